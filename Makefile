@@ -1,0 +1,56 @@
+# The two commands a newcomer needs: make demo, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCK := .ci/requirements.lock
+# One pass of tests per core; PYTEST_ARGS adds to it, e.g. make test PYTEST_ARGS="-k splits".
+PYTEST_ARGS ?=
+PORT ?= 3000
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint types imports verify tests coverage ui bench format clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## Create .venv and install from the lock
+
+$(VENV)/.installed: pyproject.toml $(LOCK)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(LOCK) -e ".[dev]"
+	touch $@
+
+demo: install ## Run the main job on the embedded data, print leaderboard and report
+	$(BIN)/python -m perturbfm_assets.demo
+
+test: install lint types imports verify tests ## Everything that CI runs
+
+lint: install
+	$(BIN)/ruff format --check perturbfm_core perturbfm_assets tests
+	$(BIN)/ruff check perturbfm_core perturbfm_assets tests
+	$(BIN)/codespell perturbfm_core perturbfm_assets tests docs README.md CHANGELOG.md
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+verify: install
+	$(BIN)/perturbfm splits verify --all
+
+tests: install
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
+	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
+
+bench: install ## Run the benchmarks and record them under .benchmarks
+	$(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
+
+format: install ## Format and fix what can be fixed
+	$(BIN)/ruff format perturbfm_core perturbfm_assets tests
+	$(BIN)/ruff check --fix perturbfm_core perturbfm_assets tests
+
+clean: ## Remove what tools cached (never data or runs)
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info htmlcov .coverage .coverage.*

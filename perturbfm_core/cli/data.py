@@ -1,0 +1,296 @@
+"""``perturbfm data``: making, importing and looking at data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perturbfm_core import pipeline, schema
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.cli.output import JsonOption, emit, progress, store
+from perturbfm_core.config import parse, slug
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.importing import ColumnMapping, import_h5ad
+from perturbfm_core.data.presets import perturbench_mapping, scperturb_mapping
+from perturbfm_core.data.simulate import SimulationConfig, simulate
+from perturbfm_core.data.table import condition_table
+from perturbfm_core.errors import ConfigError, DatasetError
+
+app = typer.Typer(no_args_is_help=True, help="Make, import and inspect data sets.")
+
+OutOption = Annotated[Path, typer.Option("--out", help="Directory to make.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing data set.")]
+StorageOption = Annotated[
+    str, typer.Option("--storage", help="npz (dense interchange form) or zarr (sparse).")
+]
+RegisterOption = Annotated[
+    bool,
+    typer.Option("--register", help="Add the data set to the user's catalog, so that it joins the grid."),
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the data set (default: from the output directory).")
+]
+
+
+def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
+    """Return what ``data info`` shows."""
+    control = ds.is_control
+    shared = (
+        [c for c, s in zip(ds.controls.contexts, ds.controls.shared, strict=True) if s]
+        if ds.has_controls
+        else []
+    )
+    return {
+        "path": str(path),
+        "name": ds.name,
+        "content_sha256": ds.content_sha256,
+        "level": ds.metadata.level,
+        "space": ds.metadata.space,
+        "control_policy": ds.metadata.control_policy,
+        "n_obs": ds.n_obs,
+        "n_genes": ds.n_genes,
+        "n_control": int(control.sum()),
+        "n_conditions": len(ds.conditions),
+        "n_perturbations": int(ds.conditions[schema.PERT_ID].astype(str).nunique()),
+        "n_combos": int(
+            ds.conditions[schema.PERT_ID].astype(str).str.contains(schema.COMBO_SEPARATOR, regex=False).sum()
+        ),
+        "contexts": ds.contexts,
+        "n_batches": int(ds.obs[schema.BATCH_ID].nunique()),
+        "modalities": sorted(x for x in ds.conditions[schema.MODALITY].astype(str).unique() if x),
+        "shared_control_contexts": shared,
+        "source": ds.metadata.source,
+        "licence": ds.metadata.licence,
+        "gene_selection_rows": ds.metadata.gene_selection.rows,
+    }
+
+
+def _storage(text: str) -> Any:
+    if text not in ("npz", "zarr"):
+        msg = f"unknown storage {text!r}; known: npz, zarr"
+        raise ConfigError(msg)
+    return text
+
+
+def _save(
+    ds: PerturbDataset,
+    out: Path,
+    storage: str,
+    force: bool,
+    register: bool,
+    as_json: bool,
+    tell: Callable[[str], None],
+    truth: dict[str, Any] | None = None,
+) -> None:
+    tell("writing")
+    pipeline.import_dataset(store(), ds, out, storage=_storage(storage), truth=truth, overwrite=force)
+    saved = pipeline.open_dataset(out)
+    result = summary(saved, out)
+    if saved.metadata.level == "cell":
+        tell("condition table")
+        result["fallback_control_rows"] = condition_table(saved).fallback_rows
+    if register:
+        entry = pipeline.register_dataset(store(), saved.name, out, f"Imported from {saved.metadata.source}")
+        result["registered"] = str(entry)
+        result["note"] = "reload the Dagster code location to see it in the grid"
+    emit(result, as_json)
+
+
+@app.command("make-synth")
+def make_synth(
+    out: OutOption,
+    n_obs: Annotated[int, typer.Option(help="Cells.")] = 2000,
+    n_genes: Annotated[int, typer.Option(help="Genes.")] = 200,
+    n_contexts: Annotated[int, typer.Option(help="Contexts (cell lines).")] = 3,
+    n_perts: Annotated[int, typer.Option(help="Single perturbations.")] = 10,
+    n_combos: Annotated[int | None, typer.Option(help="Pairs of them (default: half as many).")] = None,
+    n_batches: Annotated[int, typer.Option(help="Batches.")] = 1,
+    n_states: Annotated[int, typer.Option(help="Cell states.")] = 1,
+    dose: Annotated[list[float] | None, typer.Option(help="A dose (repeatable).")] = None,
+    depth: Annotated[float, typer.Option(help="Mean counts per cell.")] = 2000.0,
+    state_gating: Annotated[
+        float, typer.Option(help="How strongly a cell's state scales its response, 0 to 1.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    config: Annotated[
+        str | None, typer.Option(help="A frozen configuration of the catalog instead (sim_network, ...).")
+    ] = None,
+    name: NameOption = None,
+    storage: StorageOption = "npz",
+    register: RegisterOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate a screen with known truth (stored beside it as truth.npz)."""
+    if config is not None:
+        entry = load_catalog().dataset(config)
+        if entry.source != "synth":
+            msg = f"data set {config!r} of the catalog is not simulated"
+            raise ConfigError(msg)
+        params: dict[str, Any] = {**entry.synth, "name": name or entry.name}
+    else:
+        params = {
+            "name": name or slug(out.name),
+            "n_obs": n_obs,
+            "n_genes": n_genes,
+            "n_contexts": n_contexts,
+            "n_perts": n_perts,
+            "n_combos": n_combos,
+            "n_batches": n_batches,
+            "n_states": n_states,
+            "doses": tuple(dose or ()),
+            "depth": depth,
+            "state_gating": state_gating,
+            "seed": seed,
+        }
+    _storage(storage)
+    _must_be_free(out, force)
+    with progress() as tell:
+        tell("simulating")
+        ds, truth = simulate(parse(SimulationConfig, params, "simulation options"))
+        _save(ds, out, storage, force, register, as_json, tell, truth.arrays())
+
+
+@app.command("info")
+def info(
+    path: Annotated[Path, typer.Argument(help="Directory of the data set artifact.")],
+    verify: Annotated[bool, typer.Option(help="Hash the content again and compare.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a data set holds."""
+    ds = pipeline.open_dataset(path)
+    with progress() as tell:
+        tell("reading")
+        if verify:
+            ds.verify_content()
+    emit(summary(ds, path) | ({"verified": True} if verify else {}), as_json)
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="The h5ad file.")],
+    out: OutOption,
+    pert_col: Annotated[str, typer.Option(help="obs column of the perturbation.")],
+    context_col: Annotated[
+        str | None, typer.Option(help="obs column of the context (cell line, cell type).")
+    ] = None,
+    control_label: Annotated[str | None, typer.Option(help="The perturbation that means none.")] = None,
+    batch_col: Annotated[str | None, typer.Option(help="obs column of the batch.")] = None,
+    dose_col: Annotated[str | None, typer.Option(help="obs column of the dose.")] = None,
+    dose_unit: Annotated[str, typer.Option(help="Unit to write behind each dose.")] = "",
+    time_col: Annotated[str | None, typer.Option(help="obs column of the time.")] = None,
+    modality: Annotated[
+        str, typer.Option(help="Modality of all rows (CRISPRa, CRISPRi, KO, drug, ...).")
+    ] = "",
+    modality_col: Annotated[str | None, typer.Option(help="obs column of the modality.")] = None,
+    covariate_col: Annotated[
+        list[str] | None, typer.Option(help="A further covariate column (repeatable).")
+    ] = None,
+    weight_col: Annotated[str | None, typer.Option(help="obs column with the weight of a replicate.")] = None,
+    separator: Annotated[
+        str, typer.Option(help="Characters that join the parts of a combination: + _ or ,")
+    ] = "+",
+    space: Annotated[
+        str, typer.Option(help="Scale of the values: log1p, counts, delta or zscore; checked.")
+    ] = "log1p",
+    target_sum: Annotated[
+        float, typer.Option(help="Counts per cell after normalisation (space counts).")
+    ] = 1e4,
+    level: Annotated[
+        str | None, typer.Option(help="cell or condition (default: cell; condition for differences).")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to read instead of X.")] = None,
+    gene_col: Annotated[
+        str | None, typer.Option(help="var column with the gene ids (default: the index).")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the data.")] = "unknown",
+    name: NameOption = None,
+    storage: StorageOption = "zarr",
+    register: RegisterOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
+    mapping = parse(
+        ColumnMapping,
+        {
+            "pert_col": pert_col,
+            "context_col": context_col,
+            "control_label": control_label,
+            "batch_col": batch_col,
+            "dose_col": dose_col,
+            "dose_unit": dose_unit,
+            "time_col": time_col,
+            "modality": modality,
+            "modality_col": modality_col,
+            "covariate_cols": tuple(covariate_col or ()),
+            "weight_col": weight_col,
+            "separators": separator,
+            "space": space,
+            "target_sum": target_sum,
+            "level": level,
+            "layer": layer,
+            "gene_col": gene_col,
+        },
+        "import options",
+    )
+    _run_import(file, mapping, out, name, licence, storage, register, force, as_json)
+
+
+@app.command("import-perturbench")
+def import_perturbench(
+    dataset: Annotated[Path, typer.Option("--dataset", help="A preprocessed PerturBench h5ad file.")],
+    out: OutOption,
+    name: NameOption = None,
+    storage: StorageOption = "zarr",
+    register: RegisterOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a PerturBench file: condition, cell_type, treatment; log1p values."""
+    _run_import(
+        dataset, perturbench_mapping(dataset), out, name, "unknown", storage, register, force, as_json
+    )
+
+
+@app.command("import-scperturb")
+def import_scperturb(
+    dataset: Annotated[Path, typer.Option("--dataset", help="An scPerturb h5ad file.")],
+    out: OutOption,
+    name: NameOption = None,
+    storage: StorageOption = "zarr",
+    register: RegisterOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import an scPerturb file: perturbation, cell line or type, dose, time; raw counts."""
+    _run_import(
+        dataset, scperturb_mapping(dataset), out, name, "CC BY 4.0", storage, register, force, as_json
+    )
+
+
+def _run_import(
+    file: Path,
+    mapping: ColumnMapping,
+    out: Path,
+    name: str | None,
+    licence: str,
+    storage: str,
+    register: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    _storage(storage)
+    _must_be_free(out, force)
+    with progress() as tell:
+        ds = import_h5ad(file, mapping, name=name or slug(out.name), licence=licence, progress=tell)
+        _save(ds, out, storage, force, register, as_json, tell)
+
+
+def _must_be_free(out: Path, force: bool) -> None:
+    if out.exists() and not force:
+        msg = f"{out} already exists; choose another --out, or give --force to replace it"
+        raise DatasetError(msg)

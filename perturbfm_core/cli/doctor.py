@@ -1,0 +1,80 @@
+"""``perturbfm doctor``: whether this installation and this folder are fit for work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from importlib import metadata
+from typing import Any
+
+import typer
+
+from perturbfm_core import __version__
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.cli.output import JsonOption, emit, store
+from perturbfm_core.errors import PerturbFMError
+from perturbfm_core.models import MODELS
+from perturbfm_core.provenance import git_commit, library_versions, threads
+from perturbfm_core.splits.folder import SplitFolder
+
+
+def doctor(as_json: JsonOption = False) -> None:
+    """Check the installation, the folders and the catalog; exit 2 if anything is wrong."""
+    home = store()
+    problems: list[str] = []
+    try:
+        catalog = load_catalog()
+        counts = {
+            "datasets": len(catalog.datasets),
+            "models": len(catalog.models),
+            "suites": len(catalog.suites),
+        }
+        problems += [
+            f"entry {e.name!r} names the unknown model {e.model!r}"
+            for e in catalog.models.values()
+            if e.model not in MODELS
+        ]
+    except PerturbFMError as error:
+        counts = {}
+        problems.append(str(error))
+    for name, path in (("home", home.home), ("split folder", home.split_dir)):
+        parent = path if path.exists() else path.absolute().parent
+        if not os.access(parent, os.W_OK):
+            problems.append(f"{name} {path} is not writable")
+    for package in ("dagster", "dagster-webserver"):
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{package} is not installed; run `make install`")
+            continue
+        if version != metadata.version("dagster"):
+            problems.append(
+                f"{package} {version} does not fit dagster {metadata.version('dagster')}; pin them equal"
+            )
+    try:
+        n_splits: Any = len(SplitFolder(home.split_dir).index().splits)
+    except PerturbFMError as error:
+        n_splits = None
+        problems.append(str(error))
+    emit(
+        {
+            "perturbfm": __version__,
+            "python": sys.version.split()[0],
+            "git_commit": git_commit(),
+            "home": str(home.home.resolve()),
+            "split_dir": str(home.split_dir.resolve()),
+            "free_gb": round(shutil.disk_usage(home.home if home.home.exists() else ".").free / 1e9, 1),
+            "cpus": os.cpu_count(),
+            "threads": threads(),
+            "datasets_at_hand": [p.name for p in home.datasets()],
+            "splits": n_splits,
+            "complete_runs": len(home.run_dirs()),
+            "catalog": counts,
+            "libraries": library_versions(),
+            "problems": problems,
+        },
+        as_json,
+    )
+    if problems:
+        raise typer.Exit(2)

@@ -1,0 +1,66 @@
+"""``perturbfm leaderboard``: rebuilding, showing and asking the leaderboard."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from perturbfm_core import pipeline
+from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
+from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.leaderboard import database
+
+app = typer.Typer(no_args_is_help=True, help="Rebuild, show and query the leaderboard.")
+
+
+@app.command("refresh")
+def refresh(as_json: JsonOption = False) -> None:
+    """Rebuild the leaderboard from all complete runs and publish it."""
+    home = store()
+    with progress() as tell:
+        tell("ranking")
+        target = pipeline.rank(home)
+    counts = database.query(home, "SELECT count(*) AS runs, count(DISTINCT entry) AS entries FROM runs")
+    emit(
+        {
+            "leaderboard": str(home.leaderboard),
+            "file": str(target),
+            "page": str(home.leaderboard_page),
+            "runs": int(counts["runs"].iloc[0]),
+            "entries": int(counts["entries"].iloc[0]),
+        },
+        as_json,
+    )
+
+
+@app.command("show")
+def show(
+    metric: Annotated[str, typer.Option(help="Metric as PANEL.METRIC.")] = "delta.pearson",
+    board: Annotated[str | None, typer.Option(help="Only boards whose name contains this.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the standings of one metric, one board per split or cross-validation."""
+    METRICS.get(metric)
+    panel, _, name = metric.partition(".")
+    frame = database.query(
+        store(),
+        "SELECT board, rank, entry, value, ci_low, ci_high, diff_best_baseline, diff_low, diff_high, best_baseline, "
+        "ceiling, null_floor, n_conditions, n_undefined, no_signal, shared_control FROM leaderboard "
+        f"WHERE panel = '{panel}' AND metric = '{name}' ORDER BY board, rank NULLS LAST, entry",
+    )
+    if board is not None:
+        frame = frame[frame["board"].str.contains(board, regex=False)]
+    emit_table(frame, as_json)
+
+
+@app.command("sql")
+def sql(
+    statement: Annotated[
+        str,
+        typer.Argument(help="One SQL statement; tables scores, runs, splits, datasets; view leaderboard."),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Run SQL on the published leaderboard, read-only."""
+    emit_table(database.query(store(), statement), as_json)

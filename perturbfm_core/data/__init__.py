@@ -1,0 +1,1 @@
+"""Data sets: the artifact, its content hash, control matching, condition tables, imports, simulator."""

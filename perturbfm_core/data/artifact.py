@@ -1,0 +1,387 @@
+"""Reading and writing the data set artifact: ``meta.json`` with ``data.npz`` or ``data.zarr``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from perturbfm_core import schema
+from perturbfm_core.config import parse
+from perturbfm_core.data.condition import (
+    canonical_covariates,
+    canonical_pert,
+    parse_covariates,
+    pert_genes,
+)
+from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.matrix import Values, as_csr
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import IntArray
+from perturbfm_core.store import publish_directory, read_json, write_json
+
+Storage = Literal["npz", "zarr"]
+_DENSE_LIMIT = 400_000_000
+_ZARR_CHUNK = 1 << 20
+_DERIVED_TOLERANCE = 1e-4
+
+
+def write_dataset(
+    ds: PerturbDataset,
+    path: Path,
+    storage: Storage = "zarr",
+    *,
+    truth: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> DatasetMetadata:
+    """Write a data set artifact atomically and return its metadata with the content hash filled in.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    path
+        Directory to make.
+    storage
+        ``npz``: the dense interchange form; ``zarr``: sparse, for anything large.
+    truth
+        Arrays of a simulator's ground truth, stored beside as ``truth.npz`` (never read by models).
+    overwrite
+        Replace an existing artifact.
+    """
+    metadata = ds.metadata.model_copy(update={"content_sha256": ds.computed_sha256})
+
+    def fill(folder: Path) -> None:
+        if storage == "npz":
+            _write_npz(ds, folder)
+            obs: Any = _obs_to_json(ds.obs)
+        else:
+            _write_zarr(ds, folder / schema.ZARR_FILE)
+            obs = {"stored_in": schema.ZARR_FILE, "n_obs": ds.n_obs, "columns": list(ds.obs.columns)}
+        if truth is not None:
+            np.savez(folder / schema.TRUTH_FILE, **truth)
+        meta = {
+            "schema_version": schema.DATASET_SCHEMA_VERSION,
+            "storage": storage,
+            "obs": obs,
+            "var": ds.genes.tolist(),
+            "metadata": metadata.model_dump(mode="json"),
+        }
+        write_json(folder / schema.META_FILE, meta)
+
+    publish_directory(path, fill, overwrite=overwrite)
+    return metadata
+
+
+def load_dataset(path: Path | str) -> PerturbDataset:
+    """Open a data set artifact; its matrix is read on first use.
+
+    Raises
+    ------
+    DatasetError
+        If the directory, its ``meta.json`` or its matrix is missing, damaged or of another version.
+    """
+    path = Path(path)
+    if not (path / schema.META_FILE).is_file():
+        msg = f"{path} is no data set artifact ({schema.META_FILE} not found); make one with `perturbfm data import`"
+        raise DatasetError(msg)
+    meta = read_json(path / schema.META_FILE, DatasetError)
+    if not isinstance(meta, dict) or not {"obs", "var", "metadata"} <= set(meta):
+        msg = f"{path / schema.META_FILE} lacks obs, var or metadata; import the data set again"
+        raise DatasetError(msg)
+    version = meta.get("schema_version")
+    if version != schema.DATASET_SCHEMA_VERSION:
+        msg = f"{path} has data set schema version {version!r}, this program reads {schema.DATASET_SCHEMA_VERSION}"
+        raise DatasetError(msg)
+    stored = dict(meta["metadata"])
+    stored.setdefault("name", path.name)
+    if (path / schema.NPZ_FILE).is_file():
+        obs = _obs_from_json(meta["obs"], path)
+        arrays = read_npz(path / schema.NPZ_FILE)
+        _default_policy(stored, arrays)
+        metadata = parse(DatasetMetadata, stored, str(path / schema.META_FILE))
+        obs = _align_obs(obs, arrays, path)
+        loaded = _npz_values(arrays, path, metadata)
+        ds = PerturbDataset(obs, meta["var"], loaded, metadata)
+        _check_derived(ds, arrays)
+        return ds
+    metadata = parse(DatasetMetadata, stored, str(path / schema.META_FILE))
+    if not (path / schema.ZARR_FILE).is_dir():
+        msg = f"{path} has neither {schema.NPZ_FILE} nor {schema.ZARR_FILE}; import the data set again"
+        raise DatasetError(msg)
+    obs = _read_zarr_obs(path / schema.ZARR_FILE)
+
+    def values_from_zarr() -> Values:
+        return _read_zarr_values(path / schema.ZARR_FILE, metadata)
+
+    return PerturbDataset(obs, meta["var"], values_from_zarr, metadata)
+
+
+def _default_policy(stored: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Fill in what a foreign ``meta.json`` may leave open: space, and how controls are matched."""
+    stored.setdefault("space", "log1p" if "X_pert" in arrays else "delta")
+    if "control_policy" not in stored:
+        given = "delta" in arrays or "X_control" in arrays
+        stored["control_policy"] = "file" if given else "mean"
+
+
+# ---- npz -------------------------------------------------------------------------------------------------
+
+
+def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any]:
+    """Read all arrays of an npz; pickled objects and damaged files raise `error` in one line."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except FileNotFoundError:
+        msg = f"{path} does not exist"
+        raise error(msg) from None
+    except ValueError as exc:
+        if "pickle" in str(exc).lower():
+            msg = f"{path} holds pickled objects, which are never loaded; save plain arrays"
+        else:
+            msg = f"{path} is not a readable npz file ({exc}); make it again"
+        raise error(msg) from exc
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as exc:
+        msg = f"{path} is damaged or not an npz file ({exc}); make it again"
+        raise error(msg) from exc
+
+
+def _write_npz(ds: PerturbDataset, folder: Path) -> None:
+    if ds.n_obs * ds.n_genes > _DENSE_LIMIT:
+        msg = (
+            f"data set {ds.name!r} has {ds.n_obs} x {ds.n_genes} values, too many for the dense data.npz; "
+            "give --storage zarr"
+        )
+        raise DatasetError(msg)
+    rows = np.arange(ds.n_obs, dtype=np.int64)
+    arrays: dict[str, Any] = {"obs_idx": rows}
+    if ds.has_controls:
+        X: Any = ds.expression
+        arrays["X_pert"] = np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32)
+        arrays["X_control"] = ds.x_control(rows)
+        arrays["delta"] = arrays["X_pert"] - arrays["X_control"]
+    else:
+        values = ds.values
+        for key, X in (
+            ("X_pert", values.expression),
+            ("X_control", values.x_control),
+            ("delta", values.delta),
+        ):
+            if X is not None:
+                arrays[key] = np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32)
+    np.savez(folder / schema.NPZ_FILE, **arrays)
+    counts = ds.values.counts
+    if counts is not None:
+        np.savez_compressed(
+            folder / schema.COUNTS_FILE,
+            data=counts.data.astype(np.int32),
+            indices=counts.indices.astype(np.int32),
+            indptr=counts.indptr.astype(np.int64),
+            shape=np.asarray(counts.shape, dtype=np.int64),
+        )
+
+
+def _npz_values(arrays: dict[str, Any], path: Path, metadata: DatasetMetadata) -> Values:
+    for key in ("X_pert", "X_control", "delta"):
+        X = arrays.get(key)
+        if X is not None and (X.ndim != 2 or X.dtype.kind not in "fiu"):
+            msg = f"{key} in {path / schema.NPZ_FILE} must be a float32 [rows, genes], found {X.dtype} {X.shape}"
+            raise DatasetError(msg)
+    if "X_pert" not in arrays and "delta" not in arrays:
+        msg = f"{path / schema.NPZ_FILE} has neither X_pert nor delta (found {sorted(arrays)})"
+        raise DatasetError(msg)
+
+    def get(key: str) -> Any:
+        X = arrays.get(key)
+        return None if X is None else np.ascontiguousarray(X, dtype=np.float32)
+
+    derived = metadata.control_policy in ("mean", "sampled")
+    if (path / schema.COUNTS_FILE).is_file():
+        raw = read_npz(path / schema.COUNTS_FILE)
+        counts = sp.csr_array(
+            (raw["data"], raw["indices"], raw["indptr"]), shape=tuple(int(x) for x in raw["shape"])
+        )
+        if derived:
+            return Values(counts=as_csr(counts))
+        return Values(counts=as_csr(counts), delta=get("delta"), x_control=get("X_control"))
+    if derived:
+        X = get("X_pert")
+        return Values(expression=X) if X is not None else Values(delta=get("delta"))
+    return Values(expression=get("X_pert"), delta=get("delta"), x_control=get("X_control"))
+
+
+def _check_derived(ds: PerturbDataset, arrays: dict[str, Any]) -> None:
+    """Check that matrices which this project derives agree with what the file holds."""
+    if not ds.has_controls:
+        return
+    rows = np.arange(ds.n_obs)
+    pairs: list[tuple[str, Any]] = []
+    if ds.values.counts is not None and "X_pert" in arrays:
+        pairs.append(("X_pert", ds.expression.toarray()))
+    if ds.metadata.control_policy == "mean":
+        if "X_control" in arrays:
+            pairs.append(("X_control", ds.x_control(rows)))
+        if "delta" in arrays:
+            pairs.append(("delta", ds.delta(rows)))
+    for key, derived in pairs:
+        gap = float(np.max(np.abs(derived - arrays[key]))) if derived.size else 0.0
+        if not gap <= _DERIVED_TOLERANCE:
+            msg = (
+                f"{key} in {schema.NPZ_FILE} of data set {ds.name!r} differs by up to {gap:.3g} from what its rows give; "
+                "set metadata.control_policy to 'file' if it was made elsewhere"
+            )
+            raise DatasetError(msg)
+
+
+# ---- obs in meta.json ------------------------------------------------------------------------------------
+
+
+def _obs_to_json(obs: pd.DataFrame) -> dict[str, list[Any]]:
+    perts = obs[schema.PERT_ID].astype(str)
+    doses = obs[schema.DOSES].astype(str)
+    table: dict[str, list[Any]] = {
+        schema.ROW_ID: [str(r) for r in obs.index],
+        schema.PERT_ID: perts.tolist(),
+        schema.CONTEXT_ID: obs[schema.CONTEXT_ID].astype(str).tolist(),
+        schema.BATCH_ID: obs[schema.BATCH_ID].astype(str).tolist(),
+        schema.IS_CONTROL: [bool(x) for x in obs[schema.IS_CONTROL]],
+        schema.PERT_GENES: [pert_genes(p) for p in perts],
+        schema.PERT_DOSES: [d.split(schema.COMBO_SEPARATOR) if d else [] for d in doses],
+        schema.MODALITY: obs[schema.MODALITY].astype(str).tolist(),
+        schema.COVARIATES: [parse_covariates(str(c)) for c in obs[schema.COVARIATES].astype(str)],
+    }
+    if schema.WEIGHT in obs:
+        table[schema.WEIGHT] = [float(x) for x in obs[schema.WEIGHT]]
+    return table
+
+
+def _obs_from_json(table: Any, path: Path) -> pd.DataFrame:
+    """Read a row table; foreign files may leave out all but pert_id, context_id, batch_id and is_control."""
+    where = f"obs in {path / schema.META_FILE}"
+    if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
+        msg = f"{where} is not a table of columns"
+        raise DatasetError(msg)
+    needed = (schema.PERT_ID, schema.CONTEXT_ID, schema.BATCH_ID, schema.IS_CONTROL)
+    missing = [c for c in needed if c not in table]
+    if missing:
+        msg = f"{where} lacks the columns {missing}; found {sorted(table)}"
+        raise DatasetError(msg)
+    lengths = {key: len(column) for key, column in table.items()}
+    if len(set(lengths.values())) != 1:
+        msg = f"{where} has columns of different lengths: {lengths}"
+        raise DatasetError(msg)
+    n = lengths[schema.PERT_ID]
+    control = [bool(x) for x in table[schema.IS_CONTROL]]
+    genes = table.get(schema.PERT_GENES)
+    doses = table.get(schema.PERT_DOSES) or [[] for _ in range(n)]
+    labels, dose_text = [], []
+    for i in range(n):
+        label = schema.CONTROL if control[i] else str(table[schema.PERT_ID][i])
+        if genes and genes[i] and not control[i]:
+            label = schema.COMBO_SEPARATOR.join(genes[i])
+        pert, dose = canonical_pert(label, doses[i] or None)
+        labels.append(pert)
+        dose_text.append(dose)
+    columns: dict[str, Any] = {
+        schema.PERT_ID: labels,
+        schema.CONTEXT_ID: table[schema.CONTEXT_ID],
+        schema.BATCH_ID: table[schema.BATCH_ID],
+        schema.IS_CONTROL: control,
+        schema.MODALITY: table.get(schema.MODALITY) or [""] * n,
+        schema.DOSES: dose_text,
+        schema.COVARIATES: [canonical_covariates(c or {}) for c in table.get(schema.COVARIATES) or [{}] * n],
+    }
+    if schema.WEIGHT in table:
+        columns[schema.WEIGHT] = table[schema.WEIGHT]
+    row_ids = table.get(schema.ROW_ID) or [f"row{i}" for i in range(n)]
+    return make_obs(columns, [str(r) for r in row_ids])
+
+
+def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.DataFrame:
+    """Return the obs rows in the order of the matrix rows (``obs_idx``)."""
+    index: IntArray | None = arrays.get("obs_idx")
+    if index is None:
+        return obs
+    if (
+        index.ndim != 1
+        or index.dtype.kind not in "iu"
+        or (len(index) and (index.min() < 0 or index.max() >= len(obs)))
+    ):
+        msg = f"obs_idx in {path / schema.NPZ_FILE} must hold row numbers of obs (0 to {len(obs) - 1})"
+        raise DatasetError(msg)
+    return obs if np.array_equal(index, np.arange(len(obs))) else obs.iloc[index]
+
+
+# ---- zarr --------------------------------------------------------------------------------------------------
+
+
+def _write_zarr(ds: PerturbDataset, path: Path) -> None:
+    import anndata
+    import zarr
+    from anndata.io import write_elem
+
+    with anndata.settings.override(auto_shard_zarr_v3=False):
+        _write_zarr_elements(ds, zarr.open_group(str(path), mode="w", zarr_format=3), write_elem)
+
+
+def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..., None]) -> None:
+    from anndata import AnnData
+
+    values = ds.values
+    skeleton = AnnData(obs=ds.obs.copy(), var=pd.DataFrame(index=pd.Index(ds.genes.tolist())))
+    write_elem(group, "/", skeleton)
+    main: Any = values.counts if values.counts is not None else values.expression
+    if main is None:
+        main = values.delta
+    if sp.issparse(main):
+        if values.counts is not None:
+            main = sp.csr_array((main.data.astype(np.int32), main.indices, main.indptr), shape=main.shape)
+        write_elem(group, "X", sp.csr_matrix(main), dataset_kwargs={"chunks": (_ZARR_CHUNK,)})
+    else:
+        write_elem(group, "X", main)
+    for key, X in (("delta", values.delta), ("X_control", values.x_control)):
+        if X is not None and X is not main:
+            write_elem(group, f"layers/{key}", X)
+
+
+def _read_zarr_obs(path: Path) -> pd.DataFrame:
+    import zarr
+    from anndata.io import read_elem
+
+    try:
+        frame = read_elem(zarr.open_group(str(path), mode="r")["obs"])
+    except Exception as exc:  # zarr raises many kinds for damaged stores
+        msg = f"{path} is damaged ({' '.join(str(exc).split())[:120]}); import the data set again"
+        raise DatasetError(msg) from exc
+    columns = {c: frame[c] for c in frame.columns}
+    return make_obs(columns, [str(r) for r in frame.index])
+
+
+def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
+    import zarr
+    from anndata.io import read_elem
+
+    try:
+        group = zarr.open_group(str(path), mode="r")
+        main = read_elem(group["X"])
+        layers = {
+            k: read_elem(group[f"layers/{k}"]) for k in ("delta", "X_control") if f"layers/{k}" in group
+        }
+    except Exception as exc:  # zarr raises many kinds for damaged stores
+        msg = f"{path} is damaged ({' '.join(str(exc).split())[:120]}); import the data set again"
+        raise DatasetError(msg) from exc
+    if sp.issparse(main):
+        main = as_csr(main)
+    x_control = layers.get("X_control")
+    if metadata.space == "counts":
+        return Values(counts=as_csr(main), delta=layers.get("delta"), x_control=x_control)
+    if metadata.space in schema.DELTA_SPACES:
+        return Values(delta=main, x_control=x_control)
+    return Values(expression=main, delta=layers.get("delta"), x_control=x_control)

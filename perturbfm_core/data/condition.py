@@ -1,0 +1,154 @@
+"""Conditions: what was done to which cells, under one canonical key.
+
+A condition is (context, perturbation, modality, doses, covariates). Its key joins the five fields with
+``|`` (in that order, ``|`` and ``%`` percent-escaped), so it is readable in a split file and sorts by context.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import IntArray, StrArray
+
+
+def escape(field: str) -> str:
+    """Return `field` with the key's separator made harmless."""
+    return field.replace("%", "%25").replace("|", "%7C")
+
+
+def unescape(field: str) -> str:
+    """Undo `escape`."""
+    return field.replace("%7C", "|").replace("%25", "%")
+
+
+def condition_key(context: str, pert: str, modality: str = "", doses: str = "", covariates: str = "") -> str:
+    """Return the canonical key of one condition."""
+    return "|".join(escape(x) for x in (context, pert, modality, doses, covariates))
+
+
+def parse_key(key: str) -> dict[str, str]:
+    """Return the five fields of a condition key by column name."""
+    fields = [unescape(x) for x in key.split("|")]
+    if len(fields) != len(schema.CONDITION_COLUMNS):
+        msg = f"{key!r} is not a condition key (context|perturbation|modality|doses|covariates)"
+        raise DatasetError(msg)
+    return dict(zip(schema.CONDITION_COLUMNS, fields, strict=True))
+
+
+def pert_genes(pert_id: str) -> list[str]:
+    """Return the genes (or drugs) that a perturbation id names; none for the control."""
+    return [] if pert_id == schema.CONTROL else pert_id.split(schema.COMBO_SEPARATOR)
+
+
+def canonical_pert(
+    label: str,
+    doses: Sequence[str] | None = None,
+    *,
+    control: str | None = schema.CONTROL,
+    separators: str = schema.COMBO_SEPARATOR,
+    aliases: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
+    """Return (pert_id, doses) in canonical form: parts sorted, doses sorted with them, aliases resolved.
+
+    Parameters
+    ----------
+    label
+        Perturbation as the file names it, parts joined by any character of `separators`.
+    doses
+        One dose per part, or None.
+    control
+        The control label; as a part of a combination ("A+control") it is dropped.
+    aliases
+        Other names of a part, to the name to use.
+
+    Raises
+    ------
+    DatasetError
+        If a part is empty or repeated, or the number of doses is not the number of parts.
+    """
+    label = label.strip()
+    if control is not None and label == control:
+        return schema.CONTROL, ""
+    pattern = "[" + re.escape(separators) + "]"
+    parts = [p.strip() for p in re.split(pattern, label)]
+    if doses is not None and len(doses) not in (1, len(parts)):
+        msg = f"perturbation {label!r} has {len(parts)} parts but {len(doses)} doses {list(doses)}; give one each"
+        raise DatasetError(msg)
+    each = [""] * len(parts) if doses is None else list(doses) * (len(parts) if len(doses) == 1 else 1)
+    kept = [
+        ((aliases or {}).get(part, part), dose)
+        for part, dose in zip(parts, each, strict=True)
+        if control is None or part != control
+    ]
+    if not kept:
+        return schema.CONTROL, ""
+    names = [name for name, _ in kept]
+    if "" in names or len(set(names)) != len(names):
+        msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({separators!r})"
+        raise DatasetError(msg)
+    kept.sort()
+    dose = schema.COMBO_SEPARATOR.join(d for _, d in kept) if any(d for _, d in kept) else ""
+    return schema.COMBO_SEPARATOR.join(name for name, _ in kept), dose
+
+
+def canonical_covariates(covariates: Mapping[str, str]) -> str:
+    """Return covariates as one canonical string: JSON with sorted keys, empty without any."""
+    kept = {str(k): str(v) for k, v in sorted(covariates.items()) if str(v) != ""}
+    return json.dumps(kept, ensure_ascii=False, separators=(",", ":")) if kept else ""
+
+
+def parse_covariates(text: str) -> dict[str, str]:
+    """Undo `canonical_covariates`."""
+    return dict(json.loads(text)) if text else {}
+
+
+def condition_codes(obs: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
+    """Number the conditions of a data set's rows.
+
+    Parameters
+    ----------
+    obs
+        Row table with the columns of `schema.CONDITION_COLUMNS` (categorical) and ``is_control``.
+
+    Returns
+    -------
+    conditions
+        One row per condition, index = key (sorted), columns = `schema.CONDITION_COLUMNS`.
+    codes
+        int64 [N], the row's condition as a position in `conditions`; -1 for control rows.
+    """
+    joint = np.zeros(len(obs), dtype=np.int64)
+    columns = [obs[c].cat for c in schema.CONDITION_COLUMNS]
+    for column in columns:
+        joint = joint * max(len(column.categories), 1) + column.codes.to_numpy().astype(np.int64)
+    treated = ~obs[schema.IS_CONTROL].to_numpy()
+    values, first, inverse = np.unique(joint[treated], return_index=True, return_inverse=True)
+    rows = np.flatnonzero(treated)[first]
+    table = obs.iloc[rows][list(schema.CONDITION_COLUMNS)].astype(str)
+    keys = keys_of(table)
+    order = np.argsort(keys, kind="stable")
+    rank = np.empty(len(values), dtype=np.int64)
+    rank[order] = np.arange(len(values))
+    codes = np.full(len(obs), -1, dtype=np.int64)
+    codes[treated] = rank[inverse]
+    table = table.iloc[order]
+    table.index = pd.Index(keys[order], name=schema.CONDITION)
+    return table, codes
+
+
+def keys_of(table: pd.DataFrame) -> StrArray:
+    """Return the condition keys of a table that has the condition columns."""
+    parts = [table[c].astype(str).to_numpy() for c in schema.CONDITION_COLUMNS]
+    return np.asarray([condition_key(*row) for row in zip(*parts, strict=True)], dtype=np.str_)
+
+
+def distinct_genes(perts: Iterable[str]) -> list[str]:
+    """Return the sorted genes that occur in any of the perturbation ids."""
+    return sorted({gene for pert in perts for gene in pert_genes(pert)})

@@ -1,0 +1,372 @@
+"""`PerturbDataset`: rows, genes and values of one perturbation data set, validated once and immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import condition_codes
+from perturbfm_core.data.controls import ControlGroups, Role, control_groups
+from perturbfm_core.data.hashing import content_sha256, genes_digest
+from perturbfm_core.data.matrix import Matrix, Values, check_finite, normalize_log1p, take_rows
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.pseudobulk import GroupMoments, group_sums
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+
+_LOG1P_CEILING = 25.0
+
+
+def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd.DataFrame:
+    """Return a row table in canonical form from canonical values.
+
+    Parameters
+    ----------
+    columns
+        ``pert_id`` and any of the other `schema.OBS_COLUMNS` (default: one context and batch ``"all"``, empty
+        modality, doses and covariates), optionally ``weight``.
+    row_ids
+        One id per row.
+    """
+    n = len(row_ids)
+    defaults = {
+        schema.CONTEXT_ID: "all",
+        schema.BATCH_ID: "all",
+        schema.MODALITY: "",
+        schema.DOSES: "",
+        schema.COVARIATES: "",
+    }
+    obs = pd.DataFrame(index=pd.Index([str(r) for r in row_ids], name=schema.ROW_ID, dtype=object))
+    for name in schema.OBS_COLUMNS:
+        if name == schema.IS_CONTROL:
+            given = columns.get(name)
+            pert = np.asarray(columns[schema.PERT_ID], dtype=object)
+            obs[name] = pert == schema.CONTROL if given is None else np.asarray(given, dtype=np.bool_)
+        else:
+            values = columns.get(name, [defaults.get(name, "")] * n)
+            series = pd.Series(values, index=obs.index)
+            if not isinstance(series.dtype, pd.CategoricalDtype):
+                series = series.astype(str).astype("category")
+            # Sorted categories make codes independent of the order of rows.
+            series = series.cat.remove_unused_categories()
+            series = series.cat.reorder_categories(sorted(series.cat.categories), ordered=False)
+            obs[name] = series
+    if schema.WEIGHT in columns:
+        obs[schema.WEIGHT] = np.asarray(columns[schema.WEIGHT], dtype=np.float64)
+    return obs
+
+
+class PerturbDataset:
+    """One perturbation data set in either storage.
+
+    Parameters
+    ----------
+    obs
+        Row table as `make_obs` returns it.
+    genes
+        Gene ids [G], unique.
+    values
+        The matrices, or a function that loads them on first use (which then validates them).
+    metadata
+        Name, level, space, control policy, content hash.
+
+    Raises
+    ------
+    DatasetError
+        If the rows, genes or values break the contract.
+    """
+
+    def __init__(
+        self,
+        obs: pd.DataFrame,
+        genes: Sequence[str] | StrArray,
+        values: Values | Callable[[], Values],
+        metadata: DatasetMetadata,
+    ) -> None:
+        self.obs = obs
+        self.genes: StrArray = np.asarray(genes, dtype=np.str_)
+        self.genes.flags.writeable = False
+        self.metadata = metadata
+        self._load = values
+        self._pools: dict[Role, GroupMoments] = {}
+        self._validate_rows()
+        if isinstance(values, Values):
+            _ = self.values
+
+    # ---- shape and identity ------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Return the data set's name."""
+        return self.metadata.name
+
+    @property
+    def n_obs(self) -> int:
+        """Return the number of rows."""
+        return len(self.obs)
+
+    @property
+    def n_genes(self) -> int:
+        """Return the number of genes."""
+        return len(self.genes)
+
+    @property
+    def row_ids(self) -> StrArray:
+        """Return the row ids [N]."""
+        return np.asarray(self.obs.index.to_numpy(), dtype=np.str_)
+
+    @property
+    def content_sha256(self) -> str:
+        """Return the recorded content hash, computing it where none was recorded."""
+        return self.metadata.content_sha256 or self.computed_sha256
+
+    @cached_property
+    def computed_sha256(self) -> str:
+        """Return the content hash computed from the values now in memory."""
+        return content_sha256(self.obs, self.genes, self.metadata.space, self.values)
+
+    @cached_property
+    def genes_sha256(self) -> str:
+        """Return the digest of the gene ids in their order."""
+        return genes_digest(self.genes)
+
+    def verify_content(self) -> None:
+        """Raise `DatasetError` if the values do not have the recorded content hash."""
+        if self.metadata.content_sha256 and self.computed_sha256 != self.metadata.content_sha256:
+            msg = (
+                f"content of data set {self.name!r} changed: recorded {self.metadata.content_sha256[:12]}, "
+                f"found {self.computed_sha256[:12]}; import it again"
+            )
+            raise DatasetError(msg)
+
+    # ---- values --------------------------------------------------------------------------------------
+
+    @cached_property
+    def values(self) -> Values:
+        """Return the stored matrices, loaded and validated on first use."""
+        values = self._load() if callable(self._load) else self._load
+        self._validate_values(values)
+        for X in (values.counts, values.expression, values.delta, values.x_control):
+            if X is not None:
+                stored: Any = X.data if hasattr(X, "indptr") else X
+                stored.flags.writeable = False
+        return values
+
+    @cached_property
+    def expression(self) -> Matrix:
+        """Return log1p expression [N, G] (CSR or dense float32), None for delta and z-score data."""
+        values = self.values
+        if values.expression is not None:
+            return values.expression
+        if values.counts is not None:
+            if self.metadata.normalization is None:
+                msg = f"data set {self.name!r} has counts but no normalization; set metadata.normalization"
+                raise DatasetError(msg)
+            return normalize_log1p(values.counts, self.metadata.normalization.target_sum)
+        if values.delta is not None and values.x_control is not None:
+            return values.delta + values.x_control
+        return None
+
+    @property
+    def has_controls(self) -> bool:
+        """Return whether deltas are taken against this data set's own control rows."""
+        return self.metadata.control_policy in ("mean", "sampled")
+
+    @cached_property
+    def is_control(self) -> BoolArray:
+        """Return bool [N], the control rows."""
+        return np.asarray(self.obs[schema.IS_CONTROL].to_numpy(), dtype=np.bool_)
+
+    @cached_property
+    def controls(self) -> ControlGroups:
+        """Return the control cells' roles and matching."""
+        return control_groups(self.obs, self.metadata.control_seed)
+
+    def control_pools(self, role: Role) -> GroupMoments:
+        """Return moments of every control pool of `role`: (context, batch) groups, then whole contexts.
+
+        Only control rows of that role are read.
+        """
+        if role not in self._pools:
+            self._pools[role] = control_pool_moments(self, self.controls.has_role(role))
+        return self._pools[role]
+
+    def x_control(self, rows: IntArray, role: Role = "input", seed: int = 0) -> FloatArray:
+        """Return float32 [n, G], the matched control of each row.
+
+        By the data set's policy: the mean of the matching `role` controls, one of them sampled with `seed`, or
+        the file's own. Zero for delta-only data.
+        """
+        if self.metadata.control_policy == "none":
+            return np.zeros((len(rows), self.n_genes), dtype=np.float32)
+        if self.metadata.control_policy == "file":
+            given = self.values.x_control
+            if given is not None:
+                return np.asarray(given[rows], dtype=np.float32)
+            return np.zeros((len(rows), self.n_genes), dtype=np.float32)
+        groups = self.controls
+        pool = groups.match[role][groups.group[rows]]
+        if self.metadata.control_policy == "mean":
+            return self.control_pools(role).mean[pool].astype(np.float32)
+        rng = np.random.default_rng(seed)
+        mine = np.flatnonzero(groups.has_role(role))
+        own_pool = {int(p): mine[groups.group[mine] == p] for p in np.unique(pool) if p < groups.n_groups}
+        context = groups.context_of_group[groups.group[mine]]
+        for p in np.unique(pool):
+            if p >= groups.n_groups:
+                own_pool[int(p)] = mine[context == p - groups.n_groups]
+        chosen = np.asarray([rng.choice(own_pool[int(p)]) for p in pool], dtype=np.int64)
+        picked = take_rows(self.expression, chosen)
+        return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
+
+    def delta(self, rows: IntArray, role: Role = "input") -> FloatArray:
+        """Return float32 [n, G]: the rows' expression minus their matched control of `role`."""
+        given = self.values.delta
+        if not self.has_controls and given is not None:
+            return np.asarray(given[rows], dtype=np.float32)
+        picked = take_rows(self.expression, rows)
+        dense = picked.toarray() if hasattr(picked, "toarray") else picked
+        return np.asarray(dense - self.x_control(rows, role), dtype=np.float32)
+
+    # ---- conditions ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _conditions(self) -> tuple[pd.DataFrame, IntArray]:
+        return condition_codes(self.obs)
+
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """Return the table of conditions: index = key, columns = `schema.CONDITION_COLUMNS`."""
+        return self._conditions[0]
+
+    @property
+    def condition_codes(self) -> IntArray:
+        """Return int64 [N], each row's position in `conditions`, -1 for controls."""
+        return self._conditions[1]
+
+    @property
+    def contexts(self) -> list[str]:
+        """Return the context names, sorted."""
+        return [str(c) for c in self.obs[schema.CONTEXT_ID].cat.categories]
+
+    # ---- validation ----------------------------------------------------------------------------------
+
+    def _validate_rows(self) -> None:
+        missing = [c for c in schema.OBS_COLUMNS if c not in self.obs]
+        if missing:
+            msg = f"rows of data set {self.name!r} lack the columns {missing}"
+            raise DatasetError(msg)
+        if not self.n_obs or not self.n_genes:
+            msg = f"data set {self.name!r} is empty ({self.n_obs} rows, {self.n_genes} genes)"
+            raise DatasetError(msg)
+        for what, ids in (("row ids", self.obs.index), ("gene ids", pd.Index(self.genes))):
+            if not ids.is_unique:
+                twice = list(dict.fromkeys(str(x) for x in ids[ids.duplicated()]))
+                msg = f"data set {self.name!r} has {len(twice)} duplicate {what}, e.g. {twice[:3]}; make them unique"
+                raise DatasetError(msg)
+        labelled = (self.obs[schema.PERT_ID] == schema.CONTROL).to_numpy()
+        if (labelled != self.is_control).any():
+            row = self.obs.index[int(np.flatnonzero(labelled != self.is_control)[0])]
+            msg = f"row {row!r} has pert_id and is_control in disagreement; control rows are those called 'control'"
+            raise DatasetError(msg)
+        if self.is_control.all():
+            msg = f"data set {self.name!r} has control rows only; nothing is perturbed"
+            raise DatasetError(msg)
+        if self.has_controls:
+            treated = self.obs.loc[~self.is_control, schema.CONTEXT_ID].unique()
+            controlled = set(self.obs.loc[self.is_control, schema.CONTEXT_ID].unique())
+            bare = sorted(str(c) for c in treated if c not in controlled)
+            if bare:
+                msg = (
+                    f"no control rows in context {bare[0]!r}"
+                    + (f" and {len(bare) - 1} more" if len(bare) > 1 else "")
+                    + f" of data set {self.name!r}; add controls, drop the context, or import differences (--space delta)"
+                )
+                raise DatasetError(msg)
+        weights = self.obs.get(schema.WEIGHT)
+        if weights is not None and not (np.isfinite(weights) & (weights > 0)).all():
+            msg = f"data set {self.name!r} has weights that are not positive numbers"
+            raise DatasetError(msg)
+
+    def _validate_values(self, values: Values) -> None:
+        present = {k: X for k, X in vars(values).items() if X is not None}
+        if not {"counts", "expression", "delta"} & set(present):
+            msg = f"data set {self.name!r} has neither expression nor delta"
+            raise DatasetError(msg)
+        for key, X in present.items():
+            if X.shape != (self.n_obs, self.n_genes):
+                msg = f"{key} of data set {self.name!r} is {X.shape}, rows and genes say {(self.n_obs, self.n_genes)}"
+                raise DatasetError(msg)
+            signed = key == "delta" or (key == "x_control" and self.metadata.space in schema.DELTA_SPACES)
+            check_finite(
+                X, f"{key} of data set {self.name!r}", self.row_ids, self.genes, allow_negative=signed
+            )
+        if self.metadata.space in schema.DELTA_SPACES and values.delta is None:
+            msg = f"data set {self.name!r} declares space {self.metadata.space!r} but has no delta"
+            raise DatasetError(msg)
+        if self.metadata.space == "counts" and values.counts is None:
+            msg = f"data set {self.name!r} declares space 'counts' but has no counts (data.npz needs counts.npz beside it)"
+            raise DatasetError(msg)
+        if self.has_controls and self.metadata.space in schema.DELTA_SPACES:
+            msg = f"data set {self.name!r} has space {self.metadata.space!r}: its control policy must be 'none' or 'file'"
+            raise DatasetError(msg)
+
+
+def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
+    """Return moments of the chosen control rows by (context, batch), followed by those of whole contexts."""
+    groups = ds.controls
+    rows = np.flatnonzero(chosen)
+    X = take_rows(ds.expression, rows)
+    codes = groups.group[rows]
+    k, c = groups.n_groups, len(groups.contexts)
+    weights = ds.obs[schema.WEIGHT].to_numpy()[rows] if schema.WEIGHT in ds.obs else None
+    first = group_sums(X, codes, k, weights)
+    second = group_sums(X, codes, k, weights, power=2)
+    n = np.bincount(codes, minlength=k)
+    w = n.astype(np.float64) if weights is None else np.bincount(codes, weights=weights, minlength=k)
+
+    def with_contexts(a: Any) -> Any:
+        extra = np.zeros((c, *a.shape[1:]), dtype=a.dtype)
+        np.add.at(extra, groups.context_of_group, a)
+        return np.concatenate([a, extra])
+
+    n, w, first, second = (with_contexts(a) for a in (n, w, first, second))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = first / w[:, None]
+        spread = np.maximum(second / w[:, None] - mean**2, 0.0)
+        var = np.where(n[:, None] > 1, spread * (n / np.maximum(n - 1, 1))[:, None], np.nan)
+    return GroupMoments(n.astype(np.int64), mean, var, w)
+
+
+def check_space(X: Matrix, space: str, what: str) -> None:
+    """Raise `DatasetError` if the values of `X` cannot be in the declared `space`.
+
+    Nothing is converted on suspicion: the message says which declaration would fit.
+    """
+    data = X.data if hasattr(X, "indptr") else np.asarray(X).reshape(-1)
+    if not len(data):
+        return
+    low, high = float(np.min(data)), float(np.max(data))
+    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
+    if not np.isfinite([low, high]).all():
+        return  # named row and gene come from the validation of values
+    if space == "log1p":
+        if low < 0:
+            msg = f"{what} has negative values (minimum {low:.4g}), log1p expression has none; declare --space delta or zscore"
+            raise DatasetError(msg)
+        if high > _LOG1P_CEILING or (whole and high > 1):
+            msg = f"{what} looks like counts ({'whole numbers, ' if whole else ''}maximum {high:.6g}), not log1p; declare --space counts"
+            raise DatasetError(msg)
+    elif space == "counts":
+        if low < 0 or not whole:
+            kind = "negative values" if low < 0 else "fractions"
+            msg = f"{what} has {kind}, counts have none; declare --space log1p, delta or zscore, or name the layer with counts"
+            raise DatasetError(msg)
+    elif low >= 0:
+        msg = f"{what} has no negative value (minimum {low:.4g}), which {space} data have; declare --space log1p or counts"
+        raise DatasetError(msg)

@@ -1,0 +1,279 @@
+"""Import of any h5ad as a data set, by a declared mapping of its columns and a declared scale."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from pydantic import Field
+
+from perturbfm_core import schema
+from perturbfm_core.config import Frozen
+from perturbfm_core.data.condition import canonical_covariates, canonical_pert
+from perturbfm_core.data.dataset import PerturbDataset, check_space, make_obs
+from perturbfm_core.data.matrix import Values, as_csr
+from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import Level, Space
+
+
+class ColumnMapping(Frozen):
+    """Which columns of an h5ad mean what, and in which scale its values are.
+
+    Attributes
+    ----------
+    pert_col, context_col, batch_col, dose_col, time_col, modality_col, weight_col
+        obs columns; only `pert_col` is required. `covariate_cols` are kept as further covariates.
+    control_label
+        The perturbation that means "none"; not needed for differences.
+    modality
+        One modality for all rows, instead of `modality_col`.
+    separators
+        Characters that join the parts of a combination.
+    space
+        Declared scale of the values; it is checked, never guessed.
+    layer
+        Layer to read instead of ``X``.
+    gene_col
+        var column with gene ids, instead of the index.
+    target_sum
+        Counts per cell after normalisation (``space: counts`` only).
+    aliases
+        Other names of a perturbed gene, to the name to use.
+    """
+
+    pert_col: str
+    context_col: str | None = None
+    batch_col: str | None = None
+    control_label: str | None = None
+    dose_col: str | None = None
+    dose_unit: str = ""
+    time_col: str | None = None
+    modality_col: str | None = None
+    modality: str = ""
+    weight_col: str | None = None
+    covariate_cols: tuple[str, ...] = ()
+    separators: str = schema.COMBO_SEPARATOR
+    space: Space = "log1p"
+    level: Level | None = None
+    layer: str | None = None
+    gene_col: str | None = None
+    target_sum: float = Field(default=1e4, gt=0)
+    aliases: dict[str, str] = Field(default_factory=dict)
+
+
+def import_h5ad(
+    path: Path,
+    mapping: ColumnMapping,
+    *,
+    name: str,
+    source: str | None = None,
+    licence: str = "unknown",
+    control_policy: Literal["mean", "sampled"] = "mean",
+    gene_selection: GeneSelection | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> PerturbDataset:
+    """Read an h5ad file as a data set.
+
+    Only the mapped obs columns, the gene ids and one matrix are kept: everything else of the file (statistics,
+    embeddings, lists of differential genes) may have been fitted on all rows and would leak.
+
+    Parameters
+    ----------
+    path
+        The h5ad file.
+    mapping
+        Its columns and scale.
+    name
+        Name of the data set.
+    progress
+        Called with the name of each stage.
+
+    Raises
+    ------
+    DatasetError
+        If the file is damaged, a column or the control label is missing, or the values are not in the
+        declared scale.
+    """
+    progress("reading")
+    obs, var, X = _read_h5ad(path, mapping.layer)
+    progress("checking")
+    genes = _genes(var, mapping.gene_col)
+    delta_like = mapping.space in schema.DELTA_SPACES
+    columns = _columns(obs, mapping, path)
+    where = f"layer {mapping.layer!r}" if mapping.layer else "X"
+    check_space(X, mapping.space, f"{where} of {path.name}")
+    level: Level = mapping.level or ("condition" if delta_like else "cell")
+    metadata = DatasetMetadata(
+        name=name,
+        source=source or path.name,
+        licence=licence,
+        level=level,
+        space=mapping.space,
+        normalization=Normalization(target_sum=mapping.target_sum) if mapping.space == "counts" else None,
+        control_policy="none" if delta_like else control_policy,
+        gene_selection=gene_selection or GeneSelection(),
+        notes={"columns": mapping.model_dump(mode="json", exclude_defaults=True)},
+    )
+    if delta_like:
+        dense = X.toarray() if sp.issparse(X) else X
+        values = Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
+    elif mapping.space == "counts":
+        csr = as_csr(sp.csr_array(X))
+        values = Values(
+            counts=sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
+        )
+    else:
+        X = as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X)
+        values = Values(expression=X.astype(np.float32))
+    return PerturbDataset(make_obs(columns, [str(r) for r in obs.index]), genes, values, metadata)
+
+
+def read_obs(path: Path) -> pd.DataFrame:
+    """Return the obs table of an h5ad file."""
+    with _open_h5ad(path) as file:
+        from anndata.io import read_elem
+
+        return read_elem(file["obs"])
+
+
+@contextlib.contextmanager
+def _open_h5ad(path: Path) -> Iterator[Any]:
+    """Open an h5ad file; whatever goes wrong while it is open is the file's damage, told in one line."""
+    import h5py
+
+    if not path.is_file():
+        msg = f"{path} does not exist; give the path of an h5ad file"
+        raise DatasetError(msg)
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in ("obs", "var") if key not in file]
+            if missing:
+                msg = f"{path} is HDF5 but no h5ad file ({', '.join(missing)} not found)"
+                raise DatasetError(msg)
+            yield file
+    except DatasetError:
+        raise
+    except Exception as exc:
+        # h5py and anndata raise OSError, KeyError, ValueError and their own kinds for damaged files.
+        detail = " ".join(str(exc).split())[:160]
+        msg = f"{path} cannot be read as h5ad, it is truncated or not HDF5 ({detail}); fetch it again"
+        raise DatasetError(msg) from exc
+
+
+def _read_h5ad(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
+    from anndata.io import read_elem
+
+    with _open_h5ad(path) as file:
+        where = "X" if layer is None else f"layers/{layer}"
+        if where not in file:
+            known = sorted(file["layers"]) if "layers" in file else []
+            msg = f"{path} has no {where}; layers: {known or 'none'}"
+            raise DatasetError(msg)
+        X = read_elem(file[where])
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+    if getattr(X, "ndim", 2) != 2 or X.shape != (len(obs), len(var)):
+        msg = f"{path}: matrix is {getattr(X, 'shape', '?')}, obs and var say {(len(obs), len(var))}"
+        raise DatasetError(msg)
+    return obs, var, X
+
+
+def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
+    if gene_col is None:
+        return [str(g) for g in var.index]
+    if gene_col not in var:
+        msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
+        raise DatasetError(msg)
+    return [str(g) for g in var[gene_col]]
+
+
+def _column(obs: pd.DataFrame, name: str, option: str, path: Path) -> pd.Series:
+    if name not in obs:
+        msg = (
+            f"{path.name} has no obs column {name!r} ({option}); columns: {', '.join(map(str, obs.columns))}"
+        )
+        raise DatasetError(msg)
+    column = obs[name]
+    if column.isna().any():
+        row = obs.index[int(np.flatnonzero(column.isna().to_numpy())[0])]
+        msg = f"obs column {name!r} ({option}) has {int(column.isna().sum())} missing values, first in row {row!r}; fill or drop them"
+        raise DatasetError(msg)
+    return column
+
+
+def _text(column: pd.Series) -> pd.Series:
+    """Return a column as text; whole numbers lose their decimal point ("10.0" and "10" are one dose)."""
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return column.map(lambda x: f"{x:g}")
+    return column.astype(str)
+
+
+def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
+    labels = _text(_column(obs, m.pert_col, "--pert-col", path))
+    delta_like = m.space in schema.DELTA_SPACES
+    if m.control_label is None and not delta_like:
+        msg = f"--control-label is needed for {m.space} data; {m.pert_col!r} holds e.g. {_examples(labels)}"
+        raise DatasetError(msg)
+    if m.control_label is not None and not (labels == m.control_label).any():
+        msg = f"control label {m.control_label!r} does not occur in {m.pert_col!r}; found e.g. {_examples(labels)}"
+        raise DatasetError(msg)
+    doses = (
+        pd.Series("", index=labels.index)
+        if m.dose_col is None
+        else _text(_column(obs, m.dose_col, "--dose-col", path))
+    )
+    pert, dose = _canonical(labels, doses, m)
+    columns: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
+    if m.context_col is not None:
+        columns[schema.CONTEXT_ID] = _text(_column(obs, m.context_col, "--context-col", path)).to_numpy()
+    if m.batch_col is not None:
+        columns[schema.BATCH_ID] = _text(_column(obs, m.batch_col, "--batch-col", path)).to_numpy()
+    control = pert == schema.CONTROL
+    if m.modality_col is not None:
+        modality = _text(_column(obs, m.modality_col, "--modality-col", path)).to_numpy()
+    else:
+        modality = np.full(len(obs), m.modality, dtype=object)
+    # A control cell has no modality: it is the same cell for every screen in its context.
+    columns[schema.MODALITY] = np.where(control, "", modality)
+    covariates = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
+    kept = {
+        k: _text(_column(obs, c, f"covariate {k}", path)).to_numpy()
+        for k, c in covariates.items()
+        if c is not None
+    }
+    if kept:
+        known: dict[tuple[str, ...], str] = {}
+        rows = list(zip(*kept.values(), strict=True))
+        for row in set(rows):
+            known[row] = canonical_covariates(dict(zip(kept, row, strict=True)))
+        columns[schema.COVARIATES] = [known[row] for row in rows]
+    if m.weight_col is not None:
+        weight = pd.to_numeric(_column(obs, m.weight_col, "--weight-col", path), errors="coerce").to_numpy(
+            dtype=np.float64
+        )
+        columns[schema.WEIGHT] = weight
+    return columns
+
+
+def _canonical(labels: pd.Series, doses: pd.Series, m: ColumnMapping) -> tuple[Any, Any]:
+    pairs = list(zip(labels.to_numpy(), doses.to_numpy(), strict=True))
+    known = {}
+    for label, dose in set(pairs):
+        parts = [d.strip() for d in str(dose).split(schema.COMBO_SEPARATOR)] if dose else None
+        if parts is not None and m.dose_unit:
+            parts = [f"{d} {m.dose_unit}" for d in parts]
+        known[label, dose] = canonical_pert(
+            str(label), parts, control=m.control_label, separators=m.separators, aliases=m.aliases
+        )
+    pert = np.asarray([known[p][0] for p in pairs], dtype=object)
+    dose_out = np.asarray([known[p][1] for p in pairs], dtype=object)
+    return pert, dose_out
+
+
+def _examples(labels: pd.Series) -> str:
+    return ", ".join(repr(str(x)) for x in labels.value_counts().index[:5])

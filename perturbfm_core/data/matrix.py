@@ -1,0 +1,120 @@
+"""The stored values of a data set, sparse where they are sparse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
+
+Matrix = Any  # scipy CSR array or dense ndarray; scipy ships no types
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Matrices of a data set, each [N, G] or absent.
+
+    Attributes
+    ----------
+    counts
+        Integer counts, CSR; `expression` is then derived from them.
+    expression
+        log1p expression, CSR or dense float32.
+    delta
+        Differences to the matched control, dense float32: the only matrix of delta and z-score data.
+    x_control
+        Matched control of each row, dense float32, where a file brings its own.
+    """
+
+    counts: Matrix | None = None
+    expression: Matrix | None = None
+    delta: FloatArray | None = None
+    x_control: FloatArray | None = None
+
+
+def as_csr(X: Matrix) -> Any:
+    """Return `X` as canonical CSR: sorted indices, no duplicates, no explicit zeros."""
+    out = sp.csr_array(X)
+    if not out.has_canonical_format:
+        if out is X or np.shares_memory(out.data, getattr(X, "data", np.empty(0))):
+            out = out.copy()
+        out.sum_duplicates()
+    if out.nnz and (out.data == 0).any():
+        out = out.copy() if out is X or np.shares_memory(out.data, getattr(X, "data", np.empty(0))) else out
+        out.eliminate_zeros()
+    return out
+
+
+def row_blocks(n: int, size: int = 8192) -> list[slice]:
+    """Return slices of at most `size` rows that cover `n` rows."""
+    return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def values_of(X: Matrix) -> FloatArray:
+    """Return the stored values of a matrix, flat: all of a dense one, the explicit ones of a sparse one."""
+    data: FloatArray = X.data if sp.issparse(X) else np.asarray(X).reshape(-1)
+    return data
+
+
+def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow_negative: bool) -> None:
+    """Raise `DatasetError` naming the first bad value if any is not finite (or negative)."""
+    for block in row_blocks(X.shape[0]):
+        part = X[block]
+        data = values_of(part)
+        bad = ~np.isfinite(data)
+        problem = "non-finite"
+        if not bad.any() and not allow_negative:
+            bad = data < 0
+            problem = "negative"
+        if bad.any():
+            coo = sp.coo_array(part) if sp.issparse(part) else None
+            if coo is not None:
+                wrong = ~np.isfinite(coo.data) if problem == "non-finite" else coo.data < 0
+                k = int(np.flatnonzero(wrong)[0])
+                i, j, value = int(coo.row[k]), int(coo.col[k]), coo.data[k]
+            else:
+                k = int(np.flatnonzero(bad)[0])
+                i, j = divmod(k, part.shape[1])
+                value = part[i, j]
+            msg = (
+                f"{what} has {problem} values, first {value} at row {rows[block.start + i]!r}, gene {genes[j]!r}; "
+                "remove or correct them (differences need --space delta or zscore)"
+            )
+            raise DatasetError(msg)
+
+
+def normalize_log1p(counts: Any, target_sum: float, totals: FloatArray | None = None) -> Any:
+    """Return ``log1p(counts / row total * target_sum)`` as float32 CSR; empty rows stay empty.
+
+    Parameters
+    ----------
+    counts
+        CSR [N, G] of counts.
+    target_sum
+        Counts per row after scaling.
+    totals
+        Row totals to use instead of the sums over these genes.
+    """
+    if totals is None:
+        totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
+    scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    out = sp.csr_array(
+        (np.empty(counts.nnz, dtype=np.float32), counts.indices, counts.indptr),
+        shape=counts.shape,
+        copy=False,
+    )
+    for block in row_blocks(counts.shape[0]):
+        lo, hi = counts.indptr[block.start], counts.indptr[block.stop]
+        lengths = np.diff(counts.indptr[block.start : block.stop + 1])
+        values = counts.data[lo:hi].astype(np.float64) * np.repeat(scale[block], lengths)
+        out.data[lo:hi] = np.log1p(values)
+    return out
+
+
+def take_rows(X: Matrix, rows: IntArray) -> Matrix:
+    """Return the given rows of a matrix, sparse or dense as it was."""
+    return X[rows]

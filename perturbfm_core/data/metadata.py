@@ -1,0 +1,45 @@
+"""What a data set says of itself, beside its matrix."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.schema import Level, Space
+
+
+class GeneSelection(Frozen):
+    """How the genes of a data set were chosen, and from which rows."""
+
+    method: str = "none"
+    rows: Literal["all", "train", "unknown"] = "unknown"
+
+
+class Normalization(Frozen):
+    """How counts become log1p expression: ``log1p(count / total * target_sum)``."""
+
+    target_sum: float = Field(default=1e4, gt=0)
+
+
+class DatasetMetadata(Frozen):
+    """Metadata of a data set (``metadata`` in ``meta.json``).
+
+    `space` is that of the source values: ``counts`` are served as normalised log1p expression.
+    `control_policy` is how a row's matched control is made: ``mean`` of the input controls, one ``sampled``
+    control cell, as given in the ``file``, or ``none`` (delta-only data). `content_sha256` is empty until the
+    hash was computed.
+    """
+
+    name: str
+    source: str = "unknown"
+    licence: str = "unknown"
+    level: Level = "cell"
+    space: Space = "log1p"
+    normalization: Normalization | None = None
+    control_policy: Literal["mean", "sampled", "file", "none"] = "mean"
+    control_seed: int = 0
+    gene_selection: GeneSelection = GeneSelection()
+    content_sha256: str = ""
+    notes: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,42 @@
+"""Every error that a user can cause, one class per part of the platform.
+
+A message says what is wrong, what was found and what to do; the command line prints it as one line.
+"""
+
+from __future__ import annotations
+
+
+class PerturbFMError(Exception):
+    """Base of all errors that are the input's fault, not the program's."""
+
+
+class DatasetError(PerturbFMError):
+    """A data set, or a file to be imported as one, breaks the contract."""
+
+
+class SplitError(PerturbFMError):
+    """A split cannot be made, found, or trusted."""
+
+
+class GraphError(PerturbFMError):
+    """A gene graph does not fit its data set or split."""
+
+
+class ModelError(PerturbFMError):
+    """A model cannot be built, fitted or loaded."""
+
+
+class PredictionError(PerturbFMError):
+    """A prediction does not cover, or does not belong to, what is to be scored."""
+
+
+class MetricError(PerturbFMError):
+    """A metric or panel is misdeclared or incomplete."""
+
+
+class ConfigError(PerturbFMError):
+    """A configuration, catalog file or option is not valid."""
+
+
+class StoreError(PerturbFMError):
+    """An artifact is missing, damaged, or in use by someone else."""

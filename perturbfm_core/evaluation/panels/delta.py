@@ -1,0 +1,187 @@
+"""Panel `delta`: how well the change of expression is predicted, condition by condition.
+
+Variants: ``centered`` subtracts the train mean from both sides, so that predicting the mean earns nothing;
+``no_target`` leaves out the perturbed genes, whose own change is mechanical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.schema import BoolArray, FloatArray
+
+PANEL = "delta"
+TOP_K = 20
+_ROUNDING = 1e-5
+_OWN = "PerturbFM"
+_CONSTANT = "predicted or observed delta is constant over genes"
+_CENTERED = "prediction equals the train mean (or the observation does) up to a constant"
+
+add_panel(PANEL, source=_OWN, headline="pearson")
+
+Side = tuple[FloatArray, FloatArray, BoolArray | None]
+
+
+def _sides(c: Comparison, *, centered: bool, no_target: bool) -> Side:
+    mask = c.without_target if no_target else None
+    if centered:
+        return _minus(c.mean, c.train_mean), _minus(c.truth, c.train_mean), mask
+    return c.mean, c.truth, mask
+
+
+def _minus(A: FloatArray, center: FloatArray) -> FloatArray:
+    """Return A minus a row, exactly zero where only single-precision rounding is left."""
+    out = A - center
+    rounding = np.abs(out).max(axis=1) <= _ROUNDING * np.abs(A).max(axis=1)
+    out[rounding] = 0.0
+    return out
+
+
+def _register(
+    name: str,
+    statistic: MetricFunction,
+    *,
+    direction: Literal["max", "min"],
+    bounds: tuple[float | None, float | None],
+    source: str,
+    undefined: str,
+) -> None:
+    metric(PANEL, name, direction=direction, bounds=bounds, version="1", source=source, undefined=undefined)(
+        statistic
+    )
+
+
+Similarity = Callable[[FloatArray, FloatArray, BoolArray | None], FloatArray]
+Error = Callable[[FloatArray, BoolArray | None], FloatArray]
+
+
+def _similarity(function: Similarity, text: str, *, centered: bool, no_target: bool) -> MetricFunction:
+    def similarity(c: Comparison) -> FloatArray:
+        P, Y, mask = _sides(c, centered=centered, no_target=no_target)
+        return function(P, Y, mask)
+
+    similarity.__doc__ = _describe(text, centered, no_target)
+    return similarity
+
+
+def _error(function: Error, text: str, *, no_target: bool) -> MetricFunction:
+    def error(c: Comparison) -> FloatArray:
+        return function(c.mean - c.truth, c.without_target if no_target else None)
+
+    error.__doc__ = _describe(text, False, no_target)
+    return error
+
+
+def _variants() -> None:
+    """Register each similarity raw and centered, and every metric with and without the target gene."""
+    similarities: list[tuple[str, Similarity, tuple[float, float], str, str]] = [
+        (
+            "pearson",
+            rowwise.pearson,
+            (-1.0, 1.0),
+            "Pearson correlation over genes",
+            "Ahlmann-Eltze et al. 2025",
+        ),
+        ("cosine", rowwise.cosine, (-1.0, 1.0), "Cosine over genes", "PerturBench (Wu et al. 2024)"),
+        (
+            f"top{TOP_K}_overlap",
+            _top,
+            (0.0, 1.0),
+            f"Share of the {TOP_K} largest observed changes that are among the {TOP_K} largest predicted ones",
+            _OWN,
+        ),
+    ]
+    errors: list[tuple[str, Error, str]] = [
+        ("rmse", _rmse, "Root mean squared error over genes"),
+        ("mae", _mae, "Mean absolute error over genes"),
+    ]
+    for stem, function, bounds, text, source in similarities:
+        for centered in (False, True):
+            for no_target in (False, True):
+                undefined = _CENTERED if centered else _CONSTANT
+                if function is _top:
+                    undefined += f", or there are no more than {TOP_K} genes"
+                _register(
+                    stem + ("_centered" if centered else "") + ("_no_target" if no_target else ""),
+                    _similarity(function, text, centered=centered, no_target=no_target),
+                    direction="max",
+                    bounds=bounds,
+                    source=source,
+                    undefined=undefined,
+                )
+    for name, error, text in errors:
+        for no_target in (False, True):
+            _register(
+                name + ("_no_target" if no_target else ""),
+                _error(error, text, no_target=no_target),
+                direction="min",
+                bounds=(0.0, None),
+                source=_OWN,
+                undefined="never undefined",
+            )
+
+
+def _describe(text: str, centered: bool, no_target: bool) -> str:
+    of = " of predicted and observed delta"
+    return (
+        text
+        + of
+        + (", both minus the train mean" if centered else "")
+        + (", without the perturbed genes" if no_target else "")
+        + "."
+    )
+
+
+def _top(A: FloatArray, B: FloatArray, mask: BoolArray | None) -> FloatArray:
+    return rowwise.top_overlap(A, B, TOP_K, mask)
+
+
+def _rmse(D: FloatArray, mask: BoolArray | None) -> FloatArray:
+    return np.sqrt(rowwise.mean_square(D, mask))
+
+
+def _mae(D: FloatArray, mask: BoolArray | None) -> FloatArray:
+    return rowwise.mean_absolute(D, mask)
+
+
+_variants()
+
+
+@metric(
+    PANEL,
+    "retrieval_rank",
+    direction="min",
+    bounds=(0.0, 1.0),
+    version="1",
+    source="PerturbFM, after PerturBench (Wu et al. 2024)",
+    undefined="only one condition in this context is tested",
+)
+def retrieval_rank(c: Comparison) -> FloatArray:
+    """Share of the other observed conditions of the context that a prediction resembles more than its own.
+
+    Resemblance is the cosine of deltas; ties count one half, a zero prediction ties with everything.
+    """
+    out = np.full(len(c), np.nan)
+    for context in np.unique(c.contexts):
+        rows = np.flatnonzero(c.contexts == context)
+        if len(rows) < 2:
+            continue
+        similarity = _unit(c.mean[rows]) @ _unit(c.truth[rows]).T
+        # Rounding must not break ties between equal predictions.
+        similarity = np.round(similarity, 12)
+        own = np.diag(similarity)[:, None]
+        better = (similarity > own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)
+        out[rows] = better / (len(rows) - 1)
+    return out
+
+
+def _unit(A: FloatArray) -> FloatArray:
+    norm = np.linalg.norm(A, axis=1, keepdims=True)
+    return np.asarray(np.divide(A, norm, out=np.zeros_like(A), where=norm > 0))

@@ -1,0 +1,1 @@
+"""From the scores of all runs to tables, ranks and intervals in DuckDB."""

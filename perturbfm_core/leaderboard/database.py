@@ -1,0 +1,240 @@
+"""The leaderboard database: rebuilt whole, published by one switch of a link.
+
+DuckDB takes one writer, and an open reader blocks it. So nothing ever writes into a published file: each
+rebuild fills a new ``leaderboard-<n>.duckdb`` under a lock, makes it read-only and switches the link. The
+last three are kept, so that a reader that has one open keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from perturbfm_core.errors import StoreError
+from perturbfm_core.leaderboard.collect import collect
+from perturbfm_core.leaderboard.standings import standings
+from perturbfm_core.store import ArtifactStore, fsync_path
+
+KEEP = 3
+_VERSION = "v1.2.0"
+_FILE = re.compile(r"^leaderboard-(\d+)\.duckdb$")
+
+_VIEW = """
+CREATE VIEW leaderboard AS
+SELECT
+  board, dataset, split_kind, panel, metric,
+  CASE WHEN no_signal OR value IS NULL OR n_splits < n_splits_expected - n_splits_no_signal THEN NULL
+       ELSE rank() OVER (
+         PARTITION BY board, panel, metric,
+           (no_signal OR value IS NULL OR n_splits < n_splits_expected - n_splits_no_signal)
+         ORDER BY n_undefined > 0, badness) END AS rank,
+  entry, model, family, value, ci_low, ci_high,
+  diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
+  ceiling, null_floor, train_mean_floor,
+  n_conditions, n_undefined, n_units, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
+  no_signal, shared_control, direction, metric_version
+FROM standings
+ORDER BY board, panel, metric, rank NULLS LAST, entry
+"""
+
+
+def rebuild(
+    store: ArtifactStore,
+    splits: Callable[[], pd.DataFrame],
+    datasets: Callable[[], pd.DataFrame],
+) -> Path:
+    """Rebuild the leaderboard from all complete runs and publish it; return the new file.
+
+    Parameters
+    ----------
+    store
+        Where the runs lie and the database goes.
+    splits, datasets
+        Give the tables of those names; called under the lock, after the runs were listed.
+    """
+    with store.lock("leaderboard"):
+        runs = collect(store)
+        split_table = splits()
+        ranked = standings(runs, split_table)
+        plain_splits = split_table.drop(columns=["ceiling", "floor"])
+        tables = {
+            "scores": runs.scores,
+            "runs": runs.table,
+            "splits": plain_splits,
+            "datasets": datasets(),
+            "standings": ranked,
+        }
+        number = max((n for n, _ in _published(store)), default=0) + 1
+        target = store.runs / f"leaderboard-{number}.duckdb"
+        _write(target, tables)
+        _switch(store.leaderboard, target)
+        for _, old in sorted(_published(store))[:-KEEP]:
+            _remove(old)
+        return target
+
+
+def _published(store: ArtifactStore) -> list[tuple[int, Path]]:
+    found = [(m, p) for p in store.runs.glob("leaderboard-*.duckdb") if (m := _FILE.match(p.name))]
+    return [(int(m.group(1)), p) for m, p in found]
+
+
+def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
+    building = target.with_name(f".{target.name}.building")
+    for leftover in target.parent.glob(".leaderboard-*.building*"):
+        _remove(leftover)
+    con = duckdb.connect()
+    try:
+        con.execute(f"ATTACH '{_quoted(building)}' AS board (STORAGE_VERSION '{_VERSION}')")
+        con.execute("USE board")
+        for name, frame in tables.items():
+            con.register("incoming", _typed(frame))
+            con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+            con.unregister("incoming")
+        con.execute(_VIEW)
+        con.execute("CHECKPOINT board")
+        con.execute("USE memory")
+        con.execute("DETACH board")
+    finally:
+        con.close()
+    _remove(building.with_name(building.name + ".wal"))
+    fsync_path(building)
+    building.chmod(0o444)
+    building.rename(target)
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with types that an all-empty column would otherwise lose."""
+    out = frame.copy()
+    for column in out.columns:
+        if column in _FLOATS:
+            out[column] = pd.to_numeric(out[column]).astype("Float64")
+        elif column in _INTEGERS:
+            out[column] = out[column].astype("Int64")
+        elif column in _BOOLEANS:
+            out[column] = out[column].astype("boolean")
+        else:
+            out[column] = out[column].astype("string")
+    return out
+
+
+_FLOATS = frozenset(
+    [
+        "value",
+        "ci_low",
+        "ci_high",
+        "diff",
+        "diff_low",
+        "diff_high",
+        "badness",
+        "ceiling",
+        "null_floor",
+        "train_mean_floor",
+        "fit_seconds",
+        "ceiling_pearson",
+        "null_pearson",
+    ]
+)
+_INTEGERS = frozenset(
+    [
+        "n",
+        "seed",
+        "n_splits",
+        "n_splits_expected",
+        "n_splits_no_signal",
+        "n_seeds",
+        "n_conditions",
+        "n_undefined",
+        "n_units",
+        "cv_fold",
+        "cv_k",
+        "n_obs",
+        "n_genes",
+        "n_train",
+        "n_val",
+        "n_calib",
+        "n_test",
+        "n_unused",
+    ]
+)
+_BOOLEANS = frozenset(["no_signal", "shared_control", "is_current"])
+
+
+def _quoted(path: Path) -> str:
+    return str(path.resolve()).replace("'", "''")
+
+
+def _switch(link: Path, target: Path) -> None:
+    temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target.name)
+    if link.exists() and not link.is_symlink():
+        msg = f"{link} is a plain file, not this program's link; move it away"
+        temporary.unlink()
+        raise StoreError(msg)
+    temporary.replace(link)
+    fsync_path(link.parent)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def connect(store: ArtifactStore) -> Iterator[Any]:
+    """Open the published leaderboard read-only and close it after.
+
+    The link is resolved first, so that the same process never gets an older file's cached connection, and a
+    log that some other client left beside the link cannot be in the way.
+
+    Raises
+    ------
+    StoreError
+        If there is no leaderboard yet, or it cannot be opened.
+    """
+    for attempt in range(3):
+        target = store.leaderboard.resolve()
+        if not target.is_file():
+            msg = f"there is no leaderboard at {store.leaderboard}; run `perturbfm leaderboard refresh` first"
+            raise StoreError(msg)
+        try:
+            con = duckdb.connect(str(target), read_only=True)
+            break
+        except duckdb.Error as error:
+            # A refresh may have removed this file between resolving and opening it.
+            if attempt == 2 or target.is_file():
+                msg = f"{target} cannot be opened ({' '.join(str(error).split())[:160]})"
+                raise StoreError(msg) from error
+            time.sleep(0.05)
+    try:
+        con.execute("SET enable_external_access = false")
+        yield con
+    finally:
+        con.close()
+
+
+def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
+    """Run one read-only SQL statement on the leaderboard.
+
+    Raises
+    ------
+    StoreError
+        If the statement is not valid; the message names the tables.
+    """
+    with connect(store) as con:
+        try:
+            return con.execute(sql).df()
+        except duckdb.Error as error:
+            detail = " ".join(str(error).split())[:300]
+            msg = (
+                f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings; view: leaderboard"
+            )
+            raise StoreError(msg) from error

@@ -1,0 +1,14 @@
+"""Models: one contract, a registry, the baselines."""
+
+from perturbfm_core.models import baselines as _register_baselines  # noqa: F401
+from perturbfm_core.models.base import (
+    MODELS,
+    Model,
+    Requires,
+    applicable,
+    load_model,
+    new_model,
+    save_model,
+)
+
+__all__ = ["MODELS", "Model", "Requires", "applicable", "load_model", "new_model", "save_model"]

@@ -1,0 +1,65 @@
+"""A shift in latent space, as scGen and CPA make it, with PCA for the latent space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from sklearn.decomposition import PCA
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.effects import PERTURBATION_LEVELS, AdditiveEffects, EffectTable
+from perturbfm_core.schema import FloatArray
+from perturbfm_core.splits.view import Query, TrainView
+
+
+@MODELS.register("latent_shift")
+class LatentShift(Baseline):
+    """Predicts control plus the perturbation's mean shift in PCA space, decoded; combinations add shifts."""
+
+    name = "latent_shift"
+
+    class Params(Frozen):
+        """Parameters of `LatentShift`."""
+
+        components: int = Field(default=30, ge=1)
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._axes: FloatArray = np.zeros((0, 0), dtype=np.float32)
+        self._seen = EffectTable(PERTURBATION_LEVELS)
+        self._sums = AdditiveEffects()
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        delta = view.delta.astype(np.float64)
+        states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
+        k = min(self.params.components, *states.shape)
+        self._axes = (
+            PCA(n_components=k, svd_solver="full", random_state=seed)
+            .fit(states)
+            .components_.astype(np.float32)
+        )
+        shift = (delta @ self._axes.T).astype(np.float32)
+        self._seen.fit(view.conditions, shift)
+        self._sums.fit(view.conditions, shift)
+
+    def _mean(self, query: Query) -> FloatArray:
+        shift, found = self._seen.look_up(query.conditions)
+        if not found.all():
+            shift[~found] = self._sums.predict(query.conditions[~found])
+        out: FloatArray = shift @ self._axes
+        return out
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {"axes": self._axes, **self._seen.arrays("seen"), **self._sums.arrays()}
+
+    def _state_meta(self) -> dict[str, Any]:
+        return {**self._seen.meta("seen"), **self._sums.meta()}
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        self._axes = arrays["axes"]
+        self._seen.restore("seen", arrays, meta)
+        self._sums.restore(arrays, meta)

@@ -1,0 +1,70 @@
+"""The bilinear model of Ahlmann-Eltze et al. 2025 (Nature Methods): Y is G W P' plus a gene mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from sklearn.decomposition import PCA
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.effects import components
+from perturbfm_core.schema import PERT_ID, FloatArray
+from perturbfm_core.splits.view import Query, TrainView
+
+
+@MODELS.register("linear")
+class Linear(Baseline):
+    """Predicts from a bilinear map between gene PCs and the PCs of the perturbed genes."""
+
+    name = "linear"
+
+    class Params(Frozen):
+        """Parameters of `Linear`: number of gene PCs and the ridge penalty of both sides."""
+
+        components: int = Field(default=10, ge=1)
+        penalty: float = Field(default=0.1, gt=0)
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._embedding: FloatArray = np.zeros((0, 0))
+        self._weights: FloatArray = np.zeros((0, 0))
+        self._offset: FloatArray = np.zeros(0)
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        Y = view.delta.astype(np.float64).T
+        self._offset = Y.mean(axis=1)
+        k = min(self.params.components, *Y.shape)
+        self._embedding = PCA(n_components=k, svd_solver="full", random_state=seed).fit_transform(Y)
+        G, P = self._embedding, self._perturbed(view.query())
+        eye = self.params.penalty * np.eye(k)
+        left = np.linalg.solve(G.T @ G + eye, G.T @ (Y - self._offset[:, None]))
+        self._weights = np.linalg.solve(P.T @ P + eye, (left @ P).T).T
+        self.training["perturbed_genes_measured"] = int((np.abs(P).sum(axis=1) > 0).sum())
+
+    def _perturbed(self, query: Query) -> FloatArray:
+        """Return [C, K]: the sum of the perturbed genes' embeddings; zero for genes that are not measured."""
+        position = {g: i for i, g in enumerate(self.genes)}
+        parts, owner = components(query.conditions)
+        out = np.zeros((len(query), self._embedding.shape[1]))
+        for gene, row in zip(parts[PERT_ID], owner, strict=True):
+            if gene in position:
+                out[row] += self._embedding[position[gene]]
+        return out
+
+    def _mean(self, query: Query) -> FloatArray:
+        out: FloatArray = self._perturbed(query) @ self._weights.T @ self._embedding.T + self._offset
+        return out
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {"embedding": self._embedding, "weights": self._weights, "offset": self._offset}
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        self._embedding, self._weights, self._offset = (
+            arrays["embedding"],
+            arrays["weights"],
+            arrays["offset"],
+        )

@@ -1,0 +1,101 @@
+"""Means over train conditions: nothing, everything, by perturbation, by perturbation and context."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, PERTURBATION_LEVELS, EffectTable
+from perturbfm_core.schema import FloatArray
+from perturbfm_core.splits.view import Query, TrainView
+
+
+@MODELS.register("control_only")
+class ControlOnly(Baseline):
+    """Predicts that nothing changes."""
+
+    name = "control_only"
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        """Learn nothing."""
+
+    def _mean(self, query: Query) -> FloatArray:
+        return np.zeros((len(query), len(self.genes)), dtype=np.float32)
+
+
+@MODELS.register("global_mean")
+class GlobalMean(Baseline):
+    """Predicts the mean delta of all train conditions, each counting once or by its cells."""
+
+    name = "global_mean"
+
+    class Params(Frozen):
+        """Parameters of `GlobalMean`."""
+
+        weights: Literal["conditions", "cells"] = "conditions"
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._global: FloatArray = np.zeros(0, dtype=np.float32)
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        w = None if self.params.weights == "conditions" else view.n_cells.astype(np.float64)
+        self._global = np.average(view.delta.astype(np.float64), axis=0, weights=w).astype(np.float32)
+
+    def _mean(self, query: Query) -> FloatArray:
+        return np.repeat(self._global[None], len(query), axis=0)
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {"global": self._global}
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        self._global = arrays["global"]
+
+
+class _GroupMean(GlobalMean):
+    """A look-up of group means, falling back to the mean of all train conditions."""
+
+    levels: tuple[tuple[str, ...], ...]
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._table = EffectTable(self.levels)
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        super()._fit(view, seed)
+        self._table.fit(view.conditions, view.delta)
+
+    def _mean(self, query: Query) -> FloatArray:
+        effects, found = self._table.look_up(query.conditions)
+        effects[~found] = self._global
+        return effects
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {**super()._state_arrays(), **self._table.arrays("effects")}
+
+    def _state_meta(self) -> dict[str, Any]:
+        return self._table.meta("effects")
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        super()._restore(arrays, meta)
+        self._table.restore("effects", arrays, meta)
+
+
+@MODELS.register("per_perturbation_mean")
+class PerPerturbationMean(_GroupMean):
+    """Predicts a perturbation's mean train delta over contexts; unseen ones get the global mean."""
+
+    name = "per_perturbation_mean"
+    levels = PERTURBATION_LEVELS
+
+
+@MODELS.register("per_perturbation_context_mean")
+class PerPerturbationContextMean(_GroupMean):
+    """Predicts a perturbation's train delta in the same context, else over contexts, else the global mean."""
+
+    name = "per_perturbation_context_mean"
+    levels = CONTEXT_LEVELS

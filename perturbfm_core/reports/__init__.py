@@ -1,0 +1,1 @@
+"""Self-contained HTML: one report per run, one page for the leaderboard."""

@@ -1,0 +1,181 @@
+"""The report of one run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.reports import plots
+from perturbfm_core.reports.html import DASH, number, render
+from perturbfm_core.splits.folder import SplitStats
+from perturbfm_core.splits.split import Split
+
+_BETTER = {"max": "higher", "min": "lower", "target": "nominal"}
+
+
+def run_report(
+    config: dict[str, Any],
+    table: pd.DataFrame,
+    comparison: Comparison,
+    split: Split,
+    stats: SplitStats | None,
+) -> str:
+    """Return the HTML report of a run.
+
+    Parameters
+    ----------
+    config
+        The run's ``config.json``.
+    table
+        Its scores in long form.
+    comparison
+        Its aligned truth and prediction, for the plots.
+    split, stats
+        The split, with its ceilings, floors and fold counts.
+    """
+    headline = _headline(table)
+    values = _condition_values(table, headline)
+    columns = _columns(table)
+    return render(
+        "run.html",
+        config=config,
+        flags=_flags(config),
+        n_conditions=len(comparison),
+        panels=_panels(table, stats),
+        ranked_by=f"{headline[0]}.{headline[1]}",
+        scatter=_scatter(comparison, values),
+        columns=columns,
+        per_context=_grouped(table, "context", columns),
+        per_perturbation=_grouped(table, "perturbation", columns),
+        per_stratum=_grouped(table, "stratum", columns),
+        folds=[[f, c["conditions"], c["rows"]] for f, c in (stats.counts if stats else {}).items()],
+        fold_bars=_fold_bars(stats),
+        split=split,
+        provenance=_provenance(config),
+    )
+
+
+def _headline(table: pd.DataFrame) -> tuple[str, str]:
+    """Return (panel, metric): the first panel's headline that is defined somewhere."""
+    for name, panel in PANELS.items():
+        for metric in [panel.headline, *(m.name for m in panel.metrics)]:
+            mine = table[
+                (table["panel"] == name) & (table["metric"] == metric) & (table["scope"] == "global")
+            ]
+            if (mine["status"] == "ok").any():
+                return name, metric
+    first = table.iloc[0]
+    return str(first["panel"]), str(first["metric"])
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    first = table["panel"].iloc[0]
+    return list(dict.fromkeys(table.loc[table["panel"] == first, "metric"]))[:10]
+
+
+def _condition_values(table: pd.DataFrame, headline: tuple[str, str]) -> pd.Series:
+    mine = table[
+        (table["panel"] == headline[0]) & (table["metric"] == headline[1]) & (table["scope"] == "condition")
+    ]
+    badness = PANELS.get(headline[0])
+    metric = next(m for m in badness.metrics if m.name == headline[1])
+    ok = mine[mine["status"] == "ok"]
+    return pd.Series([-metric.badness(v) for v in ok["value"]], index=ok["key"].to_numpy()).sort_values(
+        kind="stable"
+    )
+
+
+def _scatter(comparison: Comparison, goodness: pd.Series) -> str | None:
+    if goodness.empty:
+        return None
+    position = {str(k): i for i, k in enumerate(comparison.conditions.index)}
+    picks = dict.fromkeys([("worst", 0), ("median", len(goodness) // 2), ("best", len(goodness) - 1)])
+    panels = []
+    for label, at in picks:
+        key = str(goodness.index[at])
+        i = position[key]
+        title = f"{label}: {comparison.perturbations[i]} in {comparison.contexts[i]}"
+        panels.append((title, comparison.truth[i], comparison.mean[i]))
+    return plots.scatter_panels(panels)
+
+
+def _panels(table: pd.DataFrame, stats: SplitStats | None) -> list[tuple[str, list[list[str]]]]:
+    ceiling = (stats.ceiling if stats else None) or {}
+    floor = (stats.floor if stats else None) or {}
+    out = []
+    rows = table[table["scope"] == "global"]
+    for panel, part in rows.groupby("panel", sort=False):
+        bounded = panel == "delta"
+        lines = []
+        for row in part.itertuples(index=False):
+            bounds = [DASH] * 4
+            if bounded:
+                half = ceiling.get(row.metric)
+                bounds = [
+                    number(half.get("half") if isinstance(half, dict) else None),
+                    *(
+                        number((floor.get(k) or {}).get(row.metric))
+                        for k in ("train_mean", "control_mean", "null")
+                    ),
+                ]
+            value = number(row.value if row.status == "ok" else None)
+            lines.append([row.metric, value, _BETTER[row.direction], *bounds, row.reason or ""])
+        out.append((str(panel), lines))
+    return out
+
+
+def _grouped(table: pd.DataFrame, scope: str, columns: list[str]) -> list[list[str]]:
+    part = table[(table["scope"] == scope) & (table["panel"] == table["panel"].iloc[0])]
+    if part.empty:
+        return []
+    wide = part.pivot_table(index="key", columns="metric", values="value", aggfunc="first", dropna=False)
+    wide = wide.reindex(columns=columns)
+    return [
+        [str(key), *(number(v) for v in values)]
+        for key, values in zip(wide.index, wide.to_numpy(), strict=True)
+    ]
+
+
+def _fold_bars(stats: SplitStats | None) -> str | None:
+    if stats is None or not stats.counts:
+        return None
+    return plots.bars(list(stats.counts), [float(c["rows"]) for c in stats.counts.values()], "rows")
+
+
+def _flags(config: dict[str, Any]) -> list[str]:
+    flags, out = config["flags"], []
+    if flags["no_signal"]:
+        out.append(
+            "no_signal: two halves of the same condition hardly agree here; these numbers rank nothing."
+        )
+    if flags["shared_control"]:
+        out.append(
+            "shared_control: too few control cells to keep those that models see apart from those the truth subtracts; "
+            "correlations are inflated."
+        )
+    if config["alignment"] != "by_name":
+        out.append("The prediction has no row or gene names: it was aligned by position, unverified.")
+    if config.get("var_filled"):
+        out.append("The prediction came without variance: the uncertainty panel does not apply.")
+    out += [f"Audit: {w['name']}: {w['message']}" for w in config.get("audit", [])]
+    return out
+
+
+def _provenance(config: dict[str, Any]) -> list[list[str]]:
+    environment = config["environment"]
+    rows = [
+        ["model", f"{config['model']} ({config['family']})"],
+        ["parameters", ", ".join(f"{k}={v}" for k, v in config["params"].items()) or "none"],
+        ["seed", config["seed"]],
+        ["data set", f"{config['dataset']['name']} {config['dataset']['content_sha256']}"],
+        ["split", config["split"]["hash"]],
+        ["config", config["config_hash"]],
+        ["code", f"{environment['perturbfm']} {environment['code'][:12]} {environment['git_commit'] or ''}"],
+        ["threads", environment["threads"]],
+        ["libraries", ", ".join(f"{k} {v}" for k, v in environment["libraries"].items())],
+        ["seconds", ", ".join(f"{k} {number(v, 2)}" for k, v in config["timings"].items())],
+    ]
+    return [[str(a), str(b)] for a, b in rows]

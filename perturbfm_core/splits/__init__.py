@@ -1,0 +1,1 @@
+"""Frozen splits: what is held out, hashed and never regenerated in silence."""

@@ -1,0 +1,314 @@
+"""The folder of frozen splits: writing, look-up by prefix, index, verification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from perturbfm_core import schema
+from perturbfm_core.config import Frozen, parse
+from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import rows_digest
+from perturbfm_core.errors import ConfigError, DatasetError, SplitError
+from perturbfm_core.schema import Level
+from perturbfm_core.splits.split import FrozenSplit, RowFolds, Split
+from perturbfm_core.store import file_lock, read_json, write_atomic, write_json
+
+MIN_PREFIX = 7
+INDEX_FILE = "index.json"
+
+
+class SplitTraits(Frozen):
+    """What a split offers to fit on; decides which models are applicable."""
+
+    level: Level = "cell"
+    controls: bool = True
+    train_contexts: int = 1
+    train_combos: int = 0
+
+
+class IndexEntry(Frozen):
+    """One line of ``splits/index.json``: what definitions need without opening the split."""
+
+    hash: str
+    key: str
+    dataset: str
+    content_sha256: str
+    kind: str
+    cv_group: str | None = None
+    fold: int | None = None
+    ood_axes: tuple[str, ...] = ()
+    traits: SplitTraits = SplitTraits()
+    supersedes: str | None = None
+
+
+class Index(Frozen):
+    """The index of a split folder."""
+
+    schema_version: int = schema.SPLIT_SCHEMA_VERSION
+    splits: tuple[IndexEntry, ...] = ()
+
+
+class SplitStats(Frozen):
+    """What is known of a split beside its hash; can be made again at any time.
+
+    Attributes
+    ----------
+    counts
+        {fold: {"conditions": n, "rows": n}}.
+    traits
+        What decides which models are applicable.
+    row_digests
+        {fold: SHA-256 of the fold's sorted row ids}.
+    strata
+        {stratum: {test condition: value}}, e.g. how many singles of a combination train has.
+    audit
+        Findings of the leakage audit.
+    ceiling, floor
+        Per metric: split-half ceiling, and null, train-mean and control-mean floors (None before scoring).
+    no_signal
+        Whether the ceiling is too low for any ranking.
+    """
+
+    counts: dict[str, dict[str, int]]
+    traits: SplitTraits = SplitTraits()
+    row_digests: dict[str, str]
+    strata: dict[str, dict[str, str]] = Field(default_factory=dict)
+    audit: tuple[dict[str, Any], ...] = ()
+    ceiling: dict[str, Any] | None = None
+    floor: dict[str, Any] | None = None
+    no_signal: bool | None = None
+    dropped_perturbations: tuple[str, ...] = ()
+    supersedes: str | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of verifying one split.
+
+    Attributes
+    ----------
+    hash
+        The split.
+    with_data
+        Whether the data were at hand and compared.
+    problems
+        What is wrong, empty if nothing.
+    """
+
+    hash: str
+    with_data: bool
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether nothing is wrong."""
+        return not self.problems
+
+
+class SplitFolder:
+    """Frozen splits in one folder.
+
+    Parameters
+    ----------
+    path
+        The folder (``splits/`` unless ``PERTURBFM_SPLIT_DIR`` says otherwise).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    # ---- look-up ----------------------------------------------------------------------------------
+
+    def hashes(self) -> list[str]:
+        """Return the hashes of all splits in the folder, sorted."""
+        return sorted(p.stem for p in self.path.glob("*.json") if _is_hash(p.stem))
+
+    def resolve(self, prefix: str) -> str:
+        """Return the full hash for a hash, a unique prefix of at least 7 characters, or a partition key."""
+        known = self.hashes()
+        text = prefix.strip().lower()
+        if "." in text:
+            for entry in self.index().splits:
+                if entry.key == text:
+                    return entry.hash
+            msg = f"no split has the key {prefix!r} in {self.path}; see `perturbfm splits list`"
+            raise SplitError(msg)
+        if len(text) < MIN_PREFIX:
+            msg = f"split {prefix!r} is too short a prefix; give at least {MIN_PREFIX} characters"
+            raise SplitError(msg)
+        hits = [h for h in known if h.startswith(text)]
+        if len(hits) == 1:
+            return hits[0]
+        found = "no split" if not hits else f"{len(hits)} splits"
+        msg = f"{found} in {self.path} match {prefix!r}; see `perturbfm splits list` (PERTURBFM_SPLIT_DIR names the folder)"
+        raise SplitError(msg)
+
+    def load(self, prefix: str) -> FrozenSplit:
+        """Return a split by hash, prefix or key, checked against its hash."""
+        full = self.resolve(prefix)
+        path = self.path / f"{full}.json"
+        split = Split.from_text(path.read_text(encoding="utf-8"), path.name)
+        if split.hash != full:
+            msg = f"{path.name} holds split {split.hash[:12]}; the file was renamed or replaced, restore it"
+            raise SplitError(msg)
+        return FrozenSplit(split, self._codes(split))
+
+    def _codes(self, split: Split) -> Any:
+        if not isinstance(split.folds, RowFolds):
+            return None
+        path = self.path / f"{split.hash}.npz"
+        codes = read_npz(path, SplitError).get("fold")
+        if codes is None or codes.dtype != np.int8 or codes.ndim != 1:
+            msg = f"{path.name} holds no int8 array 'fold'; restore it from version control"
+            raise SplitError(msg)
+        return codes
+
+    def stats(self, split_hash: str) -> SplitStats | None:
+        """Return the statistics beside a split, None where there are none."""
+        path = self.path / f"{split_hash}.stats.json"
+        if not path.is_file():
+            return None
+        return parse(SplitStats, read_json(path, SplitError), path.name)
+
+    def index(self) -> Index:
+        """Return the folder's index (empty where there is none)."""
+        path = self.path / INDEX_FILE
+        if not path.is_file():
+            return Index()
+        return parse(Index, read_json(path, SplitError), str(path))
+
+    def entry(self, split: Split, stats: SplitStats | None) -> IndexEntry:
+        """Return the index line of a split with its statistics."""
+        return IndexEntry(
+            hash=split.hash,
+            key=split.key,
+            dataset=split.dataset.name,
+            content_sha256=split.dataset.content_sha256,
+            kind=split.kind,
+            cv_group=split.cv.group if split.cv else None,
+            fold=split.cv.fold if split.cv else None,
+            ood_axes=split.ood_axes,
+            traits=stats.traits if stats else SplitTraits(),
+            supersedes=stats.supersedes if stats else None,
+        )
+
+    # ---- writing ------------------------------------------------------------------------------------
+
+    def save(self, frozen: FrozenSplit, stats: SplitStats) -> bool:
+        """Write a split with its statistics and its line in the index.
+
+        Returns
+        -------
+        bool
+            Whether the split is new; an existing one keeps its file and gets the new statistics.
+        """
+        split = frozen.split
+        path = self.path / f"{split.hash}.json"
+        with file_lock(self.path / ".lock"):
+            new = not path.exists()
+            if not new:
+                self.load(split.hash)
+            if frozen.row_codes is not None:
+                self._save_codes(frozen)
+            write_json(self.path / f"{split.hash}.stats.json", stats.model_dump(mode="json"))
+            if new:
+                write_atomic(path, split.to_text())
+            entry = self.entry(split, stats)
+            others = [e for e in self.index().splits if e.hash != entry.hash]
+            clash = [e for e in others if e.key == entry.key]
+            if clash:
+                msg = (
+                    f"splits {entry.hash} and {clash[0].hash} share the key {entry.key!r}; rename a data set"
+                )
+                raise SplitError(msg)
+            self._write_index([*others, entry])
+        return new
+
+    def save_stats(self, split_hash: str, stats: SplitStats) -> None:
+        """Replace the statistics beside a split."""
+        write_json(self.path / f"{split_hash}.stats.json", stats.model_dump(mode="json"))
+
+    def _save_codes(self, frozen: FrozenSplit) -> None:
+        import io
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, fold=np.asarray(frozen.row_codes, dtype=np.int8))
+        write_atomic(self.path / f"{frozen.hash}.npz", buffer.getvalue())
+
+    def _write_index(self, entries: Iterable[IndexEntry]) -> None:
+        order = sorted(entries, key=lambda e: (e.dataset, e.kind, e.cv_group or "", e.fold or 0, e.hash))
+        write_json(self.path / INDEX_FILE, Index(splits=tuple(order)).model_dump(mode="json"))
+
+    # ---- verification ---------------------------------------------------------------------------------
+
+    def verify(self, split_hash: str, ds: PerturbDataset | None) -> Verification:
+        """Check one split's file, index line and statistics, and with the data everything.
+
+        With data: their content is hashed again, folds are derived again and compared by row digests.
+        """
+        problems: list[str] = []
+        try:
+            frozen = self.load(split_hash)
+            stats = self.stats(split_hash)
+        except (SplitError, ConfigError) as error:
+            return Verification(split_hash, ds is not None, (str(error),))
+        line = {e.hash: e for e in self.index().splits}.get(split_hash)
+        if line is None:
+            problems.append(
+                f"split {split_hash[:12]} is not in {INDEX_FILE}; run `perturbfm splits create` again"
+            )
+        elif line != self.entry(frozen.split, stats):
+            problems.append(
+                f"line of split {split_hash[:12]} in {INDEX_FILE} does not fit its file; restore it"
+            )
+        if ds is not None:
+            try:
+                ds.verify_content()
+                found = row_digests(frozen, ds)
+            except (SplitError, DatasetError) as error:
+                problems.append(str(error))
+            else:
+                if stats is not None and stats.traits != traits_of(frozen, ds):
+                    problems.append(f"traits of split {split_hash[:12]} do not fit its data; create it again")
+                if stats is not None and found != stats.row_digests:
+                    changed = [f for f in found if found[f] != stats.row_digests.get(f)]
+                    problems.append(
+                        f"rows of folds {changed} of split {split_hash[:12]} changed since the freeze"
+                    )
+        return Verification(split_hash, ds is not None, tuple(problems))
+
+
+def traits_of(frozen: FrozenSplit, ds: PerturbDataset) -> SplitTraits:
+    """Return what the split offers to fit on."""
+    fit = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, *frozen.fit_folds)])]
+    return SplitTraits(
+        level=ds.metadata.level,
+        controls=ds.has_controls,
+        train_contexts=int(fit[schema.CONTEXT_ID].astype(str).nunique()),
+        train_combos=int(
+            fit[schema.PERT_ID].astype(str).str.contains(schema.COMBO_SEPARATOR, regex=False).sum()
+        ),
+    )
+
+
+def row_digests(frozen: FrozenSplit, ds: PerturbDataset) -> dict[str, str]:
+    """Return {fold: digest of its sorted row ids} for the folds that have rows."""
+    codes = frozen.codes(ds)
+    ids = ds.row_ids
+    out: dict[str, str] = {}
+    for i, fold in enumerate(schema.FOLDS):
+        rows = ids[codes == i]
+        if len(rows):
+            out[fold] = rows_digest(np.sort(rows))
+    return out
+
+
+def _is_hash(stem: str) -> bool:
+    return len(stem) == 64 and all(c in "0123456789abcdef" for c in stem)

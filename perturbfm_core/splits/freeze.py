@@ -1,0 +1,198 @@
+"""Freezing: from a data set and a spec to splits, with validation, calibration and inner folds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import SplitSpec, content_hash
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import rows_digest
+from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import Fold, IntArray
+from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
+from perturbfm_core.splits.draft import KINDS, Draft, seen_perts
+from perturbfm_core.splits.split import (
+    ConditionFolds,
+    CvGroup,
+    DatasetRef,
+    FrozenSplit,
+    InnerFolds,
+    Policy,
+    RowFolds,
+    Split,
+    Unit,
+    codes_digest,
+    units_of,
+)
+
+MIN_UNITS = 5
+INNER_FOLDS = 5
+
+
+def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
+    """Return the splits that `spec` describes on `ds` (several for k folds), not yet written.
+
+    The same spec on the same data gives the same hashes.
+
+    Raises
+    ------
+    SplitError
+        If the kind is unknown, a name does not occur, or a fold would be empty.
+    """
+    kind = KINDS.get(spec.kind)
+    if spec.kind == "iid":
+        spec = spec.model_copy(update={"params": {**spec.params, "level": ds.metadata.level}})
+    drafts = kind(ds.conditions, spec)
+    return [_finish(ds, spec, draft) for draft in drafts]
+
+
+def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
+    ref = DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256)
+    name = "context_ood" if spec.kind == "leave_one_context_out" else spec.kind
+    params: dict[str, Any] = {**draft.params, "val_frac": spec.val_frac, "calib_frac": spec.calib_frac}
+    if spec.transductive:
+        params["transductive"] = True
+    cv = None
+    if draft.fold is not None and draft.k is not None:
+        # Everything but the fold number, so that folds made one by one meet in the same group.
+        identity: dict[str, Any] = {
+            "spec": spec.model_dump(mode="json", exclude={"fold"}),
+            "data": ds.content_sha256,
+        }
+        if spec.kind == "explicit":
+            identity["spec"]["params"] = {"cv_group": spec.params.get("cv_group")}
+        cv = CvGroup(group=content_hash(identity)[:16], fold=draft.fold, k=draft.k)
+    rng = np.random.default_rng([spec.seed, 1 + (draft.fold or 0)])
+    if draft.row_fraction is not None:
+        codes, validation, calibration = _carve_rows(ds, spec, draft.row_fraction, rng)
+        train = ds.conditions
+        inner = _inner(train, "perturbation", rng)
+        validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
+        folds: ConditionFolds | RowFolds = RowFolds(
+            n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes)
+        )
+        row_codes: IntArray | None = codes
+    else:
+        assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng)
+        train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
+        unit = draft.ood_axes[0] if draft.ood_axes else "condition"
+        inner = _inner(train, unit, rng)
+        validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
+        table: dict[Fold, tuple[str, ...]] = {
+            fold: tuple(sorted(k for k, f in assignment.items() if f == fold)) for fold in schema.FOLDS
+        }
+        folds, row_codes = ConditionFolds(table={f: keys for f, keys in table.items() if keys}), None
+    split = Split(
+        dataset=ref,
+        kind=name,
+        params=params,
+        seed=spec.seed,
+        folds=folds,
+        cv=cv,
+        validation=validation,
+        calibration=calibration,
+        inner=inner,
+        fit_rows=spec.fit_rows,
+        ood_axes=draft.ood_axes,
+    )
+    return FrozenSplit(split, row_codes)
+
+
+def _downgrade(policy: Policy, inner: InnerFolds | None) -> Policy:
+    """Return ``none`` where inner folds were wanted but a single unit leaves nothing to hold out."""
+    return "none" if policy == "inner_cv" and inner is None else policy
+
+
+def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
+    """Return how many units validate and calibrate, and the policy of each."""
+    counts: list[int] = []
+    policies: list[Policy] = []
+    for asked, fraction in ((spec.validation, spec.val_frac), (spec.calibration, spec.calib_frac)):
+        n = round(fraction * n_units)
+        policy: Policy = ("fold" if n >= MIN_UNITS else "inner_cv") if asked == "auto" else asked
+        if policy == "fold" and n < 1:
+            msg = (
+                f"a validation or calibration fold of {fraction:g} of {n_units} units is empty; "
+                "raise --val-frac/--calib-frac or use inner_cv"
+            )
+            raise SplitError(msg)
+        counts.append(n if policy == "fold" else 0)
+        policies.append(policy)
+    taken = sum(counts)
+    if taken and taken >= n_units:
+        msg = f"validation and calibration would take all {n_units} train units; lower --val-frac or --calib-frac"
+        raise SplitError(msg)
+    return counts[0], counts[1], policies[0], policies[1]
+
+
+def _carve_conditions(
+    conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator
+) -> tuple[dict[str, Fold], Policy, Policy]:
+    """Assign every condition a fold, carving val and calib out of train the way test was carved."""
+    fold_of: dict[str, Fold] = dict.fromkeys((str(k) for k in conditions.index), "train")
+    fold_of.update(dict.fromkeys(draft.unused, "unused"))
+    fold_of.update(dict.fromkeys(draft.test, "test"))
+    fold_of.update(draft.fixed)
+    if any(fold in ("val", "calib") for fold in draft.fixed.values()):
+        given = set(draft.fixed.values())
+        validation: Policy = "fold" if "val" in given else "inner_cv"
+        calibration: Policy = "fold" if "calib" in given else "inner_cv"
+        return fold_of, validation, calibration
+    free = conditions[[fold_of[k] == "train" for k in conditions.index]]
+    unit: Unit = draft.ood_axes[0] if draft.ood_axes else "condition"
+    units = units_of(free, unit)
+    names = sorted({u for us in units for u in us})
+    n_val, n_calib, validation, calibration = _policies(spec, len(names))
+    order = [names[i] for i in rng.permutation(len(names))]
+    val, calib = set(order[:n_val]), set(order[n_val : n_val + n_calib])
+    for key, us in zip(free.index, units, strict=True):
+        in_val, in_calib = bool(val & set(us)), bool(calib & set(us))
+        if in_val and in_calib:
+            fold_of[key] = "unused"
+        elif in_val or in_calib:
+            fold_of[key] = "val" if in_val else "calib"
+    if unit == "context" and (val or calib):
+        # As in test, only perturbations that the remaining train contexts have can be asked for.
+        seen = seen_perts(conditions[[fold_of[k] == "train" for k in conditions.index]])
+        for key, pert in zip(free.index, free[schema.PERT_ID].astype(str), strict=True):
+            if fold_of[key] in ("val", "calib") and pert not in seen:
+                fold_of[key] = "unused"
+    if "train" not in fold_of.values():
+        msg = "nothing is left to train on; hold out less, or lower --val-frac and --calib-frac"
+        raise SplitError(msg)
+    return fold_of, validation, calibration
+
+
+def _carve_rows(
+    ds: PerturbDataset, spec: SplitSpec, fraction: float, rng: np.random.Generator
+) -> tuple[IntArray, Policy, Policy]:
+    treated = np.flatnonzero(ds.condition_codes >= 0)
+    order = rng.permutation(treated)
+    n_test = round(fraction * len(treated))
+    n_val, n_calib, validation, calibration = _policies(spec, len(treated) - n_test)
+    if n_test < 1 or n_test + n_val + n_calib >= len(treated):
+        msg = f"{len(treated)} perturbed rows are too few for test, validation and calibration; lower the fractions"
+        raise SplitError(msg)
+    codes = np.full(ds.n_obs, -1, dtype=np.int8)
+    codes[treated] = schema.FOLDS.index("train")
+    bounds = np.cumsum([0, n_test, n_val, n_calib])
+    for fold, lo, hi in zip(("test", "val", "calib"), bounds[:-1], bounds[1:], strict=True):
+        codes[order[lo:hi]] = schema.FOLDS.index(fold)
+    return codes, validation, calibration
+
+
+def _inner(train: pd.DataFrame, unit: Unit, rng: np.random.Generator) -> InnerFolds | None:
+    """Return group-wise folds inside train by `unit`, or by perturbation where one unit is all there is."""
+    ladder: list[Unit] = [unit] if unit == "perturbation" else [unit, "perturbation"]
+    for candidate in ladder:
+        names = sorted({u for us in units_of(train, candidate) for u in us})
+        if len(names) >= 2:
+            k = min(INNER_FOLDS, len(names))
+            order = rng.permutation(len(names))
+            folds = {names[j]: int(i % k) for i, j in enumerate(order)}
+            return InnerFolds(unit=candidate, k=k, folds=dict(sorted(folds.items())))
+    return None

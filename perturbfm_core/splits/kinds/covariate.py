@@ -1,0 +1,98 @@
+"""Covariate transfer: pairs of perturbation and covariate value held out, both seen apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import SplitSpec
+from perturbfm_core.data.condition import parse_covariates
+from perturbfm_core.errors import SplitError
+from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, take_params, wanted_folds
+
+
+def covariate_values(conditions: pd.DataFrame, name: str) -> list[str]:
+    """Return each condition's value of a covariate: ``context``, ``dose``, ``modality`` or one of its own."""
+    columns = {"context": schema.CONTEXT_ID, "dose": schema.DOSES, "modality": schema.MODALITY}
+    if name in columns:
+        return [str(x) for x in conditions[columns[name]].astype(str)]
+    parsed = [parse_covariates(c) for c in conditions[schema.COVARIATES].astype(str)]
+    known = sorted({key for p in parsed for key in p})
+    must_be_known([name], [*columns, *known], "covariate")
+    return [p.get(name, "") for p in parsed]
+
+
+@KINDS.register("covariate_transfer")
+def covariate_transfer(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+    """Hold out (perturbation, covariate value) pairs whose two halves train sees apart.
+
+    With ``perturbations`` and ``values`` the pairs are their products; with either left out, all that are
+    possible. Without both, ``test_frac`` of the eligible pairs is drawn, or k folds partition them.
+    """
+    params = take_params(spec, {"covariate": "context", "perturbations": [], "values": [], "test_frac": 0.2})
+    perts = [str(p) for p in conditions[schema.PERT_ID].astype(str)]
+    values = covariate_values(conditions, params["covariate"])
+    must_be_known(list(params["perturbations"]), sorted(set(perts)), "perturbation")
+    must_be_known(list(params["values"]), sorted(set(values)), f"value of {params['covariate']}")
+    pairs = list(zip(perts, values, strict=True))
+    pool = sorted(
+        pair
+        for pair in set(pairs)
+        if (not params["perturbations"] or pair[0] in params["perturbations"])
+        and (not params["values"] or pair[1] in params["values"])
+    )
+    rng = np.random.default_rng(spec.seed)
+    pool = [pool[i] for i in rng.permutation(len(pool))]
+    named = bool(params["perturbations"]) and bool(params["values"])
+    if spec.folds is not None:
+        chosen = [pool[f :: spec.folds] for f in range(spec.folds)]
+        wanted = wanted_folds(spec)
+    else:
+        n = len(pool) if named else max(1, round(params["test_frac"] * len(pool)))
+        chosen, wanted = [pool], [0]
+        pool_limit = n
+    drafts = []
+    for f in wanted:
+        limit = len(chosen[f]) if spec.folds is not None else pool_limit
+        held = _greedy(chosen[f], pairs, limit)
+        if not held or (named and len(held) < len(chosen[f])):
+            refused = [p for p in chosen[f] if p not in held]
+            pert, value = refused[0]
+            msg = (
+                f"pair ({pert}, {value}) cannot be held out: train would not see {pert!r} with another "
+                f"{params['covariate']} and {value!r} with another perturbation; choose other pairs"
+            )
+            raise SplitError(msg)
+        keys = conditions.index[[pair in held for pair in pairs]].tolist()
+        resolved = {"covariate": params["covariate"], "pairs": [list(p) for p in sorted(held)]}
+        drafts.append(
+            Draft(
+                test=keys,
+                params=resolved,
+                ood_axes=("pair",),
+                fold=f if spec.folds else None,
+                k=spec.folds,
+            )
+        )
+    return drafts
+
+
+def _greedy(
+    candidates: list[tuple[str, str]], pairs: list[tuple[str, str]], limit: int
+) -> set[tuple[str, str]]:
+    """Take candidates in order while both halves of each keep another occurrence in train."""
+    distinct = set(pairs)
+    by_pert = Counter(p for p, _ in distinct)
+    by_value = Counter(v for _, v in distinct)
+    held: set[tuple[str, str]] = set()
+    for pert, value in candidates:
+        if len(held) == limit:
+            break
+        if by_pert[pert] > 1 and by_value[value] > 1:
+            held.add((pert, value))
+            by_pert[pert] -= 1
+            by_value[value] -= 1
+    return held

@@ -1,0 +1,43 @@
+"""Unseen perturbations: every condition that touches a held-out gene leaves together."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import SplitSpec
+from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.errors import SplitError
+from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, partition, take_params, wanted_folds
+
+
+@KINDS.register("perturbation_ood")
+def perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+    """Hold out genes (``holdout``), or partition the genes into k folds.
+
+    A combination with a held-out gene is a test condition, whatever its other gene.
+    """
+    params = take_params(spec, {"holdout": []})
+    genes = distinct_genes(conditions[schema.PERT_ID].astype(str))
+    if spec.folds is None:
+        holdout = sorted(set(params["holdout"]))
+        if not holdout:
+            msg = f"perturbation_ood needs --holdout-perturbation or --folds; there are {len(genes)} perturbed genes"
+            raise SplitError(msg)
+        must_be_known(holdout, genes, "perturbation")
+        return [_draft(conditions, holdout, None, None)]
+    if params["holdout"]:
+        msg = "give either --holdout-perturbation or --folds, not both"
+        raise SplitError(msg)
+    parts = partition(genes, spec.folds, spec.seed, "perturbed genes")
+    return [_draft(conditions, parts[f], f, spec.folds) for f in wanted_folds(spec)]
+
+
+def _draft(conditions: pd.DataFrame, holdout: list[str], fold: int | None, k: int | None) -> Draft:
+    held = set(holdout)
+    touched = [bool(held & set(pert_genes(p))) for p in conditions[schema.PERT_ID].astype(str)]
+    if all(touched):
+        msg = f"holding out {len(held)} perturbations leaves no condition to train on; hold out fewer"
+        raise SplitError(msg)
+    test = [key for key, hit in zip(conditions.index, touched, strict=True) if hit]
+    return Draft(test=test, params={"holdout": holdout}, ood_axes=("perturbation",), fold=fold, k=k)

@@ -1,0 +1,304 @@
+"""The frozen split: who trains, who validates, who calibrates, who is tested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from perturbfm_core import schema
+from perturbfm_core.config import Frozen, content_hash, one_line, slug
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import rows_digest
+from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import BoolArray, Fold, IntArray
+
+Policy = Literal["fold", "inner_cv", "none"]
+Unit = Literal["context", "perturbation", "combo", "pair", "condition"]
+
+
+class DatasetRef(Frozen):
+    """Which data a split belongs to."""
+
+    name: str
+    content_sha256: str
+    genes_sha256: str
+
+
+class ConditionFolds(Frozen):
+    """Folds as a table of condition keys; independent of row order."""
+
+    by: Literal["condition"] = "condition"
+    table: dict[Fold, tuple[str, ...]]
+
+
+class RowFolds(Frozen):
+    """Folds as one code per row, held in ``<hash>.npz``; bound to the order of rows."""
+
+    by: Literal["row"] = "row"
+    n_obs: int
+    rows_sha256: str
+    codes_sha256: str
+
+
+class CvGroup(Frozen):
+    """Place of a split among the folds of one cross-validation."""
+
+    group: str
+    fold: int
+    k: int
+    repeat: int = 0
+
+
+class InnerFolds(Frozen):
+    """Group-wise folds inside train, for early stopping, stacking, gating and calibration."""
+
+    unit: Unit
+    k: int
+    folds: dict[str, int]
+
+
+class Split(Frozen):
+    """One frozen split; its identity is the hash of all its fields.
+
+    Attributes
+    ----------
+    dataset
+        Name and hashes of the data.
+    kind, params, seed
+        How it was made.
+    folds
+        Fold of every condition or row; controls are in no fold.
+    cv
+        Its place in a cross-validation.
+    validation, calibration
+        ``fold``, ``inner_cv`` (then `inner` serves) or ``none``.
+    inner
+        Folds inside train by the exchangeable unit.
+    fit_rows
+        Rows that every entry fits on.
+    ood_axes
+        What is new in test: context, perturbation, combo, pair; empty for i.i.d.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    schema_version: int = schema.SPLIT_SCHEMA_VERSION
+    dataset: DatasetRef
+    kind: str
+    params: dict[str, Any]
+    seed: int
+    folds: Annotated[ConditionFolds | RowFolds, Field(discriminator="by")]
+    cv: CvGroup | None = None
+    validation: Policy
+    calibration: Policy
+    inner: InnerFolds | None = None
+    fit_rows: Literal["train", "train+val"] = "train"
+    ood_axes: tuple[Unit, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Split:
+        if self.schema_version != schema.SPLIT_SCHEMA_VERSION:
+            msg = f"schema version {self.schema_version} is not {schema.SPLIT_SCHEMA_VERSION}"
+            raise ValueError(msg)
+        if isinstance(self.folds, ConditionFolds):
+            listed = [key for keys in self.folds.table.values() for key in keys]
+            twice = (
+                sorted({key for key in listed if listed.count(key) > 1})
+                if len(set(listed)) < len(listed)
+                else []
+            )
+            if twice:
+                msg = f"conditions in two folds: {twice[:3]}"
+                raise ValueError(msg)
+            for fold in ("train", "test"):
+                if not self.folds.table.get(fold):
+                    msg = f"fold {fold} is empty"
+                    raise ValueError(msg)
+        if "inner_cv" in (self.validation, self.calibration) and self.inner is None:
+            msg = "inner_cv is declared but there are no inner folds"
+            raise ValueError(msg)
+        return self
+
+    @cached_property
+    def hash(self) -> str:
+        """Return the split's identity: SHA-256 of the canonical JSON of all fields."""
+        return content_hash(self.model_dump(mode="json"))
+
+    @property
+    def key(self) -> str:
+        """Return the partition key ``<dataset>.<kind>.<hash12>``."""
+        return f"{slug(self.dataset.name)}.{self.kind}.{self.hash[:12]}"
+
+    @property
+    def transductive(self) -> bool:
+        """Return whether held-out contexts' controls may enter fitting."""
+        return bool(self.params.get("transductive", False))
+
+    @property
+    def unit(self) -> Unit:
+        """Return the exchangeable unit: what one would draw again to repeat the experiment."""
+        return self.ood_axes[0] if self.ood_axes else "condition"
+
+    def to_text(self) -> str:
+        """Return the file's text: readable JSON with the hash, the only accepted form."""
+        return (
+            json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=1, ensure_ascii=False)
+            + "\n"
+        )
+
+    @classmethod
+    def from_text(cls, text: str, source: str) -> Split:
+        """Read a split file's text, checking its hash and form.
+
+        Raises
+        ------
+        SplitError
+            If the text is not valid, or differs by any byte from what its content would be written as.
+        """
+        try:
+            payload = json.loads(text)
+            stated = payload.pop("hash")
+            split = cls.model_validate(payload)
+        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            msg = f"{source} is not a split file ({error}); restore it from version control"
+            raise SplitError(msg) from error
+        except ValidationError as error:
+            msg = f"{source} is not a valid split: {one_line(error)}; restore it from version control"
+            raise SplitError(msg) from error
+        if split.hash != stated:
+            msg = f"{source} was edited: it states hash {str(stated)[:12]}, its content has {split.hash[:12]}; restore it"
+            raise SplitError(msg)
+        if split.to_text() != text:
+            msg = f"{source} was edited: its content has the stated hash but not the written form; restore it"
+            raise SplitError(msg)
+        return split
+
+
+class FrozenSplit:
+    """A split with its rows: by condition from the data set, by row from the codes beside the file.
+
+    Parameters
+    ----------
+    split
+        The frozen split.
+    codes
+        int8 [N] positions in `schema.FOLDS` (-1 controls), for a by-row split.
+    """
+
+    def __init__(self, split: Split, codes: IntArray | None = None) -> None:
+        self.split = split
+        self._row_codes = codes
+        if isinstance(split.folds, RowFolds) and (
+            codes is None or codes_digest(codes) != split.folds.codes_sha256
+        ):
+            msg = f"row codes of split {split.hash[:12]} are missing or changed; restore its npz"
+            raise SplitError(msg)
+
+    @property
+    def hash(self) -> str:
+        """Return the split's hash."""
+        return self.split.hash
+
+    @property
+    def row_codes(self) -> IntArray | None:
+        """Return the fold code of every row of a by-row split, else None."""
+        return self._row_codes
+
+    def check_dataset(self, ds: PerturbDataset) -> None:
+        """Raise `SplitError` if the split was frozen on other data than `ds`."""
+        ref = self.split.dataset
+        if ref.content_sha256 != ds.content_sha256:
+            msg = (
+                f"split {self.hash[:12]} belongs to data set {ref.name!r} with content {ref.content_sha256[:12]}, "
+                f"this is {ds.name!r} with {ds.content_sha256[:12]}; use its own data, or `perturbfm splits migrate`"
+            )
+            raise SplitError(msg)
+        if ref.genes_sha256 != ds.genes_sha256:
+            msg = f"split {self.hash[:12]} was frozen with other genes or another gene order than {ds.name!r} has"
+            raise SplitError(msg)
+
+    def codes(self, ds: PerturbDataset) -> IntArray:
+        """Return int8 [N]: each row's fold as a position in `schema.FOLDS`, -1 for control rows.
+
+        Raises
+        ------
+        SplitError
+            If the data set is another one, or a condition is in no fold.
+        """
+        self.check_dataset(ds)
+        folds = self.split.folds
+        if isinstance(folds, RowFolds):
+            found = rows_digest(ds.row_ids)
+            if ds.n_obs != folds.n_obs or found != folds.rows_sha256 or self._row_codes is None:
+                msg = f"rows of {ds.name!r} are not in the order that by-row split {self.hash[:12]} was frozen with"
+                raise SplitError(msg)
+            return self._row_codes
+        fold_of = {key: schema.FOLDS.index(fold) for fold, keys in folds.table.items() for key in keys}
+        missing = [key for key in ds.conditions.index if key not in fold_of]
+        extra = set(fold_of) - set(ds.conditions.index)
+        if missing or extra:
+            msg = (
+                f"split {self.hash[:12]} and data set {ds.name!r} disagree on conditions: "
+                f"{len(missing)} in no fold {missing[:2]}, {len(extra)} unknown {sorted(extra)[:2]}"
+            )
+            raise SplitError(msg)
+        table = np.asarray([fold_of[key] for key in ds.conditions.index], dtype=np.int8)
+        codes = np.full(ds.n_obs, -1, dtype=np.int8)
+        treated = ds.condition_codes >= 0
+        codes[treated] = table[ds.condition_codes[treated]]
+        return codes
+
+    def rows(self, ds: PerturbDataset, *folds: Fold) -> IntArray:
+        """Return the row positions of the given folds, ascending."""
+        wanted = [schema.FOLDS.index(f) for f in folds]
+        return np.flatnonzero(np.isin(self.codes(ds), wanted))
+
+    @property
+    def fit_folds(self) -> tuple[Fold, ...]:
+        """Return the folds whose rows every entry fits on."""
+        return ("train",) if self.split.fit_rows == "train" else ("train", "val")
+
+
+def codes_digest(codes: IntArray) -> str:
+    """Return the SHA-256 of row fold codes."""
+    return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i1").tobytes()).hexdigest()
+
+
+def units_of(conditions: pd.DataFrame, unit: Unit) -> list[tuple[str, ...]]:
+    """Return the exchangeable units that each condition touches.
+
+    Parameters
+    ----------
+    conditions
+        Condition table, index = key.
+    unit
+        ``context``; ``perturbation`` (every gene of it); ``combo`` (the combination, none for singles);
+        ``pair`` (perturbation with its covariates and context); ``condition``.
+    """
+    perts = conditions[schema.PERT_ID].astype(str).tolist()
+    if unit == "context":
+        return [(c,) for c in conditions[schema.CONTEXT_ID].astype(str)]
+    if unit == "perturbation":
+        return [tuple(pert_genes(p)) for p in perts]
+    if unit == "combo":
+        return [(p,) if schema.COMBO_SEPARATOR in p else () for p in perts]
+    return [(str(key),) for key in conditions.index]
+
+
+def inner_masks(inner: InnerFolds, conditions: pd.DataFrame) -> list[tuple[BoolArray, BoolArray]]:
+    """Return (fit, held-out) masks over train conditions for every inner fold that holds something out."""
+    units = units_of(conditions, inner.unit)
+    fold_sets = [{inner.folds[u] for u in us if u in inner.folds} for us in units]
+    out = []
+    for i in range(inner.k):
+        held = np.asarray([i in s for s in fold_sets], dtype=np.bool_)
+        if held.any() and not held.all():
+            out.append((~held, held))
+    return out

@@ -1,0 +1,168 @@
+"""What a model may see: train and validation rows, never a test row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.table import ConditionTable, condition_table
+from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+from perturbfm_core.splits.split import FrozenSplit, InnerFolds, inner_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Conditions to predict, with what may be known of them.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [C].
+    genes
+        Gene ids [G].
+    control
+        float32 [C, G], mean of the matched input controls, None for delta-only data.
+    """
+
+    conditions: pd.DataFrame
+    genes: StrArray
+    control: FloatArray | None
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainView:
+    """Train conditions of one split.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [n], index = key.
+    genes
+        Gene ids [G].
+    delta
+        float32 [n, G], mean expression minus the mean of the matched input controls.
+    s2
+        float32 [n, G], sampling variance of `delta` (perturbed and control side).
+    n_cells
+        int64 [n].
+    control
+        float32 [n, G], mean of the matched input controls, None for delta-only data.
+    inner
+        (fit, held-out) masks over the n conditions, by the split's inner folds.
+    validation
+        The validation conditions in the same form, None where the split has no validation fold.
+    allowed_rows
+        bool [N]: rows of the data set that may be read (train, validation, their contexts' input controls).
+    """
+
+    conditions: pd.DataFrame
+    genes: StrArray
+    delta: FloatArray
+    s2: FloatArray
+    n_cells: IntArray
+    control: FloatArray | None
+    inner: list[tuple[BoolArray, BoolArray]] = field(default_factory=list)
+    validation: TrainView | None = None
+    dataset: PerturbDataset | None = None
+    allowed_rows: BoolArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def subset(self, mask: BoolArray) -> TrainView:
+        """Return the view of some conditions, without inner folds of its own."""
+        return TrainView(
+            conditions=self.conditions[mask],
+            genes=self.genes,
+            delta=self.delta[mask],
+            s2=self.s2[mask],
+            n_cells=self.n_cells[mask],
+            control=None if self.control is None else self.control[mask],
+        )
+
+    def query(self) -> Query:
+        """Return these conditions as something to predict."""
+        return Query(self.conditions, self.genes, self.control)
+
+    def expression(self, rows: IntArray) -> FloatArray:
+        """Return float32 [n, G], log1p expression of train or validation cells or their input controls.
+
+        Raises
+        ------
+        SplitError
+            If any of the rows is not among `allowed_rows`.
+        """
+        if self.dataset is None or self.allowed_rows is None:
+            msg = "this view has no cells; inner folds serve conditions only"
+            raise SplitError(msg)
+        refused = rows[~self.allowed_rows[rows]]
+        if len(refused):
+            msg = (
+                f"{len(refused)} of the rows asked for are not train, validation or their input controls "
+                f"(first: row {int(refused[0])}); a model must not read them"
+            )
+            raise SplitError(msg)
+        X = self.dataset.expression
+        if X is None:
+            return self.dataset.delta(rows)
+        picked = X[rows]
+        return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
+
+
+def train_view(ds: PerturbDataset, frozen: FrozenSplit) -> TrainView:
+    """Return the train view of a split (its `fit_rows`), with validation and inner folds."""
+    fit_rows = frozen.rows(ds, *frozen.fit_folds)
+    table = condition_table(ds, fit_rows)
+    validation = None
+    if frozen.split.validation == "fold" and "val" not in frozen.fit_folds:
+        validation = _plain_view(ds, condition_table(ds, frozen.rows(ds, "val")))
+    base = _plain_view(ds, table)
+    return TrainView(
+        conditions=base.conditions,
+        genes=base.genes,
+        delta=base.delta,
+        s2=base.s2,
+        n_cells=base.n_cells,
+        control=base.control,
+        inner=_inner(frozen.split.inner, table),
+        validation=validation,
+        dataset=ds,
+        allowed_rows=_allowed(ds, frozen),
+    )
+
+
+def query(ds: PerturbDataset, frozen: FrozenSplit, table: ConditionTable) -> Query:
+    """Return conditions of a split as something to predict: their names and input controls only."""
+    return Query(table.conditions, ds.genes, table.control.get("input"))
+
+
+def _plain_view(ds: PerturbDataset, table: ConditionTable) -> TrainView:
+    return TrainView(
+        conditions=table.conditions,
+        genes=ds.genes,
+        delta=table.delta["input"],
+        s2=table.s2_pert + table.s2_control["input"],
+        n_cells=table.n,
+        control=table.control.get("input"),
+    )
+
+
+def _inner(inner: InnerFolds | None, table: ConditionTable) -> list[tuple[BoolArray, BoolArray]]:
+    return [] if inner is None else inner_masks(inner, table.conditions)
+
+
+def _allowed(ds: PerturbDataset, frozen: FrozenSplit) -> BoolArray:
+    codes = frozen.codes(ds)
+    fit = np.isin(codes, [schema.FOLDS.index("train"), schema.FOLDS.index("val")])
+    context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
+    open_contexts = np.unique(context if frozen.split.transductive else context[fit])
+    controls = ds.controls.has_role("input") & np.isin(context, open_contexts)
+    return np.asarray(fit | controls, dtype=np.bool_)
