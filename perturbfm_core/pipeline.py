@@ -777,6 +777,11 @@ def _parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
+HEADLINE_SQL = (
+    "SELECT board, rank, entry, value AS pearson, ci_low, ci_high, diff_best_baseline, ceiling, null_floor, no_signal "
+    "FROM leaderboard WHERE panel = 'delta' AND metric = 'pearson' ORDER BY board, rank NULLS LAST, entry"
+)
+
 # ---- over all runs ---------------------------------------------------------------------------------------
 
 

@@ -199,7 +199,7 @@ def demo(
             tell("done:")
         tell("ranking")
         pipeline.rank(home)
-    board = database.query(home, TOP)
+    board = database.query(home, pipeline.HEADLINE_SQL)
     skipped = [{"split": c.split[:12], "entry": c.entry, "reason": c.reason} for c in cells if c.reason]
     result = {
         "cells": len(cells) - len(skipped),
@@ -219,9 +219,3 @@ def demo(
         return
     emit_table(board, False)
     emit(result, False)
-
-
-TOP = (
-    "SELECT board, rank, entry, value AS pearson, ci_low, ci_high, diff_best_baseline, ceiling, no_signal "
-    "FROM leaderboard WHERE panel = 'delta' AND metric = 'pearson' ORDER BY board, rank NULLS LAST, entry"
-)

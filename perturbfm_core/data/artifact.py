@@ -99,6 +99,9 @@ def load_dataset(path: Path | str) -> PerturbDataset:
     if version != schema.DATASET_SCHEMA_VERSION:
         msg = f"{path} has data set schema version {version!r}, this program reads {schema.DATASET_SCHEMA_VERSION}"
         raise DatasetError(msg)
+    if not isinstance(meta["metadata"], dict) or not isinstance(meta["var"], list):
+        msg = f"{path / schema.META_FILE}: metadata must be a table and var a list of gene ids"
+        raise DatasetError(msg)
     stored = dict(meta["metadata"])
     stored.setdefault("name", path.name)
     if (path / schema.NPZ_FILE).is_file():
@@ -205,9 +208,13 @@ def _npz_values(arrays: dict[str, Any], path: Path, metadata: DatasetMetadata) -
     derived = metadata.control_policy in ("mean", "sampled")
     if (path / schema.COUNTS_FILE).is_file():
         raw = read_npz(path / schema.COUNTS_FILE)
-        counts = sp.csr_array(
-            (raw["data"], raw["indices"], raw["indptr"]), shape=tuple(int(x) for x in raw["shape"])
-        )
+        try:
+            counts = sp.csr_array(
+                (raw["data"], raw["indices"], raw["indptr"]), shape=tuple(int(x) for x in raw["shape"])
+            )
+        except (KeyError, ValueError, TypeError) as exc:
+            msg = f"{path / schema.COUNTS_FILE} holds no sparse matrix ({exc}); make it again"
+            raise DatasetError(msg) from exc
         if derived:
             return Values(counts=as_csr(counts))
         return Values(counts=as_csr(counts), delta=get("delta"), x_control=get("X_control"))
@@ -316,7 +323,11 @@ def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.Data
     ):
         msg = f"obs_idx in {path / schema.NPZ_FILE} must hold row numbers of obs (0 to {len(obs) - 1})"
         raise DatasetError(msg)
-    return obs if np.array_equal(index, np.arange(len(obs))) else obs.iloc[index]
+    if np.array_equal(index, np.arange(len(obs))):
+        return obs
+    picked = obs.iloc[index]
+    # Contexts and batches that lost all their rows are gone.
+    return make_obs({c: picked[c] for c in picked.columns}, list(picked.index))
 
 
 # ---- zarr --------------------------------------------------------------------------------------------------
@@ -338,13 +349,13 @@ def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..
     skeleton = AnnData(obs=ds.obs.copy(), var=pd.DataFrame(index=pd.Index(ds.genes.tolist())))
     write_elem(group, "/", skeleton)
     main: Any = values.counts if values.counts is not None else values.expression
-    if main is None:
+    if main is None and ds.metadata.space in schema.DELTA_SPACES:
         main = values.delta
     if sp.issparse(main):
         if values.counts is not None:
             main = sp.csr_array((main.data.astype(np.int32), main.indices, main.indptr), shape=main.shape)
         write_elem(group, "X", sp.csr_matrix(main), dataset_kwargs={"chunks": (_ZARR_CHUNK,)})
-    else:
+    elif main is not None:
         write_elem(group, "X", main)
     for key, X in (("delta", values.delta), ("X_control", values.x_control)):
         if X is not None and X is not main:
@@ -370,7 +381,7 @@ def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
 
     try:
         group = zarr.open_group(str(path), mode="r")
-        main = read_elem(group["X"])
+        main = read_elem(group["X"]) if "X" in group else None
         layers = {
             k: read_elem(group[f"layers/{k}"]) for k in ("delta", "X_control") if f"layers/{k}" in group
         }
@@ -382,6 +393,6 @@ def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
     x_control = layers.get("X_control")
     if metadata.space == "counts":
         return Values(counts=as_csr(main), delta=layers.get("delta"), x_control=x_control)
-    if metadata.space in schema.DELTA_SPACES:
+    if metadata.space in schema.DELTA_SPACES and "delta" not in layers:
         return Values(delta=main, x_control=x_control)
     return Values(expression=main, delta=layers.get("delta"), x_control=x_control)

@@ -64,28 +64,33 @@ def canonical_pert(
     doses
         One dose per part, or None.
     control
-        The control label; as a part of a combination ("A+control") it is dropped.
+        The control label (None: "control"); as a part of a combination ("A+control") it is dropped.
+    separators
+        Without any, the whole label is one part.
     aliases
         Other names of a part, to the name to use.
 
     Raises
     ------
     DatasetError
-        If a part is empty or repeated, or the number of doses is not the number of parts.
+        If a part is empty, repeated or a name with a meaning of its own, or the number of doses is not the
+        number of parts.
     """
     label = label.strip()
-    if control is not None and label == control:
+    control = schema.CONTROL if control is None else control
+    if label == control:
         return schema.CONTROL, ""
-    pattern = "[" + re.escape(separators) + "]"
-    parts = [p.strip() for p in re.split(pattern, label)]
+    pieces = re.split("[" + re.escape(separators) + "]", label) if separators else [label]
+    parts = [p.strip() for p in pieces]
     if doses is not None and len(doses) not in (1, len(parts)):
         msg = f"perturbation {label!r} has {len(parts)} parts but {len(doses)} doses {list(doses)}; give one each"
         raise DatasetError(msg)
     each = [""] * len(parts) if doses is None else list(doses) * (len(parts) if len(doses) == 1 else 1)
+    named = [(aliases or {}).get(part, part) for part in parts]
     kept = [
-        ((aliases or {}).get(part, part), dose)
-        for part, dose in zip(parts, each, strict=True)
-        if control is None or part != control
+        (name, dose)
+        for part, name, dose in zip(parts, named, each, strict=True)
+        if control not in (part, name)
     ]
     if not kept:
         return schema.CONTROL, ""
@@ -93,6 +98,13 @@ def canonical_pert(
     if "" in names or len(set(names)) != len(names):
         msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({separators!r})"
         raise DatasetError(msg)
+    for name in names:
+        if name == schema.CONTROL or schema.COMBO_SEPARATOR in name:
+            msg = (
+                f"perturbation {label!r} has a part {name!r}: {schema.CONTROL!r} is the name of control rows and "
+                f"{schema.COMBO_SEPARATOR!r} joins parts; check the separator ({separators!r}) and the control label, or rename it by an alias"
+            )
+            raise DatasetError(msg)
     kept.sort()
     dose = schema.COMBO_SEPARATOR.join(d for _, d in kept) if any(d for _, d in kept) else ""
     return schema.COMBO_SEPARATOR.join(name for name, _ in kept), dose

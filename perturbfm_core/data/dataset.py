@@ -12,7 +12,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import condition_codes
 from perturbfm_core.data.controls import ControlGroups, Role, control_groups
-from perturbfm_core.data.hashing import content_sha256, genes_digest
+from perturbfm_core.data.hashing import content_sha256, genes_digest, row_rank_hash
 from perturbfm_core.data.matrix import Matrix, Values, check_finite, normalize_log1p, take_rows
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.pseudobulk import GroupMoments, group_sums
@@ -205,24 +205,37 @@ class PerturbDataset:
         if self.metadata.control_policy == "none":
             return np.zeros((len(rows), self.n_genes), dtype=np.float32)
         if self.metadata.control_policy == "file":
-            given = self.values.x_control
-            if given is not None:
-                return np.asarray(given[rows], dtype=np.float32)
-            return np.zeros((len(rows), self.n_genes), dtype=np.float32)
+            given = self.given_control(rows)
+            return np.zeros((len(rows), self.n_genes), dtype=np.float32) if given is None else given
         groups = self.controls
         pool = groups.match[role][groups.group[rows]]
         if self.metadata.control_policy == "mean":
             return self.control_pools(role).mean[pool].astype(np.float32)
-        rng = np.random.default_rng(seed)
+        # Each row draws by its own id: its control depends neither on the other rows nor on their order.
+        ids = self.row_ids
         mine = np.flatnonzero(groups.has_role(role))
+        mine = mine[np.argsort(ids[mine])]
         own_pool = {int(p): mine[groups.group[mine] == p] for p in np.unique(pool) if p < groups.n_groups}
         context = groups.context_of_group[groups.group[mine]]
         for p in np.unique(pool):
             if p >= groups.n_groups:
                 own_pool[int(p)] = mine[context == p - groups.n_groups]
-        chosen = np.asarray([rng.choice(own_pool[int(p)]) for p in pool], dtype=np.int64)
+        draws = [int(h, 16) for h in row_rank_hash(ids[rows], seed).tolist()]
+        chosen = np.asarray(
+            [own_pool[int(p)][d % len(own_pool[int(p)])] for p, d in zip(pool, draws, strict=True)],
+            dtype=np.int64,
+        )
         picked = take_rows(self.expression, chosen)
         return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
+
+    def given_control(self, rows: IntArray) -> FloatArray | None:
+        """Return float32 [n, G], the control that the file states or implies, None for delta-only data."""
+        values = self.values
+        if values.x_control is not None:
+            return np.asarray(values.x_control[rows], dtype=np.float32)
+        if self.has_controls or values.delta is None or self.expression is None:
+            return None
+        return np.asarray(take_rows(self.expression, rows) - values.delta[rows], dtype=np.float32)
 
     def delta(self, rows: IntArray, role: Role = "input") -> FloatArray:
         """Return float32 [n, G]: the rows' expression minus their matched control of `role`."""
@@ -363,6 +376,9 @@ def check_space(X: Matrix, space: str, what: str) -> None:
             msg = f"{what} looks like counts ({'whole numbers, ' if whole else ''}maximum {high:.6g}), not log1p; declare --space counts"
             raise DatasetError(msg)
     elif space == "counts":
+        if high > np.iinfo(np.int32).max:
+            msg = f"{what} has counts up to {high:.6g}, more than a count can be; declare another --space"
+            raise DatasetError(msg)
         if low < 0 or not whole:
             kind = "negative values" if low < 0 else "fractions"
             msg = f"{what} has {kind}, counts have none; declare --space log1p, delta or zscore, or name the layer with counts"

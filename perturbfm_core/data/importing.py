@@ -16,7 +16,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import canonical_covariates, canonical_pert
 from perturbfm_core.data.dataset import PerturbDataset, check_space, make_obs
-from perturbfm_core.data.matrix import Values, as_csr
+from perturbfm_core.data.matrix import Values, as_csr, check_finite
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import Level, Space
@@ -125,6 +125,9 @@ def import_h5ad(
         values = Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
     elif mapping.space == "counts":
         csr = as_csr(sp.csr_array(X))
+        # An integer cannot say that it was missing.
+        names = np.asarray(obs.index, dtype=np.str_), np.asarray(genes, dtype=np.str_)
+        check_finite(csr, f"{where} of {path.name}", *names, allow_negative=True)
         values = Values(
             counts=sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
         )
@@ -207,10 +210,19 @@ def _column(obs: pd.DataFrame, name: str, option: str, path: Path) -> pd.Series:
 
 
 def _text(column: pd.Series) -> pd.Series:
-    """Return a column as text; whole numbers lose their decimal point ("10.0" and "10" are one dose)."""
-    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
-        return column.map(lambda x: f"{x:g}")
-    return column.astype(str)
+    """Return a column as text; whole numbers lose their decimal point ("10.0" and "10" are one dose).
+
+    Numbers are never written with an exponent: its sign would read as a separator, and its few digits would
+    make two ids one.
+    """
+    dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+    if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
+        return column.astype(str)
+    numbers = column.to_numpy()
+    if numbers.dtype.kind != "f":
+        return column.astype(str)
+    text = {x: np.format_float_positional(x, precision=15, fractional=False, trim="-") for x in set(numbers)}
+    return pd.Series([text[x] for x in numbers], index=column.index, dtype=object)
 
 
 def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow
                 i, j = divmod(k, part.shape[1])
                 value = part[i, j]
             msg = (
-                f"{what} has {problem} values, first {value} at row {rows[block.start + i]!r}, gene {genes[j]!r}; "
+                f"{what} has {problem} values, first {value} at row {str(rows[block.start + i])!r}, gene {str(genes[j])!r}; "
                 "remove or correct them (differences need --space delta or zscore)"
             )
             raise DatasetError(msg)

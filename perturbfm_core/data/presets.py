@@ -38,13 +38,15 @@ def perturbench_mapping(path: Path) -> ColumnMapping:
     ``condition`` with parts joined by ``+`` and ``control``; ``cell_type`` as context; ``treatment``, where it
     varies, as a further covariate; values are log1p of normalised counts.
     """
-    columns = _complete(read_obs(path))
+    obs = read_obs(path)
+    columns = _complete(obs)
+    varies = "treatment" in columns and not columns["treatment"] and len(set(obs["treatment"])) > 1
     return ColumnMapping(
         pert_col=_need(columns, ("condition", "perturbation"), "perturbation", "PerturBench"),
         context_col=_need(columns, ("cell_type", "cell_line", "celltype"), "context", "PerturBench"),
         control_label="control",
         modality_col=_first(columns, ("perturbation_type",)),
-        covariate_cols=tuple(c for c in ("treatment",) if c in columns and not columns[c]),
+        covariate_cols=("treatment",) if varies else (),
         space="log1p",
     )
 

@@ -113,7 +113,8 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
         fallback = groups.fallback_rows("input", treated)
         for role in ROLES:
             pools = ds.control_pools(role)
-            W = _pool_weights(groups.match[role][groups.group[rows]], codes, len(pools.n), weights)
+            shape = (len(present), len(pools.n))
+            W = _pool_weights(groups.match[role][groups.group[rows]], codes, shape, weights)
             used = np.flatnonzero(np.diff(W.tocsc().indptr) > 0)
             W = W[:, used]
             matched = W @ pools.mean[used]
@@ -126,10 +127,9 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
         for role in ROLES:
             delta[role] = mean.astype(np.float32)
             s2_control[role] = zero
-        if ds.values.x_control is not None:
-            given = group_moments(ds.values.x_control[rows], codes, len(present), weights).mean.astype(
-                np.float32
-            )
+        stated = ds.given_control(rows)
+        if stated is not None:
+            given = group_moments(stated, codes, len(present), weights).mean.astype(np.float32)
             control = {"input": given, "reference": given}
     return ConditionTable(
         conditions=conditions,
@@ -160,10 +160,10 @@ def _sampling_variance(
     return (var / np.maximum(moments.n, 1)[:, None]).astype(np.float32), source
 
 
-def _pool_weights(pool: IntArray, codes: IntArray, n_pools: int, weights: FloatArray | None) -> Any:
+def _pool_weights(pool: IntArray, codes: IntArray, shape: tuple[int, int], weights: FloatArray | None) -> Any:
     """Return CSR [C, pools]: the share of each condition's rows that each control pool matches."""
     w = np.ones(len(pool)) if weights is None else weights
-    W = sp.coo_array((w, (codes, pool)), shape=(int(codes.max()) + 1, n_pools)).tocsr()
+    W = sp.coo_array((w, (codes, pool)), shape=shape).tocsr()
     W.sum_duplicates()
     total = np.asarray(W.sum(axis=1)).reshape(-1)
     return sp.csr_array(sp.diags_array(1.0 / total) @ W)

@@ -19,8 +19,8 @@ from perturbfm_core.data.dataset import PerturbDataset, control_pool_moments
 from perturbfm_core.data.matrix import take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, Truth, observed
-from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.evaluation.panel import PANELS, evaluate
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
 
 HALVINGS = 20
@@ -51,8 +51,8 @@ def bounds_of(
     """
     truth = observed(ds, frozen)
     floor: dict[str, Any] = {
-        "control_mean": _score(truth, np.zeros_like(truth.truth)),
-        "train_mean": _score(truth, np.broadcast_to(truth.train_mean, truth.truth.shape)),
+        "control_mean": _score(truth, np.zeros_like(truth.truth), ds.genes),
+        "train_mean": _score(truth, np.broadcast_to(truth.train_mean, truth.truth.shape), ds.genes),
     }
     if not ds.has_controls or ds.metadata.level != "cell":
         reason = "the data set has no single cells with controls"
@@ -88,10 +88,10 @@ def _mean_of(draws: list[dict[str, float | None]]) -> dict[str, float | None]:
     return out
 
 
-def _comparison(truth: Truth, mean: FloatArray) -> Comparison:
+def _comparison(truth: Truth, mean: FloatArray, genes: StrArray) -> Comparison:
     return Comparison(
         conditions=truth.conditions,
-        genes=np.zeros(truth.truth.shape[1], dtype=np.str_),
+        genes=genes,
         truth=truth.truth,
         mean=np.asarray(mean, dtype=np.float64),
         var=np.ones_like(truth.truth),
@@ -104,11 +104,9 @@ def _comparison(truth: Truth, mean: FloatArray) -> Comparison:
     )
 
 
-def _score(truth: Truth, mean: FloatArray, genes: Any = None) -> dict[str, float | None]:
+def _score(truth: Truth, mean: FloatArray, genes: StrArray) -> dict[str, float | None]:
     """Return {metric: mean over the conditions where it is defined} of panel `delta`."""
-    comparison = _comparison(truth, mean)
-    if genes is not None:
-        comparison = replace(comparison, genes=genes)
+    comparison = _comparison(truth, mean, genes)
     out: dict[str, float | None] = {}
     for result in evaluate(comparison, [PANEL]).results:
         good = np.isfinite(result.values)
@@ -122,13 +120,15 @@ def _score_halves(ds: PerturbDataset, truth: Truth, rng: np.random.Generator) ->
     half = _alternate(truth.codes, rng)
     codes = truth.codes * 2 + half
     size = np.bincount(codes, minlength=2 * C)
-    keep = (size.reshape(C, 2) > 0).all(axis=1)
-    if not keep.any():
-        return _score(truth, np.full_like(truth.truth, 0.0))
-    X = take_rows(ds.expression, truth.rows)
-    means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     controls = np.flatnonzero(ds.is_control)
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()[controls]
+    paired = dict(zip(ds.contexts, np.bincount(context, minlength=len(ds.contexts)) > 1, strict=True))
+    # Half a condition needs a cell and a control of its own.
+    keep = (size.reshape(C, 2) > 0).all(axis=1) & truth.conditions[schema.CONTEXT_ID].map(paired).to_numpy()
+    if not keep.any():
+        return {metric.name: None for metric in PANELS.get(PANEL).metrics}
+    X = take_rows(ds.expression, truth.rows)
+    means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     side = _alternate(context, rng)
     deltas = []
     for s in (0, 1):

@@ -31,11 +31,8 @@ _VIEW = """
 CREATE VIEW leaderboard AS
 SELECT
   board, dataset, split_kind, panel, metric,
-  CASE WHEN no_signal OR value IS NULL OR n_splits < n_splits_expected - n_splits_no_signal THEN NULL
-       ELSE rank() OVER (
-         PARTITION BY board, panel, metric,
-           (no_signal OR value IS NULL OR n_splits < n_splits_expected - n_splits_no_signal)
-         ORDER BY n_undefined > 0, badness) END AS rank,
+  CASE WHEN ranked THEN rank() OVER (
+    PARTITION BY board, panel, metric, ranked ORDER BY n_undefined > 0, badness) END AS rank,
   entry, model, family, value, ci_low, ci_high,
   diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
   ceiling, null_floor, train_mean_floor,
@@ -164,7 +161,7 @@ _INTEGERS = frozenset(
         "n_unused",
     ]
 )
-_BOOLEANS = frozenset(["no_signal", "shared_control", "is_current"])
+_BOOLEANS = frozenset(["ranked", "no_signal", "shared_control", "is_current"])
 
 
 def _quoted(path: Path) -> str:

@@ -24,6 +24,7 @@ STANDING_COLUMNS = (
     "n_splits",
     "n_splits_expected",
     "n_splits_no_signal",
+    "ranked",
     "entry",
     "model",
     "family",
@@ -163,6 +164,10 @@ def _metric_rows(
             {
                 **shared,
                 "n_splits": own["split_hash"].nunique(),
+                # Only entries on the same folds compare; nothing compares on noise.
+                "ranked": value is not None
+                and not shared["no_signal"]
+                and own["split_hash"].nunique() == members["split_hash"].nunique(),
                 "entry": entry,
                 "model": own["model"].iloc[-1],
                 "family": own["family"].iloc[-1],

@@ -49,6 +49,19 @@ def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
     return _uri(figure)
 
 
+def headline_plot(
+    metrics: dict[str, Any], panel: str = "delta", metric: str = "pearson", most: int = 30
+) -> str | None:
+    """Return bars of one metric by perturbation from ``metrics.json``, None where it is undefined everywhere."""
+    rows = [
+        (key, v[metric]) for key, v in metrics[panel]["per_perturbation"].items() if v.get(metric) is not None
+    ]
+    rows = sorted(rows, key=lambda item: item[1])[:most]
+    return (
+        bars([k for k, _ in rows], [v for _, v in rows], f"{panel}.{metric}, lowest first") if rows else None
+    )
+
+
 def _uri(figure: Any) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

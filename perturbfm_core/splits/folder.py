@@ -154,7 +154,13 @@ class SplitFolder:
         """Return a split by hash, prefix or key, checked against its hash."""
         full = self.resolve(prefix)
         path = self.path / f"{full}.json"
-        split = Split.from_text(path.read_text(encoding="utf-8"), path.name)
+        try:
+            # Bytes, since reading as text would let a changed line ending pass.
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            msg = f"{path.name} is not a split file ({error}); restore it from version control"
+            raise SplitError(msg) from error
+        split = Split.from_text(text, path.name)
         if split.hash != full:
             msg = f"{path.name} holds split {split.hash[:12]}; the file was renamed or replaced, restore it"
             raise SplitError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
 from perturbfm_core.splits.draft import KINDS, Draft, seen_perts
+from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.split import (
     ConditionFolds,
     CvGroup,
@@ -141,6 +143,7 @@ def _carve_conditions(
         given = set(draft.fixed.values())
         validation: Policy = "fold" if "val" in given else "inner_cv"
         calibration: Policy = "fold" if "calib" in given else "inner_cv"
+        _require_fold(fold_of, "train")
         return fold_of, validation, calibration
     free = conditions[[fold_of[k] == "train" for k in conditions.index]]
     unit: Unit = draft.ood_axes[0] if draft.ood_axes else "condition"
@@ -148,6 +151,10 @@ def _carve_conditions(
     names = sorted({u for us in units for u in us})
     n_val, n_calib, validation, calibration = _policies(spec, len(names))
     order = [names[i] for i in rng.permutation(len(names))]
+    if unit == "pair" and n_val + n_calib:
+        order = _spare(free, str(draft.params.get("covariate", "context")), order)
+        if len(order) < n_val + n_calib:
+            n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
     val, calib = set(order[:n_val]), set(order[n_val : n_val + n_calib])
     for key, us in zip(free.index, units, strict=True):
         in_val, in_calib = bool(val & set(us)), bool(calib & set(us))
@@ -161,10 +168,49 @@ def _carve_conditions(
         for key, pert in zip(free.index, free[schema.PERT_ID].astype(str), strict=True):
             if fold_of[key] in ("val", "calib") and pert not in seen:
                 fold_of[key] = "unused"
-    if "train" not in fold_of.values():
-        msg = "nothing is left to train on; hold out less, or lower --val-frac and --calib-frac"
-        raise SplitError(msg)
+        fitted = ("train",) if spec.fit_rows == "train" else ("train", "val")
+        seen = seen_perts(conditions[[fold_of[k] in fitted for k in conditions.index]])
+        for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
+            if fold_of[key] == "test" and pert not in seen:
+                fold_of[key] = "unused"
+        _require_fold(fold_of, "test")
+    _require_fold(fold_of, "train")
     return fold_of, validation, calibration
+
+
+def _require_fold(fold_of: dict[str, Fold], fold: Fold) -> None:
+    if fold not in fold_of.values():
+        msg = f"nothing is left to {fold} on; hold out less, or lower --val-frac and --calib-frac"
+        raise SplitError(msg)
+
+
+def _spare(free: pd.DataFrame, covariate: str, order: list[str]) -> list[str]:
+    """Return the train conditions, in order, that can leave while train keeps every perturbation and value."""
+    values = covariate_values(free, covariate)
+    halves = dict(zip(free.index, zip(free[schema.PERT_ID].astype(str), values, strict=True), strict=True))
+    by_pert = Counter(pert for pert, _ in halves.values())
+    by_value = Counter(value for _, value in halves.values())
+    out = []
+    for key in order:
+        pert, value = halves[key]
+        if by_pert[pert] > 1 and by_value[value] > 1:
+            by_pert[pert] -= 1
+            by_value[value] -= 1
+            out.append(key)
+    return out
+
+
+def _without_auto(spec: SplitSpec, n_units: int, n_spare: int) -> tuple[int, int, Policy, Policy]:
+    """Return the policies where too few units can leave train: inner folds, unless a fold was asked for."""
+    update = {p: "inner_cv" for p in ("validation", "calibration") if getattr(spec, p) == "auto"}
+    out = _policies(spec.model_copy(update=update), n_units)
+    if out[0] + out[1] > n_spare:
+        msg = (
+            f"only {n_spare} of {n_units} train conditions can leave without hiding half of a test pair; "
+            "lower --val-frac/--calib-frac or use inner_cv"
+        )
+        raise SplitError(msg)
+    return out
 
 
 def _carve_rows(

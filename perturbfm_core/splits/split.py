@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
+import rfc8785
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from perturbfm_core import schema
@@ -166,14 +167,21 @@ class Split(Frozen):
             payload = json.loads(text)
             stated = payload.pop("hash")
             split = cls.model_validate(payload)
-        except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+            found = split.hash
+        except (
+            json.JSONDecodeError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            rfc8785.CanonicalizationError,
+        ) as error:
             msg = f"{source} is not a split file ({error}); restore it from version control"
             raise SplitError(msg) from error
         except ValidationError as error:
             msg = f"{source} is not a valid split: {one_line(error)}; restore it from version control"
             raise SplitError(msg) from error
-        if split.hash != stated:
-            msg = f"{source} was edited: it states hash {str(stated)[:12]}, its content has {split.hash[:12]}; restore it"
+        if found != stated:
+            msg = f"{source} was edited: it states hash {str(stated)[:12]}, its content has {found[:12]}; restore it"
             raise SplitError(msg)
         if split.to_text() != text:
             msg = f"{source} was edited: its content has the stated hash but not the written form; restore it"

@@ -44,6 +44,12 @@ def covariate_transfer(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]
         if (not params["perturbations"] or pair[0] in params["perturbations"])
         and (not params["values"] or pair[1] in params["values"])
     )
+    if not pool:
+        msg = f"no perturbation asked for occurs with a {params['covariate']} asked for; choose other pairs"
+        raise SplitError(msg)
+    if spec.folds is not None and len(pool) < spec.folds:
+        msg = f"{spec.folds} folds need at least {spec.folds} pairs, found {len(pool)}; ask for fewer folds"
+        raise SplitError(msg)
     rng = np.random.default_rng(spec.seed)
     pool = [pool[i] for i in rng.permutation(len(pool))]
     named = bool(params["perturbations"]) and bool(params["values"])

@@ -28,7 +28,7 @@ def iid(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
         return [Draft(test=[], params={"test_frac": fraction}, ood_axes=(), row_fraction=fraction)]
     n = max(1, round(fraction * len(conditions)))
     if n >= len(conditions):
-        msg = f"iid cannot hold out {n} of {len(conditions)} conditions"
+        msg = f"iid cannot hold out {n} of {len(conditions)} conditions; lower test_frac"
         raise SplitError(msg)
     chosen = np.sort(np.random.default_rng(spec.seed).permutation(len(conditions))[:n])
     return [

@@ -1,0 +1,1 @@
+"""One module per stage; each asset calls one pipeline function."""

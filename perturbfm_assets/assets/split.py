@@ -1,0 +1,66 @@
+"""Asset `split`: a frozen split, verified and audited."""
+
+import dagster as dg
+
+from perturbfm_assets.assets.dataset import dataset
+from perturbfm_assets.partitions import SPLITS, dataset_to_split, split_partitions
+from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import table
+from perturbfm_core import pipeline
+from perturbfm_core.splits.audit import audit
+from perturbfm_core.splits.folder import SplitFolder
+
+
+@dg.asset(
+    partitions_def=split_partitions,
+    deps=[dg.AssetDep(dataset, partition_mapping=dataset_to_split)],
+    group_name="splits",
+    kinds={"python", "json"},
+    owners=["team:perturbfm"],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "hash_lock",
+            asset="split",
+            blocking=True,
+            description="File, index and data have the frozen hashes.",
+        ),
+        dg.AssetCheckSpec(
+            "leakage", asset="split", blocking=True, description="The audit finds nothing that blocks."
+        ),
+    ],
+)
+def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
+    """Who trains, validates, calibrates and is tested; never made again in silence."""
+    home, entry = store.open(), SPLITS[context.partition_key]
+    folder = SplitFolder(home.split_dir)
+    frozen = folder.load(entry.hash)
+    ds = pipeline.dataset_of(home, frozen)
+    verified = folder.verify(entry.hash, ds)
+    findings = audit(ds, frozen)
+    blocking = [f for f in findings if f.severity == "blocking"]
+    stats = pipeline.stats_with_bounds(home, ds, frozen)
+    return dg.MaterializeResult(
+        metadata={
+            "split_hash": entry.hash,
+            "dataset": entry.dataset,
+            "kind": entry.kind,
+            "folds": dg.MetadataValue.md(
+                table(
+                    ["fold", "conditions", "rows"],
+                    [[f, c["conditions"], c["rows"]] for f, c in stats.counts.items()],
+                )
+            ),
+            "no_signal": str(stats.no_signal),
+            "ceiling": dg.MetadataValue.json(stats.ceiling or {}),
+            "findings": dg.MetadataValue.json([f.to_json() for f in findings]),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                passed=verified.ok, check_name="hash_lock", metadata={"problems": list(verified.problems)}
+            ),
+            dg.AssetCheckResult(
+                passed=not blocking, check_name="leakage", metadata={"findings": [f.name for f in findings]}
+            ),
+        ],
+        data_version=dg.DataVersion(entry.hash),
+    )

@@ -1,0 +1,50 @@
+"""The grid: frozen splits by catalog entries, and the data sets behind them."""
+
+import dagster as dg
+
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.config import check_key
+from perturbfm_core.splits.folder import IndexEntry, SplitFolder
+from perturbfm_core.store import ArtifactStore
+
+CATALOG = load_catalog()
+
+
+def grid_splits() -> list[IndexEntry]:
+    """Return the frozen splits of the data sets that the catalog names."""
+    index = SplitFolder(ArtifactStore().split_dir).index()
+    return [e for e in index.splits if e.dataset in CATALOG.datasets and check_key(e.key, "split key")]
+
+
+SPLITS = {e.key: e for e in grid_splits()}
+
+dataset_partitions = dg.StaticPartitionsDefinition(list(CATALOG.datasets))
+split_partitions = dg.StaticPartitionsDefinition(list(SPLITS))
+model_partitions = dg.StaticPartitionsDefinition(list(CATALOG.models))
+# Dimensions are sorted by name, so a key reads "model|split".
+grid_partitions = dg.MultiPartitionsDefinition({"model": model_partitions, "split": split_partitions})
+
+# A data set serves all splits that were frozen on it.
+dataset_to_split = dg.StaticPartitionMapping(
+    {name: [e.key for e in SPLITS.values() if e.dataset == name] for name in CATALOG.datasets}
+)
+
+
+def grid_key(model: str, split: str) -> dg.MultiPartitionKey:
+    """Return the key of one cell."""
+    return dg.MultiPartitionKey({"model": model, "split": split})
+
+
+def cell_of(partition_key: str) -> tuple[str, str]:
+    """Return (model entry, split key) of a cell's key, in whatever form the launcher sent it.
+
+    A raw launch that lacks the per-dimension tags delivers the key as a plain string.
+    """
+    if isinstance(partition_key, dg.MultiPartitionKey):
+        keys = partition_key.keys_by_dimension
+        return keys["model"], keys["split"]
+    model, bar, split = partition_key.partition("|")
+    if not bar or model not in CATALOG.models or split not in SPLITS:
+        message = f"{partition_key!r} is no cell of the grid; a key reads model|split, as the UI lists them"
+        raise dg.Failure(message)
+    return model, split

@@ -1,0 +1,16 @@
+"""What assets need from outside: the artifact store."""
+
+import dagster as dg
+
+from perturbfm_core.store import ArtifactStore
+
+
+class StoreResource(dg.ConfigurableResource):
+    """The artifact store; empty fields take the environment's folders."""
+
+    home: str = ""
+    split_dir: str = ""
+
+    def open(self) -> ArtifactStore:
+        """Return the store."""
+        return ArtifactStore(self.home or None, self.split_dir or None)
