@@ -8,7 +8,6 @@ import dagster as dg
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
 from perturbfm_core import pipeline
-from perturbfm_core.cli.output import emit, emit_table
 from perturbfm_core.leaderboard import database
 from perturbfm_core.schema import REPORT_FILE
 from perturbfm_core.store import ArtifactStore
@@ -25,17 +24,12 @@ def main() -> None:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)
         sys.exit(1)
     store = ArtifactStore()
-    emit_table(database.query(store, pipeline.HEADLINE_SQL), as_json=False)
-    last = store.run_dirs()[-1]
-    emit(
-        {
-            "leaderboard": str(store.leaderboard),
-            "leaderboard_page": str(store.leaderboard_page),
-            "report": str(last / REPORT_FILE),
-            "seconds": round(time.perf_counter() - start, 1),
-        },
-        as_json=False,
-    )
+    board = database.query(store, pipeline.HEADLINE_SQL)
+    print(board.astype(object).where(board.notna(), "-").to_string(index=False, float_format="{:.4f}".format))
+    print(f"leaderboard={store.leaderboard}")
+    print(f"leaderboard_page={store.leaderboard_page}")
+    print(f"report={store.run_dirs()[-1] / REPORT_FILE}")
+    print(f"seconds={time.perf_counter() - start:.1f}")
 
 
 if __name__ == "__main__":

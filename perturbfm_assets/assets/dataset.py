@@ -5,7 +5,7 @@ import dagster as dg
 from perturbfm_assets.partitions import CATALOG, dataset_partitions
 from perturbfm_assets.resources import StoreResource
 from perturbfm_core import pipeline
-from perturbfm_core.cli.data import summary
+from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import DatasetError
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perturbfm_core import pipeline, schema
+from perturbfm_core import pipeline
 from perturbfm_core.catalog import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, progress, store
 from perturbfm_core.config import parse, slug
@@ -16,7 +16,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.data.presets import perturbench_mapping, scperturb_mapping
 from perturbfm_core.data.simulate import SimulationConfig, simulate
-from perturbfm_core.data.table import condition_table
+from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import ConfigError, DatasetError
 
 app = typer.Typer(no_args_is_help=True, help="Make, import and inspect data sets.")
@@ -33,39 +33,6 @@ RegisterOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the data set (default: from the output directory).")
 ]
-
-
-def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
-    """Return what ``data info`` shows."""
-    control = ds.is_control
-    shared = (
-        [c for c, s in zip(ds.controls.contexts, ds.controls.shared, strict=True) if s]
-        if ds.has_controls
-        else []
-    )
-    return {
-        "path": str(path),
-        "name": ds.name,
-        "content_sha256": ds.content_sha256,
-        "level": ds.metadata.level,
-        "space": ds.metadata.space,
-        "control_policy": ds.metadata.control_policy,
-        "n_obs": ds.n_obs,
-        "n_genes": ds.n_genes,
-        "n_control": int(control.sum()),
-        "n_conditions": len(ds.conditions),
-        "n_perturbations": int(ds.conditions[schema.PERT_ID].astype(str).nunique()),
-        "n_combos": int(
-            ds.conditions[schema.PERT_ID].astype(str).str.contains(schema.COMBO_SEPARATOR, regex=False).sum()
-        ),
-        "contexts": ds.contexts,
-        "n_batches": int(ds.obs[schema.BATCH_ID].nunique()),
-        "modalities": sorted(x for x in ds.conditions[schema.MODALITY].astype(str).unique() if x),
-        "shared_control_contexts": shared,
-        "source": ds.metadata.source,
-        "licence": ds.metadata.licence,
-        "gene_selection_rows": ds.metadata.gene_selection.rows,
-    }
 
 
 def _storage(text: str) -> Any:
@@ -89,9 +56,6 @@ def _save(
     pipeline.import_dataset(store(), ds, out, storage=_storage(storage), truth=truth, overwrite=force)
     saved = pipeline.open_dataset(out)
     result = summary(saved, out)
-    if saved.metadata.level == "cell":
-        tell("condition table")
-        result["fallback_control_rows"] = condition_table(saved).fallback_rows
     if register:
         entry = pipeline.register_dataset(store(), saved.name, out, f"Imported from {saved.metadata.source}")
         result["registered"] = str(entry)

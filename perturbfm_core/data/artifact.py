@@ -327,7 +327,7 @@ def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.Data
         return obs
     picked = obs.iloc[index]
     # Contexts and batches that lost all their rows are gone.
-    return make_obs({c: picked[c] for c in picked.columns}, list(picked.index))
+    return make_obs({c: picked[c].array for c in picked.columns}, list(picked.index))
 
 
 # ---- zarr --------------------------------------------------------------------------------------------------
@@ -353,7 +353,9 @@ def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..
         main = values.delta
     if sp.issparse(main):
         if values.counts is not None:
-            main = sp.csr_array((main.data.astype(np.int32), main.indices, main.indptr), shape=main.shape)
+            main = sp.csr_array(
+                (main.data.astype(np.int32, copy=False), main.indices, main.indptr), shape=main.shape
+            )
         write_elem(group, "X", sp.csr_matrix(main), dataset_kwargs={"chunks": (_ZARR_CHUNK,)})
     elif main is not None:
         write_elem(group, "X", main)
@@ -381,7 +383,9 @@ def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
 
     try:
         group = zarr.open_group(str(path), mode="r")
-        main = read_elem(group["X"]) if "X" in group else None
+        # Without X_pert the matrix of log1p data is not stored: it follows from delta and X_control.
+        derived = metadata.space == "log1p" and "X" not in group and "layers/delta" in group
+        main = None if derived else read_elem(group["X"])
         layers = {
             k: read_elem(group[f"layers/{k}"]) for k in ("delta", "X_control") if f"layers/{k}" in group
         }

@@ -352,7 +352,9 @@ def _sample(
         lengths.append(np.bincount(row, minlength=block.stop - block.start))
         if len(cache) * config.n_genes > 50_000_000:
             cache.clear()
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    # Wide row pointers would make scipy widen the column indices as well.
+    indptr = indptr.astype(np.int32 if indptr[-1] < 2**31 else np.int64)
     values = np.concatenate(data)
     data.clear()
     columns = np.concatenate(indices)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,35 @@ from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction
-from perturbfm_core.data.table import condition_table
+from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import PredictionError
+from perturbfm_core.evaluation.cells import Cells, Generator, cells_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainSide:
+    """The train conditions of a split, as far as metrics refer to them.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [T], index = key.
+    delta
+        float64 [T, G], mean expression minus the mean of the matched *input* controls.
+    expression
+        float64 [T, G], mean expression, None for delta-only data.
+    n
+        int64 [T], cells of each condition.
+    """
+
+    conditions: pd.DataFrame
+    delta: FloatArray
+    expression: FloatArray | None
+    n: IntArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +75,10 @@ class Comparison:
         Whether the prediction came without variance.
     notes
         What happened on the way, e.g. how many predicted rows were not asked for.
+    train
+        The train conditions, for metrics that refer to them; None where a comparison is made without.
+    cells
+        True, control and generated cells, None for data without them.
     """
 
     conditions: pd.DataFrame
@@ -63,6 +94,22 @@ class Comparison:
     alignment: str = "by_name"
     var_filled: bool = False
     notes: dict[str, int] = field(default_factory=dict)
+    train: TrainSide | None = None
+    cells: Cells | None = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
+    truth_shared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: str, compute: Callable[[], T]) -> T:
+        """Return what `compute` gives, computed once for all metrics that share it under `key`."""
+        if key not in self.shared:
+            self.shared[key] = compute()
+        return cast("T", self.shared[key])
+
+    def once_per_truth(self, key: str, compute: Callable[[], T]) -> T:
+        """Return what `compute` gives from the observed side alone, computed once for all predictions of a split."""
+        if key not in self.truth_shared:
+            self.truth_shared[key] = compute()
+        return cast("T", self.truth_shared[key])
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -102,6 +149,8 @@ class Truth:
     n: IntArray
     shared_control: BoolArray
     s2: FloatArray
+    train: TrainSide | None = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def observed(ds: PerturbDataset, frozen: FrozenSplit) -> Truth:
@@ -119,14 +168,25 @@ def observed(ds: PerturbDataset, frozen: FrozenSplit) -> Truth:
         truth=table.delta["reference"].astype(np.float64),
         control=None if control is None else control.astype(np.float64),
         train_mean=train.delta["input"].astype(np.float64).mean(axis=0),
+        train=_train_side(train),
         n=table.n,
         shared_control=table.shared_control,
         s2=(table.s2_pert + table.s2_control["reference"]).astype(np.float64),
     )
 
 
+def _train_side(table: ConditionTable) -> TrainSide:
+    delta = table.delta["input"].astype(np.float64)
+    control = table.control.get("input")
+    return TrainSide(table.conditions, delta, None if control is None else delta + control, table.n)
+
+
 def compare(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction, truth: Truth | None = None
+    ds: PerturbDataset,
+    frozen: FrozenSplit,
+    prediction: RowPrediction,
+    truth: Truth | None = None,
+    generator: Generator | None = None,
 ) -> Comparison:
     """Align a prediction with the test conditions of a split.
 
@@ -176,6 +236,9 @@ def compare(
         alignment="by_name" if named else "positional_unverified",
         var_filled=prediction.var_filled,
         notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(truth.rows))},
+        train=truth.train,
+        cells=cells_of(ds, truth.conditions, truth.rows, truth.codes, mean, var, generator or Generator()),
+        truth_shared=truth.shared,
     )
 
 
@@ -208,6 +271,9 @@ def _gene_columns(ds: PerturbDataset, prediction: RowPrediction) -> tuple[IntArr
     if np.array_equal(prediction.genes, ds.genes):
         return None, True
     position = {str(g): i for i, g in enumerate(prediction.genes)}
+    if len(position) < len(prediction.genes):
+        msg = f"prediction repeats {len(prediction.genes) - len(position)} gene names; give every gene once"
+        raise PredictionError(msg)
     missing = [str(g) for g in ds.genes if str(g) not in position]
     if missing:
         msg = f"prediction lacks {len(missing)} of {ds.n_genes} genes, e.g. {missing[:3]}; predict every gene of the data set"
@@ -223,6 +289,9 @@ def _row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
         if (wanted < 0).any():
             name = str(prediction.row_id[int(np.flatnonzero(wanted < 0)[0])])
             msg = f"prediction names {int((wanted < 0).sum())} rows that {ds.name!r} does not have, e.g. {name!r}"
+            raise PredictionError(msg)
+        if len(np.unique(wanted)) < len(wanted):
+            msg = f"row_id of the prediction repeats {len(wanted) - len(np.unique(wanted))} rows; predict each row once"
             raise PredictionError(msg)
         idx = wanted
     if len(idx) and (idx.min() < 0 or idx.max() >= ds.n_obs):

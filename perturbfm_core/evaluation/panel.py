@@ -185,10 +185,8 @@ def evaluate(
 
 def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
     empty = np.full(len(comparison), np.nan)
-    if metric.needs == "cells" and level != "cell":
-        return MetricValues(
-            metric, empty, "not_applicable", "the data set has one row per condition, no cells"
-        )
+    if metric.needs == "cells" and (level != "cell" or comparison.cells is None):
+        return MetricValues(metric, empty, "not_applicable", "the data set has no single cells with controls")
     if metric.needs == "variance" and comparison.var_filled:
         return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
     try:

@@ -58,6 +58,9 @@ def rebuild(
         Give the tables of those names; called under the lock, after the runs were listed.
     """
     with store.lock("leaderboard"):
+        if store.leaderboard.exists() and not store.leaderboard.is_symlink():
+            msg = f"{store.leaderboard} is a plain file, not this program's link; move it away"
+            raise StoreError(msg)
         runs = collect(store)
         split_table = splits()
         ranked = standings(runs, split_table)
@@ -104,6 +107,8 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
     _remove(building.with_name(building.name + ".wal"))
     fsync_path(building)
     building.chmod(0o444)
+    # A log of an earlier file of this name would make the new one unreadable.
+    _remove(target.with_name(target.name + ".wal"))
     building.rename(target)
 
 
@@ -172,10 +177,6 @@ def _switch(link: Path, target: Path) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target.name)
-    if link.exists() and not link.is_symlink():
-        msg = f"{link} is a plain file, not this program's link; move it away"
-        temporary.unlink()
-        raise StoreError(msg)
     temporary.replace(link)
     fsync_path(link.parent)
 
@@ -228,7 +229,8 @@ def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
     """
     with connect(store) as con:
         try:
-            return con.execute(sql).df()
+            result = con.execute(sql)
+            return pd.DataFrame() if result is None else result.df()
         except duckdb.Error as error:
             detail = " ".join(str(error).split())[:300]
             msg = (

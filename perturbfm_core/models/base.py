@@ -175,13 +175,16 @@ def load_model(folder: Path) -> Model:
         If a file is missing or damaged, or the model is not registered.
     """
     meta = read_json(folder / schema.MODEL_META_FILE, ModelError)
-    model = new_model(meta["model"], meta["params"])
     try:
+        model = new_model(meta["model"], meta["params"])
         arrays = load_file(folder / schema.MODEL_FILE)
+        model.genes = list(meta["genes"])
+        model.training = meta["training"]
+        model.restore(arrays, meta["state"])
     except (OSError, SafetensorError) as error:
         msg = f"{folder / schema.MODEL_FILE} is missing or damaged ({error}); train again"
         raise ModelError(msg) from error
-    model.genes = list(meta["genes"])
-    model.training = meta["training"]
-    model.restore(arrays, meta["state"])
+    except (KeyError, TypeError) as error:
+        msg = f"{folder} does not hold a whole model ({error} not found); train again"
+        raise ModelError(msg) from error
     return model

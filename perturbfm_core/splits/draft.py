@@ -61,6 +61,15 @@ def take_params(spec: SplitSpec, known: dict[str, Any]) -> dict[str, Any]:
     return {**known, **spec.params}
 
 
+def share(params: dict[str, Any], name: str) -> float:
+    """Return a parameter that is a share, or raise `SplitError`."""
+    value = params[name]
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        msg = f"{name} must lie between 0 and 1, found {value!r}"
+        raise SplitError(msg)
+    return float(value)
+
+
 def must_be_known(wanted: list[str], known: list[str], what: str) -> None:
     """Raise `SplitError` listing the known names if one of `wanted` is not among them."""
     for name in wanted:

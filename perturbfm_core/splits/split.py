@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -131,6 +132,13 @@ class Split(Frozen):
     def hash(self) -> str:
         """Return the split's identity: SHA-256 of the canonical JSON of all fields."""
         return content_hash(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Split:
+        """Return a copy with some fields replaced, and its own hash."""
+        out = super().model_copy(update=update, deep=deep)
+        # The copy would keep the cached hash of the original.
+        out.__dict__.pop("hash", None)
+        return out
 
     @property
     def key(self) -> str:

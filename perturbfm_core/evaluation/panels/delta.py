@@ -32,14 +32,15 @@ Side = tuple[FloatArray, FloatArray, BoolArray | None]
 def _sides(c: Comparison, *, centered: bool, no_target: bool) -> Side:
     mask = c.without_target if no_target else None
     if centered:
-        return _minus(c.mean, c.train_mean), _minus(c.truth, c.train_mean), mask
+        return _minus(c.mean, c.train_mean, mask), _minus(c.truth, c.train_mean, mask), mask
     return c.mean, c.truth, mask
 
 
-def _minus(A: FloatArray, center: FloatArray) -> FloatArray:
-    """Return A minus a row, exactly zero where only single-precision rounding is left."""
+def _minus(A: FloatArray, center: FloatArray, mask: BoolArray | None) -> FloatArray:
+    """Return A minus a row, exactly zero where only single-precision rounding is left (within the mask)."""
     out = A - center
-    rounding = np.abs(out).max(axis=1) <= _ROUNDING * np.abs(A).max(axis=1)
+    keep = True if mask is None else mask
+    rounding = np.abs(out * keep).max(axis=1) <= _ROUNDING * np.abs(A * keep).max(axis=1)
     out[rounding] = 0.0
     return out
 

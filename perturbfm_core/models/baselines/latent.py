@@ -37,11 +37,10 @@ class LatentShift(Baseline):
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)
-        self._axes = (
-            PCA(n_components=k, svd_solver="full", random_state=seed)
-            .fit(states)
-            .components_.astype(np.float32)
-        )
+        # Of a single state the explained variance is 0/0; only the axes are used.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(states)
+        self._axes = pca.components_.astype(np.float32)
         shift = (delta @ self._axes.T).astype(np.float32)
         self._seen.fit(view.conditions, shift)
         self._sums.fit(view.conditions, shift)

@@ -41,6 +41,11 @@ class RidgeRegression(Baseline):
         self._coef: FloatArray = np.zeros((0, 0))
         self._intercept: FloatArray = np.zeros(0)
 
+    def fit(self, view: TrainView, seed: int) -> None:
+        """Fit on a train view, choosing the penalty anew."""
+        self._alpha = None
+        super().fit(view, seed)
+
     def _fit(self, view: TrainView, seed: int) -> None:
         if self._alpha is None:
             self._alpha = self._choose(view, seed)

@@ -11,7 +11,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import SplitSpec
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, take_params, wanted_folds
+from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, share, take_params, wanted_folds
 
 
 def covariate_values(conditions: pd.DataFrame, name: str) -> list[str]:
@@ -57,7 +57,7 @@ def covariate_transfer(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]
         chosen = [pool[f :: spec.folds] for f in range(spec.folds)]
         wanted = wanted_folds(spec)
     else:
-        n = len(pool) if named else max(1, round(params["test_frac"] * len(pool)))
+        n = len(pool) if named else max(1, round(share(params, "test_frac") * len(pool)))
         chosen, wanted = [pool], [0]
         pool_limit = n
     drafts = []

@@ -7,7 +7,7 @@ import pandas as pd
 
 from perturbfm_core.config import SplitSpec
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, take_params
+from perturbfm_core.splits.draft import KINDS, Draft, share, take_params
 
 
 @KINDS.register("iid")
@@ -20,10 +20,7 @@ def iid(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     if spec.folds is not None:
         msg = "iid takes --seed for repeats, not --folds"
         raise SplitError(msg)
-    fraction = float(params["test_frac"])
-    if not 0 < fraction < 1:
-        msg = f"test_frac must lie between 0 and 1, found {fraction}"
-        raise SplitError(msg)
+    fraction = share(params, "test_frac")
     if params["level"] == "cell":
         return [Draft(test=[], params={"test_frac": fraction}, ood_axes=(), row_fraction=fraction)]
     n = max(1, round(fraction * len(conditions)))

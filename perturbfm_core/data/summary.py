@@ -1,0 +1,51 @@
+"""A data set at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+
+
+def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
+    """Return what is worth knowing of a data set at a glance.
+
+    Parameters
+    ----------
+    ds
+        The data set; its matrix is not read.
+    path
+        Where its artifact lies.
+    """
+    control = ds.is_control
+    shared = (
+        [c for c, s in zip(ds.controls.contexts, ds.controls.shared, strict=True) if s]
+        if ds.has_controls
+        else []
+    )
+    return {
+        "path": str(path),
+        "name": ds.name,
+        "content_sha256": ds.content_sha256,
+        "level": ds.metadata.level,
+        "space": ds.metadata.space,
+        "control_policy": ds.metadata.control_policy,
+        "n_obs": ds.n_obs,
+        "n_genes": ds.n_genes,
+        "n_control": int(control.sum()),
+        "n_conditions": len(ds.conditions),
+        "n_perturbations": int(ds.conditions[schema.PERT_ID].astype(str).nunique()),
+        "n_combos": int(
+            ds.conditions[schema.PERT_ID].astype(str).str.contains(schema.COMBO_SEPARATOR, regex=False).sum()
+        ),
+        "contexts": ds.contexts,
+        "n_batches": int(ds.obs[schema.BATCH_ID].nunique()),
+        "modalities": sorted(x for x in ds.conditions[schema.MODALITY].astype(str).unique() if x),
+        "shared_control_contexts": shared,
+        "fallback_control_rows": ds.controls.fallback_rows("input", ~control) if ds.has_controls else 0,
+        "source": ds.metadata.source,
+        "licence": ds.metadata.licence,
+        "gene_selection_rows": ds.metadata.gene_selection.rows,
+    }

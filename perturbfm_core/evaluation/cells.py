@@ -1,0 +1,144 @@
+"""The cells behind a comparison, for metrics that need more than means.
+
+A model that predicts means is given cells by a declared generator, so that its numbers can be compared at
+all; which one was used is recorded with the scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import Frozen
+from perturbfm_core.data.controls import INPUT, SHARED
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.schema import FloatArray, IntArray
+
+
+class Generator(Frozen):
+    """How point predictions become cells.
+
+    ``control_shift``: input control cells of the condition's context, as many as the condition has true cells
+    (drawn by `seed`, with replacement only where there are too few), plus the predicted delta, clipped at 0.
+    With `residual_noise` a Gaussian of the model's predictive variance is added before clipping.
+    """
+
+    name: str = "control_shift"
+    residual_noise: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """True, control and generated cells of the conditions of a comparison.
+
+    Attributes
+    ----------
+    X
+        log1p expression of the whole data set, CSR or dense [N, G].
+    truth_rows
+        Row positions of the test cells of each condition [C].
+    control_rows
+        {context: row positions of *all* its control cells}: what the peers subtract and test against.
+    input_rows
+        {context: row positions of its input controls}: what models see and the generator shifts.
+    contexts
+        Context of each condition [C].
+    delta, var
+        Predicted delta and variance [C, G].
+    generator
+        How predicted cells are made.
+    """
+
+    X: Any
+    truth_rows: list[IntArray]
+    control_rows: dict[str, IntArray]
+    input_rows: dict[str, IntArray]
+    contexts: list[str]
+    delta: FloatArray
+    var: FloatArray
+    generator: Generator
+
+    def __len__(self) -> int:
+        return len(self.truth_rows)
+
+    def dense(self, rows: IntArray) -> FloatArray:
+        """Return float32 [n, G], the expression of some rows."""
+        part = self.X[rows]
+        return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
+
+    def truth(self, i: int) -> FloatArray:
+        """Return float32 [n, G], the true cells of condition `i`."""
+        return self.dense(self.truth_rows[i])
+
+    def control(self, context: str) -> FloatArray:
+        """Return float32 [n, G], all control cells of a context."""
+        return self.dense(self.control_rows[context])
+
+    @cached_property
+    def template_rows(self) -> list[IntArray]:
+        """Return the control rows that the generator shifts, for each condition."""
+        out = []
+        for i, rows in enumerate(self.truth_rows):
+            rng = np.random.default_rng([self.generator.seed, i])
+            pool = self.input_rows[self.contexts[i]]
+            out.append(np.sort(rng.choice(pool, size=len(rows), replace=len(rows) > len(pool))))
+        return out
+
+    def predicted(self, i: int) -> FloatArray:
+        """Return float32 [n, G], the generated cells of condition `i`."""
+        cells = self.dense(self.template_rows[i]) + self.delta[i].astype(np.float32)
+        if self.generator.residual_noise:
+            rng = np.random.default_rng([self.generator.seed, i, 1])
+            cells += rng.standard_normal(cells.shape, dtype=np.float32) * np.sqrt(self.var[i]).astype(
+                np.float32
+            )
+        return np.asarray(np.maximum(cells, 0.0))
+
+
+def cells_of(
+    ds: PerturbDataset,
+    conditions: pd.DataFrame,
+    rows: IntArray,
+    codes: IntArray,
+    delta: FloatArray,
+    var: FloatArray,
+    generator: Generator,
+) -> Cells | None:
+    """Return the cells of test conditions, None for data without single cells and controls.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    conditions
+        Table [C].
+    rows, codes
+        Test rows and the condition of each.
+    delta, var
+        Prediction [C, G].
+    generator
+        How predicted cells are made.
+    """
+    if ds.metadata.level != "cell" or not ds.has_controls:
+        return None
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(conditions) + 1))
+    truth_rows = [np.sort(rows[order[a:b]]) for a, b in pairwise(bounds)]
+    contexts = [str(c) for c in conditions[schema.CONTEXT_ID].astype(str)]
+    row_context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
+    roles = ds.controls.roles
+    number = {c: i for i, c in enumerate(ds.contexts)}
+    control_rows: dict[str, IntArray] = {}
+    input_rows: dict[str, IntArray] = {}
+    for context in sorted(set(contexts)):
+        mine = row_context == number[context]
+        control_rows[context] = np.flatnonzero(mine & ds.is_control)
+        input_rows[context] = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
+    return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator)
