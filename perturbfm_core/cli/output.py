@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 from rich.console import Console
@@ -21,7 +23,6 @@ from rich.progress import (
 )
 
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.pipeline import dumps
 from perturbfm_core.store import ArtifactStore
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -117,3 +118,22 @@ def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
             raise ConfigError(msg)
         out[name] = yaml.safe_load(value)
     return out
+
+
+def dumps(value: Any, indent: int | None = 1) -> str:
+    """Return JSON text for printing, NaN as null."""
+    return json.dumps(_jsonable(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return value

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from perturbfm_core import pipeline, schema
+from perturbfm_core import pipeline, schema, suites
 from perturbfm_core.catalog import load_catalog
 from perturbfm_core.cli.output import (
     DataOption,
@@ -189,8 +189,8 @@ def demo(
     home, catalog = store(), load_catalog()
     chosen = catalog.suite(suite)
     with progress() as tell:
-        hashes = pipeline.suite_splits(home, chosen, tell)
-    cells = pipeline.suite_cells(home, chosen, hashes)
+        hashes = suites.suite_splits(home, chosen, tell)
+    cells = suites.suite_cells(home, chosen, hashes)
     last: Path | None = None
     with progress(len(cells)) as tell:
         for cell in cells:

@@ -336,7 +336,13 @@ def _sample(
             cache[key] = _round_significant(rate / np.exp(world.baseline[c]).sum() * config.depth)
         return cache[key]
 
-    data, indices, lengths = [], [], []
+    data: list[IntArray] = []
+    indices: list[IntArray] = []
+    lengths: list[IntArray] = []
+
+    def narrow(x: IntArray) -> IntArray:
+        return x.astype(np.uint16 if x.size == 0 or x.max() < 2**16 else np.int32)
+
     for block in row_blocks(len(context), max(1, 4_000_000 // config.n_genes)):
         span = range(block.start, block.stop)
         mean = np.stack([rates(int(context[i]), int(treatment[i]), int(state[i])) for i in span])
@@ -347,16 +353,17 @@ def _sample(
         lam /= world.dispersion
         drawn = rng.poisson(lam)
         row, column = np.nonzero(drawn)
-        data.append(drawn[row, column].astype(np.int32))
-        indices.append(column.astype(np.int32))
+        # Held as narrow as they fit: these lists and the whole they are joined to exist at once.
+        data.append(narrow(drawn[row, column]))
+        indices.append(narrow(column))
         lengths.append(np.bincount(row, minlength=block.stop - block.start))
         if len(cache) * config.n_genes > 50_000_000:
             cache.clear()
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     # Wide row pointers would make scipy widen the column indices as well.
     indptr = indptr.astype(np.int32 if indptr[-1] < 2**31 else np.int64)
-    values = np.concatenate(data)
+    values = np.concatenate(data, dtype=np.int32)
     data.clear()
-    columns = np.concatenate(indices)
+    columns = np.concatenate(indices, dtype=np.int32)
     indices.clear()
     return sp.csr_array((values, columns, indptr), shape=(len(context), config.n_genes))

@@ -64,7 +64,7 @@ def _draft(conditions: pd.DataFrame, holdout: list[str], fold: int | None, k: in
     known = conditions[schema.PERT_ID].astype(str).isin(seen).to_numpy()
     test = conditions.index[out & known].tolist()
     if not test:
-        msg = f"no perturbation of {', '.join(holdout)} occurs in another context; nothing could be tested"
+        msg = f"no perturbation of {', '.join(holdout)} occurs in another context; nothing could be tested, hold out another"
         raise SplitError(msg)
     return Draft(
         test=test,
