@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import __version__
-from perturbfm_core.cli import data, leaderboard, runs, splits
+from perturbfm_core.cli import data, leaderboard, metrics, runs, splits
 from perturbfm_core.cli.doctor import doctor
 from perturbfm_core.errors import PerturbFMError
 
@@ -27,10 +27,12 @@ app.add_typer(data.app, name="data")
 app.add_typer(splits.app, name="splits")
 app.add_typer(runs.models_app, name="models")
 app.add_typer(runs.eval_app, name="eval")
+app.add_typer(metrics.app, name="metrics")
 app.add_typer(leaderboard.app, name="leaderboard")
 for _name, _verb in (
     ("train", runs.train),
     ("run", runs.run),
+    ("parity", metrics.parity),
     ("export", runs.export),
     ("demo", runs.demo),
     ("doctor", doctor),
@@ -73,6 +75,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _fail(error: BaseException) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        # A group without a verb: its help, laid out as it is.
+        print(error.ctx.get_help(), file=sys.stderr)  # type: ignore[attr-defined]
+        sys.exit(2)
     if isinstance(error, _UsageError):
         text = str(getattr(error, "format_message", lambda: error)())
         context = getattr(error, "ctx", None)

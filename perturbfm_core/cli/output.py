@@ -73,7 +73,11 @@ def emit_table(frame: pd.DataFrame, as_json: bool) -> None:
 def _cell(value: Any) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    text = str(value.tolist()) if isinstance(value, np.ndarray) else str(value)
+    # A row is one line, whatever its values hold.
+    return " ".join(text.splitlines())
 
 
 def _plain(value: Any) -> str:
@@ -116,7 +120,11 @@ def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
         if not sep or not name:
             msg = f"{option} takes NAME=VALUE, found {item!r}"
             raise ConfigError(msg)
-        out[name] = yaml.safe_load(value)
+        try:
+            out[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            msg = f"{option} {item!r}: the value is not valid YAML ({' '.join(str(error).split())[:100]})"
+            raise ConfigError(msg) from error
     return out
 
 
@@ -132,8 +140,11 @@ def _jsonable(value: Any) -> Any:
         return [_jsonable(v) for v in value]
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, np.ndarray):
+        return _jsonable(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
-    if value is pd.NA or (isinstance(value, float) and not np.isfinite(value)):
+    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and not np.isfinite(value)):
         return None
-    return value
+    # SQL can yield dates, intervals and blobs: JSON has text for them.
+    return value if isinstance(value, str | int | float | None) else str(value)

@@ -20,7 +20,7 @@ from perturbfm_core.cli.output import (
     progress,
     store,
 )
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.config import ModelEntry, check_key, parse
 from perturbfm_core.errors import ConfigError, ModelError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.models import MODELS, new_model
@@ -71,8 +71,16 @@ def train(
         raise ModelError(msg)
     params = parse_pairs(param or [], "--param")
     new_model(name, params)
-    chosen = ModelEntry(
-        name=entry or name, description="from the command line", model=name, params=params, seeds=(seed,)
+    chosen = parse(
+        ModelEntry,
+        {
+            "name": check_key(entry or name, "--entry"),
+            "description": "from the command line",
+            "model": name,
+            "params": params,
+            "seeds": (seed,),
+        },
+        "train options",
     )
     _report_runs(_cell(split, chosen, data), as_json)
 

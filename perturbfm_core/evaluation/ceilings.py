@@ -1,7 +1,7 @@
 """What the data allow: split-half ceilings, null floors, and what trivial predictors score.
 
 The ceiling compares each test condition with itself, from disjoint cells *and* disjoint controls: no
-predictor of the mean can be told from a better one above it. The null floor is what the train mean scores
+predictor can be expected to score above what this leaves for one without noise. The null floor is what the train mean scores
 when every condition is resampled from controls, so that there is nothing to predict.
 """
 

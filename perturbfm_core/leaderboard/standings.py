@@ -47,6 +47,7 @@ STANDING_COLUMNS = (
     "no_signal",
     "shared_control",
     "ceiling",
+    "ceiling_noise_free",
     "null_floor",
     "train_mean_floor",
 )
@@ -187,6 +188,7 @@ def _metric_rows(
                 "diff_high": gap_intervals[e].high,
                 "badness": None if value is None else badness(value),
                 "ceiling": _bound(members, "ceiling", name, "half"),
+                "ceiling_noise_free": _bound(members, "ceiling", name, "noise_free"),
                 "null_floor": _bound(members, "floor", "null", name),
                 "train_mean_floor": _bound(members, "floor", "train_mean", name),
             }

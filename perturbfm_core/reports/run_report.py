@@ -111,11 +111,14 @@ def _panels(table: pd.DataFrame, stats: SplitStats | None) -> list[tuple[str, li
         bounded = panel == "delta"
         lines = []
         for row in part.itertuples(index=False):
-            bounds = [DASH] * 4
+            bounds = [DASH] * 5
             if bounded:
                 half = ceiling.get(row.metric)
                 bounds = [
-                    number(half.get("half") if isinstance(half, dict) else None),
+                    *(
+                        number(half.get(k) if isinstance(half, dict) else None)
+                        for k in ("half", "noise_free")
+                    ),
                     *(
                         number((floor.get(k) or {}).get(row.metric))
                         for k in ("train_mean", "control_mean", "null")

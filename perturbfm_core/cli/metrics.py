@@ -1,0 +1,226 @@
+"""``perturbfm metrics`` and ``perturbfm parity``: what is measured, and that it is what the peers measure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from perturbfm_core import pipeline
+from perturbfm_core.cli.output import (
+    DataOption,
+    JsonOption,
+    SplitOption,
+    dumps,
+    emit,
+    emit_table,
+    progress,
+    store,
+)
+from perturbfm_core.data.prediction import read_prediction
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation import PANELS
+from perturbfm_core.evaluation.metric import Metric
+from perturbfm_core.evaluation.validation import compare_json, panels_without_split
+from perturbfm_core.splits.folder import SplitFolder
+
+app = typer.Typer(no_args_is_help=True, help="List, validate and probe the metrics.")
+
+PredsOption = Annotated[Path, typer.Option("--preds", help="The predictions.npz.")]
+
+
+@app.command("list")
+def list_(
+    panel: Annotated[str | None, typer.Option(help="Only this panel.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/metrics.md.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List every metric with direction, bounds, version and source."""
+    names = list(PANELS) if panel is None else [PANELS.get(panel).name]
+    if markdown:
+        print(metrics_page())
+        return
+    rows = [_row(m, headline=PANELS.get(n).headline == m.name) for n in names for m in PANELS.get(n).metrics]
+    emit_table(pd.DataFrame(rows), as_json)
+
+
+def _row(metric: Metric, *, headline: bool) -> dict[str, Any]:
+    return {
+        "panel": metric.panel,
+        "metric": metric.name,
+        "headline": headline,
+        "better": metric.direction if metric.direction != "target" else f"near {metric.target:g}",
+        "bounds": _bounds(metric),
+        "needs": metric.needs,
+        "version": metric.version,
+        "source": metric.source,
+        "description": metric.description,
+    }
+
+
+def _bounds(metric: Metric) -> str:
+    low, high = ("-inf" if metric.bounds[0] is None else f"{metric.bounds[0]:g}"), metric.bounds[1]
+    return f"{low} to {'inf' if high is None else f'{high:g}'}"
+
+
+def metrics_page() -> str:
+    """Return the documentation page of all registered metrics, in Markdown."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `perturbfm metrics list --markdown` from the registry; a test keeps it so. Every metric gives one",
+        "value per test condition; perturbations, contexts, strata and the whole split get means of the defined",
+        "values, with the number of undefined ones and the reason.",
+    ]
+    for name, panel in PANELS.items():
+        lines += ["", f"## {name}", "", f"Source: {panel.source}. Headline: `{panel.headline}`.", ""]
+        lines += ["| metric | better | bounds | needs | version | what it is |", "|---|---|---|---|---|---|"]
+        for m in panel.metrics:
+            row = _row(m, headline=False)
+            text = row["description"].replace("|", "\\|")
+            lines.append(
+                f"| `{m.name}` | {row['better']} | {row['bounds']} | {m.needs} | {m.version} | {text} |"
+            )
+    return "\n".join(lines)
+
+
+@app.command("validate")
+def validate(
+    data: DataOption,
+    preds: PredsOption,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Split (default: every predicted row is tested).")
+    ] = None,
+    reference_json: Annotated[
+        Path | None, typer.Option(help="Numbers to compare with, shaped like metrics.json.")
+    ] = None,
+    reference_script: Annotated[
+        str | None, typer.Option(help="Command that runs a script under third_party/ and prints such JSON.")
+    ] = None,
+    tol: Annotated[float, typer.Option(help="Largest difference that passes, absolute or relative.")] = 1e-6,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute all panels of a prediction and compare them with a reference."""
+    home, ds = store(), pipeline.open_dataset(data)
+    with progress() as tell:
+        tell("computing all panels")
+        if split is None:
+            metrics = panels_without_split(ds, read_prediction(preds))
+        else:
+            frozen = SplitFolder(home.split_dir).load(split)
+            stats = pipeline.stats_with_bounds(home, ds, frozen)
+            metrics = pipeline.score_prediction(ds, frozen, read_prediction(preds), stats).metrics
+        reference = _reference(reference_json, reference_script, tell)
+    if reference is None:
+        print(dumps(metrics))
+        return
+    outcome = compare_json(metrics, reference, tol)
+    emit(outcome, as_json)
+    if outcome["failed"] or outcome["missing"] or not outcome["compared"]:
+        msg = (
+            f"{outcome['failed']} of {outcome['compared']} numbers differ by more than {tol:g}, "
+            f"{outcome['missing']} of the reference are not computed here"
+        )
+        raise MetricError(msg)
+
+
+def _reference(path: Path | None, script: str | None, tell: Any) -> dict[str, Any] | None:
+    if path is not None and script is not None:
+        msg = "give --reference-json or --reference-script, not both"
+        raise MetricError(msg)
+    if path is not None:
+        try:
+            return _parsed(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{path} cannot be read ({error})"
+            raise MetricError(msg) from error
+    if script is None:
+        return None
+    argv = shlex.split(script)
+    root = (store().home / "third_party").resolve()
+    if not any(Path(a).exists() and Path(a).resolve().is_relative_to(root) for a in argv):
+        msg = f"--reference-script must run a script under {root}; found {script!r}"
+        raise MetricError(msg)
+    tell("running the reference script")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603 - the user's own command
+    if done.returncode != 0:
+        msg = f"reference script exited {done.returncode}: {done.stderr.strip()[-200:]}"
+        raise MetricError(msg)
+    return _parsed(done.stdout, "the reference script's output")
+
+
+def _parsed(text: str, source: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        msg = f"{source} is not valid JSON ({error})"
+        raise MetricError(msg) from error
+    if not isinstance(value, dict):
+        msg = f"{source} must be a JSON object shaped like metrics.json"
+        raise MetricError(msg)
+    return value
+
+
+@app.command("probe")
+def probe(
+    data: DataOption,
+    split: SplitOption,
+    preds: PredsOption,
+    improved_only: Annotated[bool, typer.Option("--improved", help="Only what an attack improves.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply known attacks to a prediction and show which metrics they improve."""
+    from perturbfm_core.evaluation.comparison import compare
+    from perturbfm_core.evaluation.probes import probe as run_probes
+
+    home, ds = store(), pipeline.open_dataset(data)
+    frozen = SplitFolder(home.split_dir).load(split)
+    with progress() as tell:
+        tell("probing")
+        table = run_probes(compare(ds, frozen, read_prediction(preds)))
+    emit_table(table[table["improved"]] if improved_only else table, as_json)
+
+
+def parity(
+    case: Annotated[Path, typer.Argument(help="Directory of a parity case.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every record of a parity case with the values that the peer's own code gave."""
+    from perturbfm_core.evaluation.parity import run_case
+
+    with progress() as tell:
+        tell(f"comparing {case.name}")
+        outcome = run_case(case)
+    if as_json:
+        emit(outcome, True)
+    else:
+        rows = [
+            {
+                "metric": name,
+                **{
+                    k: m[k]
+                    for k in ("compared", "skipped", "failed", "max_abs_diff", "max_rel_diff", "tolerance")
+                },
+                "reasons": "; ".join(m["reasons"]) or None,
+            }
+            for name, m in outcome["metrics"].items()
+        ]
+        frame = pd.DataFrame(rows)
+        for column in ("max_abs_diff", "max_rel_diff"):
+            frame[column] = frame[column].map(lambda x: f"{x:.2e}")
+        emit_table(frame, False)
+        emit({k: outcome[k] for k in ("case", "kind", "compared", "skipped", "failed")}, False)
+    if outcome["failed"] or not outcome["compared"]:
+        first = outcome["failures"][0] if outcome["failures"] else None
+        detail = (
+            f", first {first['metric']} {first['key']}: {first['got']:g} for {first['expected']:g}"
+            if first
+            else ""
+        )
+        msg = f"{outcome['failed']} of {outcome['compared']} records differ beyond their tolerance{detail}"
+        raise MetricError(msg)
