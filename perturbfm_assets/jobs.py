@@ -9,7 +9,7 @@ from perturbfm_assets.assets.prediction import prediction
 from perturbfm_assets.assets.report import report
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.assets.trained_model import trained_model
-from perturbfm_assets.partitions import CATALOG, SPLITS, grid_partitions
+from perturbfm_assets.partitions import CATALOG, SPLITS
 from perturbfm_core import pipeline
 from perturbfm_core.splits.freeze import freeze
 
@@ -17,7 +17,6 @@ from perturbfm_core.splits.freeze import freeze
 benchmark = dg.define_asset_job(
     "benchmark",
     selection=dg.AssetSelection.assets(trained_model, prediction, metric_panel, report),
-    partitions_def=grid_partitions,
     executor_def=dg.in_process_executor,
     description="One cell of the grid: fit, predict, score, report. Launch it for many partitions as a backfill.",
 )

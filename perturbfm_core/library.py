@@ -24,14 +24,19 @@ def quiet(_: str) -> None:
     """Ignore progress."""
 
 
-def register_dataset(store: ArtifactStore, name: str, path: Path, description: str) -> Path:
-    """Write a catalog entry for a data set artifact and return the file."""
+def catalog_file(name: str) -> Path:
+    """Return the file that registers a data set called `name`, or raise if the name is unfit or taken."""
     check_key(name, "data set name")
-    catalog = load_catalog()
     target = user_folder() / "datasets" / f"{name}.yaml"
-    if name in catalog.datasets and not target.exists():
+    if name in load_catalog().datasets and not target.exists():
         msg = f"the catalog already has a data set {name!r}; give another --name"
         raise ConfigError(msg)
+    return target
+
+
+def register_dataset(store: ArtifactStore, name: str, path: Path, description: str) -> Path:
+    """Write a catalog entry for a data set artifact and return the file."""
+    target = catalog_file(name)
     entry = DatasetEntry(
         name=name,
         description=description,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from perturbfm_core.data.artifact import Storage, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction, read_prediction, write_prediction
 from perturbfm_core.data.table import condition_table
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import SplitError, StoreError
 from perturbfm_core.evaluation.ceilings import bounds_of
 from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.panel import evaluate, metrics_json
@@ -130,8 +130,19 @@ def freeze_split(
     SplitError
         If the audit blocks one of them; then none is written.
     """
+    return save_splits(store, ds, freeze(ds, spec), bounds=bounds, progress=progress)
+
+
+def save_splits(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    frozen_all: Sequence[FrozenSplit],
+    *,
+    bounds: bool = True,
+    progress: Progress = quiet,
+) -> list[tuple[FrozenSplit, SplitStats, bool]]:
+    """Write splits with what belongs beside them, if the audit blocks none (see `freeze_split`)."""
     folder = SplitFolder(store.split_dir)
-    frozen_all = freeze(ds, spec)
     for frozen in frozen_all:
         require_clean(ds, frozen)
     out = []
@@ -167,7 +178,7 @@ def split_stats(
         counts=counts,
         traits=traits_of(frozen, ds),
         row_digests=row_digests(frozen, ds),
-        strata=strata_of(ds, frozen),
+        strata=strata_of(ds, frozen, expression=bounds),
         audit=tuple(f.to_json() for f in audit(ds, frozen)),
         dropped_perturbations=tuple(sorted({k.split("|")[1] for k in unused}))
         if "context" in frozen.split.ood_axes
@@ -568,6 +579,9 @@ def evaluate_file(
     PredictionError
         If the file does not cover, or does not belong to, the split.
     """
+    if (out / schema.SPLIT_HASH_FILE).exists():
+        msg = f"{out} is a published run; choose another --out"
+        raise StoreError(msg)
     prediction = read_prediction(predictions)
     stats = stats_with_bounds(store, ds, frozen)
     scores = score_prediction(ds, frozen, prediction, stats, variance_source=_source_beside(predictions))

@@ -1,14 +1,15 @@
 """The artifact store: the only place where paths are built, and every write is atomic.
 
 Files are written to a temporary name, flushed to disk and renamed; directories are staged beside their
-destination and published by one rename. A killed process leaves the old state and a stale staging folder,
-which the next writer sweeps once its lock is free.
+destination and published by one rename. A killed process leaves the old state and stale temporary files or a
+stale staging folder, which the next writer sweeps once their lock is free.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
@@ -34,16 +35,44 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+def _open_locked(path: Path) -> BinaryIO:
+    """Create `path` for writing, locked for as long as it is open: who finds the lock free may remove it."""
+    while True:
+        handle = path.open("wb")
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+                return handle
+        handle.close()  # swept between opening and locking
+
+
+@contextlib.contextmanager
+def _if_stale(path: Path) -> Iterator[bool]:
+    """Yield whether the writer of a file that `_open_locked` made is gone; its lock is held meanwhile."""
+    with contextlib.ExitStack() as stack:
+        try:
+            handle = stack.enter_context(path.open("rb"))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stale = True
+        except (BlockingIOError, FileNotFoundError, IsADirectoryError):
+            stale = False
+        yield stale
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file: the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with _if_stale(left) as stale:
+            if stale:
+                left.unlink(missing_ok=True)
     tmp = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with tmp.open("wb") as handle:
+        with _open_locked(tmp) as handle:
             handle.write(data.encode() if isinstance(data, str) else data)
             handle.flush()
             os.fsync(handle.fileno())
-        tmp.replace(path)
+            tmp.replace(path)
         fsync_path(path.parent)
     finally:
         tmp.unlink(missing_ok=True)
@@ -90,8 +119,7 @@ class Staging:
         self._lock_path = root / f"{token}.lock"
         self.path = root / token
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock_path.open("wb")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = _open_locked(self._lock_path)
         self.path.mkdir()
 
     def __enter__(self) -> Staging:
@@ -115,17 +143,30 @@ class Staging:
         self.path.rename(destination)
         fsync_path(destination.parent)
 
+    def set_aside(self, destination: Path) -> Path:
+        """Move an existing `destination` away; whoever sweeps after a kill puts it back."""
+        aside = self.path.with_name(f"{self.path.name}.old.{destination.name}")
+        destination.rename(aside)
+        return aside
+
 
 def sweep_staging(root: Path) -> list[Path]:
-    """Remove staging folders whose writer is gone (its lock is free); return what was removed."""
+    """Remove staging folders whose writer is gone (its lock is free); return what was removed.
+
+    What a writer had set aside and not yet replaced goes back to its place beside `root`.
+    """
     removed = []
     for lock_path in sorted(root.glob("*.lock")):
-        with contextlib.suppress(FileNotFoundError), lock_path.open("rb") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with _if_stale(lock_path) as stale:
+            if not stale:
                 continue
             folder = lock_path.with_suffix("")
+            for aside in root.glob(f"{folder.name}.old.*"):
+                place = root.parent / aside.name.removeprefix(f"{folder.name}.old.")
+                if place.exists():
+                    shutil.rmtree(aside, ignore_errors=True)
+                else:
+                    aside.rename(place)
             shutil.rmtree(folder, ignore_errors=True)
             lock_path.unlink(missing_ok=True)
             removed.append(folder)
@@ -253,7 +294,7 @@ class ArtifactStore:
 def max_train() -> int:
     """Return how many trainings may run at once on this machine (``PERTURBFM_MAX_TRAIN``, default 1)."""
     text = os.environ.get("PERTURBFM_MAX_TRAIN", "1")
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         msg = f"PERTURBFM_MAX_TRAIN is {text!r}; set it to a whole number of at least 1"
         raise StoreError(msg)
     return int(text)
@@ -264,19 +305,22 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
 
     With `overwrite` an existing directory is moved aside just before and removed after.
     """
-    if destination.exists() and not overwrite:
-        msg = f"{destination} already exists; choose another place, or give --force to replace it"
-        raise StoreError(msg)
     root = destination.parent / ".staging"
     if root.is_dir():
         sweep_staging(root)
+    if destination.exists() and not overwrite:
+        msg = f"{destination} already exists; choose another place, or give --force to replace it"
+        raise StoreError(msg)
     try:
         with Staging(root) as staging:
             fill(staging.path)
             if destination.exists():
-                old = root / f"old-{uuid.uuid4().hex}"
-                destination.rename(old)
-                staging.publish(destination)
+                old = staging.set_aside(destination)
+                try:
+                    staging.publish(destination)
+                except BaseException:
+                    old.rename(destination)
+                    raise
                 shutil.rmtree(old, ignore_errors=True)
             else:
                 staging.publish(destination)

@@ -18,6 +18,7 @@ from perturbfm_core.data.presets import perturbench_mapping, scperturb_mapping
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import ConfigError, DatasetError
+from perturbfm_core.library import catalog_file
 
 app = typer.Typer(no_args_is_help=True, help="Make, import and inspect data sets.")
 
@@ -112,6 +113,8 @@ def make_synth(
         }
     _storage(storage)
     _must_be_free(out, force)
+    if register:
+        catalog_file(params["name"])
     with progress() as tell:
         tell("simulating")
         ds, truth = simulate(parse(SimulationConfig, params, "simulation options"))
@@ -249,8 +252,11 @@ def _run_import(
 ) -> None:
     _storage(storage)
     _must_be_free(out, force)
+    name = name or slug(out.name)
+    if register:
+        catalog_file(name)
     with progress() as tell:
-        ds = import_h5ad(file, mapping, name=name or slug(out.name), licence=licence, progress=tell)
+        ds = import_h5ad(file, mapping, name=name, licence=licence, progress=tell)
         _save(ds, out, storage, force, register, as_json, tell)
 
 

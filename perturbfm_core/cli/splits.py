@@ -12,12 +12,35 @@ import typer
 
 from perturbfm_core import pipeline
 from perturbfm_core.cli.output import DataOption, JsonOption, emit, emit_table, progress, store
+from perturbfm_core.cli.split_audits import audit
+from perturbfm_core.cli.split_imports import import_perturbench
 from perturbfm_core.config import SplitSpec, parse
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.folder import SplitFolder
 
-app = typer.Typer(no_args_is_help=True, help="Freeze, find and verify splits.")
+app = typer.Typer(no_args_is_help=True, help="Freeze, find, import, audit and verify splits.")
+app.command("import-perturbench")(import_perturbench)
+app.command("audit")(audit)
+
+
+# Which parameter of which kinds an option sets.
+OPTION_PARAMS: dict[str, dict[str, str]] = {
+    "--holdout-context": {"context_ood": "holdout", "context_perturbation_ood": "contexts"},
+    "--holdout-perturbation": {
+        "perturbation_ood": "holdout",
+        "covariate_transfer": "perturbations",
+        "dose_ood": "perturbations",
+        "time_ood": "perturbations",
+        "context_perturbation_ood": "perturbations",
+    },
+    "--holdout-combo": {"combo_ood": "holdout"},
+    "--holdout-covariate": {"covariate_transfer": "values"},
+    "--holdout-batch": {"batch_ood": "holdout"},
+    "--covariate-name": {"covariate_transfer": "covariate"},
+    "--few-shot-frac": {"context_ood": "few_shot_frac", "leave_one_context_out": "few_shot_frac"},
+    "--mode": {"dose_ood": "mode", "time_ood": "mode"},
+}
 
 
 def folder() -> SplitFolder:
@@ -41,6 +64,15 @@ def create(
     holdout_covariate: Annotated[
         list[str] | None, typer.Option(help="Covariate value to hold out (repeatable).")
     ] = None,
+    holdout_batch: Annotated[
+        list[str] | None, typer.Option(help="Batch (donor, replicate) to hold out (repeatable).")
+    ] = None,
+    few_shot_frac: Annotated[
+        float | None, typer.Option(help="Share of a held-out context's conditions that train gets.")
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Of dose_ood and time_ood: extrapolation or interpolation.")
+    ] = None,
     covariate_name: Annotated[
         str | None, typer.Option(help="Covariate of covariate_transfer: context, dose, modality, time, ...")
     ] = None,
@@ -54,7 +86,7 @@ def create(
         str, typer.Option(help="Rows that every entry fits on: train or train+val.")
     ] = "train",
     test_frac: Annotated[
-        float | None, typer.Option(help="Share to test of iid and covariate_transfer.")
+        float | None, typer.Option(help="Share to test of iid, covariate_transfer, context_perturbation_ood.")
     ] = None,
     conditions: Annotated[
         Path | None, typer.Option(help="File for explicit: JSON {fold: [conditions]} or CSV condition,fold.")
@@ -70,23 +102,25 @@ def create(
 ) -> None:
     """Freeze a split; the same request on the same data finds the same hash."""
     params: dict[str, Any] = {}
-    for kind, option, values in (
-        ("context_ood", "--holdout-context", holdout_context),
-        ("perturbation_ood", "--holdout-perturbation", holdout_perturbation),
-        ("combo_ood", "--holdout-combo", holdout_combo),
+    for option, value in (
+        ("--holdout-context", holdout_context),
+        ("--holdout-perturbation", holdout_perturbation),
+        ("--holdout-combo", holdout_combo),
+        ("--holdout-covariate", holdout_covariate),
+        ("--holdout-batch", holdout_batch),
+        ("--covariate-name", covariate_name),
+        ("--few-shot-frac", few_shot_frac),
+        ("--mode", mode),
     ):
-        if values and spec == kind:
-            params["holdout"] = list(values)
-        elif values and not (spec == "covariate_transfer" and option == "--holdout-perturbation"):
-            msg = f"{option} belongs to --spec {kind}, not {spec}"
+        if value is None or value == []:
+            continue
+        kinds = OPTION_PARAMS[option]
+        if spec not in kinds:
+            msg = f"{option} belongs to --spec {' or '.join(kinds)}, not {spec}"
             raise SplitError(msg)
+        params[kinds[spec]] = list(value) if isinstance(value, list) else value
     if spec == "covariate_transfer":
-        params |= {"covariate": covariate_name or "context"}
-        params |= {"perturbations": list(holdout_perturbation)} if holdout_perturbation else {}
-        params |= {"values": list(holdout_covariate)} if holdout_covariate else {}
-    elif covariate_name or holdout_covariate:
-        msg = "--covariate-name and --holdout-covariate belong to --spec covariate_transfer"
-        raise SplitError(msg)
+        params.setdefault("covariate", "context")
     if test_frac is not None:
         params["test_frac"] = test_frac
     if conditions is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -151,7 +153,16 @@ def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any
         else:
             msg = f"{path} is not a readable npz file ({exc}); make it again"
         raise error(msg) from exc
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as exc:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        OSError,
+        EOFError,
+        KeyError,
+        RuntimeError,  # zipfile's for flags of encryption, and NotImplementedError for unknown compression
+        SyntaxError,
+    ) as exc:
         msg = f"{path} is damaged or not an npz file ({exc}); make it again"
         raise error(msg) from exc
 

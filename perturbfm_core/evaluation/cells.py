@@ -6,6 +6,7 @@ all; which one was used is recorded with the scores.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -54,6 +55,8 @@ class Cells:
         Predicted delta and variance [C, G].
     generator
         How predicted cells are made.
+    keys
+        Condition keys [C], by which the generator draws; without them it draws by position.
     """
 
     X: Any
@@ -64,6 +67,14 @@ class Cells:
     delta: FloatArray
     var: FloatArray
     generator: Generator
+    keys: tuple[str, ...] = ()
+
+    def _rng(self, i: int, stream: int) -> np.random.Generator:
+        """Return the generator of one condition, which does not depend on the order of conditions."""
+        own = i
+        if self.keys:
+            own = int.from_bytes(hashlib.blake2b(self.keys[i].encode(), digest_size=8).digest(), "little")
+        return np.random.default_rng([self.generator.seed, own, stream])
 
     def __len__(self) -> int:
         return len(self.truth_rows)
@@ -86,7 +97,7 @@ class Cells:
         """Return the control rows that the generator shifts, for each condition."""
         out = []
         for i, rows in enumerate(self.truth_rows):
-            rng = np.random.default_rng([self.generator.seed, i])
+            rng = self._rng(i, 0)
             pool = self.input_rows[self.contexts[i]]
             out.append(np.sort(rng.choice(pool, size=len(rows), replace=len(rows) > len(pool))))
         return out
@@ -95,7 +106,7 @@ class Cells:
         """Return float32 [n, G], the generated cells of condition `i`."""
         cells = self.dense(self.template_rows[i]) + self.delta[i].astype(np.float32)
         if self.generator.residual_noise:
-            rng = np.random.default_rng([self.generator.seed, i, 1])
+            rng = self._rng(i, 1)
             cells += rng.standard_normal(cells.shape, dtype=np.float32) * np.sqrt(self.var[i]).astype(
                 np.float32
             )
@@ -141,4 +152,5 @@ def cells_of(
         mine = row_context == number[context]
         control_rows[context] = np.flatnonzero(mine & ds.is_control)
         input_rows[context] = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
-    return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator)
+    keys = tuple(str(k) for k in conditions.index)
+    return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)

@@ -217,8 +217,10 @@ def compare(
         names = truth.conditions.index[bad].tolist()
         msg = f"prediction is NaN or infinite in {int(bad.sum())} conditions, e.g. {names[:3]}; predict finite values"
         raise PredictionError(msg)
-    if (var < 0).any():
-        names = truth.conditions.index[(var < 0).any(axis=1)].tolist()
+    # Before averaging, in which a negative value could vanish.
+    negative = np.asarray((prediction.var < 0).any(axis=1))[source]
+    if negative.any():
+        names = truth.conditions.index[np.unique(truth.codes[negative])].tolist()
         msg = f"prediction has negative variance in {len(names)} conditions, e.g. {names[:3]}"
         raise PredictionError(msg)
     named = by_name and prediction.row_id is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
@@ -12,7 +12,10 @@ from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray
 
 MetricDirection = Literal["max", "min", "target"]
+MetricAggregate = Literal["mean", "ratio"]
 MetricFunction = Callable[[Comparison], FloatArray]
+RatioFunction = Callable[[Comparison], tuple[FloatArray, FloatArray]]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[[Comparison], Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,8 @@ class Metric:
     panel, name
         Its place; the name is unique in the panel.
     function
-        (comparison) -> float [C], one value per condition, NaN where undefined.
+        (comparison) -> float [C], one value per condition, NaN where undefined; of a ratio a pair
+        (numerator, denominator), each [C] or [C, parts].
     direction
         ``max`` or ``min`` is better, or nearest to `target`.
     bounds
@@ -38,12 +42,19 @@ class Metric:
     needs
         ``cells`` if condition-level data cannot have it, ``variance`` if a point prediction cannot.
     target
-        The best value of a ``target`` metric.
+        The best value of a ``target`` metric; None where it only describes the data and has none.
+    aggregate
+        How conditions become one number. ``mean``: of their values. ``ratio``: the sum of their numerators
+        over the sum of their denominators, averaged over the parts; each sum over the conditions where the
+        part is defined. The value of one condition is its own ratio.
+    ratio_of
+        Of a ratio, the metrics of the same panel that hold numerator and denominator of each part, from which
+        anything can be pooled again.
     """
 
     panel: str
     name: str
-    function: MetricFunction
+    function: MetricFunction | RatioFunction
     direction: MetricDirection
     bounds: tuple[float | None, float | None]
     version: str
@@ -51,6 +62,8 @@ class Metric:
     undefined: str = "undefined"
     needs: Literal["conditions", "cells", "variance"] = "conditions"
     target: float | None = None
+    aggregate: MetricAggregate = "mean"
+    ratio_of: tuple[tuple[str, str], ...] = ()
 
     @property
     def description(self) -> str:
@@ -85,11 +98,26 @@ def metric(
     undefined: str = "undefined",
     needs: Literal["conditions", "cells", "variance"] = "conditions",
     target: float | None = None,
-) -> Callable[[MetricFunction], MetricFunction]:
+    aggregate: MetricAggregate = "mean",
+    ratio_of: tuple[tuple[str, str], ...] = (),
+) -> Callable[[AnyFunction], AnyFunction]:
     """Register the decorated function as a metric (see `Metric`); it stays callable as it was."""
 
-    def register(function: MetricFunction) -> MetricFunction:
-        item = Metric(panel, name, function, direction, bounds, version, source, undefined, needs, target)
+    def register(function: AnyFunction) -> AnyFunction:
+        item = Metric(
+            panel,
+            name,
+            function,
+            direction,
+            bounds,
+            version,
+            source,
+            undefined,
+            needs,
+            target,
+            aggregate,
+            ratio_of,
+        )
         if not item.description:
             msg = f"metric {panel}.{name} has no docstring to describe it"
             raise MetricError(msg)

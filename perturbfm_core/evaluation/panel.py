@@ -15,7 +15,7 @@ from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import METRICS, Metric, panel_metrics
 from perturbfm_core.registry import Registry
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,39 @@ class MetricValues:
         ``ok`` or ``not_applicable`` (then all values are NaN).
     reason
         Why, if not applicable.
+    parts
+        Of a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
     """
 
     metric: Metric
     values: FloatArray
     status: str = "ok"
     reason: str | None = None
+    parts: tuple[FloatArray, FloatArray] | None = None
+
+    def grouped(self, codes: IntArray, n: int) -> FloatArray:
+        """Return float64 [n], the values of groups of conditions, NaN where undefined.
+
+        Parameters
+        ----------
+        codes
+            Group of each condition [C].
+        n
+            Number of groups.
+        """
+        if self.parts is None:
+            return _ratio_of_sums(self.values, np.ones(len(self.values)), codes, n)
+        above, below = (x.T for x in self.parts)
+        ratios = [_ratio_of_sums(a, b, codes, n) for a, b in zip(above, below, strict=True)]
+        return np.asarray(np.mean(ratios, axis=0))
+
+
+def _ratio_of_sums(numerator: FloatArray, denominator: FloatArray, codes: IntArray, n: int) -> FloatArray:
+    """Return [n]: sums of numerators over sums of denominators, over the conditions where both are defined."""
+    ok = np.isfinite(numerator) & np.isfinite(denominator)
+    above = np.bincount(codes[ok], weights=numerator[ok], minlength=n)
+    below = np.bincount(codes[ok], weights=denominator[ok], minlength=n)
+    return np.asarray(np.divide(above, below, out=np.full(n, np.nan), where=below != 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +111,38 @@ class PanelScores:
         """Return the scores in long form: panel, metric, version, direction, scope, key, value, n, status, reason.
 
         Scopes are the conditions themselves, then means over all of them, by perturbation, by context and by
-        stratum. `n` is the number of conditions a mean covers; a mean leaves undefined values out and says
-        in `reason` how many.
+        stratum (of a ratio: the ratio of means). `n` is the number of conditions a mean covers; a mean leaves
+        undefined values out and says in `reason` how many.
         """
-        frames = [frame for result in self.results for frame in self._frames(result)]
-        return pd.concat(frames, ignore_index=True)
+        scope, key, codes = self._layout
+        blocks = [self._block(result, codes) for result in self.results]
+        n_rows = len(key)
+        metrics = [result.metric for result in self.results]
+        columns = {
+            "panel": [m.panel for m in metrics],
+            "metric": [m.name for m in metrics],
+            "metric_version": [m.version for m in metrics],
+            "direction": [m.direction for m in metrics],
+        }
+        table = {
+            name: np.repeat(np.asarray(values, dtype=object), n_rows) for name, values in columns.items()
+        }
+        table |= {"scope": np.tile(scope, len(metrics)), "key": np.tile(key, len(metrics))}
+        for name in ("value", "n", "status", "reason"):
+            table[name] = np.concatenate([block[name] for block in blocks])
+        return pd.DataFrame(table)
+
+    @cached_property
+    def _layout(self) -> tuple[Any, Any, list[tuple[int, Any, Any]]]:
+        """Return scope and key of every row of one metric, and (groups, group of each condition, kept groups)."""
+        scopes, keys = ["condition"] * len(self.conditions), [str(k) for k in self.conditions.index]
+        codes = []
+        for scope, names, groups in self._groupings:
+            keep = [i for i, name in enumerate(names) if name]
+            scopes += [scope] * len(keep)
+            keys += [names[i] for i in keep]
+            codes.append((len(names), groups, np.asarray(keep, dtype=np.int64)))
+        return np.asarray(scopes, dtype=object), np.asarray(keys, dtype=object), codes
 
     @cached_property
     def _groupings(self) -> list[tuple[str, list[str], Any]]:
@@ -110,53 +164,32 @@ class PanelScores:
                 out.append(("stratum", [f"{stratum}={x}" if x else "" for x in names], codes))
         return out
 
-    def _frames(self, result: MetricValues) -> Iterable[pd.DataFrame]:
-        metric, values = result.metric, result.values
-        base = {
-            "panel": metric.panel,
-            "metric": metric.name,
-            "metric_version": metric.version,
-            "direction": metric.direction,
-        }
-        defined = np.isfinite(values)
-        reason = result.reason or metric.undefined
-        status = np.where(defined, "ok", "undefined" if result.status == "ok" else result.status)
-        yield pd.DataFrame(
-            {
-                **base,
-                "scope": "condition",
-                "key": self.conditions.index.astype(str),
-                "value": values,
-                "n": 1,
-                "status": status,
-                "reason": [None if ok else reason for ok in defined],
-            }
-        )
-        for scope, names, codes in self._groupings:
-            total = np.bincount(codes, minlength=len(names))
-            good = np.bincount(codes[defined], minlength=len(names))
-            sums = np.bincount(codes[defined], weights=values[defined], minlength=len(names))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mean = np.where(good > 0, sums / np.maximum(good, 1), np.nan)
-            group_status = np.where(good > 0, "ok", "undefined" if result.status == "ok" else result.status)
-            missing = [
+    def _block(self, result: MetricValues, codes: list[tuple[int, Any, Any]]) -> dict[str, Any]:
+        """Return value, n, status and reason of every row of one metric."""
+        defined = np.isfinite(result.values)
+        reason = result.reason or result.metric.undefined
+        bad = "undefined" if result.status == "ok" else result.status
+        values, counts = [result.values], [np.ones(len(defined), dtype=np.int64)]
+        reasons: list[str | None] = [None if ok else reason for ok in defined]
+        for n, groups, keep in codes:
+            total = np.bincount(groups, minlength=n)[keep]
+            good = np.bincount(groups[defined], minlength=n)[keep]
+            mean = result.grouped(groups, n)[keep]
+            values.append(mean)
+            counts.append(total)
+            reasons += [
                 None
-                if g == t
+                if g == t and np.isfinite(m)
                 else (f"{t - g} of {t} conditions undefined: {reason}" if result.status == "ok" else reason)
-                for g, t in zip(good, total, strict=True)
+                for g, t, m in zip(good, total, mean, strict=True)
             ]
-            frame = pd.DataFrame(
-                {
-                    **base,
-                    "scope": scope,
-                    "key": names,
-                    "value": mean,
-                    "n": total,
-                    "status": group_status,
-                    "reason": missing,
-                }
-            )
-            yield frame[frame["key"] != ""] if scope == "stratum" else frame
+        value = np.concatenate(values)
+        return {
+            "value": value,
+            "n": np.concatenate(counts),
+            "status": np.where(np.isfinite(value), "ok", bad).astype(object),
+            "reason": np.asarray(reasons, dtype=object),
+        }
 
 
 def evaluate(
@@ -190,14 +223,28 @@ def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
     if metric.needs == "variance" and comparison.var_filled:
         return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
     try:
-        values = np.asarray(metric.function(comparison), dtype=np.float64)
+        given = metric.function(comparison)
+        arrays = [np.asarray(x, dtype=np.float64) for x in (given if isinstance(given, tuple) else (given,))]
     except Exception as error:
         msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
         raise MetricError(msg) from error
-    if values.shape != empty.shape or np.isinf(values).any():
+    parts = None
+    if isinstance(given, tuple):
+        numerator, denominator = (x.reshape(len(comparison), -1) for x in arrays)
+        parts = (numerator, denominator)
+        with np.errstate(invalid="ignore"):
+            ratio = np.divide(*parts, out=np.full_like(numerator, np.nan), where=denominator != 0)
+        values = np.asarray(ratio.mean(axis=1))
+    else:
+        values = arrays[0]
+    if (parts is not None) != (metric.aggregate == "ratio"):
+        msg = f"metric {metric.panel}.{metric.name} aggregates as {metric.aggregate} but gave {type(given).__name__}"
+        raise MetricError(msg)
+    infinite = any(np.isinf(x).any() for x in (values, *(parts or ())))
+    if values.shape != empty.shape or infinite:
         msg = f"metric {metric.panel}.{metric.name} gave {values.shape} values, some infinite; expected {empty.shape}"
         raise MetricError(msg)
-    return MetricValues(metric, values)
+    return MetricValues(metric, values, parts=parts)
 
 
 def metrics_json(table: pd.DataFrame) -> dict[str, Any]:

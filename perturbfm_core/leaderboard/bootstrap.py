@@ -57,19 +57,52 @@ class ClusteredBootstrap:
         values
             float [C, E].
         """
+        return self.ratio_intervals([values], [np.isfinite(values).astype(np.float64)])
+
+    @staticmethod
+    def ratio(numerators: Sequence[FloatArray], denominators: Sequence[FloatArray]) -> FloatArray:
+        """Return [E], sums of numerators over sums of denominators, averaged over the parts.
+
+        Parameters
+        ----------
+        numerators, denominators
+            Per part float [C, E]; a condition counts where both are defined. NaN where a sum of denominators
+            is 0. With denominators of one this is the mean.
+        """
+        parts = [_quotient(*_sums(a, b)) for a, b in zip(numerators, denominators, strict=True)]
+        return np.asarray(np.mean(parts, axis=0))
+
+    def ratio_intervals(
+        self, numerators: Sequence[FloatArray], denominators: Sequence[FloatArray]
+    ) -> list[Interval]:
+        """Return the interval of each column of `ratio`."""
+        width = numerators[0].shape[1]
         if self._weights is None:
-            return [Interval(None, None)] * values.shape[1]
-        defined = np.isfinite(values)
-        total = self._weights @ np.where(defined, values, 0.0)
-        weight = self._weights @ defined.astype(np.float64)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = total / weight
-        out = []
-        for e in range(values.shape[1]):
-            drawn = means[np.isfinite(means[:, e]), e]
-            if len(drawn) < len(means) // 2:
-                out.append(Interval(None, None))
-                continue
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            out.append(Interval(float(low), float(high)))
-        return out
+            return [Interval(None, None)] * width
+        parts = [
+            _quotient(*_sums(a, b, self._weights)) for a, b in zip(numerators, denominators, strict=True)
+        ]
+        drawn = np.mean(parts, axis=0)
+        enough = np.isfinite(drawn).sum(axis=0) >= len(drawn) // 2
+        low, high = np.full(width, np.nan), np.full(width, np.nan)
+        if enough.any():
+            low[enough], high[enough] = np.nanpercentile(drawn[:, enough], [2.5, 97.5], axis=0)
+        return [
+            Interval(float(a), float(b)) if ok else Interval(None, None)
+            for a, b, ok in zip(low, high, enough, strict=True)
+        ]
+
+
+def _sums(
+    numerator: FloatArray, denominator: FloatArray, weights: FloatArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return weighted sums over conditions of both, over the conditions where both are defined."""
+    ok = np.isfinite(numerator) & np.isfinite(denominator)
+    above, below = np.where(ok, numerator, 0.0), np.where(ok, denominator, 0.0)
+    if weights is None:
+        return above.sum(axis=0), below.sum(axis=0)
+    return weights @ above, weights @ below
+
+
+def _quotient(above: FloatArray, below: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(above, below, out=np.full(above.shape, np.nan), where=below != 0))

@@ -20,6 +20,7 @@ import pandas as pd
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.collect import collect
+from perturbfm_core.leaderboard.peer_views import PEER_VIEWS
 from perturbfm_core.leaderboard.standings import standings
 from perturbfm_core.store import ArtifactStore, fsync_path
 
@@ -32,7 +33,7 @@ CREATE VIEW leaderboard AS
 SELECT
   board, dataset, split_kind, panel, metric,
   CASE WHEN ranked THEN rank() OVER (
-    PARTITION BY board, panel, metric, ranked ORDER BY n_undefined > 0, badness) END AS rank,
+    PARTITION BY board, panel, metric, ranked ORDER BY n_undefined, badness) END AS rank,
   entry, model, family, value, ci_low, ci_high,
   diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
   ceiling, ceiling_noise_free, null_floor, train_mean_floor,
@@ -99,6 +100,8 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
             con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
             con.unregister("incoming")
         con.execute(_VIEW)
+        for view in PEER_VIEWS:
+            con.execute(view)
         con.execute("CHECKPOINT board")
         con.execute("USE memory")
         con.execute("DETACH board")
@@ -234,7 +237,5 @@ def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
             return pd.DataFrame() if result is None else result.df()
         except duckdb.Error as error:
             detail = " ".join(str(error).split())[:300]
-            msg = (
-                f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings; view: leaderboard"
-            )
+            msg = f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings; views: leaderboard, scperturbench_scores"
             raise StoreError(msg) from error

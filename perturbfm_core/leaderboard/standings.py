@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.condition import parse_key, pert_genes
-from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap, Interval
 from perturbfm_core.leaderboard.collect import Runs
-from perturbfm_core.schema import CONTEXT_ID, PERT_ID
+from perturbfm_core.schema import CONTEXT_ID, PERT_ID, FloatArray, IntArray
 
 STANDING_COLUMNS = (
     "board",
@@ -87,113 +87,179 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
-    signal = members[~members["no_signal"].fillna(False).astype(bool)]
-    no_signal = signal.empty
-    counted = members if no_signal else signal
+    silent = members["no_signal"].fillna(False).astype(bool)
+    no_signal = bool(silent.all())
+    counted = members if no_signal else members[~silent]
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]
-    keys = sorted(scores["key"].unique())
-    units = [_units(key, str(members["unit"].iloc[0])) for key in keys]
-    bootstrap = ClusteredBootstrap(units)
-    entries = {str(e): g for e, g in counted.groupby("entry", sort=True)}
+    if scores.empty:
+        return []
+    table = _Table(scores)
+    bootstrap = ClusteredBootstrap([_units(key, str(members["unit"].iloc[0])) for key in table.keys])
     k = members["cv_k"].dropna()
+    n_splits = counted["split_hash"].nunique()
     shared: dict[str, Any] = {
         "board": board,
         "dataset": members["dataset"].iloc[0],
         "split_kind": members["split_kind"].iloc[0],
         "n_splits_expected": int(k.iloc[0]) if len(k) else 1,
-        "n_splits_no_signal": members.loc[
-            members["no_signal"].fillna(False).astype(bool), "split_hash"
-        ].nunique(),
+        "n_splits_no_signal": int(members.loc[silent, "split_hash"].nunique()),
         "n_units": bootstrap.n_units,
         "no_signal": no_signal,
         "shared_control": bool(members["shared_control"].any()),
     }
+    about: dict[str, dict[str, Any]] = {}
+    for entry, own in counted.groupby("entry", sort=True):
+        about[str(entry)] = {
+            "n_splits": own["split_hash"].nunique(),
+            "entry": str(entry),
+            "model": own["model"].iloc[-1],
+            "family": own["family"].iloc[-1],
+            "n_seeds": own["seed"].nunique(),
+        }
+    splits = counted.drop_duplicates("split_hash")
+    bounds = {c: list(splits[c]) if c in splits else [] for c in ("ceiling", "floor")}
     rows = []
-    for (panel, name), part in scores.groupby(["panel", "metric"], sort=False):
-        table = part.pivot_table(index="key", columns="entry", values="value", aggfunc="mean", dropna=False)
-        table = table.reindex(index=keys, columns=list(entries))
-        rows += _metric_rows(shared, str(panel), str(name), part, table, entries, bootstrap, counted)
+    for (panel, name), info in table.metrics.items():
+        first: dict[str, Any] = {**shared, "panel": panel, "metric": name, **info}
+        # Ceilings and floors are those of panel `delta`; other panels have metrics of the same names.
+        first |= {
+            "ceiling": _bound(bounds["ceiling"], name, "half", panel),
+            "ceiling_noise_free": _bound(bounds["ceiling"], name, "noise_free", panel),
+            "null_floor": _bound(bounds["floor"], "null", name, panel),
+            "train_mean_floor": _bound(bounds["floor"], "train_mean", name, panel),
+        }
+        rows += _metric_rows(first, table, about, bootstrap, n_splits)
     return rows
 
 
+class _Table:
+    """Condition values of a board as one array per metric, averaged over seeds and folds.
+
+    Attributes
+    ----------
+    keys, entries
+        Conditions and entries, sorted.
+    metrics
+        {(panel, metric): its direction and version}, in order of appearance.
+    """
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        key_codes, keys = pd.factorize(scores["key"], sort=True)
+        entry_codes, entries = pd.factorize(scores["entry"], sort=True)
+        names = pd.MultiIndex.from_frame(scores[["panel", "metric"]])
+        metric_codes, metrics = pd.factorize(names)
+        self.keys, self.entries = [str(k) for k in keys], [str(e) for e in entries]
+        first = scores[~pd.Series(metric_codes, index=scores.index).duplicated()]
+        self.metrics = {
+            (str(row.panel), str(row.metric)): {
+                "direction": str(row.direction),
+                "metric_version": str(row.metric_version),
+            }
+            for row in first.itertuples(index=False)
+        }
+        self._position = {(str(p), str(m)): i for i, (p, m) in enumerate(metrics)}
+        shape = (len(metrics), len(keys), len(entries))
+        flat = (metric_codes * shape[1] + key_codes) * shape[2] + entry_codes
+        values = scores["value"].to_numpy(dtype=np.float64)
+        good = np.isfinite(values)
+        size = int(np.prod(shape))
+        n = np.bincount(flat[good], minlength=size)
+        total = np.bincount(flat[good], weights=values[good], minlength=size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            self._values = np.where(n > 0, total / n, np.nan).reshape(shape)
+        self._asked = (np.bincount(flat, minlength=size) > 0).reshape(shape)
+
+    def values(self, panel: str, metric: str) -> FloatArray | None:
+        """Return float64 [C, E], None if the metric was not scored."""
+        at = self._position.get((panel, metric))
+        return None if at is None else self._values[at]
+
+    def asked(self, panel: str, metric: str) -> IntArray:
+        """Return int64 [E], conditions that each entry was scored on, defined or not."""
+        return np.asarray(self._asked[self._position[panel, metric]].sum(axis=0))
+
+
 def _metric_rows(
-    shared: dict[str, Any],
-    panel: str,
-    name: str,
-    part: pd.DataFrame,
-    table: pd.DataFrame,
-    entries: dict[str, pd.DataFrame],
+    first: dict[str, Any],
+    table: _Table,
+    about: dict[str, dict[str, Any]],
     bootstrap: ClusteredBootstrap,
-    members: pd.DataFrame,
+    n_splits: int,
 ) -> list[dict[str, Any]]:
+    panel, name = first["panel"], first["metric"]
     full = f"{panel}.{name}"
     metric = METRICS.get(full) if full in METRICS else None
-    direction = str(part["direction"].iloc[0])
+    rankable = first["direction"] != "target" or (metric is not None and metric.target is not None)
 
     def badness(value: float) -> float:
         if metric is not None:
             return metric.badness(value)
-        return -value if direction == "max" else value
+        return -value if first["direction"] == "max" else value
 
-    values = table.to_numpy(dtype=np.float64)
+    values = table.values(panel, name)
+    if values is None:
+        return []
     defined = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        means = np.where(
-            defined.any(axis=0), np.nansum(values, axis=0) / np.maximum(defined.sum(axis=0), 1), np.nan
-        )
-    asked = part.groupby("entry")["key"].nunique()
-    intervals = bootstrap.intervals(values)
-    names = list(entries)
+    parts = _ratio_parts(table, panel, metric)
+    ones = defined.astype(np.float64)
+    numerators, denominators = ([values], [ones]) if parts is None else parts
+    means = bootstrap.ratio(numerators, denominators)
+    intervals = bootstrap.ratio_intervals(numerators, denominators)
+    asked = table.asked(panel, name)
+    names = table.entries
     # A baseline that is defined on fewer conditions is no yardstick.
     most = defined.sum(axis=0).max(initial=0)
     baselines = [
         e
         for e, entry in enumerate(names)
-        if (entries[entry]["family"] == "baseline").all()
-        and np.isfinite(means[e])
-        and defined[:, e].sum() == most
+        if about[entry]["family"] == "baseline" and np.isfinite(means[e]) and defined[:, e].sum() == most
     ]
-    best = min(baselines, key=lambda e: badness(float(means[e]))) if baselines else None
-    gaps = values - values[:, [best]] if best is not None else np.full_like(values, np.nan)
-    gap_intervals = bootstrap.intervals(gaps) if best is not None else [Interval(None, None)] * len(names)
+    best = min(baselines, key=lambda e: badness(float(means[e]))) if baselines and rankable else None
+    gaps, gap_intervals = np.full(len(names), np.nan), [Interval(None, None)] * len(names)
+    if best is not None:
+        # Paired: both sides over the conditions where both are defined.
+        upper = [n - n[:, [best]] for n in numerators]
+        lower = [np.where(np.isfinite(u), d, np.nan) for u, d in zip(upper, denominators, strict=True)]
+        gaps = bootstrap.ratio(upper, lower)
+        gap_intervals = bootstrap.ratio_intervals(upper, lower)
     out = []
     for e, entry in enumerate(names):
-        own = entries[entry]
         value = _or_none(means[e])
-        gap = gaps[np.isfinite(gaps[:, e]), e]
         out.append(
             {
-                **shared,
-                "n_splits": own["split_hash"].nunique(),
+                **first,
+                **about[entry],
                 # Only entries on the same folds compare; nothing compares on noise.
                 "ranked": value is not None
-                and not shared["no_signal"]
-                and own["split_hash"].nunique() == members["split_hash"].nunique(),
-                "entry": entry,
-                "model": own["model"].iloc[-1],
-                "family": own["family"].iloc[-1],
-                "n_seeds": own["seed"].nunique(),
-                "panel": panel,
-                "metric": name,
-                "metric_version": str(part["metric_version"].iloc[0]),
-                "direction": direction,
+                and rankable
+                and not first["no_signal"]
+                and about[entry]["n_splits"] == n_splits,
                 "value": value,
                 "ci_low": intervals[e].low,
                 "ci_high": intervals[e].high,
-                "n_conditions": int(asked.get(entry, 0)),
-                "n_undefined": int(asked.get(entry, 0) - defined[:, e].sum()),
+                "n_conditions": int(asked[e]),
+                "n_undefined": int(asked[e] - defined[:, e].sum()),
                 "best_baseline": names[best] if best is not None else None,
-                "diff": float(gap.mean()) if len(gap) else None,
+                "diff": _or_none(gaps[e]),
                 "diff_low": gap_intervals[e].low,
                 "diff_high": gap_intervals[e].high,
-                "badness": None if value is None else badness(value),
-                "ceiling": _bound(members, "ceiling", name, "half"),
-                "ceiling_noise_free": _bound(members, "ceiling", name, "noise_free"),
-                "null_floor": _bound(members, "floor", "null", name),
-                "train_mean_floor": _bound(members, "floor", "train_mean", name),
+                "badness": None if value is None or not rankable else badness(value),
             }
         )
     return out
+
+
+def _ratio_parts(
+    table: _Table, panel: str, metric: Metric | None
+) -> tuple[list[FloatArray], list[FloatArray]] | None:
+    """Return numerators and denominators [C, E] of a ratio of means, None for a plain mean."""
+    if metric is None or not metric.ratio_of:
+        return None
+    pairs = [(table.values(panel, above), table.values(panel, below)) for above, below in metric.ratio_of]
+    whole = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(whole) < len(pairs):
+        return None
+    return [a for a, _ in whole], [b for _, b in whole]
 
 
 def _units(key: str, unit: str) -> tuple[str, ...]:
@@ -201,10 +267,10 @@ def _units(key: str, unit: str) -> tuple[str, ...]:
     return (fields[CONTEXT_ID],) if unit == "context" else tuple(pert_genes(fields[PERT_ID]))
 
 
-def _bound(members: pd.DataFrame, column: str, first: str, second: str) -> float | None:
+def _bound(bounds: list[Any], first: str, second: str, panel: str) -> float | None:
     """Return the mean over a board's splits of one ceiling or floor value, None where any is unknown."""
     values = []
-    for bound in members.drop_duplicates("split_hash")[column]:
+    for bound in bounds if panel == "delta" else []:
         inner = bound.get(first) if isinstance(bound, dict) else None
         value = inner.get(second) if isinstance(inner, dict) else None
         if not isinstance(value, int | float):

@@ -15,7 +15,7 @@ from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.errors import SplitError
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import Fold, IntArray
-from perturbfm_core.splits.split import Unit
+from perturbfm_core.splits.split import Axis
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,23 @@ class Draft:
         Conditions whose fold the user named.
     row_fraction
         For by-row splits: the share of rows to test (then `test` is empty).
+    batches
+        For by-row splits: the batches whose rows are tested (then `test` is empty).
+    spare
+        {condition key: unit} of the train conditions that may leave for validation or calibration, each unit
+        as a whole; None where all may, by the split's exchangeable unit.
     """
 
     test: list[str]
     params: dict[str, Any]
-    ood_axes: tuple[Unit, ...]
+    ood_axes: tuple[Axis, ...]
     unused: list[str] = field(default_factory=list)
     fold: int | None = None
     k: int | None = None
     fixed: dict[str, Fold] = field(default_factory=dict)
     row_fraction: float | None = None
+    batches: tuple[str, ...] | None = None
+    spare: dict[str, str] | None = None
 
 
 Kind = Callable[[pd.DataFrame, SplitSpec], list[Draft]]

@@ -28,6 +28,7 @@ from perturbfm_core.splits.split import (
     Split,
     Unit,
     codes_digest,
+    unit_of_axes,
     units_of,
 )
 
@@ -46,10 +47,18 @@ def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
         If the kind is unknown, a name does not occur, or a fold would be empty.
     """
     kind = KINDS.get(spec.kind)
-    if spec.kind == "iid":
-        spec = spec.model_copy(update={"params": {**spec.params, "level": ds.metadata.level}})
+    spec = spec.model_copy(update={"params": {**spec.params, **_facts(ds, spec.kind)}})
     drafts = kind(ds.conditions, spec)
     return [_finish(ds, spec, draft) for draft in drafts]
+
+
+def _facts(ds: PerturbDataset, kind: str) -> dict[str, Any]:
+    """Return what a kind must know of the rows, which the table of conditions does not say."""
+    facts: dict[str, Any] = {"level": ds.metadata.level} if kind in ("iid", "batch_ood") else {}
+    if kind == "batch_ood":
+        treated = ds.obs.loc[ds.condition_codes >= 0, schema.BATCH_ID]
+        facts["known"] = sorted(str(b) for b in treated.unique())
+    return facts
 
 
 def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
@@ -69,10 +78,13 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
             identity["spec"]["params"] = {"cv_group": spec.params.get("cv_group")}
         cv = CvGroup(group=content_hash(identity)[:16], fold=draft.fold, k=draft.k)
     rng = np.random.default_rng([spec.seed, 1 + (draft.fold or 0)])
-    if draft.row_fraction is not None:
-        codes, validation, calibration = _carve_rows(ds, spec, draft.row_fraction, rng)
+    if draft.row_fraction is not None or draft.batches is not None:
+        if draft.batches is not None:
+            codes, validation, calibration = _carve_batches(ds, spec, draft.batches, rng)
+        else:
+            codes, validation, calibration = _carve_rows(ds, spec, float(draft.row_fraction or 0), rng)
         train = ds.conditions
-        inner = _inner(train, "perturbation", rng)
+        inner = inner_folds(train, "perturbation", rng)
         validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
         folds: ConditionFolds | RowFolds = RowFolds(
             n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes)
@@ -81,8 +93,7 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
     else:
         assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng)
         train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
-        unit = draft.ood_axes[0] if draft.ood_axes else "condition"
-        inner = _inner(train, unit, rng)
+        inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
         validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
         table: dict[Fold, tuple[str, ...]] = {
             fold: tuple(sorted(k for k, f in assignment.items() if f == fold)) for fold in schema.FOLDS
@@ -146,8 +157,8 @@ def _carve_conditions(
         _require_fold(fold_of, "train")
         return fold_of, validation, calibration
     free = conditions[[fold_of[k] == "train" for k in conditions.index]]
-    unit: Unit = draft.ood_axes[0] if draft.ood_axes else "condition"
-    units = units_of(free, unit)
+    unit = unit_of_axes(draft.ood_axes)
+    units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)
     names = sorted({u for us in units for u in us})
     n_val, n_calib, validation, calibration = _policies(spec, len(names))
     order = [names[i] for i in rng.permutation(len(names))]
@@ -162,7 +173,7 @@ def _carve_conditions(
             fold_of[key] = "unused"
         elif in_val or in_calib:
             fold_of[key] = "val" if in_val else "calib"
-    if unit == "context" and (val or calib):
+    if draft.ood_axes == ("context",) and (val or calib):
         # As in test, only perturbations that the remaining train contexts have can be asked for.
         seen = seen_perts(conditions[[fold_of[k] == "train" for k in conditions.index]])
         for key, pert in zip(free.index, free[schema.PERT_ID].astype(str), strict=True):
@@ -176,6 +187,11 @@ def _carve_conditions(
         _require_fold(fold_of, "test")
     _require_fold(fold_of, "train")
     return fold_of, validation, calibration
+
+
+def _spare_units(free: pd.DataFrame, spare: dict[str, str]) -> list[tuple[str, ...]]:
+    """Return the unit by which each train condition may leave, none for those that must stay."""
+    return [(spare[key],) if key in spare else () for key in free.index]
 
 
 def _require_fold(fold_of: dict[str, Fold], fold: Fold) -> None:
@@ -231,7 +247,28 @@ def _carve_rows(
     return codes, validation, calibration
 
 
-def _inner(train: pd.DataFrame, unit: Unit, rng: np.random.Generator) -> InnerFolds | None:
+def _carve_batches(
+    ds: PerturbDataset, spec: SplitSpec, test: tuple[str, ...], rng: np.random.Generator
+) -> tuple[IntArray, Policy, Policy]:
+    """Assign whole batches: the given ones to test, random ones of the others to validation and calibration."""
+    batch = ds.obs[schema.BATCH_ID].astype(str).to_numpy()
+    treated = ds.condition_codes >= 0
+    others = sorted(set(batch[treated]) - set(test))
+    n_val, n_calib, validation, calibration = _policies(spec, len(others))
+    order = [others[i] for i in rng.permutation(len(others))]
+    codes = np.full(ds.n_obs, -1, dtype=np.int8)
+    codes[treated] = schema.FOLDS.index("train")
+    parts: dict[Fold, list[str]] = {
+        "test": list(test),
+        "val": order[:n_val],
+        "calib": order[n_val : n_val + n_calib],
+    }
+    for fold, names in parts.items():
+        codes[treated & np.isin(batch, names)] = schema.FOLDS.index(fold)
+    return codes, validation, calibration
+
+
+def inner_folds(train: pd.DataFrame, unit: Unit, rng: np.random.Generator) -> InnerFolds | None:
     """Return group-wise folds inside train by `unit`, or by perturbation where one unit is all there is."""
     ladder: list[Unit] = [unit] if unit == "perturbation" else [unit, "perturbation"]
     for candidate in ladder:

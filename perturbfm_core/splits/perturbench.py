@@ -255,7 +255,7 @@ def _transfer(seen: _Observations, o: Options) -> Plan:
         rng = random.Random(o.seed)
         kept = set(_sample(rng, perts, int(o.downsample_fraction * len(perts)), "downsample_fraction"))
         perts = [p for p in perts if p in kept]
-    state = np.random.RandomState(o.seed)  # noqa: NPY002 - the peer's generator
+    state = np.random.RandomState(o.seed)  # the generator of the peer
     seeds = [int(state.randint(100000)) for _ in perts]
     n_held: Counter[Cov] = Counter()
     train: list[Pair] = []
@@ -283,10 +283,9 @@ def _combine(seen: _Observations, o: Options) -> Plan:
     for cov, rows in seen.groups:
         perts = [p for p in seen.distinct(rows) if p in used]
         combos = [p for p in perts if seen.is_combo(p)]
-        out = set(_sample(random.Random(o.seed), combos, _n_held(o, len(combos)), "max_heldout_fraction"))
-        # In the order drawn, since the stratified division below depends on it.
-        drawn = _sample(random.Random(o.seed), combos, len(out), "max_heldout_fraction")
-        held += [(p, cov) for p in drawn]
+        n = _n_held(o, len(combos))
+        out = _sample(random.Random(o.seed), combos, n, "max_heldout_fraction_per_covariate")
+        held += [(p, cov) for p in out]
         train += [(p, cov) for p in perts if p not in out]
     return train, held
 
@@ -374,7 +373,9 @@ def _assign(
             random_state=o.seed,
         )
     except ValueError as error:
-        msg = f"the {len(held)} held-out pairs cannot be divided by covariate ({' '.join(str(error).split())})"
+        msg = (
+            f"the {len(held)} held-out pairs cannot be divided by covariate ({' '.join(str(error).split())})"
+        )
         raise SplitError(msg) from error
     split_of: dict[Pair, str] = dict.fromkeys(train, "train")
     split_of.update({held[i]: "val" for i in val})

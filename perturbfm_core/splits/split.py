@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from perturbfm_core.schema import BoolArray, Fold, IntArray
 
 Policy = Literal["fold", "inner_cv", "none"]
 Unit = Literal["context", "perturbation", "combo", "pair", "condition"]
+Axis = Literal["context", "perturbation", "combo", "pair", "condition", "dose", "time", "batch"]
 
 
 class DatasetRef(Frozen):
@@ -86,7 +87,7 @@ class Split(Frozen):
     fit_rows
         Rows that every entry fits on.
     ood_axes
-        What is new in test: context, perturbation, combo, pair; empty for i.i.d.
+        What is new in test: context, perturbation, combo, pair, dose, time, batch; empty for i.i.d.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -102,7 +103,7 @@ class Split(Frozen):
     calibration: Policy
     inner: InnerFolds | None = None
     fit_rows: Literal["train", "train+val"] = "train"
-    ood_axes: tuple[Unit, ...] = ()
+    ood_axes: tuple[Axis, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Split:
@@ -153,7 +154,7 @@ class Split(Frozen):
     @property
     def unit(self) -> Unit:
         """Return the exchangeable unit: what one would draw again to repeat the experiment."""
-        return self.ood_axes[0] if self.ood_axes else "condition"
+        return unit_of_axes(self.ood_axes)
 
     def to_text(self) -> str:
         """Return the file's text: readable JSON with the hash, the only accepted form."""
@@ -280,6 +281,14 @@ class FrozenSplit:
     def fit_folds(self) -> tuple[Fold, ...]:
         """Return the folds whose rows every entry fits on."""
         return ("train",) if self.split.fit_rows == "train" else ("train", "val")
+
+
+def unit_of_axes(axes: Sequence[Axis]) -> Unit:
+    """Return the exchangeable unit of a split: its first axis, whole perturbations for dose, time and batch."""
+    if not axes:
+        return "condition"
+    first = axes[0]
+    return "perturbation" if first == "dose" or first == "time" or first == "batch" else first
 
 
 def codes_digest(codes: IntArray) -> str:

@@ -1,26 +1,187 @@
-"""Strata of test conditions, by which scores are broken down."""
+"""Strata of test conditions, by which scores are broken down.
+
+``seen``
+    How many of a combination's singles train has (0, 1, 2, ...), for combinations only.
+``cells``
+    Number of rows, in terciles.
+``effect``
+    Size of the effect, in terciles: norm of the observed delta, less what its sampling noise adds.
+``response``
+    ``null`` where the perturbed cells cannot be told from their controls, else ``responds``; where there are
+    cells. Null perturbations must not decide ranks.
+``distance``
+    Distance to train, in terciles: one minus the highest cosine of the observed delta with that of any train
+    condition, in the space of the first principal components of the train deltas.
+
+Terciles are ``low``, ``middle`` and ``high`` among the test conditions of the split; a quantity that does not
+vary gives no stratum. Strata use the observed test deltas: they serve to read scores, and no model sees them.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from scipy import stats
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.controls import REFERENCE
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.matrix import take_rows
+from perturbfm_core.data.table import ConditionTable, condition_table
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit
 
+N_COMPONENTS = 10
+MAX_CELLS = 300
+MAX_ROWS = 5000
+FALSE_DISCOVERY_RATE = 0.05
+MIN_CONDITIONS = 3
 
-def strata_of(ds: PerturbDataset, frozen: FrozenSplit) -> dict[str, dict[str, str]]:
+Strata = dict[str, dict[str, str]]
+
+
+def strata_of(ds: PerturbDataset, frozen: FrozenSplit, *, expression: bool = True) -> Strata:
     """Return {stratum: {test condition key: value}}.
 
-    ``seen``: how many of a combination's singles train has (0, 1, 2, ...), for combinations only.
+    Parameters
+    ----------
+    ds, frozen
+        The split and its data.
+    expression
+        Whether to read the matrix; without it there are only ``seen`` and ``cells``.
     """
-    fit = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, *frozen.fit_folds)])]
+    fit_rows, test_rows = frozen.rows(ds, *frozen.fit_folds), frozen.rows(ds, "test")
+    fit = ds.conditions.iloc[np.unique(ds.condition_codes[fit_rows])]
+    present, counts = np.unique(ds.condition_codes[test_rows], return_counts=True)
+    test = ds.conditions.iloc[present]
+    out: Strata = {"seen": _seen(fit, test), "cells": terciles(test.index, counts.astype(np.float64))}
+    if expression:
+        observed = condition_table(ds, test_rows)
+        out["effect"] = terciles(observed.conditions.index, effect_size(observed))
+        out["response"] = _response(ds, test_rows, present)
+        train = condition_table(ds, fit_rows)
+        out["distance"] = terciles(observed.conditions.index, distance_to_train(train, observed))
+    return {name: values for name, values in out.items() if values}
+
+
+def terciles(keys: pd.Index, values: FloatArray) -> dict[str, str]:
+    """Return {key: ``low``, ``middle`` or ``high``}, nothing where values do not vary or are fewer than 3."""
+    if len(values) < MIN_CONDITIONS or float(np.ptp(values)) == 0:
+        return {}
+    lower, upper = np.quantile(values, [1 / 3, 2 / 3])
+    names = np.where(values <= lower, "low", np.where(values <= upper, "middle", "high"))
+    return {str(key): str(name) for key, name in zip(keys, names, strict=True)}
+
+
+def _seen(fit: pd.DataFrame, test: pd.DataFrame) -> dict[str, str]:
     singles = {p for p in fit[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1}
-    test = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, "test")])]
-    seen = {
+    return {
         str(key): str(sum(g in singles for g in pert_genes(pert)))
         for key, pert in zip(test.index, test[schema.PERT_ID].astype(str), strict=True)
         if len(pert_genes(pert)) > 1
     }
-    return {"seen": seen} if seen else {}
+
+
+def effect_size(table: ConditionTable) -> FloatArray:
+    """Return float64 [C]: norm of the delta against reference controls, less what noise adds to its square."""
+    delta = table.delta["reference"].astype(np.float64)
+    noise = (table.s2_pert + table.s2_control["reference"]).astype(np.float64)
+    out: FloatArray = np.sqrt(np.maximum((delta**2).sum(axis=1) - noise.sum(axis=1), 0.0))
+    return out
+
+
+def distance_to_train(train: ConditionTable, test: ConditionTable) -> FloatArray:
+    """Return float64 [C]: one minus the highest cosine with a train condition, among the leading components."""
+    from sklearn.utils.extmath import randomized_svd
+
+    seen, asked = train.delta["input"].astype(np.float64), test.delta["reference"].astype(np.float64)
+    k = min(N_COMPONENTS, *seen.shape)
+    axes = randomized_svd(seen, n_components=k, random_state=0)[2]
+    cosine = _unit(asked @ axes.T) @ _unit(seen @ axes.T).T
+    out: FloatArray = 1.0 - cosine.max(axis=1)
+    return out
+
+
+def _unit(x: FloatArray) -> FloatArray:
+    norm = np.sqrt((x**2).sum(axis=1, keepdims=True))
+    out: FloatArray = np.divide(x, norm, out=np.zeros_like(x), where=norm > 0)
+    return out
+
+
+def _response(ds: PerturbDataset, rows: IntArray, conditions: IntArray) -> dict[str, str]:
+    """Return which conditions differ from their controls: Hotelling's test, Benjamini-Hochberg over all."""
+    if ds.metadata.level != "cell" or not ds.has_controls or ds.expression is None:
+        return {}
+    p_values = np.full(len(conditions), np.nan)
+    context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
+    # Reference controls alone, since the input ones are what deltas of train subtract.
+    control = ds.controls.roles == REFERENCE
+    control = control if control.any() else ds.is_control
+    rng = np.random.default_rng(0)
+    for c in np.unique(context[rows]):
+        own = rows[context[rows] == c]
+        against = np.flatnonzero(control & (context == c))
+        if not len(against):
+            against = np.flatnonzero(ds.is_control & (context == c))
+        position = np.searchsorted(conditions, ds.condition_codes[own])
+        kept = _thinned(position, rng)
+        against = (
+            against if len(against) <= MAX_CELLS else np.sort(rng.choice(against, MAX_CELLS, replace=False))
+        )
+        scores = _components(ds, np.concatenate([against, own[kept]]))
+        base, cells, of = scores[: len(against)], scores[len(against) :], position[kept]
+        for i in np.unique(of):
+            p_values[i] = hotelling(cells[of == i], base)
+    tested = np.flatnonzero(np.isfinite(p_values))
+    if not len(tested):
+        return {}
+    found = benjamini_hochberg(p_values[tested], FALSE_DISCOVERY_RATE)
+    keys = ds.conditions.index[conditions[tested]]
+    return {str(k): "responds" if hit else "null" for k, hit in zip(keys, found, strict=True)}
+
+
+def _thinned(position: IntArray, rng: np.random.Generator) -> IntArray:
+    """Return positions of at most `MAX_CELLS` random rows of each condition."""
+    order = rng.permutation(len(position))
+    order = order[np.argsort(position[order], kind="stable")]
+    counts = np.bincount(position)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(order[rank < MAX_CELLS])
+
+
+def _components(ds: PerturbDataset, rows: IntArray) -> FloatArray:
+    """Return float64 [n, k], some rows' expression on the principal components of at most 5,000 of them."""
+    from sklearn.utils.extmath import randomized_svd
+
+    X = take_rows(ds.expression, rows)
+    step = -(-len(rows) // MAX_ROWS)
+    sample = X[np.arange(0, len(rows), step)]
+    dense = np.asarray(sample.toarray() if hasattr(sample, "toarray") else sample, dtype=np.float32)
+    dense = dense - dense.mean(axis=0, keepdims=True)
+    k = min(N_COMPONENTS, *dense.shape)
+    axes = randomized_svd(dense, n_components=k, random_state=0)[2]
+    out: FloatArray = np.asarray(X @ axes.T, dtype=np.float64)
+    return out
+
+
+def hotelling(a: FloatArray, b: FloatArray) -> float:
+    """Return the p-value of Hotelling's two-sample test; NaN where there are too few rows for it."""
+    n, m, k = len(a), len(b), a.shape[1]
+    dof = n + m - 2
+    if n < 2 or m < 2 or dof <= k:
+        return float("nan")
+    centred = np.concatenate([a - a.mean(axis=0), b - b.mean(axis=0)])
+    gap = a.mean(axis=0) - b.mean(axis=0)
+    t2 = n * m / (n + m) * float(gap @ np.linalg.pinv(centred.T @ centred / dof) @ gap)
+    return float(stats.f.sf(t2 * (dof - k + 1) / (dof * k), k, dof - k + 1))
+
+
+def benjamini_hochberg(p: FloatArray, rate: float) -> BoolArray:
+    """Return which hypotheses are rejected at the false discovery rate."""
+    order = np.argsort(p)
+    passed = p[order] <= rate * np.arange(1, len(p) + 1) / len(p)
+    n = int(np.flatnonzero(passed).max()) + 1 if passed.any() else 0
+    out = np.zeros(len(p), dtype=np.bool_)
+    out[order[:n]] = True
+    return out

@@ -165,4 +165,7 @@ def _allowed(ds: PerturbDataset, frozen: FrozenSplit) -> BoolArray:
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
     open_contexts = np.unique(context if frozen.split.transductive else context[fit])
     controls = ds.controls.has_role("input") & np.isin(context, open_contexts)
+    if "batch" in frozen.split.ood_axes and not frozen.split.transductive:
+        held = [str(b) for b in frozen.split.params.get("holdout", ())]
+        controls &= ~ds.obs[schema.BATCH_ID].astype(str).isin(held).to_numpy()
     return np.asarray(fit | controls, dtype=np.bool_)

@@ -1,5 +1,25 @@
 """One module per panel; importing this package registers them in the order that reports show."""
 
-from perturbfm_core.evaluation.panels import delta, uncertainty
+from perturbfm_core.evaluation.panels import (
+    delta,
+    scperturbench,
+    perturbench,
+    virtual_cell,
+    systema,
+    calibrated,
+    linear_paper,
+    openproblems,
+    uncertainty,
+)  # isort: skip
 
-__all__ = ["delta", "uncertainty"]
+__all__ = [
+    "calibrated",
+    "delta",
+    "linear_paper",
+    "openproblems",
+    "perturbench",
+    "scperturbench",
+    "systema",
+    "uncertainty",
+    "virtual_cell",
+]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
@@ -13,6 +16,7 @@ from perturbfm_core.splits.draft import (
     must_be_known,
     partition,
     seen_perts,
+    share,
     take_params,
     wanted_folds,
 )
@@ -22,9 +26,11 @@ from perturbfm_core.splits.draft import (
 def context_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     """Hold out named contexts as a whole (``holdout``), or partition the contexts into k folds.
 
-    Test keeps the perturbations that train has in another context; the others go to `unused`.
+    Test keeps the perturbations that train has in another context; the others go to `unused`. Zero-shot
+    unless ``few_shot_frac`` gives train that share of each held-out context's conditions.
     """
-    params = take_params(spec, {"holdout": []})
+    params = take_params(spec, {"holdout": [], "few_shot_frac": 0.0})
+    few = _few_shot(params)
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     if spec.folds is None:
         holdout = sorted(set(params["holdout"]))
@@ -32,18 +38,18 @@ def context_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
             msg = f"context_ood needs --holdout-context or --folds; contexts: {', '.join(contexts)}"
             raise SplitError(msg)
         must_be_known(holdout, contexts, "context")
-        return [_draft(conditions, holdout, None, None)]
+        return [_draft(conditions, holdout, None, None, few, spec.seed)]
     if params["holdout"]:
         msg = "give either --holdout-context or --folds, not both"
         raise SplitError(msg)
     parts = partition(contexts, spec.folds, spec.seed, "contexts")
-    return [_draft(conditions, parts[f], f, spec.folds) for f in wanted_folds(spec)]
+    return [_draft(conditions, parts[f], f, spec.folds, few, spec.seed) for f in wanted_folds(spec)]
 
 
 @KINDS.register("leave_one_context_out")
 def leave_one_context_out(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     """Hold out each context in turn: `context_ood` once per context, as one cross-validation."""
-    take_params(spec, {})
+    few = _few_shot(take_params(spec, {"few_shot_frac": 0.0}))
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     if len(contexts) < 2:
         msg = f"leave_one_context_out needs at least 2 contexts, found {contexts}"
@@ -52,14 +58,23 @@ def leave_one_context_out(conditions: pd.DataFrame, spec: SplitSpec) -> list[Dra
     if spec.fold is not None and spec.fold >= len(contexts):
         msg = f"fold {spec.fold} does not exist: there are {len(contexts)} contexts"
         raise SplitError(msg)
-    return [_draft(conditions, [contexts[i]], i, len(contexts)) for i in wanted]
+    return [_draft(conditions, [contexts[i]], i, len(contexts), few, spec.seed) for i in wanted]
 
 
-def _draft(conditions: pd.DataFrame, holdout: list[str], fold: int | None, k: int | None) -> Draft:
+def _few_shot(params: dict[str, Any]) -> float:
+    return share(params, "few_shot_frac") if params["few_shot_frac"] else 0.0
+
+
+def _draft(
+    conditions: pd.DataFrame, holdout: list[str], fold: int | None, k: int | None, few: float, seed: int
+) -> Draft:
     out = conditions[schema.CONTEXT_ID].astype(str).isin(holdout).to_numpy()
     if out.all():
         msg = f"holding out {', '.join(holdout)} leaves no context to train on; hold out fewer"
         raise SplitError(msg)
+    contexts = conditions[schema.CONTEXT_ID].astype(str)
+    shots = _shots(conditions, holdout, few, seed) if few else []
+    out = out & ~conditions.index.isin(shots)
     seen = seen_perts(conditions[~out])
     known = conditions[schema.PERT_ID].astype(str).isin(seen).to_numpy()
     test = conditions.index[out & known].tolist()
@@ -69,8 +84,28 @@ def _draft(conditions: pd.DataFrame, holdout: list[str], fold: int | None, k: in
     return Draft(
         test=test,
         unused=conditions.index[out & ~known].tolist(),
-        params={"holdout": holdout},
+        params={"holdout": holdout} | ({"few_shot_frac": few, "few_shot": shots} if few else {}),
         ood_axes=("context",),
         fold=fold,
         k=k,
+        # The few shots stay in train: only other contexts validate and calibrate.
+        spare=dict(contexts[~contexts.isin(holdout)].items()) if few else None,
     )
+
+
+def _shots(conditions: pd.DataFrame, holdout: list[str], few: float, seed: int) -> list[str]:
+    """Return the conditions of each held-out context that train gets, at least one and not all."""
+    out: list[str] = []
+    contexts = conditions[schema.CONTEXT_ID].astype(str)
+    for i, context in enumerate(holdout):
+        keys = [str(key) for key in conditions.index[contexts == context]]
+        n = max(1, round(few * len(keys)))
+        if n >= len(keys):
+            msg = (
+                f"few_shot_frac {few:g} of the {len(keys)} conditions of {context!r} leaves none to test; "
+                "lower --few-shot-frac, or hold out another context"
+            )
+            raise SplitError(msg)
+        order = np.random.default_rng([seed, i]).permutation(len(keys))
+        out += [keys[j] for j in order[:n]]
+    return sorted(out)

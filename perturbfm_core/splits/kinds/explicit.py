@@ -54,7 +54,7 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
             test=test,
             unused=[key for key in conditions.index if listed.get(key) == "unused"],
             params={},
-            ood_axes=(_axis(conditions.loc[test], rest),),
+            ood_axes=(axis_of(conditions.loc[test], rest),),
             fixed=fixed,
             fold=spec.fold if spec.folds else None,
             k=spec.folds,
@@ -62,7 +62,7 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     ]
 
 
-def _axis(test: pd.DataFrame, train: pd.DataFrame) -> Unit:
+def axis_of(test: pd.DataFrame, train: pd.DataFrame) -> Unit:
     """Return what is new in test: contexts, combinations only, else perturbations."""
     if not set(test[schema.CONTEXT_ID].astype(str)) & set(train[schema.CONTEXT_ID].astype(str)):
         return "context"

@@ -1,0 +1,124 @@
+"""``perturbfm splits import-perturbench``: splits that PerturBench saved, or that its splitters make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perturbfm_core import pipeline
+from perturbfm_core.cli.output import DataOption, JsonOption, emit, parse_pairs, progress, store
+from perturbfm_core.data.importing import read_obs
+from perturbfm_core.errors import SplitError
+from perturbfm_core.library import open_dataset
+from perturbfm_core.splits.importing import (
+    ImportedSplit,
+    SavedSplit,
+    freeze_rows,
+    import_saved,
+    read_split_csv,
+    read_split_dir,
+    read_split_json,
+    row_codes,
+    saved_in_columns,
+)
+from perturbfm_core.splits.perturbench import METHODS, Options, perturbench_split
+
+
+def import_perturbench(
+    dataset: Annotated[
+        Path, typer.Option("--dataset", help="The h5ad file that the split was, or is to be, made on.")
+    ],
+    data: DataOption,
+    split_dir: Annotated[
+        Path | None, typer.Option(help="Folder of saved splits: CSV files, JSON lists of rows.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="One saved split: CSV with or without header, or JSON.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Make the split: " + ", ".join(METHODS.names()) + ".")
+    ] = None,
+    covariate_key: Annotated[
+        list[str] | None, typer.Option(help="obs column to split by with --task (repeatable).")
+    ] = None,
+    perturbation_key: Annotated[str, typer.Option(help="obs column of the perturbation.")] = "condition",
+    control: Annotated[str, typer.Option(help="Label of control rows.")] = "control",
+    arg: Annotated[
+        list[str] | None, typer.Option(help="Argument NAME=VALUE of the splitter, e.g. seed=42 (repeatable).")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Recorded text of a covariate set, e.g. \"frozenset({'a', 'b'})\" (repeatable)."),
+    ] = None,
+    bounds: Annotated[
+        bool, typer.Option(help="Compute ceilings and floors now (else at the first scoring).")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze splits that PerturBench saved (CSV, JSON, obs columns) or that its splitters make, row by row."""
+    if sum(x is not None for x in (split_dir, csv, task)) > 1:
+        msg = "give one of --split-dir, --csv and --task"
+        raise SplitError(msg)
+    if task is None and (arg or covariate_key or label):
+        msg = "--arg, --covariate-key and --label belong to --task"
+        raise SplitError(msg)
+    with progress() as tell:
+        tell("reading")
+        obs, ds = read_obs(dataset), open_dataset(data)
+        names = [str(name) for name in obs.index]
+        if task is not None:
+            given = parse_pairs(arg or [], "--arg")
+            keys = list(covariate_key or [])
+            assigned = perturbench_split(
+                obs,
+                task,
+                Options.of(given),
+                perturbation_key=perturbation_key,
+                covariate_keys=keys or None,
+                control=control,
+                labels=label,
+            )
+            (saved,) = saved_in_columns({"split": assigned.tolist()})
+            codes, controls = row_codes(ds, saved, names)
+            params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
+            frozen = freeze_rows(ds, codes, params | ({"labels": list(label)} if label else {}))
+            imported = [ImportedSplit(task, frozen, controls)]
+        else:
+            imported = [import_saved(ds, s, names) for s in _saved(split_dir, csv, obs, dataset)]
+        made = pipeline.save_splits(store(), ds, [i.frozen for i in imported], bounds=bounds, progress=tell)
+    results: list[dict[str, Any]] = []
+    for one, (frozen, stats, new) in zip(imported, made, strict=True):
+        rows = {f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()}
+        results.append(
+            {
+                "split_hash": frozen.hash,
+                "key": frozen.split.key,
+                "source": one.name,
+                "ood": "+".join(frozen.split.ood_axes) or "none",
+                **rows,
+                "controls_reassigned": one.controls,
+                "validation": frozen.split.validation,
+                "calibration": frozen.split.calibration,
+                "warnings": [f["name"] for f in stats.audit],
+                "new": new,
+            }
+        )
+    if as_json:
+        emit({"splits": results} if len(results) > 1 else results[0], True)
+        return
+    for result in results:
+        emit(result, False)
+
+
+def _saved(split_dir: Path | None, csv: Path | None, obs: Any, dataset: Path) -> list[SavedSplit]:
+    if split_dir is not None:
+        return read_split_dir(split_dir)
+    if csv is not None:
+        return [read_split_json(csv) if csv.suffix.lower() == ".json" else read_split_csv(csv)]
+    found = saved_in_columns({str(c): obs[c].astype(object).tolist() for c in obs.columns})
+    if not found:
+        msg = f"{dataset.name} has no obs column 'split' or '..._split_seed<n>'; give --csv, --split-dir or --task"
+        raise SplitError(msg)
+    return found

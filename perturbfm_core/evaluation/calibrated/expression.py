@@ -1,0 +1,104 @@
+"""Differential expression of conditions against the rest, and the gene weights made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtr
+
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+MIN_CELLS = 4
+FDR = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Each condition against all cells of the other conditions.
+
+    Attributes
+    ----------
+    t
+        float64 [C, G], t statistic, 0 where neither side varies.
+    p
+        float64 [C, G], two-sided p-value, 1 where neither side varies.
+    tested
+        bool [C], whether the condition and the rest have cells enough; elsewhere `t` and `p` are NaN.
+    """
+
+    t: FloatArray
+    p: FloatArray
+    tested: BoolArray
+
+
+def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast:
+    """Test every condition against the rest by Welch's t, overestimating the variance of the rest.
+
+    Both sides count as many cells as the condition, which makes the large rest no more certain than the
+    condition (the test that scanpy calls ``t-test_overestim_var``).
+
+    Parameters
+    ----------
+    mean
+        float64 [C, G], mean of the condition's cells.
+    squares
+        float64 [C, G], sum of squared deviations from that mean.
+    n
+        int64 [C], cells; conditions with fewer than 4 neither are tested nor belong to the rest.
+    """
+    C = len(n)
+    t, p = np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
+    enough = n >= MIN_CELLS
+    tested = enough & (enough.sum() > 1)
+    rows = np.flatnonzero(tested)
+    if not len(rows):
+        return Contrast(t, p, np.zeros(C, dtype=np.bool_))
+    m, q, k = mean[rows], squares[rows], n[rows].astype(np.float64)[:, None]
+    # Deviations are taken from one centre, so that the rest is a difference of small numbers.
+    total = k.sum()
+    centre = (k * m).sum(axis=0) / total
+    shift = m - centre
+    all_squares = (q + k * shift**2).sum(axis=0)
+    rest = total - k
+    rest_shift = -k * shift / rest
+    rest_squares = all_squares - q - k * shift**2 - rest * rest_shift**2
+    own, other = q / (k - 1) / k, np.maximum(rest_squares, 0.0) / (rest - 1) / k
+    other[other <= 1e-15 * all_squares / total] = 0.0
+    error = own + other
+    same = error == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (shift - rest_shift) / np.sqrt(error)
+        freedom = error**2 * (k - 1) / (own**2 + other**2)
+        chance = 2 * stdtr(freedom, -np.abs(found))
+    t[rows] = np.where(same, 0.0, found)
+    p[rows] = np.where(same, 1.0, np.nan_to_num(chance, nan=1.0))
+    return Contrast(t, p, tested)
+
+
+def gene_weights(contrast: Contrast) -> FloatArray:
+    """Return float64 [C, G] in [0, 1]: squared min-max scaled size of t; zero where nothing was tested.
+
+    The statistic is kept in single precision, as the peer stores it.
+    """
+    size = np.abs(contrast.t.astype(np.float32)).astype(np.float64)
+    low = size.min(axis=1, keepdims=True)
+    span = size.max(axis=1, keepdims=True) - low
+    scaled = np.divide(size - low, span, out=np.zeros_like(size), where=span > 0)
+    return np.asarray(np.square(scaled))
+
+
+def adjusted(p: FloatArray) -> FloatArray:
+    """Return [C, G], p-values adjusted row by row after Benjamini and Hochberg; NaN rows stay NaN."""
+    G = p.shape[1]
+    order = np.argsort(p, axis=1)
+    ranked = np.take_along_axis(p, order, axis=1) * (G / np.arange(1, G + 1))
+    ranked = np.minimum.accumulate(ranked[:, ::-1], axis=1)[:, ::-1]
+    out = np.empty_like(p)
+    np.put_along_axis(out, order, np.minimum(ranked, 1.0), axis=1)
+    return out
+
+
+def significant(contrast: Contrast) -> BoolArray:
+    """Return bool [C, G], the genes whose adjusted p-value is below 0.05."""
+    return np.asarray(np.nan_to_num(adjusted(contrast.p), nan=1.0) < FDR)

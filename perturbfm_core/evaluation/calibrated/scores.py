@@ -1,0 +1,234 @@
+"""The metrics that are calibrated: errors, correlations and R² of condition means, all genes, weighted, or DEGs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.schema import BoolArray, FloatArray
+
+MIN_DEGS = 3
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """What a prediction is scored against; every array is [C, G].
+
+    Attributes
+    ----------
+    truth
+        Observed mean expression, or delta (then `control` is 0).
+    control, center
+        Control mean, and mean of the perturbed train condition means, in the same space.
+    weights
+        Gene weights, None where there are no cells to derive them from.
+    degs
+        Differentially expressed genes, None likewise.
+    keep
+        Genes that the condition does not perturb itself.
+    contexts
+        [C], within which conditions are told apart.
+    offset
+        Added to both sides before distances between conditions are taken (controls, if the arrays are deltas).
+    """
+
+    truth: FloatArray
+    control: FloatArray
+    center: FloatArray
+    contexts: np.ndarray
+    weights: FloatArray | None = None
+    degs: BoolArray | None = None
+    keep: BoolArray | None = None
+    offset: FloatArray | None = None
+
+
+def minus(A: FloatArray, center: FloatArray, mask: BoolArray | None = None) -> FloatArray:
+    """Return A - center, rows exactly zero where only single-precision rounding is left (within the mask)."""
+    out = A - center
+    keep = np.True_ if mask is None else mask
+    size = np.maximum(np.abs(A * keep).max(axis=1), np.abs(center * keep).max(axis=-1))
+    out[np.abs(out * keep).max(axis=1) <= ROUNDING * size] = 0.0
+    return out
+
+
+def mean_error(truth: FloatArray, predicted: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Return [C], the (weighted) mean of squared errors over genes; NaN where no gene has weight."""
+    squared = np.square(predicted - truth)
+    if weights is None:
+        return np.asarray(squared.mean(axis=1))
+    return _over((weights * squared).sum(axis=1), weights.sum(axis=1))
+
+
+def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray | None = None) -> FloatArray:
+    """Return [C], 1 minus residual over total squares of the truth; NaN where the truth does not vary."""
+    w = np.ones_like(truth) if weights is None else weights.astype(np.float64)
+    mean = _over((w * truth).sum(axis=1), w.sum(axis=1))
+    left = (w * np.square(truth - predicted)).sum(axis=1)
+    total = (w * np.square(truth - mean[:, None])).sum(axis=1)
+    return 1.0 - _over(left, total)
+
+
+def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None = None) -> FloatArray:
+    """Return [C], Pearson over the genes of a mask; NaN where a side is constant or has fewer than 3 genes."""
+    if mask is None:
+        return rowwise.pearson(truth, predicted)
+    few = mask.sum(axis=1) < MIN_DEGS
+    out = rowwise.pearson(truth, predicted, mask | few[:, None])
+    out[few] = np.nan
+    return out
+
+
+def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray) -> FloatArray:
+    """Return [C], the share of other conditions of the context that a prediction is farther from than its own.
+
+    Euclidean and strict; NaN where the context has one condition only.
+    """
+    out = np.full(len(truth), np.nan)
+    for context in np.unique(contexts):
+        rows = np.flatnonzero(contexts == context)
+        if len(rows) < 2:
+            continue
+        distance = cdist(predicted[rows], truth[rows])
+        out[rows] = (np.diag(distance)[:, None] < distance).sum(axis=1) / (len(rows) - 1)
+    return out
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What calibration needs to know of a metric.
+
+    Attributes
+    ----------
+    direction
+        ``max`` (perfect is 1) or ``min`` (perfect is 0).
+    centered
+        Whether it scores deltas against the perturbed mean, so that the control mean is its negative control.
+    needs_cells
+        Whether it needs gene weights or DEGs.
+    low
+        The smallest possible value, None for unbounded.
+    description
+        First line of its documentation.
+    undefined
+        Why it can be NaN.
+    """
+
+    direction: Literal["max", "min"]
+    centered: bool
+    needs_cells: bool
+    low: float | None
+    description: str
+    undefined: str
+
+
+_FLAT = "predicted or observed change is constant over genes"
+_WEIGHTS = "no gene weights: fewer than 4 cells in the first half, or no other condition of the context to test against"
+_DEGS = f"fewer than {MIN_DEGS} differentially expressed genes, or a side is constant over them"
+_SINGLE = "only one condition in this context is tested"
+
+KINDS: Mapping[str, Kind] = {
+    "mse": Kind("min", False, False, 0.0, "Mean squared error over genes.", "never undefined"),
+    "wmse": Kind(
+        "min",
+        False,
+        True,
+        0.0,
+        "Squared error, mean over genes weighted by squared scaled t against the rest.",
+        _WEIGHTS,
+    ),
+    "wmse_no_target": Kind(
+        "min", False, True, 0.0, "WMSE (weighted squared error) without the perturbed genes.", _WEIGHTS
+    ),
+    "pearson_deltactrl": Kind(
+        "max", False, False, -1.0, "Pearson correlation of deltas against the control.", _FLAT
+    ),
+    "pearson_deltactrl_degs": Kind(
+        "max", False, True, -1.0, "Pearson correlation of deltas against the control, over DEGs.", _DEGS
+    ),
+    "r2_deltactrl": Kind("max", False, False, None, "R² of deltas against the control.", _FLAT),
+    "r2_deltactrl_degs": Kind(
+        "max", False, True, None, "R² of deltas against the control, over DEGs.", _DEGS
+    ),
+    "weighted_r2_deltactrl": Kind(
+        "max", False, True, None, "R² of deltas against the control, genes weighted as in WMSE.", _WEIGHTS
+    ),
+    "pearson_deltapert": Kind(
+        "max", True, False, -1.0, "Pearson correlation of deltas against the mean of train conditions.", _FLAT
+    ),
+    "pearson_deltapert_degs": Kind(
+        "max",
+        True,
+        True,
+        -1.0,
+        "Pearson correlation of deltas against the mean of train conditions, over DEGs.",
+        _DEGS,
+    ),
+    "r2_deltapert": Kind(
+        "max", True, False, None, "R² of deltas against the mean of train conditions.", _FLAT
+    ),
+    "r2_deltapert_degs": Kind(
+        "max", True, True, None, "R² of deltas against the mean of train conditions, over DEGs.", _DEGS
+    ),
+    "weighted_r2_deltapert": Kind(
+        "max",
+        True,
+        True,
+        None,
+        "R² of deltas against the mean of train conditions, weighted as in WMSE.",
+        _WEIGHTS,
+    ),
+    "pearson_centered_no_target": Kind(
+        "max",
+        True,
+        False,
+        -1.0,
+        "Pearson correlation of deltas against the mean of train conditions, without the perturbed genes.",
+        _FLAT,
+    ),
+    "nir": Kind(
+        "max",
+        False,
+        False,
+        0.0,
+        "Normalised inverse rank: share of other conditions farther from the prediction than its own.",
+        _SINGLE,
+    ),
+}
+
+
+def all_scores(sides: Sides, predicted: FloatArray) -> dict[str, FloatArray]:
+    """Return {metric: [C]} of `KINDS` for predictions [C, G]; what needs cells is NaN without weights."""
+    Y, Q, keep = sides.truth, predicted, sides.keep
+    D, Dp = Y - sides.control, minus(Q, sides.control)
+    P, Pp = minus(Y, sides.center), minus(Q, sides.center)
+    offset = 0.0 if sides.offset is None else sides.offset
+    none = np.full(len(Y), np.nan)
+    out = dict.fromkeys(KINDS, none)
+    out["mse"] = mean_error(Y, Q)
+    out["nir"] = inverse_rank(Y + offset, Q + offset, sides.contexts)
+    for name, truth, guess in (("deltactrl", D, Dp), ("deltapert", P, Pp)):
+        out[f"pearson_{name}"] = correlation(truth, guess)
+        out[f"r2_{name}"] = r2(truth, guess)
+        if sides.weights is not None:
+            out[f"weighted_r2_{name}"] = r2(truth, guess, sides.weights)
+        if sides.degs is not None:
+            enough = sides.degs.sum(axis=1) >= MIN_DEGS
+            out[f"pearson_{name}_degs"] = correlation(truth, guess, sides.degs)
+            out[f"r2_{name}_degs"] = np.where(enough, r2(truth, guess, sides.degs), np.nan)
+    out["pearson_centered_no_target"] = correlation(
+        minus(Y, sides.center, keep), minus(Q, sides.center, keep), keep
+    )
+    if sides.weights is not None:
+        out["wmse"] = mean_error(Y, Q, sides.weights)
+        out["wmse_no_target"] = mean_error(Y, Q, sides.weights if keep is None else sides.weights * keep)
+    return out
+
+
+def _over(above: FloatArray, below: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0))

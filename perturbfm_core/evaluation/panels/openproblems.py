@@ -1,0 +1,102 @@
+"""Panel `openproblems`: row-wise statistics of the delta matrix, as in the NeurIPS 2023 perturbation task.
+
+The task scores signed log p-values; here the same statistics are taken of deltas. A row that the peer would
+count as 0 because its correlation is undefined stays undefined here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.schema import FloatArray
+
+PANEL = "openproblems"
+_SOURCE = "Open Problems, perturbation prediction (Szalata et al. 2024)"
+_FLAT = "predicted or observed delta is constant over genes"
+
+add_panel(PANEL, source=_SOURCE, headline="mean_rowwise_rmse")
+
+
+def spearman(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return [C], the Spearman correlation of each pair of rows, ties ranked in the middle; NaN if constant."""
+    return rowwise.pearson(rankdata(A, axis=1), rankdata(B, axis=1))
+
+
+def mean_of_rows(values: FloatArray) -> float:
+    """Return the mean over rows [C] as the peer takes it, with undefined rows as 0."""
+    return float(np.where(np.isfinite(values), values, 0.0).mean())
+
+
+@metric(
+    PANEL,
+    "mean_rowwise_rmse",
+    direction="min",
+    bounds=(0.0, None),
+    version="1",
+    source=_SOURCE,
+    undefined="never undefined",
+)
+def rmse(c: Comparison) -> FloatArray:
+    """Root mean squared error of the delta over genes."""
+    return np.sqrt(rowwise.mean_square(c.mean - c.truth))
+
+
+@metric(
+    PANEL,
+    "mean_rowwise_mae",
+    direction="min",
+    bounds=(0.0, None),
+    version="1",
+    source=_SOURCE,
+    undefined="never undefined",
+)
+def mae(c: Comparison) -> FloatArray:
+    """Mean absolute error of the delta over genes."""
+    return rowwise.mean_absolute(c.mean - c.truth)
+
+
+@metric(
+    PANEL,
+    "mean_rowwise_pearson",
+    direction="max",
+    bounds=(-1.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined=_FLAT,
+)
+def pearson(c: Comparison) -> FloatArray:
+    """Pearson correlation of predicted and observed delta over genes."""
+    return rowwise.pearson(c.mean, c.truth)
+
+
+@metric(
+    PANEL,
+    "mean_rowwise_spearman",
+    direction="max",
+    bounds=(-1.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined=_FLAT,
+)
+def rank_correlation(c: Comparison) -> FloatArray:
+    """Spearman correlation of predicted and observed delta over genes."""
+    return spearman(c.mean, c.truth)
+
+
+@metric(
+    PANEL,
+    "mean_rowwise_cosine",
+    direction="max",
+    bounds=(-1.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined="predicted or observed delta is zero",
+)
+def cosine(c: Comparison) -> FloatArray:
+    """Cosine of predicted and observed delta over genes."""
+    return rowwise.cosine(c.mean, c.truth)

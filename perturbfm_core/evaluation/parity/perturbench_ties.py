@@ -1,0 +1,73 @@
+"""What a number of PerturBench can be when equal entries may come in any order.
+
+The peer takes the largest entries with an unstable sort, whose order of equal entries depends on the
+processor; rounding-level differences count as equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations, islice
+
+import numpy as np
+
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+_NEAR = 1e-6
+_MOST = 5000
+
+
+def top_sets(A: FloatArray, k: int) -> tuple[BoolArray, BoolArray, IntArray]:
+    """Return (surely among the k largest in size [C, G], tied for a place [C, G], places left [C])."""
+    size = np.abs(A)
+    if A.shape[1] <= k:
+        return (
+            np.ones(A.shape, dtype=np.bool_),
+            np.zeros(A.shape, dtype=np.bool_),
+            np.zeros(len(A), dtype=int),
+        )
+    last = -np.sort(-size, axis=1)[:, k - 1 : k]
+    margin = _NEAR * last + _NEAR * 0.1
+    sure, tied = size > last + margin, np.abs(size - last) <= margin
+    return sure, tied, k - sure.sum(axis=1)
+
+
+def recall_bounds(P: FloatArray, R: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
+    """Return (least [I, J], most [I, J]) of the share of P's k largest entries that are among R's."""
+    sp, tp, np_ = top_sets(P, k)
+    sr, tr, nr = top_sets(R, k)
+
+    def common(a: BoolArray, b: BoolArray) -> FloatArray:
+        return np.asarray(a.astype(np.float64) @ b.T.astype(np.float64))
+
+    both = common(sp, sr)
+    forced = np.maximum(nr[None, :] - common(~sp, tr), 0) + np.maximum(np_[:, None] - common(tp, ~sr), 0)
+    free = (
+        np.minimum(nr[None, :], common(sp, tr))
+        + np.minimum(np_[:, None], common(tp, sr))
+        + np.minimum(np.minimum(np_[:, None], nr[None, :]), common(tp, tr))
+    )
+    return (both + forced) / k, np.minimum(both + free, k) / k
+
+
+def rank_bounds(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (least [N], most [N]) position of each own prediction, for a similarity between `low` and `high`."""
+    off = ~np.eye(len(low), dtype=np.bool_)
+    own_low, own_high = np.diag(low), np.diag(high)
+    surely_better = ((low > own_high + 1e-12) & off).sum(axis=0)
+    perhaps_better = ((high >= own_low - 1e-12) & off).sum(axis=0)
+    return surely_better.astype(np.float64), perhaps_better.astype(np.float64)
+
+
+def over_choices(
+    values: FloatArray, k: int, metric: Callable[[IntArray], float]
+) -> tuple[IntArray, float | None, float | None]:
+    """Return (the k largest in size, least and most of `metric` over choices of tied ones; None without ties)."""
+    sure, tied, left = (x[0] for x in top_sets(values[None, :], k))
+    fixed, open_ = np.flatnonzero(sure), np.flatnonzero(tied)
+    first = np.concatenate([fixed, open_[: int(left)]])
+    if len(open_) == int(left):
+        return first, None, None
+    chosen = islice(combinations(open_.tolist(), int(left)), _MOST)
+    found = [metric(np.concatenate([fixed, np.asarray(c, dtype=np.int64)])) for c in chosen]
+    return first, float(np.min(found)), float(np.max(found))

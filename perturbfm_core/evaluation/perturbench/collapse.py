@@ -1,0 +1,49 @@
+"""Own companions to PerturBench's metrics, not the peer's: does a model tell perturbations apart at all."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.schema import FloatArray
+
+# What rounding leaves of a spread (per entry, squared) and of a diversity.
+_NO_SPREAD, _NO_DIVERSITY = 1e-20, 1e-12
+
+
+def variance_ratio(P: FloatArray, R: FloatArray) -> float:
+    """Return the variance between predicted rows [C, G], summed over genes, over that between observed rows.
+
+    NaN with fewer than two rows or where the observed ones are equal.
+    """
+    observed = float(np.square(R - R.mean(axis=0)).sum())
+    if len(R) < 2 or observed <= _NO_SPREAD * R.size:
+        return float("nan")
+    return float(np.square(P - P.mean(axis=0)).sum()) / observed
+
+
+def diversity_ratio(P: FloatArray, R: FloatArray) -> float:
+    """Return 1 - mean cosine of pairs of predicted rows [C, G], over the same of observed rows.
+
+    Unlike the variance ratio it ignores the size of predictions; zero rows resemble all others fully. NaN
+    with fewer than two rows or where the observed ones all point the same way.
+    """
+    observed = _diversity(R)
+    return _diversity(P) / observed if len(R) > 1 and observed > _NO_DIVERSITY else float("nan")
+
+
+def _diversity(A: FloatArray) -> float:
+    norm = np.linalg.norm(A, axis=1, keepdims=True)
+    unit = np.divide(A, norm, out=np.zeros_like(A), where=norm > 0)
+    n, nonzero = len(A), int((norm > 0).sum())
+    if n < 2:
+        return 0.0
+    total = float(np.square(unit.sum(axis=0)).sum()) - nonzero
+    pairs = nonzero * (nonzero - 1)
+    return max(pairs - total, 0.0) / (n * (n - 1))
+
+
+def spearman(P: FloatArray, R: FloatArray) -> FloatArray:
+    """Return [C], the rank correlation of each pair of rows; NaN where a row is constant."""
+    return rowwise.pearson(rankdata(P, axis=1), rankdata(R, axis=1))

@@ -1,0 +1,1 @@
+"""The metrics of scPerturBench, from their definitions: arrays in, arrays out."""

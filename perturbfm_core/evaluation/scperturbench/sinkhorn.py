@@ -1,0 +1,94 @@
+"""Entropic optimal transport between two groups of cells.
+
+The peer's ``wasserstein`` (scPerturBench, through pertpy 0.7 and ott-jax before 0.5): squared Euclidean cost,
+uniform weights, epsilon 0.05 times the mean cost, Sinkhorn iterations in the log domain from zero potentials
+until the L1 error of the column marginal, looked at every 10 iterations, is at most 1e-3, or 2,000 iterations.
+The value is the dual objective; it is neither a root nor debiased.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perturbfm_core.schema import FloatArray
+
+EPSILON = 0.05
+THRESHOLD = 1e-3
+CHECK_EVERY = 10
+MAX_ITERATIONS = 2000
+# Scaled column sums outside of these are left to the log domain, long before double precision ends.
+_SMALLEST, _LARGEST = 1e-60, 1e60
+
+
+@dataclass(frozen=True)
+class Transport:
+    """What a run of Sinkhorn gave.
+
+    Attributes
+    ----------
+    cost
+        Regularised cost, in squared log1p units.
+    iterations
+        How many were made.
+    converged
+        Whether the marginal error came under the threshold.
+    """
+
+    cost: float
+    iterations: int
+    converged: bool
+
+
+def regularised_cost(C: FloatArray) -> Transport:
+    """Return the entropic transport cost of a cost matrix [n, m] between uniform weights.
+
+    The iterates are those of the log domain: between literal iterations there, the same steps are made by
+    scaling the current plan, which takes no exponentials, for as long as the scalings are moderate numbers.
+    NaN if the mean cost is 0 (all cells are one point).
+    """
+    C = np.asarray(C, dtype=np.float64)
+    epsilon = EPSILON * float(C.mean())
+    if epsilon <= 0:
+        return Transport(float("nan"), 0, False)
+    n, m = C.shape
+    f, g, mass, iterations, converged = _solve(C / -epsilon)
+    dual = float(f.mean() + g.mean()) + float(np.log(n) + np.log(m))
+    return Transport(epsilon * (dual + 1.0 - mass), iterations, converged)
+
+
+def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
+    """Return both potentials over epsilon, total mass, iterations and convergence, for M = -C / epsilon."""
+    n, m = M.shape
+    f, iteration = np.zeros(n), 0
+    while True:
+        # One iteration in the log domain; the plan of its potentials is the kernel of those that follow.
+        g = -np.log(m) - _logsumexp(M + f[:, None], axis=0)
+        f = -np.log(n) - _logsumexp(M + g, axis=1)
+        K = np.exp(M + f[:, None] + g)
+        KT = np.ascontiguousarray(K.T)
+        u, v, row = np.ones(n), np.ones(m), K.sum(axis=1)
+        column = K.sum(axis=0)
+        while True:
+            iteration += 1
+            last = iteration == MAX_ITERATIONS
+            if last or iteration % CHECK_EVERY == 0:
+                converged = bool(np.abs(v * column - 1.0 / m).sum() <= THRESHOLD)
+                if converged or last:
+                    mass = float(u @ row)
+                    return f + np.log(u), g + np.log(v), mass, iteration, converged
+            if not (column.min() > _SMALLEST and column.max() < _LARGEST):
+                break
+            v = 1.0 / (m * column)
+            row = K @ v
+            u = 1.0 / (n * row)
+            # The column sums are what the next iteration divides by, so looking at the error is free.
+            column = KT @ u
+        f = f + np.log(u)
+
+
+def _logsumexp(A: FloatArray, axis: int) -> FloatArray:
+    top = A.max(axis=axis, keepdims=True)
+    A = np.exp(A - top)
+    return np.asarray(np.log(A.sum(axis=axis)) + top.squeeze(axis))

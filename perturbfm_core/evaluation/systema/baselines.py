@@ -1,0 +1,50 @@
+"""The references and baselines of Systema: means of train centroids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.schema import FloatArray, IntArray
+
+
+def perturbed_reference(centroids: FloatArray) -> FloatArray:
+    """Return [G], the unweighted mean of train centroids [T, G]: the reference that scores subtract."""
+    return np.asarray(centroids.mean(axis=0))
+
+
+def nonctl_mean(centroids: FloatArray, n: IntArray) -> FloatArray:
+    """Return [G], the mean over all perturbed train cells; `n` is the number of cells of each centroid [T]."""
+    return np.asarray(n @ centroids / n.sum())
+
+
+def matching_mean(
+    perts: Sequence[str], train_perts: Sequence[str], centroids: FloatArray, fallback: FloatArray
+) -> FloatArray:
+    """Return [P, G]: the mean of the train centroids of a perturbation's parts.
+
+    Parameters
+    ----------
+    perts
+        Perturbations to predict, parts joined with ``+``.
+    train_perts
+        Perturbation of each train centroid [T]; several centroids of one are averaged.
+    centroids
+        Mean expression (or delta) of the train conditions [T, G].
+    fallback
+        [G] or [P, G], used for a part that train lacks, by definition `nonctl_mean`.
+
+    Notes
+    -----
+    The mean of two parts, not their sum: in terms of delta it halves the effect of a combination.
+    """
+    labels = np.asarray(train_perts, dtype=np.str_)
+    known = {str(pert): centroids[labels == pert].mean(axis=0) for pert in np.unique(labels)}
+    spare = np.broadcast_to(fallback, (len(perts), centroids.shape[1]))
+    out = np.empty((len(perts), centroids.shape[1]))
+    for i, pert in enumerate(perts):
+        parts = [known.get(part, spare[i]) for part in pert_genes(pert)]
+        out[i] = np.mean(parts, axis=0) if parts else spare[i]
+    return out

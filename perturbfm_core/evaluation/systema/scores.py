@@ -1,0 +1,97 @@
+"""Scores of Systema on centroids: arrays of mean expression [P, G]."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.schema import BoolArray, FloatArray
+
+TOP_K = 20
+
+
+def top_genes(delta: FloatArray, k: int = TOP_K) -> BoolArray:
+    """Return bool [P, G], the `k` genes of each row that change most; ties go to the earlier gene."""
+    order = np.argsort(-np.abs(delta), axis=1, kind="stable")[:, :k]
+    top = np.zeros(delta.shape, dtype=np.bool_)
+    np.put_along_axis(top, order, True, axis=1)
+    return top
+
+
+def pearson_from(
+    truth: FloatArray, predicted: FloatArray, reference: FloatArray, mask: BoolArray | None = None
+) -> FloatArray:
+    """Return [P], the correlation over genes of observed and predicted change from a reference.
+
+    Parameters
+    ----------
+    truth, predicted
+        Mean expression [P, G].
+    reference
+        [G] or [P, G], e.g. the mean of train centroids.
+    mask
+        Genes to use [P, G]; all by default.
+
+    Returns
+    -------
+    NaN where a side does not differ from the reference but by a constant.
+    """
+    return rowwise.pearson(predicted - reference, truth - reference, mask)
+
+
+def jaccard(truth: FloatArray, predicted: FloatArray, k: int = TOP_K) -> FloatArray:
+    """Return [P], shared over all genes of the two top-`k` sets of predicted and observed delta [P, G].
+
+    NaN where there are no more than `k` genes or all changes of a row are equally large.
+    """
+    if truth.shape[1] <= k:
+        return np.full(len(truth), np.nan)
+    a, b = top_genes(truth, k), top_genes(predicted, k)
+    shared = (a & b).sum(axis=1)
+    ordered = (np.ptp(np.abs(truth), axis=1) > 0) & (np.ptp(np.abs(predicted), axis=1) > 0)
+    return np.where(ordered, shared / (2 * k - shared), np.nan)
+
+
+def centroid_accuracy(
+    predicted: FloatArray, own: FloatArray, others: FloatArray, same: BoolArray
+) -> FloatArray:
+    """Return [P], the share of other observed centroids that lie farther from a prediction than its own.
+
+    Parameters
+    ----------
+    predicted, own
+        Predicted and observed mean expression [P, G].
+    others
+        Observed candidates [Q, G].
+    same
+        bool [P, Q], which candidate is the condition itself.
+
+    Returns
+    -------
+    Strictly farther, so a tie counts against; NaN without other candidates.
+    """
+    own_distance = np.sqrt(np.square(predicted - own).sum(axis=1))
+    distance = cdist(predicted, others)
+    # The same difference must tie with itself, however it was summed.
+    rounding = 1e-12 * np.maximum(own_distance, 1e-12)
+    farther = (distance > (own_distance + rounding)[:, None]) & ~same
+    n = (~same).sum(axis=1)
+    return np.asarray(np.divide(farther.sum(axis=1), n, out=np.full(len(n), np.nan), where=n > 0))
+
+
+def systematic_variation(delta: FloatArray, direction: FloatArray) -> FloatArray:
+    """Return [P], the cosine of each delta [P, G] with one direction [G]; NaN where either is zero.
+
+    With deltas against the control and their mean it is the share of a data set's change that all
+    perturbations have in common.
+    """
+    return rowwise.cosine(delta, np.broadcast_to(direction, delta.shape))
+
+
+def pairwise_cosine(delta: FloatArray) -> FloatArray:
+    """Return the cosines of all pairs of rows, upper triangle, row by row."""
+    norm = np.linalg.norm(delta, axis=1, keepdims=True)
+    unit = np.divide(delta, norm, out=np.full_like(delta, np.nan), where=norm > 0)
+    above: FloatArray = (unit @ unit.T)[np.triu_indices(len(delta), 1)]
+    return above

@@ -1,0 +1,77 @@
+"""Metrics of mean expression and of its change from the controls, one row per perturbation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.schema import FloatArray, StrArray
+
+Distance = Literal["l1", "l2", "cosine"]
+DISTANCES: tuple[Distance, ...] = ("l1", "l2", "cosine")
+
+
+def pearson(pred: FloatArray, real: FloatArray) -> FloatArray:
+    """Return [P], the Pearson correlation over all genes [P, G]; NaN where a row is constant."""
+    return rowwise.pearson(pred, real)
+
+
+def mse(pred: FloatArray, real: FloatArray) -> FloatArray:
+    """Return [P], the mean squared difference over genes [P, G]."""
+    return rowwise.mean_square(pred - real)
+
+
+def mae(pred: FloatArray, real: FloatArray) -> FloatArray:
+    """Return [P], the mean absolute difference over genes [P, G]."""
+    return rowwise.mean_absolute(pred - real)
+
+
+def discrimination(
+    pred: FloatArray, real: FloatArray, names: StrArray, genes: StrArray, distance: Distance
+) -> FloatArray:
+    """Return [P], 1 - rank / P of a perturbation among all observed ones by distance to its prediction.
+
+    The gene that has exactly the name of the perturbation is left out. Ranks count from 0; what is equally
+    distant counts one half.
+
+    Parameters
+    ----------
+    pred, real
+        Predicted and observed change from the controls [P, G].
+    names, genes
+        Perturbations [P] and genes [G].
+    distance
+        ``l1``, ``l2`` or ``cosine``.
+    """
+    D = _distances(pred, real, _own_gene(names, genes), distance)
+    own = np.diag(D)[:, None]
+    rank = (own > D).sum(axis=1) + 0.5 * ((own == D).sum(axis=1) - 1)
+    return np.asarray(1.0 - rank / len(D))
+
+
+def _own_gene(names: StrArray, genes: StrArray) -> list[int | None]:
+    position = {str(g): i for i, g in enumerate(genes)}
+    return [position.get(str(name)) for name in names]
+
+
+def _distances(pred: FloatArray, real: FloatArray, own: list[int | None], distance: Distance) -> FloatArray:
+    """Return [P, P]: row p holds the distances from prediction p to every observation, without gene own[p]."""
+    has = np.asarray([i for i, g in enumerate(own) if g is not None], dtype=np.int64)
+    gene = np.asarray([g for g in own if g is not None], dtype=np.int64)
+    x, y = pred[has, gene][:, None], real[:, gene].T
+    if distance != "cosine":
+        power = 1 if distance == "l1" else 2
+        D = cdist(pred, real, "cityblock" if power == 1 else "sqeuclidean")
+        D[has] -= np.abs(x - y) ** power
+        return np.asarray(D)
+    dot = pred @ real.T
+    a = np.repeat(np.einsum("ij,ij->i", pred, pred)[:, None], len(real), axis=1)
+    b = np.repeat(np.einsum("ij,ij->i", real, real)[None, :], len(pred), axis=0)
+    dot[has] -= x * y
+    a[has] -= x * x
+    b[has] -= y * y
+    size = np.sqrt(np.maximum(a, 0.0) * np.maximum(b, 0.0))
+    return np.asarray(1.0 - np.divide(dot, size, out=np.zeros_like(dot), where=size > 0))

@@ -1,0 +1,183 @@
+"""Findings, the registries of checks, and running them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.registry import Registry
+from perturbfm_core.schema import BoolArray, IntArray
+from perturbfm_core.splits.audit.run import RunEvidence
+from perturbfm_core.splits.split import FrozenSplit
+
+Severity = Literal["blocking", "warning"]
+EXAMPLES = 5
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error: the data cannot show it
+    """What a check raises where the data cannot show its leak; the text says why."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding of the audit.
+
+    Attributes
+    ----------
+    name
+        Name of the leak.
+    severity
+        ``blocking`` refuses a fit, ``warning`` is shown.
+    count
+        How many rows or conditions are concerned.
+    examples
+        Some of them.
+    message
+        What is wrong and what to do.
+    """
+
+    name: str
+    severity: Severity
+    count: int
+    examples: tuple[str, ...]
+    message: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as plain JSON."""
+        return {**asdict(self), "examples": list(self.examples)}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check came to.
+
+    Attributes
+    ----------
+    check
+        Name of the check.
+    status
+        ``clean``, ``warning``, ``blocking`` or ``not_applicable``.
+    findings
+        Its findings.
+    reason
+        Why it is not applicable, else empty.
+    """
+
+    check: str
+    status: Literal["clean", "warning", "blocking", "not_applicable"]
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome as plain JSON."""
+        return {
+            "check": self.check,
+            "status": self.status,
+            "reason": self.reason,
+            "findings": [f.to_json() for f in self.findings],
+        }
+
+
+Check = Callable[[PerturbDataset, FrozenSplit], Iterable[Finding]]
+RunCheck = Callable[[PerturbDataset, FrozenSplit, RunEvidence], Iterable[Finding]]
+CHECKS: Registry[Check] = Registry("audit check", SplitError)
+RUN_CHECKS: Registry[RunCheck] = Registry("audit check of runs", SplitError)
+
+
+def report(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Outcome]:
+    """Return what every check came to, those of runs too; without `run` the latter are not applicable."""
+    out = [_outcome(name, partial(check, ds, frozen)) for name, check in CHECKS.items()]
+    for name, run_check in RUN_CHECKS.items():
+        if run is None:
+            out.append(Outcome(name, "not_applicable", reason="no run is audited"))
+        elif _codes_or_none(ds, frozen) is None:
+            out.append(Outcome(name, "not_applicable", reason="split and data do not go together"))
+        else:
+            out.append(_outcome(name, partial(run_check, ds, frozen, run)))
+    return out
+
+
+def audit(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
+    """Return all findings of all checks for a split on its data, and for a run on it where one is given."""
+    return [finding for outcome in report(ds, frozen, run) for finding in outcome.findings]
+
+
+def require_clean(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
+    """Return the warnings of the audit, or raise `SplitError` if anything blocks."""
+    findings = audit(ds, frozen, run)
+    blocking = [f for f in findings if f.severity == "blocking"]
+    if blocking:
+        more = f" (and {len(blocking) - 1} more findings)" if len(blocking) > 1 else ""
+        msg = f"split {frozen.hash[:12]} leaks: {blocking[0].name}: {blocking[0].message}{more}"
+        raise SplitError(msg)
+    return findings
+
+
+def _outcome(name: str, run: Callable[[], Iterable[Finding]]) -> Outcome:
+    try:
+        findings = tuple(run())
+    except NotApplicable as reason:
+        return Outcome(name, "not_applicable", reason=str(reason))
+    if not findings:
+        return Outcome(name, "clean")
+    worst: Severity = "blocking" if any(f.severity == "blocking" for f in findings) else "warning"
+    return Outcome(name, worst, findings)
+
+
+# ---- what checks share -----------------------------------------------------------------------------------
+
+
+def finding(
+    name: str, items: Sequence[str], message: str, severity: Severity = "blocking", count: int | None = None
+) -> list[Finding]:
+    """Return one finding about `items`, none if there are none."""
+    n = len(items) if count is None else count
+    return [Finding(name, severity, n, tuple(str(x) for x in items[:EXAMPLES]), message)] if n else []
+
+
+_CODES: WeakKeyDictionary[FrozenSplit, tuple[PerturbDataset, IntArray]] = WeakKeyDictionary()
+
+
+def _codes_or_none(ds: PerturbDataset, frozen: FrozenSplit) -> IntArray | None:
+    known = _CODES.get(frozen)
+    try:
+        frozen.check_dataset(ds)
+        if known is None or known[0] is not ds:
+            known = (ds, frozen.codes(ds))
+            _CODES[frozen] = known
+    except SplitError:
+        return None
+    return known[1]
+
+
+def fold_codes(ds: PerturbDataset, frozen: FrozenSplit) -> IntArray:
+    """Return the fold code of every row, or raise `NotApplicable` where the data do not fit (`changed_data`)."""
+    codes = _codes_or_none(ds, frozen)
+    if codes is None:
+        msg = "split and data do not go together"
+        raise NotApplicable(msg)
+    return codes
+
+
+def in_folds(codes: IntArray, *folds: str) -> BoolArray:
+    """Return bool [N]: rows in any of the folds."""
+    return np.isin(codes, [schema.FOLDS.index(f) for f in folds])
+
+
+def conditions_in(ds: PerturbDataset, codes: IntArray, *folds: str) -> pd.DataFrame:
+    """Return the conditions that have rows in any of the folds."""
+    return ds.conditions.iloc[np.unique(ds.condition_codes[in_folds(codes, *folds)])]
+
+
+def same_condition_meant(frozen: FrozenSplit) -> bool:
+    """Return whether test may have conditions of train: random rows, other batches."""
+    return not frozen.split.ood_axes or "batch" in frozen.split.ood_axes

@@ -1,0 +1,120 @@
+"""Checks of the folds themselves: their data, overlaps, empty ones, replicates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import DatasetError, SplitError
+from perturbfm_core.splits.audit.core import (
+    CHECKS,
+    Finding,
+    NotApplicable,
+    conditions_in,
+    finding,
+    fold_codes,
+    in_folds,
+    same_condition_meant,
+)
+from perturbfm_core.splits.split import ConditionFolds, FrozenSplit
+
+
+@CHECKS.register("changed_data")
+def changed_data(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """The data are not what the split was frozen on."""
+    try:
+        frozen.check_dataset(ds)
+        ds.verify_content()
+        frozen.codes(ds)
+    except (SplitError, DatasetError) as error:
+        return finding("changed_data", [ds.name], str(error))
+    return []
+
+
+@CHECKS.register("fold_overlap")
+def fold_overlap(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """Rows or conditions that are in two folds, or control rows that are in one."""
+    if not isinstance(frozen.split.folds, ConditionFolds):
+        codes = fold_codes(ds, frozen)
+        treated = ds.condition_codes >= 0
+        wrong = np.flatnonzero(((codes >= 0) != treated) | (codes >= len(schema.FOLDS)))
+        return finding(
+            "fold_overlap",
+            ds.row_ids[wrong].tolist(),
+            f"{len(wrong)} rows are not in one fold each: control rows belong to none, others to exactly one; "
+            "freeze again",
+        )
+    seen: dict[str, str] = {}
+    twice = []
+    for fold, keys in frozen.split.folds.table.items():
+        for key in keys:
+            if key in seen:
+                twice.append(f"{key} ({seen[key]}, {fold})")
+            seen[key] = fold
+    return finding(
+        "fold_overlap", twice, f"{len(twice)} conditions are in two folds, e.g. {twice[:1]}; freeze again"
+    )
+
+
+@CHECKS.register("empty_fold")
+def empty_fold(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """A fold, or a declared condition, without cells."""
+    out: list[Finding] = []
+    if isinstance(frozen.split.folds, ConditionFolds):
+        known = set(ds.conditions.index)
+        bare = [key for keys in frozen.split.folds.table.values() for key in keys if key not in known]
+        out += finding(
+            "empty_fold",
+            bare,
+            f"{len(bare)} declared conditions have no cells, e.g. {bare[:1]}; freeze again",
+        )
+        if bare:
+            return out
+    codes = fold_codes(ds, frozen)
+    policies = {"val": frozen.split.validation, "calib": frozen.split.calibration}
+    wanted = ["train", "test", *(fold for fold, policy in policies.items() if policy == "fold")]
+    empty = [fold for fold in wanted if not in_folds(codes, fold).any()]
+    return finding("empty_fold", empty, f"fold {', '.join(empty)} has no cells; hold out something else")
+
+
+@CHECKS.register("condition_in_train_and_test")
+def condition_in_train_and_test(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """A condition that out-of-distribution test holds and train or validation has seen."""
+    return _shared(ds, frozen, ("train", "val"), "condition_in_train_and_test", "train or validation")
+
+
+@CHECKS.register("calibration_in_test")
+def calibration_in_test(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """A condition that calibration and out-of-distribution test share."""
+    return _shared(ds, frozen, ("calib",), "calibration_in_test", "calibration")
+
+
+def _shared(
+    ds: PerturbDataset, frozen: FrozenSplit, folds: tuple[str, ...], name: str, where: str
+) -> list[Finding]:
+    codes = fold_codes(ds, frozen)
+    if same_condition_meant(frozen):
+        msg = "the split holds out rows of conditions that train may have"
+        raise NotApplicable(msg)
+    test = set(conditions_in(ds, codes, "test").index)
+    both = sorted(test & set(conditions_in(ds, codes, *folds).index))
+    return finding(name, both, f"{len(both)} test conditions are in {where}, e.g. {both[:1]}; freeze again")
+
+
+@CHECKS.register("replicates_in_two_folds")
+def replicates_in_two_folds(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+    """Replicates of one condition of condition-level data in two folds."""
+    if ds.metadata.level != "condition":
+        msg = "the data set has cells, not replicates"
+        raise NotApplicable(msg)
+    codes = fold_codes(ds, frozen)
+    used = in_folds(codes, "train", "val", "calib", "test")
+    pairs = np.unique(np.stack([ds.condition_codes[used], codes[used].astype(np.int64)]), axis=1)
+    conditions, counts = np.unique(pairs[0], return_counts=True)
+    torn = ds.conditions.index[conditions[counts > 1]].tolist()
+    return finding(
+        "replicates_in_two_folds",
+        torn,
+        f"replicates of {len(torn)} conditions are in two folds, e.g. {torn[:1]}; keep a condition's rows together",
+    )

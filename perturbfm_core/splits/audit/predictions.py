@@ -1,0 +1,201 @@
+"""Checks of what was predicted: means and variances that only the test cells could have given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.matrix import take_rows
+from perturbfm_core.data.prediction import RowPrediction
+from perturbfm_core.data.pseudobulk import group_moments
+from perturbfm_core.data.table import condition_table
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.audit.core import RUN_CHECKS, Finding, NotApplicable, finding
+from perturbfm_core.splits.audit.run import RunEvidence
+from perturbfm_core.splits.split import FrozenSplit
+
+EQUAL = 1e-4
+MAX_P = 1e-3
+MAX_P_CLOSE = 0.01
+MARGIN = 0.01
+MIN_CONDITIONS = 5
+MIN_RESIDUAL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class _Served:
+    """A prediction beside the rows that it is of.
+
+    Attributes
+    ----------
+    rows
+        int64 [n], test rows with a prediction.
+    mean
+        float64 [n, G], what was predicted for each.
+    var
+        float64 [n, G], with which variance.
+    codes
+        int64 [n], condition of each row, numbered from 0.
+    keys
+        The conditions.
+    """
+
+    rows: IntArray
+    mean: FloatArray
+    var: FloatArray
+    codes: IntArray
+    keys: list[str]
+
+
+def _served(ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction | None) -> _Served:
+    if prediction is None:
+        msg = "the run has no predictions"
+        raise NotApplicable(msg)
+    if prediction.mean.shape[1] != ds.n_genes:
+        msg = f"the predictions have {prediction.mean.shape[1]} genes, the data set {ds.n_genes}"
+        raise NotApplicable(msg)
+    inside = (prediction.idx >= 0) & (prediction.idx < ds.n_obs)
+    keep = inside & np.isin(prediction.idx, frozen.rows(ds, "test"))
+    if not keep.any():
+        msg = "the run predicts no test row"
+        raise NotApplicable(msg)
+    rows, source = prediction.idx[keep], prediction.rows[keep]
+    order = np.argsort(rows)
+    rows, source = rows[order], source[order]
+    mean, var = prediction.mean, prediction.var
+    if prediction.genes is not None and not np.array_equal(prediction.genes, ds.genes):
+        place = {str(g): i for i, g in enumerate(prediction.genes)}
+        if set(place) != set(ds.genes.tolist()):
+            msg = "the predictions name other genes than the data set"
+            raise NotApplicable(msg)
+        columns = [place[str(g)] for g in ds.genes]
+        mean, var = mean[:, columns], var[:, columns]
+    present, codes = np.unique(ds.condition_codes[rows], return_inverse=True)
+    return _Served(
+        rows=rows,
+        mean=mean[source].astype(np.float64),
+        var=var[source].astype(np.float64),
+        codes=codes,
+        keys=[str(k) for k in ds.conditions.index[present]],
+    )
+
+
+@RUN_CHECKS.register("truth_in_predictions")
+def truth_in_predictions(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Predictions that contain the truth.
+
+    Three signs: means equal to what was observed; means closer to it than a noise-free predictor could be
+    (over the square root of the reliability that halves of the cells show); rows that follow their own cell
+    within a condition.
+    """
+    served = _served(ds, frozen, run.prediction)
+    table = condition_table(ds, served.rows)
+    truths = list(table.delta.values())
+    predicted = group_moments(served.mean, served.codes, len(served.keys)).mean
+    scale = max(float(np.abs(truths[0]).max()), 1e-12)
+    equal = np.zeros(len(served.keys), dtype=np.bool_)
+    for truth in truths:
+        gap = np.abs(predicted - truth).max(axis=1) / scale
+        equal |= (gap < EQUAL) & (np.abs(truth).max(axis=1) > 0)
+    hit = [k for k, same in zip(served.keys, equal, strict=True) if same]
+    if hit:
+        message = f"{len(hit)} predicted conditions equal what was observed, e.g. {hit[:1]}; predict without the test cells"
+        return finding("truth_in_predictions", hit, message)
+    own = _own_cells(ds, served)
+    if own is not None:
+        r, p = own
+        if r > MIN_RESIDUAL and p < MAX_P:
+            message = (
+                f"predictions of single rows follow their own cells within a condition (r = {r:.2f}, p = {p:.1g}), "
+                "which pseudobulk does not allow; predict without the test cells"
+            )
+            return finding("truth_in_predictions", served.keys, message)
+    return _too_close(ds, served, predicted)
+
+
+def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | None:
+    """Return correlation and p-value of predicted and observed deviations from the condition's mean."""
+    if ds.metadata.level != "cell" or ds.expression is None:
+        return None
+    wiggle = served.mean - group_moments(served.mean, served.codes, len(served.keys)).mean[served.codes]
+    if np.abs(wiggle).max() < 1e-9:
+        return None
+    picked = take_rows(ds.expression, served.rows)
+    X = np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float64)
+    X -= group_moments(X, served.codes, len(served.keys)).mean[served.codes]
+    norm = np.sqrt((wiggle**2).sum(axis=1) * (X**2).sum(axis=1))
+    ok = norm > 0
+    if ok.sum() < MIN_CONDITIONS:
+        return None
+    r = (wiggle * X).sum(axis=1)[ok] / norm[ok]
+    test = stats.wilcoxon(r, alternative="greater") if np.any(r != 0) else None
+    return float(np.median(r)), 1.0 if test is None else float(test.pvalue)
+
+
+def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> list[Finding]:
+    """Return a finding if predictions correlate with the observed means more than a noise-free one could."""
+    counts = np.bincount(served.codes)
+    position = np.empty(len(served.rows), dtype=np.int64)
+    order = np.argsort(served.codes, kind="stable")
+    position[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    enough = counts >= 8
+    if ds.metadata.level != "cell" or not ds.has_controls or enough.sum() < MIN_CONDITIONS:
+        return []
+    halves = [condition_table(ds, served.rows[position % 2 == h]) for h in (0, 1)]
+    # Halves with the controls of both roles: noise that they share would look like signal.
+    first, second = halves[0].delta["input"], halves[1].delta["reference"]
+    whole = condition_table(ds, served.rows).delta["reference"]
+    gaps = []
+    for c in np.flatnonzero(enough):
+        r_half = max(_pearson(first[c], second[c]), 0.0)
+        bound = float(np.sqrt(2 * r_half / (1 + r_half)))
+        gaps.append(_pearson(predicted[c], whole[c]) - bound)
+    values = np.asarray(gaps)
+    if np.median(values) <= MARGIN:
+        return []
+    p = float(stats.binomtest(int((values > MARGIN).sum()), len(values), 0.5, alternative="greater").pvalue)
+    if p > MAX_P_CLOSE:
+        return []
+    hit = [served.keys[c] for c, g in zip(np.flatnonzero(enough), values, strict=True) if g > MARGIN]
+    message = (
+        f"predictions of {len(hit)} of {len(values)} conditions correlate with the test cells by {np.median(values):.2f} "
+        f"more than a noise-free predictor could (p = {p:.1g}); predict without the test cells"
+    )
+    return finding("truth_in_predictions", hit, message)
+
+
+def _pearson(a: FloatArray, b: FloatArray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / norm) if norm > 0 else 0.0
+
+
+@RUN_CHECKS.register("truth_in_variances")
+def truth_in_variances(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Predicted variances that are the observed ones, which need the test cells' variance and n."""
+    served = _served(ds, frozen, run.prediction)
+    if run.prediction is not None and run.prediction.var_filled:
+        msg = "the predictions state no variance"
+        raise NotApplicable(msg)
+    table = condition_table(ds, served.rows)
+    if table.s2_source == "unknown":
+        msg = "the data show no variance of a condition's mean"
+        raise NotApplicable(msg)
+    predicted = group_moments(served.var, served.codes, len(served.keys)).mean
+    sides: list[FloatArray] = [table.s2_pert, *(table.s2_pert + s2 for s2 in table.s2_control.values())]
+    raw = table.s2_pert * table.n[:, None]
+    hit: list[str] = []
+    for observed in (*sides, raw):
+        positive = observed > 0
+        close = (np.abs(predicted - observed) <= 1e-3 * observed) & positive
+        share = close.sum(axis=1) / np.maximum(positive.sum(axis=1), 1)
+        hit += [k for k, s in zip(served.keys, share, strict=True) if s > 0.5 and k not in hit]
+    return finding(
+        "truth_in_variances",
+        hit,
+        f"predicted variances of {len(hit)} conditions are the observed ones, e.g. {hit[:1]}; "
+        "test conditions' variance and n may not be read",
+    )

@@ -1,0 +1,182 @@
+"""Checks of what a run declares: what was made from which rows, and what was read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.data.controls import REFERENCE
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.schema import BoolArray
+from perturbfm_core.splits.audit.core import (
+    RUN_CHECKS,
+    Finding,
+    NotApplicable,
+    finding,
+    fold_codes,
+    in_folds,
+)
+from perturbfm_core.splits.audit.run import (
+    PREPARED,
+    PRETRAINED,
+    STATISTICS,
+    FitRecord,
+    RunEvidence,
+    rows_record,
+)
+from perturbfm_core.splits.split import FrozenSplit
+
+# What a model may read of the conditions that it is asked for.
+QUERY_FIELDS = frozenset({"conditions", "genes", "control"})
+
+
+@RUN_CHECKS.register("reference_controls_read")
+def reference_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Reference controls, which the scored truth subtracts, read by the model."""
+    if not ds.has_controls:
+        msg = "the data set has no control rows"
+        raise NotApplicable(msg)
+    reference = ds.controls.roles == REFERENCE
+    if not reference.any():
+        msg = "all contexts share their controls between the roles"
+        raise NotApplicable(msg)
+    roles, rows = run.records.control_roles, _rows_read(ds, run)
+    if roles is None and rows is None:
+        msg = "the run does not declare which controls it read (control_roles, rows_read)"
+        raise NotApplicable(msg)
+    hit = [] if rows is None else ds.row_ids[rows & reference].tolist()
+    hit = hit or (["role reference"] if "reference" in (roles or ()) else [])
+    return finding(
+        "reference_controls_read",
+        hit,
+        f"the run read reference controls ({hit[:1]}), its errors and the truth's are then related; use the role input",
+    )
+
+
+@RUN_CHECKS.register("held_out_controls_read")
+def held_out_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Controls of a held-out context (or batch) used in fitting without `transductive`."""
+    if frozen.split.transductive:
+        msg = "the split is transductive"
+        raise NotApplicable(msg)
+    rows = _rows_read(ds, run)
+    if rows is None:
+        msg = "the run does not declare the rows it read in fitting (rows_read)"
+        raise NotApplicable(msg)
+    codes = fold_codes(ds, frozen)
+    column = schema.BATCH_ID if "batch" in frozen.split.ood_axes else schema.CONTEXT_ID
+    unit = ds.obs[column].cat.codes.to_numpy()
+    open_units = np.unique(unit[in_folds(codes, "train", "val")])
+    closed = ds.is_control & ~np.isin(unit, open_units)
+    hit = ds.row_ids[rows & closed].tolist()
+    return finding(
+        "held_out_controls_read",
+        hit,
+        f"{len(hit)} control rows of held-out units were read in fitting, e.g. {hit[:1]}; "
+        "leave them out, or freeze a transductive split",
+    )
+
+
+@RUN_CHECKS.register("test_rows_read")
+def test_rows_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Test or calibration rows read in fitting."""
+    rows = _rows_read(ds, run)
+    if rows is None:
+        msg = "the run does not declare the rows it read in fitting (rows_read)"
+        raise NotApplicable(msg)
+    hit = ds.row_ids[rows & in_folds(fold_codes(ds, frozen), "test", "calib")].tolist()
+    return finding(
+        "test_rows_read",
+        hit,
+        f"{len(hit)} test or calibration rows were read in fitting, e.g. {hit[:1]}; fit again",
+    )
+
+
+@RUN_CHECKS.register("made_on_other_rows")
+def made_on_other_rows(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """A gene graph, selection of genes, scaler, PCA, embedding or cache made for other fit rows."""
+    bad = _wrong(ds, frozen, run, (*PREPARED, "model"))
+    return finding(
+        "made_on_other_rows",
+        bad,
+        f"{len(bad)} inputs were not made for this split's fit rows: {', '.join(bad[:3])}; make them again on train",
+    )
+
+
+@RUN_CHECKS.register("test_statistics_in_training")
+def test_statistics_in_training(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Lists of differential genes or statistics over rows that include test, used in training."""
+    bad = _wrong(ds, frozen, run, STATISTICS)
+    return finding(
+        "test_statistics_in_training",
+        bad,
+        f"{len(bad)} lists or statistics were made over rows outside the fit: {', '.join(bad[:3])}; "
+        "compute them on train",
+    )
+
+
+@RUN_CHECKS.register("pretrained_on_test")
+def pretrained_on_test(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """A pre-trained encoder that saw test rows."""
+    bad = _wrong(ds, frozen, run, PRETRAINED)
+    return finding(
+        "pretrained_on_test",
+        bad,
+        f"{len(bad)} pre-trained encoders saw rows outside the fit: {', '.join(bad[:3])}; use one that did not",
+    )
+
+
+@RUN_CHECKS.register("test_moments_read")
+def test_moments_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Test conditions' variance, n, or anything but their names and input controls, read at prediction."""
+    reads = run.records.predict_reads
+    if reads is None:
+        msg = "the run does not declare what it read at prediction (predict_reads)"
+        raise NotApplicable(msg)
+    more = sorted(set(reads) - QUERY_FIELDS)
+    return finding(
+        "test_moments_read",
+        more,
+        f"prediction read {', '.join(more)} of the test conditions; only names and input controls may be read",
+    )
+
+
+def _rows_read(ds: PerturbDataset, run: RunEvidence) -> BoolArray | None:
+    if run.records.rows_read is None:
+        return None
+    out = np.zeros(ds.n_obs, dtype=np.bool_)
+    rows = np.asarray(run.records.rows_read, dtype=np.int64)
+    out[rows[(rows >= 0) & (rows < ds.n_obs)]] = True
+    return out
+
+
+def _wrong(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence, kinds: tuple[str, ...]) -> list[str]:
+    """Return what is wrong with the declared records of some kinds."""
+    made = None if run.records.made is None else [r for r in run.records.made if r.what in kinds]
+    if made is None:
+        msg = "the run does not declare what it was made from (made)"
+        raise NotApplicable(msg)
+    if not made:
+        msg = f"the run declares no {' or '.join(kinds)}"
+        raise NotApplicable(msg)
+    codes = fold_codes(ds, frozen)
+    allowed = {rows_record(ds, np.flatnonzero(in_folds(codes, *frozen.fit_folds)))}
+    if ds.has_controls and "context" not in frozen.split.ood_axes:
+        allowed.add(rows_record(ds, np.flatnonzero(in_folds(codes, *frozen.fit_folds) | ds.is_control)))
+    return [
+        f"{record.name or record.what} ({why})"
+        for record in made
+        if (why := _why(ds, frozen, record, allowed))
+    ]
+
+
+def _why(ds: PerturbDataset, frozen: FrozenSplit, record: FitRecord, allowed: set[str]) -> str:
+    """Return what is wrong with a record, empty if nothing."""
+    if record.content_sha256 not in (None, ds.content_sha256):
+        # Made from other data: only these could hold test rows of this one.
+        return "" if record.rows == "external" else f"data {str(record.content_sha256)[:12]}"
+    if record.rows_sha256 is not None:
+        return "" if record.rows_sha256 in allowed else "other rows"
+    if record.split_hash is not None:
+        return "" if record.split_hash == frozen.hash else f"split {record.split_hash[:12]}"
+    return {"fit": "", "external": "", "all": "all rows", "unknown": "unknown rows"}[record.rows]

@@ -1,0 +1,98 @@
+"""The code location over a private copy of the repository's splits, with the demo data made there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+SUITE = {
+    "name": "small",
+    "description": "One unseen context and two entries of the demo.",
+    "grid": [{"dataset": "demo", "splits": [{"kind": "context_ood", "params": {"holdout": ["C0"]}}]}],
+    "models": ["control_only", "global_mean"],
+    "refresh_cron": "30 5 * * 1",
+}
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder that Dagster can be started in, and the environment that points at it."""
+
+    path: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the variables that a process on this folder needs."""
+        return {
+            "PERTURBFM_HOME": str(self.path),
+            "PERTURBFM_SPLIT_DIR": str(self.path / "splits"),
+            "PERTURBFM_CATALOG": str(self.path / "catalog"),
+        }
+
+    def module(self, name: str) -> Any:
+        """Return a module of the code location, loaded for this folder."""
+        return importlib.import_module(f"perturbfm_assets.{name}")
+
+
+def copy_location(path: Path) -> Location:
+    """Fill `path` with what a checkout has, and a suite of the user's own."""
+    for name in ("dagster.yaml", "workspace.yaml"):
+        shutil.copy(REPO / name, path / name)
+    shutil.copytree(REPO / "splits", path / "splits")
+    (path / "catalog/suites").mkdir(parents=True)
+    (path / "catalog/suites/small.yaml").write_text(yaml.safe_dump(SUITE))
+    return Location(path)
+
+
+def forget() -> None:
+    """Forget the code location, whose partitions are read when it is imported."""
+    for name in [n for n in sys.modules if n.split(".")[0] == "perturbfm_assets"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the demo data set once and return its artifact."""
+    from perturbfm_core.catalog import load_catalog, packaged_folder
+    from perturbfm_core.library import ensure_dataset
+    from perturbfm_core.store import ArtifactStore
+
+    folder = packaged_folder()
+    assert folder is not None
+    store = ArtifactStore(tmp_path_factory.mktemp("demo"))
+    return ensure_dataset(store, load_catalog([folder]).dataset("demo"))
+
+
+@pytest.fixture(scope="session")
+def location(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Location]:
+    """Load the code location once, over its own copy of splits and demo data."""
+    made = copy_location(tmp_path_factory.mktemp("location"))
+    shutil.copytree(demo_data, made.path / "data/demo")
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in made.environment.items():
+            patch.setenv(name, value)
+        patch.chdir(made.path)
+        made.module("definitions")
+    yield made
+    forget()
+
+
+@pytest.fixture
+def here(location: Location, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Location:
+    """Return the loaded code location, and point this test's environment at its folder."""
+    for name, value in location.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(location.path)
+    assert "DAGSTER_HOME" not in os.environ
+    return location

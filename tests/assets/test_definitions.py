@@ -1,0 +1,508 @@
+"""The code location: its grid, its assets with their checks, its jobs, schedules and sensors."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+import zarr
+
+from perturbfm_core.catalog import load_catalog, packaged_folder
+from perturbfm_core.models import MODELS
+from perturbfm_core.models.base import Requires
+from perturbfm_core.store import ArtifactStore, read_json
+from tests.assets.conftest import REPO, SUITE, Location, copy_location
+from tests.cli.command import perturbfm
+
+INDEX = json.loads((REPO / "splits/index.json").read_text())["splits"]
+(CONTEXT,) = [e for e in INDEX if e["kind"] == "context_ood"]
+ENTRIES = ["additive", "control_only", "global_mean", "ridge"]
+
+
+def cell(here: Location, model: str, split: str = CONTEXT["key"], instance=None):
+    """Run one cell of the grid in this process."""
+    definitions, partitions = here.module("definitions"), here.module("partitions")
+    job = definitions.defs.resolve_job_def("benchmark")
+    with instance or dg.DagsterInstance.ephemeral() as kept:
+        return job.execute_in_process(
+            instance=kept,
+            partition_key=partitions.grid_key(model, split),
+            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+            raise_on_error=False,
+        )
+
+
+def alone(here: Location, asset: str, key: str):
+    """Materialise one asset for one key in this process."""
+    module = here.module(f"assets.{asset}")
+    return dg.materialize(
+        [getattr(module, asset)],
+        partition_key=key,
+        instance=dg.DagsterInstance.ephemeral(),
+        resources={"store": here.module("resources").StoreResource()},
+        run_config=here.module("jobs").quiet_logs("CRITICAL"),
+        raise_on_error=False,
+    )
+
+
+def metadata(result, asset: str) -> dict[str, object]:
+    """Return the metadata of an asset's one materialisation."""
+    (made,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in made.metadata.items()}
+
+
+def checks(result) -> dict[str, bool]:
+    """Return {check: whether it passed}."""
+    return {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+
+
+# ---- definitions ------------------------------------------------------------------------------------------------
+
+
+def test_definitions_load(here):
+    defs = here.module("definitions").defs
+    dg.Definitions.validate_loadable(defs)
+    graph = defs.resolve_asset_graph()
+    assert {key.path[-1] for key in graph.get_all_asset_keys()} == {
+        "dataset",
+        "split",
+        "trained_model",
+        "prediction",
+        "metric_panel",
+        "report",
+        "leaderboard",
+    }
+    chain = ["dataset", "split", "trained_model", "prediction", "metric_panel", "report", "leaderboard"]
+    for upper, lower in pairwise(chain):
+        assert {k.path[-1] for k in graph.get(dg.AssetKey(lower)).parent_keys} == {upper}
+    assert {key.name for key in graph.asset_check_keys} == {
+        "schema",
+        "content_hash",
+        "hash_lock",
+        "leakage",
+        "covers_split",
+        "panel_complete",
+    }
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.description
+        assert node.group_name != "default"
+        assert node.owners == ["team:perturbfm"]
+
+
+def test_jobs_of_the_repository(here):
+    defs = here.module("definitions").defs
+    names = {job.name for job in defs.resolve_all_job_defs()} - {"__ASSET_JOB"}
+    assert names == {"demo", "benchmark", "refresh_leaderboard", "make_dataset", "verify_split"}
+    for name in names:
+        assert defs.resolve_job_def(name).description
+
+
+def test_grid_is_splits_by_entries(here):
+    partitions = here.module("partitions")
+    assert list(partitions.SPLITS) == [e["key"] for e in INDEX]
+    models = partitions.model_partitions.get_partition_keys()
+    assert models == list(load_catalog().models)
+    assert set(ENTRIES) <= set(models)
+    keys = partitions.grid_partitions.get_partition_keys()
+    assert len(keys) == len(INDEX) * len(models)
+    # Dimensions are sorted by name, so a key reads model|split.
+    assert f"ridge|{CONTEXT['key']}" in keys
+    assert partitions.dataset_partitions.get_partition_keys() == list(load_catalog().datasets)
+
+
+def test_a_data_set_feeds_its_own_splits(here):
+    partitions = here.module("partitions")
+    mapping = partitions.dataset_to_split
+
+    def sources(split):
+        return mapping.get_upstream_mapped_partitions_result_for_partitions(
+            partitions.split_partitions.empty_subset().with_partition_keys([split]),
+            partitions.split_partitions,
+            partitions.dataset_partitions,
+        ).partitions_subset.get_partition_keys()
+
+    for entry in INDEX:
+        assert set(sources(entry["key"])) == {entry["dataset"]}
+
+
+def test_schedules_and_sensors_are_off_and_on_the_catalogs_clock(here):
+    defs = here.module("definitions").defs
+    suites = load_catalog().suites
+    shipped = load_catalog([packaged_folder()]).suites
+    assert {"demo", "simulations"} <= set(shipped)
+    schedules = {s.name: s for s in defs.schedules}
+    assert set(schedules) == {f"refresh_{name}" for name in suites} | {"refresh_leaderboard_schedule"}
+    for name, suite in suites.items():
+        assert schedules[f"refresh_{name}"].cron_schedule == suite.refresh_cron
+        assert schedules[f"refresh_{name}"].job_name == "benchmark"
+    # The user's own suite came in by its YAML file.
+    assert schedules["refresh_small"].cron_schedule == SUITE["refresh_cron"]
+    assert schedules["refresh_leaderboard_schedule"].cron_schedule == next(iter(suites.values())).refresh_cron
+    assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
+    (sensor,) = defs.sensors
+    assert sensor.name == "rank_after_cells"
+    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+
+
+def test_schedule_requests_every_applicable_cell(here, monkeypatch):
+    defs = here.module("definitions").defs
+    monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=9))
+    at = datetime(2026, 1, 5, 5, 30, tzinfo=UTC)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
+        )
+        ticked = defs.get_schedule_def("refresh_small").evaluate_tick(context)
+    # global_mean cannot run there now, so only the other entry is asked for.
+    (request,) = ticked.run_requests
+    assert str(request.partition_key) == f"control_only|{CONTEXT['key']}"
+    assert request.run_key == f"20260105-0530-control_only-{CONTEXT['key']}"
+
+
+def test_suite_whose_splits_are_not_frozen_says_what_to_do(here, tmp_path, monkeypatch):
+    jobs = here.module("jobs")
+    monkeypatch.setattr(jobs, "SPLITS", {})
+    with pytest.raises(dg.Failure, match="are not frozen yet; run `perturbfm demo --suite small` and reload"):
+        jobs.suite_split_keys(ArtifactStore(), "small")
+
+
+def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, monkeypatch):
+    sensors = here.module("sensors")
+    job = here.module("definitions").defs.resolve_job_def("benchmark")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=here.module("partitions").grid_key("control_only", CONTEXT["key"]),
+            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+        )
+        run = instance.get_run_by_id(result.run_id)
+        (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_SUCCESS]
+
+        def tick(now):
+            monkeypatch.setattr("time.time", lambda: now)
+            context = dg.build_run_status_sensor_context(
+                sensor_name="rank_after_cells",
+                dagster_event=event,
+                dagster_instance=instance,
+                dagster_run=run,
+            )
+            return sensors.rank_after_cells(context).run_key
+
+        # Two cells seen in one tick ask once; one seen in the next tick asks again.
+        assert tick(1_800_000_000.0) == tick(1_800_000_001.0)
+        assert tick(1_800_000_000.0) != tick(1_800_000_060.0)
+
+
+@pytest.mark.parametrize(
+    "key", ["ridge", "", "|", "ridge|", "nope|SPLIT", "ridge|nope", "SPLIT|ridge", "ridge|SPLIT|more"]
+)
+def test_keys_that_are_no_cell(here, key):
+    with pytest.raises(dg.Failure, match=r"is no cell of the grid; a key reads model\|split"):
+        here.module("partitions").cell_of(key.replace("SPLIT", CONTEXT["key"]))
+
+
+def test_keys_of_cells_as_launchers_send_them(here):
+    partitions = here.module("partitions")
+    wanted = ("ridge", CONTEXT["key"])
+    assert partitions.cell_of(partitions.grid_key(*wanted)) == wanted
+    assert partitions.cell_of(f"ridge|{CONTEXT['key']}") == wanted
+    assert partitions.cell_of(str(partitions.grid_key(*wanted))) == wanted
+
+
+def test_tables_of_metadata_cannot_be_broken_by_their_cells(here):
+    table = here.module("show").table
+    text = table(["a|b", "c"], [[1.23456, "x|y"], ["<b>", "two\nlines"]])
+    assert text == "| a\\|b | c |\n| --- | --- |\n| 1.2346 | x\\|y |\n| &lt;b> | two lines |"
+
+
+# ---- materialisation --------------------------------------------------------------------------------------------
+
+
+def test_dataset_materialises_with_its_checks(here):
+    result = alone(here, "dataset", "demo")
+    assert result.success
+    assert checks(result) == {"schema": True, "content_hash": True}
+    shown = metadata(result, "dataset")
+    assert shown["content_sha256"] == load_catalog().dataset("demo").content_sha256
+    assert (shown["n_obs"], shown["n_genes"]) == (12000, 300)
+    (made,) = result.asset_materializations_for_node("dataset")
+    assert made.tags["dagster/data_version"] == shown["content_sha256"]
+
+
+@pytest.mark.parametrize("entry", INDEX, ids=lambda e: e["kind"])
+def test_committed_split_materialises_with_its_checks(here, entry):
+    files = {p.name: p.read_bytes() for p in (here.path / "splits").glob("*.json")}
+    result = alone(here, "split", entry["key"])
+    assert result.success
+    assert checks(result) == {"hash_lock": True, "leakage": True}
+    shown = metadata(result, "split")
+    assert shown["split_hash"] == entry["hash"]
+    assert shown["ceiling"]["pearson"]["half"] > 0.1
+    assert "| test |" in shown["folds"]
+    # Looking at a split changes nothing of it.
+    assert {p.name: p.read_bytes() for p in (here.path / "splits").glob("*.json")} == files
+
+
+def test_cell_materialises_and_publishes_a_run(here):
+    before = set(ArtifactStore().run_dirs())
+    result = cell(here, "ridge")
+    assert result.success
+    assert checks(result) == {"covers_split": True, "panel_complete": True}
+    shown = {a: metadata(result, a) for a in ("trained_model", "prediction", "metric_panel", "report")}
+    assert {m["status"] for m in shown.values()} == {"ok"}
+    assert shown["prediction"]["genes"] == 300
+    (run,) = set(ArtifactStore().run_dirs()) - before
+    assert shown["report"]["run_ids"] == [run.name]
+    assert Path(shown["report"]["run_dir"]) == run.resolve()
+    metrics = read_json(run / "metrics.json")
+    assert shown["metric_panel"]["delta.pearson"] == pytest.approx(
+        metrics["delta"]["global"]["pearson"], abs=1e-12
+    )
+    assert shown["report"]["plot"].startswith("![by perturbation](data:image/")
+
+
+def test_cell_is_the_command_lines_cell(here):
+    assert cell(here, "additive").success
+    ours = ArtifactStore().run_dirs()[-1]
+    answer = perturbfm("run", "--split", CONTEXT["hash"], "--entry", "additive").values
+    theirs = Path(answer["run_dir"])
+    assert ours.name != theirs.name
+    assert (ours / "metrics.json").read_bytes() == (theirs / "metrics.json").read_bytes()
+    one, two = (pd.read_parquet(p / "scores.parquet") for p in (ours, theirs))
+    assert set(one["run_id"]) != set(two["run_id"])
+    pd.testing.assert_frame_equal(one.drop(columns="run_id"), two.drop(columns="run_id"), check_exact=True)
+
+
+def test_cell_without_any_cached_object_gives_the_same_scores(here, demo_data, tmp_path, monkeypatch):
+    """The other process has nothing of the first: data copied, objects made anew."""
+    assert cell(here, "additive").success
+    ours = ArtifactStore().run_dirs()[-1]
+    shutil.copytree(demo_data, tmp_path / "data/demo")
+    environment = {**os.environ, "PERTURBFM_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "perturbfm_core.cli.main",
+            "run",
+            "--split",
+            CONTEXT["key"],
+            "--entry",
+            "additive",
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    theirs = Path(dict(line.split("=", 1) for line in done.stdout.splitlines())["run_dir"])
+    assert theirs.is_relative_to(tmp_path)
+    one, two = (pd.read_parquet(p / "scores.parquet").drop(columns="run_id") for p in (ours, theirs))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch):
+    monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=9))
+    before = ArtifactStore().run_dirs()
+    result = cell(here, "ridge")
+    assert result.success
+    for asset in ("trained_model", "prediction", "metric_panel", "report"):
+        shown = metadata(result, asset)
+        assert shown == {"status": "not_applicable", "reason": "needs 9 train contexts, there are 3"}
+    assert checks(result) == {"covers_split": True, "panel_complete": True}
+    for evaluation in result.get_asset_check_evaluations():
+        assert evaluation.metadata["not_applicable"].value == "needs 9 train contexts, there are 3"
+    assert ArtifactStore().run_dirs() == before
+
+
+def test_every_seed_of_an_entry_is_run(here, monkeypatch):
+    catalog = here.module("assets.cell").CATALOG
+    two = catalog.model("global_mean").model_copy(update={"seeds": (0, 3)})
+    monkeypatch.setitem(catalog.models, "global_mean", two)
+    result = cell(here, "global_mean")
+    assert result.success
+    shown = metadata(result, "report")
+    assert shown["seeds"] == 2
+    seeds = [read_json(here.path / "runs" / r / "config.json")["seed"] for r in shown["run_ids"]]
+    assert seeds == [0, 3]
+
+
+def test_panel_without_a_metric_blocks_the_report(here, monkeypatch):
+    """A metric that the scores lack fails the check, and the report is not written."""
+    from perturbfm_core.evaluation import PANELS
+
+    module = here.module("assets.metric_panel")
+    lacking = {
+        name: type(
+            "Panel", (), {"metrics": [*panel.metrics, type("M", (), {"name": "unheard_of"})], "headline": "x"}
+        )
+        for name, panel in PANELS.items()
+        if name == "delta"
+    }
+    monkeypatch.setattr(module, "PANELS", lacking)
+    before = ArtifactStore().run_dirs()
+    result = cell(here, "control_only")
+    assert not result.success
+    assert checks(result) == {"covers_split": True, "panel_complete": False}
+    assert ArtifactStore().run_dirs() == before
+
+
+def test_prediction_that_is_not_finite_blocks_the_scores(here, monkeypatch):
+    module = here.module("assets.prediction")
+    plain = module.read_prediction
+
+    def poisoned(path):
+        made = plain(path)
+        mean = made.mean.copy()
+        mean[0, 0] = np.nan
+        return type(made)(**{**vars(made), "mean": mean})
+
+    monkeypatch.setattr(module, "read_prediction", poisoned)
+    before = ArtifactStore().run_dirs()
+    result = cell(here, "control_only")
+    assert not result.success
+    assert checks(result) == {"covers_split": False}
+    assert ArtifactStore().run_dirs() == before
+
+
+@pytest.fixture
+def planted(here, demo_data, tmp_path, monkeypatch):
+    """Point the location at a copy of the data in which one value was changed behind its hash."""
+    shutil.copytree(demo_data, tmp_path / "data/demo")
+    values = zarr.open_group(tmp_path / "data/demo/data.zarr", mode="r+")["X/data"]
+    values[7] = int(values[7]) + 1
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path))
+    return here
+
+
+def test_changed_data_fail_the_hash_lock_and_block(planted):
+    result = alone(planted, "split", CONTEXT["key"])
+    assert not result.success
+    assert checks(result) == {"hash_lock": False, "leakage": False}
+    (lock, _) = result.get_asset_check_evaluations()
+    (problem,) = lock.metadata["problems"].value
+    assert problem.startswith("content of data set 'demo' changed: recorded c1bb3a3c0317, found ")
+    assert lock.blocking
+
+
+def test_changed_data_fail_the_content_check(planted):
+    result = alone(planted, "dataset", "demo")
+    assert not result.success
+    assert checks(result) == {"schema": True, "content_hash": False}
+
+
+def test_changed_data_stop_a_cell_whatever_the_checks_said(planted):
+    """Checks stop only their own run, so `fit` looks again."""
+    result = cell(planted, "control_only")
+    assert not result.success
+    (failure,) = [e for e in result.all_events if e.is_step_failure]
+    assert failure.step_key == "trained_model"
+    assert "changed_data" in failure.step_failure_data.error.to_string()
+    assert ArtifactStore().run_dirs() == []
+
+
+def test_damaged_split_file_stops_its_asset(demo_data, here, tmp_path, monkeypatch):
+    shutil.copytree(here.path / "splits", tmp_path / "splits")
+    path = tmp_path / f"splits/{CONTEXT['hash']}.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
+    monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "splits"))
+    result = alone(here, "split", CONTEXT["key"])
+    assert not result.success
+    (failure,) = [e for e in result.all_events if e.is_step_failure]
+    assert "was edited: it states hash" in failure.step_failure_data.error.to_string()
+
+
+def test_suite_in_one_run(here):
+    """The job behind `make demo`, on a small suite: data, split, cells and leaderboard, all recorded."""
+    job = here.module("definitions").defs.resolve_job_def("demo")
+    config = {
+        **here.module("jobs").quiet_logs("CRITICAL"),
+        "ops": {"run_suite": {"config": {"suite": "small"}}},
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance, run_config=config).success
+        made = {
+            name: set(instance.get_materialized_partitions(dg.AssetKey(name)))
+            for name in ("dataset", "split", "report")
+        }
+        board = instance.get_latest_materialization_event(dg.AssetKey("leaderboard"))
+    assert made == {
+        "dataset": {"demo"},
+        "split": {CONTEXT["key"]},
+        "report": {f"{model}|{CONTEXT['key']}" for model in SUITE["models"]},
+    }
+    shown = board.asset_materialization.metadata
+    assert shown["rows"].value >= 2
+    assert "global_mean" in shown["standings"].value
+    assert Path(shown["database"].value) == (here.path / "runs/leaderboard.duckdb").resolve()
+    entries = perturbfm("leaderboard", "sql", "select distinct entry from leaderboard", "--json").json
+    assert {e["entry"] for e in entries} >= set(SUITE["models"])
+
+
+# ---- other folders -----------------------------------------------------------------------------------------------
+
+SHOW = """
+import json
+from perturbfm_assets.definitions import defs
+from perturbfm_assets import partitions as p
+print(json.dumps({
+    "splits": list(p.SPLITS), "datasets": p.dataset_partitions.get_partition_keys(),
+    "schedules": sorted(s.name for s in defs.schedules), "grid": len(p.grid_partitions.get_partition_keys()),
+}))
+"""
+
+
+def show(made: Location) -> subprocess.CompletedProcess[str]:
+    """Load the code location of a folder in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", SHOW],
+        cwd=made.path,
+        env={**os.environ, **made.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_registered_data_set_and_its_split_enter_the_grid(tmp_path, monkeypatch):
+    made = copy_location(tmp_path)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    size = ("--n-obs", 160, "--n-genes", 20, "--n-contexts", 2, "--n-perts", 4)
+    perturbfm("data", "make-synth", "--out", "M", "--name", "mine", *size, "--register")
+    split = perturbfm("splits", "create", "--data", "M", "--spec", "iid", "--no-bounds").values
+    perturbfm("data", "make-synth", "--out", "U", "--name", "unregistered", *size, "--seed", 1)
+    perturbfm("splits", "create", "--data", "U", "--spec", "iid", "--no-bounds")
+    found = json.loads(show(made).stdout)
+    assert "mine" in found["datasets"]
+    assert set(found["splits"]) == {e["key"] for e in INDEX} | {split["key"]}
+    assert found["grid"] == len(found["splits"]) * len(load_catalog().models)
+
+
+def test_folder_without_splits_and_suites_without_a_clock(tmp_path):
+    made = copy_location(tmp_path)
+    shutil.rmtree(tmp_path / "splits")
+    (tmp_path / "catalog/suites/small.yaml").write_text(yaml.safe_dump({**SUITE, "refresh_cron": None}))
+    found = json.loads(show(made).stdout)
+    assert (found["splits"], found["grid"]) == ([], 0)
+    assert "refresh_small" not in found["schedules"]
+
+
+def test_damaged_index_is_told_when_the_location_loads(tmp_path):
+    made = copy_location(tmp_path)
+    (tmp_path / "splits/index.json").write_text("{}]")
+    shown = show(made)
+    assert shown.returncode != 0
+    assert "index.json is not valid JSON" in shown.stderr.splitlines()[-1]

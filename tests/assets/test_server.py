@@ -1,0 +1,223 @@
+"""A running Dagster: one cell launched over GraphQL, and the pages that a user opens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from perturbfm_core.store import ArtifactStore
+from tests.assets.conftest import REPO, Location, copy_location
+from tests.cli.command import perturbfm
+
+CHROMIUM = Path("/usr/bin/chromium")
+(SPLIT,) = [
+    e["key"]
+    for e in json.loads((REPO / "splits/index.json").read_text())["splits"]
+    if e["kind"] == "context_ood"
+]
+LAUNCH = """
+mutation($p: ExecutionParams!) {
+  launchRun(executionParams: $p) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+    ... on RunConfigValidationInvalid { errors { message } }
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running web server with its daemon."""
+
+    url: str
+    location: Location
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """Return the data of a GraphQL query."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)
+        assert "errors" not in found, found
+        return found["data"]
+
+    def launch(self, job: str, tags: dict[str, str]) -> str:
+        """Launch a job and return the run's id."""
+        selector = {"repositoryName": "__repository__", "repositoryLocationName": "perturbfm", "jobName": job}
+        metadata = {"tags": [{"key": k, "value": v} for k, v in tags.items()]}
+        params = {"selector": selector, "runConfigData": {}, "executionMetadata": metadata}
+        launched = self.ask(LAUNCH, p=params)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def finish(self, run: str) -> str:
+        """Wait until a run has ended and return its status."""
+        query = "query($i: ID!) { runOrError(runId: $i) { ... on Run { status } } }"
+        deadline = time.monotonic() + 180
+        status = "never asked"
+        while time.monotonic() < deadline:
+            status = self.ask(query, i=run)["runOrError"]["status"]
+            if status in ("SUCCESS", "FAILURE", "CANCELED"):
+                break
+            time.sleep(0.5)
+        return status
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Start web server and daemon over a folder of their own, and stop every process of theirs after."""
+    location = copy_location(tmp_path_factory.mktemp("server"))
+    shutil.copytree(demo_data, location.path / "data/demo")
+    port, log = free_port(), location.path / "server.log"
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                *(Path(sys.executable).with_name("dagster"), "dev", "-w", "workspace.yaml"),
+                *("-h", "127.0.0.1", "-p", str(port)),
+            ],
+            cwd=location.path,
+            env={**environment, **location.environment, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        made = Server(f"http://127.0.0.1:{port}", location)
+        deadline = time.monotonic() + 180
+        while True:
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"{made.url}/server_info", timeout=5) as page,
+            ):
+                assert json.load(page)["dagster_webserver_version"] == "1.13.27"
+                break
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+        yield made
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(45)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.fixture
+def on_server(server: Server, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """Return the server, and point this test's environment at its folder."""
+    for name, value in server.location.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(server.location.path)
+    return server
+
+
+def test_server_shows_the_asset_graph(server):
+    found = server.ask("{ assetNodes { assetKey { path } groupName partitionDefinition { type } } }")[
+        "assetNodes"
+    ]
+    assert {(n["assetKey"]["path"][-1], n["groupName"]) for n in found} == {
+        ("dataset", "data"),
+        ("split", "splits"),
+        ("trained_model", "models"),
+        ("prediction", "models"),
+        ("metric_panel", "evaluation"),
+        ("report", "evaluation"),
+        ("leaderboard", "leaderboard"),
+    }
+    kinds = {n["assetKey"]["path"][-1]: (n["partitionDefinition"] or {}).get("type") for n in found}
+    assert kinds["report"] == "MULTIPARTITIONED"
+    assert kinds["split"] == "STATIC"
+    assert kinds["leaderboard"] is None
+
+
+def test_cell_is_the_same_on_a_server_on_the_command_line_and_in_process(on_server, here, monkeypatch):
+    cell = {"dagster/partition": f"ridge|{SPLIT}"}
+    tagged = on_server.launch(
+        "benchmark", {**cell, "dagster/partition/model": "ridge", "dagster/partition/split": SPLIT}
+    )
+    assert on_server.finish(tagged) == "SUCCESS"
+    served = ArtifactStore(on_server.location.path)
+    (launched,) = served.run_dirs()
+
+    # The fixture `here` came last: this is the other folder, with another copy of data and splits.
+    assert Path.cwd() == here.path
+    result = (
+        here.module("definitions")
+        .defs.resolve_job_def("benchmark")
+        .execute_in_process(
+            instance=__import__("dagster").DagsterInstance.ephemeral(),
+            partition_key=here.module("partitions").grid_key("ridge", SPLIT),
+            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+        )
+    )
+    (made,) = result.asset_materializations_for_node("report")
+    in_process = Path(made.metadata["run_dir"].value)
+    typed = Path(perturbfm("run", "--split", SPLIT, "--entry", "ridge").values["run_dir"])
+
+    tables = [pd.read_parquet(p / "scores.parquet") for p in (launched, in_process, typed)]
+    assert [set(t["run_id"]) for t in tables] == [{launched.name}, {in_process.name}, {typed.name}]
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(
+            tables[0].drop(columns="run_id"), other.drop(columns="run_id"), check_exact=True
+        )
+    assert (launched / "metrics.json").read_bytes() == (typed / "metrics.json").read_bytes()
+
+
+def test_raw_launch_without_the_tags_of_its_dimensions(on_server):
+    """Such a key arrives as a plain string; a right one runs, a wrong one fails with its reason."""
+    right = on_server.launch("benchmark", {"dagster/partition": f"control_only|{SPLIT}"})
+    wrong = on_server.launch("benchmark", {"dagster/partition": f"nope|{SPLIT}"})
+    assert on_server.finish(right) == "SUCCESS"
+    assert on_server.finish(wrong) == "FAILURE"
+    entries = [p.name.split("_", 2)[2] for p in ArtifactStore().run_dirs()]
+    assert sum(e.startswith("control_only_") for e in entries) == 1
+    assert not any(e.startswith("nope") for e in entries)
+
+
+@pytest.mark.browser
+def test_browser_shows_the_asset_graph(server):
+    """The page of the group `models` draws its assets."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser: {CHROMIUM} is absent")
+    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        try:
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.goto(f"{server.url}/locations/perturbfm/asset-groups/models", timeout=120_000)
+            for name in ("trained_model", "prediction"):
+                page.get_by_text(name, exact=True).first.wait_for(state="visible", timeout=120_000)
+            if folder := os.environ.get("PERTURBFM_SCREENSHOTS"):
+                page.screenshot(path=str(Path(folder) / "ui.png"))
+        finally:
+            browser.close()

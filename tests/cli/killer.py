@@ -1,0 +1,89 @@
+"""A program that runs one command line in copies of a folder and kills it each time at another step.
+
+A step is a call that changes a directory or flushes a file; a process is killed just before one. The first
+copy, ``whole``, is left to finish, which tells how many steps there are. Forks start from a process that has
+imported everything, so that a kill costs no start.
+
+Usage: ``python killer.py TEMPLATE COPIES POINTS ARGUMENT...``; prints the steps as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+# What commands import late.
+import matplotlib.pyplot  # noqa: F401
+import pyarrow.dataset
+import pyarrow.parquet  # noqa: F401
+import pydantic.type_adapter  # noqa: F401
+
+from perturbfm_core.cli.main import main
+
+STEPS = ("replace", "rename", "symlink", "link", "fsync", "mkdir", "unlink")
+
+
+def count_steps(fatal: int) -> list[int]:
+    """Wrap the steps so that the one numbered `fatal` never happens; return the running count."""
+    count = [0]
+
+    def wrapped(name):
+        plain = getattr(os, name)
+
+        def step(*args, **kwargs):
+            count[0] += 1
+            if count[0] == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(*args, **kwargs)
+
+        return step
+
+    for name in STEPS:
+        setattr(os, name, wrapped(name))
+    return count
+
+
+def run(template: Path, folder: Path, argv: list[str], fatal: int) -> tuple[int, int]:
+    """Run the command in a copy of `template`; return (signal or minus exit code, steps made)."""
+    shutil.copytree(template, folder, symlinks=True)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.chdir(folder)
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - until the child ends
+        count = count_steps(fatal)
+        code = 1
+        try:
+            main(argv)
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+        finally:
+            os.write(writing, str(count[0]).encode())
+            os._exit(code)
+    os.close(writing)
+    _, status = os.waitpid(child, 0)
+    told = os.read(reading, 64)
+    os.close(reading)
+    code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
+    return code, int(told or 0)
+
+
+def spread(n: int, points: int) -> list[int]:
+    """Return `points` step numbers from the first to the last of `n`."""
+    return sorted({1 + round(i * (n - 1) / (points - 1)) for i in range(points)})
+
+
+if __name__ == "__main__":
+    source, target, wanted = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    done, steps = run(source, target / "whole", sys.argv[4:], fatal=0)
+    if done != 0:
+        sys.exit(f"the command failed with {-done}")
+    for point in spread(steps, wanted):
+        signal_, _ = run(source, target / f"{point:04d}", sys.argv[4:], fatal=point)
+        if signal_ != signal.SIGKILL:
+            sys.exit(f"the command ended with {signal_} instead of being killed at step {point} of {steps}")
+    print(json.dumps(steps))

@@ -1,0 +1,147 @@
+"""A process killed at any step leaves what was there, and the next one goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from perturbfm_core import schema
+from perturbfm_core.store import ArtifactStore, read_json
+from tests.cli.command import VARIABLES, Work, perturbfm
+
+POINTS = 6
+REPO = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "train": ["train", "linear", "--data", "D", "--split", "SPLIT"],
+    "run": ["run", "--data", "D", "--split", "SPLIT", "--entry", "additive"],
+    "refresh": ["leaderboard", "refresh"],
+    "freeze": ["splits", "create", "--data", "D", "--spec", "leave_one_context_out", "--no-bounds"],
+    "import": [
+        "data",
+        "make-synth",
+        "--out",
+        "D",
+        "--n-obs",
+        "160",
+        "--n-perts",
+        "4",
+        "--register",
+        "--force",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def killed(template: Work, tmp_path_factory: pytest.TempPathFactory):
+    """Return a function: the copies in which one command was killed, by how many steps it had made."""
+    source = tmp_path_factory.mktemp("source")
+    shutil.copytree(template.path, source, symlinks=True, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.chdir(source)
+        # A run that the leaderboard has not seen, and a split whose bounds are still to be computed.
+        perturbfm("train", "control_only", "--data", "D", "--split", template.split)
+        stats = source / f"splits/{template.split}.stats.json"
+        stats.write_text(json.dumps({**json.loads(stats.read_text()), "ceiling": None}))
+    made: dict[str, Path] = {}
+
+    def copies(name: str) -> tuple[list[str], Path]:
+        argv = [{"SPLIT": template.split}.get(word, word) for word in COMMANDS[name]]
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+            subprocess.run(
+                [sys.executable, REPO / "tests/cli/killer.py", source, made[name], str(POINTS), *argv],
+                env={
+                    **environment,
+                    "PYTHONPATH": str(REPO),
+                    "OPENBLAS_NUM_THREADS": "1",
+                    "OMP_NUM_THREADS": "1",
+                },
+                check=True,
+                capture_output=True,
+            )
+        return argv, made[name]
+
+    return copies
+
+
+def debris(root: Path) -> list[str]:
+    """Return what an interrupted write may leave: temporary files, staging, files being built."""
+    found = []
+    for path in root.rglob("*"):
+        staged = ".staging" in path.parts and path.name != ".staging"
+        if staged or path.suffix == ".tmp" or ".building" in path.name or ".old." in path.name:
+            found.append(str(path.relative_to(root)))
+    return found
+
+
+def check_runs(store: ArtifactStore) -> None:
+    """Assert that every run directory is whole and that every file of it can be read."""
+    folders = [p for p in store.runs.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    assert sorted(folders) == store.run_dirs()
+    for run in folders:
+        assert {p.name for p in run.iterdir()} >= {
+            schema.MODEL_FILE,
+            schema.MODEL_META_FILE,
+            schema.TRAINING_FILE,
+        }
+        for name in ("config.json", "metrics.json", "calibration.json", "training.json", "model.json"):
+            assert read_json(run / name)
+        assert load_file(run / schema.MODEL_FILE) is not None
+        with np.load(run / schema.PREDICTIONS_FILE) as arrays:
+            assert np.isfinite(arrays["mean"]).all()
+        assert len(pd.read_parquet(run / schema.SCORES_FILE))
+        assert (run / schema.REPORT_FILE).read_text().rstrip().endswith("</html>")
+
+
+def outcome(store: ArtifactStore) -> dict[str, bytes]:
+    """Return what must not depend on interruptions: metrics by entry, splits, data."""
+    runs = {
+        read_json(p / "config.json")["entry"]: (p / "metrics.json").read_bytes() for p in store.run_dirs()
+    }
+    splits = {p.name: p.read_bytes() for p in store.split_dir.iterdir() if p.suffix == ".json"}
+    data = {p.name: p.read_bytes() for p in Path("D").iterdir() if p.name == "meta.json"}
+    return {**runs, **splits, **data}
+
+
+@pytest.mark.parametrize("point", range(POINTS))
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_a_killed_command_can_be_repeated(killed, monkeypatch, name, point):
+    argv, copies = killed(name)
+    folders = sorted(p for p in copies.iterdir() if p.name != "whole")
+    assert len(folders) == POINTS
+    monkeypatch.chdir(copies / "whole")
+    wanted, undisturbed = outcome(ArtifactStore()), len(ArtifactStore().run_dirs())
+    assert debris(copies / "whole") == []
+
+    monkeypatch.chdir(folders[point])
+    store = ArtifactStore()
+    check_runs(store)
+    asked = perturbfm(
+        "leaderboard", "sql", "select distinct entry from leaderboard order by 1", "--json"
+    ).json
+    entries = [r["entry"] for r in asked]
+    assert entries in (["global_mean"], ["control_only", "global_mean"])
+    if name != "refresh":
+        assert entries == ["global_mean"]
+    had = len(store.run_dirs())
+    assert had <= undisturbed
+
+    perturbfm(*argv)
+    check_runs(store)
+    assert debris(folders[point]) == []
+    assert outcome(store) == wanted
+    # The killed process published its run or it did not; nothing is there twice otherwise.
+    assert len(store.run_dirs()) == had + (name in ("train", "run"))
+    assert perturbfm("splits", "verify", "--all").values["failed"] == "0"

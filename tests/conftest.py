@@ -1,0 +1,136 @@
+"""Fixtures that every folder of tests shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import settings
+
+from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
+
+REPO = Path(__file__).resolve().parents[1]
+
+# The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
+settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep every test's artifacts, splits and catalog in its own directory, and run it there."""
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "splits"))
+    monkeypatch.setenv("PERTURBFM_CATALOG", str(tmp_path / "catalog"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Return the folder of real files beside the repository, or skip."""
+    path = REPO.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"no real files: {path} is absent")
+    return path
+
+
+@pytest.fixture(scope="session")
+def synth_pair() -> tuple[PerturbDataset, SimulationTruth]:
+    """Return a small simulated screen of cells with its truth: 3 contexts, 8 singles, 4 pairs, 2 batches."""
+    return simulate(
+        SimulationConfig(n_obs=1500, n_genes=60, n_contexts=3, n_perts=8, n_combos=4, n_batches=2)
+    )
+
+
+@pytest.fixture(scope="session")
+def synth(synth_pair: tuple[PerturbDataset, SimulationTruth]) -> PerturbDataset:
+    """Return the small simulated screen."""
+    return synth_pair[0]
+
+
+@pytest.fixture(scope="session")
+def synth_truth(synth_pair: tuple[PerturbDataset, SimulationTruth]) -> SimulationTruth:
+    """Return the truth of the small simulated screen."""
+    return synth_pair[1]
+
+
+@pytest.fixture(scope="session")
+def synth_large() -> PerturbDataset:
+    """Return a screen with 300 controls in each of 3 contexts, so that no context shares its controls."""
+    return simulate(
+        SimulationConfig(
+            name="synth-large", n_obs=3600, n_genes=80, n_contexts=3, n_perts=10, n_batches=3, seed=5
+        )
+    )[0]
+
+
+@pytest.fixture(scope="session")
+def synth_shared() -> PerturbDataset:
+    """Return a screen with 60 controls per context, so that both roles share them."""
+    return simulate(SimulationConfig(name="synth-shared", n_obs=480, n_genes=40, n_contexts=2, n_perts=6))[0]
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., PerturbDataset]:
+    """Return a function that makes a data set in memory from a matrix and columns of labels."""
+
+    def make(
+        X: Any,
+        pert_id: Sequence[str],
+        *,
+        genes: Sequence[str] | None = None,
+        row_ids: Sequence[str] | None = None,
+        values: Values | None = None,
+        metadata: dict[str, Any] | None = None,
+        **columns: Sequence[Any],
+    ) -> PerturbDataset:
+        n, g = X.shape
+        ids = [f"r{i}" for i in range(n)] if row_ids is None else list(row_ids)
+        return PerturbDataset(
+            make_obs({"pert_id": pert_id, **columns}, ids),
+            [f"g{j}" for j in range(g)] if genes is None else list(genes),
+            Values(expression=X) if values is None else values,
+            DatasetMetadata(**{"name": "made", **(metadata or {})}),
+        )
+
+    return make
+
+
+@pytest.fixture
+def write_h5ad(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes an AnnData h5ad file under the test's directory."""
+
+    def write(
+        X: Any,
+        obs: dict[str, Any],
+        *,
+        var: pd.DataFrame | None = None,
+        layers: dict[str, Any] | None = None,
+        row_ids: Sequence[str] | None = None,
+        name: str = "file.h5ad",
+    ) -> Path:
+        n, g = X.shape
+        index = [f"r{i}" for i in range(n)] if row_ids is None else list(row_ids)
+        table = pd.DataFrame(index=pd.Index([f"g{j}" for j in range(g)])) if var is None else var
+        path = tmp_path / name
+        anndata.AnnData(X=X, obs=pd.DataFrame(obs, index=index), var=table, layers=layers or {}).write_h5ad(
+            path
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Return a seeded generator."""
+    return np.random.default_rng(0)

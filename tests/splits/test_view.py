@@ -1,0 +1,248 @@
+"""What a model may see: never a test row, a reference control, or a held-out context's controls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.table import condition_table
+from perturbfm_core.errors import SplitError
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import TrainView, query, train_view
+from tests.factories import grid_rows, screen, split_one, with_values
+
+CONTEXTS = ["x", "y", "z", "w"]
+
+
+@pytest.fixture(scope="module")
+def cells() -> PerturbDataset:
+    """Return a screen with so many controls that their two roles are apart."""
+    return screen(grid_rows(["A", "B", "C", "D"], CONTEXTS, reps=2, controls=110))
+
+
+@pytest.fixture(scope="module")
+def frozen(cells: PerturbDataset) -> FrozenSplit:
+    """Return a split with every fold: context x is tested, one validates, one calibrates."""
+    return split_one(
+        cells,
+        "context_ood",
+        {"holdout": ["x"]},
+        validation="fold",
+        calibration="fold",
+        val_frac=0.3,
+        calib_frac=0.3,
+    )
+
+
+@pytest.fixture(scope="module")
+def view(cells: PerturbDataset, frozen: FrozenSplit) -> TrainView:
+    """Return the train view of the split."""
+    return train_view(cells, frozen)
+
+
+def _context(ds: PerturbDataset, frozen: FrozenSplit, fold: str) -> str:
+    (name,) = set(ds.obs["context_id"].astype(str).to_numpy()[frozen.rows(ds, fold)])  # type: ignore[arg-type]
+    return name
+
+
+def _controls(ds: PerturbDataset, context: str, role: str) -> np.ndarray:
+    mine = (ds.obs["context_id"] == context).to_numpy() & ds.controls.has_role(role)  # type: ignore[arg-type]
+    return np.flatnonzero(mine)
+
+
+def test_controls_of_the_screen_have_roles_of_their_own(cells: PerturbDataset) -> None:
+    assert not cells.controls.shared.any()
+
+
+# ---- cells ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fold", ["train", "val"])
+def test_cells_of_train_and_validation_and_their_input_controls_are_served(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+) -> None:
+    rows = np.concatenate(
+        [frozen.rows(cells, fold), _controls(cells, _context(cells, frozen, fold), "input")]
+    )  # type: ignore[arg-type]
+    assert np.array_equal(view.expression(rows), cells.expression[rows])
+
+
+@pytest.mark.parametrize("fold", ["test", "calib"])
+def test_cells_of_test_and_calibration_are_refused(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+) -> None:
+    rows = frozen.rows(cells, fold)  # type: ignore[arg-type]
+    with pytest.raises(
+        SplitError, match=f"{len(rows)} of the rows asked for .*first: row {rows[0]}.*must not read"
+    ):
+        view.expression(rows)
+
+
+def test_one_forbidden_row_among_many_is_refused(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+) -> None:
+    rows = np.append(frozen.rows(cells, "train"), frozen.rows(cells, "test")[-1])
+    with pytest.raises(SplitError, match="1 of the rows asked for are not train"):
+        view.expression(rows)
+
+
+def test_reference_controls_are_refused(cells: PerturbDataset, frozen: FrozenSplit, view: TrainView) -> None:
+    rows = _controls(cells, _context(cells, frozen, "train"), "reference")
+    assert len(rows) == 55
+    with pytest.raises(SplitError, match="55 of the rows asked for"):
+        view.expression(rows)
+
+
+@pytest.mark.parametrize("fold", ["test", "calib"])
+def test_controls_of_contexts_that_are_held_out_are_refused(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+) -> None:
+    rows = _controls(cells, _context(cells, frozen, fold), "input")
+    with pytest.raises(SplitError, match="55 of the rows asked for"):
+        view.expression(rows)
+
+
+def test_a_transductive_split_opens_input_controls_of_all_contexts_only(cells: PerturbDataset) -> None:
+    open_split = split_one(cells, "context_ood", {"holdout": ["x"]}, transductive=True)
+    view = train_view(cells, open_split)
+    assert view.expression(_controls(cells, "x", "input")).shape == (55, 6)
+    for rows in (_controls(cells, "x", "reference"), open_split.rows(cells, "test")):
+        with pytest.raises(SplitError, match="must not read them"):
+            view.expression(rows)
+
+
+def test_shared_controls_are_served_where_there_are_too_few_for_two_roles() -> None:
+    ds = screen(grid_rows(["A", "B"], ["x", "y"], controls=10))
+    view = train_view(ds, split_one(ds, "context_ood", {"holdout": ["x"]}))
+    assert ds.controls.shared.all()
+    assert len(view.expression(_controls(ds, "y", "reference"))) == 10
+    with pytest.raises(SplitError, match="10 of the rows"):
+        view.expression(_controls(ds, "x", "input"))
+
+
+def test_views_of_inner_folds_have_no_cells(view: TrainView) -> None:
+    part = view.subset(np.asarray([True, *[False] * (len(view) - 1)]))
+    assert len(part) == 1
+    with pytest.raises(SplitError, match="this view has no cells"):
+        part.expression(np.asarray([0]))
+
+
+def test_rows_of_delta_data_are_served_and_refused_alike() -> None:
+    rows = [(p, c) for c in ("x", "y") for p in "ABC"]
+    ds = screen(
+        rows, space="delta", X=np.random.default_rng(0).normal(size=(6, 4)), genes=4, level="condition"
+    )
+    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
+    view = train_view(ds, frozen)
+    assert np.array_equal(view.expression(frozen.rows(ds, "train")), ds.values.delta[3:])
+    assert view.control is None
+    with pytest.raises(SplitError, match="3 of the rows"):
+        view.expression(frozen.rows(ds, "test"))
+
+
+# ---- conditions -------------------------------------------------------------------------------------------
+
+
+def test_a_view_holds_train_conditions_against_input_controls(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+) -> None:
+    context = _context(cells, frozen, "train")
+    assert list(view.conditions.index) == [f"{context}|{p}|||" for p in "ABCD"]
+    control = cells.expression[_controls(cells, context, "input")].mean(axis=0)
+    rows = frozen.rows(cells, "train")
+    perts = cells.obs["pert_id"].astype(str).to_numpy()[rows]
+    for i, pert in enumerate("ABCD"):
+        mean = cells.expression[rows[perts == pert]].mean(axis=0)
+        np.testing.assert_allclose(view.delta[i], mean - control, atol=1e-6)
+        np.testing.assert_allclose(view.control[i], control, atol=1e-6)  # type: ignore[index]
+    assert view.n_cells.tolist() == [2, 2, 2, 2]
+    assert view.genes.tolist() == cells.genes.tolist()
+
+
+def test_validation_conditions_are_a_view_of_their_own(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+) -> None:
+    assert view.validation is not None
+    assert set(view.validation.conditions["context_id"]) == {_context(cells, frozen, "val")}
+    assert view.validation.dataset is None
+    plain = train_view(cells, split_one(cells, "context_ood", {"holdout": ["x"]}, validation="inner_cv"))
+    assert plain.validation is None
+
+
+def test_fitting_on_validation_rows_merges_them(cells: PerturbDataset) -> None:
+    frozen = split_one(
+        cells,
+        "context_ood",
+        {"holdout": ["x"]},
+        validation="fold",
+        calibration="none",
+        val_frac=0.3,
+        fit_rows="train+val",
+    )
+    merged = train_view(cells, frozen)
+    assert set(merged.conditions["context_id"]) == {"y", "z", "w"}
+    assert merged.validation is None
+
+
+def test_inner_folds_of_a_view_hold_out_whole_perturbations(cells: PerturbDataset) -> None:
+    view = train_view(cells, split_one(cells, "perturbation_ood", {"holdout": ["A"]}))
+    assert len(view.inner) == 3
+    perts = view.conditions["pert_id"].to_numpy()
+    assert sorted(set(perts[held]).pop() for _, held in view.inner) == ["B", "C", "D"]
+    for fit, held in view.inner:
+        assert held.sum() == len(CONTEXTS)
+        assert not set(perts[held]) & set(perts[fit])
+
+
+@pytest.mark.parametrize("hidden", ["test", "calib", "reference controls", "held-out controls"])
+def test_nothing_that_is_hidden_reaches_the_view(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, hidden: str
+) -> None:
+    rows = {
+        "test": frozen.rows(cells, "test"),
+        "calib": frozen.rows(cells, "calib"),
+        "reference controls": np.flatnonzero(cells.controls.has_role("reference")),
+        "held-out controls": np.concatenate([_controls(cells, "x", r) for r in ("input", "reference")]),
+    }[hidden]
+    X = cells.expression.copy()
+    X[rows] = 9.0
+    changed = with_values(cells, X)
+    changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
+    other = train_view(changed, frozen)
+    for mine, theirs in ((view, other), (view.validation, other.validation)):
+        assert mine is not None
+        assert theirs is not None
+        for name in ("delta", "s2", "n_cells", "control"):
+            assert np.array_equal(getattr(mine, name), getattr(theirs, name)), name
+
+
+def test_a_change_of_train_rows_reaches_the_view(
+    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+) -> None:
+    X = cells.expression.copy()
+    X[frozen.rows(cells, "train")] = 9.0
+    changed = with_values(cells, X)
+    changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
+    assert not np.array_equal(train_view(changed, frozen).delta, view.delta)
+
+
+def test_a_view_of_other_data_is_refused(cells: PerturbDataset, frozen: FrozenSplit) -> None:
+    with pytest.raises(SplitError, match="belongs to data set"):
+        train_view(with_values(cells, cells.expression + 1), frozen)
+
+
+# ---- queries ----------------------------------------------------------------------------------------------
+
+
+def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, frozen: FrozenSplit) -> None:
+    rows = frozen.rows(cells, "test")
+    asked = query(cells, frozen, condition_table(cells, rows))
+    assert list(asked.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
+    assert set(vars(asked)) == {"conditions", "genes", "control"}
+    X = cells.expression.copy()
+    X[rows] = 9.0
+    X[_controls(cells, "x", "reference")] = 9.0
+    changed = with_values(cells, X)
+    same = query(changed, frozen, condition_table(changed, rows))
+    np.testing.assert_array_equal(asked.control, same.control)
