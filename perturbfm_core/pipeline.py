@@ -505,10 +505,8 @@ def render(
     )
     table = pd.read_parquet(scored.path / schema.SCORES_FILE)
     fit_info = read_json(fitted.path / "fit.json")
-    run_id = store.new_run_id(frozen.hash, config.entry, config.config_hash)
     meta = {
         **run_meta(ds, frozen, comparison, stats),
-        "run_id": run_id,
         "entry": config.entry,
         "model": config.model,
         "family": MODELS.get(config.model).family,
@@ -526,23 +524,34 @@ def render(
             "predict_s": read_json(predicted.path / "predict.json")["predict_s"],
         },
     }
-    with store.stage() as staging:
-        folder = staging.path
-        for source, names in (
-            (fitted.path, (schema.MODEL_FILE, schema.MODEL_META_FILE)),
-            (predicted.path, (schema.PREDICTIONS_FILE,)),
-            (scored.path, (schema.METRICS_FILE, schema.CALIBRATION_FILE)),
-        ):
-            for name in names:
-                link(source / name, folder / name)
-        write_json(folder / schema.TRAINING_FILE, read_json(fitted.path / schema.MODEL_META_FILE)["training"])
-        write_json(folder / schema.CONFIG_FILE, meta)
-        write_atomic(folder / schema.SPLIT_HASH_FILE, frozen.hash + "\n")
-        named_scores(table, meta).to_parquet(folder / schema.SCORES_FILE, index=False)
-        write_atomic(folder / schema.REPORT_FILE, run_report(meta, table, comparison, frozen.split, stats))
+    while True:
+        run_id = store.new_run_id(frozen.hash, config.entry, config.config_hash)
+        meta["run_id"] = run_id
         destination = store.run(run_id)
-        staging.publish(destination)
-    return destination
+        with store.stage() as staging:
+            folder = staging.path
+            for source, names in (
+                (fitted.path, (schema.MODEL_FILE, schema.MODEL_META_FILE)),
+                (predicted.path, (schema.PREDICTIONS_FILE,)),
+                (scored.path, (schema.METRICS_FILE, schema.CALIBRATION_FILE)),
+            ):
+                for name in names:
+                    link(source / name, folder / name)
+            training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
+            write_json(folder / schema.TRAINING_FILE, training)
+            write_json(folder / schema.CONFIG_FILE, meta)
+            write_atomic(folder / schema.SPLIT_HASH_FILE, frozen.hash + "\n")
+            named_scores(table, meta).to_parquet(folder / schema.SCORES_FILE, index=False)
+            report = run_report(meta, table, comparison, frozen.split, stats)
+            write_atomic(folder / schema.REPORT_FILE, report)
+            try:
+                staging.publish(destination)
+            except (StoreError, OSError):
+                # The same cell, published by another process in the same second, has this id.
+                if not destination.exists():
+                    raise
+                continue
+        return destination
 
 
 def run_cell(

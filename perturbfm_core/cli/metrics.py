@@ -54,13 +54,19 @@ def _row(metric: Metric, *, headline: bool) -> dict[str, Any]:
         "panel": metric.panel,
         "metric": metric.name,
         "headline": headline,
-        "better": metric.direction if metric.direction != "target" else f"near {metric.target:g}",
+        "better": _better(metric),
         "bounds": _bounds(metric),
         "needs": metric.needs,
         "version": metric.version,
         "source": metric.source,
         "description": metric.description,
     }
+
+
+def _better(metric: Metric) -> str:
+    if metric.direction != "target":
+        return metric.direction
+    return "describes the data" if metric.target is None else f"near {metric.target:g}"
 
 
 def _bounds(metric: Metric) -> str:

@@ -195,6 +195,18 @@ def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
     return [str(g) for g in var[gene_col]]
 
 
+def _described(obs: pd.DataFrame, name: str, option: str, path: Path, control: Any) -> Any:
+    """Return a column that describes a treatment as text: control rows, which have none, may lack it."""
+    column = (
+        _column(obs.loc[~control], name, option, path) if name in obs else _column(obs, name, option, path)
+    )
+    out = np.full(len(obs), "", dtype=object)
+    out[~control] = _text(column).to_numpy()
+    given = control & obs[name].notna().to_numpy()
+    out[given] = _text(obs.loc[given, name]).to_numpy()
+    return out
+
+
 def _column(obs: pd.DataFrame, name: str, option: str, path: Path) -> pd.Series:
     if name not in obs:
         msg = (
@@ -234,11 +246,10 @@ def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
     if m.control_label is not None and not (labels == m.control_label).any():
         msg = f"control label {m.control_label!r} does not occur in {m.pert_col!r}; found e.g. {_examples(labels)}"
         raise DatasetError(msg)
-    doses = (
-        pd.Series("", index=labels.index)
-        if m.dose_col is None
-        else _text(_column(obs, m.dose_col, "--dose-col", path))
-    )
+    untreated = np.asarray(labels == m.control_label, dtype=np.bool_)
+    doses = pd.Series("", index=labels.index)
+    if m.dose_col is not None:
+        doses = pd.Series(_described(obs, m.dose_col, "--dose-col", path, untreated), index=labels.index)
     pert, dose = _canonical(labels, doses, m)
     columns: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
     if m.context_col is not None:
@@ -247,14 +258,14 @@ def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
         columns[schema.BATCH_ID] = _text(_column(obs, m.batch_col, "--batch-col", path)).to_numpy()
     control = pert == schema.CONTROL
     if m.modality_col is not None:
-        modality = _text(_column(obs, m.modality_col, "--modality-col", path)).to_numpy()
+        modality = _described(obs, m.modality_col, "--modality-col", path, untreated)
     else:
         modality = np.full(len(obs), m.modality, dtype=object)
     # A control cell has no modality: it is the same cell for every screen in its context.
     columns[schema.MODALITY] = np.where(control, "", modality)
     covariates = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
     kept = {
-        k: _text(_column(obs, c, f"covariate {k}", path)).to_numpy()
+        k: _described(obs, c, f"covariate {k}", path, untreated)
         for k, c in covariates.items()
         if c is not None
     }

@@ -1,7 +1,8 @@
 """A simulator with known truth: counts from a sparse gene network under perturbation.
 
 Single and combined perturbations act on their target genes and propagate over a signed, sparse regulatory
-network through a saturating response, so that effects of combinations are not sums. Contexts have their own
+network through a saturating response. Combinations are not sums: perturbations of like pathways buffer each
+other, and programs respond that neither perturbation touches alone. Contexts have their own
 baseline and their own active edges; cells have a state that shifts their baseline and, where asked, gates
 their response; batches shift genes. Counts are negative binomial.
 
@@ -30,6 +31,8 @@ from perturbfm_core.schema import FloatArray, IntArray
 
 _PROPAGATION_STEPS = 6
 _ROW_GAIN = 0.8
+_PATHWAYS = 4
+_PROGRAM_GAIN = 0.15
 
 
 class SimulationConfig(Frozen):
@@ -130,6 +133,8 @@ class _World:
     strength: FloatArray  # [perts]
     targets: IntArray  # [perts]
     combos: list[tuple[int, int]]
+    pathways: FloatArray  # [perts, pathways], how strongly a perturbation engages each pathway
+    programs: FloatArray  # [pathways, G], genes that respond when two perturbations meet in a pathway
 
 
 def simulate(config: SimulationConfig) -> tuple[PerturbDataset, SimulationTruth]:
@@ -212,6 +217,8 @@ def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
         strength=strength,
         targets=pert_targets.astype(np.int64),
         combos=[pairs[int(k)] for k in chosen],
+        pathways=rng.normal(0.0, 1.0, size=(config.n_perts, _PATHWAYS)),
+        programs=rng.normal(0.0, 1.0, size=(_PATHWAYS, G)) * (rng.random((_PATHWAYS, G)) < 0.1),
     )
 
 
@@ -290,8 +297,22 @@ def _effects(config: SimulationConfig, world: _World, treatments: list[tuple[str
                 i, j = world.combos[t - n_single]
                 both = _propagate(world, c, [(i, top), (j, top)])
                 a, b = _propagate(world, c, [(i, top)]), _propagate(world, c, [(j, top)])
-                # Where both perturbations reach a gene they interact beyond saturation.
-                out[c, t] = both + config.interaction * a * b / (1.0 + np.abs(a * b))
+                together = _epistasis(world, i, j, a, b, config.effect_size)
+                out[c, t] = both + config.interaction * together
+    return out
+
+
+def _epistasis(world: _World, i: int, j: int, a: FloatArray, b: FloatArray, effect_size: float) -> FloatArray:
+    """Return [G], what two perturbations do together beyond the sum of what each does.
+
+    Perturbations of like pathways buffer each other, of unlike ones they add up to more; where they meet in a
+    pathway, its program responds, which neither touches alone. Both follow from what a perturbation engages,
+    so they can be learned from other pairs.
+    """
+    shared = world.pathways[i] * world.pathways[j]
+    alike = math.tanh(float(sum(shared)))
+    program = sum(weight * genes for weight, genes in zip(shared, world.programs, strict=True))
+    out: FloatArray = -0.5 * alike * (a + b) + _PROGRAM_GAIN * effect_size * program
     return out
 
 

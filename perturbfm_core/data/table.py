@@ -118,7 +118,7 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
             used = np.flatnonzero(np.diff(W.tocsc().indptr) > 0)
             W = W[:, used]
             matched = W @ pools.mean[used]
-            pool_s2 = np.nan_to_num(pools.var[used]) / np.maximum(pools.n[used], 1)[:, None]
+            pool_s2 = _pool_variance(pools.var, groups.n_groups)[used] / np.maximum(pools.n[used], 1)[:, None]
             control[role] = matched.astype(np.float32)
             delta[role] = (mean - matched).astype(np.float32)
             s2_control[role] = (W.power(2) @ pool_s2).astype(np.float32)
@@ -158,6 +158,17 @@ def _sampling_variance(
         var = np.where(np.isnan(own), var, own)
     source: S2Source = "cells" if ds.metadata.level == "cell" else "replicates"
     return (var / np.maximum(moments.n, 1)[:, None]).astype(np.float32), source
+
+
+def _pool_variance(var: FloatArray, n_groups: int) -> FloatArray:
+    """Return pool variances, where a pool of one cell has the mean of the other (context, batch) groups'."""
+    known = np.isfinite(var)
+    known[n_groups:] = False
+    count = known.sum(axis=0)
+    mean = np.divide(
+        np.where(known, var, 0.0).sum(axis=0), count, out=np.zeros(var.shape[1]), where=count > 0
+    )
+    return np.asarray(np.where(np.isfinite(var), var, mean))
 
 
 def _pool_weights(pool: IntArray, codes: IntArray, shape: tuple[int, int], weights: FloatArray | None) -> Any:

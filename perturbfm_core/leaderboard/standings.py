@@ -68,8 +68,8 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=list(STANDING_COLUMNS))
     newest = current.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
     current = current[current["entry_hash"] == newest]
-    current = current.merge(splits, on="split_hash", how="left", suffixes=("", "_split"))
-    current["board"] = current["board"].fillna(current["split_key"])
+    # A run whose split file is gone cannot be verified: it stays in the table of runs and ranks nowhere.
+    current = current.merge(splits, on="split_hash", how="inner", suffixes=("", "_split"))
     scores = runs.scores[
         (runs.scores["scope"] == "condition") & runs.scores["run_id"].isin(current["run_id"])
     ]

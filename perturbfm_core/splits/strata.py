@@ -66,11 +66,13 @@ def strata_of(ds: PerturbDataset, frozen: FrozenSplit, *, expression: bool = Tru
 
 
 def terciles(keys: pd.Index, values: FloatArray) -> dict[str, str]:
-    """Return {key: ``low``, ``middle`` or ``high``}, nothing where values do not vary or are fewer than 3."""
+    """Return {key: ``low``, ``middle`` or ``high``}, nothing where values are fewer than 3 or too often equal."""
     if len(values) < MIN_CONDITIONS or float(np.ptp(values)) == 0:
         return {}
     lower, upper = np.quantile(values, [1 / 3, 2 / 3])
     names = np.where(values <= lower, "low", np.where(values <= upper, "middle", "high"))
+    if len(np.unique(names)) == 1:
+        return {}
     return {str(key): str(name) for key, name in zip(keys, names, strict=True)}
 
 

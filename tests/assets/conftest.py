@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 REPO = Path(__file__).resolve().parents[2]
+_DEMO = yaml.safe_load((REPO / "perturbfm_assets/catalog/suites/demo.yaml").read_text())["grid"][0]
 SUITE = {
     "name": "small",
     "description": "One unseen context and two entries of the demo.",
-    "grid": [{"dataset": "demo", "splits": [{"kind": "context_ood", "params": {"holdout": ["C0"]}}]}],
+    "grid": [{**_DEMO, "splits": [s for s in _DEMO["splits"] if s["kind"] == "context_ood"]}],
     "models": ["control_only", "global_mean"],
     "refresh_cron": "30 5 * * 1",
 }

@@ -26,7 +26,9 @@ from tests.assets.conftest import REPO, SUITE, Location, copy_location
 from tests.cli.command import perturbfm
 
 INDEX = json.loads((REPO / "splits/index.json").read_text())["splits"]
-(CONTEXT,) = [e for e in INDEX if e["kind"] == "context_ood"]
+DEMO = [e for e in INDEX if e["dataset"] == "demo"]
+(CONTEXT,) = [e for e in DEMO if e["kind"] == "context_ood"]
+TOO_FEW = f"needs 9 train contexts, there are {CONTEXT['traits']['train_contexts']}"
 ENTRIES = ["additive", "control_only", "global_mean", "ridge"]
 
 
@@ -236,12 +238,13 @@ def test_dataset_materialises_with_its_checks(here):
     assert checks(result) == {"schema": True, "content_hash": True}
     shown = metadata(result, "dataset")
     assert shown["content_sha256"] == load_catalog().dataset("demo").content_sha256
-    assert (shown["n_obs"], shown["n_genes"]) == (12000, 300)
+    synth = load_catalog().dataset("demo").synth
+    assert (shown["n_obs"], shown["n_genes"]) == (synth["n_obs"], synth["n_genes"])
     (made,) = result.asset_materializations_for_node("dataset")
     assert made.tags["dagster/data_version"] == shown["content_sha256"]
 
 
-@pytest.mark.parametrize("entry", INDEX, ids=lambda e: e["kind"])
+@pytest.mark.parametrize("entry", DEMO, ids=lambda e: e["kind"])
 def test_committed_split_materialises_with_its_checks(here, entry):
     files = {p.name: p.read_bytes() for p in (here.path / "splits").glob("*.json")}
     result = alone(here, "split", entry["key"])
@@ -262,7 +265,7 @@ def test_cell_materialises_and_publishes_a_run(here):
     assert checks(result) == {"covers_split": True, "panel_complete": True}
     shown = {a: metadata(result, a) for a in ("trained_model", "prediction", "metric_panel", "report")}
     assert {m["status"] for m in shown.values()} == {"ok"}
-    assert shown["prediction"]["genes"] == 300
+    assert shown["prediction"]["genes"] == load_catalog().dataset("demo").synth["n_genes"]
     (run,) = set(ArtifactStore().run_dirs()) - before
     assert shown["report"]["run_ids"] == [run.name]
     assert Path(shown["report"]["run_dir"]) == run.resolve()
@@ -320,10 +323,10 @@ def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch)
     assert result.success
     for asset in ("trained_model", "prediction", "metric_panel", "report"):
         shown = metadata(result, asset)
-        assert shown == {"status": "not_applicable", "reason": "needs 9 train contexts, there are 3"}
+        assert shown == {"status": "not_applicable", "reason": TOO_FEW}
     assert checks(result) == {"covers_split": True, "panel_complete": True}
     for evaluation in result.get_asset_check_evaluations():
-        assert evaluation.metadata["not_applicable"].value == "needs 9 train contexts, there are 3"
+        assert evaluation.metadata["not_applicable"].value == TOO_FEW
     assert ArtifactStore().run_dirs() == before
 
 
@@ -393,7 +396,8 @@ def test_changed_data_fail_the_hash_lock_and_block(planted):
     assert checks(result) == {"hash_lock": False, "leakage": False}
     (lock, _) = result.get_asset_check_evaluations()
     (problem,) = lock.metadata["problems"].value
-    assert problem.startswith("content of data set 'demo' changed: recorded c1bb3a3c0317, found ")
+    recorded = load_catalog().dataset("demo").content_sha256
+    assert problem.startswith(f"content of data set 'demo' changed: recorded {recorded[:12]}, found ")
     assert lock.blocking
 
 

@@ -533,12 +533,11 @@ def test_scperturb(write_h5ad: Write) -> None:
     ("changed", "mapping"),
     [
         pytest.param(
-            {"dose_unit": ["nM", "uM", "nM", "nM"]},
-            {"dose_unit": "", "dose_col": "dose_value"},
-            id="two-units",
+            {"dose_value": [np.nan, 1.0, 1.0, np.nan], "dose_unit": [None, "nM", "nM", None]},
+            {"dose_col": "dose_value", "dose_unit": "nM"},
+            id="controls-without-dose",
         ),
-        pytest.param({"dose_value": [np.nan, 1.0, 1.0, np.nan]}, {"dose_col": None}, id="doses-incomplete"),
-        pytest.param({"time": [1, 2, 3, np.nan]}, {"time_col": None}, id="times-incomplete"),
+        pytest.param({"dose_value": [0.0, np.nan, np.nan, 0.0]}, {"dose_col": None}, id="no-doses"),
         pytest.param({"batch": ["a"] * 4}, {"batch_col": "batch"}, id="batch-before-gemgroup"),
         pytest.param(
             {"cell_line": ["T", None, None, "T"], "celltype": ["T"] * 4},
@@ -552,6 +551,27 @@ def test_scperturb_takes_complete_columns(
 ) -> None:
     found = scperturb_mapping(write_h5ad(COUNTS, {**SCPERTURB, **changed}))
     assert {k: getattr(found, k) for k in mapping} == mapping
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        pytest.param({"dose_unit": ["nM", "uM", "nM", "nM"]}, r"several units \(nM, uM\)", id="two-units"),
+        pytest.param({"dose_value": [0.0, np.nan, 1.0, 0.0]}, "'dose_value' lacks 1 of 2", id="some-doses"),
+        pytest.param({"time": [1, 2, np.nan, 3]}, "'time' lacks 1 of 2", id="some-times"),
+    ],
+)
+def test_scperturb_does_not_merge_treatments(
+    write_h5ad: Write, changed: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        scperturb_mapping(write_h5ad(COUNTS, {**SCPERTURB, **changed}))
+
+
+def test_controls_need_no_dose(write_h5ad: Write) -> None:
+    path = write_h5ad(COUNTS, {**SCPERTURB, "dose_value": [np.nan, 10.0, 10.0, np.nan]})
+    ds = import_h5ad(path, scperturb_mapping(path), name="x")
+    assert ds.conditions["doses"].astype(str).tolist() == ["10 nM+10 nM", "10 nM"]
 
 
 def test_scperturb_without_a_context(write_h5ad: Write) -> None:

@@ -120,8 +120,8 @@ def test_control_is_matched_by_the_composition_of_batches(make_dataset: Make) ->
     table = condition_table(make_dataset(X, ["control"] * 3 + ["A"] * 4, batch_id=batch))
     assert table.control["input"].tolist() == [[0.75 * 2 + 0.25 * 10]]
     assert table.delta["input"].tolist() == [[9.0 - 4.0]]
-    # Control variance 2 of two cells, with weight 0.75; one cell in b2 has none.
-    assert table.s2_control["input"].tolist() == [[0.75**2 * 2 / 2]]
+    # Control variance 2 of two cells, with weight 0.75; the one cell of b2 has no variance and takes that of b1.
+    assert table.s2_control["input"].tolist() == [[0.75**2 * 2 / 2 + 0.25**2 * 2 / 1]]
     # One condition only: its own variance 64 is the pooled one.
     assert table.s2_pert.tolist() == [[64 / 4]]
 

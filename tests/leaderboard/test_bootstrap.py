@@ -48,6 +48,30 @@ def test_intervals_are_those_of_resampling_by_hand(units: list[tuple[str, ...]],
         assert (found[e].low, found[e].high) == pytest.approx((low, high))
 
 
+def test_a_ratio_of_means_is_resampled_as_a_ratio() -> None:
+    rng = np.random.default_rng(4)
+    above, below = (
+        [rng.uniform(1, 2, size=(8, 1)) for _ in range(2)],
+        [rng.uniform(1, 2, size=(8, 1)) for _ in range(2)],
+    )
+    above[0][3] = np.nan
+    below[1][5] = np.nan
+    bootstrap = ClusteredBootstrap(SINGLES, draws=200)
+    counts = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=200)
+
+    def quotient(times: np.ndarray) -> float:
+        parts = []
+        for a, b in zip(above, below, strict=True):
+            both = np.isfinite(a[:, 0]) & np.isfinite(b[:, 0])
+            parts.append((a[both, 0] * times[both]).sum() / (b[both, 0] * times[both]).sum())
+        return float(np.mean(parts))
+
+    assert bootstrap.ratio(above, below).tolist() == pytest.approx([quotient(np.ones(8))])
+    expected = np.percentile([quotient(times) for times in counts], [2.5, 97.5])
+    (found,) = bootstrap.ratio_intervals(above, below)
+    assert (found.low, found.high) == pytest.approx(tuple(expected))
+
+
 def test_units_are_drawn_and_not_conditions() -> None:
     # Five units of twenty equal conditions each: as uncertain as five values, not as a hundred.
     level = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], 20)

@@ -191,11 +191,11 @@ def test_boards_do_not_mix(tmp_path: Path) -> None:
     assert table["value"].to_dict() == pytest.approx({"board-aaaa": 0.1, "board-bbbb": 0.9})
 
 
-def test_a_run_of_a_split_that_is_gone_has_a_board_of_its_own(tmp_path: Path) -> None:
-    runs = [made("additive", keyed([0.1] * 5), split=C)]
-    row = ranked(tmp_path, runs, split_table(A)).loc["additive"]
-    assert row["board"] == f"screen.combo_ood.{C[:12]}"
-    assert row["n_splits_expected"] == 1
+def test_a_run_of_a_split_that_is_gone_ranks_nowhere(tmp_path: Path) -> None:
+    runs = [made("additive", keyed([0.1] * 5), split=A), made("ridge", keyed([0.9] * 5), split=C)]
+    assert ranked(tmp_path, runs, split_table(A)).index.tolist() == ["additive"]
+    assert ranked(tmp_path / "alone", runs[1:], split_table(A)).empty
+    assert len(collect(ArtifactStore(tmp_path / "home", tmp_path / "splits")).table) == 2
 
 
 def test_the_newest_configuration_of_an_entry_counts(tmp_path: Path) -> None:
@@ -262,6 +262,24 @@ def test_a_ceiling_that_one_fold_lacks_is_unknown(tmp_path: Path, unknown: Any) 
     splits["ceiling"] = [_bounds(0.8, 0.0)["ceiling"], unknown]
     row = ranked(tmp_path, runs, splits).loc["additive"]
     assert pd.isna(row["ceiling"])
+
+
+def test_ceilings_are_those_of_the_panel_they_were_made_for(tmp_path: Path) -> None:
+    splits = split_table(A, ceiling={"pearson": {"half": 0.8}}, floor={"null": {"pearson": 0.1}})
+    row = ranked(tmp_path, [made("additive", keyed([0.2] * 5), panel="other")], splits).loc["additive"]
+    assert pd.isna(row["ceiling"])
+    assert pd.isna(row["null_floor"])
+
+
+def test_a_value_without_a_best_is_not_ranked(tmp_path: Path) -> None:
+    runs = [
+        made(e, keyed([v] * 5), panel="other", metric="size", direction="target")
+        for e, v in (("a", 0.1), ("b", 0.2))
+    ]
+    table = ranked(tmp_path, runs, split_table(A))
+    assert not table["ranked"].any()
+    assert table["best_baseline"].isna().all()
+    assert table["value"].to_dict() == pytest.approx({"a": 0.1, "b": 0.2})
 
 
 # ---- reading runs -----------------------------------------------------------------------------------------

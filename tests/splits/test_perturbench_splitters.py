@@ -306,7 +306,7 @@ def test_a_csv_that_is_no_split_is_refused(tmp_path: Path, text: str, message: s
         ([1, 2], "must hold {fold: .row positions or names.}, found list"),
         ({"train": [1], "test": [1]}, "lists row 1 in 'train' and 'test'; list each row once"),
         ({"train": [1.5]}, "'train' must be a list of row positions or row names"),
-        ({"trian": [1]}, "unknown split 'trian'; use one of train"),
+        ({"tarin": [1]}, "unknown split 'tarin'; use one of train"),
     ],
 )
 def test_json_that_is_no_split_is_refused(tmp_path: Path, value: Any, message: str) -> None:

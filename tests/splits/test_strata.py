@@ -70,6 +70,7 @@ def test_terciles_need_three_values_that_vary() -> None:
     keys = pd.Index(["a", "b", "c"])
     assert terciles(keys, np.asarray([3.0, 1.0, 2.0])) == {"a": "high", "b": "low", "c": "middle"}
     assert terciles(keys, np.ones(3)) == {}
+    assert terciles(pd.Index(list("abcdefgh")), np.asarray([1.0] + [9.0] * 7)) == {}
     assert terciles(keys[:2], np.asarray([1.0, 2.0])) == {}
 
 

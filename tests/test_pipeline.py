@@ -1,0 +1,526 @@
+"""The stages between a data set and the leaderboard, and the store that they write to."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core import pipeline, schema
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.config import DatasetEntry, ModelEntry, SplitSpec, SuiteEntry
+from perturbfm_core.data.prediction import RowPrediction, read_prediction, write_prediction
+from perturbfm_core.data.simulate import SimulationConfig, simulate
+from perturbfm_core.errors import DatasetError, PredictionError, SplitError, StoreError
+from perturbfm_core.leaderboard import database
+from perturbfm_core.library import ensure_dataset, find_dataset, open_dataset
+from perturbfm_core.models import MODELS
+from perturbfm_core.models.base import Requires
+from perturbfm_core.runs import RunConfig, run_configs
+from perturbfm_core.store import (
+    ArtifactStore,
+    Staging,
+    file_lock,
+    publish_directory,
+    read_json,
+    sweep_staging,
+    write_atomic,
+)
+from perturbfm_core.suites import suite_cells, suite_splits
+
+CONFIG = SimulationConfig(name="small", n_obs=400, n_genes=40, n_contexts=3, n_perts=6)
+CONTEXT = SplitSpec(kind="context_ood", params={"holdout": ["C1"]})
+
+
+def entry(model="global_mean", **fields) -> ModelEntry:
+    return ModelEntry(**{"name": model, "description": "x", "model": model, **fields})
+
+
+def config(model="global_mean", **fields) -> RunConfig:
+    return run_configs(entry(model, **fields))[0]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Make a store with one data set and one split, once."""
+    path = tmp_path_factory.mktemp("store")
+    store = ArtifactStore(path, path / "splits")
+    pipeline.import_dataset(store, simulate(CONFIG)[0], storage="npz")
+    ((frozen, _, _),) = pipeline.freeze_split(store, open_dataset(store.dataset("small")), CONTEXT)
+    return path, frozen.hash
+
+
+@pytest.fixture
+def store(template, own_home) -> ArtifactStore:
+    """Return a private copy of that store, where the environment says it is."""
+    shutil.copytree(template[0], own_home)
+    shutil.copytree(own_home / "splits", own_home.parent / "splits")
+    return ArtifactStore()
+
+
+@pytest.fixture
+def frozen(template, store):
+    return pipeline.SplitFolder(store.split_dir).load(template[1])
+
+
+@pytest.fixture
+def ds(store):
+    return open_dataset(store.dataset("small"))
+
+
+# ---- stages ------------------------------------------------------------------------------------------------------
+
+
+def test_each_stage_leaves_one_object_and_finds_it_again(store, ds, frozen):
+    stages = (pipeline.fit, pipeline.predict, pipeline.score)
+    first = [stage(store, ds, frozen, config()) for stage in stages]
+    assert [s.reused for s in first] == [False, False, False]
+    files = {p: p.stat().st_mtime_ns for p in store.objects.rglob("*") if p.is_file()}
+    second = [stage(store, ds, frozen, config()) for stage in stages]
+    assert [s.reused for s in second] == [True, True, True]
+    assert [s.key for s in first] == [s.key for s in second]
+    assert {p: p.stat().st_mtime_ns for p in store.objects.rglob("*") if p.is_file()} == files
+
+
+@pytest.mark.parametrize("change", [{"seeds": (1,)}, {"name": "other"}, {"model": "control_only"}])
+def test_what_decides_a_fit_decides_its_key(store, ds, frozen, change):
+    other = run_configs(entry(**change))[0]
+    assert pipeline.model_key(ds, frozen, other) != pipeline.model_key(ds, frozen, config())
+
+
+def test_code_decides_a_fit_and_scoring_code_only_the_scores(store, ds, frozen, monkeypatch):
+    keys = [
+        stage(store, ds, frozen, config()).key for stage in (pipeline.fit, pipeline.predict, pipeline.score)
+    ]
+    monkeypatch.setattr(pipeline, "scoring_code", lambda: "new scoring")
+    scored = pipeline.score(store, ds, frozen, config())
+    assert not scored.reused
+    assert pipeline.fit(store, ds, frozen, config()).key == keys[0]
+    assert pipeline.predict(store, ds, frozen, config()).key == keys[1]
+    assert scored.key != keys[2]
+    monkeypatch.setattr(pipeline, "numeric_code", lambda: "new numbers")
+    assert not pipeline.fit(store, ds, frozen, config()).reused
+
+
+def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, frozen, monkeypatch):
+    first = pipeline.render(store, ds, frozen, config())
+    again = pipeline.render(store, ds, frozen, config())
+    monkeypatch.setattr(pipeline, "scoring_code", lambda: "new scoring")
+    rescored = pipeline.render(store, ds, frozen, config())
+    told = [read_json(p / "config.json") for p in (first, again, rescored)]
+    assert [t["parent_run"] for t in told] == [None, None, again.name]
+    assert told[2]["objects"]["prediction"] == told[0]["objects"]["prediction"]
+    assert told[2]["objects"]["scores"] != told[0]["objects"]["scores"]
+    pipeline.rank(store)
+    runs = database.query(store, "select run_id, is_current from runs order by created")
+    assert runs["run_id"].tolist() == [first.name, again.name, rescored.name]
+    assert runs["is_current"].tolist() == [False, False, True]
+    # The standings are those of the newest run alone.
+    board = database.query(store, "select n_seeds, n_splits from leaderboard where panel || metric = 'deltapearson'")
+    assert board.to_numpy().tolist() == [[1, 1]]
+
+
+def test_a_model_is_told_nothing_of_the_test_conditions(store, ds, frozen, monkeypatch):
+    """The fit sees train only, the prediction gets names and input controls only."""
+    kind, seen = MODELS.get("global_mean"), {}
+    plain_fit, plain_predict = kind._fit, kind._predict
+
+    def fit(self, view, seed):
+        if len(view) > len(seen.get("fit", ())):
+            seen["fit"], seen["view"] = view.conditions.index.tolist(), view
+        plain_fit(self, view, seed)
+
+    def predict(self, query):
+        seen["query"] = query
+        return plain_predict(self, query)
+
+    monkeypatch.setattr(kind, "_fit", fit)
+    monkeypatch.setattr(kind, "_predict", predict)
+    pipeline.predict(store, ds, frozen, config())
+    table = frozen.split.folds.table
+    assert set(seen["fit"]) == set(table["train"])
+    assert set(seen["query"].conditions.index) == set(table["test"])
+    assert set(vars(seen["query"])) == {"conditions", "genes", "control"}
+    expected = pipeline.condition_table(ds, frozen.rows(ds, "test")).control["input"]
+    assert np.array_equal(seen["query"].control, expected)
+    with pytest.raises(SplitError, match="a model must not read them"):
+        seen["view"].expression(frozen.rows(ds, "test")[:1])
+
+
+@pytest.mark.parametrize("wrong", ["data", "genes"])
+def test_fit_refuses_other_data_whoever_calls(store, frozen, wrong):
+    changes = {"data": {"seed": 1}, "genes": {"n_genes": 41}}
+    other = simulate(CONFIG.model_copy(update=changes[wrong]))[0]
+    with pytest.raises(SplitError, match="belongs to data set 'small'"):
+        pipeline.fit(store, other, frozen, config())
+    assert not store.objects.exists()
+
+
+def test_fit_that_fails_leaves_nothing(store, ds, frozen, monkeypatch):
+    def explode(self, view, seed):
+        msg = "no memory left"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr(MODELS.get("global_mean"), "_fit", explode)
+    with pytest.raises(MemoryError, match="no memory left"):
+        pipeline.run_cell(store, frozen.hash, entry())
+    assert [p for p in store.runs.rglob("*") if p.is_file() and p.parent.name != ".locks"] == []
+
+
+def test_second_training_waits_for_a_slot(store, ds, frozen):
+    told, waiting = [], threading.Event()
+
+    def progress(text):
+        told.append(text)
+        if "waiting" in text:
+            waiting.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with store.training_slot() as slots:
+            assert slots == 1
+            future = pool.submit(pipeline.fit, store, ds, frozen, config(), progress)
+            assert waiting.wait(30)
+            assert not future.done()
+        assert not future.result(60).reused
+    assert told == ["waiting for a training slot", "fitting global_mean, seed 0"]
+
+
+def test_slots_are_as_many_as_the_environment_says(store, monkeypatch):
+    monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "2")
+    with store.training_slot() as one, store.training_slot() as two:
+        assert (one, two) == (2, 2)
+        busy = [p.name for p in store.locks.iterdir() if not _free(p)]
+    assert sorted(busy) == ["train-0.lock", "train-1.lock"]
+
+
+def _free(path):
+    with file_lock(path, wait=False) as held:
+        return held
+
+
+def test_two_at_once_make_one_object_and_two_runs(store, ds, frozen):
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: pipeline.run_cell(store, frozen.hash, entry("linear"))[0], range(2)))
+    assert len(set(paths)) == 2
+    keys = [read_json(p / "config.json")["objects"] for p in paths]
+    assert keys[0] == keys[1]
+    assert (paths[0] / "metrics.json").read_bytes() == (paths[1] / "metrics.json").read_bytes()
+    assert list(store.staging_root.iterdir()) == []
+    assert len(list(store.objects.glob("*/*"))) == 3
+
+
+def test_inapplicable_cell_says_why(store, frozen, monkeypatch):
+    monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=3))
+    with pytest.raises(
+        SplitError,
+        match=r"'global_mean' is not applicable to split small.context_ood.*: it needs 3 train contexts",
+    ):
+        pipeline.run_cell(store, frozen.hash, entry())
+
+
+def test_splits_are_all_frozen_or_none(store, ds, monkeypatch):
+    before = {p.name for p in store.split_dir.iterdir()}
+    plain, calls = pipeline.require_clean, []
+
+    def second_leaks(dataset, split):
+        calls.append(split.hash)
+        if len(calls) == 2:
+            msg = "leaks: planted"
+            raise SplitError(msg)
+        return plain(dataset, split)
+
+    monkeypatch.setattr(pipeline, "require_clean", second_leaks)
+    with pytest.raises(SplitError, match="leaks: planted"):
+        pipeline.freeze_split(store, ds, SplitSpec(kind="leave_one_context_out"))
+    assert {p.name for p in store.split_dir.iterdir()} == before
+
+
+def test_bounds_left_out_at_the_freeze_come_with_the_first_scores(store, ds):
+    spec = SplitSpec(kind="context_ood", params={"holdout": ["C2"]})
+    ((frozen, stats, new),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    assert new
+    assert (stats.ceiling, stats.no_signal) == (None, None)
+    pipeline.score(store, ds, frozen, config())
+    stored = pipeline.SplitFolder(store.split_dir).stats(frozen.hash)
+    assert stored.ceiling["pearson"]["half"] is not None
+    assert stored.no_signal in (True, False)
+    # Freezing once more without bounds does not lose them.
+    ((_, kept, again),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    assert not again
+    assert kept.ceiling == stored.ceiling
+
+
+# ---- predictions made elsewhere ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def prediction(store, ds, frozen) -> RowPrediction:
+    made = pipeline.predict(store, ds, frozen, config("per_perturbation_mean"))
+    return read_prediction(made.path / schema.PREDICTIONS_FILE)
+
+
+def scored(store, ds, frozen, prediction, out="out"):
+    path = Path(f"{out}.npz")
+    write_prediction(prediction, path)
+    return pipeline.evaluate_file(store, ds, frozen, path, Path(out))
+
+
+def test_plain_form_without_names_scores_the_same_and_is_marked(store, ds, frozen, prediction):
+    named = scored(store, ds, frozen, prediction)
+    row = prediction.rows
+    plain = RowPrediction(mean=prediction.mean[row], var=prediction.var[row], idx=prediction.idx)
+    bare = scored(store, ds, frozen, plain, "bare")
+    assert (named.comparison.alignment, bare.comparison.alignment) == ("by_name", "positional_unverified")
+    assert read_json(Path("bare/config.json"))["alignment"] == "positional_unverified"
+    pd.testing.assert_frame_equal(named.table, bare.table, atol=1e-6, rtol=1e-6)
+
+
+def test_genes_and_rows_in_another_order_score_the_same(store, ds, frozen, prediction):
+    rng = np.random.default_rng(0)
+    g, r = rng.permutation(ds.n_genes), rng.permutation(len(prediction.idx))
+    shuffled = RowPrediction(
+        mean=prediction.mean[:, g],
+        var=prediction.var[:, g],
+        idx=prediction.idx[r],
+        row=prediction.rows[r],
+        genes=prediction.genes[g],
+        row_id=prediction.row_id[r],
+    )
+    one, two = scored(store, ds, frozen, prediction), scored(store, ds, frozen, shuffled, "shuffled")
+    assert two.comparison.alignment == "by_name"
+    pd.testing.assert_frame_equal(one.table, two.table, atol=1e-12, rtol=1e-12)
+
+
+def test_missing_variance_is_filled_and_marked(store, ds, frozen, prediction):
+    np.savez("mean.npz", mean=prediction.mean[prediction.rows], idx=prediction.idx)
+    scores = pipeline.evaluate_file(store, ds, frozen, Path("mean.npz"), Path("out"))
+    assert read_json(Path("out/calibration.json"))["variance"] == "filled constant"
+    assert read_json(Path("out/config.json"))["var_filled"] is True
+    full = scored(store, ds, frozen, prediction, "full")
+    assert scores.metrics["delta"]["global"]["pearson"] == pytest.approx(
+        full.metrics["delta"]["global"]["pearson"]
+    )
+
+
+def test_rows_that_were_not_asked_for_are_counted_and_ignored(store, ds, frozen, prediction):
+    train = frozen.rows(ds, "train")[:5]
+    more = RowPrediction(
+        mean=np.concatenate([prediction.mean[prediction.rows], np.full((5, ds.n_genes), 99, np.float32)]),
+        var=np.ones((len(prediction.idx) + 5, ds.n_genes), dtype=np.float32),
+        idx=np.concatenate([prediction.idx, train]),
+    )
+    scores = scored(store, ds, frozen, more)
+    assert scores.comparison.notes["rows_not_asked_for"] == 5
+    assert np.abs(scores.comparison.mean).max() < 99
+
+
+def test_evaluation_that_fails_makes_no_folder(store, ds, frozen, prediction):
+    with pytest.raises(PredictionError, match=r"lacks .* of .* test rows"):
+        scored(store, ds, frozen, RowPrediction(prediction.mean[:0], prediction.var[:0], prediction.idx[:0]))
+    assert not Path("out").exists()
+
+
+def test_evaluation_does_not_write_into_a_run(store, ds, frozen, prediction):
+    (run,) = pipeline.run_cell(store, frozen.hash, entry())
+    files = {p.name: p.read_bytes() for p in run.iterdir()}
+    write_prediction(prediction, Path("p.npz"))
+    with pytest.raises(StoreError, match="is a published run"):
+        pipeline.evaluate_file(store, ds, frozen, Path("p.npz"), run)
+    assert {p.name: p.read_bytes() for p in run.iterdir()} == files
+
+
+# ---- data sets and suites ------------------------------------------------------------------------------------
+
+
+def test_catalog_data_set_is_simulated_once_by_racing_processes(store, monkeypatch):
+    made = DatasetEntry(
+        name="tiny",
+        description="x",
+        source="synth",
+        synth={"n_obs": 120, "n_genes": 10, "n_contexts": 2, "n_perts": 3},
+    )
+    told = []
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: ensure_dataset(store, made, told.append), range(2)))
+    assert paths == [store.dataset("tiny")] * 2
+    assert told == ["simulating tiny"]
+
+
+def test_catalog_data_set_of_other_content_is_refused(store):
+    synth = {"n_obs": 120, "n_genes": 10, "n_contexts": 2, "n_perts": 3}
+    made = DatasetEntry(name="tiny", description="x", source="synth", synth=synth, content_sha256="0" * 64)
+    with pytest.raises(
+        DatasetError, match="the catalog states 000000000000; its splits and results do not hold"
+    ):
+        ensure_dataset(store, made)
+    assert not store.dataset("tiny").exists()
+    gone = DatasetEntry(name="gone", description="x", source="artifact", path="data/gone")
+    with pytest.raises(DatasetError, match=r"'gone' is not at .*; import it with `perturbfm data import`"):
+        ensure_dataset(store, gone)
+
+
+def test_data_of_a_split_are_found_by_content_not_by_name(store, frozen):
+    assert find_dataset(store, frozen) == store.dataset("small")
+    store.dataset("small").rename(store.dataset("renamed"))
+    assert find_dataset(store, frozen) == store.dataset("renamed")
+    pipeline.import_dataset(store, simulate(CONFIG.model_copy(update={"seed": 5}))[0])
+    assert find_dataset(store, frozen) == store.dataset("renamed")
+    shutil.rmtree(store.dataset("renamed"))
+    assert find_dataset(store, frozen) is None
+    with pytest.raises(DatasetError, match="is not at hand; give --data DIR"):
+        pipeline.run_cell(store, frozen.hash, entry())
+
+
+def test_suite_freezes_what_is_missing_and_lists_its_cells(store, tmp_path, monkeypatch):
+    folder = tmp_path / "catalog/datasets"
+    folder.mkdir(parents=True)
+    synth = {"n_obs": 160, "n_genes": 12, "n_contexts": 2, "n_perts": 4}
+    made = {"name": "tiny", "description": "x", "source": "synth", "synth": synth}
+    (folder / "tiny.yaml").write_text(json.dumps(made))
+    suite = SuiteEntry(
+        name="s",
+        description="x",
+        grid=({"dataset": "tiny", "splits": ({"kind": "leave_one_context_out"},)},),
+        models=("additive", "ridge"),
+    )
+    monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=2))
+    hashes = suite_splits(store, suite)
+    assert len(hashes) == 2
+    assert set(hashes) <= set(pipeline.SplitFolder(store.split_dir).hashes())
+    files = {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()}
+    assert suite_splits(store, suite) == hashes
+    assert {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()} == files
+    cells = suite_cells(store, suite, hashes)
+    assert [(c.split, c.entry) for c in cells] == [(h, m) for h in hashes for m in suite.models]
+    assert [c.reason for c in cells] == [None, "needs 2 train contexts, there are 1"] * 2
+    assert load_catalog().dataset("tiny").synth == synth
+
+
+def test_leaderboard_of_nothing_is_empty_and_answers(store):
+    target = pipeline.rank(store)
+    assert target.name == "leaderboard-1.duckdb"
+    assert database.query(store, "select * from leaderboard").empty
+    assert database.query(store, "select count(*) as n from splits")["n"].item() == 1
+    assert "</html>" in store.leaderboard_page.read_text()
+
+
+# ---- the store ---------------------------------------------------------------------------------------------------
+
+
+def test_stale_temporary_files_are_swept_and_live_ones_are_not(tmp_path):
+    target = tmp_path / "file.json"
+    stale, live, other = (tmp_path / f".{n}.tmp" for n in ("file.json.aa", "file.json.bb", "another.json.cc"))
+    for path in (stale, live, other):
+        path.write_text("half")
+    with live.open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        write_atomic(target, "new")
+        assert target.read_text() == "new"
+        assert (stale.exists(), live.exists(), other.exists()) == (False, True, True)
+    write_atomic(target, b"newer")
+    assert target.read_bytes() == b"newer"
+    assert not live.exists()
+
+
+def test_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch):
+    target = tmp_path / "file.json"
+    write_atomic(target, "old")
+
+    def full(fd):
+        msg = "no space left on device"
+        raise OSError(msg)
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomic(target, "new")
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file.json": "old"}
+
+
+def test_many_writers_of_one_file_leave_one_whole_content(tmp_path):
+    target = tmp_path / "file.txt"
+    contents = [str(i) * 5000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda text: [write_atomic(target, text) for _ in range(5)], contents))
+    assert target.read_text() in contents
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_staging_of_a_live_writer_is_left_alone(tmp_path):
+    root = tmp_path / "staging"
+    with Staging(root) as staging:
+        (staging.path / "x").write_text("half")
+        assert sweep_staging(root) == []
+        assert (staging.path / "x").exists()
+    assert list(root.iterdir()) == []
+    dead = root / "dead"
+    dead.mkdir()
+    (root / "dead.lock").touch()
+    assert sweep_staging(root) == [dead]
+    assert list(root.iterdir()) == []
+
+
+def test_published_directory_is_never_overwritten(tmp_path):
+    publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("one"))
+    with pytest.raises(StoreError, match="already exists; choose another place, or give --force"):
+        publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("two"))
+    with Staging(tmp_path / "staging") as staging, pytest.raises(StoreError, match="already exists"):
+        staging.publish(tmp_path / "a")
+    assert (tmp_path / "a/x").read_text() == "one"
+    publish_directory(tmp_path / "a", lambda p: (p / "y").write_text("three"), overwrite=True)
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["y"]
+    assert not (tmp_path / ".staging").exists()
+
+
+def test_replacement_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
+    publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("one"))
+
+    def refuse(self, destination):
+        msg = "disk is gone"
+        raise OSError(msg)
+
+    monkeypatch.setattr(Staging, "publish", refuse)
+    with pytest.raises(OSError, match="disk is gone"):
+        publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("two"), overwrite=True)
+    assert (tmp_path / "a/x").read_text() == "one"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_directory_set_aside_by_a_killed_writer_comes_back(tmp_path):
+    """Killed between moving the old one away and moving the new one in: the next writer restores it."""
+    staging = tmp_path / ".staging"
+    (staging / "dead").mkdir(parents=True)
+    (staging / "dead.lock").touch()
+    (staging / "dead.old.a").mkdir()
+    (staging / "dead.old.a/x").write_text("one")
+    publish_directory(tmp_path / "b", lambda p: (p / "x").write_text("other"))
+    assert (tmp_path / "a/x").read_text() == "one"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_object_that_another_writer_published_first_is_used(store):
+    def fill(folder):
+        (folder / "mine").touch()
+        # Meanwhile the other one is done.
+        path = store.object("ab12")
+        path.mkdir(parents=True)
+        (path / "theirs").touch()
+
+    path = store.put_object("ab12", fill)
+    assert [p.name for p in path.iterdir()] == ["theirs"]
+    assert list(store.staging_root.iterdir()) == []
+
+
+def test_incomplete_runs_are_not_listed(store, frozen):
+    (run,) = pipeline.run_cell(store, frozen.hash, entry())
+    assert store.run_dirs() == [run]
+    (run / "report.html").unlink()
+    assert store.run_dirs() == []
+    with pytest.raises(StoreError, match=r"no run in .* match"):
+        store.find_run(run.name)
