@@ -220,7 +220,11 @@ def migrate_split(
     ref = split.dataset.model_copy(
         update={"name": ds.name, "content_sha256": ds.content_sha256, "genes_sha256": ds.genes_sha256}
     )
-    new = FrozenSplit(split.model_copy(update={"dataset": ref}), old.row_codes)
+    cv = split.cv
+    if cv is not None:
+        # Folds that are carried over meet in a group of their own: never pooled with those on the old data.
+        cv = cv.model_copy(update={"group": content_hash([cv.group, ds.content_sha256])[:16]})
+    new = FrozenSplit(split.model_copy(update={"dataset": ref, "cv": cv}), old.row_codes)
     if isinstance(split.folds, RowFolds):
         treated = ds.condition_codes >= 0
         codes = new.codes(ds)

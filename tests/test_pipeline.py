@@ -123,7 +123,9 @@ def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, frozen, mo
     assert runs["run_id"].tolist() == [first.name, again.name, rescored.name]
     assert runs["is_current"].tolist() == [False, False, True]
     # The standings are those of the newest run alone.
-    board = database.query(store, "select n_seeds, n_splits from leaderboard where panel || metric = 'deltapearson'")
+    board = database.query(
+        store, "select n_seeds, n_splits from leaderboard where panel || metric = 'deltapearson'"
+    )
     assert board.to_numpy().tolist() == [[1, 1]]
 
 

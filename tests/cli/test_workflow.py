@@ -446,7 +446,7 @@ def test_imported_counts_are_those_of_the_file(screen_h5ad, tmp_path):
     assert set(ds.obs.loc[~ds.is_control, "modality"]) == {"CRISPRa"}
 
 
-def test_storages_hold_the_same_data_and_give_the_same_scores(work):
+def test_storages_hold_the_same_data_and_give_the_same_scores(work, monkeypatch):
     perturbfm(*SYNTH[:3], "Z", *SYNTH[4:], "--name", "d", "--storage", "zarr")
     assert (work.path / "Z/data.zarr").is_dir()
     assert not (work.path / "Z/data.npz").exists()
@@ -461,12 +461,9 @@ def test_storages_hold_the_same_data_and_give_the_same_scores(work):
     ).values
     assert scored["alignment"] == "by_name"
     assert Path("OUT/metrics.json").read_bytes() == Path(run["run_dir"], "metrics.json").read_bytes()
-    os.environ["PERTURBFM_HOME"] = "other"
-    try:
-        os.environ["PERTURBFM_SPLIT_DIR"] = "splits"
-        sparse = perturbfm("train", "linear", "--data", "Z", "--split", work.split).values
-    finally:
-        del os.environ["PERTURBFM_HOME"], os.environ["PERTURBFM_SPLIT_DIR"]
+    monkeypatch.setenv("PERTURBFM_HOME", "other")
+    monkeypatch.setenv("PERTURBFM_SPLIT_DIR", "splits")
+    sparse = perturbfm("train", "linear", "--data", "Z", "--split", work.split).values
     assert float(sparse["delta.pearson"]) == pytest.approx(float(run["delta.pearson"]), abs=1e-6)
 
 

@@ -54,7 +54,7 @@ def test_the_headline_is_improved_by_no_known_attack(model, split):
 
 
 def test_subtracting_the_train_mean_can_pay_and_the_probe_says_so():
-    c = predicted("additive", "context_ood", {"holdout": ["C2"]}, {})
+    c = predicted("additive", "perturbation_ood", {}, {"folds": 4, "fold": 0})
     row = probe(c, ["calibrated"], attacks=["perturbed_mean_as_control"]).set_index("metric").loc["headline"]
     assert row["improved"]
     assert row["after"] > row["before"]

@@ -24,7 +24,8 @@ from perturbfm_core.evaluation.systema.baselines import matching_mean
 from perturbfm_core.schema import CONTEXT_ID, PERT_ID, BoolArray, FloatArray, IntArray
 
 PANEL = "calibrated"
-HEADLINE = ("wmse_no_target", "pearson_centered_no_target")
+# WMSE keeps the perturbed genes: without them, doubling a prediction that shrinks too much would pay.
+HEADLINE = ("wmse", "pearson_centered_no_target")
 _SOURCE = "Mejia et al. 2025 (arXiv 2506.22641)"
 _RANGE_SOURCE = "Miller et al. 2025 (bioRxiv 10.1101/2025.10.20.683304)"
 _OWN = "PerturbFM, after Miller et al. 2025"
@@ -261,7 +262,7 @@ def describe(
     ratio_of=tuple((f"calibrated_{n}_gain", f"calibrated_{n}_range") for n in HEADLINE),
 )
 def headline(c: Comparison) -> tuple[FloatArray, FloatArray]:
-    """Mean of the calibrated WMSE and the calibrated centred Pearson, both without the perturbed genes.
+    """Mean of the calibrated WMSE and the calibrated centred Pearson without the perturbed genes.
 
     0 at the negative controls, 1 at the interpolated duplicate, signed and unclipped. A group is the mean of
     its two ratios of means.
