@@ -10,7 +10,7 @@ from perturbfm_core.evaluation.panels import (
     linear_paper,
     openproblems,
     uncertainty,
-)  # isort: skip
+)
 
 __all__ = [
     "calibrated",
