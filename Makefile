@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types imports verify tests coverage ui bench format clean
+.PHONY: help install demo test lint types imports verify tests coverage ui bench bench-peers format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,7 +46,13 @@ ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 bench: install ## Run the benchmarks and record them under .benchmarks
-	$(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
+
+bench-peers: install ## The peers' own code beside ours on the same data, in an environment of its own
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check cell-eval==0.8.2
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEER_PYTHON=.venv-peers/bin/python $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
+		tests/benchmarks/test_virtual_cell.py tests/benchmarks/peers $(PYTEST_ARGS)
 
 format: install ## Format and fix what can be fixed
 	$(BIN)/ruff format perturbfm_core perturbfm_assets tests
