@@ -7,6 +7,7 @@ Dagster assets and the command line call these functions and nothing else; each 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,6 @@ from perturbfm_core.reports.run_report import run_report
 from perturbfm_core.runs import (
     RunConfig,
     file_digest,
-    link,
     named_scores,
     parent_run,
     parquet_bytes,
@@ -407,10 +407,10 @@ class Scores:
     stats: SplitStats
 
     @property
-    def flags(self) -> dict[str, bool]:
+    def flags(self) -> dict[str, bool | None]:
         """Return the flags that every reader of these scores must see."""
         return {
-            "no_signal": bool(self.stats.no_signal),
+            "no_signal": self.stats.no_signal,
             "shared_control": bool(self.comparison.shared_control.any()),
         }
 
@@ -540,7 +540,8 @@ def render(
                 (scored.path, (schema.METRICS_FILE, schema.CALIBRATION_FILE)),
             ):
                 for name in names:
-                    link(source / name, folder / name)
+                    # A copy: whoever edits a run in place must not change the object that others reuse.
+                    shutil.copyfile(source / name, folder / name)
             training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
             write_json(folder / schema.TRAINING_FILE, training)
             write_json(folder / schema.CONFIG_FILE, meta)

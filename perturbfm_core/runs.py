@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,14 +45,6 @@ def run_configs(entry: ModelEntry) -> list[RunConfig]:
     return [RunConfig(entry=entry.name, model=entry.model, params=params, seed=seed) for seed in entry.seeds]
 
 
-def link(source: Path, target: Path) -> None:
-    """Give an immutable object's file a second name, or copy it where links are not possible."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def parent_run(store: ArtifactStore, frozen: FrozenSplit, config: RunConfig, scores_key: str) -> str | None:
     """Return the newest run of the same configuration whose scores were others, if any."""
     tail = f"_{frozen.hash[:7]}_{config.entry}_{config.config_hash[:8]}"
@@ -84,9 +74,10 @@ def run_meta(
         },
         "graph_hash": None,
         "flags": {
-            "no_signal": bool(stats.no_signal),
+            "no_signal": stats.no_signal,
             "shared_control": bool(comparison.shared_control.any()),
         },
+        "generator": comparison.cells.generator.model_dump(mode="json") if comparison.cells else None,
         "alignment": comparison.alignment,
         "var_filled": comparison.var_filled,
         "notes": comparison.notes,

@@ -148,7 +148,7 @@ def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any
         msg = f"{path} does not exist"
         raise error(msg) from None
     except ValueError as exc:
-        if "pickle" in str(exc).lower():
+        if "pickle" in str(exc).lower() and zipfile.is_zipfile(path):
             msg = f"{path} holds pickled objects, which are never loaded; save plain arrays"
         else:
             msg = f"{path} is not a readable npz file ({exc}); make it again"

@@ -86,7 +86,7 @@ def saturation(control: FloatArray, baselines: FloatArray, positive: FloatArray)
     At least 0 (the control mean is a baseline), above 1 where a baseline beats the duplicate; NaN where the
     range is below a tenth of the control's error.
     """
-    best = np.minimum(np.nanmin(np.vstack([control, baselines]), axis=0), control)
+    best = np.minimum(np.fmin.reduce(np.vstack([control, baselines]), axis=0), control)
     span = control - positive
     wide = np.nan_to_num(dynamic_range("wmse", control, positive), nan=-1.0) >= MIN_RANGE
     return np.asarray(np.divide(control - best, span, out=np.full(len(control), np.nan), where=wide))

@@ -5,6 +5,7 @@ from perturbfm_core.evaluation.panels import (
     scperturbench,
     perturbench,
     virtual_cell,
+    virtual_cell_scores,
     systema,
     calibrated,
     linear_paper,
@@ -22,4 +23,5 @@ __all__ = [
     "systema",
     "uncertainty",
     "virtual_cell",
+    "virtual_cell_scores",
 ]

@@ -74,7 +74,7 @@ def _rows_of_contexts(c: Comparison) -> dict[str, IntArray]:
     return {str(name): np.flatnonzero(c.contexts == name) for name in np.unique(c.contexts)}
 
 
-def _pairs(c: Comparison) -> list[Pair]:
+def pairs_of(c: Comparison) -> list[Pair]:
     """Return (conditions, observed sample, predicted sample) of each context with controls."""
     cells = c.cells
     if cells is None:
@@ -102,7 +102,7 @@ def _predicted(cells: Cells, rows: IntArray, real: Sample) -> Sample:
 def _from_de(function: DEPair) -> MetricFunction:
     def value(c: Comparison) -> FloatArray:
         out = np.full(len(c), np.nan)
-        for rows, real, pred in _pairs(c):
+        for rows, real, pred in pairs_of(c):
             out[rows] = function(real.de, pred.de)
         return out
 
@@ -130,7 +130,7 @@ def _discrimination(distance: means.Distance) -> MetricFunction:
 
 def _edistances(c: Comparison) -> FloatArray:
     out = np.full(len(c), np.nan)
-    for rows, real, pred in _pairs(c):
+    for rows, real, pred in pairs_of(c):
         out[rows] = pearson_of_edistances(real.edistance, pred.edistance)
     return out
 

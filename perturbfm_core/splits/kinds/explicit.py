@@ -9,7 +9,7 @@ from perturbfm_core.config import SplitSpec
 from perturbfm_core.data.condition import canonical_pert
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold
-from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts, take_params
+from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts, take_params, wanted_folds
 from perturbfm_core.splits.split import Unit
 
 
@@ -21,6 +21,10 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     cross-validation.
     """
     params = take_params(spec, {"folds": {}, "cv_group": None})
+    if (spec.folds is None) != (spec.fold is None):
+        msg = "an explicit split is one fold: give --folds K with --fold I for its place in a cross-validation, or neither"
+        raise SplitError(msg)
+    wanted_folds(spec)
     listed: dict[str, Fold] = {}
     by_pert: dict[str, list[str]] = {}
     for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
