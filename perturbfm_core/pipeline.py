@@ -28,6 +28,7 @@ from perturbfm_core.errors import SplitError, StoreError
 from perturbfm_core.evaluation.ceilings import bounds_of
 from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.panel import evaluate, metrics_json
+from perturbfm_core.evaluation.panels.calibrated import saturation_strata
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.tables import HEADLINE_SQL, dataset_table, split_table
 from perturbfm_core.library import (
@@ -426,7 +427,9 @@ def score_prediction(
 ) -> Scores:
     """Score any prediction on a split with every panel (or the named ones)."""
     comparison = compare(ds, frozen, prediction, _observed(ds, frozen))
-    table = evaluate(comparison, panels, level=ds.metadata.level, strata=stats.strata).table()
+    table = evaluate(
+        comparison, panels, level=ds.metadata.level, strata={**stats.strata, **saturation_strata(comparison)}
+    ).table()
     metrics = metrics_json(table)
     uncertainty = metrics.get("uncertainty", {})
     calibration = {

@@ -19,6 +19,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.controls import INPUT, SHARED
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import row_rank_hash
 from perturbfm_core.schema import FloatArray, IntArray
 
 
@@ -99,7 +100,7 @@ class Cells:
         for i, rows in enumerate(self.truth_rows):
             rng = self._rng(i, 0)
             pool = self.input_rows[self.contexts[i]]
-            out.append(np.sort(rng.choice(pool, size=len(rows), replace=len(rows) > len(pool))))
+            out.append(rng.choice(pool, size=len(rows), replace=len(rows) > len(pool)))
         return out
 
     def predicted(self, i: int) -> FloatArray:
@@ -151,6 +152,8 @@ def cells_of(
     for context in sorted(set(contexts)):
         mine = row_context == number[context]
         control_rows[context] = np.flatnonzero(mine & ds.is_control)
-        input_rows[context] = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
+        pool = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
+        # In the order of a hash of the row ids: which cells are drawn does not depend on the order of rows.
+        input_rows[context] = pool[np.argsort(row_rank_hash(ds.row_ids[pool], generator.seed), kind="stable")]
     keys = tuple(str(k) for k in conditions.index)
     return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)

@@ -249,6 +249,12 @@ def describe(
     )
 
 
+def saturation_strata(c: Comparison) -> dict[str, dict[str, str]]:
+    """Return {"saturation": {condition: resistant or saturated}}: how much simple baselines leave to gain."""
+    labels = calibration.saturation_stratum(_controls(c).saturation)
+    return {"saturation": {str(k): v for k, v in zip(c.conditions.index, labels, strict=True) if v}}
+
+
 @metric(
     PANEL,
     "headline",
