@@ -17,7 +17,7 @@ def test_cell_eval(benchmark, large_cells, profile):
     python = os.environ.get("PEER_PYTHON")
     if not python:
         pytest.skip("PEER_PYTHON is not set; run `make bench-peers`")
-    script = Path(__file__).with_name("cell_eval.py")
+    script = Path(__file__).with_name("time_cell_eval.py")
     found = []
 
     def run():

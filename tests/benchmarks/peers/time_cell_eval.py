@@ -1,4 +1,4 @@
-"""Time cell-eval on given cells, in its own environment: ``python cell_eval.py FOLDER {full,vcc}``.
+"""Time cell-eval on given cells, in its own environment: ``python time_cell_eval.py FOLDER {full,vcc}``.
 
 FOLDER holds ``{real,pred}.{data,indices,indptr}.npy``: 5,000 controls then 100 x 450 cells in real, the latter
 only in pred (which is given the real controls, as cell-eval asks). Prints the CPU-seconds as JSON.
