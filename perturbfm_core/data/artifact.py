@@ -150,6 +150,8 @@ def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any
     except ValueError as exc:
         if "pickle" in str(exc).lower() and zipfile.is_zipfile(path):
             msg = f"{path} holds pickled objects, which are never loaded; save plain arrays"
+        elif not zipfile.is_zipfile(path):
+            msg = f"{path} is damaged or not an npz file; make it again"
         else:
             msg = f"{path} is not a readable npz file ({exc}); make it again"
         raise error(msg) from exc

@@ -72,6 +72,8 @@ def collect(store: ArtifactStore) -> Runs:
     if table.empty:
         return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)))
     table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
+    # Unknown where the data allow no ceiling: neither a signal nor its absence.
+    table["no_signal"] = table["no_signal"].astype("boolean")
     cell = ["split_hash", "entry", "config_hash", "data_sha256"]
     table["is_current"] = ~table.duplicated(cell, keep="last")
     frames = []
