@@ -35,7 +35,7 @@ SELECT
     PARTITION BY board, panel, metric, ranked ORDER BY n_undefined, badness) END AS rank,
   entry, model, family, value, ci_low, ci_high,
   diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
-  ceiling, ceiling_noise_free, null_floor, train_mean_floor,
+  ceiling, ceiling_noise_free, null_floor, train_mean_floor, control_mean_floor,
   n_conditions, n_undefined, n_units, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
   no_signal, shared_control, direction, metric_version
 FROM standings
@@ -142,6 +142,7 @@ _FLOATS = frozenset(
         "ceiling_noise_free",
         "null_floor",
         "train_mean_floor",
+        "control_mean_floor",
         "fit_seconds",
         "ceiling_pearson",
         "null_pearson",

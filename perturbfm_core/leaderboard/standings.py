@@ -50,6 +50,7 @@ STANDING_COLUMNS = (
     "ceiling_noise_free",
     "null_floor",
     "train_mean_floor",
+    "control_mean_floor",
 )
 
 
@@ -127,6 +128,7 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
             "ceiling_noise_free": _bound(bounds["ceiling"], name, "noise_free", panel),
             "null_floor": _bound(bounds["floor"], "null", name, panel),
             "train_mean_floor": _bound(bounds["floor"], "train_mean", name, panel),
+            "control_mean_floor": _bound(bounds["floor"], "control_mean", name, panel),
         }
         rows += _metric_rows(first, table, about, bootstrap, n_splits)
     return rows

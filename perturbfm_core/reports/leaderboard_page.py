@@ -54,6 +54,7 @@ def _board(name: str, part: pd.DataFrame, headlines: list[tuple[str, str]]) -> d
         "ceiling": number(first["ceiling"]),
         "noise_free": number(first["ceiling_noise_free"]),
         "train_mean": number(first["train_mean_floor"]),
+        "control_mean": number(first["control_mean_floor"]),
         "null": number(first["null_floor"]),
         "n_conditions": int(main["n_conditions"].max()),
         "n_units": int(first["n_units"]),
