@@ -15,6 +15,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import Frozen, parse
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ModelError
+from perturbfm_core.graphs.knowledge import Knowledge, Needs
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.folder import SplitTraits
@@ -56,8 +57,16 @@ class Model(ABC):
 
     def __init__(self, params: Frozen | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
+        self.knowledge = Knowledge()
         self.genes: list[str] = []
         self.training: dict[str, Any] = {}
+
+    def needs(self) -> Needs:
+        """Return the graphs and gene features that this configuration reads; none by default.
+
+        They are set as `knowledge` before `fit`; a fitted model keeps what it needs among its arrays.
+        """
+        return Needs()
 
     def fit(self, view: TrainView, seed: int) -> None:
         """Fit on a train view.

@@ -12,7 +12,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
-from perturbfm_core.splits.split import FrozenSplit, InnerFolds, inner_masks
+from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit, inner_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,8 @@ class TrainView:
         float32 [n, G], mean of the matched input controls, None for delta-only data.
     inner
         (fit, held-out) masks over the n conditions, by the split's inner folds.
+    unit
+        The exchangeable unit of the split: what inner folds, bags and calibration must keep whole.
     validation
         The validation conditions in the same form, None where the split has no validation fold.
     allowed_rows
@@ -70,6 +72,7 @@ class TrainView:
     n_cells: IntArray
     control: FloatArray | None
     inner: list[tuple[BoolArray, BoolArray]] = field(default_factory=list)
+    unit: Unit = "condition"
     validation: TrainView | None = None
     dataset: PerturbDataset | None = None
     allowed_rows: BoolArray | None = None
@@ -78,7 +81,7 @@ class TrainView:
         return len(self.conditions)
 
     def subset(self, mask: BoolArray) -> TrainView:
-        """Return the view of some conditions, without inner folds of its own."""
+        """Return the view of some conditions, with what the inner folds leave of them and their cells only."""
         return TrainView(
             conditions=self.conditions[mask],
             genes=self.genes,
@@ -86,6 +89,28 @@ class TrainView:
             s2=self.s2[mask],
             n_cells=self.n_cells[mask],
             control=None if self.control is None else self.control[mask],
+            inner=[
+                (fit[mask], held[mask]) for fit, held in self.inner if fit[mask].any() and held[mask].any()
+            ],
+            unit=self.unit,
+            dataset=self.dataset,
+            allowed_rows=self._rows_without(self.conditions.index[~mask]),
+        )
+
+    def _rows_without(self, dropped: pd.Index) -> BoolArray | None:
+        """Return `allowed_rows` less the rows of dropped conditions and of contexts that only those have."""
+        if self.dataset is None or self.allowed_rows is None:
+            return None
+        ds = self.dataset
+        gone = ds.conditions.index.isin(dropped)
+        kept = self.conditions.index.difference(dropped)
+        left = set(self.conditions.loc[kept, schema.CONTEXT_ID]) | (
+            set(self.dataset.obs[schema.CONTEXT_ID].cat.categories) - set(self.conditions[schema.CONTEXT_ID])
+        )
+        in_left = ds.obs[schema.CONTEXT_ID].isin(left).to_numpy()
+        treated = ds.condition_codes >= 0
+        return np.asarray(
+            self.allowed_rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_
         )
 
     def query(self) -> Query:
@@ -133,6 +158,7 @@ def train_view(ds: PerturbDataset, frozen: FrozenSplit) -> TrainView:
         n_cells=base.n_cells,
         control=base.control,
         inner=_inner(frozen.split.inner, table),
+        unit=frozen.split.unit,
         validation=validation,
         dataset=ds,
         allowed_rows=_allowed(ds, frozen),

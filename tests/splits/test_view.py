@@ -121,11 +121,27 @@ def test_shared_controls_are_served_where_there_are_too_few_for_two_roles() -> N
         view.expression(_controls(ds, "x", "input"))
 
 
-def test_views_of_inner_folds_have_no_cells(view: TrainView) -> None:
-    part = view.subset(np.asarray([True, *[False] * (len(view) - 1)]))
+def test_views_of_inner_folds_have_their_own_cells_only(cells: PerturbDataset, view: TrainView) -> None:
+    first = np.arange(len(view)) == 0
+    part = view.subset(first)
+    codes = cells.condition_codes
+    own = np.flatnonzero(codes == cells.conditions.index.get_loc(view.conditions.index[0]))
+    other = np.flatnonzero(codes == cells.conditions.index.get_loc(view.conditions.index[1]))
     assert len(part) == 1
-    with pytest.raises(SplitError, match="this view has no cells"):
-        part.expression(np.asarray([0]))
+    assert len(part.expression(own)) == len(own) > 0
+    assert len(view.expression(other)) == len(other) > 0
+    with pytest.raises(SplitError, match="must not read them"):
+        part.expression(other)
+
+
+def test_views_of_inner_folds_close_contexts_that_they_lack(cells: PerturbDataset) -> None:
+    ds = screen(grid_rows(["A", "B"], ["x", "y", "z"]))
+    view = train_view(ds, split_one(ds, "context_ood", {"holdout": ["x"]}))
+    part = view.subset((view.conditions["context_id"] == "y").to_numpy())
+    assert len(part.expression(_controls(ds, "y", "input")))
+    assert len(view.expression(_controls(ds, "z", "input")))
+    with pytest.raises(SplitError, match="must not read them"):
+        part.expression(_controls(ds, "z", "input"))
 
 
 def test_rows_of_delta_data_are_served_and_refused_alike() -> None:

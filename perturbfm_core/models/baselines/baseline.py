@@ -32,6 +32,7 @@ class Baseline(Model):
         for fit, held in view.inner:
             other = type(self)(self.params)
             other.genes = self.genes
+            other.knowledge = self.knowledge
             other._fit(view.subset(fit), seed)
             part = view.subset(held)
             residuals.append(np.asarray(part.delta - other._mean(part.query()), dtype=np.float64))

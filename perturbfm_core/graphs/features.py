@@ -1,0 +1,110 @@
+"""Gene-feature tables: any genes x features matrix, external to the data set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.errors import GraphError
+from perturbfm_core.schema import BoolArray, FloatArray, StrArray
+
+_GENE_COLUMNS = ("gene", "genes", "gene_id", "symbol", "index", "__index_level_0__")
+_MATRIX_KEYS = ("features", "emb", "embedding", "embeddings", "matrix", "X")
+
+
+@dataclass(frozen=True, eq=False)
+class GeneFeatures:
+    """One table of gene features.
+
+    Attributes
+    ----------
+    name
+        Name in the catalog.
+    genes
+        Gene ids [N], each once.
+    matrix
+        float32 [N, F], finite.
+    """
+
+    name: str
+    genes: StrArray
+    matrix: FloatArray
+
+    def __post_init__(self) -> None:
+        problem = None
+        if self.matrix.ndim != 2 or len(self.genes) != len(self.matrix) or not self.matrix.size:
+            problem = (
+                f"has {len(self.genes)} genes for a matrix {self.matrix.shape}; it must be [genes, features]"
+            )
+        elif len(set(self.genes.tolist())) != len(self.genes):
+            problem = "names a gene twice"
+        elif not np.isfinite(self.matrix).all():
+            problem = "holds values that are not finite"
+        if problem is not None:
+            msg = f"gene features {self.name!r}: the table {problem}"
+            raise GraphError(msg)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Return the row of each gene."""
+        return {str(g): i for i, g in enumerate(self.genes)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the SHA-256 of names and values."""
+        digest = hashlib.sha256("\n".join(self.genes.tolist()).encode())
+        digest.update(np.ascontiguousarray(self.matrix, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+    def rows(self, genes: list[str]) -> tuple[FloatArray, BoolArray]:
+        """Return (float32 [n, F] features, bool [n] whether the table has the gene); missing rows are zero."""
+        at = np.asarray([self.position.get(g, -1) for g in genes], dtype=np.int64)
+        known = at >= 0
+        out = np.zeros((len(genes), self.matrix.shape[1]), dtype=np.float32)
+        out[known] = self.matrix[at[known]]
+        return out, known
+
+
+def read_features(path: Path, name: str | None = None) -> GeneFeatures:
+    """Read a table of gene features.
+
+    Parameters
+    ----------
+    path
+        An npz with ``genes`` [N] and one matrix [N, F] (``features``, ``emb``, ...), or a parquet file with a
+        column (or index) of gene ids and numeric columns.
+    name
+        Its name (default: the file's stem).
+
+    Raises
+    ------
+    GraphError
+        If the file has neither form.
+    """
+    name = name or path.stem
+    if path.suffix == ".npz":
+        arrays = read_npz(path, GraphError)
+        key = next((k for k in _MATRIX_KEYS if k in arrays), None)
+        if "genes" not in arrays or key is None:
+            msg = f"{path} has arrays {sorted(arrays)}; gene features need 'genes' [N] and 'features' [N, F]"
+            raise GraphError(msg)
+        return GeneFeatures(name, arrays["genes"].astype(np.str_), arrays[key].astype(np.float32))
+    try:
+        table = pq.read_table(path).to_pandas(ignore_metadata=True)
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as npz or parquet ({error})"
+        raise GraphError(msg) from error
+    column = next((c for c in _GENE_COLUMNS if c in table.columns), None)
+    numbers = table.drop(columns=[column]) if column else table
+    numbers = numbers.select_dtypes("number")
+    if column is None or numbers.empty:
+        msg = f"{path} has columns {list(table.columns)[:6]}; gene features need one of gene ids ('gene') and numbers"
+        raise GraphError(msg)
+    genes = table[column].astype(str).to_numpy(dtype=np.str_)
+    return GeneFeatures(name, genes, numbers.to_numpy(dtype=np.float32))

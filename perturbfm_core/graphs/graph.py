@@ -1,0 +1,121 @@
+"""Gene graphs: weighted, possibly signed and directed edges between genes, kept sparse."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from perturbfm_core.errors import GraphError
+from perturbfm_core.schema import FloatArray, StrArray
+
+
+@dataclass(frozen=True, eq=False)
+class GeneGraph:
+    """One gene graph.
+
+    Attributes
+    ----------
+    name
+        Name in the catalog.
+    genes
+        Node ids [N]; may hold genes that the data set does not measure.
+    adjacency
+        CSR float32 [N, N], ``adjacency[source, target]``; symmetric where the graph is undirected.
+    split_hash
+        The split whose train rows it was built from, None for knowledge that no data set's fold touched.
+    meta
+        How it was built: kind, sources, parameters.
+    """
+
+    name: str
+    genes: StrArray
+    adjacency: Any
+    split_hash: str | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.genes)
+        problem = None
+        if not sp.issparse(self.adjacency) or self.adjacency.shape != (n, n):
+            problem = f"has an adjacency {getattr(self.adjacency, 'shape', None)} for {n} genes"
+        elif len(set(self.genes.tolist())) != n:
+            problem = "names a gene twice"
+        elif not np.isfinite(self.adjacency.data).all():
+            problem = "has weights that are not finite"
+        if problem is not None:
+            msg = f"graph {self.name!r} {problem}"
+            raise GraphError(msg)
+        adjacency = sp.csr_array(self.adjacency, dtype=np.float32)
+        adjacency.sum_duplicates()
+        adjacency.eliminate_zeros()
+        object.__setattr__(self, "adjacency", adjacency)
+
+    @cached_property
+    def position(self) -> dict[str, int]:
+        """Return the node of each gene."""
+        return {str(g): i for i, g in enumerate(self.genes)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Return the SHA-256 of names, edges and weights."""
+        digest = hashlib.sha256("\n".join(self.genes.tolist()).encode())
+        adjacency = self.adjacency.copy()
+        adjacency.sort_indices()
+        for array, kind in ((adjacency.indptr, "<i8"), (adjacency.indices, "<i8"), (adjacency.data, "<f4")):
+            digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return digest.hexdigest()
+
+    def require_split(self, split_hash: str) -> None:
+        """Raise `GraphError` if the graph was built from the rows of another split."""
+        if self.split_hash is not None and self.split_hash != split_hash:
+            msg = (
+                f"graph {self.name!r} was built from the train rows of split {self.split_hash[:12]} and must not be "
+                f"used with split {split_hash[:12]}; build it again with `perturbfm graphs build`"
+            )
+            raise GraphError(msg)
+
+
+def from_edges(
+    name: str,
+    source: StrArray,
+    target: StrArray,
+    weight: FloatArray,
+    *,
+    directed: bool,
+    genes: StrArray | None = None,
+    split_hash: str | None = None,
+    meta: dict[str, Any] | None = None,
+) -> GeneGraph:
+    """Return a graph from a list of edges; repeated edges keep the weight of largest magnitude.
+
+    Parameters
+    ----------
+    source, target, weight
+        [E] gene ids and weights; self edges are dropped.
+    directed
+        Without it every edge is entered both ways.
+    genes
+        Node ids (default: all genes that occur, sorted).
+    """
+    nodes = np.unique(np.concatenate([source, target])) if genes is None else genes
+    position = {str(g): i for i, g in enumerate(nodes)}
+    a = np.asarray([position[str(g)] for g in source], dtype=np.int64)
+    b = np.asarray([position[str(g)] for g in target], dtype=np.int64)
+    w = np.asarray(weight, dtype=np.float32)
+    keep = a != b
+    a, b, w = a[keep], b[keep], w[keep]
+    if not directed:
+        a, b, w = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w])
+    order = np.lexsort((-np.abs(w), b, a))
+    a, b, w = a[order], b[order], w[order]
+    first = np.ones(len(a), dtype=np.bool_)
+    first[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
+    adjacency = sp.csr_array((w[first], (a[first], b[first])), shape=(len(nodes), len(nodes)))
+    return GeneGraph(
+        name, np.asarray(nodes, dtype=np.str_), adjacency, split_hash, {"directed": directed, **(meta or {})}
+    )
