@@ -48,11 +48,15 @@ ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 bench: install ## Run the benchmarks and record them under .benchmarks
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
 
-bench-peers: install ## The peers' own code beside ours on the same data, in an environment of its own
-	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check cell-eval==0.8.2
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEER_PYTHON=.venv-peers/bin/python $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
-		tests/benchmarks/test_virtual_cell.py tests/benchmarks/peers $(PYTEST_ARGS)
+bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/pertpy/.installed ## The peers' own code beside ours on the same data, each in an environment of its own
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
+		tests/benchmarks/peers --benchmark-autosave $(PYTEST_ARGS)
+
+# All packages are listed with their versions, so nothing is resolved; what a peer names but does not need is left out.
+.venv-peers/%/.installed: tests/benchmarks/peers/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
 
 format: install ## Format and fix what can be fixed
 	$(BIN)/ruff format perturbfm_core perturbfm_assets tests

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset
+from perturbfm_assets.assets.gene_graph import gene_graph
 from perturbfm_assets.assets.leaderboard import leaderboard
 from perturbfm_assets.assets.metric_panel import metric_panel
 from perturbfm_assets.assets.prediction import prediction
@@ -11,6 +12,7 @@ from perturbfm_assets.assets.split import split
 from perturbfm_assets.assets.trained_model import trained_model
 from perturbfm_assets.partitions import CATALOG, SPLITS
 from perturbfm_core import pipeline
+from perturbfm_core.graphs.knowledge import COEXPRESSION
 from perturbfm_core.splits.freeze import freeze
 
 # A whole cell runs in one process: starting one per step costs more than most baselines.
@@ -41,6 +43,13 @@ verify_split = dg.define_asset_job(
     selection=dg.AssetSelection.assets(split),
     executor_def=dg.in_process_executor,
     description="One frozen split, verified against its data and audited.",
+)
+
+build_graph = dg.define_asset_job(
+    "build_graph",
+    selection=dg.AssetSelection.assets(gene_graph),
+    executor_def=dg.in_process_executor,
+    description="The co-expression graph of one split's train rows.",
 )
 
 
@@ -81,6 +90,8 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
     splits = suite_split_keys(ArtifactStore(), config.suite)
     todo = [("make_dataset", group.dataset) for group in suite.grid]
     todo += [("verify_split", key) for key in splits]
+    if any(COEXPRESSION in pipeline.needs_of(CATALOG.model(m)).graphs for m in suite.models):
+        todo += [("build_graph", key) for key in splits]
     todo += [("benchmark", grid_key(model, key)) for key in splits for model in suite.models]
     for i, (job, key) in enumerate(todo):
         context.log.info(f"{i + 1} of {len(todo)}: {job} {key}")

@@ -1,4 +1,4 @@
-"""The catalog: data sets, model entries and suites, one YAML file each.
+"""The catalog: data sets, model entries, suites, gene graphs and gene features, one YAML file each.
 
 The packaged folder comes first, then the user's own (``PERTURBFM_CATALOG``, default
 ``<home>/.perturbfm/catalog``). A name found twice is an error.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,9 @@ import yaml
 
 from perturbfm_core.config import (
     DatasetEntry,
+    FeaturesEntry,
     Frozen,
+    GraphEntry,
     ModelEntry,
     SuiteEntry,
     check_key,
@@ -27,7 +29,7 @@ from perturbfm_core.config import (
 )
 from perturbfm_core.errors import ConfigError
 
-E = TypeVar("E", DatasetEntry, ModelEntry, SuiteEntry)
+E = TypeVar("E", DatasetEntry, ModelEntry, SuiteEntry, GraphEntry, FeaturesEntry)
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,15 @@ class Catalog:
 
     Attributes
     ----------
-    datasets, models, suites
+    datasets, models, suites, graphs, features
         Entries by name, in order of file name.
     """
 
     datasets: dict[str, DatasetEntry]
     models: dict[str, ModelEntry]
     suites: dict[str, SuiteEntry]
+    graphs: dict[str, GraphEntry] = field(default_factory=dict)
+    features: dict[str, FeaturesEntry] = field(default_factory=dict)
 
     def dataset(self, name: str) -> DatasetEntry:
         """Return the data set called `name`, or raise with the known names."""
@@ -55,6 +59,14 @@ class Catalog:
     def suite(self, name: str) -> SuiteEntry:
         """Return the suite called `name`, or raise with the known names."""
         return _find(self.suites, name, "suite")
+
+    def graph(self, name: str) -> GraphEntry:
+        """Return the gene graph called `name`, or raise with the known names."""
+        return _find(self.graphs, name, "gene graph")
+
+    def feature_table(self, name: str) -> FeaturesEntry:
+        """Return the table of gene features called `name`, or raise with the known names."""
+        return _find(self.features, name, "table of gene features")
 
 
 def _find(items: dict[str, E], name: str, what: str) -> E:
@@ -94,7 +106,7 @@ def load_catalog(folders: Iterable[Path] | None = None) -> Catalog:
     files = tuple(
         (kind, path, path.stat().st_mtime_ns)
         for folder in folders
-        for kind in ("datasets", "models", "suites")
+        for kind in ("datasets", "models", "suites", "graphs", "features")
         for path in sorted((folder / kind).glob("*.yaml"))
     )
     return _load(files)
@@ -102,17 +114,19 @@ def load_catalog(folders: Iterable[Path] | None = None) -> Catalog:
 
 @lru_cache(maxsize=8)
 def _load(files: tuple[tuple[str, Path, int], ...]) -> Catalog:
-    datasets: dict[str, DatasetEntry] = {}
-    models: dict[str, ModelEntry] = {}
-    suites: dict[str, SuiteEntry] = {}
+    catalog = Catalog({}, {}, {})
     for kind, path, _ in files:
         if kind == "datasets":
-            _add(datasets, DatasetEntry, path)
+            _add(catalog.datasets, DatasetEntry, path)
         elif kind == "models":
-            _add(models, ModelEntry, path)
+            _add(catalog.models, ModelEntry, path)
+        elif kind == "suites":
+            _add(catalog.suites, SuiteEntry, path)
+        elif kind == "graphs":
+            _add(catalog.graphs, GraphEntry, path)
         else:
-            _add(suites, SuiteEntry, path)
-    return Catalog(datasets, models, suites)
+            _add(catalog.features, FeaturesEntry, path)
+    return catalog
 
 
 def _add(items: dict[str, E], kind: type[E], path: Path) -> None:

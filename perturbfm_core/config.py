@@ -106,12 +106,16 @@ class DatasetEntry(Frozen):
 
 
 class ModelEntry(Frozen):
-    """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry."""
+    """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry.
+
+    `uncertainty` says how its variance is calibrated (`perturbfm_core.uncertainty.config`); by default it is.
+    """
 
     name: str
     description: str
     model: str
     params: dict[str, Any] = Field(default_factory=dict)
+    uncertainty: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     owner: str = "team:perturbfm"
 
@@ -122,6 +126,34 @@ class ModelEntry(Frozen):
             msg = "seeds must be one or more different numbers of at least 0"
             raise ValueError(msg)
         return value
+
+
+class GraphEntry(Frozen):
+    """One gene graph of the catalog (``catalog/graphs/<name>.yaml``).
+
+    `path` is that of its npz (relative to the artifact store's home unless absolute), `sha256` that of its genes,
+    edges and weights, `kind` how it was built, `source` what from.
+    """
+
+    name: str
+    description: str
+    path: str
+    sha256: str
+    kind: str
+    source: str = ""
+    licence: str = "unknown"
+
+
+class FeaturesEntry(Frozen):
+    """One table of gene features of the catalog (``catalog/features/<name>.yaml``); fields as in `GraphEntry`."""
+
+    name: str
+    description: str
+    path: str
+    sha256: str
+    kind: str = "table"
+    source: str = ""
+    licence: str = "unknown"
 
 
 class SplitSpec(Frozen):

@@ -17,6 +17,7 @@ from perturbfm_core import __version__
 
 # Parts of the core whose code decides numbers; a change elsewhere keeps models and predictions valid.
 _NUMERIC_PARTS = ("data", "splits", "graphs", "training", "models", "uncertainty", "schema.py")
+_GRAPH_PARTS = ("data", "splits", "graphs", "models/train_graph.py", "schema.py")
 _SCORING_PARTS = ("evaluation",)
 _LIBRARIES = ("numpy", "scipy", "pandas", "scikit-learn", "anndata", "torch", "duckdb", "dagster", "pydantic")
 
@@ -36,6 +37,11 @@ def _digest(parts: tuple[str, ...]) -> str:
 def numeric_code() -> str:
     """Return a digest of the source that decides fits and predictions (64 hex digits)."""
     return _digest(_NUMERIC_PARTS)
+
+
+def graph_code() -> str:
+    """Return a digest of the source that decides graphs built from train rows (64 hex digits)."""
+    return _digest(_GRAPH_PARTS)
 
 
 def scoring_code() -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,31 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, ModelEntry, content_hash
+from perturbfm_core.config import Frozen, ModelEntry, content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.models import new_model
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.uncertainty import UncertaintyConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An immutable object that a stage made or found.
+
+    Attributes
+    ----------
+    key, path
+        Its identity and directory under ``runs/.objects``.
+    reused
+        Whether it was there already.
+    """
+
+    key: str
+    path: Path
+    reused: bool
 
 
 class RunConfig(Frozen):
@@ -27,6 +47,7 @@ class RunConfig(Frozen):
     model: str
     params: dict[str, Any]
     seed: int
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
 
     @property
     def config_hash(self) -> str:
@@ -42,7 +63,11 @@ class RunConfig(Frozen):
 def run_configs(entry: ModelEntry) -> list[RunConfig]:
     """Return one resolved configuration per seed of a catalog entry."""
     params = new_model(entry.model, entry.params).params.model_dump(mode="json")
-    return [RunConfig(entry=entry.name, model=entry.model, params=params, seed=seed) for seed in entry.seeds]
+    asked = parse(UncertaintyConfig, entry.uncertainty, f"uncertainty of entry {entry.name!r}")
+    return [
+        RunConfig(entry=entry.name, model=entry.model, params=params, seed=seed, uncertainty=asked)
+        for seed in entry.seeds
+    ]
 
 
 def parent_run(store: ArtifactStore, frozen: FrozenSplit, config: RunConfig, scores_key: str) -> str | None:
@@ -96,6 +121,11 @@ def named_scores(table: pd.DataFrame, meta: dict[str, Any]) -> pd.DataFrame:
         seed=meta["seed"],
     )
     return out[list(schema.SCORE_COLUMNS)]
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def file_digest(path: Path) -> str:

@@ -60,12 +60,18 @@ CONFIG_FILE: Final = "config.json"
 SPLIT_HASH_FILE: Final = "split_hash.txt"
 MODEL_FILE: Final = "model.safetensors"
 MODEL_META_FILE: Final = "model.json"
+CALIBRATOR_FILE: Final = "calibrator.safetensors"
+CALIBRATOR_META_FILE: Final = "calibrator.json"
 PREDICTIONS_FILE: Final = "predictions.npz"
 METRICS_FILE: Final = "metrics.json"
 SCORES_FILE: Final = "scores.parquet"
 CALIBRATION_FILE: Final = "calibration.json"
 TRAINING_FILE: Final = "training.json"
 REPORT_FILE: Final = "report.html"
+RECORDS_FILE: Final = "audit.json"
+GRAPH_FILE: Final = "graph.npz"
+ENCODER_FILE: Final = "encoder.safetensors"
+ENCODER_META_FILE: Final = "encoder.json"
 RUN_FILES: Final = (
     CONFIG_FILE,
     SPLIT_HASH_FILE,

@@ -203,6 +203,14 @@ class ArtifactStore:
         """Return every data set artifact under ``data/``."""
         return sorted(p.parent for p in self.data.glob(f"*/{schema.META_FILE}"))
 
+    def graph(self, name: str) -> Path:
+        """Return the file of the gene graph called `name`."""
+        return self.data / "graphs" / f"{name}.npz"
+
+    def feature_table(self, name: str) -> Path:
+        """Return the file of the table of gene features called `name`."""
+        return self.data / "features" / f"{name}.npz"
+
     def stage(self) -> Staging:
         """Open a staging directory under ``runs/.staging``, sweeping stale ones first."""
         sweep_staging(self.staging_root)
@@ -213,6 +221,10 @@ class ArtifactStore:
     def object(self, key: str) -> Path:
         """Return the directory of the immutable object with this key (it need not exist)."""
         return self.objects / key[:2] / key
+
+    def checkpoints(self, key: str) -> Path:
+        """Return the directory where the training of the object `key` keeps its state until it is published."""
+        return self.runs / ".checkpoints" / key
 
     def put_object(self, key: str, fill: Callable[[Path], None]) -> Path:
         """Return the object `key`, made by `fill(directory)` if it is not there yet.

@@ -7,13 +7,14 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core import pipeline, schema
+from perturbfm_core import freezing, pipeline, schema
 from perturbfm_core.catalog import load_catalog
 from perturbfm_core.config import DatasetEntry, ModelEntry, SplitSpec, SuiteEntry
 from perturbfm_core.data.prediction import RowPrediction, read_prediction, write_prediction
@@ -229,7 +230,7 @@ def test_inapplicable_cell_says_why(store, frozen, monkeypatch):
 
 def test_splits_are_all_frozen_or_none(store, ds, monkeypatch):
     before = {p.name for p in store.split_dir.iterdir()}
-    plain, calls = pipeline.require_clean, []
+    plain, calls = freezing.require_clean, []
 
     def second_leaks(dataset, split):
         calls.append(split.hash)
@@ -238,7 +239,7 @@ def test_splits_are_all_frozen_or_none(store, ds, monkeypatch):
             raise SplitError(msg)
         return plain(dataset, split)
 
-    monkeypatch.setattr(pipeline, "require_clean", second_leaks)
+    monkeypatch.setattr(freezing, "require_clean", second_leaks)
     with pytest.raises(SplitError, match="leaks: planted"):
         pipeline.freeze_split(store, ds, SplitSpec(kind="leave_one_context_out"))
     assert {p.name for p in store.split_dir.iterdir()} == before
@@ -277,7 +278,12 @@ def scored(store, ds, frozen, prediction, out="out"):
 def test_plain_form_without_names_scores_the_same_and_is_marked(store, ds, frozen, prediction):
     named = scored(store, ds, frozen, prediction)
     row = prediction.rows
-    plain = RowPrediction(mean=prediction.mean[row], var=prediction.var[row], idx=prediction.idx)
+    plain = RowPrediction(
+        mean=prediction.mean[row],
+        var=prediction.var[row],
+        idx=prediction.idx,
+        intervals=prediction.intervals.rows(row),
+    )
     bare = scored(store, ds, frozen, plain, "bare")
     assert (named.comparison.alignment, bare.comparison.alignment) == ("by_name", "positional_unverified")
     assert read_json(Path("bare/config.json"))["alignment"] == "positional_unverified"
@@ -294,6 +300,7 @@ def test_genes_and_rows_in_another_order_score_the_same(store, ds, frozen, predi
         row=prediction.rows[r],
         genes=prediction.genes[g],
         row_id=prediction.row_id[r],
+        intervals=replace(prediction.intervals, gene_bin=prediction.intervals.gene_bin[g]),
     )
     one, two = scored(store, ds, frozen, prediction), scored(store, ds, frozen, shuffled, "shuffled")
     assert two.comparison.alignment == "by_name"

@@ -3,6 +3,8 @@
 import dagster as dg
 
 from perturbfm_assets.assets.cell import Cell, each_seed
+from perturbfm_assets.assets.gene_graph import gene_graph
+from perturbfm_assets.assets.pretrained_encoder import pretrained_encoder
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
@@ -13,7 +15,8 @@ from perturbfm_core.store import read_json
 
 @dg.asset(
     partitions_def=grid_partitions,
-    deps=[split],
+    # For the lineage: a fit that needs graph or encoder makes or loads it by its content, so a cell runs alone.
+    deps=[split, gene_graph, pretrained_encoder],
     group_name="models",
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],

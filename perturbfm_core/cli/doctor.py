@@ -29,6 +29,8 @@ def doctor(as_json: JsonOption = False) -> None:
             "datasets": len(catalog.datasets),
             "models": len(catalog.models),
             "suites": len(catalog.suites),
+            "graphs": len(catalog.graphs),
+            "features": len(catalog.features),
         }
         problems += [
             f"entry {e.name!r} names the unknown model {e.model!r}"

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import __version__
-from perturbfm_core.cli import data, leaderboard, metrics, runs, splits
+from perturbfm_core.cli import data, graphs, leaderboard, metrics, runs, splits
 from perturbfm_core.cli.doctor import doctor
+from perturbfm_core.cli.pretrain import pretrain
 from perturbfm_core.errors import PerturbFMError
 
 # Typer brings its own copy of click; this is the base of its usage errors in either case.
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(splits.app, name="splits")
+app.add_typer(graphs.app, name="graphs")
 app.add_typer(runs.models_app, name="models")
 app.add_typer(runs.eval_app, name="eval")
 app.add_typer(metrics.app, name="metrics")
@@ -32,6 +34,7 @@ app.add_typer(leaderboard.app, name="leaderboard")
 for _name, _verb in (
     ("train", runs.train),
     ("run", runs.run),
+    ("pretrain", pretrain),
     ("parity", metrics.parity),
     ("export", runs.export),
     ("demo", runs.demo),

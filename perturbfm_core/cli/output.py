@@ -5,25 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store import ArtifactStore
+from perturbfm_core.training.progress import EpochReport, OnEpoch
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Directory of the data set artifact.")]
@@ -86,28 +91,81 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@contextlib.contextmanager
-def progress(total: int | None = None) -> Iterator[Callable[[str], None]]:
-    """Show a spinner (or a bar over `total` steps) on standard error; yields what tells it the stage.
+class Display:
+    """A progress display: called with the name of a stage, `epoch` told of every epoch of a training.
 
-    With a total, every call that begins with ``done:`` advances the bar.
+    With a total, every call that begins with ``done:`` advances the bar of stages.
+    """
+
+    epoch: OnEpoch | None
+
+    def __init__(self, bar: Progress, total: int | None) -> None:
+        self._bar = bar
+        self._stage = bar.add_task("starting", total=total)
+        self._training: TaskID | None = None
+        # What nobody sees is not told.
+        self.epoch = None if bar.disable else self._epoch
+
+    def __call__(self, text: str) -> None:
+        """Name the stage."""
+        if self._training is not None:
+            self._bar.remove_task(self._training)
+            self._training = None
+        if text.startswith("done:"):
+            self._bar.advance(self._stage)
+        else:
+            self._bar.update(self._stage, description=text)
+
+    def _epoch(self, report: EpochReport) -> None:
+        told = f"{report.phase}: loss {report.loss:.4g}"
+        if report.score is not None:
+            told += f", validation {report.score:.4f}"
+        if self._training is None:
+            self._training = self._bar.add_task(told, total=report.epochs)
+        self._bar.update(self._training, description=told, total=report.epochs, completed=report.epoch)
+
+
+class _Counted(ProgressColumn):
+    """A column that only tasks with a known end have."""
+
+    def __init__(self, column: ProgressColumn) -> None:
+        self._column = column
+        super().__init__()
+
+    def render(self, task: Task) -> RenderableType:
+        return Text() if task.total is None else self._column(task)
+
+
+def columns() -> list[ProgressColumn]:
+    """Return the columns of a progress display."""
+    return [
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        _Counted(BarColumn()),
+        _Counted(MofNCompleteColumn()),
+        TimeElapsedColumn(),
+    ]
+
+
+@contextlib.contextmanager
+def progress(total: int | None = None, *, silent: bool = False) -> Iterator[Display]:
+    """Show stages and epochs on standard error, if it is a terminal; yields what is told of them.
+
+    Parameters
+    ----------
+    total
+        Number of stages that are counted.
+    silent
+        Show nothing, whatever standard error is.
     """
     console = Console(stderr=True)
-    columns = [SpinnerColumn(), TextColumn("{task.description}", markup=False)]
-    if total is not None:
-        columns += [BarColumn(), MofNCompleteColumn()]
     with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not sys.stderr.isatty()
+        *columns(),
+        console=console,
+        transient=True,
+        disable=silent or not sys.stderr.isatty(),
     ) as bar:
-        task = bar.add_task("starting", total=total)
-
-        def tell(text: str) -> None:
-            if text.startswith("done:"):
-                bar.advance(task)
-            else:
-                bar.update(task, description=text)
-
-        yield tell
+        yield Display(bar, total)
 
 
 def parse_pairs(items: list[str], option: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def train(
         },
         "train options",
     )
-    _report_runs(_cell(split, chosen, data), as_json)
+    _report_runs(_cell(split, chosen, data, as_json), as_json)
 
 
 def _baselines() -> list[str]:
@@ -98,11 +98,11 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run one whole cell of the grid, all seeds of the entry, without a Dagster instance."""
-    _report_runs(_cell(split, load_catalog().model(entry), data), as_json)
+    _report_runs(_cell(split, load_catalog().model(entry), data, as_json), as_json)
 
 
-def _cell(split: str, entry: ModelEntry, data: Path | None) -> list[Path]:
-    with progress() as tell:
+def _cell(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
+    with progress(silent=silent) as tell:
         return pipeline.run_cell(store(), split, entry, data=data, progress=tell)
 
 

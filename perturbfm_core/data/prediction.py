@@ -4,13 +4,75 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from perturbfm_core.data.artifact import read_npz
 from perturbfm_core.errors import PredictionError
-from perturbfm_core.schema import FloatArray, IntArray, StrArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+
+ResidualSource = Literal["out_of_fold", "calibration_fold", "in_sample"]
+_INTERVAL_KEYS = ("interval_levels", "interval_factor", "gene_bin")
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Central prediction intervals, as multiples of the predicted standard deviation.
+
+    Attributes
+    ----------
+    levels
+        float64 [L], nominal coverage of each interval, ascending.
+    factor
+        float32 [L, R, B]: half-width in standard deviations, of each level, row and bin of genes; NaN where no
+        interval of that level can be given.
+    gene_bin
+        int16 [G], bin of each gene.
+    flag
+        bool [R], rows whose interval was widened because too few calibration units resemble them; None for none.
+    effective
+        float32 [R], effective number of calibration units behind each row's interval, None where unknown.
+    """
+
+    levels: FloatArray
+    factor: FloatArray
+    gene_bin: IntArray
+    flag: BoolArray | None = None
+    effective: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        problem = None
+        n_rows = self.factor.shape[1] if self.factor.ndim == 3 else 0
+        if self.levels.ndim != 1 or not (np.all(self.levels > 0) and np.all(self.levels < 1)):
+            problem = f"interval_levels must be numbers between 0 and 1, found {self.levels}"
+        elif self.factor.ndim != 3 or len(self.factor) != len(self.levels):
+            problem = f"interval_factor {self.factor.shape} must be [{len(self.levels)} levels, rows, bins]"
+        elif self.gene_bin.ndim != 1 or self.gene_bin.dtype.kind not in "iu":
+            problem = f"gene_bin must be int16 [genes], found {self.gene_bin.dtype} {self.gene_bin.shape}"
+        elif (
+            len(self.gene_bin) and not 0 <= self.gene_bin.min() <= self.gene_bin.max() < self.factor.shape[2]
+        ):
+            problem = f"gene_bin points outside the {self.factor.shape[2]} bins"
+        elif (self.factor < 0).any() or np.isinf(self.factor).any():
+            problem = "interval_factor has negative or infinite values; NaN means no interval"
+        elif any(x is not None and x.shape != (n_rows,) for x in (self.flag, self.effective)):
+            problem = f"interval_flag and interval_effective must have one value for each of {n_rows} rows"
+        if problem is not None:
+            msg = f"prediction is malformed: {problem}"
+            raise PredictionError(msg)
+
+    def half_width(self, level: int, var: FloatArray) -> FloatArray:
+        """Return float64 [R, G], half the width of the interval of one level (by position), NaN without one."""
+        factor: FloatArray = self.factor[level].astype(np.float64)[:, self.gene_bin] * np.sqrt(var)
+        return factor
+
+    def rows(self, positions: IntArray) -> Intervals:
+        """Return the intervals of some rows, in the order given."""
+        flag = None if self.flag is None else self.flag[positions]
+        effective = None if self.effective is None else self.effective[positions]
+        return Intervals(self.levels, self.factor[:, positions], self.gene_bin, flag, effective)
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +87,72 @@ class Prediction:
         float32 [C, G], predictive variance of the observed condition mean.
     var_epistemic
         float32 [C, G], the part of `var` that more training data would remove, or None.
+    intervals
+        Calibrated prediction intervals, or None.
     """
 
     mean: FloatArray
     var: FloatArray
     var_epistemic: FloatArray | None = None
+    intervals: Intervals | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """What predictors say of train or calibration conditions that they were not fitted on.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [n], index = key; a condition that several folds hold out occurs once for each.
+    truth
+        float32 [n, G], observed delta.
+    prediction
+        Mean and variance of each row, both from predictors (and residuals) that exclude it.
+    units
+        The exchangeable units of each row that its predictor had not seen (see `unit`).
+    fold
+        int64 [n], which predictor made each row.
+    source
+        ``out_of_fold``: inner folds of train; ``calibration_fold``: the split's calibration fold, predicted by
+        the final model; ``in_sample``: the model's own fit, which nothing may be calibrated on.
+    unit
+        Name of the exchangeable unit that `units` lists.
+    fitted
+        For each fold, the keys of the conditions that its predictor was fitted or stopped on.
+    """
+
+    conditions: pd.DataFrame
+    truth: FloatArray
+    prediction: Prediction
+    units: list[tuple[str, ...]]
+    fold: IntArray
+    source: ResidualSource
+    unit: str = "condition"
+    fitted: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.conditions)
+        shapes = {self.truth.shape, self.prediction.mean.shape, self.prediction.var.shape}
+        problem = None
+        if len(shapes) > 1 or self.truth.ndim != 2 or len(self.truth) != n:
+            problem = f"truth, mean and var must be [{n}, genes], found {sorted(shapes)}"
+        elif len(self.units) != n or len(self.fold) != n:
+            problem = f"{len(self.units)} units and {len(self.fold)} folds for {n} conditions"
+        elif n and (self.fold.min() < 0 or self.fold.max() >= max(len(self.fitted), 1)):
+            problem = f"fold must point into the {len(self.fitted)} entries of `fitted`"
+        if problem is not None:
+            msg = f"out-of-fold predictions are malformed: {problem}"
+            raise PredictionError(msg)
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    @property
+    def residual(self) -> FloatArray:
+        """Return float64 [n, G], truth minus predicted mean."""
+        out: FloatArray = self.truth.astype(np.float64) - self.prediction.mean
+        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +173,8 @@ class RowPrediction:
         What it was made for, where the file says so.
     var_filled
         Whether the file had no variance and a constant was filled in.
+    intervals
+        Calibrated prediction intervals of the rows of `mean`, or None.
     """
 
     mean: FloatArray
@@ -64,6 +189,7 @@ class RowPrediction:
     control: str | None = None
     var_epistemic: FloatArray | None = None
     var_filled: bool = False
+    intervals: Intervals | None = None
 
     def __post_init__(self) -> None:
         n = len(self.idx)
@@ -84,6 +210,14 @@ class RowPrediction:
             problem = f"genes has {len(self.genes)} names for {self.mean.shape[1]} columns"
         elif self.row_id is not None and len(self.row_id) != n:
             problem = f"row_id has {len(self.row_id)} names for {n} idx"
+        elif self.intervals is not None and (
+            self.intervals.factor.shape[1] != len(self.mean)
+            or len(self.intervals.gene_bin) != self.mean.shape[1]
+        ):
+            problem = (
+                f"intervals are of {self.intervals.factor.shape[1]} rows and {len(self.intervals.gene_bin)} genes, "
+                f"mean is {self.mean.shape}"
+            )
         if problem is not None:
             msg = f"prediction is malformed: {problem}"
             raise PredictionError(msg)
@@ -113,6 +247,15 @@ def write_prediction(prediction: RowPrediction, path: Path) -> None:
             arrays[key] = np.asarray(value, dtype=np.str_)
     if prediction.var_epistemic is not None:
         arrays["var_epistemic"] = prediction.var_epistemic.astype(np.float32)
+    intervals = prediction.intervals
+    if intervals is not None:
+        arrays["interval_levels"] = intervals.levels.astype(np.float64)
+        arrays["interval_factor"] = intervals.factor.astype(np.float32)
+        arrays["gene_bin"] = intervals.gene_bin.astype(np.int16)
+        if intervals.flag is not None:
+            arrays["interval_flag"] = intervals.flag.astype(np.bool_)
+        if intervals.effective is not None:
+            arrays["interval_effective"] = intervals.effective.astype(np.float32)
     np.savez(path, **arrays)
 
 
@@ -148,4 +291,26 @@ def read_prediction(path: Path) -> RowPrediction:
         control=text("control"),
         var_epistemic=arrays.get("var_epistemic"),
         var_filled=filled,
+        intervals=_intervals(arrays, path),
+    )
+
+
+def _intervals(arrays: dict[str, Any], path: Path) -> Intervals | None:
+    present = [key for key in _INTERVAL_KEYS if key in arrays]
+    if not present:
+        return None
+    if len(present) < len(_INTERVAL_KEYS):
+        msg = f"{path} has {', '.join(present)} only; intervals need {', '.join(_INTERVAL_KEYS)}"
+        raise PredictionError(msg)
+    levels, factor = arrays["interval_levels"], arrays["interval_factor"]
+    if levels.dtype.kind != "f" or factor.dtype.kind != "f":
+        msg = f"{path}: interval_levels and interval_factor must be floats, found {levels.dtype}, {factor.dtype}"
+        raise PredictionError(msg)
+    flag, effective = arrays.get("interval_flag"), arrays.get("interval_effective")
+    return Intervals(
+        levels.astype(np.float64),
+        factor.astype(np.float32),
+        arrays["gene_bin"],
+        None if flag is None else flag.astype(np.bool_),
+        None if effective is None else effective.astype(np.float32),
     )

@@ -13,7 +13,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import RowPrediction
+from perturbfm_core.data.prediction import Intervals, RowPrediction
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.cells import Cells, Generator, cells_of
@@ -79,6 +79,10 @@ class Comparison:
         The train conditions, for metrics that refer to them; None where a comparison is made without.
     cells
         True, control and generated cells, None for data without them.
+    intervals
+        Calibrated prediction intervals of the conditions, None where the prediction has none.
+    var_epistemic
+        float64 [C, G], the part of `var` that more training data would remove, None where not told.
     """
 
     conditions: pd.DataFrame
@@ -96,6 +100,8 @@ class Comparison:
     notes: dict[str, int] = field(default_factory=dict)
     train: TrainSide | None = None
     cells: Cells | None = None
+    intervals: Intervals | None = None
+    var_epistemic: FloatArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     truth_shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -210,8 +216,12 @@ def compare(
     source = rows_of[truth.rows]
     mean = _average(prediction.mean, source, truth.codes, len(truth.conditions))
     var = _average(prediction.var, source, truth.codes, len(truth.conditions))
+    epistemic = prediction.var_epistemic
+    if epistemic is not None:
+        epistemic = _average(epistemic, source, truth.codes, len(truth.conditions))
     if columns is not None:
         mean, var = mean[:, columns], var[:, columns]
+        epistemic = None if epistemic is None else epistemic[:, columns]
     bad = ~(np.isfinite(mean).all(axis=1) & np.isfinite(var).all(axis=1))
     if bad.any():
         names = truth.conditions.index[bad].tolist()
@@ -240,6 +250,8 @@ def compare(
         notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(truth.rows))},
         train=truth.train,
         cells=cells_of(ds, truth.conditions, truth.rows, truth.codes, mean, var, generator or Generator()),
+        intervals=_intervals(prediction.intervals, source, truth.codes, len(truth.conditions), columns),
+        var_epistemic=epistemic,
         truth_shared=truth.shared,
     )
 
@@ -302,6 +314,22 @@ def _row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
     lookup = np.full(ds.n_obs, -1, dtype=np.int64)
     lookup[idx] = prediction.rows
     return lookup
+
+
+def _intervals(
+    given: Intervals | None, source: IntArray, codes: IntArray, n: int, columns: IntArray | None
+) -> Intervals | None:
+    """Return the intervals of conditions; of several predicted rows the mean of their factors."""
+    if given is None:
+        return None
+    factor = np.stack([_average(level, source, codes, n) for level in given.factor])
+    extra: dict[str, Any] = {"flag": None, "effective": None}
+    if given.flag is not None:
+        extra["flag"] = _average(given.flag[:, None].astype(np.float64), source, codes, n)[:, 0] > 0
+    if given.effective is not None:
+        extra["effective"] = _average(given.effective[:, None], source, codes, n)[:, 0]
+    gene_bin = given.gene_bin if columns is None else given.gene_bin[columns]
+    return Intervals(given.levels, factor, gene_bin, **extra)
 
 
 def _average(values: FloatArray, source: IntArray, codes: IntArray, n: int) -> FloatArray:

@@ -9,12 +9,14 @@ from typing import Any, Literal, TypeVar
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.registry import Registry
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 
 MetricDirection = Literal["max", "min", "target"]
-MetricAggregate = Literal["mean", "ratio"]
+MetricAggregate = Literal["mean", "ratio", "set"]
 MetricFunction = Callable[[Comparison], FloatArray]
 RatioFunction = Callable[[Comparison], tuple[FloatArray, FloatArray]]
+SetStatistic = Callable[[IntArray], float]
+SetFunction = Callable[[Comparison], SetStatistic]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[[Comparison], Any])
 
 
@@ -28,7 +30,8 @@ class Metric:
         Its place; the name is unique in the panel.
     function
         (comparison) -> float [C], one value per condition, NaN where undefined; of a ratio a pair
-        (numerator, denominator), each [C] or [C, parts].
+        (numerator, denominator), each [C] or [C, parts]; of a set a function from positions of conditions to
+        one value, NaN where undefined.
     direction
         ``max`` or ``min`` is better, or nearest to `target`.
     bounds
@@ -46,7 +49,8 @@ class Metric:
     aggregate
         How conditions become one number. ``mean``: of their values. ``ratio``: the sum of their numerators
         over the sum of their denominators, averaged over the parts; each sum over the conditions where the
-        part is defined. The value of one condition is its own ratio.
+        part is defined. The value of one condition is its own ratio. ``set``: a statistic of several conditions
+        together, such as a rank correlation over them; single conditions and perturbations have none.
     ratio_of
         Of a ratio, the metrics of the same panel that hold numerator and denominator of each part, from which
         anything can be pooled again.
@@ -54,7 +58,7 @@ class Metric:
 
     panel: str
     name: str
-    function: MetricFunction | RatioFunction
+    function: MetricFunction | RatioFunction | SetFunction
     direction: MetricDirection
     bounds: tuple[float | None, float | None]
     version: str

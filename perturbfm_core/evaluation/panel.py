@@ -13,7 +13,7 @@ import pandas as pd
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import METRICS, Metric, panel_metrics
+from perturbfm_core.evaluation.metric import METRICS, Metric, SetStatistic, panel_metrics
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray, IntArray
 
@@ -42,6 +42,8 @@ class Panel:
         return panel_metrics(self.name)
 
 
+_OF_SEVERAL = "a statistic of several conditions together"
+
 PANELS: Registry[Panel] = Registry("panel", MetricError)
 
 
@@ -66,6 +68,8 @@ class MetricValues:
         Why, if not applicable.
     parts
         Of a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
+    statistic
+        Of a set, its value for the conditions at some positions.
     """
 
     metric: Metric
@@ -73,6 +77,7 @@ class MetricValues:
     status: str = "ok"
     reason: str | None = None
     parts: tuple[FloatArray, FloatArray] | None = None
+    statistic: SetStatistic | None = None
 
     def grouped(self, codes: IntArray, n: int) -> FloatArray:
         """Return float64 [n], the values of groups of conditions, NaN where undefined.
@@ -84,6 +89,9 @@ class MetricValues:
         n
             Number of groups.
         """
+        if self.statistic is not None:
+            members = [np.flatnonzero(codes == i) for i in range(n)]
+            return np.asarray([self.statistic(m) if len(m) > 1 else np.nan for m in members])
         if self.parts is None:
             return _ratio_of_sums(self.values, np.ones(len(self.values)), codes, n)
         above, below = (x.T for x in self.parts)
@@ -111,7 +119,7 @@ class PanelScores:
         """Return the scores in long form: panel, metric, version, direction, scope, key, value, n, status, reason.
 
         Scopes are the conditions themselves, then means over all of them, by perturbation, by context and by
-        stratum (of a ratio: the ratio of means). `n` is the number of conditions a mean covers; a mean leaves
+        stratum (of a ratio: the ratio of means; of a set: its statistic). `n` is the number of conditions a mean covers; a mean leaves
         undefined values out and says in `reason` how many.
         """
         scope, key, codes = self._layout
@@ -168,6 +176,8 @@ class PanelScores:
         """Return value, n, status and reason of every row of one metric."""
         defined = np.isfinite(result.values)
         reason = result.reason or result.metric.undefined
+        if result.statistic is not None:
+            reason = f"{_OF_SEVERAL}; {reason}"
         bad = "undefined" if result.status == "ok" else result.status
         values, counts = [result.values], [np.ones(len(defined), dtype=np.int64)]
         reasons: list[str | None] = [None if ok else reason for ok in defined]
@@ -177,6 +187,9 @@ class PanelScores:
             mean = result.grouped(groups, n)[keep]
             values.append(mean)
             counts.append(total)
+            if result.statistic is not None:
+                reasons += [None if np.isfinite(m) else reason for m in mean]
+                continue
             reasons += [
                 None
                 if g == t and np.isfinite(m)
@@ -224,6 +237,8 @@ def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
         return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
     try:
         given = metric.function(comparison)
+        if metric.aggregate == "set" and callable(given):
+            return MetricValues(metric, empty, statistic=_checked(metric, given))
         arrays = [np.asarray(x, dtype=np.float64) for x in (given if isinstance(given, tuple) else (given,))]
     except Exception as error:
         msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
@@ -245,6 +260,23 @@ def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
         msg = f"metric {metric.panel}.{metric.name} gave {values.shape} values, some infinite; expected {empty.shape}"
         raise MetricError(msg)
     return MetricValues(metric, values, parts=parts)
+
+
+def _checked(metric: Metric, statistic: SetStatistic) -> SetStatistic:
+    """Return the statistic of a set metric, which fails the panel if it raises or is infinite."""
+
+    def value(positions: IntArray) -> float:
+        try:
+            out = float(statistic(positions))
+        except Exception as error:
+            msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
+            raise MetricError(msg) from error
+        if np.isinf(out):
+            msg = f"metric {metric.panel}.{metric.name} is infinite for {len(positions)} conditions"
+            raise MetricError(msg)
+        return out
+
+    return value
 
 
 def metrics_json(table: pd.DataFrame) -> dict[str, Any]:
@@ -272,6 +304,10 @@ def metrics_json(table: pd.DataFrame) -> dict[str, Any]:
             where = "global" if row.scope == "global" else f"{places[row.scope]}.{row.key}"
             notes[f"{row.panel}.{where}.{row.metric}"] = row.reason
     if "uncertainty" in out:
-        out["uncertainty"]["nll"] = out["uncertainty"]["global"].get("nll")
+        values = out["uncertainty"]["global"]
+        out["uncertainty"] |= {name: values.get(name) for name in ("nll", "crps", "ood_auroc")}
+        selective = ("aurc", "excess_aurc", "error_detection_auroc")
+        out["uncertainty"]["risk_coverage"] = {name: values.get(name) for name in selective}
+        out["uncertainty"]["conformal"] = {k: v for k, v in values.items() if k.startswith("conformal_")}
     out["notes"] = notes
     return out

@@ -70,6 +70,10 @@ class GeneGraph:
             digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
         return digest.hexdigest()
 
+    def renamed(self, name: str) -> GeneGraph:
+        """Return the same graph under another name."""
+        return GeneGraph(name, self.genes, self.adjacency, self.split_hash, self.meta)
+
     def require_split(self, split_hash: str) -> None:
         """Raise `GraphError` if the graph was built from the rows of another split."""
         if self.split_hash is not None and self.split_hash != split_hash:

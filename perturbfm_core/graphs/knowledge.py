@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from perturbfm_core.config import content_hash
@@ -13,18 +14,41 @@ from perturbfm_core.graphs.graph import GeneGraph
 
 T = TypeVar("T")
 
+# The graph that is built from a split's own train rows; no file may have its name.
+COEXPRESSION = "coexpression"
+
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the graphs and gene-feature tables that a configured model reads."""
+    """Names of the graphs, gene-feature tables and pre-trained cell encoder that a configured model reads."""
 
     graphs: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    encoder: str | None = None
+
+
+@dataclass(frozen=True)
+class EncoderFolder:
+    """A pre-trained cell encoder on disk, found to belong to the split it is to be used on.
+
+    Attributes
+    ----------
+    path
+        Its folder.
+    sha256
+        Of its form and weights.
+    split_hash
+        The split whose train rows it was trained on.
+    """
+
+    path: Path
+    sha256: str
+    split_hash: str
 
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """Graphs and gene features by name.
+    """Graphs and gene features by name, and a cell encoder.
 
     Attributes
     ----------
@@ -32,10 +56,13 @@ class Knowledge:
         Gene graphs; one built from data belongs to a split (see `GeneGraph.split_hash`).
     features
         Gene-feature tables.
+    encoder
+        The pre-trained cell encoder, None without one.
     """
 
     graphs: Mapping[str, GeneGraph] = field(default_factory=dict)
     features: Mapping[str, GeneFeatures] = field(default_factory=dict)
+    encoder: EncoderFolder | None = None
 
     def graph(self, name: str) -> GeneGraph:
         """Return the graph called `name`, or raise `GraphError` with the known names."""
@@ -51,6 +78,7 @@ class Knowledge:
         return {
             "graphs": {k: v.sha256 for k, v in sorted(self.graphs.items())},
             "features": {k: v.sha256 for k, v in sorted(self.features.items())},
+            **({} if self.encoder is None else {"encoder": {"cells": self.encoder.sha256}}),
         }
 
     @property

@@ -1,6 +1,7 @@
 """Models: one contract, a registry, the baselines."""
 
 from perturbfm_core.models import baselines as _register_baselines  # noqa: F401
+from perturbfm_core.models import ensemble as _register_ensemble  # noqa: F401
 from perturbfm_core.models.base import (
     MODELS,
     Model,

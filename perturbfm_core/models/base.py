@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, parse
-from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.knowledge import Knowledge, Needs
 from perturbfm_core.registry import Registry
@@ -21,6 +21,7 @@ from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.folder import SplitTraits
 from perturbfm_core.splits.view import Query, TrainView
 from perturbfm_core.store import read_json, write_json
+from perturbfm_core.training.progress import OnEpoch
 
 Family = Literal["baseline", "perturbfm", "external"]
 
@@ -60,6 +61,11 @@ class Model(ABC):
         self.knowledge = Knowledge()
         self.genes: list[str] = []
         self.training: dict[str, Any] = {}
+        # Set by `fit`, not saved: what it says of train conditions it did not fit, None if it held nothing out.
+        self.oof: OutOfFold | None = None
+        # Set by who calls `fit`: told of every epoch, and where trainings keep what they can go on from.
+        self.on_epoch: OnEpoch | None = None
+        self.checkpoints: Path | None = None
 
     def needs(self) -> Needs:
         """Return the graphs and gene features that this configuration reads; none by default.

@@ -11,7 +11,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import SplitError
-from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+from perturbfm_core.schema import BoolArray, FloatArray, Fold, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit, inner_masks
 
 
@@ -63,6 +63,9 @@ class TrainView:
         The validation conditions in the same form, None where the split has no validation fold.
     allowed_rows
         bool [N]: rows of the data set that may be read (train, validation, their contexts' input controls).
+    fit_rows
+        bool [N]: those of `allowed_rows` that are the view's own: cells of its conditions, without validation, and
+        their contexts' input controls.
     """
 
     conditions: pd.DataFrame
@@ -76,6 +79,7 @@ class TrainView:
     validation: TrainView | None = None
     dataset: PerturbDataset | None = None
     allowed_rows: BoolArray | None = None
+    fit_rows: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -94,12 +98,13 @@ class TrainView:
             ],
             unit=self.unit,
             dataset=self.dataset,
-            allowed_rows=self._rows_without(self.conditions.index[~mask]),
+            allowed_rows=self._without(self.allowed_rows, self.conditions.index[~mask]),
+            fit_rows=self._without(self.fit_rows, self.conditions.index[~mask]),
         )
 
-    def _rows_without(self, dropped: pd.Index) -> BoolArray | None:
-        """Return `allowed_rows` less the rows of dropped conditions and of contexts that only those have."""
-        if self.dataset is None or self.allowed_rows is None:
+    def _without(self, rows: BoolArray | None, dropped: pd.Index) -> BoolArray | None:
+        """Return `rows` less those of dropped conditions and of contexts that only those have."""
+        if self.dataset is None or rows is None:
             return None
         ds = self.dataset
         gone = ds.conditions.index.isin(dropped)
@@ -109,9 +114,7 @@ class TrainView:
         )
         in_left = ds.obs[schema.CONTEXT_ID].isin(left).to_numpy()
         treated = ds.condition_codes >= 0
-        return np.asarray(
-            self.allowed_rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_
-        )
+        return np.asarray(rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
 
     def query(self) -> Query:
         """Return these conditions as something to predict."""
@@ -161,7 +164,8 @@ def train_view(ds: PerturbDataset, frozen: FrozenSplit) -> TrainView:
         unit=frozen.split.unit,
         validation=validation,
         dataset=ds,
-        allowed_rows=_allowed(ds, frozen),
+        allowed_rows=_allowed(ds, frozen, "train", "val"),
+        fit_rows=_allowed(ds, frozen, *frozen.fit_folds),
     )
 
 
@@ -185,9 +189,9 @@ def _inner(inner: InnerFolds | None, table: ConditionTable) -> list[tuple[BoolAr
     return [] if inner is None else inner_masks(inner, table.conditions)
 
 
-def _allowed(ds: PerturbDataset, frozen: FrozenSplit) -> BoolArray:
-    codes = frozen.codes(ds)
-    fit = np.isin(codes, [schema.FOLDS.index("train"), schema.FOLDS.index("val")])
+def _allowed(ds: PerturbDataset, frozen: FrozenSplit, *folds: Fold) -> BoolArray:
+    """Return bool [N]: the rows of some folds and the input controls of their contexts."""
+    fit = np.isin(frozen.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
     open_contexts = np.unique(context if frozen.split.transductive else context[fit])
     controls = ds.controls.has_role("input") & np.isin(context, open_contexts)

@@ -18,9 +18,13 @@ import pytest
 import yaml
 import zarr
 
+from perturbfm_core import pipeline
 from perturbfm_core.catalog import load_catalog, packaged_folder
+from perturbfm_core.graphs.knowledge import Needs
+from perturbfm_core.knowledge import gather
 from perturbfm_core.models import MODELS
 from perturbfm_core.models.base import Requires
+from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store import ArtifactStore, read_json
 from tests.assets.conftest import REPO, SUITE, Location, copy_location
 from tests.cli.command import perturbfm
@@ -79,6 +83,8 @@ def test_definitions_load(here):
     assert {key.path[-1] for key in graph.get_all_asset_keys()} == {
         "dataset",
         "split",
+        "gene_graph",
+        "pretrained_encoder",
         "trained_model",
         "prediction",
         "metric_panel",
@@ -86,13 +92,17 @@ def test_definitions_load(here):
         "leaderboard",
     }
     chain = ["dataset", "split", "trained_model", "prediction", "metric_panel", "report", "leaderboard"]
-    for upper, lower in pairwise(chain):
-        assert {k.path[-1] for k in graph.get(dg.AssetKey(lower)).parent_keys} == {upper}
+    parents = {lower: {upper} for upper, lower in pairwise(chain)}
+    parents["gene_graph"] = parents["pretrained_encoder"] = {"split"}
+    parents["trained_model"] |= {"gene_graph", "pretrained_encoder"}
+    for asset, wanted in parents.items():
+        assert {k.path[-1] for k in graph.get(dg.AssetKey(asset)).parent_keys} == wanted
     assert {key.name for key in graph.asset_check_keys} == {
         "schema",
         "content_hash",
         "hash_lock",
         "leakage",
+        "split_bound",
         "covers_split",
         "panel_complete",
     }
@@ -106,7 +116,14 @@ def test_definitions_load(here):
 def test_jobs_of_the_repository(here):
     defs = here.module("definitions").defs
     names = {job.name for job in defs.resolve_all_job_defs()} - {"__ASSET_JOB"}
-    assert names == {"demo", "benchmark", "refresh_leaderboard", "make_dataset", "verify_split"}
+    assert names == {
+        "demo",
+        "benchmark",
+        "refresh_leaderboard",
+        "make_dataset",
+        "verify_split",
+        "build_graph",
+    }
     for name in names:
         assert defs.resolve_job_def(name).description
 
@@ -256,6 +273,36 @@ def test_committed_split_materialises_with_its_checks(here, entry):
     assert "| test |" in shown["folds"]
     # Looking at a split changes nothing of it.
     assert {p.name: p.read_bytes() for p in (here.path / "splits").glob("*.json")} == files
+
+
+def test_gene_graph_belongs_to_its_split_and_is_the_one_that_a_fit_finds(here):
+    result = alone(here, "gene_graph", CONTEXT["key"])
+    assert result.success
+    assert checks(result) == {"split_bound": True}
+    shown = metadata(result, "gene_graph")
+    assert shown["split_hash"] == CONTEXT["hash"]
+    assert shown["genes"] == shown["measured_genes"] == load_catalog().dataset("demo").synth["n_genes"]
+    assert shown["edges"] > shown["genes"]
+    (made,) = result.asset_materializations_for_node("gene_graph")
+    assert made.tags["dagster/data_version"] == shown["sha256"]
+
+    store = ArtifactStore()
+    frozen = SplitFolder(store.split_dir).load(CONTEXT["hash"])
+    ds = pipeline.dataset_of(store, frozen)
+    found = gather(store, ds, frozen, Needs(graphs=("coexpression",)))
+    assert found.graph("coexpression").sha256 == shown["sha256"]
+    stage = pipeline.build_graph(store, ds, frozen)
+    assert (stage.key, stage.reused) == (shown["object"], True)
+
+
+def test_gene_graph_of_another_split_fails_its_check(here, monkeypatch):
+    other = next(e for e in DEMO if e["hash"] != CONTEXT["hash"])
+    store = ArtifactStore()
+    frozen = SplitFolder(store.split_dir).load(other["hash"])
+    planted = pipeline.build_graph(store, pipeline.dataset_of(store, frozen), frozen)
+    monkeypatch.setattr(pipeline, "build_graph", lambda *_: planted)
+    result = alone(here, "gene_graph", CONTEXT["key"])
+    assert checks(result) == {"split_bound": False}
 
 
 def test_cell_materialises_and_publishes_a_run(here):

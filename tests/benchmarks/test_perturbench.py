@@ -1,9 +1,10 @@
 """PerturBench's headline pairs on 50,000 cells x 2,000 genes x 100 perturbations (24 % dense CSR, 5,000 controls).
 
-Target: 1.5 CPU-seconds on 2 cores (the peer takes 19.9). The pairs of means (average/rmse/rank,
-logfc/cosine/rank: the peer's V1) and of scores keep it; the pairs in principal components, which V2 added, do
-not: they need one covariance of 50,000 x 2,000 and, for mmd/rank, the 2 x 10^9 distances of 100 predicted and
-100 observed clouds of 450 cells in 100 dimensions.
+Target: 1.5 CPU-seconds on 2 cores. The headline pairs are those of means, average/rmse/rank and
+logfc/cosine/rank, which V1 and V2 share. V2's pairs in principal components cannot keep it: they need one
+covariance of 50,000 x 2,000 (200 GFLOP) and, for mmd/rank, the 2 x 10^9 distances of 100 predicted and 100
+observed clouds of 450 cells in 100 dimensions (410 GFLOP); 80 % of their time is matrix products (see
+docs/benchmarks.md).
 """
 
 import os

@@ -20,8 +20,8 @@ from perturbfm_core.evaluation.panel import evaluate
 PERTS, CELLS, GENES = 50, 300, 5_000
 
 
-@pytest.fixture(scope="module", params=["dense", "csr"])
-def comparison(request):
+def fifty(kind):
+    """Return the comparison, its cells dense or CSR."""
     rng = np.random.default_rng(0)
     rate = rng.gamma(0.5, 1.0, size=GENES)
     effects = [np.ones(GENES), *np.exp(0.3 * rng.standard_normal((PERTS, GENES)))]
@@ -33,7 +33,7 @@ def comparison(request):
     delta = means[1:] - means[0]
     zero = np.zeros_like(delta)
     cells = Cells(
-        X=X if request.param == "dense" else sp.csr_matrix(X),
+        X=X if kind == "dense" else sp.csr_matrix(X),
         truth_rows=rows,
         control_rows={"c": control},
         input_rows={"c": control},
@@ -56,6 +56,11 @@ def comparison(request):
         s2=zero,
         cells=cells,
     )
+
+
+@pytest.fixture(scope="module", params=["dense", "csr"])
+def comparison(request):
+    return fifty(request.param)
 
 
 @pytest.mark.parametrize("true_side", ["cold", "known"])

@@ -535,6 +535,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     Path("saved.csv").write_text("".join(f"{n},{f}\n" for n, f in zip(lognorm.obs_names, folds, strict=True)))
     perturbfm(*SYNTH[:3], "M", *SYNTH[4:], "--name", "d", "--depth", 2500)
     preds = f"runs/{work.run}/predictions.npz"
+    np.savez("emb.npz", genes=np.asarray(["G01", "G02"]), features=np.ones((2, 3)))
     verbs = {
         "data make-synth": ["--out", "J1", "--n-obs", 160, "--n-genes", 20, "--n-perts", 4],
         "data info": ["D"],
@@ -548,6 +549,10 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "splits import-perturbench": ["--dataset", "perturbench.h5ad", "--data", "J3", "--csv", "saved.csv"],
         "splits verify": ["--all"],
         "splits migrate": [work.split, "--data", "M"],
+        "graphs build": ["truth", "--data", "D"],
+        "graphs list": [],
+        "graphs show": ["d.truth", "--data", "D"],
+        "graphs features": ["emb.npz", "--name", "emb"],
         "models list": [],
         "eval predictions": ["--data", "D", "--split", work.split, "--preds", preds, "--out", "OUT"],
         "metrics list": [],
@@ -559,6 +564,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "leaderboard sql": ["select * from runs"],
         "train": ["control_only", "--data", "D", "--split", work.split],
         "run": ["--data", "D", "--split", work.split, "--entry", "additive"],
+        "pretrain": ["--data", "D", "--split", work.split, "--epochs", 1, "--hidden-dim", 4],
         "export": [work.run, "--out", "scores.csv", "--what", "scores"],
         "demo": ["--suite", "tiny"],
         "doctor": [],
@@ -595,7 +601,7 @@ def test_help_and_version():
         shown = attempt(*words, "--help")
         assert (shown.code, shown.err) == (0, "")
         assert "Usage:" in shown.out
-    for group in ((), ("data",), ("splits",), ("models",), ("eval",), ("leaderboard",)):
+    for group in ((), ("data",), ("splits",), ("graphs",), ("models",), ("eval",), ("leaderboard",)):
         shown = attempt(*group)
         assert shown.code == 2
         assert "Usage:" in shown.out + shown.err

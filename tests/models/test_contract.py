@@ -109,6 +109,7 @@ def test_the_order_of_train_conditions_does_not_matter(name: str) -> None:
         n_cells=view.n_cells[order],
         control=view.control[order],  # type: ignore[index]
         inner=[(fit[order], held[order]) for fit, held in view.inner],
+        unit=view.unit,
     )
     mine, other = fitted(name).predict(query), fitted(name, moved).predict(query)
     np.testing.assert_allclose(other.mean, mine.mean, rtol=1e-3, atol=1e-4)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.models.base import Model
 from perturbfm_core.schema import FloatArray
+from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.view import Query, TrainView
 
 _SHRINK_CONDITIONS = 5.0
@@ -28,25 +30,32 @@ class Baseline(Model):
         """Return float [C, G], the predicted delta."""
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        residuals = []
+        means, residuals = [], []
         for fit, held in view.inner:
-            other = type(self)(self.params)
-            other.genes = self.genes
-            other.knowledge = self.knowledge
+            other = self._unfitted()
             other._fit(view.subset(fit), seed)
             part = view.subset(held)
-            residuals.append(np.asarray(part.delta - other._mean(part.query()), dtype=np.float64))
+            means.append(np.asarray(other._mean(part.query()), dtype=np.float32))
+            residuals.append(np.asarray(part.delta - means[-1], dtype=np.float64))
         source = "out_of_fold"
+        self.oof = _out_of_fold(view, means, residuals)
         if not residuals:
             # One unit only: nothing can be held out, so the errors are those of the fit itself.
             residuals = [np.asarray(view.delta - self._mean(view.query()), dtype=np.float64)]
             source = "in_sample"
         stacked = np.concatenate(residuals)
-        per_gene = np.mean(stacked**2, axis=0)
-        n = len(stacked)
-        shrunk = (n * per_gene + _SHRINK_CONDITIONS * per_gene.mean()) / (n + _SHRINK_CONDITIONS)
-        self._var = np.maximum(shrunk, _VAR_FLOOR).astype(np.float32)
-        self.training["variance"] = {"source": source, "conditions": n, "inner_folds": len(view.inner)}
+        self._var = _gene_variance(stacked)
+        self.training["variance"] = {
+            "source": source,
+            "conditions": len(stacked),
+            "inner_folds": len(view.inner),
+        }
+
+    def _unfitted(self) -> Self:
+        """Return a model of the same configuration, to fit on the rest of an inner fold."""
+        other = type(self)(self.params)
+        other.genes, other.knowledge = self.genes, self.knowledge
+        return other
 
     def _predict(self, query: Query) -> Prediction:
         mean = np.asarray(self._mean(query), dtype=np.float32)
@@ -73,3 +82,34 @@ class Baseline(Model):
 
     def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Take back what the two state methods returned."""
+
+
+def _gene_variance(residuals: FloatArray) -> FloatArray:
+    """Return float32 [G], the mean square of residuals [n, G], shrunk towards that of all genes."""
+    per_gene = np.mean(residuals**2, axis=0)
+    n = len(residuals)
+    shrunk = (n * per_gene + _SHRINK_CONDITIONS * per_gene.mean()) / (n + _SHRINK_CONDITIONS)
+    return np.asarray(np.maximum(shrunk, _VAR_FLOOR), dtype=np.float32)
+
+
+def _out_of_fold(
+    view: TrainView, means: Sequence[FloatArray], residuals: Sequence[FloatArray]
+) -> OutOfFold | None:
+    """Return the inner folds' predictions, each with the variance of the other folds' residuals."""
+    keys = [view.conditions.index[held].to_numpy(dtype=object) for _, held in view.inner]
+    parts = []
+    for i, ((fit, held), mean) in enumerate(zip(view.inner, means, strict=True)):
+        # A condition that two folds hold out must not enter its own variance through the other one.
+        others = [r[~np.isin(keys[j], keys[i])] for j, r in enumerate(residuals) if j != i]
+        rest = np.concatenate([*others, residuals[i][:0]])
+        if not len(rest) and len(residuals[i]) < 2:
+            return None
+        var = np.broadcast_to(_gene_variance(rest), mean.shape) if len(rest) else _without_each(residuals[i])
+        parts.append((fit, held, Prediction(mean=mean, var=np.asarray(var, dtype=np.float32))))
+    return out_of_fold(view, parts)
+
+
+def _without_each(residuals: FloatArray) -> FloatArray:
+    """Return float32 [n, G], the variance of each row from the rows beside it."""
+    rows = range(len(residuals))
+    return np.stack([_gene_variance(np.delete(residuals, i, axis=0)) for i in rows])

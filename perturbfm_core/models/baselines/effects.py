@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.config import canonical_json
 from perturbfm_core.data.condition import pert_genes
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 # The same gene switched on and off must never be averaged: modality is in every level.
 PERTURBATION_LEVELS: tuple[tuple[str, ...], ...] = (
@@ -39,18 +41,24 @@ class EffectTable:
         self.keys: list[dict[str, int]] = [{} for _ in self.levels]
         self.means: FloatArray = np.zeros((0, 0), dtype=np.float32)
 
-    def fit(self, conditions: pd.DataFrame, effects: FloatArray) -> EffectTable:
-        """Average `effects` [n, K] over the groups of each level (every condition counts once)."""
+    def fit(
+        self, conditions: pd.DataFrame, effects: FloatArray, weights: FloatArray | None = None
+    ) -> EffectTable:
+        """Average `effects` [n, K] over the groups of each level.
+
+        Every condition counts once, or by `weights` [n]; a group without any weight is averaged plainly.
+        """
         means: list[FloatArray] = []
-        offset = 0
+        made: dict[bytes, int] = {}
+        size = 0
         for i, level in enumerate(self.levels):
-            names = group_names(conditions, level)
-            known, codes = np.unique(np.asarray(names, dtype=np.str_), return_inverse=True)
-            sums = np.zeros((len(known), effects.shape[1]))
-            np.add.at(sums, codes, effects)
-            means.append(sums / np.bincount(codes, minlength=len(known))[:, None])
+            codes, known = pd.factorize(np.asarray(group_names(conditions, level), dtype=object))
+            # Levels often group alike (one context, one dose): equal groups share their means.
+            offset = made.setdefault(codes.tobytes(), size)
+            if offset == size:
+                means.append(_group_means(codes, len(known), effects, weights))
+                size += len(known)
             self.keys[i] = {str(name): offset + j for j, name in enumerate(known)}
-            offset += len(known)
         self.means = np.concatenate(means).astype(np.float32) if means else self.means
         return self
 
@@ -58,9 +66,10 @@ class EffectTable:
         """Return ([C, K] effects, [C] whether found); not-found rows are zero."""
         position = np.full(len(conditions), -1, dtype=np.int64)
         for level, keys in zip(self.levels, self.keys, strict=True):
-            for i, name in enumerate(group_names(conditions, level)):
-                if position[i] < 0:
-                    position[i] = keys.get(name, -1)
+            rest = np.flatnonzero(position < 0)
+            if len(rest):
+                names = group_names(conditions.iloc[rest], level)
+                position[rest] = [keys.get(name, -1) for name in names]
         found = position >= 0
         out = np.zeros((len(conditions), self.means.shape[1]), dtype=np.float32)
         out[found] = self.means[position[found]]
@@ -80,13 +89,23 @@ class EffectTable:
         self.keys = [{str(k): int(v) for k, v in level.items()} for level in meta[f"{prefix}.keys"]]
 
 
+def _group_means(codes: IntArray, k: int, effects: FloatArray, weights: FloatArray | None) -> FloatArray:
+    """Return float64 [k, K], the weighted means of `effects` [n, K] by group number [n]."""
+    w = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype=np.float64)
+    empty = np.bincount(codes, weights=w, minlength=k) <= 0
+    w = np.where(empty[codes], 1.0, w)
+    groups = sp.csr_array((w, (codes, np.arange(len(codes)))), shape=(k, len(codes)))
+    total = np.bincount(codes, weights=w, minlength=k)
+    return np.asarray((groups @ np.asarray(effects, dtype=np.float64)) / total[:, None])
+
+
 def group_names(conditions: pd.DataFrame, level: tuple[str, ...]) -> list[str]:
     """Return one unambiguous group name per condition."""
     columns = [conditions[c].astype(str).tolist() for c in level]
-    return [canonical_json(list(row)).decode() for row in zip(*columns, strict=True)]
+    return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
 
 
-def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
+def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     """Return every part of every condition as a single, and int64 [parts], the condition it is a part of."""
     rows, owner = [], []
     for i, row in enumerate(conditions[list(schema.CONDITION_COLUMNS)].astype(str).itertuples(index=False)):
@@ -102,9 +121,24 @@ def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, Any]:
 
 def is_single(conditions: pd.DataFrame) -> BoolArray:
     """Return bool [C]: conditions with one perturbed gene."""
-    return np.asarray(
-        [len(pert_genes(p)) == 1 for p in conditions[schema.PERT_ID].astype(str)], dtype=np.bool_
-    )
+    return np.asarray(n_parts(conditions) == 1, dtype=np.bool_)
+
+
+def n_parts(conditions: pd.DataFrame) -> IntArray:
+    """Return int64 [C], the number of perturbed genes."""
+    return np.asarray([len(pert_genes(p)) for p in conditions[schema.PERT_ID].astype(str)], dtype=np.int64)
+
+
+def sum_parts(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
+    """Return float64 [n, K], the sums of the parts' `values` [parts, K] by the condition they belong to."""
+    members = sp.csr_array((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(n, len(owner)))
+    return np.asarray(members @ np.asarray(values, dtype=np.float64))
+
+
+def log_dose(text: str) -> float:
+    """Return log(1 + dose) of the number that a dose begins with, 1 without one."""
+    found = re.match(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)", str(text))
+    return float(np.log1p(float(found.group(1)))) if found else 1.0
 
 
 class AdditiveEffects:
@@ -121,11 +155,8 @@ class AdditiveEffects:
             self.table.fit(conditions[single], effects[single])
             self.fallback = effects[single].mean(axis=0).astype(np.float32)
         else:
-            size = np.asarray(
-                [len(pert_genes(p)) for p in conditions[schema.PERT_ID].astype(str)], dtype=np.float64
-            )
             self.table.fit(conditions, effects)
-            self.fallback = (effects / size[:, None]).mean(axis=0).astype(np.float32)
+            self.fallback = (effects / n_parts(conditions)[:, None]).mean(axis=0).astype(np.float32)
         return self
 
     def predict(self, conditions: pd.DataFrame) -> FloatArray:
@@ -133,9 +164,13 @@ class AdditiveEffects:
         parts, owner = components(conditions)
         effects, found = self.table.look_up(parts)
         effects[~found] = self.fallback
-        out = np.zeros((len(conditions), effects.shape[1]), dtype=np.float32)
-        np.add.at(out, owner, effects)
-        return out
+        return sum_parts(effects, owner, len(conditions)).astype(np.float32)
+
+    def measured(self, conditions: pd.DataFrame) -> BoolArray:
+        """Return bool [C]: conditions whose parts all have a single effect of their own."""
+        parts, owner = components(conditions)
+        missing = owner[~self.table.look_up(parts)[1]]
+        return np.asarray(np.bincount(missing, minlength=len(conditions)) == 0, dtype=np.bool_)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the fitted arrays."""

@@ -1,4 +1,4 @@
-"""Means over train conditions: nothing, everything, by perturbation, by perturbation and context."""
+"""Means over train conditions: nothing, everything, by perturbation, by perturbation and context, by cells."""
 
 from __future__ import annotations
 
@@ -99,3 +99,39 @@ class PerPerturbationContextMean(_GroupMean):
 
     name = "per_perturbation_context_mean"
     levels = CONTEXT_LEVELS
+
+
+@MODELS.register("context_general")
+class ContextGeneral(Baseline):
+    """Predicts a perturbation's train delta over contexts, each condition counting by its cells.
+
+    Added to the control of the condition's own context this is what all contexts have in common; a
+    perturbation that train lacks gets the mean of all train cells.
+    """
+
+    name = "context_general"
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._table = EffectTable(PERTURBATION_LEVELS)
+        self._global: FloatArray = np.zeros(0, dtype=np.float32)
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        cells = view.n_cells.astype(np.float64)
+        self._global = np.average(view.delta.astype(np.float64), axis=0, weights=cells).astype(np.float32)
+        self._table.fit(view.conditions, view.delta, cells)
+
+    def _mean(self, query: Query) -> FloatArray:
+        effects, found = self._table.look_up(query.conditions)
+        effects[~found] = self._global
+        return effects
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {"global": self._global, **self._table.arrays("effects")}
+
+    def _state_meta(self) -> dict[str, Any]:
+        return self._table.meta("effects")
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        self._global = arrays["global"]
+        self._table.restore("effects", arrays, meta)

@@ -25,6 +25,7 @@ from perturbfm_core.splits.audit.core import (
     report,
     require_clean,
 )
+from perturbfm_core.splits.audit.own import fit_records, query_reads
 from perturbfm_core.splits.audit.permutation import PermutationControl, permutation_control
 from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, read_run, rows_record
 
@@ -40,7 +41,9 @@ __all__ = [
     "RunEvidence",
     "RunRecords",
     "audit",
+    "fit_records",
     "permutation_control",
+    "query_reads",
     "read_run",
     "report",
     "require_clean",

@@ -21,7 +21,6 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import IntArray
 from perturbfm_core.store import read_json
 
-RECORDS_FILE = "audit.json"
 PREPARED = ("graph", "features", "scaler", "pca", "embedding", "cache")
 STATISTICS = ("de_genes", "statistics")
 PRETRAINED = ("encoder",)
@@ -98,7 +97,7 @@ def read_run(path: Path) -> RunEvidence:
     if not path.is_dir():
         msg = f"{path} is no directory of a run; give the one that `perturbfm run` printed"
         raise SplitError(msg)
-    declared, predicted = path / RECORDS_FILE, path / schema.PREDICTIONS_FILE
+    declared, predicted = path / schema.RECORDS_FILE, path / schema.PREDICTIONS_FILE
     return RunEvidence(
         records=parse(RunRecords, read_json(declared, SplitError), str(declared))
         if declared.is_file()

@@ -1,31 +1,33 @@
-"""The peer beside ours on the same cells; needs PEER_PYTHON, which `make bench-peers` sets."""
-
-import json
-import os
-import subprocess
-from pathlib import Path
+"""cell-eval 0.8.2 beside ours on the same cells."""
 
 import pytest
 
-from tests.benchmarks.test_virtual_cell import large_cells
+from tests.benchmarks.peers.beside import largest_differences, needs_peers, report, run_peer
+from tests.benchmarks.test_virtual_cell import large_cells, measured
 
 __all__ = ["large_cells"]
+
+pytestmark = needs_peers
+
+# The peer's means and distances are in single precision. The one correlation of its E-distances loses most: they
+# are small differences of large means.
+TOLERANCE = {"pearson_edistance": 1e-3}
+SINGLE = 2e-6
 
 
 @pytest.mark.parametrize("profile", ["vcc", "full"])
 def test_cell_eval(benchmark, large_cells, profile):
-    python = os.environ.get("PEER_PYTHON")
-    if not python:
-        pytest.skip("PEER_PYTHON is not set; run `make bench-peers`")
-    script = Path(__file__).with_name("time_cell_eval.py")
-    found = []
-
-    def run():
-        done = subprocess.run(
-            [python, script, large_cells, profile], capture_output=True, text=True, check=True
-        )
-        found.append(json.loads(done.stdout.strip().splitlines()[-1]))
-
-    benchmark.pedantic(run, rounds=1, iterations=1)
-    benchmark.extra_info |= found[-1]
-    print(f"\n{found[-1]}")
+    peer = benchmark.pedantic(lambda: run_peer("cell_eval", large_cells, profile), rounds=1, iterations=1)
+    ours = measured(large_cells, profile)
+    differences = largest_differences(ours["values"], peer["values"], relative=False)
+    theirs = {"all metrics": peer["cpu_s"]}
+    if profile == "full":
+        theirs["clustering_agreement"] = peer["clustering_cpu_s"]
+    mine = {"all metrics": ours["cold"], "observed side known": ours["truth_known"]}
+    report(benchmark, "cell-eval", mine, theirs, differences)
+    benchmark.extra_info["above_inputs_mb"] = {
+        "peer": peer["above_inputs_mb"],
+        "ours": ours["above_inputs_mb"],
+    }
+    assert set(differences) == set(ours["values"])
+    assert all(gap <= TOLERANCE.get(name, SINGLE) for name, gap in differences.items()), differences

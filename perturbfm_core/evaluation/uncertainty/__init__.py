@@ -1,0 +1,1 @@
+"""Statistics of the `uncertainty` panel, as plain functions of arrays."""

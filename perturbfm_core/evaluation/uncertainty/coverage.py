@@ -1,0 +1,84 @@
+"""Which observed deltas lie within their interval, and in which groups."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtr, ndtri
+
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.splits.strata import benjamini_hochberg, terciles
+
+FALSE_DISCOVERY_RATE = 0.05
+GENE_BINS = 5
+
+
+def gaussian_half_width(c: Comparison, level: float) -> FloatArray:
+    """Return [C, G], half the width of the central Gaussian interval of a level."""
+    return np.asarray(float(ndtri(0.5 + level / 2)) * np.sqrt(c.var))
+
+
+def interval_half_width(c: Comparison, level: float) -> FloatArray | None:
+    """Return [C, G], half the width of the calibrated interval of a level; None where the prediction has none.
+
+    NaN where the calibration could give none to a condition.
+    """
+    if c.intervals is None:
+        return None
+    at = np.flatnonzero(np.abs(c.intervals.levels - level) < 1e-9)
+    return c.intervals.half_width(int(at[0]), c.var) if len(at) else None
+
+
+def inside(c: Comparison, half_width: FloatArray, genes: BoolArray | None = None) -> FloatArray:
+    """Return [C], the share of (chosen) genes whose observed delta is within the half-width; NaN without any."""
+    hit = np.abs(c.truth - c.mean) <= half_width
+    defined = np.isfinite(half_width) if genes is None else np.isfinite(half_width) & genes
+    n = defined.sum(axis=1)
+    return np.asarray(np.divide((hit & defined).sum(axis=1), n, out=np.full(len(c), np.nan), where=n > 0))
+
+
+def significant(c: Comparison) -> BoolArray:
+    """Return bool [C, G], genes whose observed delta differs from zero beyond sampling noise.
+
+    Two-sided normal test of delta over its sampling standard deviation, false discovery rate 5 % within each
+    condition; none where the sampling variance is unknown.
+    """
+
+    def compute() -> BoolArray:
+        out = np.zeros(c.truth.shape, dtype=np.bool_)
+        for i in range(len(c)):
+            known = np.flatnonzero(c.s2[i] > 0)
+            if len(known):
+                z = np.abs(c.truth[i, known]) / np.sqrt(c.s2[i, known])
+                out[i, known] = benjamini_hochberg(2 * ndtr(-z), FALSE_DISCOVERY_RATE)
+        return out
+
+    return c.once_per_truth("uncertainty.significant", compute)
+
+
+def predicted_effect(c: Comparison, positions: IntArray | None = None) -> dict[str, str]:
+    """Return {key: tercile} by predicted effect size among (some) conditions; empty where it does not vary."""
+    positions = np.arange(len(c)) if positions is None else positions
+    size = np.linalg.norm(c.mean[positions], axis=1)
+    if len(size) and np.ptp(size) <= 1e-6 * max(float(size.max()), 1e-300):
+        return {}
+    return terciles(c.conditions.index[positions], size)
+
+
+def gene_bins(c: Comparison) -> IntArray | None:
+    """Return int64 [G], quantile bins of genes by the size of their train deltas; None without a train side."""
+    if c.train is None or not len(c.train.delta):
+        return None
+    scale = np.sqrt(np.mean(c.train.delta**2, axis=0))
+    edges = np.unique(np.quantile(scale, np.arange(1, GENE_BINS) / GENE_BINS))
+    return np.unique(np.searchsorted(edges, scale, side="right"), return_inverse=True)[1].astype(np.int64)
+
+
+def gap(coverages: list[FloatArray], levels: tuple[float, ...], positions: IntArray) -> float:
+    """Return the largest distance of mean coverage from nominal, over levels, among some conditions."""
+    gaps = [
+        abs(float(np.nanmean(v[positions])) - level)
+        for v, level in zip(coverages, levels, strict=True)
+        if np.isfinite(v[positions]).any()
+    ]
+    return max(gaps) if gaps else float("nan")

@@ -1,0 +1,97 @@
+"""Does the uncertainty tell more novel conditions from less novel ones? Labels, and two trivial answers.
+
+Compared are held-out conditions among themselves: combinations none of whose parts train has as a single with
+those it has all of; else unseen perturbations with those that train has in other contexts. Telling train
+conditions from held-out ones would reward a look-up table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.schema import CONTEXT_ID, PERT_ID, FloatArray, IntArray
+
+MIN_CLUSTERS = 5
+COMBINATIONS = "combinations of unseen against combinations of seen singles"
+PERTURBATIONS = "unseen perturbations against seen ones in a new context"
+
+
+def labels(c: Comparison) -> tuple[str | None, FloatArray]:
+    """Return (what is compared, float64 [C]): 1 more novel, 0 less novel, NaN neither; None where nothing is."""
+
+    def compute() -> tuple[str | None, FloatArray]:
+        nothing = np.full(len(c), np.nan)
+        if c.train is None:
+            return None, nothing
+        perts = {str(p) for p in c.train.conditions[PERT_ID]}
+        seen = membership(c)
+        parts = np.asarray([len(pert_genes(str(p))) for p in c.perturbations])
+        combos = np.where(parts > 1, np.where(seen == 0, 1.0, np.where(seen == parts, 0.0, np.nan)), np.nan)
+        if enough(c, combos, np.arange(len(c))):
+            return COMBINATIONS, combos
+        pairs = set(
+            zip(
+                c.train.conditions[CONTEXT_ID].astype(str),
+                c.train.conditions[PERT_ID].astype(str),
+                strict=True,
+            )
+        )
+        known = np.asarray([str(p) in perts for p in c.perturbations])
+        moved = np.asarray(
+            [(str(x), str(p)) not in pairs for x, p in zip(c.contexts, c.perturbations, strict=True)]
+        )
+        other = np.where(~known, 1.0, np.where(moved, 0.0, np.nan))
+        if enough(c, other, np.arange(len(c))):
+            return PERTURBATIONS, other
+        return None, nothing
+
+    return c.once_per_truth("uncertainty.novelty", compute)
+
+
+def enough(c: Comparison, label: FloatArray, positions: IntArray) -> bool:
+    """Return whether both sides have at least 5 different perturbations."""
+    mine = label[positions]
+    return all(
+        len(np.unique(c.perturbations[positions][mine == side])) >= MIN_CLUSTERS for side in (0.0, 1.0)
+    )
+
+
+def membership(c: Comparison) -> FloatArray:
+    """Return float64 [C], how many parts of each condition train has as single perturbations."""
+    perts: set[str] = set() if c.train is None else {str(p) for p in c.train.conditions[PERT_ID]}
+    return np.asarray(
+        [sum(g in perts for g in pert_genes(str(p))) for p in c.perturbations], dtype=np.float64
+    )
+
+
+def lacking(c: Comparison) -> FloatArray:
+    """Return float64 [C], how many parts of each condition train lacks as singles: the look-up table's answer."""
+    parts = np.asarray([len(pert_genes(str(p))) for p in c.perturbations], dtype=np.float64)
+    return np.asarray(parts - membership(c))
+
+
+def distance(c: Comparison) -> FloatArray | None:
+    """Return float64 [C], one minus the highest cosine of the predicted delta with any train delta."""
+    if c.train is None:
+        return None
+    train = c.train.delta
+
+    def unit(A: Any) -> Any:
+        norm = np.linalg.norm(A, axis=1, keepdims=True)
+        return np.divide(A, norm, out=np.zeros_like(A), where=norm > 0)
+
+    return np.asarray(1.0 - (unit(c.mean) @ unit(train).T).max(axis=1))
+
+
+def sigma(c: Comparison) -> FloatArray:
+    """Return float64 [C], root of the mean predicted variance over genes."""
+    return np.asarray(np.sqrt(c.var.mean(axis=1)))
+
+
+def model_score(c: Comparison) -> FloatArray:
+    """Return float64 [C], what a model says of novelty: epistemic uncertainty where it has one, else sigma."""
+    return sigma(c) if c.var_epistemic is None else np.asarray(np.sqrt(c.var_epistemic.mean(axis=1)))

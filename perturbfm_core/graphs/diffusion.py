@@ -1,0 +1,182 @@
+"""How far a perturbation spreads: precomputed, sparse diffusion rows of chosen genes over a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import svds
+
+from perturbfm_core.data.matrix import row_blocks
+from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+
+Normalisation = Literal["random_walk", "symmetric", "spectral"]
+TOP_N = 256
+_SOURCE_BLOCK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Diffusion:
+    """Diffusion rows of some genes.
+
+    Attributes
+    ----------
+    sources
+        Gene ids [P], as asked for.
+    known
+        bool [P], whether the graph has the gene; rows of the others are empty.
+    genes
+        Node ids [N] of the graph.
+    steps
+        One CSR float32 [P, N] per step: ``steps[t - 1][p]`` is e_p A^t.
+    """
+
+    sources: list[str]
+    known: BoolArray
+    genes: StrArray
+    steps: list[Any]
+
+    def stacked(self) -> Any:
+        """Return CSR [T * P, N]: all sources of step 1, then of step 2, ..."""
+        return sp.csr_array(sp.vstack(self.steps))
+
+
+def normalised(adjacency: Any, how: Normalisation) -> Any:
+    """Return CSR float64 of a signed adjacency, scaled so that its powers stay bounded.
+
+    ``random_walk``: every row divided by the sum of its magnitudes. ``symmetric``: entries divided by the root of
+    the source's sum times the target's. ``spectral``: weights as they are, over the largest singular value.
+    """
+    if how not in get_args(Normalisation):
+        msg = f"unknown normalisation {how!r}; known: {', '.join(get_args(Normalisation))}"
+        raise GraphError(msg)
+    A = sp.csr_array(adjacency, dtype=np.float64)
+    if how == "spectral":
+        top = _largest_singular_value(A)
+        return A * (1.0 / top) if top > 0 else A
+    out = np.asarray(abs(A).sum(axis=1)).reshape(-1)
+    if how == "random_walk":
+        return sp.csr_array(sp.diags_array(_inverse(out)) @ A)
+    into = np.asarray(abs(A).sum(axis=0)).reshape(-1)
+    return sp.csr_array(sp.diags_array(_inverse(np.sqrt(out))) @ A @ sp.diags_array(_inverse(np.sqrt(into))))
+
+
+def diffuse(
+    graph: GeneGraph,
+    sources: Sequence[str],
+    *,
+    steps: int = 3,
+    normalisation: Normalisation = "random_walk",
+    top_n: int = TOP_N,
+) -> Diffusion:
+    """Return D[p, t] = e_p A^t for t = 1..steps, with the signs of the edges.
+
+    Powers are exact; only what is returned is cut to the `top_n` entries of largest magnitude of each row.
+
+    Parameters
+    ----------
+    graph
+        Effects flow from ``adjacency``'s rows to its columns.
+    sources
+        Perturbed genes; one that the graph does not have gets empty rows.
+    steps
+        Number of steps T.
+    normalisation
+        See `normalised`.
+    """
+    if steps < 1 or top_n < 1:
+        msg = f"steps is {steps} and top_n {top_n}; both must be at least 1"
+        raise GraphError(msg)
+    forward = sp.csr_array(normalised(graph.adjacency, normalisation).T)
+    at, known = _nodes(graph, sources)
+    parts: list[list[Any]] = [[] for _ in range(steps)]
+    for start in _starts(at, known, len(graph.genes)):
+        state = start
+        for t in range(steps):
+            state = forward @ state
+            parts[t].append(_cut(state.T, top_n))
+    shape = (0, len(graph.genes))
+    return Diffusion(
+        list(sources),
+        known,
+        graph.genes,
+        [sp.csr_array(sp.vstack(p)) if p else sp.csr_array(shape, dtype=np.float32) for p in parts],
+    )
+
+
+def personalised_pagerank(
+    graph: GeneGraph,
+    sources: Sequence[str],
+    *,
+    restart: float = 0.15,
+    normalisation: Normalisation = "random_walk",
+    top_n: int = TOP_N,
+    tolerance: float = 1e-6,
+) -> Diffusion:
+    """Return one row per source: Σ_t restart (1 - restart)^t e_p A^t, the walk that returns home (t from 0).
+
+    The series is summed until what is left of it is below `tolerance`. The result has a single step.
+    """
+    if not 0 < restart < 1:
+        msg = f"restart is {restart}; it must lie between 0 and 1"
+        raise GraphError(msg)
+    forward = sp.csr_array(normalised(graph.adjacency, normalisation).T)
+    at, known = _nodes(graph, sources)
+    terms = math.ceil(math.log(tolerance) / math.log(1.0 - restart))
+    parts = []
+    for start in _starts(at, known, len(graph.genes)):
+        term = restart * start
+        total = term.copy()
+        for _ in range(terms):
+            term = (1.0 - restart) * (forward @ term)
+            total += term
+        parts.append(_cut(total.T, top_n))
+    rows = sp.csr_array(sp.vstack(parts)) if parts else sp.csr_array((0, len(graph.genes)), dtype=np.float32)
+    return Diffusion(list(sources), known, graph.genes, [rows])
+
+
+def _nodes(graph: GeneGraph, sources: Sequence[str]) -> tuple[IntArray, BoolArray]:
+    at = np.asarray([graph.position.get(str(g), -1) for g in sources], dtype=np.int64)
+    return at, at >= 0
+
+
+def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
+    """Yield float64 [N, p], the unit columns of the sources, block by block."""
+    for block in row_blocks(len(at), _SOURCE_BLOCK):
+        start = np.zeros((n, block.stop - block.start))
+        here = np.flatnonzero(known[block])
+        start[at[block][here], here] = 1.0
+        yield start
+
+
+def _cut(rows: FloatArray, top_n: int) -> Any:
+    """Return CSR float32 of the `top_n` entries of largest magnitude of each row of a dense block."""
+    if top_n < rows.shape[1]:
+        best = np.argpartition(-np.abs(rows), top_n - 1, axis=1)[:, :top_n]
+        best.sort(axis=1)
+        data = np.take_along_axis(rows, best, axis=1)
+        i = np.repeat(np.arange(len(rows)), top_n)
+        out = sp.csr_array((data.reshape(-1), (i, best.reshape(-1))), shape=rows.shape, dtype=np.float32)
+    else:
+        out = sp.csr_array(rows, dtype=np.float32)
+    out.eliminate_zeros()
+    out.sort_indices()
+    return out
+
+
+def _inverse(x: FloatArray) -> FloatArray:
+    return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
+
+
+def _largest_singular_value(A: Any) -> float:
+    if not A.nnz:
+        return 0.0
+    if min(A.shape) < 3:
+        return float(np.linalg.norm(A.toarray(), 2))
+    return float(svds(A, k=1, v0=np.ones(A.shape[0]), return_singular_vectors=False)[0])

@@ -1,0 +1,213 @@
+"""Graphs of known interactions: scored and undirected (STRING), or signed and directed (TF to target)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.graph import GeneGraph, from_edges
+from perturbfm_core.graphs.neighbours import either_way, strongest
+from perturbfm_core.graphs.tables import (
+    SOURCE_COLUMNS,
+    TARGET_COLUMNS,
+    find_column,
+    gene_names,
+    id_column,
+    numbers,
+)
+from perturbfm_core.schema import BoolArray, FloatArray, StrArray
+
+_SCORES = ("combined_score", "score", "weight")
+_SIGNS = ("mor", "sign", "weight")
+_MODES = {"activation": 1.0, "repression": -1.0, "unknown": 0.0}
+_CONFIDENCE = "ABC"
+
+
+def scored_graph(
+    table: pd.DataFrame,
+    *,
+    name: str = "string",
+    min_score: float = 700.0,
+    top_k: int | None = None,
+    keep: Collection[str] | None = None,
+    names: dict[str, str] | None = None,
+) -> GeneGraph:
+    """Return an undirected graph of scored interactions, as STRING publishes them.
+
+    An edge weighs score / 1000 for scores up to 1000, else the score itself over the largest.
+
+    Parameters
+    ----------
+    table
+        Columns of two genes (``source``/``target``, ``protein1``/``protein2``, ...) and ``combined_score``.
+    min_score
+        The least score, in the table's own unit (STRING: 400 medium, 700 high, 900 highest).
+    top_k
+        Keep a gene's strongest edges only (an edge stays if either gene keeps it).
+    keep
+        Genes to keep (default: all).
+    names
+        Names of the ids, where the table has ids that are not the data's gene names.
+
+    Raises
+    ------
+    GraphError
+        If columns are missing or no edge is left.
+    """
+    source, target = _ends(table, names)
+    found = find_column(table, _SCORES)
+    if found is None:
+        msg = f"the table has no column of scores; it has {[str(c) for c in table.columns][:8]}, known names: {', '.join(_SCORES)}"
+        raise GraphError(msg)
+    score = numbers(found, str(found.name))
+    if len(score) and score.min() < 0:
+        msg = f"column {found.name!r} has negative scores (minimum {score.min():.4g}); use kind 'edges' for signed weights"
+        raise GraphError(msg)
+    chosen = (score >= min_score) & _kept(source, target, keep)
+    top = float(score.max()) if len(score) else 1.0
+    scale = 1.0 if top <= 1.0 else max(top, 1000.0)
+    graph = _built(
+        name,
+        source[chosen],
+        target[chosen],
+        score[chosen] / scale,
+        directed=False,
+        meta={"kind": "interactions", "min_score": min_score, "top_k": top_k},
+        hint=f"scores go up to {top:.6g}; lower --min-score",
+    )
+    return graph if top_k is None else _thinned(graph, top_k)
+
+
+def regulatory_graph(
+    table: pd.DataFrame,
+    *,
+    name: str = "tf",
+    confidence: str = _CONFIDENCE,
+    keep: Collection[str] | None = None,
+    names: dict[str, str] | None = None,
+) -> GeneGraph:
+    """Return a signed, directed graph from transcription factor to target (DoRothEA, CollecTRI, TRRUST).
+
+    An edge weighs the mean of its signs: +1 activation, -1 repression. Edges of unknown sign, and those whose
+    records cancel, are left out.
+
+    Parameters
+    ----------
+    table
+        Columns of factor and target, and the sign as ``mor``, ``sign``, ``weight`` or ``mode`` (Activation,
+        Repression, Unknown); without a header: factor, target, mode.
+    confidence
+        Letters of the confidence levels to keep, where the table has that column.
+    keep, names
+        See `scored_graph`.
+
+    Raises
+    ------
+    GraphError
+        If columns are missing, a sign is none, or no edge is left.
+    """
+    source, target = _ends(table, names)
+    sign = _signs(table)
+    chosen = (sign != 0) & _kept(source, target, keep)
+    levels = find_column(table, ("confidence",))
+    if levels is not None:
+        wanted = {c.upper() for c in confidence if c.isalpha()}
+        chosen &= levels.astype(str).str.upper().isin(wanted).to_numpy()
+    pairs = pd.DataFrame({"source": source[chosen], "target": target[chosen], "sign": sign[chosen]})
+    mean = pairs.groupby(["source", "target"], sort=True)["sign"].mean()
+    mean = mean[mean != 0]
+    return _built(
+        name,
+        mean.index.get_level_values(0).to_numpy(dtype=np.str_),
+        mean.index.get_level_values(1).to_numpy(dtype=np.str_),
+        mean.to_numpy(),
+        directed=True,
+        meta={"kind": "regulatory", "confidence": confidence if levels is not None else None},
+        hint="check --confidence and the genes kept",
+    )
+
+
+def edge_graph(
+    table: pd.DataFrame,
+    *,
+    name: str,
+    directed: bool,
+    top_k: int | None = None,
+    keep: Collection[str] | None = None,
+    names: dict[str, str] | None = None,
+) -> GeneGraph:
+    """Return a graph of any table of edges: two columns of genes and ``weight`` (or a score; default all 1)."""
+    source, target = _ends(table, names)
+    found = find_column(table, ("weight", *_SCORES))
+    weight = np.ones(len(source)) if found is None else numbers(found, str(found.name))
+    chosen = _kept(source, target, keep)
+    graph = _built(
+        name,
+        source[chosen],
+        target[chosen],
+        weight[chosen],
+        directed=directed,
+        meta={"kind": "edges", "top_k": top_k},
+        hint="check the genes kept",
+    )
+    return graph if top_k is None else _thinned(graph, top_k)
+
+
+def _ends(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[StrArray, StrArray]:
+    source = gene_names(id_column(table, SOURCE_COLUMNS, "sources", 0), names)
+    return source, gene_names(id_column(table, TARGET_COLUMNS, "targets", 1), names)
+
+
+def _signs(table: pd.DataFrame) -> FloatArray:
+    found = find_column(table, _SIGNS)
+    if found is not None:
+        return np.sign(numbers(found, str(found.name)))
+    mode = find_column(table, ("mode", "effect"))
+    if mode is None and list(table.columns) == list(range(table.shape[1])) and table.shape[1] > 2:
+        mode = table[2]
+    if mode is None:
+        msg = (
+            f"the table has no column of signs; it has {[str(c) for c in table.columns][:8]}, "
+            f"known names: {', '.join(_SIGNS)}, mode"
+        )
+        raise GraphError(msg)
+    sign = mode.astype(str).str.strip().str.lower().map(_MODES).to_numpy(dtype=np.float64)
+    if np.isnan(sign).any():
+        bad = str(mode.to_numpy()[int(np.flatnonzero(np.isnan(sign))[0])])
+        msg = f"mode {bad!r} is unknown; known: {', '.join(m.capitalize() for m in _MODES)}"
+        raise GraphError(msg)
+    return np.asarray(sign)
+
+
+def _kept(source: StrArray, target: StrArray, keep: Collection[str] | None) -> BoolArray:
+    if keep is None:
+        return np.ones(len(source), dtype=np.bool_)
+    wanted = np.asarray(sorted(keep), dtype=np.str_)
+    return np.isin(source, wanted) & np.isin(target, wanted)
+
+
+def _built(
+    name: str,
+    source: StrArray,
+    target: StrArray,
+    weight: FloatArray,
+    *,
+    directed: bool,
+    meta: dict[str, Any],
+    hint: str,
+) -> GeneGraph:
+    if not (source != target).any():
+        msg = f"graph {name!r} would have no edge; {hint}"
+        raise GraphError(msg)
+    return from_edges(name, source, target, weight, directed=directed, meta=meta)
+
+
+def _thinned(graph: GeneGraph, top_k: int) -> GeneGraph:
+    kept = strongest(graph.adjacency, top_k)
+    if not graph.meta["directed"]:
+        kept = either_way(kept)
+    return GeneGraph(graph.name, graph.genes, kept, graph.split_hash, graph.meta)

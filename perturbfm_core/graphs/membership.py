@@ -1,0 +1,88 @@
+"""Graphs of shared membership: genes of the same pathways or processes (GO, Reactome, any gene sets)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from perturbfm_core.data.matrix import row_blocks
+from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.graphs.neighbours import either_way, strongest
+from perturbfm_core.graphs.tables import GENE_COLUMNS, TERM_COLUMNS, gene_names, id_column
+
+_BLOCK = 1024
+
+
+def membership_graph(
+    table: pd.DataFrame,
+    *,
+    name: str,
+    top_k: int = 20,
+    min_term: int = 2,
+    max_term: int = 500,
+    keep: Collection[str] | None = None,
+    names: dict[str, str] | None = None,
+) -> GeneGraph:
+    """Return the graph of shared terms.
+
+    Two genes are joined with weight Σ 1 / log(size) over the terms they share (the index of Adamic and Adar
+    2003): sharing a small term says more than sharing a large one.
+
+    Parameters
+    ----------
+    table
+        One row per (term, gene), any order; repeated rows count once.
+    top_k
+        Neighbours that each gene keeps; an edge stays if either gene keeps it.
+    min_term, max_term
+        Terms with fewer or more genes are left out: they tell nothing apart. Sizes count all genes of the table.
+    keep
+        Genes to keep (default: all).
+    names
+        See `interactions.scored_graph`.
+
+    Raises
+    ------
+    GraphError
+        If columns are missing or no two genes share a term.
+    """
+    genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
+    terms = gene_names(id_column(table, TERM_COLUMNS, "terms", 0))
+    nodes, row = np.unique(genes, return_inverse=True)
+    distinct, col = np.unique(terms, return_inverse=True)
+    B = sp.csr_array((np.ones(len(row)), (row, col)), shape=(len(nodes), len(distinct)))
+    B.data[:] = 1.0
+    size = np.bincount(B.indices, minlength=len(distinct))
+    chosen = (size >= max(min_term, 2)) & (size <= max_term)
+    if keep is not None:
+        wanted = np.isin(nodes, np.asarray(sorted(keep), dtype=np.str_))
+        nodes, B = nodes[wanted], B[wanted]
+    B = sp.csr_array(B[:, chosen])
+    weighted = sp.csr_array((B * (1.0 / np.log(size[chosen]))).T)
+    parts = []
+    for block in row_blocks(len(nodes), _BLOCK):
+        shared = sp.coo_array(B[block] @ weighted)
+        off = shared.row + block.start != shared.col
+        part = sp.csr_array((shared.data[off], (shared.row[off], shared.col[off])), shape=shared.shape)
+        parts.append(strongest(part, top_k))
+    adjacency = either_way(sp.vstack(parts)) if parts else sp.csr_array((0, 0))
+    if not adjacency.nnz:
+        msg = (
+            f"graph {name!r} would have no edge: no two of {len(nodes)} genes share a term of {min_term} to {max_term} "
+            "genes; check the table and the genes kept"
+        )
+        raise GraphError(msg)
+    joined = np.flatnonzero(np.diff(adjacency.indptr))
+    meta = {
+        "kind": "membership",
+        "directed": False,
+        "terms": int(chosen.sum()),
+        "top_k": top_k,
+        "min_term": min_term,
+        "max_term": max_term,
+    }
+    return GeneGraph(name, nodes[joined], adjacency[joined][:, joined], None, meta)

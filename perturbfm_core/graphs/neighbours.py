@@ -1,0 +1,37 @@
+"""Keeping the strongest neighbours of every gene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from perturbfm_core.errors import GraphError
+
+
+def strongest(adjacency: Any, k: int) -> Any:
+    """Return CSR with at most the `k` entries of largest magnitude in every row; ties go to the first column."""
+    if k < 1:
+        msg = f"top_k is {k}; every gene keeps at least 1 neighbour"
+        raise GraphError(msg)
+    csr = sp.csr_array(adjacency)
+    row = np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr))
+    order = np.lexsort((csr.indices, -np.abs(csr.data), row))
+    rank = np.arange(csr.nnz) - np.repeat(csr.indptr[:-1], np.diff(csr.indptr))
+    kept = order[rank < k]
+    return sp.csr_array((csr.data[kept], (row[kept], csr.indices[kept])), shape=csr.shape)
+
+
+def either_way(adjacency: Any) -> Any:
+    """Return symmetric CSR: an edge where either gene names the other, its weight the one of larger magnitude."""
+    coo = sp.coo_array(adjacency)
+    low, high = np.minimum(coo.row, coo.col), np.maximum(coo.row, coo.col)
+    order = np.lexsort((-np.abs(coo.data), high, low))
+    low, high, data = low[order], high[order], coo.data[order]
+    first = np.ones(len(low), dtype=np.bool_)
+    first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+    first &= low != high
+    low, high, data = low[first], high[first], data[first]
+    both = (np.concatenate([data, data]), (np.concatenate([low, high]), np.concatenate([high, low])))
+    return sp.csr_array(both, shape=coo.shape)

@@ -1,0 +1,137 @@
+"""Tables of edges and of terms, as their publishers write them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.errors import GraphError
+from perturbfm_core.schema import FloatArray, StrArray
+
+SOURCE_COLUMNS = ("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from")
+TARGET_COLUMNS = ("target", "gene2", "gene_b", "protein2", "symbol2", "to")
+TERM_COLUMNS = ("term_id", "term", "pathway", "go_id", "gene_set")
+GENE_COLUMNS = ("gene", "symbol", "gene_symbol")
+_HEADER_WORDS = {*SOURCE_COLUMNS, *TARGET_COLUMNS, *TERM_COLUMNS, *GENE_COLUMNS}
+_DELIMITED = {".csv": ",", ".tsv": "\t", ".txt": None}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of edges or terms: parquet, csv, tsv or txt (also .gz), or a GMT file of terms.
+
+    A GMT line (term, description, genes) becomes one row (``term``, ``gene``) per gene. Columns of a table
+    without a header line are numbered.
+
+    Raises
+    ------
+    GraphError
+        If the file is missing, of another kind, or cannot be read.
+    """
+    suffixes = [s.lower() for s in path.suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    kind = (suffixes[:-1] if packed else suffixes)[-1:]
+    try:
+        if kind == [".parquet"] and not packed:
+            return pd.read_parquet(path)
+        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as handle:
+            if kind == [".gmt"]:
+                return _gmt(handle.read())
+            head = handle.readline()
+        if kind and kind[0] in _DELIMITED:
+            return _delimited(path, head, _DELIMITED[kind[0]])
+    except FileNotFoundError:
+        msg = f"{path} does not exist"
+        raise GraphError(msg) from None
+    except (OSError, ValueError, EOFError) as error:
+        msg = f"{path} cannot be read ({' '.join(str(error).split())[:120]})"
+        raise GraphError(msg) from error
+    msg = f"{path} is no table that can be read; known: .parquet, .gmt, {', '.join(_DELIMITED)} (but parquet also as .gz)"
+    raise GraphError(msg)
+
+
+def _gmt(text: str) -> pd.DataFrame:
+    terms: list[str] = []
+    genes: list[str] = []
+    for line in text.splitlines():
+        term, *rest = line.split("\t")
+        # Some publishers write a weight behind the gene: "TP53,1.0".
+        found = [g.split(",")[0].strip() for g in rest[1:]]
+        found = [g for g in found if g]
+        genes += found
+        terms += [term] * len(found)
+    return pd.DataFrame({"term": terms, "gene": genes})
+
+
+def _delimited(path: Path, head: str, delimiter: str | None) -> pd.DataFrame:
+    if delimiter is None:
+        delimiter = "\t" if "\t" in head else " "
+    words = [w.strip().strip('"').lstrip("#") for w in head.rstrip("\n").split(delimiter)]
+    named = bool({w.lower() for w in words} & _HEADER_WORDS)
+    # A gene may be called NA; nothing is a missing value by its name.
+    table = pd.read_csv(
+        path, sep=delimiter, header=0 if named else None, keep_default_na=False, encoding="utf-8"
+    )
+    if named:
+        table.columns = pd.Index(words)
+    return table
+
+
+def find_column(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
+    """Return the first column of a table with one of the known names (in any case), None without."""
+    lower = {str(c).lower(): c for c in table.columns}
+    return next((table[lower[k]] for k in known if k in lower), None)
+
+
+def id_column(table: pd.DataFrame, known: tuple[str, ...], what: str, position: int) -> Any:
+    """Return a column of ids by its known names, or by position in a table without a header.
+
+    Raises
+    ------
+    GraphError
+        If there is none, listing what there is.
+    """
+    found = find_column(table, known)
+    if found is None and list(table.columns) == list(range(table.shape[1])) and position < table.shape[1]:
+        found = table[position]
+    if found is None:
+        msg = (
+            f"the table has no column of {what}; it has {[str(c) for c in table.columns][:8]}, "
+            f"known names: {', '.join(known)}"
+        )
+        raise GraphError(msg)
+    return found
+
+
+def numbers(values: Any, what: str) -> FloatArray:
+    """Return a column as float64, or raise `GraphError` naming the first value that is no number."""
+    out = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.flatnonzero(~np.isfinite(out))
+    if len(bad):
+        msg = f"column {what!r} holds {str(values.to_numpy()[int(bad[0])])!r}, which is no number"
+        raise GraphError(msg)
+    return np.asarray(out)
+
+
+def gene_names(ids: Any, names: dict[str, str] | None = None) -> StrArray:
+    """Return ids as fixed-width text, translated where `names` has them."""
+    codes, distinct = pd.factorize(ids)
+    if (codes < 0).any():
+        msg = f"{int((codes < 0).sum())} rows of the table name no gene; remove them"
+        raise GraphError(msg)
+    known = names or {}
+    plain = [str(d).strip() for d in distinct]
+    out: StrArray = np.asarray([known.get(d, d) for d in plain], dtype=np.str_)[codes]
+    return out
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Read a table of names (first column an id, second the name to use), as STRING's ``protein.info``."""
+    table = read_table(path)
+    if table.shape[1] < 2:
+        msg = f"{path} has one column; a table of names needs two (id, name)"
+        raise GraphError(msg)
+    return dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str), strict=True))

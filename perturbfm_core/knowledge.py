@@ -1,0 +1,287 @@
+"""Side information for models: where graphs and gene features are found, built, and registered."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from perturbfm_core import schema
+from perturbfm_core.catalog import load_catalog, to_yaml, user_folder
+from perturbfm_core.config import FeaturesEntry, GraphEntry, check_key, content_hash
+from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.encoders import find_encoder
+from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.coexpression import MAX_CELLS, TOP_K
+from perturbfm_core.graphs.features import GeneFeatures, read_features
+from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.graphs.io import read_graph, write_features, write_graph
+from perturbfm_core.graphs.knowledge import COEXPRESSION, Knowledge, Needs
+from perturbfm_core.library import Progress, quiet
+from perturbfm_core.models.train_graph import train_coexpression
+from perturbfm_core.provenance import graph_code
+from perturbfm_core.runs import Stage, cores
+from perturbfm_core.splits.audit import FitRecord
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import train_view
+from perturbfm_core.store import ArtifactStore, write_atomic
+
+_SEED = 0
+
+
+def gather(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    frozen: FrozenSplit,
+    needs: Needs,
+    progress: Progress = quiet,
+) -> Knowledge:
+    """Return the graphs and gene features that a model needs, for one split.
+
+    ``coexpression`` is built from the split's train rows, or found; any other name is that of a catalog entry, else
+    the path of a file.
+
+    Raises
+    ------
+    GraphError
+        If a name is neither, a file is not what the catalog states, or a graph belongs to another split.
+    """
+    graphs = {}
+    for name in needs.graphs:
+        if name == COEXPRESSION:
+            graphs[name] = _read_graph_file(
+                build_graph(store, ds, frozen, progress).path / schema.GRAPH_FILE, name
+            )
+        else:
+            graphs[name] = load_graph(store, name)
+        graphs[name].require_split(frozen.hash)
+    encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, frozen, progress)
+    return Knowledge(graphs, {name: load_features(store, name) for name in needs.features}, encoder)
+
+
+def build_graph(
+    store: ArtifactStore, ds: PerturbDataset, frozen: FrozenSplit, progress: Progress = quiet
+) -> Stage:
+    """Build the co-expression graph of a split's train rows, or find the one of the same data, split and code."""
+    key = content_hash(
+        {
+            "stage": "graph",
+            "data": ds.content_sha256,
+            "split": frozen.hash,
+            "config": {"top_k": TOP_K, "max_cells": MAX_CELLS, "seed": _SEED},
+            "code": graph_code(),
+        }
+    )
+    path = store.object(key)
+    if path.is_dir():
+        return Stage(key, path, reused=True)
+    view = train_view(ds, frozen)
+
+    def fill(folder: Path) -> None:
+        progress("building the co-expression graph")
+        with threadpool_limits(limits=max(1, cores() // slots)):
+            graph = train_coexpression(view, frozen.hash, top_k=TOP_K, max_cells=MAX_CELLS, seed=_SEED)
+        write_graph(graph, folder / schema.GRAPH_FILE)
+
+    with store.training_slot(lambda: progress("waiting for a training slot")) as slots:
+        store.put_object(key, fill)
+    return Stage(key, path, reused=False)
+
+
+def load_graph(store: ArtifactStore, name: str) -> GeneGraph:
+    """Return a graph by its name in the catalog, else by the path of its npz.
+
+    Raises
+    ------
+    GraphError
+        If there is neither, or the file is not what the catalog states.
+    """
+    entry = load_catalog().graphs.get(name)
+    if entry is None:
+        return _read_graph_file(_path_of(name, "graph"), name)
+    graph = _read_graph_file(_artifact(store, entry), name)
+    _check(entry, graph.sha256)
+    return graph
+
+
+def load_features(store: ArtifactStore, name: str) -> GeneFeatures:
+    """Return a table of gene features by its name in the catalog, else by the path of its npz or parquet file.
+
+    Raises
+    ------
+    GraphError
+        If there is neither, or the file is not what the catalog states.
+    """
+    entry = load_catalog().features.get(name)
+    if entry is None:
+        return _read_features_file(_path_of(name, "table of gene features"), name)
+    table = _read_features_file(_artifact(store, entry), name)
+    _check(entry, table.sha256)
+    return table
+
+
+def missing(needs: Needs) -> str | None:
+    """Return what of a model's needs is neither in the catalog nor a file, None if nothing."""
+    catalog = load_catalog()
+    for name in needs.graphs:
+        if name != COEXPRESSION and name not in catalog.graphs and not Path(name).is_file():
+            return f"needs the graph {name!r}, which is not in the catalog; build it with `perturbfm graphs build`"
+    for name in needs.features:
+        if name not in catalog.features and not Path(name).is_file():
+            return (
+                f"needs the gene features {name!r}, which are not in the catalog; "
+                f"register them with `perturbfm graphs features FILE --name {name}`"
+            )
+    return None
+
+
+def made_of(knowledge: Knowledge) -> tuple[FitRecord, ...]:
+    """Return what the leakage audit is told of graphs and features: which rows each was made from."""
+    graphs = [
+        FitRecord(
+            what="graph",
+            name=name,
+            split_hash=graph.split_hash,
+            rows="external" if graph.split_hash is None else "fit",
+        )
+        for name, graph in knowledge.graphs.items()
+    ]
+    tables = [FitRecord(what="embedding", name=name, rows="external") for name in knowledge.features]
+    encoder = knowledge.encoder
+    if encoder is None:
+        return (*graphs, *tables)
+    made = FitRecord(what="encoder", name=str(encoder.path.name), split_hash=encoder.split_hash, rows="fit")
+    return (*graphs, *tables, made)
+
+
+def truth_graph(path: Path, name: str) -> GeneGraph:
+    """Return the network that a simulated data set was made with, from regulator to target.
+
+    Parameters
+    ----------
+    path
+        The data set's artifact, which has ``truth.npz`` beside its data.
+
+    Raises
+    ------
+    GraphError
+        If it has none: only simulated data do.
+    """
+    file = path / schema.TRUTH_FILE
+    if not file.is_file():
+        msg = f"{path} has no {schema.TRUTH_FILE}; only a simulated data set knows its network (`perturbfm data make-synth`)"
+        raise GraphError(msg)
+    if "edge_index" not in read_npz(file, GraphError):
+        msg = f"{file} has no edges; make the data set again"
+        raise GraphError(msg)
+    graph = read_graph(file, name)
+    return GeneGraph(name, graph.genes, graph.adjacency, None, {**graph.meta, "kind": "truth"})
+
+
+# ---- registering -----------------------------------------------------------------------------------------
+
+
+def graph_file(name: str) -> Path:
+    """Return the file that registers a graph called `name`, or raise if the name is unfit or taken."""
+    if name == COEXPRESSION:
+        msg = f"{COEXPRESSION!r} is the graph that every fit builds of its own split; give another --name"
+        raise GraphError(msg)
+    return _entry_file("graphs", name, name in load_catalog().graphs)
+
+
+def features_file(name: str) -> Path:
+    """Return the file that registers gene features called `name`, or raise if the name is unfit or taken."""
+    return _entry_file("features", name, name in load_catalog().features)
+
+
+def save_graph(graph: GeneGraph, path: Path, description: str, source: str, licence: str) -> Path:
+    """Write a graph's npz and its catalog entry; return the entry's file."""
+    target = graph_file(graph.name)
+    write_graph(graph, path)
+    entry = GraphEntry(
+        name=graph.name,
+        description=description,
+        path=str(path.resolve()),
+        sha256=graph.sha256,
+        kind=str(graph.meta.get("kind", "edges")),
+        source=source,
+        licence=licence,
+    )
+    write_atomic(target, to_yaml(entry))
+    return target
+
+
+def save_features(features: GeneFeatures, path: Path, description: str, source: str, licence: str) -> Path:
+    """Write a table of gene features as npz and its catalog entry; return the entry's file."""
+    target = features_file(features.name)
+    write_features(features, path)
+    entry = FeaturesEntry(
+        name=features.name,
+        description=description,
+        path=str(path.resolve()),
+        sha256=features.sha256,
+        source=source,
+        licence=licence,
+    )
+    write_atomic(target, to_yaml(entry))
+    return target
+
+
+def _entry_file(kind: str, name: str, known: bool) -> Path:
+    check_key(name, f"name of {kind}")
+    target = user_folder() / kind / f"{name}.yaml"
+    if known and not target.exists():
+        msg = f"the catalog already has {kind} called {name!r}; give another --name"
+        raise GraphError(msg)
+    return target
+
+
+def _artifact(store: ArtifactStore, entry: GraphEntry | FeaturesEntry) -> Path:
+    path = store.home / entry.path
+    if not path.is_file():
+        msg = f"{entry.name!r} is in the catalog, but {path} does not exist; build or register it again"
+        raise GraphError(msg)
+    return path
+
+
+def _path_of(name: str, what: str) -> Path:
+    path = Path(name)
+    if not path.is_file():
+        kind = "graphs" if what == "graph" else "features"
+        known = ", ".join(getattr(load_catalog(), kind)) or "none"
+        verb = "build" if what == "graph" else "features"
+        msg = (
+            f"no {what} called {name!r} in the catalog (it has: {known}), and no such file; "
+            f"see `perturbfm graphs {verb} --help`"
+        )
+        raise GraphError(msg)
+    return path
+
+
+def _check(entry: GraphEntry | FeaturesEntry, found: str) -> None:
+    if entry.sha256 != found:
+        msg = (
+            f"{entry.path} of {entry.name!r} has content {found[:12]}, the catalog states {entry.sha256[:12]}; "
+            "build or register it again"
+        )
+        raise GraphError(msg)
+
+
+def _read_graph_file(path: Path, name: str) -> GeneGraph:
+    return _graph(path.resolve(), name, path.stat().st_mtime_ns)
+
+
+def _read_features_file(path: Path, name: str) -> GeneFeatures:
+    return _features(path.resolve(), name, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _graph(path: Path, name: str, _stamp: int) -> GeneGraph:
+    return read_graph(path, name)
+
+
+@lru_cache(maxsize=16)
+def _features(path: Path, name: str, _stamp: int) -> GeneFeatures:
+    return read_features(path, name)

@@ -1,0 +1,236 @@
+"""Perturbations described by features of the perturbed genes, from tables or from co-expression in train."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from sklearn.decomposition import PCA
+
+from perturbfm_core import schema
+from perturbfm_core.config import Frozen
+from perturbfm_core.data.condition import distinct_genes
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.knowledge import Knowledge, Needs
+from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
+from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.splits.view import Query, TrainView
+
+COEXPRESSION = "coexpression"
+"""Name of the table that is made from train deltas; the only one where no other is named."""
+
+_PARTS = "n_parts"
+_CENTERS: tuple[tuple[str, ...], ...] = (
+    (schema.CONTEXT_ID, schema.MODALITY, _PARTS),
+    (schema.MODALITY, _PARTS),
+    (schema.MODALITY,),
+)
+
+
+class GeneEmbedding:
+    """Features of conditions: the sum of their genes' features, scaled by log dose.
+
+    Each table is centred on the perturbed genes of train and divided by one scale, so that all tables weigh
+    the same. A gene that a table lacks counts as the mean perturbed gene of train.
+    """
+
+    def __init__(self) -> None:
+        self.tables: list[GeneFeatures] = []
+        self.offsets: list[FloatArray] = []
+        self.scales: list[float] = []
+        self.top_dose = 1.0
+        self.known_genes: dict[str, list[int]] = {}
+
+    def fit(
+        self, view: TrainView, knowledge: Knowledge, names: tuple[str, ...], k: int, seed: int
+    ) -> GeneEmbedding:
+        """Take the named tables, with centre and scale of train's perturbed genes; `k` co-expression PCs."""
+        genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
+        self.tables, self.offsets, self.scales, self.known_genes = [], [], [], {}
+        for name in names or (COEXPRESSION,):
+            table = coexpression(view, k, seed) if name == COEXPRESSION else knowledge.feature_table(name)
+            rows, known = table.rows(genes)
+            rows = rows[known].astype(np.float64)
+            spread = float(np.sqrt(rows.var(axis=0).sum())) if len(rows) else 0.0
+            self.tables.append(table)
+            self.offsets.append(rows.mean(axis=0) if len(rows) else np.zeros(table.matrix.shape[1]))
+            self.scales.append(spread if spread > 0 else 1.0)
+            self.known_genes[name] = [int(known.sum()), len(genes)]
+        parts, _ = components(view.conditions)
+        self.top_dose = max([log_dose(d) for d in parts[schema.DOSES]] + [1e-12])
+        return self
+
+    def features(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
+        """Return (float64 [C, F] features, bool [C] whether any table has any of the condition's genes)."""
+        parts, owner = components(conditions)
+        genes = parts[schema.PERT_ID].tolist()
+        dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self.top_dose
+        blocks, any_known = [], np.zeros(len(parts), dtype=np.bool_)
+        for table, offset, scale in zip(self.tables, self.offsets, self.scales, strict=True):
+            rows, known = table.rows(genes)
+            blocks.append(np.where(known, dose, 0.0)[:, None] * (rows - offset) / scale)
+            any_known |= known
+        known_parts = np.bincount(owner[any_known], minlength=len(conditions)) > 0
+        return sum_parts(np.concatenate(blocks, axis=1), owner, len(conditions)), known_parts
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return the tables with their centres."""
+        out = {}
+        for i, (table, offset) in enumerate(zip(self.tables, self.offsets, strict=True)):
+            out[f"embedding.{i}.matrix"] = table.matrix
+            out[f"embedding.{i}.offset"] = offset
+        return out
+
+    def meta(self) -> dict[str, Any]:
+        """Return names, genes and scales."""
+        tables = [
+            {"name": t.name, "genes": t.genes.tolist(), "scale": s}
+            for t, s in zip(self.tables, self.scales, strict=True)
+        ]
+        return {"embedding": tables, "top_dose": self.top_dose}
+
+    def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self.tables, self.offsets, self.scales = [], [], []
+        for i, table in enumerate(meta["embedding"]):
+            genes = np.asarray(table["genes"], dtype=np.str_)
+            self.tables.append(GeneFeatures(table["name"], genes, arrays[f"embedding.{i}.matrix"]))
+            self.offsets.append(arrays[f"embedding.{i}.offset"])
+            self.scales.append(float(table["scale"]))
+        self.top_dose = float(meta["top_dose"])
+
+
+def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
+    """Return the first `k` PCs of the measured genes over train deltas: what moves together lies together."""
+    Y = view.delta.astype(np.float64).T
+    # With one gene the explained variance is 0/0; only the scores are used.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pca = PCA(n_components=min(k, *Y.shape), svd_solver="covariance_eigh", random_state=seed)
+        scores = pca.fit_transform(Y)
+    return GeneFeatures(COEXPRESSION, view.genes, scores.astype(np.float32))
+
+
+class Centers:
+    """What is expected before the genes are known: the mean of the finest group of conditions that train has.
+
+    Groups are (context, modality, number of parts), then without the context, then the modality, then all.
+    """
+
+    def __init__(self, by: Literal["group", "all"]) -> None:
+        self.table = EffectTable(_CENTERS if by == "group" else ())
+        self.overall: FloatArray = np.zeros(0, dtype=np.float32)
+
+    def fit(self, conditions: pd.DataFrame, values: FloatArray) -> Centers:
+        """Average `values` [n, K] over the groups of train conditions."""
+        self.overall = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self.table.fit(_with_size(conditions), values)
+        return self
+
+    def of(self, conditions: pd.DataFrame) -> FloatArray:
+        """Return float32 [C, K]."""
+        out = np.repeat(self.overall[None], len(conditions), axis=0)
+        if self.table.levels:
+            values, found = self.table.look_up(_with_size(conditions))
+            out[found] = values[found]
+        return out
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the means under a prefixed name."""
+        return {f"{prefix}.overall": self.overall, **self.table.arrays(prefix)}
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the groups under a prefixed name."""
+        return self.table.meta(prefix)
+
+    def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self.overall = arrays[f"{prefix}.overall"]
+        self.table.restore(prefix, arrays, meta)
+
+
+def _with_size(conditions: pd.DataFrame) -> pd.DataFrame:
+    return conditions.assign(**{_PARTS: n_parts(conditions)})
+
+
+class EmbeddingBaseline(TunedBaseline):
+    """A regression from the embedding of the perturbed genes to the deviation from the group's mean.
+
+    Modalities never share anything but that mean: a gene switched on says nothing of the gene switched off.
+    A condition none of whose genes is in any table gets the mean alone.
+    """
+
+    class Params(Frozen):
+        """Parameters of models over gene embeddings.
+
+        Attributes
+        ----------
+        gene_features
+            Names of tables of gene features; ``coexpression`` is made from train deltas, and is the default.
+        components
+            Number of co-expression PCs.
+        center
+            What the embedding explains the deviation from: the mean of the condition's ``group`` (context,
+            modality, number of parts), or of ``all`` train conditions.
+        """
+
+        gene_features: tuple[str, ...] = ()
+        components: int = Field(default=10, ge=1)
+        center: Literal["group", "all"] = "group"
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._embedding = GeneEmbedding()
+        self._centers = Centers(self.params.center)
+        self._modalities: list[str] = []
+
+    def needs(self) -> Needs:
+        """Return the tables of gene features that are not made from train."""
+        return Needs(features=tuple(n for n in self.params.gene_features if n != COEXPRESSION))
+
+    @abstractmethod
+    def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
+        """Return [C, m], what the solution ``coef`` [m, G] weighs; zero where the modality number [C] is -1."""
+
+    def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
+        """Fit embedding and centres; return features [n, F], modality numbers [n] and deviations [n, G]."""
+        params = self.params
+        self._embedding.fit(view, self.knowledge, params.gene_features, params.components, seed)
+        self._centers.fit(view.conditions, view.delta)
+        self._modalities = sorted(set(view.conditions[schema.MODALITY].astype(str)))
+        self.training["known_genes"] = self._embedding.known_genes
+        X, code = self._inputs(view.conditions)
+        return X, code, view.delta - self._centers.of(view.conditions)
+
+    def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
+        """Return features [C, F] and int64 [C], the modality's number, -1 where nothing can be said."""
+        X, known = self._embedding.features(conditions)
+        number = {m: i for i, m in enumerate(self._modalities)}
+        code = np.asarray(
+            [number.get(m, -1) for m in conditions[schema.MODALITY].astype(str)], dtype=np.int64
+        )
+        return X, np.where(known, code, -1)
+
+    def _describe(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        X, code = self._inputs(query.conditions)
+        return self._centers.of(query.conditions), self._design(query.conditions, X, code)
+
+    def _apply(self, described: tuple[FloatArray, FloatArray], solution: Solution) -> FloatArray:
+        center, design = described
+        out: FloatArray = center + design @ solution["coef"]
+        return out.astype(np.float32)
+
+    def _state_arrays(self) -> dict[str, FloatArray]:
+        return {**super()._state_arrays(), **self._embedding.arrays(), **self._centers.arrays("centers")}
+
+    def _state_meta(self) -> dict[str, Any]:
+        return {"modalities": self._modalities, **self._embedding.meta(), **self._centers.meta("centers")}
+
+    def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        super()._restore(arrays, meta)
+        self._modalities = list(meta["modalities"])
+        self._embedding.restore(arrays, meta)
+        self._centers.restore("centers", arrays, meta)

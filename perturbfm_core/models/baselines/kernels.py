@@ -1,0 +1,102 @@
+"""Radial kernels, and single effects in a space of few components for them to work in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.metrics.pairwise import euclidean_distances
+
+from perturbfm_core.models.baselines.effects import (
+    CONTEXT_LEVELS,
+    EffectTable,
+    components,
+    is_single,
+    sum_parts,
+)
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import TrainView
+
+_ZERO = 1e-10
+
+
+def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
+    """Return float64 [a, b], squared Euclidean distances between rows."""
+    if not (len(A) and len(B) and A.shape[1]):
+        return np.zeros((len(A), len(B)))
+    return np.asarray(
+        euclidean_distances(A.astype(np.float64), B.astype(np.float64), squared=True), dtype=np.float64
+    )
+
+
+def median_distance(A: FloatArray) -> float:
+    """Return the median of the non-zero squared distances among rows, 1 if all rows are the same."""
+    d2 = squared_distances(A, A)
+    # Equal rows come out of the dot products as about 1e-16 of the largest distance.
+    apart = d2[d2 > _ZERO * max(float(d2.max(initial=0.0)), 1e-300)]
+    return float(np.median(apart)) if apart.size else 1.0
+
+
+def rbf(A: FloatArray, B: FloatArray, scale: float) -> FloatArray:
+    """Return float64 [a, b], exp(-d^2 / scale)."""
+    out: FloatArray = np.exp(-squared_distances(A, B) / scale)
+    return out
+
+
+def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
+    """Return float32 [n, G], (K + alpha I)^-1 Y of kernel ridge regression."""
+    fitted = KernelRidge(alpha=alpha, kernel="precomputed").fit(K, Y.astype(np.float64))
+    return np.asarray(fitted.dual_coef_, dtype=np.float32)
+
+
+def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
+    """Return float64 [k', G], the first principal axes of rows [n, G]; at most n - 1, none without rows."""
+    if not len(X):
+        return np.zeros((0, X.shape[1]))
+    k = max(1, min(k, len(X) - 1, X.shape[1]))
+    # Of a single row the explained variance is 0/0; only the axes are used.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(X.astype(np.float64))
+    return np.asarray(pca.components_, dtype=np.float64)
+
+
+class SingleScores:
+    """Train singles' deltas on a few principal axes, not centred: no effect is the origin.
+
+    A part is looked up as in the additive baseline, first in the condition's own context, then over the
+    contexts of the same modality. A part that was not measured alone is at the origin.
+    """
+
+    def __init__(self) -> None:
+        self.table = EffectTable(CONTEXT_LEVELS)
+
+    def fit(self, view: TrainView, axes: FloatArray) -> SingleScores:
+        """Project the singles of a view on `axes` [k, G]."""
+        single = is_single(view.conditions)
+        self.table.fit(view.conditions[single], view.delta[single].astype(np.float64) @ axes.T)
+        return self
+
+    def parts(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
+        """Return (float32 [P, k] score of every part, int64 [P] the condition it belongs to)."""
+        parts, owner = components(conditions)
+        return self.table.look_up(parts)[0], owner
+
+    def sums(self, conditions: pd.DataFrame) -> FloatArray:
+        """Return float64 [C, k], the sum of the parts' scores."""
+        scores, owner = self.parts(conditions)
+        return sum_parts(scores, owner, len(conditions))
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return the fitted arrays."""
+        return self.table.arrays("scores")
+
+    def meta(self) -> dict[str, Any]:
+        """Return the fitted names."""
+        return self.table.meta("scores")
+
+    def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self.table.restore("scores", arrays, meta)

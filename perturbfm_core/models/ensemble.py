@@ -1,0 +1,144 @@
+"""Ensembles of any model: seeds and bags of members, what they say together, and the generic ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.graphs.knowledge import Needs
+from perturbfm_core.models.base import MODELS, Model, new_model
+from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.splits.residuals import out_of_fold
+from perturbfm_core.splits.split import units_of
+from perturbfm_core.splits.view import Query, TrainView
+
+_MIN_UNITS = 5
+
+
+def member_seeds(seed: int, members: int) -> list[int]:
+    """Return a seed for each member, all different, derived from one."""
+    return [int(s.generate_state(1, np.uint32)[0]) for s in np.random.SeedSequence(seed).spawn(members)]
+
+
+def bag(units: Sequence[tuple[str, ...]], share: float, seed: int) -> BoolArray:
+    """Return bool [n], the conditions of one bag: those whose units are all among a random share of the units.
+
+    Conditions without a unit are in every bag. Where there are several units, one stays in at least, and one is
+    left out at least unless the share is 1.
+    """
+    names = sorted({u for us in units for u in us})
+    if share >= 1 or len(names) < 2:
+        return np.ones(len(units), dtype=np.bool_)
+    kept = min(max(round(share * len(names)), 1), len(names) - 1)
+    order = np.random.default_rng([seed, 23]).permutation(len(names))[:kept]
+    inside = {names[i] for i in order}
+    out = np.asarray([inside.issuperset(us) for us in units], dtype=np.bool_)
+    # Where every condition has several units, a small bag may hold none whole.
+    return out if out.any() else np.asarray([bool(inside & set(us)) for us in units], dtype=np.bool_)
+
+
+def combine(members: Sequence[Prediction]) -> Prediction:
+    """Return the mean of members' means; variance = mean of variances + variance of means.
+
+    That is the variance of the members' mixture. The variance of means is `var_epistemic`, with what all members
+    report themselves.
+    """
+    means = np.stack([p.mean.astype(np.float64) for p in members])
+    spread = means.var(axis=0)
+    within = np.mean([p.var.astype(np.float64) for p in members], axis=0)
+    own = [p.var_epistemic for p in members if p.var_epistemic is not None]
+    epistemic = spread + (np.mean(own, axis=0) if len(own) == len(members) else 0.0)
+    return Prediction(
+        mean=means.mean(axis=0).astype(np.float32),
+        var=(within + spread).astype(np.float32),
+        var_epistemic=epistemic.astype(np.float32),
+    )
+
+
+@MODELS.register("ensemble")
+class Ensemble(Model):
+    """Predicts the mean of members of one model on bags of train units; their disagreement is epistemic variance."""
+
+    name = "ensemble"
+
+    class Params(Frozen):
+        """Parameters of `Ensemble`: which model, its parameters, members, and the share of units each is fitted on."""
+
+        model: str = "ridge"
+        params: dict[str, Any] = Field(default_factory=dict)
+        members: int = Field(default=5, ge=2, le=100)
+        bag: float = Field(default=0.8, gt=0, le=1)
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self._members: list[Model] = []
+
+    def needs(self) -> Needs:
+        """Return what the members need."""
+        return self._member().needs()
+
+    def _member(self) -> Model:
+        return new_model(self.params.model, self.params.params)
+
+    def _fit(self, view: TrainView, seed: int) -> None:
+        self._members = self._fit_members(view, seed)
+        self.training["members"] = [m.training for m in self._members]
+
+    def _fit_members(self, view: TrainView, seed: int) -> list[Model]:
+        units = units_of(view.conditions, view.unit)
+        if len({u for us in units for u in us}) < _MIN_UNITS:
+            # Bags of a few contexts would leave members next to nothing.
+            units = units_of(view.conditions, "perturbation")
+        members = []
+        for own in member_seeds(seed, self.params.members):
+            member = self._member()
+            member.knowledge = self.knowledge
+            member.fit(view.subset(bag(units, self.params.bag, own)), own)
+            members.append(member)
+        return members
+
+    def _fit_variance(self, view: TrainView, seed: int) -> None:
+        """Members bring their variance; inner folds are predicted by ensembles that leave them out."""
+        parts = []
+        for fit, held in view.inner:
+            members = self._fit_members(view.subset(fit), seed)
+            query = view.subset(held).query()
+            parts.append((fit, held, combine([m.predict(query) for m in members])))
+        self.oof = out_of_fold(view, parts)
+        self.training["variance"] = {
+            "source": self._members[0].training.get("variance", {}).get("source", "unknown"),
+            "members": len(self._members),
+            "conditions": len(self.oof) if self.oof is not None else 0,
+            "inner_folds": len(view.inner),
+        }
+
+    def _predict(self, query: Query) -> Prediction:
+        return combine([member.predict(query) for member in self._members])
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return the members' arrays, each under its number."""
+        return {f"{i}.{k}": v for i, m in enumerate(self._members) for k, v in m.arrays().items()}
+
+    def meta(self) -> dict[str, Any]:
+        """Return the members' states."""
+        return {
+            "members": [
+                {"params": m.params.model_dump(mode="json"), "state": m.meta()} for m in self._members
+            ]
+        }
+
+    def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        """Take back the members."""
+        self._members = []
+        for i, state in enumerate(meta["members"]):
+            member = new_model(self.params.model, state["params"])
+            member.genes = self.genes
+            prefix = f"{i}."
+            mine = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+            member.restore(mine, state["state"])
+            self._members.append(member)

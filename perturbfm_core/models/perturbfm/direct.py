@@ -1,0 +1,154 @@
+"""The direct effect: what a perturbation does to the expression of the gene it targets.
+
+It is the one effect of an unseen perturbation that is nearly sure, and the largest single entry of most deltas. A
+process over perturbations cannot learn it (the target is another gene each time), so it is taken out before, and
+put back after: ``delta_{i,j} = background + o_j`` where i perturbs j. The effect o_j of a target is the best linear
+predictor from its modality's mean effect and its own train measurements; with `state` the mean effect is a
+quadratic in the control expression of the target, since a silent gene cannot be switched off.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.models.perturbfm.interventions import Interventions, interventions, log_top_dose
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import Query, TrainView
+
+_RIDGE = 1e-2
+_MIN_TARGETS = 3
+
+
+class DirectEffect:
+    """Effects of perturbations on their own targets.
+
+    Parameters
+    ----------
+    state
+        Whether the mean effect depends on the target's control expression.
+    """
+
+    def __init__(self, *, state: bool = False) -> None:
+        self.state = state
+        self._genes: dict[str, int] = {}
+        self._top_dose = 1.0
+        self._modalities: list[str] = []
+        self._coefficients: FloatArray = np.zeros((0, 3))
+        self._labels: list[str] = []
+        self._own: FloatArray = np.zeros(0)
+        self._level = (0.0, 1.0)
+
+    def fit(self, view: TrainView) -> DirectEffect:
+        """Learn mean effects per modality and every target's own departure from them."""
+        self._genes = {str(g): j for j, g in enumerate(view.genes)}
+        self._top_dose = log_top_dose(view.conditions)
+        parts, at, column = self._entries(view.query())
+        self._modalities, self._labels = [], []
+        self._coefficients, self._own = np.zeros((0, 3)), np.zeros(0)
+        if view.control is not None:
+            level = view.control.mean(axis=0)
+            self._level = (float(level.mean()), float(level.std()) or 1.0)
+        if not len(at):
+            return self
+        row = parts.owner[at]
+        observed = view.delta[row, column] - self._background(view)[row, column]
+        per_amount = observed / parts.amount[at]
+        design = self._design(view.control, row, column)
+        modality = np.asarray(parts.modality)[at]
+        fitted: Any = np.zeros(len(at))
+        for name in np.unique(modality):
+            mine = modality == name
+            if len(np.unique(column[mine])) < _MIN_TARGETS:
+                continue
+            D = design[mine]
+            penalty = _RIDGE * mine.sum() * np.diag([0.0, 1.0, 1.0])
+            beta = np.linalg.lstsq(D.T @ D + penalty, D.T @ per_amount[mine], rcond=None)[0]
+            self._modalities.append(str(name))
+            self._coefficients = np.vstack([self._coefficients, beta])
+            fitted[mine] = D @ beta
+        self._fit_own(np.asarray(parts.labels)[at], per_amount - fitted)
+        return self
+
+    def _fit_own(self, labels: Any, departure: FloatArray) -> None:
+        """Shrink each target's mean departure by the share of variance that lies between targets."""
+        names, code = np.unique(labels, return_inverse=True)
+        n = np.bincount(code)
+        mean = np.bincount(code, departure) / n
+        dof = len(departure) - len(names)
+        within = float(((departure - mean[code]) ** 2).sum() / dof) if dof > 0 else float(np.var(departure))
+        between = max(float(np.var(mean)) - within * float((1 / n).mean()), 0.0)
+        weight: Any = between / (between + within / n) if between > 0 else 0.0
+        self._labels, self._own = [str(x) for x in names], np.asarray(mean * weight)
+
+    def without(self, view: TrainView) -> FloatArray:
+        """Return float32 [n, G], the deltas with every perturbed target set to its background."""
+        out = view.delta.copy()
+        parts, at, column = self._entries(view.query())
+        row = parts.owner[at]
+        out[row, column] = self._background(view)[row, column]
+        return out
+
+    def predict(self, query: Query) -> FloatArray:
+        """Return float32 [q, G]: the effect on each condition's own targets, zero elsewhere."""
+        out = np.zeros((len(query), len(self._genes)), dtype=np.float32)
+        parts, at, column = self._entries(query)
+        if not len(at) or not self._modalities:
+            return out
+        row = parts.owner[at]
+        kind = {m: i for i, m in enumerate(self._modalities)}
+        own = dict(zip(self._labels, self._own, strict=True))
+        index = np.asarray([kind.get(parts.modality[i], -1) for i in at], dtype=np.int64)
+        mean = (self._design(query.control, row, column) * self._coefficients[index]).sum(axis=1)
+        value = np.where(index >= 0, mean, 0.0) + np.asarray([own.get(parts.labels[i], 0.0) for i in at])
+        np.add.at(out, (row, column), parts.amount[at] * value)
+        return out
+
+    def _entries(self, query: Query) -> tuple[Interventions, IntArray, IntArray]:
+        """Return the parts, which of them have a measured target, and its column."""
+        parts = interventions(query.conditions, self._top_dose)
+        column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
+        at = np.flatnonzero(column >= 0)
+        return parts, at, column[at]
+
+    def _design(self, control: FloatArray | None, row: IntArray, column: IntArray) -> FloatArray:
+        x = np.zeros(len(row))
+        if self.state and control is not None:
+            x = (control[row, column] - self._level[0]) / self._level[1]
+        return np.stack([np.ones(len(row)), x, x**2], axis=1)
+
+    def _background(self, view: TrainView) -> FloatArray:
+        """Return float32 [n, G]: what the gene does where it is not perturbed, on average over those conditions."""
+        parts, at, column = self._entries(view.query())
+        targeted = np.zeros(view.delta.shape, dtype=np.bool_)
+        targeted[parts.owner[at], column] = True
+        free = np.maximum((~targeted).sum(axis=0), 1)
+        mean = np.where(targeted, 0.0, view.delta).sum(axis=0) / free
+        return np.broadcast_to(mean.astype(np.float32), view.delta.shape)
+
+    # ---- state -----------------------------------------------------------------------------------------
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        return {f"{prefix}.coefficients": self._coefficients, f"{prefix}.own": self._own}
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the fitted state that is not an array."""
+        return {
+            f"{prefix}.labels": self._labels,
+            f"{prefix}.modalities": self._modalities,
+            f"{prefix}.top_dose": self._top_dose,
+            f"{prefix}.level": list(self._level),
+        }
+
+    def restore(
+        self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
+    ) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self._genes = {g: j for j, g in enumerate(genes)}
+        self._coefficients, self._own = arrays[f"{prefix}.coefficients"], arrays[f"{prefix}.own"]
+        self._labels, self._modalities = meta[f"{prefix}.labels"], meta[f"{prefix}.modalities"]
+        self._top_dose = float(meta[f"{prefix}.top_dose"])
+        low, spread = meta[f"{prefix}.level"]
+        self._level = (float(low), float(spread))

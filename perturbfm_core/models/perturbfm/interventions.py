@@ -1,0 +1,101 @@
+"""Interventions: which genes a condition perturbs, in which direction and how strongly."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.models.baselines.effects import components
+from perturbfm_core.schema import FloatArray, IntArray
+
+# Switching a gene off acts against switching it on; a drug, or an unnamed modality, counts as acting.
+_OFF = ("crispri", "ko", "knockout", "knockdown", "rnai", "sirna", "shrna")
+_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)")
+
+
+@dataclass(frozen=True, eq=False)
+class Interventions:
+    """The parts of some conditions, flat.
+
+    Attributes
+    ----------
+    n
+        Number of conditions.
+    owner
+        int64 [parts], the condition that each part belongs to.
+    genes, modality
+        Perturbed gene (or drug) and modality of each part.
+    amount
+        float64 [parts], dose relative to the largest of train on a log scale; 1 without doses.
+    sign
+        float64 [parts], -1 where the modality switches a gene off, else 1.
+    """
+
+    n: int
+    owner: IntArray
+    genes: list[str]
+    modality: list[str]
+    amount: FloatArray
+    sign: FloatArray
+
+    @property
+    def labels(self) -> list[str]:
+        """Return gene and modality of each part as one label: on and off are different interventions."""
+        return [f"{g}|{m}" for g, m in zip(self.genes, self.modality, strict=True)]
+
+    @property
+    def sizes(self) -> IntArray:
+        """Return int64 [n], the number of parts of each condition."""
+        return np.bincount(self.owner, minlength=self.n)
+
+    def incidence(self, names: list[str], *, by: str = "label", signed: bool = False) -> FloatArray:
+        """Return float64 [n, names]: the amount of each named label (or gene) in each condition."""
+        position = {name: i for i, name in enumerate(names)}
+        keys = self.labels if by == "label" else self.genes
+        out = np.zeros((self.n, len(names)))
+        value = self.amount * self.sign if signed else self.amount
+        for key, row, amount in zip(keys, self.owner, value, strict=True):
+            if key in position:
+                out[row, position[key]] += amount
+        return out
+
+
+def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> Interventions:
+    """Return the parts of conditions.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [n].
+    top_dose
+        Log dose that counts as 1 (default: the largest of these conditions).
+    """
+    parts, owner = components(conditions)
+    logs = np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
+    top = log_top_dose(conditions) if top_dose is None else top_dose
+    modality = [str(m) for m in parts[schema.MODALITY]]
+    return Interventions(
+        n=len(conditions),
+        owner=owner,
+        genes=[str(g) for g in parts[schema.PERT_ID]],
+        modality=modality,
+        amount=np.where(np.isnan(logs), 1.0, logs / top),
+        sign=np.asarray([-1.0 if m.lower() in _OFF else 1.0 for m in modality]),
+    )
+
+
+def log_top_dose(conditions: pd.DataFrame) -> float:
+    """Return log(1 + the largest dose), 1 where no condition has one."""
+    parts, _ = components(conditions)
+    logs = [x for x in (_log_dose(d) for d in parts[schema.DOSES]) if not np.isnan(x)]
+    return max([*logs, 1e-12]) if logs else 1.0
+
+
+def _log_dose(text: str) -> float:
+    found = _NUMBER.match(str(text))
+    value = float(np.log1p(float(found.group(1)))) if found else np.nan
+    return value if value > 0 else np.nan

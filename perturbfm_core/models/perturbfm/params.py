@@ -1,0 +1,103 @@
+"""Options of the PerturbFM networks: one set, with the defaults of each version."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from perturbfm_core.config import Frozen
+from perturbfm_core.training.device import DeviceName, Precision
+
+GatingMode = Literal["none", "scalar", "node", "lowrank", "mlp"]
+PriorName = Literal["stack", "process", "mean", "none"]
+Gate = Literal["auto", "on", "off"]
+ControlState = Literal["measured", "permuted"]
+
+
+class PerturbFMParams(Frozen):
+    """Options of a PerturbFM network.
+
+    Attributes
+    ----------
+    hidden_dim, rank
+        Width d of embeddings and hidden layers; rank r of the output layer, at most 64 components.
+    n_layers, n_heads, dropout
+        Hidden layers of the trunk; heads of the cell encoder of v3a; share of hidden values dropped.
+    epochs, lr, weight_decay, batch_size, patience, ema_decay
+        The training loop; no batch size means full batches.
+    direction_weight, distance_weight, combo_weight
+        Weights in the loss of the direction term, of the pull towards measured distances, and of rows with more
+        than one perturbed gene.
+    device, precision, compile
+        Where and how to train; precision and compilation take effect on CUDA.
+    gene_features
+        Names of gene-feature tables.
+    adjacency
+        Names of gene graphs; ``coexpression`` is built from the train rows.
+    diffusion_steps, diffusion_top
+        Steps T of the diffusion and how many nodes each row keeps.
+    graph_features
+        Dimensions of the spectral features of each graph, 0 for none.
+    gating_mode
+        How nodes of a graph are gated.
+    pert_masks
+        A table perturbation x gene (npz) that says which genes a perturbation acts on, for drugs.
+    num_bases
+        Number of matrices that the contextual operator mixes, beside the identity.
+    prior
+        What the network departs from: the stack of baselines and set process, the set process alone, the train
+        mean, or nothing.
+    gate
+        Whether the network's part is used where inner folds show a gain (`auto`), always or never.
+    ensemble_size
+        Number of networks, each on units drawn with replacement; their spread is epistemic variance.
+    pretrained_encoder, freeze_encoder
+        A pre-trained cell encoder for the control state, and whether it stays as it is.
+    hvg_count
+        How many highly variable genes of the train rows the control state is read from; none means all.
+    basal, context, perturbation, graph, gating, contextual_operator
+        Ablations: whether the network reads the control state, the context, what is perturbed, the graphs; whether
+        nodes are gated; whether the operator depends on the context.
+    control_state
+        ``permuted`` shuffles the genes of every control state: what is lost then is owed to reading it.
+    """
+
+    hidden_dim: int = Field(default=64, ge=1)
+    rank: int = Field(default=64, ge=1, le=64)
+    n_layers: int = Field(default=2, ge=1)
+    n_heads: int = Field(default=4, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    epochs: int = Field(default=300, ge=1)
+    lr: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    patience: int = Field(default=30, ge=1)
+    ema_decay: float = Field(default=0.95, ge=0, lt=1)
+    direction_weight: float = Field(default=0.3, ge=0)
+    distance_weight: float = Field(default=0.0, ge=0)
+    combo_weight: float = Field(default=1.0, gt=0)
+    device: DeviceName = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+    gene_features: tuple[str, ...] = ()
+    adjacency: tuple[str, ...] = ()
+    diffusion_steps: int = Field(default=4, ge=1)
+    diffusion_top: int = Field(default=256, ge=1)
+    graph_features: int = Field(default=64, ge=0)
+    gating_mode: GatingMode = "scalar"
+    pert_masks: str | None = None
+    num_bases: int = Field(default=4, ge=1)
+    prior: PriorName = "stack"
+    gate: Gate = "auto"
+    ensemble_size: int = Field(default=1, ge=1)
+    pretrained_encoder: str | None = None
+    freeze_encoder: bool = False
+    hvg_count: int | None = Field(default=None, ge=1)
+    basal: bool = True
+    context: bool = True
+    perturbation: bool = True
+    graph: bool = True
+    gating: bool = True
+    contextual_operator: bool = True
+    control_state: ControlState = "measured"

@@ -1,0 +1,443 @@
+"""What the network reads of conditions: fitted on train conditions, applied to any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.decomposition import PCA
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import parse_covariates
+from perturbfm_core.graphs.diffusion import Normalisation, diffuse
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
+from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.params import PerturbFMParams
+from perturbfm_core.models.perturbfm.state import ControlStates
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import Query, TrainView
+
+PAD, UNKNOWN, FIRST_ID = 0, 1, 2
+_CONTEXT_COMPONENTS = 16
+_EXPRESSION_COMPONENTS = 16
+_INTERVENTION_CHANNELS = 3
+
+
+@dataclass(eq=False)
+class Inputs:
+    """Some conditions as arrays.
+
+    Attributes
+    ----------
+    ids, amounts
+        int64 and float32 [n, P]: perturbation of each part (`PAD`, `UNKNOWN` or its number) and its signed amount.
+    features
+        float32 [n, P, F].
+    basal, context
+        float32 [n, .].
+    spread
+        Per graph CSR [n * T, nodes].
+    diffused
+        Per graph and step CSR [n, G]: the same on measured genes, without the targets themselves.
+    dense
+        float32 [n, K, G], channels of the intervention.
+    state
+        float32 [n, 2, G], None below v3.
+    multi
+        float32 [n].
+    cells, cell_row
+        float32 [contexts, G] distinct control profiles, int64 [n] which one each condition has.
+    """
+
+    ids: IntArray
+    amounts: FloatArray
+    features: FloatArray
+    basal: FloatArray
+    context: FloatArray
+    spread: list[Any]
+    diffused: list[Any]
+    dense: FloatArray
+    state: FloatArray | None
+    multi: FloatArray
+    cells: FloatArray | None = None
+    cell_row: IntArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Reader:
+    """Turns conditions into `Inputs`.
+
+    Parameters
+    ----------
+    params
+        Options of the model.
+    version
+        0 to 3.
+    tables, graphs
+        Gene features and graphs, none built from rows beyond the view's.
+    labels
+        Number of every perturbation of the whole train view, so that networks share one table of embeddings.
+    """
+
+    def __init__(
+        self,
+        params: PerturbFMParams,
+        version: int,
+        tables: Sequence[GeneFeatures],
+        graphs: Sequence[GeneGraph],
+        labels: dict[str, int],
+    ) -> None:
+        self.params, self.version = params, version
+        self.tables = list(tables)
+        self.graphs = list(graphs) if version >= 1 and params.graph else []
+        self.labels = labels
+        self.states = ControlStates(permuted=params.control_state == "permuted")
+        self._known: set[str] = set()
+        self._top_dose = 1.0
+        self._genes: list[str] = []
+        self._singles = EffectTable(CONTEXT_LEVELS)
+        self._center: FloatArray = np.zeros(0, dtype=np.float32)
+        self._expression: FloatArray = np.zeros((0, 0), dtype=np.float32)
+        self._control: dict[str, FloatArray] = {}
+        self._covariates: list[str] = []
+        self._scale: FloatArray = np.ones(0, dtype=np.float32)
+        self._feature_scale: FloatArray = np.ones(0, dtype=np.float32)
+
+    # ---- fitting ---------------------------------------------------------------------------------------
+
+    def fit(self, view: TrainView) -> Reader:
+        """Learn vocabularies, axes and scales from train conditions."""
+        self._genes = [str(g) for g in view.genes]
+        self._top_dose = log_top_dose(view.conditions)
+        self._known = set(interventions(view.conditions, self._top_dose).labels)
+        single = is_single(view.conditions)
+        self._singles = EffectTable(CONTEXT_LEVELS)
+        if single.any():
+            self._singles.fit(view.conditions[single], view.delta[single])
+        self._center = view.delta.mean(axis=0, dtype=np.float64).astype(np.float32)
+        centred = view.delta - self._center
+        k = min(_EXPRESSION_COMPONENTS, *centred.shape)
+        # Where a measured gene lies in the response of all perturbations says something of it as a target.
+        axes = PCA(n_components=k, svd_solver="full").fit(centred) if len(centred) > 1 else None
+        self._expression = (
+            np.zeros((len(self._genes), 0), dtype=np.float32)
+            if axes is None
+            else (axes.components_.T * np.sqrt(axes.explained_variance_)).astype(np.float32)
+        )
+        spread = self._expression.std() if self._expression.size else 0.0
+        self._expression = self._expression / (spread or 1.0)
+        self._feature_scale = np.asarray(
+            [float(np.sqrt((t.matrix.astype(np.float64) ** 2).mean())) or 1.0 for t in self.tables],
+            dtype=np.float32,
+        )
+        self._control = _control_axes(view)
+        self._covariates = sorted(
+            {f"{k}={v}" for c in view.conditions[schema.COVARIATES] for k, v in parse_covariates(c).items()}
+        )
+        self.states.fit(view)
+        return self
+
+    def calibrate(self, inputs: Inputs) -> None:
+        """Set the scale of the channels, so that each has unit mean square over these rows."""
+        sums = [float((d.data.astype(np.float64) ** 2).sum()) for d in inputs.diffused]
+        sums += [
+            float((inputs.dense[:, i].astype(np.float64) ** 2).sum()) for i in range(inputs.dense.shape[1])
+        ]
+        size = max(len(inputs) * len(self._genes), 1)
+        # Sparse channels are scaled by what they touch: by all genes they would drown the rest.
+        counts = [max(d.nnz, 1) for d in inputs.diffused] + [size] * inputs.dense.shape[1]
+        self._scale = np.asarray(
+            [1.0 / np.sqrt(s / n) if s > 0 else 0.0 for s, n in zip(sums, counts, strict=True)],
+            dtype=np.float32,
+        )
+
+    @property
+    def scale(self) -> FloatArray:
+        """Return float32 [channels], what each channel is multiplied by."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: FloatArray) -> None:
+        self._scale = value
+
+    @property
+    def n_channels(self) -> int:
+        """Return the number of channels in gene space."""
+        own = _INTERVENTION_CHANNELS if self.version >= 2 and self.params.perturbation else 0
+        return len(self.graphs) * self.params.diffusion_steps + own
+
+    @property
+    def feature_width(self) -> int:
+        """Return F: every table with its mask, and the expression components with theirs."""
+        return int(sum(t.matrix.shape[1] + 1 for t in self.tables) + self._expression.shape[1] + 1)
+
+    def describe(self, genes: Sequence[str]) -> FloatArray:
+        """Return float32 [n, F]: features of genes, each table followed by whether it has the gene."""
+        names = list(genes)
+        columns: list[FloatArray] = []
+        for table, scale in zip(self.tables, self._feature_scale, strict=True):
+            rows, known = table.rows(names)
+            columns += [rows / scale, known[:, None].astype(np.float32)]
+        position = {g: i for i, g in enumerate(self._genes)}
+        at = np.asarray([position.get(g, -1) for g in names], dtype=np.int64)
+        own = np.zeros((len(names), self._expression.shape[1]), dtype=np.float32)
+        own[at >= 0] = self._expression[at[at >= 0]]
+        return np.concatenate([*columns, own, (at >= 0)[:, None].astype(np.float32)], axis=1)
+
+    # ---- reading ---------------------------------------------------------------------------------------
+
+    def read(self, query: Query, prior: FloatArray) -> Inputs:
+        """Return conditions as inputs.
+
+        Parameters
+        ----------
+        query
+            Conditions [n].
+        prior
+            float32 [n, G], the prior's prediction of them.
+        """
+        parts = interventions(query.conditions, self._top_dose)
+        n, owner = len(query), parts.owner
+        order = np.zeros(len(owner), dtype=np.int64)
+        for i in range(1, len(owner)):
+            order[i] = order[i - 1] + 1 if owner[i] == owner[i - 1] else 0
+        width = int(order.max(initial=0)) + 1
+        ids = np.full((n, width), PAD, dtype=np.int64)
+        amounts = np.zeros((n, width), dtype=np.float32)
+        features = np.zeros((n, width, self.feature_width), dtype=np.float32)
+        number = np.asarray(
+            [self.labels[x] if x in self._known else UNKNOWN for x in parts.labels], dtype=np.int64
+        )
+        names, which = np.unique(np.asarray(parts.genes, dtype=np.str_), return_inverse=True)
+        ids[owner, order] = number
+        amounts[owner, order] = parts.amount * parts.sign
+        features[owner, order] = self.describe(names.tolist())[which]
+        signed = sp.csr_array((parts.amount * parts.sign, (owner, which)), shape=(n, len(names)))
+        spread, diffused = self._diffuse(names.tolist(), signed, owner, parts.genes)
+        basal, context = self._surroundings(query)
+        cells, cell_row = None, None
+        if query.control is not None:
+            cells, cell_row = np.unique(query.control, axis=0, return_inverse=True)
+        return Inputs(
+            ids=ids,
+            amounts=amounts,
+            features=features,
+            basal=basal,
+            context=context,
+            spread=spread,
+            diffused=diffused,
+            dense=self._intervention(query, prior, owner),
+            state=self.states.read(query) if self.version >= 3 and self.params.basal else None,
+            multi=(parts.sizes > 1).astype(np.float32),
+            cells=cells,
+            cell_row=cell_row,
+        )
+
+    def _diffuse(
+        self, names: list[str], signed: Any, owner: IntArray, genes: list[str]
+    ) -> tuple[list[Any], list[Any]]:
+        spread, diffused = [], []
+        n, T = signed.shape[0], self.params.diffusion_steps
+        position = {g: i for i, g in enumerate(self._genes)}
+        target = np.asarray([position.get(g, -1) for g in genes], dtype=np.int64)
+        for graph in self.graphs:
+            found = diffuse(
+                graph, names, steps=T, normalisation=normalisation(graph), top_n=self.params.diffusion_top
+            )
+            steps = [sp.csr_array(signed @ s, dtype=np.float32) for s in found.steps]
+            # Rows of one condition lie together: step by step.
+            order = np.arange(n * T).reshape(T, n).T.ravel()
+            spread.append(sp.csr_array(sp.vstack(steps))[order])
+            to_measured = _selection(graph.genes, position)
+            for step in steps:
+                measured = sp.lil_array(step @ to_measured)
+                at = target >= 0
+                measured[owner[at], target[at]] = 0.0
+                measured = sp.csr_array(measured, dtype=np.float32)
+                measured.eliminate_zeros()
+                diffused.append(measured)
+        return spread, diffused
+
+    def _intervention(self, query: Query, prior: FloatArray, owner: IntArray) -> FloatArray:
+        """Return float32 [n, 3, G]: the centred prior, the sum of known singles beyond it, and where they agree."""
+        n, G = len(query), len(self._genes)
+        if self.version < 2 or not self.params.perturbation:
+            return np.zeros((n, 0, G), dtype=np.float32)
+        out = np.zeros((n, _INTERVENTION_CHANNELS, G), dtype=np.float32)
+        out[:, 0] = prior - self._center
+        table, _ = components(query.conditions)
+        if not any(self._singles.keys):
+            return out
+        effects, known = self._singles.look_up(table)
+        count = np.bincount(owner, weights=known, minlength=n)
+        both = (count >= 2) & (count == np.bincount(owner, minlength=n))
+        if not both.any():
+            return out
+        total = np.zeros((n, G), dtype=np.float32)
+        magnitude = np.zeros((n, G), dtype=np.float32)
+        squares = np.zeros((n, G), dtype=np.float32)
+        np.add.at(total, owner, effects)
+        np.add.at(magnitude, owner, np.abs(effects))
+        np.add.at(squares, owner, effects**2)
+        out[both, 1] = (total - prior)[both]
+        # Sum over pairs of a*b, over the sum of magnitudes: positive where two effects point the same way.
+        out[both, 2] = (0.5 * (total**2 - squares) * np.sign(total) / (magnitude + 1e-6))[both]
+        return out
+
+    def _surroundings(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        n = len(query)
+        scores = np.zeros((n, 0), dtype=np.float32)
+        if query.control is not None and "axes" in self._control:
+            scores = ((query.control - self._control["mean"]) @ self._control["axes"].T).astype(np.float32)
+        position = {c: i for i, c in enumerate(self._covariates)}
+        hot = np.zeros((n, len(position)), dtype=np.float32)
+        for i, text in enumerate(query.conditions[schema.COVARIATES].astype(str)):
+            for key, value in parse_covariates(text).items():
+                if f"{key}={value}" in position:
+                    hot[i, position[f"{key}={value}"]] = 1.0
+        basal = scores if self.params.basal else scores[:, :0]
+        context = np.concatenate([scores, hot], axis=1) if self.params.context else scores[:, :0]
+        return basal, context
+
+    # ---- state -----------------------------------------------------------------------------------------
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        out: dict[str, FloatArray] = {
+            f"{prefix}.center": self._center,
+            f"{prefix}.expression": self._expression,
+            f"{prefix}.scale": self._scale,
+            f"{prefix}.feature_scale": self._feature_scale,
+            **{f"{prefix}.control.{k}": v for k, v in self._control.items()},
+            **self._singles.arrays(f"{prefix}.singles"),
+            **self.states.arrays(f"{prefix}.states"),
+        }
+        for i, table in enumerate(self.tables):
+            out[f"{prefix}.table{i}"] = table.matrix.astype(np.float16)
+        for i, graph in enumerate(self.graphs):
+            A = graph.adjacency
+            out[f"{prefix}.graph{i}.indptr"] = A.indptr.astype(np.int64)
+            out[f"{prefix}.graph{i}.indices"] = A.indices.astype(np.int32)
+            out[f"{prefix}.graph{i}.data"] = A.data.astype(np.float32)
+        return out
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the fitted state that is not an array."""
+        return {
+            f"{prefix}.labels": self.labels,
+            f"{prefix}.known": sorted(self._known),
+            f"{prefix}.top_dose": self._top_dose,
+            f"{prefix}.covariates": self._covariates,
+            f"{prefix}.tables": [{"name": t.name, "genes": t.genes.tolist()} for t in self.tables],
+            f"{prefix}.graphs": [
+                {"name": g.name, "genes": g.genes.tolist(), "split_hash": g.split_hash, "meta": g.meta}
+                for g in self.graphs
+            ],
+            **self._singles.meta(f"{prefix}.singles"),
+        }
+
+    def restore(
+        self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
+    ) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self._genes = genes
+        self.labels = {str(k): int(v) for k, v in meta[f"{prefix}.labels"].items()}
+        self._known, self._top_dose = set(meta[f"{prefix}.known"]), float(meta[f"{prefix}.top_dose"])
+        self._covariates = list(meta[f"{prefix}.covariates"])
+        self._center, self._expression = arrays[f"{prefix}.center"], arrays[f"{prefix}.expression"]
+        self._scale, self._feature_scale = arrays[f"{prefix}.scale"], arrays[f"{prefix}.feature_scale"]
+        head = f"{prefix}.control."
+        self._control = {k[len(head) :]: v for k, v in arrays.items() if k.startswith(head)}
+        self._singles.restore(f"{prefix}.singles", arrays, meta)
+        self.states.restore(f"{prefix}.states", arrays)
+        self.tables = [
+            GeneFeatures(
+                t["name"],
+                np.asarray(t["genes"], dtype=np.str_),
+                arrays[f"{prefix}.table{i}"].astype(np.float32),
+            )
+            for i, t in enumerate(meta[f"{prefix}.tables"])
+        ]
+        self.graphs = []
+        for i, g in enumerate(meta[f"{prefix}.graphs"]):
+            parts = tuple(arrays[f"{prefix}.graph{i}.{k}"] for k in ("data", "indices", "indptr"))
+            n = len(g["genes"])
+            self.graphs.append(
+                GeneGraph(
+                    g["name"],
+                    np.asarray(g["genes"], dtype=np.str_),
+                    sp.csr_array(parts, shape=(n, n)),
+                    g["split_hash"],
+                    g["meta"],
+                )
+            )
+
+
+def normalisation(graph: GeneGraph) -> Normalisation:
+    """Return how a graph is scaled for diffusion: regulation keeps its weights, likeness is symmetrised."""
+    A = graph.adjacency
+    return "symmetric" if A.nnz == 0 or abs(A - A.T).max() < 1e-9 else "spectral"
+
+
+def join(parts: Sequence[Inputs]) -> Inputs:
+    """Return inputs of several readings as one."""
+    width = max(p.ids.shape[1] for p in parts)
+
+    def wide(x: Any) -> Any:
+        return np.pad(x, [(0, 0), (0, width - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
+
+    cells = [p.cells for p in parts if p.cells is not None]
+    offset = np.cumsum([0, *(len(c) for c in cells)])
+    first = parts[0]
+    return Inputs(
+        ids=np.concatenate([wide(p.ids) for p in parts]),
+        amounts=np.concatenate([wide(p.amounts) for p in parts]),
+        features=np.concatenate([wide(p.features) for p in parts]),
+        basal=np.concatenate([p.basal for p in parts]),
+        context=np.concatenate([p.context for p in parts]),
+        spread=[sp.csr_array(sp.vstack([p.spread[i] for p in parts])) for i in range(len(first.spread))],
+        diffused=[
+            sp.csr_array(sp.vstack([p.diffused[i] for p in parts])) for i in range(len(first.diffused))
+        ],
+        dense=np.concatenate([p.dense for p in parts]),
+        state=None
+        if first.state is None
+        else np.concatenate([p.state for p in parts if p.state is not None]),
+        multi=np.concatenate([p.multi for p in parts]),
+        cells=np.concatenate(cells) if cells else None,
+        cell_row=np.concatenate(
+            [p.cell_row + offset[i] for i, p in enumerate(parts) if p.cell_row is not None]
+        )
+        if cells
+        else None,
+    )
+
+
+def _control_axes(view: TrainView) -> dict[str, FloatArray]:
+    """Return mean and scaled principal axes of the distinct controls; nothing where they do not differ."""
+    if view.control is None:
+        return {}
+    states = np.unique(view.control.astype(np.float64), axis=0)
+    k = min(_CONTEXT_COMPONENTS, len(states) - 1)
+    if k < 1:
+        return {}
+    pca = PCA(n_components=k, svd_solver="full").fit(states)
+    # One scale for all components: whitening would blow up those that hold sampling noise.
+    scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
+    return {"mean": pca.mean_.astype(np.float32), "axes": (pca.components_ / scale).astype(np.float32)}
+
+
+def _selection(nodes: Any, position: dict[str, int]) -> Any:
+    """Return CSR [nodes, G] that moves values of nodes to measured genes."""
+    at = np.asarray([position.get(str(g), -1) for g in nodes], dtype=np.int64)
+    kept = np.flatnonzero(at >= 0)
+    return sp.csr_array(
+        (np.ones(len(kept), dtype=np.float32), (kept, at[kept])), shape=(len(at), len(position))
+    )

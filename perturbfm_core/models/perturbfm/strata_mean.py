@@ -1,0 +1,64 @@
+"""The mean effect, by number of perturbed genes or of all: what is known before anything of the genes is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import Query, TrainView
+
+_SHRINK_CONDITIONS = 5.0
+
+
+class StrataMean:
+    """Mean train delta of singles, pairs and larger sets, each shrunk to the mean of all.
+
+    Parameters
+    ----------
+    by_size
+        Without it, the mean of all serves every condition.
+    """
+
+    def __init__(self, *, by_size: bool = True) -> None:
+        self.by_size = by_size
+        self.sizes: list[int] = []
+        self.means: FloatArray = np.zeros((0, 0), dtype=np.float32)
+
+    def fit(self, view: TrainView) -> StrataMean:
+        """Average the deltas of each size; every condition counts once."""
+        size = _sizes(view.query())
+        overall = view.delta.mean(axis=0, dtype=np.float64)
+        self.sizes = sorted({int(s) for s in size}) if self.by_size else []
+        rows = [overall]
+        for s in self.sizes:
+            own = view.delta[size == s].sum(axis=0, dtype=np.float64)
+            rows.append((own + _SHRINK_CONDITIONS * overall) / ((size == s).sum() + _SHRINK_CONDITIONS))
+        self.means = np.asarray(rows, dtype=np.float32)
+        return self
+
+    def predict(self, query: Query) -> FloatArray:
+        """Return float32 [q, G]; a size that train lacks gets the mean of all."""
+        row = {s: i + 1 for i, s in enumerate(self.sizes)}
+        return np.asarray(self.means[[row.get(int(s), 0) for s in _sizes(query)]])
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the means under a prefixed name."""
+        return {f"{prefix}.means": self.means}
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the sizes under a prefixed name."""
+        return {f"{prefix}.sizes": self.sizes}
+
+    def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self.means, self.sizes = arrays[f"{prefix}.means"], [int(s) for s in meta[f"{prefix}.sizes"]]
+
+
+def _sizes(query: Query) -> IntArray:
+    return np.asarray(
+        [len(pert_genes(p)) for p in query.conditions[schema.PERT_ID].astype(str)], dtype=np.int64
+    )

@@ -1,0 +1,63 @@
+"""What a fit of our own declares: written beside it, so that the audit's checks of runs apply to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.schema import BoolArray, IntArray
+from perturbfm_core.splits.audit.run import FitRecord, RunRecords, rows_record
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import Query, TrainView
+
+
+def fit_records(
+    ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, name: str, made: Iterable[FitRecord] = ()
+) -> RunRecords:
+    """Return the records of a fit on a train view: everything that the view gave, or would give, to the model.
+
+    Parameters
+    ----------
+    name
+        Of the entry.
+    made
+        Records of what the model was given beside the view: graphs, gene features, an encoder.
+    """
+    own = frozen.rows(ds, *frozen.fit_folds)
+    model = FitRecord(
+        what="model",
+        name=name,
+        split_hash=frozen.hash,
+        rows_sha256=rows_record(ds, own),
+        rows="fit",
+        content_sha256=ds.content_sha256,
+    )
+    read = np.zeros(ds.n_obs, dtype=np.bool_)
+    read[own] = True
+    if view.validation is not None:
+        read[frozen.rows(ds, "val")] = True
+    if ds.has_controls:
+        read |= _matched_controls(ds, np.flatnonzero(read))
+    if view.allowed_rows is not None:
+        read |= view.allowed_rows
+    return RunRecords(
+        made=(model, *made),
+        rows_read=tuple(int(i) for i in np.flatnonzero(read)),
+        control_roles=("input",) if ds.has_controls else (),
+    )
+
+
+def query_reads(query: Query) -> tuple[str, ...]:
+    """Return what a query tells a model of the conditions that it is asked for."""
+    return tuple(name for name, value in vars(query).items() if value is not None)
+
+
+def _matched_controls(ds: PerturbDataset, rows: IntArray) -> BoolArray:
+    """Return bool [N]: the input controls whose means the deltas of some rows subtract."""
+    groups = ds.controls
+    pools = np.unique(groups.match["input"][groups.group[rows]])
+    own = np.isin(groups.group, pools)
+    whole = np.isin(groups.n_groups + groups.context_of_group[groups.group], pools)
+    return np.asarray(groups.has_role("input") & (own | whole), dtype=np.bool_)

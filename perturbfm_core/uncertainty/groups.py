@@ -1,0 +1,126 @@
+"""What divides conditions and genes into groups, from what is known before a condition is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import parse_key, pert_genes
+from perturbfm_core.data.prediction import OutOfFold, Prediction
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+_FLAT = 1e-3
+
+
+def gene_scale(delta: FloatArray) -> FloatArray:
+    """Return float64 [G], root mean square of the train deltas [n, G]."""
+    out: FloatArray = np.sqrt(np.mean(delta.astype(np.float64) ** 2, axis=0))
+    return out
+
+
+def gene_bins(scale: FloatArray, n_bins: int) -> IntArray:
+    """Return int16 [G]: the quantile bin of each gene's scale; fewer bins where many scales are equal."""
+    edges = np.unique(np.quantile(scale, np.arange(1, n_bins) / n_bins))
+    codes = np.searchsorted(edges, scale, side="right")
+    return np.unique(codes, return_inverse=True)[1].astype(np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class Novelty:
+    """How new conditions are to a predictor.
+
+    Attributes
+    ----------
+    parts
+        int64 [C], perturbed genes of each.
+    seen
+        int64 [C], how many of them train has as single perturbations.
+    known
+        bool [C], whether train has the perturbation itself (in another context or dose).
+    """
+
+    parts: IntArray
+    seen: IntArray
+    known: BoolArray
+
+    @property
+    def strata(self) -> list[str]:
+        """Return the stratum of each condition, e.g. ``single:seen-0``, ``combo:seen-2``, ``combo:known``."""
+        kinds = np.where(self.parts > 1, "combo", "single")
+        return [
+            f"{kind}:known" if known else f"{kind}:seen-{seen}"
+            for kind, seen, known in zip(kinds, self.seen, self.known, strict=True)
+        ]
+
+
+def perturbations(keys: Iterable[str]) -> frozenset[str]:
+    """Return the perturbations of condition keys."""
+    return frozenset(parse_key(key)[schema.PERT_ID] for key in keys)
+
+
+def novelty(conditions: pd.DataFrame, fitted: frozenset[str]) -> Novelty:
+    """Return how new conditions [C] are to a predictor that was fitted on some perturbations."""
+    perts = conditions[schema.PERT_ID].astype(str).tolist()
+    parts = [pert_genes(p) for p in perts]
+    return Novelty(
+        np.asarray([len(p) for p in parts], dtype=np.int64),
+        np.asarray([sum(x in fitted for x in p) for p in parts], dtype=np.int64),
+        np.asarray([p in fitted for p in perts], dtype=np.bool_),
+    )
+
+
+def novelty_of_residuals(residuals: OutOfFold) -> Novelty:
+    """Return how new each row is to its own predictor."""
+    n = len(residuals)
+    out = Novelty(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_))
+    for fold, seen in enumerate(residuals.fitted):
+        rows = np.flatnonzero(residuals.fold == fold)
+        mine = novelty(residuals.conditions.iloc[rows], perturbations(seen))
+        out.parts[rows], out.seen[rows], out.known[rows] = mine.parts, mine.seen, mine.known
+    return out
+
+
+def effect_size(mean: FloatArray) -> FloatArray:
+    """Return float64 [C], the norm of the predicted delta over genes."""
+    return np.asarray(np.linalg.norm(mean.astype(np.float64), axis=1))
+
+
+def varies(size: FloatArray, group: IntArray) -> bool:
+    """Return whether effect sizes [n] differ within any group [n] of one predictor by more than rounding."""
+    return any(
+        bool(np.ptp(size[group == g]) > _FLAT * max(float(np.abs(size).max()), 1e-300))
+        for g in np.unique(group)
+    )
+
+
+def effect_edges(size: FloatArray, weights: FloatArray, fold: IntArray) -> FloatArray:
+    """Return the weighted tercile boundaries of predicted effect sizes [n], none if no predictor's differ."""
+    if not len(size) or not varies(size, fold):
+        return np.zeros(0)
+    order = np.argsort(size, kind="stable")
+    cumulative = np.cumsum(weights[order]) / weights.sum()
+    at = np.minimum(np.searchsorted(cumulative, [1 / 3, 2 / 3]), len(size) - 1)
+    return np.unique(size[order][at])
+
+
+def effect_groups(size: FloatArray, edges: FloatArray) -> list[str]:
+    """Return ``low``, ``middle`` or ``high`` for each predicted effect size; ``all`` without boundaries."""
+    names = {0: ["all"], 1: ["low", "high"], 2: ["low", "middle", "high"]}[len(edges)]
+    return [names[i] for i in np.searchsorted(edges, size, side="left")]
+
+
+def features(prediction: Prediction, new: Novelty) -> FloatArray:
+    """Return float64 [C, 4], what makes conditions alike before they are observed.
+
+    Log of the predicted effect size and of the predicted standard deviation, number of parts that train lacks,
+    number of parts.
+    """
+    sigma = np.sqrt(prediction.var.astype(np.float64).mean(axis=1))
+    lacking = np.where(new.known, 0, new.parts - new.seen)
+    return np.stack(
+        [np.log(effect_size(prediction.mean) + 1e-6), np.log(sigma + 1e-6), lacking, new.parts], axis=1
+    ).astype(np.float64)

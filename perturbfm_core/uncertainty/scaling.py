@@ -1,0 +1,182 @@
+"""Post-hoc scaling of the predictive variance on residuals of conditions that the predictor did not see.
+
+The scaled variance is ``var * factor[bin of the gene] * exp(slope * x + offset[stratum])``, where x is the log
+of the predicted effect size less its mean over the calibration rows. Errors grow with the effect and with how
+much of a condition is new; a variance that does not know that covers the hard conditions too seldom, and
+cannot tell them from the easy ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.data.prediction import OutOfFold, Prediction
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.uncertainty.config import ScaleConfig
+from perturbfm_core.uncertainty.groups import effect_size, novelty, novelty_of_residuals, varies
+from perturbfm_core.uncertainty.quantiles import row_weights, unit_weights
+
+# Prior standard deviation of the slope, whose mean is zero: a variance that grows like the effect has slope 1.
+_SLOPE_SD = 1.0
+# Units' worth of evidence that a stratum is like all others.
+_STRATUM_PRIOR = 5.0
+_WINSOR = 0.1
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """A fitted scaling.
+
+    Attributes
+    ----------
+    gene_bin
+        int16 [G], bin of each gene.
+    factor
+        float64 [bins], factor on the variance.
+    slope
+        Power of the predicted effect size that the variance grows with.
+    centre, low, high
+        Mean log effect size of the calibration rows, and the range beyond which x is not extrapolated.
+    offset
+        Log factor of each stratum of conditions; one that calibration lacks has none.
+    fitted
+        Perturbations that the final model was fitted on.
+    """
+
+    gene_bin: IntArray
+    factor: FloatArray
+    slope: float
+    centre: float
+    low: float
+    high: float
+    offset: dict[str, float]
+    fitted: frozenset[str]
+
+    @classmethod
+    def fit(
+        cls, residuals: OutOfFold, gene_bin: IntArray, config: ScaleConfig, fitted: frozenset[str]
+    ) -> Scaling:
+        """Fit on residuals; every unit weighs the same, and single wild units are winsorised."""
+        squared = residuals.residual**2 / np.maximum(residuals.prediction.var.astype(np.float64), _SMALLEST)
+        weights, n = unit_weights(residuals.units)
+        strata = novelty_of_residuals(residuals).strata
+        slope, centre, low, high = 0.0, 0.0, 0.0, 0.0
+        if config.effect:
+            slope, centre, low, high = _slope(residuals, strata, squared.mean(axis=1), weights, n)
+        bins = gene_bin if config.gene_scale else np.zeros_like(gene_bin)
+        out = cls(bins, np.ones(int(bins.max(initial=0)) + 1), slope, centre, low, high, {}, fitted)
+        if config.stratum:
+            growth = out._log_growth(residuals.prediction.mean, strata)
+            left = np.log(squared.mean(axis=1) + _SMALLEST) - growth
+            out = replace(out, offset=_offsets(left, strata, residuals.units, weights))
+        squared /= np.exp(out._log_growth(residuals.prediction.mean, strata))[:, None]
+        factor = np.asarray(
+            [_robust_mean(squared[:, bins == b].mean(axis=1), weights) for b in range(len(out.factor))]
+        )
+        return replace(out, factor=np.maximum(factor, _SMALLEST))
+
+    def apply(self, prediction: Prediction, conditions: pd.DataFrame) -> Prediction:
+        """Return the prediction of conditions [C] with its variance scaled.
+
+        Intervals are dropped, since they are multiples of the old variance.
+        """
+        return self._scaled(prediction, novelty(conditions, self.fitted).strata)
+
+    def apply_to_residuals(self, residuals: OutOfFold) -> OutOfFold:
+        """Return residuals whose variance is scaled, each row by how new it was to its own predictor."""
+        strata = novelty_of_residuals(residuals).strata
+        return replace(residuals, prediction=self._scaled(residuals.prediction, strata))
+
+    def _scaled(self, prediction: Prediction, strata: list[str]) -> Prediction:
+        growth = np.exp(self._log_growth(prediction.mean, strata))
+        times = self.factor[self.gene_bin][None] * growth[:, None]
+        epistemic = prediction.var_epistemic
+        return Prediction(
+            mean=prediction.mean,
+            var=np.asarray(prediction.var * times, dtype=np.float32),
+            var_epistemic=None if epistemic is None else np.asarray(epistemic * times, dtype=np.float32),
+        )
+
+    def _log_growth(self, mean: FloatArray, strata: list[str]) -> FloatArray:
+        x = np.clip(_log_size(mean), self.low, self.high) - self.centre
+        return np.asarray(self.slope * x + np.asarray([self.offset.get(s, 0.0) for s in strata]))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``calibration.json`` says."""
+        return {"factor": self.factor.tolist(), "effect_slope": self.slope, "stratum_offset": self.offset}
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the arrays to save."""
+        return {"scale.gene_bin": self.gene_bin.astype(np.int16), "scale.factor": self.factor}
+
+    def meta(self) -> dict[str, Any]:
+        """Return the numbers to save."""
+        return {
+            "slope": self.slope,
+            "centre": self.centre,
+            "low": self.low,
+            "high": self.high,
+            "offset": self.offset,
+            "fitted": sorted(self.fitted),
+        }
+
+    @classmethod
+    def restore(cls, arrays: dict[str, Any], meta: dict[str, Any]) -> Scaling:
+        """Take back what `arrays` and `meta` returned."""
+        known = {**meta, "fitted": frozenset(meta["fitted"])}
+        return cls(arrays["scale.gene_bin"], arrays["scale.factor"], **known)
+
+
+def _log_size(mean: FloatArray) -> FloatArray:
+    return np.asarray(np.log(effect_size(mean) + 1e-9))
+
+
+def _slope(
+    residuals: OutOfFold, strata: list[str], squared: FloatArray, weights: FloatArray, n: int
+) -> tuple[float, float, float, float]:
+    """Return (slope, centre, low, high): least squares of log squared error on log effect size, shrunk to zero.
+
+    Both are taken within strata of one predictor, since that combinations are harder than singles is no matter
+    of size.
+    """
+    x = _log_size(residuals.prediction.mean)
+    cell = np.unique([f"{f}|{s}" for f, s in zip(residuals.fold, strata, strict=True)], return_inverse=True)[
+        1
+    ]
+    centre = float(np.average(x, weights=weights))
+    if not varies(effect_size(residuals.prediction.mean), cell):
+        return 0.0, centre, centre, centre
+    y = np.log(squared + _SMALLEST)
+    total = np.bincount(cell, weights=weights)
+    dx = x - (np.bincount(cell, weights=weights * x) / total)[cell]
+    dy = y - (np.bincount(cell, weights=weights * y) / total)[cell]
+    prior = float(np.sum(weights * dy * dy)) / (n * _SLOPE_SD**2)
+    slope = float(np.sum(weights * dx * dy)) / (float(np.sum(weights * dx * dx)) + prior)
+    return slope, centre, float(x.min()), float(x.max())
+
+
+def _offsets(
+    values: FloatArray, strata: list[str], units: list[tuple[str, ...]], weights: FloatArray
+) -> dict[str, float]:
+    """Return the mean of each stratum less that of all, shrunk to zero by `_STRATUM_PRIOR` units."""
+    overall = float(np.average(values, weights=weights))
+    out = {}
+    for name in sorted(set(strata)):
+        rows = np.asarray([s == name for s in strata], dtype=np.bool_)
+        inside, n = row_weights(units, rows)
+        out[name] = (float(inside @ values) - overall) * n / (n + _STRATUM_PRIOR)
+    return out
+
+
+def _robust_mean(values: FloatArray, weights: FloatArray) -> float:
+    """Return the weighted mean of values cut off at their weighted 10th and 90th percentile."""
+    order = np.argsort(values, kind="stable")
+    cumulative = np.cumsum(weights[order]) / weights.sum()
+    at = np.minimum(np.searchsorted(cumulative, [_WINSOR, 1.0 - _WINSOR]), len(values) - 1)
+    low, high = values[order][at]
+    return float(np.average(np.clip(values, low, high), weights=weights))

@@ -1,0 +1,1 @@
+"""Tests of gene graphs and gene features."""
