@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -88,6 +90,31 @@ def load_yaml(path: Path) -> Any:
         raise ConfigError(msg) from error
 
 
+def documented(model: type[Frozen]) -> dict[str, str]:
+    """Return {field: description} from the "Attributes" of a configuration's docstring and of those it extends.
+
+    Fields that share a description have the whole of it.
+    """
+    out: dict[str, str] = {}
+    for kind in reversed(model.__mro__):
+        lines = inspect.cleandoc(kind.__doc__ or "").splitlines()
+        if "Attributes" not in lines or kind.__module__.startswith("pydantic"):
+            continue
+        names: list[str] = []
+        text: dict[str, list[str]] = {}
+        for line, following in pairwise([*lines[lines.index("Attributes") + 2 :], "", ""]):
+            if following.startswith("---"):
+                break
+            if line and not line.startswith(" "):
+                names = [name.strip() for name in line.split(",")]
+                text.update({name: [] for name in names})
+            elif line:
+                for name in names:
+                    text[name].append(line.strip())
+        out.update({name: " ".join(parts) for name, parts in text.items()})
+    return {name: text for name, text in out.items() if name in model.model_fields}
+
+
 class DatasetEntry(Frozen):
     """One data set of the catalog (``catalog/datasets/<name>.yaml``).
 
@@ -105,10 +132,34 @@ class DatasetEntry(Frozen):
     owner: str = "team:perturbfm"
 
 
+class Tuned(Frozen):
+    """Where the parameters of a model entry were selected.
+
+    Attributes
+    ----------
+    study
+        The study.
+    split, data_content_sha256
+        Hashes of the split on whose validation they were selected, and of its data.
+    trial, trials
+        The selected trial, None where the entry's own parameters stayed best; how many were tried.
+    value
+        Its mean Pearson correlation of centred deltas on validation.
+    """
+
+    study: str
+    split: str
+    data_content_sha256: str
+    trial: int | None
+    trials: int
+    value: float
+
+
 class ModelEntry(Frozen):
     """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry.
 
     `uncertainty` says how its variance is calibrated (`perturbfm_core.uncertainty.config`); by default it is.
+    `tuned` says where its parameters come from, if from a study.
     """
 
     name: str
@@ -117,6 +168,7 @@ class ModelEntry(Frozen):
     params: dict[str, Any] = Field(default_factory=dict)
     uncertainty: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+    tuned: Tuned | None = None
     owner: str = "team:perturbfm"
 
     @field_validator("seeds")

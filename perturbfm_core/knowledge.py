@@ -213,7 +213,9 @@ def save_graph(graph: GeneGraph, path: Path, description: str, source: str, lice
     return target
 
 
-def save_features(features: GeneFeatures, path: Path, description: str, source: str, licence: str) -> Path:
+def save_features(
+    features: GeneFeatures, path: Path, description: str, source: str, licence: str, kind: str = "table"
+) -> Path:
     """Write a table of gene features as npz and its catalog entry; return the entry's file."""
     target = features_file(features.name)
     write_features(features, path)
@@ -224,6 +226,7 @@ def save_features(features: GeneFeatures, path: Path, description: str, source: 
         sha256=features.sha256,
         source=source,
         licence=licence,
+        kind=kind,
     )
     write_atomic(target, to_yaml(entry))
     return target

@@ -340,6 +340,7 @@ def render(
         "family": MODELS.get(config.model).family,
         "params": config.params,
         "uncertainty": config.uncertainty.model_dump(mode="json"),
+        "tuned": None if config.tuned is None else config.tuned.model_dump(mode="json"),
         "seed": config.seed,
         "config_hash": config.config_hash,
         "entry_hash": config.entry_hash,
@@ -376,7 +377,8 @@ def render(
             write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
             write_atomic(folder / schema.SPLIT_HASH_FILE, frozen.hash + "\n")
             named_scores(table, meta).to_parquet(folder / schema.SCORES_FILE, index=False)
-            report = run_report(meta, table, comparison, frozen.split, stats)
+            calibration = read_json(scored.path / schema.CALIBRATION_FILE)
+            report = run_report(meta, table, comparison, frozen.split, stats, calibration)
             write_atomic(folder / schema.REPORT_FILE, report)
             try:
                 staging.publish(destination)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, ModelEntry, content_hash, parse
+from perturbfm_core.config import Frozen, ModelEntry, Tuned, content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.models import new_model
@@ -41,13 +42,17 @@ class Stage:
 
 
 class RunConfig(Frozen):
-    """What decides a fit beside data, split and code: its hash names the run."""
+    """What decides a fit beside data, split and code: its hash names the run.
+
+    `tuned` is not part of it: it says where the parameters come from.
+    """
 
     entry: str
     model: str
     params: dict[str, Any]
     seed: int
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    tuned: Tuned | None = Field(default=None, exclude=True)
 
     @property
     def config_hash(self) -> str:
@@ -65,7 +70,14 @@ def run_configs(entry: ModelEntry) -> list[RunConfig]:
     params = new_model(entry.model, entry.params).params.model_dump(mode="json")
     asked = parse(UncertaintyConfig, entry.uncertainty, f"uncertainty of entry {entry.name!r}")
     return [
-        RunConfig(entry=entry.name, model=entry.model, params=params, seed=seed, uncertainty=asked)
+        RunConfig(
+            entry=entry.name,
+            model=entry.model,
+            params=params,
+            seed=seed,
+            uncertainty=asked,
+            tuned=entry.tuned,
+        )
         for seed in entry.seeds
     ]
 

@@ -152,7 +152,7 @@ def evaluate_file(
         "timings": {},
         "audit": list(stats.audit),
     }
-    report = run_report(meta, scores.table, scores.comparison, frozen.split, stats)
+    report = run_report(meta, scores.table, scores.comparison, frozen.split, stats, scores.calibration)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / schema.METRICS_FILE, scores.metrics)
     write_json(out / schema.CALIBRATION_FILE, scores.calibration)

@@ -194,6 +194,7 @@ class ArtifactStore:
         self.locks = self.runs / ".locks"
         self.leaderboard = self.runs / "leaderboard.duckdb"
         self.leaderboard_page = self.runs / "leaderboard.html"
+        self.studies = self.runs / ".studies"
 
     def dataset(self, name: str) -> Path:
         """Return the directory of the data set called `name`."""
@@ -277,11 +278,21 @@ class ArtifactStore:
         msg = f"{found} in {self.runs} match {name!r}; give a run directory or a longer prefix of its id"
         raise StoreError(msg)
 
+    # ---- studies -------------------------------------------------------------------------------------
+
+    def study(self, name: str) -> Path:
+        """Return the SQLite file of the tuning study called `name`."""
+        return self.studies / f"{name}.db"
+
+    def study_page(self, name: str) -> Path:
+        """Return the page of the tuning study called `name`."""
+        return self.runs / f"study_{name}.html"
+
     # ---- locks ---------------------------------------------------------------------------------------
 
-    def lock(self, name: str) -> contextlib.AbstractContextManager[bool]:
-        """Return a blocking lock shared by every process on this store."""
-        return file_lock(self.locks / f"{name}.lock")
+    def lock(self, name: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """Return a lock shared by every process on this store; without `wait` it gives False if it is taken."""
+        return file_lock(self.locks / f"{name}.lock", wait=wait)
 
     @contextlib.contextmanager
     def training_slot(self, waiting: Callable[[], None] | None = None) -> Iterator[int]:

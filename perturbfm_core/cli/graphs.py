@@ -18,8 +18,10 @@ from perturbfm_core.graphs.features import GeneFeatures, read_features
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.io import read_graph
 from perturbfm_core.graphs.kinds import TABLE_KINDS, build_from_table
+from perturbfm_core.graphs.membership import DIMENSIONS, MAX_TERM, membership_features
 from perturbfm_core.graphs.rewire import rewire as rewire_graph
 from perturbfm_core.graphs.summary import coverage, genes_of, summary
+from perturbfm_core.graphs.tables import read_table
 from perturbfm_core.models.train_graph import train_coexpression
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.view import train_view
@@ -195,9 +197,25 @@ def _place(path: Path, entry: Path, force: bool) -> None:
 @app.command("features")
 def features(
     file: Annotated[
-        Path, typer.Argument(help="npz ('genes' and a matrix) or parquet (a column of gene ids and numbers).")
+        Path,
+        typer.Argument(
+            help="npz ('genes' and a matrix) or parquet (a column of gene ids and numbers); membership: a table of terms or GMT."
+        ),
     ],
     name: Annotated[str, typer.Option("--name", help="Name in the catalog, by which models ask for it.")],
+    kind: Annotated[
+        str, typer.Option(help="table: as they are. membership: truncated SVD of genes x terms.")
+    ] = "table",
+    dim: Annotated[
+        int | None, typer.Option(min=1, help=f"membership: number of features (default {DIMENSIONS}).")
+    ] = None,
+    max_term: Annotated[
+        int | None,
+        typer.Option(min=2, help=f"membership: genes of the largest term used (default {MAX_TERM})."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="membership: of the decomposition (default 0).")
+    ] = None,
     description: Annotated[str, typer.Option(help="What the features are.")] = "",
     licence: LicenceOption = "unknown",
     out: Annotated[
@@ -206,17 +224,37 @@ def features(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a table of gene features (any genes x features matrix), copied as npz."""
+    """Register gene features as npz: any genes x features matrix, or made of gene sets (GO, Reactome)."""
+    made = {"dim": dim, "max_term": max_term, "seed": seed}
+    _check_feature_options(kind, {k for k, v in made.items() if v is not None})
     entry = knowledge.features_file(name)
     path = store().feature_table(name) if out is None else out
     _place(path, entry, force)
     with progress() as tell:
         tell("reading")
-        table = read_features(file, name)
-        knowledge.save_features(
-            table, path, description or f"gene features of {file.name}", str(file), licence
-        )
+        if kind == "membership":
+            table = membership_features(
+                read_table(file),
+                name=name,
+                dim=dim or DIMENSIONS,
+                max_term=max_term or MAX_TERM,
+                seed=seed or 0,
+            )
+        else:
+            table = read_features(file, name)
+        what = description or f"gene features of {file.name}"
+        knowledge.save_features(table, path, what, str(file), licence, kind)
     emit({"features": name, "path": str(path), "registered": str(entry), **_table_summary(table)}, as_json)
+
+
+def _check_feature_options(kind: str, given: set[str]) -> None:
+    if kind not in ("table", "membership"):
+        msg = f"unknown kind of gene features {kind!r}; known: table, membership"
+        raise GraphError(msg)
+    if kind == "table" and given:
+        options = ", ".join(f"--{o.replace('_', '-')}" for o in sorted(given))
+        msg = f"{options} has no use with a table that is taken as it is; it belongs to --kind membership"
+        raise ConfigError(msg)
 
 
 def _table_summary(table: GeneFeatures) -> dict[str, Any]:

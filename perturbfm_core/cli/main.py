@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import __version__
-from perturbfm_core.cli import data, graphs, leaderboard, metrics, runs, splits
+from perturbfm_core.cli import data, graphs, leaderboard, metrics, models, runs, splits, train
 from perturbfm_core.cli.doctor import doctor
+from perturbfm_core.cli.model_options import ModelCommand
 from perturbfm_core.cli.pretrain import pretrain
 from perturbfm_core.errors import PerturbFMError
 
@@ -27,13 +28,13 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(splits.app, name="splits")
 app.add_typer(graphs.app, name="graphs")
-app.add_typer(runs.models_app, name="models")
+app.add_typer(models.app, name="models")
 app.add_typer(runs.eval_app, name="eval")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(leaderboard.app, name="leaderboard")
+for _name, _verb in (("train", train.train), ("run", train.run)):
+    app.command(_name, cls=ModelCommand)(_verb)
 for _name, _verb in (
-    ("train", runs.train),
-    ("run", runs.run),
     ("pretrain", pretrain),
     ("parity", metrics.parity),
     ("export", runs.export),

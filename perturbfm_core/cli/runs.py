@@ -1,11 +1,10 @@
-"""``perturbfm train, run, eval, models, export, demo``: cells of the grid from the command line."""
+"""``perturbfm eval, export, demo``: predictions made elsewhere, what a run left, whole suites."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
 from perturbfm_core import pipeline, schema, suites
@@ -16,122 +15,18 @@ from perturbfm_core.cli.output import (
     SplitOption,
     emit,
     emit_table,
-    parse_pairs,
     progress,
     store,
 )
-from perturbfm_core.config import ModelEntry, check_key, parse
-from perturbfm_core.errors import ConfigError, ModelError
+from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard import database
-from perturbfm_core.models import MODELS, new_model
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import read_json, write_atomic
+from perturbfm_core.store import write_atomic
 
-models_app = typer.Typer(no_args_is_help=True, help="Look at models and catalog entries.")
 eval_app = typer.Typer(no_args_is_help=True, help="Score predictions made elsewhere.")
 
 
-@models_app.command("list")
-def models_list(as_json: JsonOption = False) -> None:
-    """List the registered models and the catalog entries made of them."""
-    entries = load_catalog().models.values()
-    rows = [
-        {
-            "model": name,
-            "family": kind.family,
-            "entries": ", ".join(e.name for e in entries if e.model == name) or None,
-            "parameters": ", ".join(f"{k}={v}" for k, v in kind.Params().model_dump(mode="json").items())
-            or None,
-            "description": (kind.__doc__ or "").strip().split("\n")[0],
-        }
-        for name, kind in MODELS.items()
-    ]
-    emit_table(pd.DataFrame(rows), as_json)
-
-
-def train(
-    model: Annotated[str, typer.Argument(help="A registered model, or 'baseline' with --baseline.")],
-    data: DataOption,
-    split: SplitOption,
-    baseline: Annotated[str | None, typer.Option(help="Name of the baseline, with 'train baseline'.")] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", help="A parameter NAME=VALUE (repeatable).")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    entry: Annotated[str | None, typer.Option(help="Name in the leaderboard (default: the model's).")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Fit a model on a split, predict, score, and publish the run."""
-    if (model == "baseline") != (baseline is not None):
-        msg = f"'train baseline' takes --baseline NAME; baselines: {', '.join(_baselines())}"
-        raise ModelError(msg)
-    name = baseline or model
-    if baseline is not None and name not in _baselines():
-        msg = f"unknown baseline {name!r}; known: {', '.join(_baselines())}"
-        raise ModelError(msg)
-    params = parse_pairs(param or [], "--param")
-    new_model(name, params)
-    chosen = parse(
-        ModelEntry,
-        {
-            "name": check_key(entry or name, "--entry"),
-            "description": "from the command line",
-            "model": name,
-            "params": params,
-            "seeds": (seed,),
-        },
-        "train options",
-    )
-    _report_runs(_cell(split, chosen, data, as_json), as_json)
-
-
-def _baselines() -> list[str]:
-    return [name for name, kind in MODELS.items() if kind.family == "baseline"]
-
-
-def run(
-    split: SplitOption,
-    entry: Annotated[str, typer.Option("--entry", help="A catalog entry (see `perturbfm models list`).")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run one whole cell of the grid, all seeds of the entry, without a Dagster instance."""
-    _report_runs(_cell(split, load_catalog().model(entry), data, as_json), as_json)
-
-
-def _cell(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
-    with progress(silent=silent) as tell:
-        return pipeline.run_cell(store(), split, entry, data=data, progress=tell)
-
-
-def _report_runs(paths: list[Path], as_json: bool) -> None:
-    results = [_run_summary(path) for path in paths]
-    if as_json:
-        emit({"runs": results} if len(results) > 1 else results[0], True)
-        return
-    for result in results:
-        emit(result, False)
-
-
-def _run_summary(path: Path) -> dict[str, Any]:
-    config = read_json(path / schema.CONFIG_FILE)
-    metrics = read_json(path / schema.METRICS_FILE)
-    return {
-        "run_dir": str(path),
-        "run_id": config["run_id"],
-        "entry": config["entry"],
-        "seed": config["seed"],
-        "split_hash": config["split"]["hash"],
-        **_headlines(metrics),
-        "no_signal": config["flags"]["no_signal"],
-        "shared_control": config["flags"]["shared_control"],
-        "report": str(path / schema.REPORT_FILE),
-    }
-
-
-def _headlines(metrics: dict[str, Any]) -> dict[str, Any]:
+def headlines(metrics: dict[str, Any]) -> dict[str, Any]:
     from perturbfm_core.evaluation import PANELS
 
     return {
@@ -163,7 +58,7 @@ def eval_predictions(
             "scores": str(out / schema.SCORES_FILE),
             "report": str(out / schema.REPORT_FILE),
             "alignment": scores.comparison.alignment,
-            **_headlines(scores.metrics),
+            **headlines(scores.metrics),
             **scores.flags,
         },
         as_json,

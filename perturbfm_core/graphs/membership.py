@@ -1,20 +1,25 @@
-"""Graphs of shared membership: genes of the same pathways or processes (GO, Reactome, any gene sets)."""
+"""What gene sets say (GO, Reactome, any terms): graphs of shared membership, and features of membership."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from sklearn.decomposition import TruncatedSVD
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.neighbours import either_way, strongest
 from perturbfm_core.graphs.tables import GENE_COLUMNS, TERM_COLUMNS, gene_names, id_column
 
 _BLOCK = 1024
+DIMENSIONS = 64
+MAX_TERM = 300
 
 
 def membership_graph(
@@ -50,13 +55,7 @@ def membership_graph(
     GraphError
         If columns are missing or no two genes share a term.
     """
-    genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
-    terms = gene_names(id_column(table, TERM_COLUMNS, "terms", 0))
-    nodes, row = np.unique(genes, return_inverse=True)
-    distinct, col = np.unique(terms, return_inverse=True)
-    B = sp.csr_array((np.ones(len(row)), (row, col)), shape=(len(nodes), len(distinct)))
-    B.data[:] = 1.0
-    size = np.bincount(B.indices, minlength=len(distinct))
+    nodes, B, size = _incidence(table, names)
     chosen = (size >= max(min_term, 2)) & (size <= max_term)
     if keep is not None:
         wanted = np.isin(nodes, np.asarray(sorted(keep), dtype=np.str_))
@@ -86,3 +85,59 @@ def membership_graph(
         "max_term": max_term,
     }
     return GeneGraph(name, nodes[joined], adjacency[joined][:, joined], None, meta)
+
+
+def membership_features(
+    table: pd.DataFrame,
+    *,
+    name: str,
+    dim: int = DIMENSIONS,
+    max_term: int = MAX_TERM,
+    seed: int = 0,
+    names: dict[str, str] | None = None,
+) -> GeneFeatures:
+    """Return float32 [N, dim] features of genes: truncated SVD of the matrix of membership (U S).
+
+    A gene is in a term with weight 1 / log(1 + size), as in the retrieval of documents: a small term says more.
+    Unlike features of `membership_graph`, no gene loses neighbours to a limit.
+
+    Parameters
+    ----------
+    table, names
+        See `membership_graph`.
+    dim
+        Features, at most as many as genes and terms allow.
+    max_term
+        Terms of more genes are left out, and genes that then have no term.
+    seed
+        Of the randomised decomposition (Halko et al. 2011).
+
+    Raises
+    ------
+    GraphError
+        If columns are missing, or `dim` is not between 1 and one less than the number of genes or terms.
+    """
+    nodes, B, size = _incidence(table, names)
+    B = sp.csr_array(B[:, size <= max_term])
+    joined = np.flatnonzero(np.diff(B.indptr))
+    nodes, B, size = nodes[joined], B[joined], size[size <= max_term]
+    if not 1 <= dim < min(B.shape):
+        msg = (
+            f"gene features {name!r} would have {dim} dimensions of {B.shape[0]} genes in {B.shape[1]} terms of at most "
+            f"{max_term} genes; --dim must be from 1 to {max(min(B.shape) - 1, 1)}"
+        )
+        raise GraphError(msg)
+    weighted = sp.csr_array(B * (1.0 / np.log(1.0 + size)))
+    matrix = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
+    return GeneFeatures(name, nodes, np.asarray(matrix, dtype=np.float32))
+
+
+def _incidence(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[Any, Any, Any]:
+    """Return (genes [N], CSR of ones [N, terms], genes of each term [terms])."""
+    genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
+    terms = gene_names(id_column(table, TERM_COLUMNS, "terms", 0))
+    nodes, row = np.unique(genes, return_inverse=True)
+    distinct, col = np.unique(terms, return_inverse=True)
+    B = sp.csr_array((np.ones(len(row)), (row, col)), shape=(len(nodes), len(distinct)))
+    B.data[:] = 1.0
+    return nodes, B, np.bincount(B.indices, minlength=len(distinct))

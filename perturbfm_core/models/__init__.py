@@ -1,7 +1,8 @@
-"""Models: one contract, a registry, the baselines."""
+"""Models: one contract, a registry, the baselines, PerturbFM. Importing this package does not import torch."""
 
 from perturbfm_core.models import baselines as _register_baselines  # noqa: F401
 from perturbfm_core.models import ensemble as _register_ensemble  # noqa: F401
+from perturbfm_core.models import perturbfm as _register_perturbfm  # noqa: F401
 from perturbfm_core.models.base import (
     MODELS,
     Model,

@@ -16,6 +16,7 @@ from perturbfm_core.config import Frozen, parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.knowledge import Knowledge, Needs
+from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.folder import SplitTraits
@@ -52,6 +53,8 @@ class Model(ABC):
     name: ClassVar[str]
     family: ClassVar[Family] = "baseline"
     requires: ClassVar[Requires] = Requires()
+    search_space: ClassVar[SearchSpace] = {}
+    """Where `perturbfm tune` looks for better values, by name of the parameter; nothing by default."""
 
     class Params(Frozen):
         """Parameters of the model; none by default."""
@@ -73,6 +76,10 @@ class Model(ABC):
         They are set as `knowledge` before `fit`; a fitted model keeps what it needs among its arrays.
         """
         return Needs()
+
+    def searchable(self) -> dict[str, SearchDimension]:
+        """Return those dimensions of `search_space` that have an effect in this configuration; all by default."""
+        return dict(self.search_space)
 
     def fit(self, view: TrainView, seed: int) -> None:
         """Fit on a train view.

@@ -11,8 +11,8 @@ import numpy as np
 
 from perturbfm_core.schema import FloatArray
 
-_INK = "#1f2933"
-_ACCENT = "#2f6f9f"
+INK = "#1f2933"
+ACCENT = "#2f6f9f"
 
 
 def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
@@ -24,15 +24,15 @@ def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
         axes = figure.add_subplot(1, len(panels), i + 1)
         reach = float(max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0), 1e-3)) * 1.05
         axes.plot([-reach, reach], [-reach, reach], color="#b0b8c1", linewidth=1, zorder=0)
-        axes.scatter(x, y, s=6, color=_ACCENT, alpha=0.5, linewidths=0)
+        axes.scatter(x, y, s=6, color=ACCENT, alpha=0.5, linewidths=0)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(-reach, reach)
         # Names come from data: "$" must not start mathematics.
-        axes.set_title(title.replace("$", r"\$"), fontsize=9, color=_INK)
+        axes.set_title(title.replace("$", r"\$"), fontsize=9, color=INK)
         axes.set_xlabel("observed delta (log1p)", fontsize=8)
         axes.set_ylabel("predicted delta (log1p)", fontsize=8)
         axes.tick_params(labelsize=7)
-    return _uri(figure)
+    return image(figure)
 
 
 def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
@@ -41,12 +41,12 @@ def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
 
     figure = Figure(figsize=(6.0, 0.5 + 0.28 * max(len(labels), 1)), dpi=90, layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(range(len(labels)), values, color=_ACCENT)
+    axes.barh(range(len(labels)), values, color=ACCENT)
     axes.set_yticks(range(len(labels)), [text.replace("$", r"\$") for text in labels], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(xlabel, fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
-    return _uri(figure)
+    return image(figure)
 
 
 def headline_plot(
@@ -62,7 +62,8 @@ def headline_plot(
     )
 
 
-def _uri(figure: Any) -> str:
+def image(figure: Any) -> str:
+    """Return a figure as a PNG data URI, the same bytes for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.panel import PANELS
-from perturbfm_core.reports import plots
+from perturbfm_core.reports import calibration_plots, plots
 from perturbfm_core.reports.html import DASH, number, render
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import Split
@@ -22,6 +22,7 @@ def run_report(
     comparison: Comparison,
     split: Split,
     stats: SplitStats | None,
+    calibration: dict[str, Any] | None = None,
 ) -> str:
     """Return the HTML report of a run.
 
@@ -35,6 +36,8 @@ def run_report(
         Its aligned truth and prediction, for the plots.
     split, stats
         The split, with its ceilings, floors and fold counts.
+    calibration
+        The run's ``calibration.json``.
     """
     headline = _headline(table)
     values = _condition_values(table, headline)
@@ -47,6 +50,10 @@ def run_report(
         panels=_panels(table, stats),
         ranked_by=f"{headline[0]}.{headline[1]}",
         scatter=_scatter(comparison, values),
+        calibration=_calibration(calibration),
+        curves=calibration_plots.curves(calibration or {}),
+        covered=calibration_plots.coverage_by_group(calibration or {}),
+        fans=calibration_plots.fans(comparison, _picks(comparison, values)),
         columns=columns,
         per_context=_grouped(table, "context", columns),
         per_perturbation=_grouped(table, "perturbation", columns),
@@ -88,18 +95,65 @@ def _condition_values(table: pd.DataFrame, headline: tuple[str, str]) -> pd.Seri
     )
 
 
-def _scatter(comparison: Comparison, goodness: pd.Series) -> str | None:
+def _picks(comparison: Comparison, goodness: pd.Series) -> list[tuple[str, int]]:
+    """Return (title, position) of the worst, median and best condition, none where there is no order."""
     if goodness.empty:
-        return None
+        return []
     position = {str(k): i for i, k in enumerate(comparison.conditions.index)}
     picks = dict.fromkeys([("worst", 0), ("median", len(goodness) // 2), ("best", len(goodness) - 1)])
-    panels = []
+    out = []
     for label, at in picks:
-        key = str(goodness.index[at])
-        i = position[key]
-        title = f"{label}: {comparison.perturbations[i]} in {comparison.contexts[i]}"
-        panels.append((title, comparison.truth[i], comparison.mean[i]))
-    return plots.scatter_panels(panels)
+        i = position[str(goodness.index[at])]
+        out.append((f"{label}: {comparison.perturbations[i]} in {comparison.contexts[i]}", i))
+    return out
+
+
+def _scatter(comparison: Comparison, goodness: pd.Series) -> str | None:
+    panels = [(title, comparison.truth[i], comparison.mean[i]) for title, i in _picks(comparison, goodness)]
+    return plots.scatter_panels(panels) if panels else None
+
+
+def _calibration(calibration: dict[str, Any] | None) -> list[list[str]]:
+    """Return how the intervals were made, as rows of a table."""
+    if not calibration:
+        return []
+    guarantee = calibration.get("guarantee", DASH)
+    if isinstance(guarantee, dict):
+        guarantee = "; ".join(guarantee.values())
+    worst = calibration.get("worst_group")
+    effective = calibration.get("effective_units")
+    rows = [
+        ["method", calibration.get("method", "none")],
+        ["variance", calibration.get("variance", DASH)],
+        [
+            "calibrated on",
+            f"{calibration['n_units']} units ({calibration['unit']}), {calibration['residuals']}",
+        ]
+        if "n_units" in calibration
+        else ["not calibrated", calibration.get("reason", DASH)],
+        ["guarantee", guarantee],
+        [
+            "groups",
+            ", ".join(
+                f"{g['group']}: {g['n_units']} units" + ("" if g["own_quantiles"] else ", too few")
+                for g in calibration.get("groups", [])
+            )
+            or DASH,
+        ],
+        [
+            "effective units",
+            f"at least {number(effective['min'], 1)}, {effective['n_widened']} conditions widened"
+            if effective
+            else DASH,
+        ],
+        [
+            "worst group",
+            f"{worst['axis']} {worst['group']}: {number(worst['value'])} at {worst['level']}"
+            if worst
+            else DASH,
+        ],
+    ]
+    return [[str(a), str(b)] for a, b in rows]
 
 
 def _panels(table: pd.DataFrame, stats: SplitStats | None) -> list[tuple[str, list[list[str]]]]:
@@ -163,8 +217,30 @@ def _flags(config: dict[str, Any]) -> list[str]:
         out.append("The prediction has no row or gene names: it was aligned by position, unverified.")
     if config.get("var_filled"):
         out.append("The prediction came without variance: the uncertainty panel does not apply.")
+    tuned = config.get("tuned")
+    if tuned and _selected_elsewhere(tuned, config):
+        out.append(
+            f"tuned: the parameters were selected on the validation of another split of this data, {tuned['split'][:12]}; "
+            "conditions that it validated on may be tested here."
+        )
     out += [f"Audit: {w['name']}: {w['message']}" for w in config.get("audit", [])]
     return out
+
+
+def _selected_elsewhere(tuned: dict[str, Any], config: dict[str, Any]) -> bool:
+    same_data = tuned["data_content_sha256"] == config["dataset"]["content_sha256"]
+    return bool(same_data and tuned["split"] != config["split"]["hash"])
+
+
+def _tuned(tuned: dict[str, Any] | None) -> list[list[str]]:
+    if not tuned:
+        return []
+    which = "the entry's own, kept" if tuned["trial"] is None else f"trial {tuned['trial']}"
+    told = (
+        f"{which} of study {tuned['study']}, {tuned['trials']} trials on split {tuned['split'][:12]}, "
+        f"validation {number(tuned['value'])}"
+    )
+    return [["parameters from", told]]
 
 
 def _provenance(config: dict[str, Any]) -> list[list[str]]:
@@ -172,6 +248,7 @@ def _provenance(config: dict[str, Any]) -> list[list[str]]:
     rows = [
         ["model", f"{config['model']} ({config['family']})"],
         ["parameters", ", ".join(f"{k}={v}" for k, v in config["params"].items()) or "none"],
+        *_tuned(config.get("tuned")),
         ["seed", config["seed"]],
         ["data set", f"{config['dataset']['name']} {config['dataset']['content_sha256']}"],
         ["split", config["split"]["hash"]],

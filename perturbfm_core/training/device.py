@@ -9,9 +9,7 @@ from typing import Any, Literal
 import torch
 
 from perturbfm_core.errors import ModelError
-
-DeviceName = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "bf16"]
+from perturbfm_core.training.options import Precision
 
 
 def resolve_device(name: str = "auto") -> torch.device:

@@ -15,7 +15,8 @@ from perturbfm_core.config import Frozen, content_hash
 from perturbfm_core.errors import ModelError
 from perturbfm_core.training.averaging import AveragedWeights
 from perturbfm_core.training.checkpoints import Checkpoint
-from perturbfm_core.training.device import Precision, autocast, compiled, precision_on
+from perturbfm_core.training.device import autocast, compiled, precision_on
+from perturbfm_core.training.options import Precision
 from perturbfm_core.training.progress import EpochReport, OnEpoch, TrainingRecord
 from perturbfm_core.training.seeding import derived_seeds, deterministic, seed_torch
 

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 
+from perturbfm_core.training.seeds import derived_seed, derived_seeds, seed_sequence
 
-def seed_sequence(seed: int, *purpose: str | int) -> np.random.SeedSequence:
-    """Return the numpy seed sequence of a purpose: independent of every other purpose of the same seed."""
-    words = [
-        int.from_bytes(hashlib.sha256(f"{type(p).__name__}:{p}".encode()).digest()[:8], "little")
-        for p in purpose
-    ]
-    return np.random.SeedSequence([seed, *words])
-
-
-def derived_seed(seed: int, *purpose: str | int) -> int:
-    """Return the seed of a purpose, such as ensemble member 3, as a number below 2**31."""
-    return int(seed_sequence(seed, *purpose).generate_state(1)[0] >> 1)
-
-
-def derived_seeds(n: int, seed: int, *purpose: str | int) -> list[int]:
-    """Return `n` seeds of a purpose below 2**63; fewer are the beginning of more."""
-    words = seed_sequence(seed, *purpose).generate_state(n, np.uint64)
-    return [int(word >> np.uint64(1)) for word in words]
+__all__ = [
+    "derived_seed",
+    "derived_seeds",
+    "deterministic",
+    "seed_sequence",
+    "seed_torch",
+    "torch_generator",
+]
 
 
 def torch_generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:

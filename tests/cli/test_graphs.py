@@ -253,3 +253,41 @@ def test_features_that_are_refused(files):
     answer = attempt("graphs", "features", "bad.npz", "--name", "e")
     assert (answer.code, "gene features need 'genes' [N] and 'features' [N, F]" in answer.err) == (2, True)
     assert not Path("data").exists()
+
+
+def test_features_are_made_of_gene_sets(files):
+    Path("sets.gmt").write_text(
+        "T1\tx\tG01\tG02\nT2\tx\tG02\tG03\nT3\tx\tG03\tG04\nT4\tx\tG01\tG02\tG03\tG04\tG05\n"
+    )
+    made = perturbfm(
+        *(
+            "graphs",
+            "features",
+            "sets.gmt",
+            "--kind",
+            "membership",
+            "--dim",
+            2,
+            "--max-term",
+            4,
+            "--name",
+            "go",
+        )
+    ).values
+    assert (made["genes"], made["dimensions"]) == ("4", "2")
+    (row,) = perturbfm("graphs", "list", "--json").json
+    assert (row["kind"], row["problem"]) == ("membership", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--kind", "sets"), "unknown kind of gene features 'sets'; known: table, membership"),
+        (("--dim", 2, "--max-term", 5), "--dim, --max-term has no use with a table"),
+        (("--kind", "membership", "--dim", 9), "--dim must be from 1 to"),
+    ],
+)
+def test_options_of_features_that_are_refused(files, options, message):
+    answer = attempt("graphs", "features", "go.gmt", "--name", "e", *options)
+    assert (answer.code, message in answer.err) == (2, True)
+    assert not Path("data").exists()

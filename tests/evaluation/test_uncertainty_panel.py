@@ -24,9 +24,10 @@ def value(name: str, truth: object, mean: object, var: object) -> np.ndarray:
 
 
 def test_every_level_has_its_coverage() -> None:
-    names = [m.name for m in PANEL if m.direction == "target"]
-    assert names == [f"coverage_{level:g}" for level in COVERAGE_LEVELS]
-    assert [METRICS.get(f"uncertainty.{n}").target for n in names] == list(COVERAGE_LEVELS)
+    for stem in ("coverage", "conformal_coverage", "coverage_de", "conformal_coverage_de"):
+        items = [METRICS.get(f"uncertainty.{stem}_{level:g}") for level in COVERAGE_LEVELS]
+        assert [m.target for m in items] == list(COVERAGE_LEVELS)
+        assert {m.direction for m in items} == {"target"}
 
 
 @pytest.mark.parametrize("level", COVERAGE_LEVELS)

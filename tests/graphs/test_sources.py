@@ -12,7 +12,7 @@ from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs import membership
 from perturbfm_core.graphs.interactions import edge_graph, regulatory_graph, scored_graph
 from perturbfm_core.graphs.kinds import TABLE_KINDS, build_from_table
-from perturbfm_core.graphs.membership import membership_graph
+from perturbfm_core.graphs.membership import membership_features, membership_graph
 from perturbfm_core.graphs.neighbours import either_way, strongest
 
 
@@ -107,6 +107,48 @@ def test_memberships_that_join_nothing_are_refused():
         membership_graph(members(t1="AB"), name="go", keep=["Z"])
     with pytest.raises(GraphError, match=r"no column of terms; it has \['gene'\]"):
         membership_graph(pd.DataFrame({"gene": ["A"]}), name="go")
+
+
+# ---- features of membership ------------------------------------------------------------------------------------------
+
+
+def test_membership_features_are_the_singular_vectors_of_weighted_memberships():
+    """With terms AB, BC and CD, all weights are 1 / log 3, and the products of genes are those of the matrix."""
+    table = members(t1="AB", t2="BC", t3="CD")
+    found = membership_features(pd.concat([table, table]), name="go", dim=2)
+    assert found.genes.tolist() == list("ABCD")
+    B = np.asarray([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]]) / math.log(3)
+    U, S, _ = np.linalg.svd(B, full_matrices=False)
+    rank2 = (U[:, :2] * S[:2]) @ (U[:, :2] * S[:2]).T
+    np.testing.assert_allclose(found.matrix @ found.matrix.T, rank2, atol=1e-5)
+    # The ends of the chain share no term and are no neighbours; A is like B and unlike D.
+    near = found.matrix @ found.matrix.T
+    assert near[0, 1] > 0.1 > near[0, 3]
+
+
+def test_small_terms_weigh_more_in_membership_features():
+    found = membership_features(members(t1="AB", t2="CDEFGH", t3="ABCDEFGH"), name="go", dim=2)
+    norm = dict(zip(found.genes.tolist(), np.linalg.norm(found.matrix, axis=1), strict=True))
+    assert norm["A"] == pytest.approx(math.hypot(1 / math.log(3), 1 / math.log(9)), rel=1e-4)
+    assert norm["C"] == pytest.approx(math.hypot(1 / math.log(7), 1 / math.log(9)), rel=1e-4)
+
+
+def test_large_terms_and_genes_of_no_other_are_left_out_of_membership_features():
+    table = members(t1="AB", t2="BC", t3="ABCDE")
+    assert membership_features(table, name="go", dim=1, max_term=4).genes.tolist() == list("ABC")
+    assert membership_features(table, name="go", dim=1).genes.tolist() == list("ABCDE")
+
+
+def test_membership_features_do_not_depend_on_the_order_of_rows_and_repeat_with_the_seed():
+    table = members(t1="ABC", t2="BCD", t3="DEF", t4="AF", t5="BE")
+    one = membership_features(table, name="go", dim=3)
+    assert membership_features(table.iloc[::-1], name="go", dim=3).sha256 == one.sha256
+
+
+@pytest.mark.parametrize("dim", [0, 3])
+def test_membership_features_of_too_many_dimensions_are_refused(dim):
+    with pytest.raises(GraphError, match=f"would have {dim} dimensions of 4 genes in 3 terms .* from 1 to 2"):
+        membership_features(members(t1="AB", t2="BC", t3="CD"), name="go", dim=dim)
 
 
 # ---- interactions ------------------------------------------------------------------------------------------------

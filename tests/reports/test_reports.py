@@ -344,7 +344,7 @@ def test_a_dollar_is_drawn_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(t._preprocess_math(t.get_text())[1] for t in texts)
         return ""
 
-    monkeypatch.setattr(plots, "_uri", keep)
+    monkeypatch.setattr(plots, "image", keep)
     plots.scatter_panels([(DOLLAR, np.zeros(2), np.zeros(2))])
     plots.bars([DOLLAR], [1.0], "rows")
     assert drawn.count(DOLLAR) == 2

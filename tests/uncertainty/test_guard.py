@@ -63,7 +63,7 @@ def test_conditions_of_neither_train_nor_calibration_are_refused() -> None:
     with pytest.raises(SplitError, match="30 calibration conditions are not of train"):
         fit(residuals, fitted=frozenset())
     with pytest.raises(SplitError, match="not of the calibration fold"):
-        fit(replace(residuals, source="calibration_fold"))
+        fit(replace(residuals, source="calibration_fold"), calibration=frozenset())
 
 
 def test_units_that_the_predictor_knew_are_refused() -> None:

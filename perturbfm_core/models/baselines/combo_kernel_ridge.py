@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,7 @@ from perturbfm_core.models.baselines.kernels import (
 )
 from perturbfm_core.models.baselines.scaled_additive import Per, ScaledSums
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.search import Choice, FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -33,6 +34,11 @@ class ComboKernelRidge(TunedBaseline):
 
     name = "combo_kernel_ridge"
     requires = Requires(combos=True)
+    search_space: ClassVar[SearchSpace] = {
+        "alphas": FloatRange(1e-2, 1e2, listed=True),
+        "components": IntRange(5, 200, log=True),
+        "per": Choice(("data", "parts")),
+    }
 
     class Params(Frozen):
         """Parameters of `ComboKernelRidge`; the penalty is chosen among `alphas` by the inner folds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.knowledge import Knowledge, Needs
 from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.search import Choice, IntRange, SearchDimension, SearchSpace
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -163,6 +164,11 @@ class EmbeddingBaseline(TunedBaseline):
     A condition none of whose genes is in any table gets the mean alone.
     """
 
+    search_space: ClassVar[SearchSpace] = {
+        "components": IntRange(2, 100, log=True),
+        "center": Choice(("group", "all")),
+    }
+
     class Params(Frozen):
         """Parameters of models over gene embeddings.
 
@@ -190,6 +196,12 @@ class EmbeddingBaseline(TunedBaseline):
     def needs(self) -> Needs:
         """Return the tables of gene features that are not made from train."""
         return Needs(features=tuple(n for n in self.params.gene_features if n != COEXPRESSION))
+
+    def searchable(self) -> dict[str, SearchDimension]:
+        """Return the search space, without the number of co-expression PCs where these are not used."""
+        names = self.params.gene_features
+        unused = {"components"} if names and COEXPRESSION not in names else set()
+        return {k: v for k, v in super().searchable().items() if k not in unused}
 
     @abstractmethod
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from sklearn.linear_model import Ridge
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.embedding import Centers, EmbeddingBaseline
 from perturbfm_core.models.baselines.tuned import Solution
+from perturbfm_core.models.search import FloatRange, SearchSpace
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
@@ -25,6 +26,10 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
     """
 
     name = "gene_embedding_ridge"
+    search_space: ClassVar[SearchSpace] = {
+        **EmbeddingBaseline.search_space,
+        "alphas": FloatRange(1e-1, 1e5, listed=True),
+    }
 
     class Params(EmbeddingBaseline.Params):
         """Parameters of `GeneEmbeddingRidge`; the penalty is chosen among `alphas` by the inner folds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.embedding import EmbeddingBaseline
 from perturbfm_core.models.baselines.kernels import dual_coefficients, median_distance, rbf
 from perturbfm_core.models.baselines.tuned import Solution
+from perturbfm_core.models.search import FloatRange, SearchSpace
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
@@ -24,6 +25,10 @@ class KernelRidgeRegression(EmbeddingBaseline):
     """
 
     name = "kernel_ridge"
+    search_space: ClassVar[SearchSpace] = {
+        **EmbeddingBaseline.search_space,
+        "alphas": FloatRange(1e-2, 1e2, listed=True),
+    }
 
     class Params(EmbeddingBaseline.Params):
         """Parameters of `KernelRidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""

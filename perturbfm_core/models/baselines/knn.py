@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.embedding import EmbeddingBaseline
 from perturbfm_core.models.baselines.kernels import squared_distances
 from perturbfm_core.models.baselines.tuned import Solution
+from perturbfm_core.models.search import IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
@@ -28,6 +29,10 @@ class NearestNeighbours(EmbeddingBaseline):
     name = "knn"
     tuned = "neighbours"
     chosen = "neighbours"
+    search_space: ClassVar[SearchSpace] = {
+        **EmbeddingBaseline.search_space,
+        "neighbours": IntRange(1, 100, log=True, listed=True),
+    }
 
     class Params(EmbeddingBaseline.Params):
         """Parameters of `NearestNeighbours`; k is chosen among `neighbours` by the inner folds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -12,6 +12,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.effects import PERTURBATION_LEVELS, AdditiveEffects, EffectTable
+from perturbfm_core.models.search import IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -21,6 +22,7 @@ class LatentShift(Baseline):
     """Predicts control plus the perturbation's mean shift in PCA space, decoded; combinations add shifts."""
 
     name = "latent_shift"
+    search_space: ClassVar[SearchSpace] = {"components": IntRange(1, 100, log=True)}
 
     class Params(Frozen):
         """Parameters of `LatentShift`."""

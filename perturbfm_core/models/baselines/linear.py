@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -12,6 +12,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.effects import components
+from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import PERT_ID, FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -21,6 +22,10 @@ class Linear(Baseline):
     """Predicts from a bilinear map between gene PCs and the PCs of the perturbed genes."""
 
     name = "linear"
+    search_space: ClassVar[SearchSpace] = {
+        "components": IntRange(2, 100, log=True),
+        "penalty": FloatRange(1e-3, 1e2),
+    }
 
     class Params(Frozen):
         """Parameters of `Linear`: number of gene PCs and the ridge penalty of both sides."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.effects import components, log_dose
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -23,6 +24,10 @@ class RidgeRegression(TunedBaseline):
     """Predicts the delta linearly from which genes are perturbed (scaled by dose) and PCs of the controls."""
 
     name = "ridge"
+    search_space: ClassVar[SearchSpace] = {
+        "alphas": FloatRange(1e-2, 1e4, listed=True),
+        "control_components": IntRange(0, 50),
+    }
 
     class Params(Frozen):
         """Parameters of `RidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""

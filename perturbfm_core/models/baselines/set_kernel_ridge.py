@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from perturbfm_core.models.baselines.kernels import (
     rbf,
 )
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -41,6 +42,10 @@ class SetKernelRidge(TunedBaseline):
     """
 
     name = "set_kernel_ridge"
+    search_space: ClassVar[SearchSpace] = {
+        "alphas": FloatRange(0.05, 50.0, listed=True),
+        "components": IntRange(5, 200, log=True),
+    }
 
     class Params(Frozen):
         """Parameters of `SetKernelRidge`; several `alphas` are compared by the inner folds."""

@@ -113,7 +113,7 @@ class DirectEffect:
         return parts, at, column[at]
 
     def _design(self, control: FloatArray | None, row: IntArray, column: IntArray) -> FloatArray:
-        x = np.zeros(len(row))
+        x: FloatArray = np.zeros(len(row))
         if self.state and control is not None:
             x = (control[row, column] - self._level[0]) / self._level[1]
         return np.stack([np.ones(len(row)), x, x**2], axis=1)

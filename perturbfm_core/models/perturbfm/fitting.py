@@ -1,9 +1,8 @@
-"""Training the network on out-of-fold residuals, and deciding how far it is to be believed."""
+"""Training the network on out-of-fold residuals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 
 from perturbfm_core.models.perturbfm.encoder import Encoder
+from perturbfm_core.models.perturbfm.gate import TrainingRows
 from perturbfm_core.models.perturbfm.network import NetworkSpec, PerturbationNetwork
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
-from perturbfm_core.models.perturbfm.process import relative_weights
 from perturbfm_core.models.perturbfm.tensors import TensorSource
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.training.checkpoints import checkpoint_at
@@ -31,59 +30,10 @@ from perturbfm_core.training.losses import (
 from perturbfm_core.training.progress import OnEpoch, TrainingRecord
 from perturbfm_core.training.seeding import derived_seed, deterministic
 
-MIN_GROUPS = 10
 _FAST = ("trust", "steps", "gate", "alpha", "gene_gate", "channel_gate")
 _FAST_FACTOR = 10.0
 _PREDICT_ROWS = 1024
 _CHANNEL_RIDGE = 1e-2
-CLOSED = (0.0, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingRows:
-    """What a network is trained on.
-
-    Attributes
-    ----------
-    source
-        Inputs [m].
-    truth, prior, s2
-        float32 [m, G]: measured delta, the prior out of fold, sampling variance.
-    fold
-        int64 [m], inner fold that held the row out; -1 where there are none.
-    groups
-        The unit of each row, for paired comparisons.
-    """
-
-    source: TensorSource
-    truth: FloatArray
-    prior: FloatArray
-    s2: FloatArray
-    fold: IntArray
-    groups: list[str]
-
-
-@dataclass(frozen=True)
-class GateDecision:
-    """How much of the network is used.
-
-    Attributes
-    ----------
-    g
-        Factors of its two parts: through the latent state, through the channels.
-    gain, standard_error
-        Mean paired gain of centred Pearson over the prior on gate folds, and its standard error over groups.
-    groups
-        Number of groups.
-    reason
-        In words.
-    """
-
-    g: tuple[float, float]
-    gain: float | None
-    standard_error: float | None
-    groups: int
-    reason: str
 
 
 class NetworkFitter:
@@ -298,80 +248,3 @@ def principal_components(truth: FloatArray, rank: int, width: int) -> FloatArray
         signs = np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(keep))])
         out[:, : len(keep)] = axes * np.where(signs == 0, 1.0, signs)
     return out.astype(np.float32)
-
-
-def centred_pearson(A: FloatArray, B: FloatArray, center: FloatArray) -> FloatArray:
-    """Return float64 [n], Pearson correlation over genes of rows less a common centre."""
-    a, b = A.astype(np.float64) - center, B.astype(np.float64) - center
-    a -= a.mean(axis=1, keepdims=True)
-    b -= b.mean(axis=1, keepdims=True)
-    out: FloatArray = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1) + 1e-30)
-    return out
-
-
-def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateDecision, FloatArray]:
-    """Return the gate and float64 [2, rows], the cross-fitted factors of each row.
-
-    The factors are the least-squares ones between 0 and 1 on the other folds; they are kept if the mean paired
-    gain over the prior exceeds one standard error over groups, and errors do not grow.
-
-    Parameters
-    ----------
-    data
-        The training rows.
-    added
-        float32 [2, rows, G], what the networks that did not see them add.
-    rows
-        int64, which rows they are.
-    """
-    truth, prior = data.truth[rows], data.prior[rows]
-    center = truth.mean(axis=0)
-    weight = relative_weights(truth - center)
-    residual = (truth - prior).astype(np.float64)
-    along = weight * np.einsum("prg,rg->pr", added, residual, optimize=True)
-    size = weight * np.einsum("prg,qrg->pqr", added, added, optimize=True)
-    fold = data.fold[rows]
-
-    def factors(at: Any) -> FloatArray:
-        return _box_least_squares(size[:, :, at].sum(axis=2), along[:, at].sum(axis=1))
-
-    by_fold = {j: factors(fold != j) for j in np.unique(fold)}
-    crossed = np.stack([by_fold[j] for j in fold], axis=1)
-    mixed = prior + np.einsum("pr,prg->rg", crossed, added, optimize=True).astype(np.float32)
-    gain = centred_pearson(mixed, truth, center) - centred_pearson(prior, truth, center)
-    less = weight * ((residual**2).sum(axis=1) - ((truth - mixed).astype(np.float64) ** 2).sum(axis=1))
-    names, code = np.unique(np.asarray([data.groups[i] for i in rows]), return_inverse=True)
-    n = len(names)
-    if n < MIN_GROUPS:
-        return GateDecision(CLOSED, None, None, n, f"{n} groups are fewer than {MIN_GROUPS}"), 0.0 * crossed
-    per_group = np.bincount(code, gain) / np.bincount(code)
-    mean, error = float(per_group.mean()), float(per_group.std(ddof=1) / np.sqrt(n))
-    if mean > error and float(less.sum()) > 0:
-        g = factors(slice(None))
-        return GateDecision(
-            (float(g[0]), float(g[1])), mean, error, n, "gain over one standard error"
-        ), crossed
-    return GateDecision(CLOSED, mean, error, n, "no gain over one standard error"), 0.0 * crossed
-
-
-def _box_least_squares(gram: FloatArray, along: FloatArray) -> FloatArray:
-    """Return the two factors in [0, 1] that minimise g' gram g - 2 g' along, exactly."""
-    best: FloatArray = np.zeros(2)
-    found = 0.0
-    candidates: list[FloatArray] = [np.zeros(2)]
-    if np.linalg.cond(gram) < 1e10:
-        candidates.append(np.linalg.solve(gram, along))
-    for fixed in (0, 1):
-        free = 1 - fixed
-        for value in (0.0, 1.0):
-            if gram[free, free] > 0:
-                g: FloatArray = np.empty(2)
-                g[fixed] = value
-                g[free] = np.clip((along[free] - gram[free, fixed] * value) / gram[free, free], 0.0, 1.0)
-                candidates.append(g)
-    for g in candidates:
-        if (g >= 0).all() and (g <= 1).all():
-            loss = float(g @ gram @ g - 2 * g @ along)
-            if loss < found:
-                best, found = g, loss
-    return best

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from perturbfm_core.config import Frozen
-from perturbfm_core.training.device import DeviceName, Precision
+from perturbfm_core.training.options import DeviceName, Precision
 
 GatingMode = Literal["none", "scalar", "node", "lowrank", "mlp"]
 PriorName = Literal["stack", "process", "mean", "none"]

@@ -30,8 +30,9 @@ from perturbfm_core.schema import ENCODER_FILE, ENCODER_META_FILE, FloatArray, I
 from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store import read_json, write_atomic, write_json
 from perturbfm_core.training.checkpoints import Checkpoint
-from perturbfm_core.training.device import DeviceName, resolve_device
+from perturbfm_core.training.device import resolve_device
 from perturbfm_core.training.loop import LoopConfig, train
+from perturbfm_core.training.options import DeviceName
 from perturbfm_core.training.progress import OnEpoch
 from perturbfm_core.training.seeding import derived_seed, deterministic, seed_sequence, seed_torch
 

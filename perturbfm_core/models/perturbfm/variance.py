@@ -2,8 +2,9 @@
 
     var_ig = s2_g + exp(b_g + a' u_i + c' v_ig)
 
-u_i describes a condition (size of the predicted effect, the set process's own variance, how many genes), v_ig an
-entry (its predicted size against the gene's spread, the set process's variance of it). Few numbers serve all
+u_i describes a condition (size and spread of the predicted effect, the set process's own variance, how many genes
+it perturbs, how strongly those are expressed and how far the graphs reach from them), v_ig an entry (its predicted
+size against the gene's spread). Few numbers serve all
 genes and are learned by beta-NLL on out-of-fold residuals; b_g is each gene's own level.
 """
 
@@ -23,6 +24,7 @@ _EPOCHS = 120
 _LR = 0.03
 _SHRINK = 8.0
 _FLOOR = 1e-6
+_RIDGE = 2e-3
 
 
 class _Head(torch.nn.Module):
@@ -53,7 +55,7 @@ class VarianceModel:
         self,
         mean: FloatArray,
         process: FloatArray,
-        sizes: FloatArray,
+        traits: FloatArray,
         residual: FloatArray,
         s2: FloatArray,
         fold: IntArray,
@@ -66,13 +68,13 @@ class VarianceModel:
         ----------
         mean, process, residual, s2
             float32 [m, G]: predicted delta, variance by the set process, error, sampling variance.
-        sizes
-            float [m], perturbed genes of each row.
+        traits
+            float [m, K], what else is known of the perturbed genes (see `Targets`).
         fold
             int64 [m].
         """
         self._scale = np.sqrt((mean.astype(np.float64) ** 2).mean(axis=0) + 1e-8)
-        raw_u = self._condition(mean, process, sizes)
+        raw_u = self._condition(mean, process, traits)
         self._center, self._spread = raw_u.mean(axis=0), raw_u.std(axis=0) + 1e-6
         v = self._entry(mean, process)
         self._middle = v.mean(axis=(1, 2))
@@ -91,6 +93,7 @@ class VarianceModel:
             return {
                 "loss": nll
                 + 0.01 * (module.level - torch.from_numpy(start.astype(np.float32))).square().mean()
+                + _RIDGE * module.by_condition.square().sum()
             }
 
         train(
@@ -113,9 +116,9 @@ class VarianceModel:
             out[mine] = np.exp(level) * shape[mine]
         return out
 
-    def predict(self, mean: FloatArray, process: FloatArray, sizes: FloatArray) -> FloatArray:
+    def predict(self, mean: FloatArray, process: FloatArray, traits: FloatArray) -> FloatArray:
         """Return float32 [n, G], the variance beyond that of sampling."""
-        u = (self._condition(mean, process, sizes) - self._center) / self._spread
+        u = (self._condition(mean, process, traits) - self._center) / self._spread
         v = self._entry(mean, process) - self._middle[:, None, None]
         out: FloatArray = np.exp(np.clip(self.level + self._shape(u, v), -20.0, 10.0)).astype(np.float32)
         return out
@@ -127,11 +130,13 @@ class VarianceModel:
         )
         return out
 
-    def _condition(self, mean: FloatArray, process: FloatArray, sizes: FloatArray) -> FloatArray:
-        """Return float64 [n, 3]."""
+    def _condition(self, mean: FloatArray, process: FloatArray, traits: FloatArray) -> FloatArray:
+        """Return float64 [n, 3 + K]."""
         effect = np.log(np.sqrt((mean.astype(np.float64) ** 2).mean(axis=1)) + 1e-4)
         unsure = 0.5 * np.log(process.astype(np.float64).mean(axis=1) + 1e-8)
-        return np.stack([effect, unsure, np.minimum(sizes, 3.0)], axis=1)
+        # One strong entry, such as a target's own, says little of the rest: the mean magnitude says more.
+        spread = np.log(np.abs(mean.astype(np.float64)).mean(axis=1) + 1e-4)
+        return np.concatenate([np.stack([effect, spread, unsure], axis=1), traits], axis=1)
 
     def _entry(self, mean: FloatArray, process: FloatArray) -> FloatArray:
         """Return float64 [1, n, G]: the predicted size of an entry against its gene's."""

@@ -1,0 +1,73 @@
+"""``perturbfm models``: what can be trained, and with which parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.cli.model_options import find_entry, parameters
+from perturbfm_core.cli.output import JsonOption, emit, emit_table
+from perturbfm_core.models import MODELS, Requires, new_model
+
+app = typer.Typer(no_args_is_help=True, help="Look at models and catalog entries.")
+
+
+@app.command("list")
+def models_list(as_json: JsonOption = False) -> None:
+    """List the registered models and the catalog entries made of them."""
+    entries = load_catalog().models.values()
+    rows = [
+        {
+            "model": name,
+            "family": kind.family,
+            "entries": ", ".join(e.name for e in entries if e.model == name) or None,
+            "parameters": ", ".join(kind.Params.model_fields) or None,
+            "description": _first_line(kind),
+        }
+        for name, kind in MODELS.items()
+    ]
+    emit_table(pd.DataFrame(rows), as_json)
+
+
+@app.command("show")
+def models_show(
+    name: Annotated[str, typer.Argument(help="A registered model or an entry of the catalog.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show a model or an entry with its parameters: option, type, value and meaning of each."""
+    entry = find_entry(name)
+    kind = MODELS.get(entry.model)
+    values = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    rows = [{**p, "default": _plain(p["default"]), "value": values[p["parameter"]]} for p in parameters(kind)]
+    told: dict[str, Any] = {
+        "name": name,
+        "model": entry.model,
+        "family": kind.family,
+        "description": entry.description if name in load_catalog().models else _first_line(kind),
+        "requires": {k: v for k, v in vars(kind.requires).items() if v != getattr(Requires(), k)},
+        "seeds": list(entry.seeds),
+        "uncertainty": entry.uncertainty,
+    }
+    if as_json:
+        emit({**told, "parameters": rows}, True)
+        return
+    emit(told, False)
+    columns = ["option", "type", "value", "default", "description"]
+    emit_table(pd.DataFrame([{c: _text(row[c]) for c in columns} for row in rows], columns=columns), False)
+
+
+def _first_line(kind: type) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value) or None
+    return str(value) if value not in ({}, None) else None

@@ -1,0 +1,157 @@
+"""``perturbfm train, run``: cells of the grid from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perturbfm_core import pipeline, schema
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.cli.model_options import configured, find_entry, given_parameters
+from perturbfm_core.cli.output import (
+    DataOption,
+    JsonOption,
+    SplitOption,
+    emit,
+    parse_pairs,
+    progress,
+    store,
+)
+from perturbfm_core.cli.runs import headlines
+from perturbfm_core.config import ModelEntry
+from perturbfm_core.errors import ModelError
+from perturbfm_core.models import MODELS
+from perturbfm_core.store import read_json
+
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", help="A parameter NAME=VALUE, value as YAML (repeatable).")
+]
+ConformalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--conformal", help="How intervals are made: mondrian, pooled, hierarchical, weighted or none."
+    ),
+]
+MembersOption = Annotated[
+    int | None, typer.Option("--members", help="Fit an ensemble of so many, on bags of the train units.")
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option("--seed", help="Seed of everything random (default: those of the entry, else 0)."),
+]
+
+
+def train(
+    ctx: typer.Context,
+    model: Annotated[
+        str,
+        typer.Argument(help="An entry of the catalog or a registered model, or 'baseline' with --baseline."),
+    ],
+    data: DataOption,
+    split: SplitOption,
+    baseline: Annotated[str | None, typer.Option(help="Name of the baseline, with 'train baseline'.")] = None,
+    param: ParamOption = None,
+    conformal: ConformalOption = None,
+    members: MembersOption = None,
+    seed: SeedOption = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            "--entry",
+            help="Name in the leaderboard (default: that of the entry, with a suffix if a parameter differs).",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a model on a split, predict, score, and publish the run.
+
+    Every parameter of the model is an option: `perturbfm train MODEL --help` lists them.
+    """
+    if (model == "baseline") != (baseline is not None):
+        msg = f"'train baseline' takes --baseline NAME; baselines: {', '.join(_baselines())}"
+        raise ModelError(msg)
+    name = baseline or model
+    if baseline is not None and name not in _baselines():
+        msg = f"unknown baseline {name!r}; known: {', '.join(_baselines())}"
+        raise ModelError(msg)
+    chosen = configured(
+        find_entry(name),
+        {**parse_pairs(param or [], "--param"), **given_parameters(ctx)},
+        name=entry,
+        conformal=conformal,
+        ensemble=members,
+        seed=seed,
+    )
+    _report_runs(_cell(split, chosen, data, as_json), as_json)
+
+
+def _baselines() -> list[str]:
+    return [name for name, kind in MODELS.items() if kind.family == "baseline"]
+
+
+def run(
+    ctx: typer.Context,
+    split: SplitOption,
+    entry: Annotated[str, typer.Option("--entry", help="A catalog entry (see `perturbfm models list`).")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
+    ] = None,
+    param: ParamOption = None,
+    conformal: ConformalOption = None,
+    members: MembersOption = None,
+    seed: SeedOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            help="Name in the leaderboard (default: the entry's, with a suffix if a parameter differs).",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one whole cell of the grid, all seeds of the entry, without a Dagster instance.
+
+    Every parameter of the entry's model is an option: `perturbfm run --entry NAME --help` lists them.
+    """
+    chosen = configured(
+        load_catalog().model(entry),
+        {**parse_pairs(param or [], "--param"), **given_parameters(ctx)},
+        name=name,
+        conformal=conformal,
+        ensemble=members,
+        seed=seed,
+    )
+    _report_runs(_cell(split, chosen, data, as_json), as_json)
+
+
+def _cell(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
+    with progress(silent=silent) as tell:
+        return pipeline.run_cell(store(), split, entry, data=data, progress=tell)
+
+
+def _report_runs(paths: list[Path], as_json: bool) -> None:
+    results = [_run_summary(path) for path in paths]
+    if as_json:
+        emit({"runs": results} if len(results) > 1 else results[0], True)
+        return
+    for result in results:
+        emit(result, False)
+
+
+def _run_summary(path: Path) -> dict[str, Any]:
+    config = read_json(path / schema.CONFIG_FILE)
+    metrics = read_json(path / schema.METRICS_FILE)
+    return {
+        "run_dir": str(path),
+        "run_id": config["run_id"],
+        "entry": config["entry"],
+        "seed": config["seed"],
+        "split_hash": config["split"]["hash"],
+        **headlines(metrics),
+        "no_signal": config["flags"]["no_signal"],
+        "shared_control": config["flags"]["shared_control"],
+        "report": str(path / schema.REPORT_FILE),
+    }

@@ -1,0 +1,75 @@
+"""What is known of the targets of a condition, beside their effect: how much can go wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.schema import FloatArray
+from perturbfm_core.splits.view import Query, TrainView
+
+_MOST = 3.0
+
+
+class Targets:
+    """Traits of a condition's perturbed genes: their number, expression in the controls, and reach in the graphs."""
+
+    def __init__(self) -> None:
+        self._genes: dict[str, int] = {}
+        self._top_dose = 1.0
+        self._nodes: list[str] = []
+        self._reach: FloatArray = np.zeros(0, dtype=np.float32)
+        self._position: dict[str, int] | None = None
+
+    def fit(self, view: TrainView, graphs: Sequence[GeneGraph]) -> Targets:
+        """Learn doses, and the outgoing weight of every gene over all graphs, each of mean 1."""
+        self._genes = {str(g): j for j, g in enumerate(view.genes)}
+        self._top_dose = log_top_dose(view.conditions)
+        total: dict[str, float] = {}
+        for graph in graphs:
+            out = np.asarray(abs(graph.adjacency).sum(axis=1)).reshape(-1)
+            mean = float(out[out > 0].mean()) if (out > 0).any() else 1.0
+            for gene, weight in zip(graph.genes.tolist(), (out / mean).tolist(), strict=True):
+                if weight:
+                    total[gene] = total.get(gene, 0.0) + weight
+        self._nodes = sorted(total)
+        self._reach = np.asarray([total[g] for g in self._nodes], dtype=np.float32)
+        self._position = None
+        return self
+
+    def read(self, query: Query) -> FloatArray:
+        """Return float64 [n, 3]; expression and reach are summed over the targets, zero where unknown."""
+        if self._position is None:
+            self._position = {g: i for i, g in enumerate(self._nodes)}
+        parts = interventions(query.conditions, self._top_dose)
+        n, amount = len(query), np.asarray(parts.amount)
+        level: FloatArray = np.zeros(n)
+        column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
+        at = np.flatnonzero(column >= 0)
+        if query.control is not None:
+            np.add.at(level, parts.owner[at], amount[at] * query.control[parts.owner[at], column[at]])
+        node = np.asarray([self._position.get(g, -1) for g in parts.genes], dtype=np.int64)
+        at = np.flatnonzero(node >= 0)
+        reach: FloatArray = np.zeros(n)
+        np.add.at(reach, parts.owner[at], amount[at] * self._reach[node[at]])
+        return np.stack([np.minimum(parts.sizes, _MOST), level, np.log1p(reach)], axis=1)
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        return {f"{prefix}.reach": self._reach}
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the fitted state that is not an array."""
+        return {f"{prefix}.nodes": self._nodes, f"{prefix}.top_dose": self._top_dose}
+
+    def restore(
+        self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
+    ) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self._genes = {g: j for j, g in enumerate(genes)}
+        self._nodes, self._reach = list(meta[f"{prefix}.nodes"]), arrays[f"{prefix}.reach"]
+        self._top_dose, self._position = float(meta[f"{prefix}.top_dose"]), None

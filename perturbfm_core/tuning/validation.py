@@ -1,0 +1,202 @@
+"""How good a configuration is on what a split's validation holds out of train; no test row is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from perturbfm_core.config import ModelEntry
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.evaluation import PANELS
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.graphs.knowledge import Knowledge, Needs
+from perturbfm_core.knowledge import gather
+from perturbfm_core.library import Progress, quiet
+from perturbfm_core.models import new_model
+from perturbfm_core.runs import cores
+from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.splits.split import FrozenSplit, units_of
+from perturbfm_core.splits.view import TrainView, train_view
+from perturbfm_core.store import ArtifactStore
+from perturbfm_core.training.progress import epoch_listener
+
+
+@dataclass(frozen=True)
+class FoldScore:
+    """A configuration on one fold of validation.
+
+    Attributes
+    ----------
+    pearson
+        Per unit, the mean over its conditions of the Pearson correlation of centred deltas; where the prediction
+        has none (it is the train mean, up to a constant) the condition counts as 0.
+    mse
+        Per unit, the mean squared error of the delta over genes and conditions.
+    conditions
+        Conditions that were scored.
+    undefined
+        How many of them count as 0.
+    """
+
+    pearson: tuple[float, ...]
+    mse: tuple[float, ...]
+    conditions: int
+    undefined: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as it is stored with a trial."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FoldScore:
+        """Read what `to_json` returned."""
+        return cls(tuple(value["pearson"]), tuple(value["mse"]), value["conditions"], value["undefined"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A fold: what is fitted on, what is held out, and the unit of each held-out condition [C]."""
+
+    fit: TrainView
+    held: TrainView
+    unit: FloatArray
+    scored: BoolArray
+
+
+class Validation:
+    """The validation of a split, for configurations of one entry.
+
+    With policy ``fold`` the train rows are fitted on and the validation fold is predicted; with ``inner_cv`` each
+    inner fold is held out in turn and everything is fitted again on the rest. Deltas are against input controls,
+    as in every fit: reference controls belong to the truth of test scores and are not read.
+
+    Parameters
+    ----------
+    store, ds, frozen
+        Where graphs are found, the data, and the split.
+    entry
+        What is configured: model and fixed parameters.
+    seed
+        Seed of every fit.
+    progress
+        Told when waiting, and of epochs.
+
+    Raises
+    ------
+    SplitError
+        If the split has no validation, or nothing in it can be scored.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        ds: PerturbDataset,
+        frozen: FrozenSplit,
+        entry: ModelEntry,
+        seed: int,
+        progress: Progress = quiet,
+    ) -> None:
+        self._store, self._ds, self._frozen, self._entry = store, ds, frozen, entry
+        self._seed, self._progress = seed, progress
+        self._knowledge: dict[Needs, Knowledge] = {}
+        self.policy = frozen.split.validation
+        if self.policy == "none":
+            msg = (
+                f"split {frozen.split.key} has no validation to select on; freeze one with "
+                "`perturbfm splits create --validation fold` (or inner_cv)"
+            )
+            raise SplitError(msg)
+
+    @cached_property
+    def parts(self) -> list[_Part]:
+        """Return the folds."""
+        frozen = self._frozen
+        if self.policy == "fold":
+            # Where entries fit on train and validation, the search must hold validation out of the fit.
+            split = frozen.split.model_copy(update={"fit_rows": "train"})
+            view = train_view(self._ds, FrozenSplit(split, frozen.row_codes))
+            pairs = [] if view.validation is None or not len(view.validation) else [(view, view.validation)]
+        else:
+            view = train_view(self._ds, frozen)
+            pairs = [(view.subset(fit), view.subset(held)) for fit, held in view.inner]
+        found = [part for part in (self._part(fit, held) for fit, held in pairs) if part.scored.any()]
+        if not found:
+            msg = f"validation ({self.policy}) of split {frozen.split.key} holds out nothing that can be scored"
+            raise SplitError(msg)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def _part(self, fit: TrainView, held: TrainView) -> _Part:
+        units = units_of(held.conditions, self._frozen.split.unit)
+        names = [" ".join(u) or str(k) for u, k in zip(units, held.conditions.index, strict=True)]
+        truth = held.delta.astype(np.float64)
+        # What the truth itself cannot be correlated with is left out, the same for every configuration.
+        scored = np.isfinite(_metric("pearson_centered", fit, held, truth))
+        return _Part(fit, held, np.unique(np.asarray(names), return_inverse=True)[1], scored)
+
+    def score(self, params: dict[str, Any], fold: int) -> FoldScore:
+        """Fit a configuration on one fold's train conditions and score it on those held out.
+
+        One of the training slots is held meanwhile.
+
+        Raises
+        ------
+        ModelError
+            If the configuration cannot be fitted, or predicts values that are not finite.
+        """
+        part = self.parts[fold]
+        model = new_model(self._entry.model, params)
+        model.knowledge = self._gathered(model.needs())
+        model.on_epoch = epoch_listener(self._progress)
+        with (
+            self._store.training_slot(lambda: self._progress("waiting for a training slot")) as slots,
+            threadpool_limits(limits=max(1, cores() // slots)),
+        ):
+            model.fit(part.fit, self._seed)
+            mean = model.predict(part.held.query()).mean.astype(np.float64)
+        keep, code = part.scored, part.unit[part.scored]
+        pearson = _metric("pearson_centered", part.fit, part.held, mean)[keep]
+        rmse = _metric("rmse", part.fit, part.held, mean)[keep]
+        defined = np.isfinite(pearson)
+        return FoldScore(
+            _by_unit(np.where(defined, pearson, 0.0), code),
+            _by_unit(rmse**2, code),
+            int(keep.sum()),
+            int((~defined).sum()),
+        )
+
+    def _gathered(self, needs: Needs) -> Knowledge:
+        if needs not in self._knowledge:
+            self._knowledge[needs] = gather(self._store, self._ds, self._frozen, needs, self._progress)
+        return self._knowledge[needs]
+
+
+def _by_unit(values: FloatArray, code: FloatArray) -> tuple[float, ...]:
+    """Return the mean of each unit's values, units without any left out."""
+    total, n = np.bincount(code, weights=values), np.bincount(code)
+    return tuple(float(x) for x in total[n > 0] / n[n > 0])
+
+
+def _metric(name: str, fit: TrainView, held: TrainView, mean: FloatArray) -> FloatArray:
+    """Return [C], a metric of panel `delta` on the held-out conditions."""
+    metric = next(m for m in PANELS.get("delta").metrics if m.name == name)
+    comparison = Comparison(
+        conditions=held.conditions,
+        genes=held.genes,
+        truth=held.delta.astype(np.float64),
+        mean=mean,
+        var=np.ones_like(mean),
+        train_mean=fit.delta.mean(axis=0, dtype=np.float64),
+        control=None,
+        n=held.n_cells,
+        shared_control=np.zeros(len(held), dtype=np.bool_),
+        s2=held.s2.astype(np.float64),
+    )
+    return np.asarray(metric.function(comparison))
