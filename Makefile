@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types imports verify tests coverage ui bench bench-peers format clean
+.PHONY: help install demo test lint types imports verify tests coverage ui bench bench-peers results format clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,10 @@ bench: install ## Run the benchmarks and record them under .benchmarks
 bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/pertpy/.installed ## The peers' own code beside ours on the same data, each in an environment of its own
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
 		tests/benchmarks/peers --benchmark-autosave $(PYTEST_ARGS)
+
+results: install ## Write the README's results table and comparison of models from the leaderboard of runs/
+	$(BIN)/perturbfm leaderboard refresh
+	$(BIN)/perturbfm leaderboard results --into README.md
 
 # All packages are listed with their versions, so nothing is resolved; what a peer names but does not need is left out.
 .venv-peers/%/.installed: tests/benchmarks/peers/%.txt

@@ -7,6 +7,7 @@ from typing import Any
 
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.gene_bins import gene_scale
 from perturbfm_core.data.prediction import OutOfFold
 from perturbfm_core.models import Model, new_model
 from perturbfm_core.runs import RunConfig
@@ -15,7 +16,6 @@ from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store import read_json
 from perturbfm_core.uncertainty import Calibrator, guard_of
-from perturbfm_core.uncertainty.groups import gene_scale
 
 
 def configured_model(config: RunConfig) -> Model:

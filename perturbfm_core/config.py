@@ -165,6 +165,7 @@ class ModelEntry(Frozen):
     name: str
     description: str
     model: str
+    inputs: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     uncertainty: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)

@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from perturbfm_core import schema
 from perturbfm_core.calibrating import calibration_of, configured_model, fit_calibrator
+from perturbfm_core.catalog import load_catalog
 from perturbfm_core.config import ModelEntry, check_key, content_hash
 from perturbfm_core.data.artifact import Storage, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
@@ -28,10 +29,12 @@ from perturbfm_core.data.table import condition_table
 from perturbfm_core.encoders import no_cells, pretrain
 from perturbfm_core.errors import SplitError, StoreError
 from perturbfm_core.evaluation.comparison import compare
+from perturbfm_core.evaluation.inner import inner_scores
 from perturbfm_core.freezing import freeze_split, migrate_split, save_splits, split_stats, stats_with_bounds
 from perturbfm_core.graphs.knowledge import Knowledge, Needs
 from perturbfm_core.knowledge import build_graph, gather, made_of, missing
 from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard.compare import comparison
 from perturbfm_core.leaderboard.tables import HEADLINE_SQL, dataset_table, split_table
 from perturbfm_core.library import (
     Progress,
@@ -45,6 +48,7 @@ from perturbfm_core.library import (
 from perturbfm_core.models import MODELS, Model, applicable, load_model, new_model, save_model
 from perturbfm_core.provenance import environment, numeric_code, scoring_code
 from perturbfm_core.reports.leaderboard_page import leaderboard_page
+from perturbfm_core.reports.results import Idea, results_markdown
 from perturbfm_core.reports.run_report import run_report
 from perturbfm_core.runs import RunConfig, Stage, cores, named_scores, parent_run, run_configs, run_meta
 from perturbfm_core.scoring import Scores, evaluate_file, observed_side, score_prediction, source_of_variance
@@ -78,6 +82,7 @@ __all__ = [
     "rank",
     "register_dataset",
     "render",
+    "results",
     "run_cell",
     "run_configs",
     "save_splits",
@@ -194,6 +199,7 @@ def fit(
                         "fallback_control_rows": _fallback_rows(ds, frozen),
                         "graph_hash": knowledge.graph_hash,
                         "knowledge": knowledge.digests,
+                        "inner_folds": inner_scores(model.oof, view.delta.mean(axis=0)),
                     },
                 )
                 records = fit_records(ds, frozen, view, config.entry, made_of(knowledge))
@@ -351,6 +357,7 @@ def render(
         "knowledge": fit_info["knowledge"],
         "audit": fit_info["audit"],
         "fallback_control_rows": fit_info["fallback_control_rows"],
+        "inner_folds": fit_info["inner_folds"],
         "timings": {
             "fit_s": fit_info["fit_s"],
             "predict_s": predict_info["predict_s"],
@@ -419,3 +426,16 @@ def rank(store: ArtifactStore) -> Path:
         n_runs = int(con.execute("SELECT count(*) FROM runs").df().iloc[0, 0])
     write_atomic(store.leaderboard_page, leaderboard_page(board, n_runs))
     return target
+
+
+def results(store: ArtifactStore) -> str:
+    """Return the results table and the comparison of models of the published leaderboard, as Markdown."""
+    with database.connect(store) as con:
+        board = con.execute("SELECT * FROM leaderboard").df()
+    ideas = {}
+    for name, entry in load_catalog().models.items():
+        needs = needs_of(entry)
+        ideas[name] = Idea(
+            text=entry.description, inputs=entry.inputs, graphs=needs.graphs, features=needs.features
+        )
+    return results_markdown(board, comparison(store), ideas)

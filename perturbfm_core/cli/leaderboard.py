@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ from perturbfm_core import pipeline
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard.compare import comparison
+from perturbfm_core.reports.results import replace_between
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild, show and query the leaderboard.")
 
@@ -52,6 +55,42 @@ def show(
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
     emit_table(frame, as_json)
+
+
+@app.command("compare")
+def compare(
+    metric: Annotated[
+        str, typer.Option(help="Metric of panel delta: pearson_centered or pearson.")
+    ] = "pearson_centered",
+    family: Annotated[
+        str | None, typer.Option(help="Entries of this family (default: all that are no baselines).")
+    ] = None,
+    board: Annotated[str | None, typer.Option(help="Only boards whose name contains this.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare every learned entry with the baseline that inner folds chose, corrected for their number."""
+    frame = comparison(store(), metric, family)
+    if board is not None:
+        frame = frame[frame["board"].str.contains(board, regex=False)]
+    emit_table(frame, as_json)
+
+
+@app.command("results")
+def results(
+    into: Annotated[
+        Path | None, typer.Option(help="Rewrite this file between its results markers, instead of printing.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the table of results and the comparison of models as Markdown."""
+    text = pipeline.results(store())
+    if into is not None:
+        replace_between(into, text)
+        emit({"written": str(into), "lines": text.count("\n") + 1}, as_json)
+    elif as_json:
+        emit({"markdown": text}, True)
+    else:
+        typer.echo(text)
 
 
 @app.command("sql")

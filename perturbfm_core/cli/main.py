@@ -11,7 +11,9 @@ from perturbfm_core import __version__
 from perturbfm_core.cli import data, graphs, leaderboard, metrics, models, runs, splits, train
 from perturbfm_core.cli.doctor import doctor
 from perturbfm_core.cli.model_options import ModelCommand
+from perturbfm_core.cli.predict import predict, suggest
 from perturbfm_core.cli.pretrain import pretrain
+from perturbfm_core.cli.tune import tune
 from perturbfm_core.errors import PerturbFMError
 
 # Typer brings its own copy of click; this is the base of its usage errors in either case.
@@ -32,12 +34,15 @@ app.add_typer(models.app, name="models")
 app.add_typer(runs.eval_app, name="eval")
 app.add_typer(metrics.app, name="metrics")
 app.add_typer(leaderboard.app, name="leaderboard")
-for _name, _verb in (("train", train.train), ("run", train.run)):
-    app.command(_name, cls=ModelCommand)(_verb)
+app.command("train", cls=ModelCommand)(train.train)
+app.command("run", cls=ModelCommand)(train.run)
+app.command("tune", cls=ModelCommand)(tune)
 for _name, _verb in (
     ("pretrain", pretrain),
     ("parity", metrics.parity),
     ("export", runs.export),
+    ("predict", predict),
+    ("suggest", suggest),
     ("demo", runs.demo),
     ("doctor", doctor),
 ):

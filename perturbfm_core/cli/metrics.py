@@ -81,7 +81,8 @@ def metrics_page() -> str:
         "",
         "Made by `perturbfm metrics list --markdown` from the registry; a test keeps it so. Every metric gives one",
         "value per test condition; perturbations, contexts, strata and the whole split get means of the defined",
-        "values, with the number of undefined ones and the reason.",
+        "values, with the number of undefined ones and the reason. A few, such as rank correlations over conditions,",
+        "are of several conditions together and have no value of a single one.",
     ]
     for name, panel in PANELS.items():
         lines += ["", f"## {name}", "", f"Source: {panel.source}. Headline: `{panel.headline}`.", ""]

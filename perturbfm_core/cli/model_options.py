@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import types
-from collections.abc import Iterator, Sequence
-from typing import Any, Union, get_args, get_origin
+from collections.abc import Sequence
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 import yaml
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
 
 from perturbfm_core.catalog import load_catalog
 from perturbfm_core.config import ModelEntry, check_key, content_hash, documented, parse
@@ -21,7 +22,7 @@ _PREFIX = "parameter_"
 _CHOSEN = "perturbfm_core.cli.model_options"
 _SUFFIX = 6
 # Options before whose value no model is looked for.
-_OTHER_VALUES = ("--data", "--split", "--name", "--param", "--seed")
+_OTHER_VALUES = ("--data", "--split", "--name", "--param", "--seed", "--study", "--register")
 
 
 class ModelCommand(TyperCommand):
@@ -31,7 +32,7 @@ class ModelCommand(TyperCommand):
         """Parse with the options of the named model; what they were given is in `given_parameters`."""
         kind = _named(args)
         own = {o for p in super().get_params(ctx) for o in (*p.opts, *p.secondary_opts)}
-        ctx.meta[_CHOSEN] = [] if kind is None else list(_options(kind, own))
+        ctx.meta[_CHOSEN] = [] if kind is None else _options(kind, own)
         if kind is None and args and (not args[0].startswith("-") or "--entry" in args):
             # The name is wrong: that is to be said, not that its options are unknown.
             ctx.ignore_unknown_options = ctx.allow_extra_args = True
@@ -42,7 +43,7 @@ class ModelCommand(TyperCommand):
         given = {}
         for option in ctx.meta[_CHOSEN]:
             value = ctx.params.pop(option.name, None)
-            if value is not None and value != ():
+            if value is not None and value not in ((), []):
                 given[option.name.removeprefix(_PREFIX)] = value
         ctx.meta[_CHOSEN] = given
         return rest
@@ -114,9 +115,11 @@ def configured(
     new = new_model(base.model, params).params.model_dump(mode="json")
     uncertainty = dict(base.uncertainty)
     if conformal is not None:
-        groups = {"groups": ()} if conformal != "mondrian" else {}
-        kept = uncertainty.get("conformal", {}) if not groups else {}
-        uncertainty["conformal"] = {**kept, **groups, "method": conformal}
+        old_method = uncertainty.get("conformal", {}).get("method", "mondrian")
+        kept = uncertainty.get("conformal", {})
+        # Groups are of one method; another has its own.
+        kept = {k: v for k, v in kept.items() if k != "groups" or conformal == old_method}
+        uncertainty["conformal"] = {**kept, "method": conformal}
     if ensemble is not None:
         uncertainty["ensemble"] = ensemble
     asked = [parse(UncertaintyConfig, u, "--conformal") for u in (base.uncertainty, uncertainty)]
@@ -130,6 +133,9 @@ def configured(
         "params": params if different else base.params,
         "uncertainty": uncertainty if different else base.uncertainty,
     }
+    if new != old:
+        # What a search selected is something else now.
+        values["tuned"] = None
     if seed is not None:
         values["seeds"] = (seed,)
     return parse(ModelEntry, values, "train options")
@@ -167,25 +173,38 @@ def _named(args: Sequence[str]) -> type[Model] | None:
     return None
 
 
-def _options(kind: type[Model], taken: set[str]) -> Iterator[Any]:
-    """Yield an option per parameter, save those whose names the command has already."""
+def _options(kind: type[Model], taken: set[str]) -> list[Any]:
+    """Return an option per parameter, save those whose names the command has already."""
+    hints: dict[str, Any] = {}
     for item in parameters(kind):
-        declarations = item["option"].split("/")
-        if taken & set(declarations):
+        declaration, flag = item["option"], "/" in item["option"]
+        if taken & set(declaration.split("/")):
             continue
-        flag = len(declarations) == 2
         kept = item["default"]
         shown = "" if flag or kept is None or kept in ((), {}) else f" (default {_plain(kept)})"
-        yield TyperOption(
-            param_decls=[item["option"], _PREFIX + item["parameter"]],
-            type=None if flag else str,
-            is_flag=flag,
-            default=None,
-            multiple=item["type"].endswith("..."),
-            metavar=None if flag else item["type"].removesuffix("...").upper(),
+        option = typer.Option(
+            declaration,
+            metavar=None if flag else f"<{item['type'].removesuffix('...')}>",
             help=(item["description"] or f"Parameter {item['parameter']} of {kind.name}.") + shown,
             show_default=False,
         )
+        several = item["type"].endswith("...")
+        form = bool | None if flag else list[str] | None if several else str | None
+        hints[_PREFIX + item["parameter"]] = Annotated[form, option]
+
+    def declared() -> None:
+        """Nothing: it lends its signature, which Typer makes options of."""
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    signature = inspect.Signature(
+        [inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in hints.items()]
+    )
+    vars(declared).update(__signature__=signature)
+    declared.__annotations__ = hints
+    # Completion is of the whole command line.
+    lent = typer.Typer(add_completion=False)
+    lent.command(add_help_option=False)(declared)
+    return list(typer.main.get_command(lent).params)
 
 
 def _refuse_unknown(args: Sequence[str], known: set[str], kind: type[Model]) -> None:
@@ -251,7 +270,7 @@ def _read(annotation: Any, name: str, value: Any) -> Any:
         except yaml.YAMLError as error:
             msg = f"--{name} {value!r}: not a YAML mapping ({' '.join(str(error).split())[:100]})"
             raise ConfigError(msg) from error
-    return list(value) if isinstance(value, tuple) else value
+    return value
 
 
 def _plain(value: Any) -> str:

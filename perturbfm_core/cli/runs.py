@@ -27,6 +27,7 @@ eval_app = typer.Typer(no_args_is_help=True, help="Score predictions made elsewh
 
 
 def headlines(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return the headline metric of every panel of a run."""
     from perturbfm_core.evaluation import PANELS
 
     return {

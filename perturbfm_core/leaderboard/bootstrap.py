@@ -59,6 +59,12 @@ class ClusteredBootstrap:
         """
         return self.ratio_intervals([values], [np.isfinite(values).astype(np.float64)])
 
+    def means(self, values: FloatArray) -> FloatArray | None:
+        """Return float [draws, E], the mean over conditions [C, E] in every draw; None with too few units."""
+        if self._weights is None:
+            return None
+        return _quotient(*_sums(values, np.ones_like(values), self._weights))
+
     @staticmethod
     def ratio(numerators: Sequence[FloatArray], denominators: Sequence[FloatArray]) -> FloatArray:
         """Return [E], sums of numerators over sums of denominators, averaged over the parts.

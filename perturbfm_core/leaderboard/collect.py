@@ -28,6 +28,9 @@ class Runs:
     scores: pd.DataFrame
 
 
+# Scores on inner folds, by which one entry may be chosen over another without a look at test.
+INNER_METRICS = ("pearson", "pearson_centered")
+
 RUN_COLUMNS = (
     "run_id",
     "created",
@@ -48,6 +51,8 @@ RUN_COLUMNS = (
     "shared_control",
     "alignment",
     "fit_seconds",
+    "inner_pearson",
+    "inner_pearson_centered",
     "parent_run",
     "path",
     "is_current",
@@ -120,6 +125,7 @@ def _row(config: dict[str, Any], path: str) -> dict[str, Any]:
         "shared_control": config["flags"]["shared_control"],
         "alignment": config["alignment"],
         "fit_seconds": config.get("timings", {}).get("fit_s"),
+        **{f"inner_{name}": config.get("inner_folds", {}).get(name) for name in INNER_METRICS},
         "parent_run": config.get("parent_run"),
         "path": path,
         "is_current": False,

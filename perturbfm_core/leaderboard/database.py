@@ -144,6 +144,8 @@ _FLOATS = frozenset(
         "train_mean_floor",
         "control_mean_floor",
         "fit_seconds",
+        "inner_pearson",
+        "inner_pearson_centered",
         "ceiling_pearson",
         "null_pearson",
     ]

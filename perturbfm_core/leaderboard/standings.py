@@ -95,7 +95,7 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
     if scores.empty:
         return []
     table = _Table(scores)
-    bootstrap = ClusteredBootstrap([_units(key, str(members["unit"].iloc[0])) for key in table.keys])
+    bootstrap = ClusteredBootstrap([units_of_key(key, str(members["unit"].iloc[0])) for key in table.keys])
     k = members["cv_k"].dropna()
     n_splits = counted["split_hash"].nunique()
     shared: dict[str, Any] = {
@@ -264,7 +264,8 @@ def _ratio_parts(
     return [a for a, _ in whole], [b for _, b in whole]
 
 
-def _units(key: str, unit: str) -> tuple[str, ...]:
+def units_of_key(key: str, unit: str) -> tuple[str, ...]:
+    """Return the units that a condition touches: its context, else its genes."""
     fields = parse_key(key)
     return (fields[CONTEXT_ID],) if unit == "context" else tuple(pert_genes(fields[PERT_ID]))
 

@@ -16,6 +16,7 @@ from perturbfm_core.config import Frozen, parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.knowledge import Knowledge, Needs
+from perturbfm_core.models.condition_process import ConditionProcess
 from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray
@@ -122,6 +123,10 @@ class Model(ABC):
             msg = f"model {self.name!r} predicts values that are not finite; check its parameters"
             raise ModelError(msg)
         return prediction
+
+    def condition_process(self) -> ConditionProcess | None:
+        """Return the process over conditions that the fitted model rests on, None without one."""
+        return None
 
     @abstractmethod
     def _fit(self, view: TrainView, seed: int) -> None:

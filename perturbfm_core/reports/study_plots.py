@@ -12,7 +12,7 @@ import numpy as np
 from perturbfm_core.reports.plots import ACCENT, INK
 
 _FAINT = "#9aa5b1"
-_POINTS = {"s": 11, "color": ACCENT, "alpha": 0.7, "linewidths": 0}
+_POINTS: dict[str, Any] = {"s": 11, "color": ACCENT, "alpha": 0.7, "linewidths": 0}
 
 Panel = tuple[str, Sequence[Any], bool]
 

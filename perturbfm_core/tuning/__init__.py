@@ -4,7 +4,7 @@
 the trials, `workers` runs several at once, `record` turns a study into its page and a catalog entry.
 """
 
-from perturbfm_core.tuning.record import check_registration, register
-from perturbfm_core.tuning.search import Tuning, entry_of, tune
+from perturbfm_core.tuning.record import Tuning, check_registration, register
+from perturbfm_core.tuning.search import tune
 
-__all__ = ["Tuning", "check_registration", "entry_of", "register", "tune"]
+__all__ = ["Tuning", "check_registration", "register", "tune"]

@@ -19,7 +19,7 @@ from perturbfm_core.knowledge import gather
 from perturbfm_core.library import Progress, quiet
 from perturbfm_core.models import new_model
 from perturbfm_core.runs import cores
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit, units_of
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.store import ArtifactStore
@@ -58,13 +58,18 @@ class FoldScore:
         return cls(tuple(value["pearson"]), tuple(value["mse"]), value["conditions"], value["undefined"])
 
 
+def value_of(scores: list[FoldScore]) -> float:
+    """Return the mean over folds of the mean over units."""
+    return float(np.mean([np.mean(s.pearson) for s in scores]))
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A fold: what is fitted on, what is held out, and the unit of each held-out condition [C]."""
+    """A fold: what is fitted on, what is held out; unit [C] of the latter, and whether [C] they can be scored."""
 
     fit: TrainView
     held: TrainView
-    unit: FloatArray
+    unit: IntArray
     scored: BoolArray
 
 
@@ -126,7 +131,9 @@ class Validation:
             pairs = [(view.subset(fit), view.subset(held)) for fit, held in view.inner]
         found = [part for part in (self._part(fit, held) for fit, held in pairs) if part.scored.any()]
         if not found:
-            msg = f"validation ({self.policy}) of split {frozen.split.key} holds out nothing that can be scored"
+            msg = (
+                f"validation ({self.policy}) of split {frozen.split.key} holds out nothing that can be scored"
+            )
             raise SplitError(msg)
         return found
 
@@ -178,7 +185,7 @@ class Validation:
         return self._knowledge[needs]
 
 
-def _by_unit(values: FloatArray, code: FloatArray) -> tuple[float, ...]:
+def _by_unit(values: FloatArray, code: IntArray) -> tuple[float, ...]:
     """Return the mean of each unit's values, units without any left out."""
     total, n = np.bincount(code, weights=values), np.bincount(code)
     return tuple(float(x) for x in total[n > 0] / n[n > 0])

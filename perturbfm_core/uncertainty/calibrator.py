@@ -18,13 +18,14 @@ from safetensors.numpy import load_file, save_file
 
 from perturbfm_core import schema
 from perturbfm_core.config import parse
+from perturbfm_core.data.gene_bins import gene_bins
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.store import read_json, write_json
 from perturbfm_core.uncertainty.config import UncertaintyConfig
 from perturbfm_core.uncertainty.conformal import Conformal
-from perturbfm_core.uncertainty.groups import gene_bins, perturbations
+from perturbfm_core.uncertainty.groups import perturbations
 from perturbfm_core.uncertainty.guard import CalibrationGuard
 from perturbfm_core.uncertainty.quantiles import n_units
 from perturbfm_core.uncertainty.scaling import Scaling
@@ -76,7 +77,7 @@ class Calibrator:
         guard
             Refuses test rows and rows that were fitted on.
         gene_scale
-            [G], size of each gene's train deltas, which bins genes.
+            [G], size of each gene's train deltas (`perturbfm_core.data.gene_bins`), which bins genes.
         for_scaling
             What scaling is fitted on; default `residuals`.
 

@@ -16,19 +16,6 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 _FLAT = 1e-3
 
 
-def gene_scale(delta: FloatArray) -> FloatArray:
-    """Return float64 [G], root mean square of the train deltas [n, G]."""
-    out: FloatArray = np.sqrt(np.mean(delta.astype(np.float64) ** 2, axis=0))
-    return out
-
-
-def gene_bins(scale: FloatArray, n_bins: int) -> IntArray:
-    """Return int16 [G]: the quantile bin of each gene's scale; fewer bins where many scales are equal."""
-    edges = np.unique(np.quantile(scale, np.arange(1, n_bins) / n_bins))
-    codes = np.searchsorted(edges, scale, side="right")
-    return np.unique(codes, return_inverse=True)[1].astype(np.int16)
-
-
 @dataclass(frozen=True, eq=False)
 class Novelty:
     """How new conditions are to a predictor.

@@ -56,12 +56,25 @@ def weighted_quantiles(
         Share of the distribution that lies at infinity; a level that only it reaches gives infinity.
     """
     used = weights > 0
-    flat = scores[used].reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    cumulative = np.cumsum(np.repeat(weights[used], scores.shape[1])[order])
-    cumulative *= (1.0 - at_infinity) / cumulative[-1]
-    at = np.searchsorted(cumulative, np.asarray(levels) - _ROUNDING, side="left")
-    return np.asarray(np.append(flat[order], np.inf)[at])
+    return SortedScores(scores[used]).quantiles(weights[used], levels, at_infinity=at_infinity)
+
+
+class SortedScores:
+    """Scores [n, m] sorted once, for quantiles under many weights of their rows (see `weighted_quantiles`)."""
+
+    def __init__(self, scores: FloatArray) -> None:
+        flat = scores.reshape(-1)
+        order = np.argsort(flat, kind="stable")
+        self._values = np.append(flat[order], np.inf)
+        self._row = order // scores.shape[1]
+
+    def quantiles(self, weights: FloatArray, levels: FloatArray, *, at_infinity: float = 0.0) -> FloatArray:
+        """Return float64 [L], the quantiles with the weights [n] of the rows."""
+        cumulative = np.cumsum(weights[self._row])
+        cumulative *= (1.0 - at_infinity) / cumulative[-1]
+        return np.asarray(
+            self._values[np.searchsorted(cumulative, np.asarray(levels) - _ROUNDING, side="left")]
+        )
 
 
 def hierarchical_quantiles(

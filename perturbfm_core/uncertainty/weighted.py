@@ -18,11 +18,12 @@ from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.uncertainty.config import GENE_SCALE, ConformalConfig, Weights
 from perturbfm_core.uncertainty.conformal import scores_of
 from perturbfm_core.uncertainty.groups import features, novelty, novelty_of_residuals
-from perturbfm_core.uncertainty.quantiles import unit_weights, weighted_quantiles
+from perturbfm_core.uncertainty.quantiles import SortedScores, unit_weights
 
 _POINTS = 512
 _MIN_QUERIES = 10
 _RIDGE = 1.0
+_FARTHEST = 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,9 +107,8 @@ class WeightedConformal:
         effective = self.effective_size(ratio)
         flag = effective < self.min_effective
         n_bins = self.scores.shape[1]
-        everywhere = np.stack(
-            [weighted_quantiles(self.scores[:, b], self.base, self.levels) for b in range(n_bins)], axis=1
-        )
+        ordered = [SortedScores(self.scores[:, b]) for b in range(n_bins)]
+        everywhere = np.stack([o.quantiles(self.base, self.levels) for o in ordered], axis=1)
         factor = np.empty((len(self.levels), len(asked), n_bins))
         for r in range(len(asked)):
             mine = self.base * ratio[r]
@@ -117,7 +117,7 @@ class WeightedConformal:
             infinity = float(at_query[r] / len(np.unique(self.owner)))
             infinity /= infinity + total
             for b in range(n_bins):
-                local = weighted_quantiles(self.scores[:, b], mine, self.levels, at_infinity=infinity)
+                local = ordered[b].quantiles(mine, self.levels, at_infinity=infinity)
                 if flag[r] or not np.isfinite(local).all():
                     flag[r] = True
                     wide = np.sqrt(max(self.min_effective / max(effective[r], 1.0), 1.0))
@@ -131,8 +131,10 @@ class WeightedConformal:
     def likelihood_ratio(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return ([R, n] weights of the calibration rows for each query, [R] the query's own), up to scale."""
         if self.weights == "distance" or len(asked) < _MIN_QUERIES:
-            gap = ((asked[:, None, :] - self.features[None]) ** 2).sum(axis=2)
-            return np.exp(-gap / (2 * self.bandwidth**2)), np.ones(len(asked))
+            gap = ((asked[:, None, :] - self.features[None]) ** 2).sum(axis=2) / (2 * self.bandwidth**2)
+            # Relative to the nearest, since far from all of them every weight would underflow.
+            nearest = gap.min(axis=1)
+            return np.exp(nearest[:, None] - gap), np.exp(np.minimum(nearest, _FARTHEST))
         from sklearn.linear_model import LogisticRegression
 
         points = np.concatenate([self.features, asked])

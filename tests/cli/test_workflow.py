@@ -28,6 +28,9 @@ COMMAND = Path(sys.executable).with_name("perturbfm")
 CONTRACT = {
     "config.json",
     "split_hash.txt",
+    "audit.json",
+    "calibrator.json",
+    "calibrator.safetensors",
     "model.safetensors",
     "model.json",
     "predictions.npz",
@@ -535,6 +538,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     Path("saved.csv").write_text("".join(f"{n},{f}\n" for n, f in zip(lognorm.obs_names, folds, strict=True)))
     perturbfm(*SYNTH[:3], "M", *SYNTH[4:], "--name", "d", "--depth", 2500)
     preds = f"runs/{work.run}/predictions.npz"
+    asked = ["--data", "D", "--split", work.split, "--run", work.run]
     np.savez("emb.npz", genes=np.asarray(["G01", "G02"]), features=np.ones((2, 3)))
     verbs = {
         "data make-synth": ["--out", "J1", "--n-obs", 160, "--n-genes", 20, "--n-perts", 4],
@@ -554,6 +558,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "graphs show": ["d.truth", "--data", "D"],
         "graphs features": ["emb.npz", "--name", "emb"],
         "models list": [],
+        "models show": ["ridge"],
         "eval predictions": ["--data", "D", "--split", work.split, "--preds", preds, "--out", "OUT"],
         "metrics list": [],
         "metrics validate": ["--data", "D", "--split", work.split, "--preds", preds],
@@ -562,10 +567,14 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "leaderboard refresh": [],
         "leaderboard show": [],
         "leaderboard sql": ["select * from runs"],
+        "leaderboard compare": ["--family", "baseline"],
+        "leaderboard results": [],
         "train": ["control_only", "--data", "D", "--split", work.split],
         "run": ["--data", "D", "--split", work.split, "--entry", "additive"],
         "pretrain": ["--data", "D", "--split", work.split, "--epochs", 1, "--hidden-dim", 4],
         "export": [work.run, "--out", "scores.csv", "--what", "scores"],
+        "predict": [*asked, "--perturbation", "G01", "--context", "C0"],
+        "suggest": [*asked, "--k", 2],
         "demo": ["--suite", "tiny"],
         "doctor": [],
     }

@@ -113,7 +113,9 @@ def test_the_order_of_train_conditions_does_not_matter(name: str) -> None:
     )
     mine, other = fitted(name).predict(query), fitted(name, moved).predict(query)
     np.testing.assert_allclose(other.mean, mine.mean, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(other.var, mine.var, rtol=1e-3)
+    # Steps of an optimiser enlarge what rounding makes of another order.
+    learnt = MODELS.get(name).family == "perturbfm"
+    np.testing.assert_allclose(other.var, mine.var, rtol=5e-3 if learnt else 1e-3)
 
 
 @every_model

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbfm_core.data.gene_bins import gene_bins, gene_scale
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.uncertainty.config import ConformalConfig
 from perturbfm_core.uncertainty.conformal import Conformal, scores_of
-from perturbfm_core.uncertainty.groups import gene_bins, novelty
+from perturbfm_core.uncertainty.groups import novelty
 from perturbfm_core.uncertainty.quantiles import hierarchical_quantiles, weighted_quantiles
 from tests.factories import conditions_of
 from tests.uncertainty.made import residuals_of, world
@@ -149,6 +150,14 @@ def test_bins_of_genes_take_no_units_away() -> None:
 def test_bins_are_quantiles_of_the_scale_of_genes() -> None:
     assert gene_bins(np.asarray([5.0, 1, 4, 2, 3, 6]), 3).tolist() == [2, 0, 1, 0, 1, 2]
     assert gene_bins(np.ones(4), 5).tolist() == [0, 0, 0, 0]
+
+
+def test_the_scale_of_a_gene_is_not_that_of_its_own_perturbation() -> None:
+    delta = np.ones((20, 3))
+    delta[4, 1], delta[:2, 2] = 100.0, -3.0
+    assert gene_scale(delta).tolist() == pytest.approx([1, 1, 1])
+    delta[:3, 2] = -3.0
+    assert gene_scale(delta)[2] == pytest.approx(np.sqrt((17 + 9) / 18))
 
 
 @pytest.mark.parametrize(

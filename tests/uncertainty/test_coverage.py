@@ -12,40 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.calibrating import configured_model, fit_calibrator
-from perturbfm_core.config import ModelEntry
-from perturbfm_core.evaluation.comparison import compare, observed
-from perturbfm_core.evaluation.uncertainty import coverage
-from perturbfm_core.pipeline import predict_rows
-from perturbfm_core.runs import run_configs
-from perturbfm_core.schema import COVERAGE_LEVELS
-from perturbfm_core.splits.view import train_view
 from tests.factories import simulated, split_all
+from tests.uncertainty.measure import LEVELS, TERCILES, Measured, measure
 
-LEVELS = np.asarray(COVERAGE_LEVELS)
 SINGLES: dict[str, Any] = {"n_obs": 4000, "n_genes": 80, "n_contexts": 1, "n_perts": 60, "n_combos": 0}
 PAIRS: dict[str, Any] = {"n_obs": 6000, "n_genes": 80, "n_contexts": 1, "n_perts": 40, "n_combos": 80}
+# 120 controls in either role: the noise of their means is a large part of an error.
 FEW_CONTROLS: dict[str, Any] = {**SINGLES, "n_obs": 3000, "control_fraction": 0.08}
+SCREENS = {"singles": SINGLES, "pairs": PAIRS, "few controls": FEW_CONTROLS}
 
 
 @lru_cache(maxsize=8)
-def measured(which: str, kind: str, model: str) -> tuple[Any, Any, Any]:
-    """Return coverage [C, levels], width [C, levels] and tercile of predicted effect of all test conditions."""
-    ds = simulated(**{"singles": SINGLES, "pairs": PAIRS, "few controls": FEW_CONTROLS}[which])
-    (config,) = run_configs(ModelEntry(name="e", description="x", model=model))
-    hits, widths, groups = [], [], []
-    for frozen in split_all(ds, kind, {}, folds=4, calibration="inner_cv", validation="inner_cv"):
-        view = train_view(ds, frozen)
-        fitted = configured_model(config)
-        fitted.fit(view, 0)
-        calibrator = fit_calibrator(ds, frozen, view, fitted, config)
-        c = compare(ds, frozen, predict_rows(ds, frozen, fitted, calibrator=calibrator), observed(ds, frozen))
-        half = [coverage.interval_half_width(c, level) for level in COVERAGE_LEVELS]
-        hits.append(np.stack([coverage.inside(c, h) for h in half if h is not None], axis=1))
-        widths.append(np.stack([2 * h.mean(axis=1) for h in half if h is not None], axis=1))
-        tercile = coverage.predicted_effect(c)
-        groups += [tercile.get(str(k), "") for k in c.conditions.index]
-    return np.concatenate(hits), np.concatenate(widths), np.asarray(groups)
+def measured(which: str, kind: str, model: str) -> Measured:
+    """Return what the intervals of an entry do on four folds."""
+    ds = simulated(**SCREENS[which])
+    folds = split_all(ds, kind, {}, folds=4, calibration="inner_cv", validation="inner_cv")
+    return measure(ds, folds, model)
 
 
 CASES = [
@@ -60,16 +42,16 @@ CASES = [
 
 @pytest.mark.parametrize(("which", "kind", "model"), CASES)
 def test_unseen_conditions_are_covered_as_often_as_the_level_says(which: str, kind: str, model: str) -> None:
-    hits, _, _ = measured(which, kind, model)
+    hits = measured(which, kind, model).hits
     error = hits.std(axis=0, ddof=1) / np.sqrt(len(hits))
     assert (np.abs(hits.mean(axis=0) - LEVELS) <= 0.02 + error).all()
 
 
 @pytest.mark.parametrize(("which", "kind", "model"), [c for c in CASES if c[0] == "pairs"])
 def test_each_tercile_of_predicted_effect_is_covered(which: str, kind: str, model: str) -> None:
-    hits, _, groups = measured(which, kind, model)
-    for name in ("low", "middle", "high"):
-        mine = hits[groups == name]
+    found = measured(which, kind, model)
+    for name in TERCILES:
+        mine = found.hits[found.tercile == name]
         assert len(mine) >= 15
         error = mine.std(axis=0, ddof=1) / np.sqrt(len(mine))
         assert (np.abs(mine.mean(axis=0) - LEVELS) <= 0.07 + error).all()
@@ -77,6 +59,12 @@ def test_each_tercile_of_predicted_effect_is_covered(which: str, kind: str, mode
 
 def test_a_better_model_has_narrower_intervals() -> None:
     """Combinations are not sums here, but nearer to sums than to the mean of all: it shows at 80 % and above."""
-    better = measured("pairs", "combo_ood", "ridge")[1].mean(axis=0)
-    mean = measured("pairs", "combo_ood", "global_mean")[1].mean(axis=0)
+    better = measured("pairs", "combo_ood", "ridge").widths.mean(axis=0)
+    mean = measured("pairs", "combo_ood", "global_mean").widths.mean(axis=0)
     assert (better[1:] <= 0.9 * mean[1:]).all()
+
+
+def test_errors_are_ranked_better_than_by_chance() -> None:
+    found = measured("pairs", "perturbation_ood", "additive")
+    assert found.excess_aurc.mean() < 0.9
+    assert found.detection.mean() > 0.55

@@ -98,6 +98,13 @@ def test_too_small_an_effective_sample_widens_and_flags(weights: str) -> None:
     assert (found.factor[:, :, 0] >= pooled[:, None]).all()
 
 
+def test_a_query_unlike_all_others_has_a_finite_interval() -> None:
+    conformal = fitted(*made(60, 1.0))
+    found = applied(conformal, np.full((1, GENES), 1e30))
+    assert found.flag.all()
+    assert np.isfinite(found.factor).all()
+
+
 def test_the_guard_is_at_thirty() -> None:
     truth, mean = made(60, 0.0)
     conformal = fitted(truth, mean)

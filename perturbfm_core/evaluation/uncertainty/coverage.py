@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from perturbfm_core.data.gene_bins import gene_bins as bins_of
+from perturbfm_core.data.gene_bins import gene_scale
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.strata import benjamini_hochberg, terciles
@@ -66,12 +68,10 @@ def predicted_effect(c: Comparison, positions: IntArray | None = None) -> dict[s
 
 
 def gene_bins(c: Comparison) -> IntArray | None:
-    """Return int64 [G], quantile bins of genes by the size of their train deltas; None without a train side."""
+    """Return int16 [G], quantile bins of genes by the size of their train deltas; None without a train side."""
     if c.train is None or not len(c.train.delta):
         return None
-    scale = np.sqrt(np.mean(c.train.delta**2, axis=0))
-    edges = np.unique(np.quantile(scale, np.arange(1, GENE_BINS) / GENE_BINS))
-    return np.unique(np.searchsorted(edges, scale, side="right"), return_inverse=True)[1].astype(np.int64)
+    return bins_of(gene_scale(c.train.delta), GENE_BINS)
 
 
 def gap(coverages: list[FloatArray], levels: tuple[float, ...], positions: IntArray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ class Interventions:
     amount: FloatArray
     sign: FloatArray
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """Return gene and modality of each part as one label: on and off are different interventions."""
         return [f"{g}|{m}" for g, m in zip(self.genes, self.modality, strict=True)]

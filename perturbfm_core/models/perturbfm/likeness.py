@@ -135,9 +135,20 @@ class Likeness:
             return False
         return not (kernel.features and not self.tables)
 
-    def blocks(self, query: Query | None = None) -> Callable[[Kernel], FloatArray]:
-        """Return a function from kernel weights to float64 [q, n] between `query` and train (default: train)."""
-        t = self._fitted()
+    @property
+    def conditions(self) -> pd.DataFrame:
+        """Return the train conditions."""
+        return self._conditions
+
+    def blocks(
+        self, query: Query | None = None, against: Query | None = None
+    ) -> Callable[[Kernel], FloatArray]:
+        """Return a function from kernel weights to float64 [q, n] between `query` and `against` (default: train)."""
+        t = (
+            self._fitted()
+            if against is None
+            else self._describe(against.conditions, self._context(against.control))
+        )
         a = t if query is None else self._describe(query.conditions, self._context(query.control))
         perturbation = {
             "identity": self._identity(a, t),
@@ -245,7 +256,7 @@ class Likeness:
         if self._context_scores is not None:
             out[f"{prefix}.context_scores"] = self._context_scores
         for i, table in enumerate(self.tables):
-            out[f"{prefix}.table{i}"] = table.matrix.astype(np.float16)
+            out[f"{prefix}.table{i}"] = table.matrix
         return out
 
     def meta(self, prefix: str) -> dict[str, Any]:
@@ -278,7 +289,7 @@ class Likeness:
             GeneFeatures(
                 t["name"],
                 np.asarray(t["genes"], dtype=np.str_),
-                arrays[f"{prefix}.table{i}"].astype(np.float32),
+                arrays[f"{prefix}.table{i}"],
             )
             for i, t in enumerate(meta[f"{prefix}.tables"])
         )

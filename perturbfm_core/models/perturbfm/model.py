@@ -18,13 +18,18 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.knowledge import Needs
 from perturbfm_core.graphs.spectral import spectral_features
 from perturbfm_core.models.base import MODELS, Family, Model
+from perturbfm_core.models.condition_process import ConditionProcess
 from perturbfm_core.models.perturbfm.gate import CLOSED, MIN_GROUPS, GateDecision, TrainingRows, decide
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
+from perturbfm_core.models.perturbfm.part_levels import PartLevels
+from perturbfm_core.models.perturbfm.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.prior import BASELINES, Prior, folds_of
 from perturbfm_core.models.perturbfm.process import Direct
 from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader, join
+from perturbfm_core.models.perturbfm.searching import SEARCH_SPACE, effective
 from perturbfm_core.models.perturbfm.targets import Targets
+from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.models.train_graph import train_coexpression
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.residuals import out_of_fold
@@ -61,6 +66,7 @@ class PerturbFM(Model):
     version: ClassVar[int] = 0
     direct: ClassVar[Direct] = "none"
     cell_encoder: ClassVar[bool] = False
+    search_space: ClassVar[SearchSpace] = SEARCH_SPACE
 
     class Params(PerturbFMParams):
         """Options of a PerturbFM network."""
@@ -77,6 +83,7 @@ class PerturbFM(Model):
         self.gate = _UNFITTED
         self.variance: VarianceModel | None = None
         self.targets = Targets()
+        self.part_levels = PartLevels()
         self.oof = None
         self.training = {}
         self._labels: dict[str, int] = {}
@@ -85,11 +92,15 @@ class PerturbFM(Model):
         self._s2: FloatArray = np.zeros(0, dtype=np.float32)
         self._flat: FloatArray = np.zeros(0, dtype=np.float32)
 
+    def searchable(self) -> dict[str, SearchDimension]:
+        """Return the dimensions that have an effect in this version and configuration."""
+        return effective(self.version, self.params)
+
     def needs(self) -> Needs:
         """Return the graphs, gene features and encoder of this configuration."""
         p = self.params
         return Needs(
-            graphs=p.adjacency if self.version >= 1 and p.graph else (),
+            graphs=p.adjacency if self.version >= 1 and p.graph and p.perturbation else (),
             features=p.gene_features if p.perturbation else (),
             encoder=p.pretrained_encoder,
         )
@@ -107,7 +118,8 @@ class PerturbFM(Model):
             tables += [
                 spectral_features(g, p.graph_features)
                 for g in graphs
-                if g.adjacency.nnz and len(g.genes) >= 3
+                # Of a graph made from train rows they would tell inner folds of what these hold out.
+                if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
             ]
         if p.prior in ("stack", "process") and p.perturbation:
             members = BASELINES if p.prior == "stack" else ()
@@ -115,8 +127,8 @@ class PerturbFM(Model):
             self.training["prior"] = self.prior.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
-        held = self._held_out(view, tables)
         self.reader = Reader(p, self.version, tables, graphs, self._labels).fit(view)
+        held = self._held_out(view, tables)
         added = np.zeros_like(view.delta[held.condition])
         if p.gate == "off":
             self.gate = GateDecision(CLOSED, None, None, 0, "switched off")
@@ -145,8 +157,7 @@ class PerturbFM(Model):
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
         if self.prior is None:
             condition: IntArray = np.arange(len(view))
-            graphs = self._graphs(view)
-            reader = Reader(self.params, self.version, tables, graphs, self._labels).fit(view)
+            reader = self._fitted_reader()
             prior = self._plain_prior(view.query())
             inputs = reader.read(view.query(), prior)
             fold: IntArray = np.full(len(view), -1, dtype=np.int64)
@@ -156,10 +167,11 @@ class PerturbFM(Model):
             condition, fold = folds_of(self.prior)
             if not len(condition):
                 return _Held(None, condition)
-            parts = []
+            parts, whole = [], self._fitted_reader()
             for part in self.prior.folds:
                 left = view.subset(part.fit)
-                reader = Reader(self.params, self.version, tables, self._graphs(left), self._labels).fit(left)
+                graphs = self._graphs(left)
+                reader = Reader(self.params, self.version, tables, graphs, self._labels, whole).fit(left)
                 parts.append(reader.read(view.subset(part.held).query(), part.mean))
             inputs, prior = join(parts), np.concatenate([f.mean for f in self.prior.folds])
         reader.calibrate(inputs)
@@ -271,6 +283,16 @@ class PerturbFM(Model):
             derived_seed(seed, "variance"),
             self.on_epoch,
         )
+        excess = ((data.truth - mean).astype(np.float64) ** 2 - data.s2).mean(axis=1)
+        usable = np.stack([f.fit[held.condition] for f in self.prior.folds])
+        levels = self.part_levels.fit(
+            view.conditions.iloc[held.condition],
+            excess,
+            var.mean(axis=1, dtype=np.float64),
+            data.fold,
+            usable,
+        )
+        var = var * np.exp(levels)[:, None]
         parts = []
         for j, fold in enumerate(self.prior.folds):
             at = data.fold == j
@@ -287,6 +309,7 @@ class PerturbFM(Model):
             "source": "out_of_fold",
             "conditions": len(mean),
             "inner_folds": len(view.inner),
+            "part_shrinkage": self.part_levels.shrinkage,
         }
         self.training["gate"] = self.gate.to_json()
 
@@ -318,8 +341,14 @@ class PerturbFM(Model):
         if self.variance is None:
             var = np.broadcast_to(self._flat, mean.shape) + spread
             return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=spread)
-        var = self.variance.predict(mean, process, self.targets.read(query)) + self._s2 + spread
+        own = self.variance.predict(mean, process, self.targets.read(query))
+        own = own * np.exp(self.part_levels.read(query.conditions))[:, None]
+        var = own + self._s2 + spread
         return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=process + spread)
+
+    def condition_process(self) -> ConditionProcess | None:
+        """Return the set process of the prior, None without one."""
+        return None if self.prior is None else SetProcessPosterior(self.prior.process)
 
     # ---- state -----------------------------------------------------------------------------------------
 
@@ -331,6 +360,7 @@ class PerturbFM(Model):
         if self.variance is not None:
             out.update(self.variance.arrays("variance"))
             out.update(self.targets.arrays("targets"))
+            out.update(self.part_levels.arrays("part_levels"))
         if self.networks is not None:
             out.update(self._fitted_reader().arrays("reader"))
             out.update(self.networks.arrays("network"))
@@ -343,6 +373,7 @@ class PerturbFM(Model):
             out.update(self.prior.meta("prior"))
         if self.variance is not None:
             out.update(self.targets.meta("targets"))
+            out.update(self.part_levels.meta("part_levels"))
         if self.networks is not None:
             out.update(self._fitted_reader().meta("reader"))
             out["networks"] = self.networks.meta()
@@ -361,6 +392,7 @@ class PerturbFM(Model):
             self.variance = VarianceModel()
             self.variance.restore("variance", arrays)
             self.targets.restore("targets", arrays, meta, self.genes)
+            self.part_levels.restore("part_levels", arrays, meta)
         if meta["networks"] is None:
             return
         from perturbfm_core.models.perturbfm.networks import Networks

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from perturbfm_core.models.perturbfm.diffused import DiffusionRows
 from perturbfm_core.models.perturbfm.encoder import Encoder
 from perturbfm_core.models.perturbfm.params import GatingMode
 
@@ -86,7 +87,7 @@ class Batch:
     basal, context
         float [n, .]; `cells` [contexts, G] and `cell_row` [n] stand for `basal` where there is an encoder.
     spread
-        Per graph, sparse [n * T, nodes]: the diffused intervention.
+        Per graph [n * T, nodes]: the diffused intervention.
     channels
         float [n, F, G].
     state
@@ -100,7 +101,7 @@ class Batch:
     features: Tensor
     basal: Tensor
     context: Tensor
-    spread: list[Tensor]
+    spread: list[DiffusionRows]
     channels: Tensor
     state: Tensor | None
     multi: Tensor
@@ -264,6 +265,10 @@ class _Graphs(nn.Module):
         )
         for i, features in enumerate(nodes):
             self.register_buffer(f"features{i}", features)
+        # Graphs over the same genes share the product of their features.
+        self._alike = [
+            next(j for j, y in enumerate(nodes) if x.shape == y.shape and torch.equal(x, y)) for x in nodes
+        ]
         self.by_context = nn.Linear(d, m * spec.steps + m) if spec.version >= 2 and spec.context else None
         if self.by_context is not None:
             nn.init.normal_(self.by_context.weight, std=_LAST_LAYER)
@@ -310,7 +315,7 @@ class _Graphs(nn.Module):
             return E * (1.0 + torch.tanh(self.gate(E))), None
         return E, None
 
-    def forward(self, spread: Sequence[Tensor], n: int, context: Tensor | None) -> Tensor:
+    def forward(self, spread: Sequence[DiffusionRows], n: int, context: Tensor | None) -> Tensor:
         """Return h_S [n, d]."""
         T, d = self.spec.steps, self.spec.dim
         theta = self.steps[None]
@@ -322,15 +327,19 @@ class _Graphs(nn.Module):
             alpha = torch.softmax(shift[:, m * T :], dim=1) * m
         theta = torch.softmax(theta, dim=2)
         out = theta.new_zeros(n, d)
+        described: dict[int, Tensor] = {}
         for i, D in enumerate(spread):
             E: Tensor = self.nodes[i]
             if self.embed is not None:
-                E = E + self.embed(self.get_buffer(f"features{i}"))
+                first = self._alike[i]
+                if first not in described:
+                    described[first] = self.embed(self.get_buffer(f"features{first}"))
+                E = E + described[first]
             own, part = self._gated(i, E, context)
-            H = torch.sparse.mm(D, own).view(n, T, d)
+            H = (D @ own).view(n, T, d)
             if part is not None and context is not None and self.gate_context is not None:
                 K = part.shape[1]
-                extra = torch.sparse.mm(D, part.reshape(len(part), K * d)).view(n, T, K, d)
+                extra = (D @ part.reshape(len(part), K * d)).view(n, T, K, d)
                 H = H + torch.einsum("ntkd,nk->ntd", extra, torch.tanh(self.gate_context(context)))
             h = (theta[:, i, :, None] * H).sum(dim=1)
             if alpha is not None:

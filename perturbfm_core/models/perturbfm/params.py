@@ -20,23 +20,48 @@ class PerturbFMParams(Frozen):
 
     Attributes
     ----------
-    hidden_dim, rank
-        Width d of embeddings and hidden layers; rank r of the output layer, at most 64 components.
-    n_layers, n_heads, dropout
-        Hidden layers of the trunk; heads of the cell encoder of v3a; share of hidden values dropped.
-    epochs, lr, weight_decay, batch_size, patience, ema_decay
-        The training loop; no batch size means full batches.
-    direction_weight, distance_weight, combo_weight
-        Weights in the loss of the direction term, of the pull towards measured distances, and of rows with more
-        than one perturbed gene.
-    device, precision, compile
-        Where and how to train; precision and compilation take effect on CUDA.
+    hidden_dim
+        Width d of embeddings and hidden layers.
+    rank
+        Rank r of the output layer: at most 64 components.
+    n_layers
+        Hidden layers of the trunk, and blocks of the cell encoder of v3a.
+    n_heads
+        Heads of the cell encoder of v3a.
+    dropout
+        Share of hidden values dropped in training.
+    epochs
+        Most epochs of a training.
+    lr
+        Learning rate.
+    weight_decay
+        Weight decay of AdamW.
+    batch_size
+        Conditions per step; none means all at once.
+    patience
+        Epochs without a better validation score after which a training stops.
+    ema_decay
+        Of the running mean of the weights, which is what is kept.
+    direction_weight
+        Weight of the direction term in the loss.
+    distance_weight
+        Weight in the loss of the pull towards measured distances between conditions.
+    combo_weight
+        Weight in the loss of conditions with more than one perturbed gene.
+    device
+        Where networks are trained.
+    precision
+        Of the forward pass; takes effect on CUDA.
+    compile
+        Compile the network; takes effect on CUDA.
     gene_features
         Names of gene-feature tables.
     adjacency
         Names of gene graphs; ``coexpression`` is built from the train rows.
-    diffusion_steps, diffusion_top
-        Steps T of the diffusion and how many nodes each row keeps.
+    diffusion_steps
+        Steps T of the diffusion over each graph.
+    diffusion_top
+        How many nodes each row of the diffusion keeps.
     graph_features
         Dimensions of the spectral features of each graph, 0 for none.
     gating_mode
@@ -52,13 +77,24 @@ class PerturbFMParams(Frozen):
         Whether the network's part is used where inner folds show a gain (`auto`), always or never.
     ensemble_size
         Number of networks, each on units drawn with replacement; their spread is epistemic variance.
-    pretrained_encoder, freeze_encoder
-        A pre-trained cell encoder for the control state, and whether it stays as it is.
+    pretrained_encoder
+        A pre-trained cell encoder for the control state: key, folder or kind (see `perturbfm pretrain`).
+    freeze_encoder
+        Leave the pre-trained encoder as it is.
     hvg_count
-        How many highly variable genes of the train rows the control state is read from; none means all.
-    basal, context, perturbation, graph, gating, contextual_operator
-        Ablations: whether the network reads the control state, the context, what is perturbed, the graphs; whether
-        nodes are gated; whether the operator depends on the context.
+        How many highly variable genes of the train rows the cell encoder reads; none means all.
+    basal
+        Read the control state.
+    context
+        Read the context.
+    perturbation
+        Read what is perturbed; without it the graphs, which spread it, are not read either.
+    graph
+        Read the graphs.
+    gating
+        Gate the nodes of graphs.
+    contextual_operator
+        Let the operator depend on the context.
     control_state
         ``permuted`` shuffles the genes of every control state: what is lost then is owed to reading it.
     """

@@ -171,7 +171,9 @@ class SetProcess:
         residual = view.delta - self.mean.predict(view.query())
         solver = _Solver(self.likeness.blocks()(self.kernel), residual)
         self._dual = solver.dual(self.lambdas)
-        self.noise, self._eigen = solver.noise, (solver.values, solver.vectors)
+        # As they are saved, so that a fitted and a loaded process say the same.
+        self.noise = solver.noise
+        self._eigen = (solver.values, solver.vectors.astype(np.float32).astype(np.float64))
         self._scale = solver.signal(self.lambdas)
         return self
 

@@ -84,6 +84,8 @@ class Reader:
         Gene features and graphs, none built from rows beyond the view's.
     labels
         Number of every perturbation of the whole train view, so that networks share one table of embeddings.
+    like
+        The reader of the whole train view, whose widths and covariates a reader of part of it takes over.
     """
 
     def __init__(
@@ -93,10 +95,13 @@ class Reader:
         tables: Sequence[GeneFeatures],
         graphs: Sequence[GeneGraph],
         labels: dict[str, int],
+        like: Reader | None = None,
     ) -> None:
         self.params, self.version = params, version
+        self._like = like
         self.tables = list(tables)
-        self.graphs = list(graphs) if version >= 1 and params.graph else []
+        # What the graphs spread is the perturbation.
+        self.graphs = list(graphs) if version >= 1 and params.graph and params.perturbation else []
         self.labels = labels
         self.states = ControlStates(permuted=params.control_state == "permuted")
         self._known: set[str] = set()
@@ -107,6 +112,7 @@ class Reader:
         self._expression: FloatArray = np.zeros((0, 0), dtype=np.float32)
         self._control: dict[str, FloatArray] = {}
         self._covariates: list[str] = []
+        self._known_covariates: set[str] = set()
         self._scale: FloatArray = np.ones(0, dtype=np.float32)
         self._feature_scale: FloatArray = np.ones(0, dtype=np.float32)
 
@@ -141,8 +147,19 @@ class Reader:
         self._covariates = sorted(
             {f"{k}={v}" for c in view.conditions[schema.COVARIATES] for k, v in parse_covariates(c).items()}
         )
+        self._known_covariates = set(self._covariates)
         self.states.fit(view)
+        if self._like is not None:
+            self._widen(self._like)
         return self
+
+    def _widen(self, whole: Reader) -> None:
+        """Fill up with zeros what fewer conditions or contexts left narrower than in the whole train view."""
+        self._expression = _filled(self._expression, whole._expression.shape[1], axis=1)
+        if "axes" in whole._control:
+            own = self._control or {k: np.zeros_like(v) for k, v in whole._control.items()}
+            self._control = {**own, "axes": _filled(own["axes"], len(whole._control["axes"]), axis=0)}
+        self._covariates = whole._covariates
 
     def calibrate(self, inputs: Inputs) -> None:
         """Set the scale of the channels, so that each has unit mean square over these rows."""
@@ -224,7 +241,7 @@ class Reader:
         basal, context = self._surroundings(query)
         cells, cell_row = None, None
         if query.control is not None:
-            cells, cell_row = np.unique(query.control, axis=0, return_inverse=True)
+            cells, cell_row = _distinct(query.control)
         return Inputs(
             ids=ids,
             amounts=amounts,
@@ -247,6 +264,8 @@ class Reader:
         n, T = signed.shape[0], self.params.diffusion_steps
         position = {g: i for i, g in enumerate(self._genes)}
         target = np.asarray([position.get(g, -1) for g in genes], dtype=np.int64)
+        G = len(self._genes)
+        own = (owner * G + target)[target >= 0]
         for graph in self.graphs:
             found = diffuse(
                 graph, names, steps=T, normalisation=normalisation(graph), top_n=self.params.diffusion_top
@@ -257,12 +276,10 @@ class Reader:
             spread.append(sp.csr_array(sp.vstack(steps))[order])
             to_measured = _selection(graph.genes, position)
             for step in steps:
-                measured = sp.lil_array(step @ to_measured)
-                at = target >= 0
-                measured[owner[at], target[at]] = 0.0
-                measured = sp.csr_array(measured, dtype=np.float32)
-                measured.eliminate_zeros()
-                diffused.append(measured)
+                measured = sp.coo_array(sp.csr_array(step @ to_measured, dtype=np.float32))
+                keep = ~np.isin(measured.row.astype(np.int64) * G + measured.col, own) & (measured.data != 0)
+                parts = (measured.data[keep], (measured.row[keep], measured.col[keep]))
+                diffused.append(sp.csr_array(parts, shape=measured.shape))
         return spread, diffused
 
     def _intervention(self, query: Query, prior: FloatArray, owner: IntArray) -> FloatArray:
@@ -280,12 +297,9 @@ class Reader:
         both = (count >= 2) & (count == np.bincount(owner, minlength=n))
         if not both.any():
             return out
-        total = np.zeros((n, G), dtype=np.float32)
-        magnitude = np.zeros((n, G), dtype=np.float32)
-        squares = np.zeros((n, G), dtype=np.float32)
-        np.add.at(total, owner, effects)
-        np.add.at(magnitude, owner, np.abs(effects))
-        np.add.at(squares, owner, effects**2)
+        parts = np.arange(len(owner))
+        summed = sp.csr_array((np.ones(len(owner), dtype=np.float32), (owner, parts)), shape=(n, len(owner)))
+        total, magnitude, squares = summed @ effects, summed @ np.abs(effects), summed @ effects**2
         out[both, 1] = (total - prior)[both]
         # Sum over pairs of a*b, over the sum of magnitudes: positive where two effects point the same way.
         out[both, 2] = (0.5 * (total**2 - squares) * np.sign(total) / (magnitude + 1e-6))[both]
@@ -300,7 +314,7 @@ class Reader:
         hot = np.zeros((n, len(position)), dtype=np.float32)
         for i, text in enumerate(query.conditions[schema.COVARIATES].astype(str)):
             for key, value in parse_covariates(text).items():
-                if f"{key}={value}" in position:
+                if f"{key}={value}" in self._known_covariates:
                     hot[i, position[f"{key}={value}"]] = 1.0
         basal = scores if self.params.basal else scores[:, :0]
         context = np.concatenate([scores, hot], axis=1) if self.params.context else scores[:, :0]
@@ -320,7 +334,7 @@ class Reader:
             **self.states.arrays(f"{prefix}.states"),
         }
         for i, table in enumerate(self.tables):
-            out[f"{prefix}.table{i}"] = table.matrix.astype(np.float16)
+            out[f"{prefix}.table{i}"] = table.matrix
         for i, graph in enumerate(self.graphs):
             A = graph.adjacency
             out[f"{prefix}.graph{i}.indptr"] = A.indptr.astype(np.int64)
@@ -351,6 +365,7 @@ class Reader:
         self.labels = {str(k): int(v) for k, v in meta[f"{prefix}.labels"].items()}
         self._known, self._top_dose = set(meta[f"{prefix}.known"]), float(meta[f"{prefix}.top_dose"])
         self._covariates = list(meta[f"{prefix}.covariates"])
+        self._known_covariates = set(self._covariates)
         self._center, self._expression = arrays[f"{prefix}.center"], arrays[f"{prefix}.expression"]
         self._scale, self._feature_scale = arrays[f"{prefix}.scale"], arrays[f"{prefix}.feature_scale"]
         head = f"{prefix}.control."
@@ -361,7 +376,7 @@ class Reader:
             GeneFeatures(
                 t["name"],
                 np.asarray(t["genes"], dtype=np.str_),
-                arrays[f"{prefix}.table{i}"].astype(np.float32),
+                arrays[f"{prefix}.table{i}"],
             )
             for i, t in enumerate(meta[f"{prefix}.tables"])
         ]
@@ -420,11 +435,18 @@ def join(parts: Sequence[Inputs]) -> Inputs:
     )
 
 
+def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
+    """Return `x` [., .] with zeros behind, so that it is `width` wide along an axis."""
+    missing = [(0, 0), (0, 0)]
+    missing[axis] = (0, width - x.shape[axis])
+    return np.pad(x, missing)
+
+
 def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     """Return mean and scaled principal axes of the distinct controls; nothing where they do not differ."""
     if view.control is None:
         return {}
-    states = np.unique(view.control.astype(np.float64), axis=0)
+    states = _distinct(view.control)[0].astype(np.float64)
     k = min(_CONTEXT_COMPONENTS, len(states) - 1)
     if k < 1:
         return {}
@@ -432,6 +454,15 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     # One scale for all components: whitening would blow up those that hold sampling noise.
     scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
     return {"mean": pca.mean_.astype(np.float32), "axes": (pca.components_ / scale).astype(np.float32)}
+
+
+def _distinct(rows: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the distinct rows, sorted, and which of them each row is, as `numpy.unique` does by sorting them all."""
+    number: dict[bytes, int] = {}
+    first = [number.setdefault(row.tobytes(), len(number)) for row in np.ascontiguousarray(rows)]
+    kept = rows[np.unique(np.asarray(first), return_index=True)[1]]
+    out, place = np.unique(kept, axis=0, return_inverse=True)
+    return out, np.asarray(place.reshape(-1)[first], dtype=np.int64)
 
 
 def _selection(nodes: Any, position: dict[str, int]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from perturbfm_core.models.perturbfm.diffused import DiffusionRows
 from perturbfm_core.models.perturbfm.network import Batch
 from perturbfm_core.models.perturbfm.reading import Inputs
 from perturbfm_core.schema import FloatArray
@@ -65,7 +66,7 @@ class TensorSource:
             features=move(x.features[rows]),
             basal=move(x.basal[rows]),
             context=move(x.context[rows]),
-            spread=[_coo(D[at]).to(self.device) for D in x.spread],
+            spread=[DiffusionRows(D[at], self.device) for D in x.spread],
             channels=self._dense(rows),
             state=None if x.state is None else move(x.state[rows]),
             multi=move(x.multi[rows]),
@@ -98,16 +99,3 @@ class TensorSource:
         k = len(x.diffused)
         out[:, k:] = x.dense[rows] * self.scale[k:][None, :, None]
         return out
-
-
-def _coo(D: Any) -> Tensor:
-    coo = D.tocoo()
-    index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    # Rows of a CSR matrix are sorted already.
-    return torch.sparse_coo_tensor(
-        index,
-        torch.from_numpy(coo.data.astype(np.float32)),
-        coo.shape,
-        is_coalesced=True,
-        check_invariants=False,
-    )

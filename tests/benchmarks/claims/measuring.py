@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-import perturbfm_core.models.perturbfm  # noqa: F401
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Truth, compare, observed
 from perturbfm_core.evaluation.panel import evaluate

@@ -1,0 +1,203 @@
+"""What to measure next: the untested perturbations that would tell a run's model most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.asking.answers import nearest
+from perturbfm_core.asking.opened import OpenedRun
+from perturbfm_core.asking.queries import Asked, Questions, questions, unknown
+from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.models.condition_process import ConditionProcess
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import Query
+from perturbfm_core.training.seeds import derived_seed
+from perturbfm_core.uncertainty.information import diverse, greedy_information
+
+Method = Literal["entropy", "variance"]
+
+MAX_CANDIDATES = 10_000
+_PREDICTED = 256
+_COMPARED = 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Suggestions:
+    """What to measure next, best first.
+
+    Attributes
+    ----------
+    table
+        rank, perturbation, context, modality, information, novelty, effect_size, nearest.
+    method
+        How they were chosen.
+    unit
+        What `information` is in.
+    n_candidates, n_possible
+        How many were compared, and how many there are; a seeded sample where there are too many.
+    """
+
+    table: pd.DataFrame
+    method: Method
+    unit: str
+    n_candidates: int
+    n_possible: int
+
+
+def suggest(
+    run: OpenedRun,
+    k: int = 10,
+    *,
+    contexts: Sequence[str] = (),
+    candidates: Sequence[Asked] = (),
+    method: Method | None = None,
+    diversity: float = 0.5,
+) -> Suggestions:
+    """Choose perturbations to measure.
+
+    Parameters
+    ----------
+    run
+        The run whose model is asked.
+    k
+        How many.
+    contexts
+        Where (default: every context of train).
+    candidates
+        What to choose from; default: all pairs of genes that train has as singles, these singles where a context lacks
+        them, and single measured genes that features describe, less what the data set has measured.
+    method
+        ``entropy``: greedy log det of the covariance that train leaves, under the model's process over conditions
+        (the default where it has one); ``variance``: epistemic, else total variance with `diversity`.
+    diversity
+        Of ``variance``: weight of the cosine to the predicted deltas of those chosen before, 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        If there are no candidates, or the model has no process for ``entropy``.
+    """
+    if k < 1 or not 0.0 <= diversity <= 1.0:
+        msg = f"--k is {k} and --diversity {diversity:g}; give at least 1, and 0 to 1"
+        raise ConfigError(msg)
+    process = run.process
+    if method == "entropy" and process is None:
+        msg = f"model {run.config['model']!r} has no process over conditions; use --method variance"
+        raise ConfigError(msg)
+    for context in contexts:
+        if context not in run.ds.contexts:
+            raise ConfigError(unknown("context", context, run.ds.contexts))
+    asked, possible = (list(candidates), len(candidates)) if candidates else _untested(run, contexts)
+    if not asked:
+        msg = "nothing is left to suggest: every pair and single of train's genes is measured; give --candidates FILE"
+        raise ConfigError(msg)
+    chosen = questions(run, asked)
+    query = chosen.query
+    if process is not None and method != "variance":
+        at, information = _by_entropy(process, query, k)
+        used: Method = "entropy"
+        unit = "bits per gene"
+    else:
+        at, information, unit = _by_variance(run, query, k, diversity)
+        used = "variance"
+    picked = Questions(_take(query, at), [chosen.notes[i] for i in at])
+    prediction = run.predict(picked.query)
+    table = picked.query.conditions
+    out = pd.DataFrame(
+        {
+            "rank": np.arange(1, len(at) + 1),
+            "perturbation": table[schema.PERT_ID].astype(str).to_numpy(),
+            "context": table[schema.CONTEXT_ID].astype(str).to_numpy(),
+            "modality": table[schema.MODALITY].astype(str).to_numpy(),
+            "information": information,
+            "novelty": run.novelty(picked.query),
+            "effect_size": np.linalg.norm(prediction.mean.astype(np.float64), axis=1),
+            "nearest": [key for key, _ in nearest(run, picked)],
+        }
+    )
+    return Suggestions(out, used, unit, len(query), possible)
+
+
+def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArray, FloatArray]:
+    left = process.posterior(query)
+    at, gain = greedy_information(left.variance, left.column, left.noise, left.weights, k)
+    return at, gain / np.log(2.0)
+
+
+def _by_variance(run: OpenedRun, query: Query, k: int, diversity: float) -> tuple[IntArray, FloatArray, str]:
+    sd = np.zeros(len(query))
+    unit = "predictive sd"
+    for start in range(0, len(query), _PREDICTED):
+        at = np.arange(start, min(start + _PREDICTED, len(query)))
+        prediction = run.predict(_take(query, at))
+        variance = prediction.var
+        if prediction.var_epistemic is not None:
+            variance, unit = prediction.var_epistemic, "epistemic sd"
+        sd[at] = np.sqrt(variance.mean(axis=1, dtype=np.float64))
+    # Deltas are compared among the most uncertain only, which bounds memory.
+    top = np.sort(np.argsort(-sd, kind="stable")[: max(_COMPARED, k)])
+    parts = [top[i : i + _PREDICTED] for i in range(0, len(top), _PREDICTED)]
+    deltas = np.concatenate([run.predict(_take(query, at)).mean for at in parts])
+    found = top[diverse(sd[top], deltas, k, diversity)]
+    return found, sd[found], unit
+
+
+def _untested(run: OpenedRun, contexts: Sequence[str]) -> tuple[list[Asked], int]:
+    """Return (candidates in the order of their names, how many there are): a seeded sample of too many."""
+    train = run.view.conditions
+    where = sorted(set(contexts) or set(train[schema.CONTEXT_ID].astype(str)))
+    modality = _most_frequent(train[schema.MODALITY].astype(str))
+    of_modality = train[train[schema.MODALITY].astype(str) == modality]
+    singles = sorted({p for p in of_modality[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1})
+    described = [] if run.process is None else run.process.describable()
+    perturbed = set(distinct_genes(train[schema.PERT_ID].astype(str)))
+    new = sorted((set(described) & {str(g) for g in run.ds.genes}) - perturbed)
+    # Names of what was measured, whichever fold it is in; never its values.
+    measured = set(
+        run.ds.conditions[[schema.CONTEXT_ID, schema.PERT_ID]].astype(str).itertuples(index=False, name=None)
+    )
+    alone = [(c, p) for c in where for p in (*singles, *new) if (c, p) not in measured]
+    pairs = len(where) * comb(len(singles), 2)
+    room = max(MAX_CANDIDATES - len(alone), 0)
+    rng = np.random.default_rng(derived_seed(0, "candidates"))
+    if pairs <= 4 * MAX_CANDIDATES:
+        joined = [(c, schema.COMBO_SEPARATOR.join(p)) for c in where for p in combinations(singles, 2)]
+        together = [x for x in joined if x not in measured]
+        possible = len(alone) + len(together)
+        if len(together) > room:
+            together = [together[i] for i in np.sort(rng.permutation(len(together))[:room])]
+    else:
+        possible = len(alone) + pairs
+        draws = rng.integers(0, [[len(where)], [len(singles)], [len(singles)]], size=(3, 2 * room))
+        drawn = {
+            (where[c], schema.COMBO_SEPARATOR.join(sorted((singles[a], singles[b]))))
+            for c, a, b in draws.T
+            if a != b
+        }
+        together = sorted(drawn - measured)
+        together = [together[i] for i in np.sort(rng.permutation(len(together))[:room])]
+    alone = [alone[i] for i in np.sort(rng.permutation(len(alone))[:MAX_CANDIDATES])]
+    doses = of_modality[schema.DOSES].astype(str)
+    dose = _most_frequent(pd.Series([d for text in doses for d in text.split(schema.COMBO_SEPARATOR)]))
+    covariates = _most_frequent(of_modality[schema.COVARIATES].astype(str))
+    return [Asked(p, c, modality, dose, covariates) for c, p in [*alone, *together]], possible
+
+
+def _most_frequent(values: pd.Series) -> str:
+    """Return the most frequent value; the first of equals by name."""
+    counts = values.value_counts()
+    return str(min(counts.index[counts == counts.max()]))
+
+
+def _take(query: Query, at: IntArray) -> Query:
+    control = None if query.control is None else query.control[at]
+    return Query(query.conditions.iloc[at], query.genes, control)

@@ -1,0 +1,190 @@
+"""``perturbfm predict, suggest``: ask a run about conditions, and what to measure next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from perturbfm_core.asking import (
+    Asked,
+    answer,
+    open_run,
+    questions,
+    read_questions,
+)
+from perturbfm_core.asking import suggest as suggest_conditions
+from perturbfm_core.asking.suggestions import Method
+from perturbfm_core.cli.output import JsonOption, SplitOption, emit, emit_table, progress, store
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.runs import parquet_bytes
+from perturbfm_core.store import write_atomic
+
+RunOption = Annotated[str, typer.Option("--run", help="Run directory, id or prefix of the id.")]
+DataPathOption = Annotated[
+    Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
+]
+_SHOWN = ("trust", "nearest", "nearest_likeness", "effect_size", "intervals")
+
+
+def predict(
+    split: SplitOption,
+    run: RunOption,
+    perturbation: Annotated[
+        str | None, typer.Option("--perturbation", help="Gene, or genes joined by '+'.")
+    ] = None,
+    context: Annotated[str | None, typer.Option("--context", help="A context of the data set.")] = None,
+    modality: Annotated[
+        str | None, typer.Option("--modality", help="Default: that of train, if it has one.")
+    ] = None,
+    doses: Annotated[
+        str | None, typer.Option("--doses", help="Dose of each part, joined by '+'; or one for all.")
+    ] = None,
+    covariates: Annotated[
+        str | None, typer.Option("--covariates", help="NAME=VALUE pairs joined by ';', or JSON.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many genes to print.")] = 20,
+    level: Annotated[float, typer.Option("--level", help="Nominal coverage of the intervals.")] = 0.9,
+    batch: Annotated[
+        Path | None,
+        typer.Option("--batch", help="CSV, TSV or parquet with columns perturbation, context; needs --out."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Parquet file to write, with --batch.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    data: DataPathOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict conditions with a run's model: genes of largest change, intervals, and whether to trust them."""
+    if (batch is None) == (perturbation is None):
+        msg = (
+            "give one condition by --perturbation and --context, or a list of them by --batch FILE --out FILE"
+        )
+        raise ConfigError(msg)
+    if batch is not None:
+        _predict_batch(split, run, batch, out, context, level, data, force=force, as_json=as_json)
+        return
+    if context is None or perturbation is None or out is not None:
+        missing = "--out serves --batch only" if context is not None else "--perturbation needs --context"
+        msg = f"{missing}; give --perturbation A+B --context C"
+        raise ConfigError(msg)
+    opened = open_run(store(), split, run, data)
+    asked = questions(opened, [Asked(perturbation, context, modality, doses, covariates)])
+    answers = answer(opened, asked, level)
+    summary, genes = answers.summary(0), answers.top(0, top)
+    if as_json:
+        records = genes.astype(object).where(genes.notna(), None).to_dict(orient="records")
+        emit({"run_id": opened.id, "split_hash": opened.frozen.hash, **summary, "genes": records}, True)
+        return
+    emit({"condition": summary["condition"], "run_id": opened.id, "verdict": summary["verdict"]}, False)
+    for note in summary["notes"]:
+        emit({"note": note}, False)
+    evidence = summary["evidence"]
+    emit(
+        {
+            **{k: summary[k] for k in _SHOWN},
+            "novelty": evidence["novelty"],
+            "epistemic_share": evidence["epistemic"],
+            "train_epistemic_share": evidence["train_epistemic"],
+            "level": level,
+        },
+        False,
+    )
+    emit_table(genes, False)
+
+
+def _predict_batch(
+    split: str,
+    run: str,
+    batch: Path,
+    out: Path | None,
+    context: str | None,
+    level: float,
+    data: Path | None,
+    *,
+    force: bool,
+    as_json: bool,
+) -> None:
+    if out is None or out.suffix.lower() != ".parquet":
+        msg = f"--batch needs --out FILE.parquet, found {str(out) if out else 'none'!r}"
+        raise ConfigError(msg)
+    if out.exists() and not force:
+        msg = f"{out} already exists; choose another --out, or give --force to replace it"
+        raise ConfigError(msg)
+    asked = read_questions(batch, context=context)
+    opened = open_run(store(), split, run, data)
+    with progress(silent=as_json) as tell:
+        tell("predicting")
+        answers = answer(opened, questions(opened, asked), level)
+        write_atomic(out, parquet_bytes(answers.long()))
+    trust = Counter(v.trust for v in answers.verdicts)
+    emit(
+        {
+            "out": str(out),
+            "run_id": opened.id,
+            "conditions": len(answers),
+            "genes": len(answers.genes),
+            "rows": len(answers) * len(answers.genes),
+            "level": level,
+            "intervals": answers.method,
+            **{f"trust_{name}": trust.get(name, 0) for name in ("high", "fair", "low")},
+            "notes": [note for notes in answers.notes for note in notes],
+        },
+        as_json,
+    )
+
+
+def suggest(
+    split: SplitOption,
+    run: RunOption,
+    k: Annotated[int, typer.Option("--k", min=1, help="How many to suggest.")] = 10,
+    context: Annotated[
+        list[str] | None,
+        typer.Option("--context", help="Where (repeatable; default: every train context)."),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates", help="CSV, TSV or parquet of conditions (default: untested pairs and singles)."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", help="entropy or variance (default: entropy where the model allows it)."),
+    ] = None,
+    diversity: Annotated[
+        float, typer.Option("--diversity", min=0.0, max=1.0, help="Of variance: 0 to 1.")
+    ] = 0.5,
+    data: DataPathOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggest the untested perturbations that would tell a run's model most, not all the same."""
+    chosen: Method | None = None
+    if method is not None:
+        if method not in get_args(Method):
+            msg = f"unknown --method {method!r}; known: {', '.join(get_args(Method))}"
+            raise ConfigError(msg)
+        chosen = "entropy" if method == "entropy" else "variance"
+    contexts = list(context or [])
+    listed = (
+        []
+        if candidates is None
+        else read_questions(candidates, context=contexts[0] if len(contexts) == 1 else None)
+    )
+    opened = open_run(store(), split, run, data)
+    found = suggest_conditions(
+        opened, k, contexts=contexts, candidates=listed, method=chosen, diversity=diversity
+    )
+    head = {
+        "run_id": opened.id,
+        "method": found.method,
+        "information_unit": found.unit,
+        "candidates": found.n_candidates,
+        "possible": found.n_possible,
+    }
+    if as_json:
+        emit({**head, "suggestions": found.table.to_dict(orient="records")}, True)
+        return
+    emit(head, False)
+    emit_table(found.table, False)

@@ -1,0 +1,160 @@
+"""The README's tables, made of the leaderboard: results by board, and the models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from perturbfm_core.errors import StoreError
+from perturbfm_core.reports.html import DASH, number
+from perturbfm_core.store import write_atomic
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+METRIC = ("delta", "pearson_centered")
+_UNCERTAINTY = {
+    "baseline": "each gene's error on inner folds",
+    "perturbfm": "learned on inner folds: size of effect, distance to train, gene",
+    "ensemble": "members' variance and disagreement",
+}
+
+
+@dataclass(frozen=True)
+class Idea:
+    """What a catalog entry is: its description, what it reads, its graphs and tables of features."""
+
+    text: str
+    inputs: str = ""
+    graphs: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> str:
+    """Return both tables.
+
+    Parameters
+    ----------
+    board
+        The view ``leaderboard``.
+    compared
+        `leaderboard.compare.comparison` on the same runs.
+    ideas
+        Per entry of the catalog.
+
+    Raises
+    ------
+    StoreError
+        If no run is ranked.
+    """
+    panel, metric = METRIC
+    main = board[(board["panel"] == panel) & (board["metric"] == metric)]
+    if main.empty:
+        msg = f"the leaderboard has no {panel}.{metric}; run a suite first, e.g. `perturbfm demo --suite perturbfm`"
+        raise StoreError(msg)
+    return "\n".join([*_results(main), "", *_models(main, compared, ideas)])
+
+
+def _results(main: pd.DataFrame) -> list[str]:
+    boards = _names(main)
+    best = main[main["rank"] == 1].groupby("board")["entry"].agg(set).to_dict()
+    rows = []
+    for entry in _order(main):
+        cells = [f"`{entry}`"]
+        for board in boards:
+            hit = main[(main["board"] == board) & (main["entry"] == entry)]
+            text = number(hit["value"].iloc[0]) if len(hit) else DASH
+            cells.append(f"**{text}**" if entry in best.get(board, ()) else text)
+        rows.append(cells)
+    for label, column in (("ceiling, noise-free", "ceiling_noise_free"), ("train mean", "train_mean_floor")):
+        values = main.groupby("board")[column].first()
+        rows.append([f"*{label}*", *(number(values.get(b)) for b in boards)])
+    text = (
+        "Mean Pearson correlation of the centred delta (`delta.pearson_centered`) over the test conditions of each "
+        "board; the best in bold, below them what noise allows and the floor."
+    )
+    return [text, "", *_table(["entry", *boards.values()], rows)]
+
+
+def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> list[str]:
+    # A row of means compares only over boards that every entry has run on.
+    signal = main[~main["no_signal"].fillna(False).astype(bool)]
+    n = signal["entry"].nunique()
+    shared = signal.groupby("board")["entry"].nunique()
+    whole = signal[signal["board"].isin(shared[shared == n].index)]
+    means = whole.groupby("entry")["value"].mean()
+    rows = []
+    for entry in _order(main):
+        idea = ideas.get(entry, Idea(""))
+        family = str(main.loc[main["entry"] == entry, "family"].iloc[0])
+        inputs = [x for x in (idea.inputs, *idea.features) if x]
+        rows.append(
+            [
+                f"`{entry}`",
+                idea.text.rstrip(".") or DASH,
+                ", ".join(inputs) or DASH,
+                ", ".join(idea.graphs) or DASH,
+                _UNCERTAINTY.get(family, "as the model says"),
+                number(means.get(entry)),
+                _verdicts(compared[compared["entry"] == entry]),
+            ]
+        )
+    text = (
+        f"Skill is the mean of the table above over the {whole['board'].nunique()} boards with a signal that every "
+        "entry has run on. The last column counts boards where an entry differs from the baseline that inner folds "
+        "chose (paired bootstrap over units, Holm over all)."
+    )
+    header = ["entry", "idea", "inputs", "graph", "uncertainty", "skill", "better / worse / not told apart"]
+    return [text, "", *_table(header, rows)]
+
+
+def _verdicts(rows: pd.DataFrame) -> str:
+    told = rows[rows["verdict"] != "too few units"]
+    if rows.empty:
+        return DASH
+    counts = [int((told["verdict"] == v).sum()) for v in ("better", "worse", "not told apart")]
+    few = len(rows) - len(told)
+    return " / ".join(map(str, counts)) + (f" (+ {few} of too few units)" if few else "")
+
+
+def _names(main: pd.DataFrame) -> dict[str, str]:
+    """Return {board: its title}: data set and kind, with the board's own end where two would be alike."""
+    first = main.drop_duplicates("board").sort_values("board")
+    titles = {r.board: f"{r.dataset}, {r.split_kind!s}" for r in first.itertuples(index=False)}
+    alike = pd.Series(list(titles.values())).value_counts()
+    return {b: t if alike[t] == 1 else f"{t}, {b.rsplit('.', 1)[-1][:7]}" for b, t in titles.items()}
+
+
+def _order(main: pd.DataFrame) -> list[str]:
+    """Return the entries: baselines first, each family by name."""
+    first = main.drop_duplicates("entry")
+    keys = {r.entry: (r.family != "baseline", r.family, r.entry) for r in first.itertuples(index=False)}
+    return sorted(keys, key=lambda e: keys[e])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
+
+    return [line(header), "|" + "---|" * len(header), *(line(r) for r in rows)]
+
+
+def replace_between(path: Path, text: str) -> None:
+    """Put `text` between the markers of a file, atomically.
+
+    Raises
+    ------
+    StoreError
+        If the file has not exactly one pair of markers, in order.
+    """
+    if not path.is_file():
+        msg = f"{path} does not exist; give the file that has {BEGIN} and {END}"
+        raise StoreError(msg)
+    old = path.read_text(encoding="utf-8")
+    start, end = old.find(BEGIN), old.find(END)
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or end < start:
+        msg = f"{path} must have one {BEGIN} and one {END} behind it; found {old.count(BEGIN)} and {old.count(END)}"
+        raise StoreError(msg)
+    write_atomic(path, f"{old[: start + len(BEGIN)]}\n{text}\n{old[end:]}")

@@ -1,0 +1,158 @@
+"""A study as its page shows it, and as an entry of the user's catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbfm_core.catalog import load_catalog, to_yaml, user_folder
+from perturbfm_core.config import ModelEntry, Tuned, check_key
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.models import new_model
+from perturbfm_core.models.search import SearchSpace
+from perturbfm_core.reports.study_page import StudyRecord, TrialRecord, TrialState
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store import write_atomic
+from perturbfm_core.tuning.study import TOLD, finished
+from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+OWN = "own"
+"""Name under which a study keeps the scores of the entry as it is."""
+
+_MIN_IMPORTANCE = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Tuning:
+    """A finished search.
+
+    Attributes
+    ----------
+    study
+        What was tried and selected.
+    entry
+        The entry that was tuned, with the selected parameters.
+    database, page
+        The study's SQLite file and HTML page.
+    data_content_sha256
+        Of the data it was tuned on.
+    """
+
+    study: StudyRecord
+    entry: ModelEntry
+    database: Path
+    page: Path
+    data_content_sha256: str
+
+
+def study_record(
+    study: Study,
+    entry: ModelEntry,
+    space: SearchSpace,
+    frozen: FrozenSplit,
+    validation: Validation,
+    seed: int,
+) -> StudyRecord:
+    """Return what a study found, with the paired gain over the entry as it is."""
+    own_params = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    told = study.user_attrs[OWN]
+    own = _record(-1, "complete", {**told, "params": {n: own_params[n] for n in space}})
+    states: dict[str, TrialState] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    kept = finished(study)
+    trials = tuple(_record(t.number, states[t.state.name], t.user_attrs[TOLD]) for t in kept)
+    scored = [(own, told)]
+    scored += [(r, t.user_attrs[TOLD]) for r, t in zip(trials, kept, strict=True) if r.value is not None]
+    # The first of equals: what was there before needs no reason to stay.
+    selected, scores = max(scored, key=lambda item: item[0].value or 0.0)
+    gain = _units(scores) - _units(told)
+    return StudyRecord(
+        name=study.study_name,
+        entry=entry.name,
+        model=entry.model,
+        dataset=frozen.split.dataset.name,
+        split_key=frozen.split.key,
+        split_hash=frozen.hash,
+        seed=seed,
+        policy=validation.policy,
+        unit=frozen.split.unit,
+        folds=len(validation),
+        conditions=sum(s["conditions"] for s in told["scores"]),
+        units=len(gain),
+        own=own,
+        trials=trials,
+        selected=selected,
+        gain=(selected.value or 0.0) - (own.value or 0.0),
+        gain_se=float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else None,
+        importances=_importances(study, space, trials),
+        log=frozenset(n for n, d in space.items() if getattr(d, "log", False)),
+    )
+
+
+def _record(number: int, state: TrialState, told: dict[str, Any]) -> TrialRecord:
+    scores = [FoldScore.from_json(s) for s in told["scores"]] if state == "complete" else []
+    return TrialRecord(
+        number=number,
+        state=state,
+        value=value_of(scores) if scores else None,
+        mse=float(np.mean([np.mean(s.mse) for s in scores])) if scores else None,
+        params=told["params"],
+        seconds=told.get("seconds"),
+        undefined=sum(s.undefined for s in scores),
+        reason=told.get("reason"),
+    )
+
+
+def _units(told: dict[str, Any]) -> Any:
+    return np.concatenate([s["pearson"] for s in told["scores"]])
+
+
+def _importances(study: Study, space: SearchSpace, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
+    """Return PED-ANOVA importances, none from few trials or where all are equal."""
+    from optuna.importance import get_param_importances
+
+    values = {t.value for t in trials if t.value is not None}
+    if len(values) < 2 or sum(t.value is not None for t in trials) < _MIN_IMPORTANCE:
+        return {}
+    return {k: float(v) for k, v in get_param_importances(study, params=list(space)).items()}
+
+
+def check_registration(name: str) -> Path:
+    """Return the file that registers an entry called `name`, or raise if the name is unfit or taken.
+
+    An entry of the user's own catalog that stems from a study may be replaced.
+    """
+    check_key(name, "--register")
+    target = user_folder() / "models" / f"{name}.yaml"
+    known = load_catalog().models.get(name)
+    if known is not None and (known.tuned is None or not target.is_file()):
+        msg = f"the catalog already has an entry {name!r}, which is not from a study; give another --register NAME"
+        raise ConfigError(msg)
+    return target
+
+
+def register(tuning: Tuning, name: str) -> Path:
+    """Write what a search selected as an entry of the user's catalog; return the file."""
+    target, study, entry = check_registration(name), tuning.study, tuning.entry
+    selected = study.selected
+    registered = entry.model_copy(
+        update={
+            "name": name,
+            "description": f"{entry.name} tuned on the validation of {study.split_key}.",
+            "tuned": Tuned(
+                study=study.name,
+                split=study.split_hash,
+                data_content_sha256=tuning.data_content_sha256,
+                trial=None if study.own_is_best else selected.number,
+                trials=len(study.trials),
+                value=selected.value or 0.0,
+            ),
+        }
+    )
+    write_atomic(target, to_yaml(registered))
+    return target

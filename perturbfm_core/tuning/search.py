@@ -1,0 +1,278 @@
+"""The search: trials until there are enough, each scored on validation and kept as soon as it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perturbfm_core.config import ModelEntry, check_key, content_hash
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import ConfigError, ModelError, SplitError
+from perturbfm_core.library import Progress, dataset_of, quiet
+from perturbfm_core.models import MODELS, new_model
+from perturbfm_core.models.search import SearchSpace, with_values
+from perturbfm_core.pipeline import why_not
+from perturbfm_core.provenance import scoring_code
+from perturbfm_core.reports.study_page import study_page
+from perturbfm_core.splits.audit import require_clean
+from perturbfm_core.splits.folder import SplitFolder, traits_of
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store import ArtifactStore, max_train, write_atomic
+from perturbfm_core.tuning.record import OWN, Tuning, study_record
+from perturbfm_core.tuning.study import TOLD, ask, finished, open_study, space_json
+from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
+from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, pool
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import Trial
+
+
+def tune(
+    store: ArtifactStore,
+    split: str,
+    entry: ModelEntry,
+    *,
+    data: Path | None = None,
+    fixed: Collection[str] = (),
+    trials: int = 30,
+    timeout: float | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    jobs: int = 1,
+    progress: Progress = quiet,
+) -> Tuning:
+    """Search a model's declared space for the parameters that do best on a split's validation.
+
+    The entry as it is is scored first, and stays selected unless a trial is better.
+
+    Parameters
+    ----------
+    store, split, entry, data
+        Where artifacts lie; hash, prefix or key of the split; what is tuned; the data set's directory unless the
+        store knows it.
+    fixed
+        Declared parameters that keep the entry's value.
+    trials
+        Trials in total: a study that has some goes on to this number.
+    timeout
+        Seconds after which no further trial is begun.
+    seed
+        Seed of the search and of every fit.
+    name
+        Name of the study; by default one for these inputs and this code.
+    jobs
+        Trials at once, each in a process of its own.
+    progress
+        Told of every trial.
+
+    Raises
+    ------
+    ModelError
+        If the configured model has nothing to search.
+    SplitError
+        If the split has no validation, or the entry cannot run on it.
+    ConfigError
+        If the study of this name is of something else, or there are more jobs than training slots.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    if jobs > max_train():
+        msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
+        raise ConfigError(msg)
+    space = _space(entry, fixed)
+    frozen = SplitFolder(store.split_dir).load(split)
+    ds = dataset_of(store, frozen, data)
+    reason = why_not(traits_of(frozen, ds), entry)
+    if reason is not None:
+        msg = f"entry {entry.name!r} is not applicable to split {frozen.split.key}: it {reason}"
+        raise SplitError(msg)
+    require_clean(ds, frozen)
+    validation = Validation(store, ds, frozen, entry, seed, progress)
+    identity = _identity(entry, space, ds, frozen, seed)
+    if name is None:
+        name = f"{entry.name}.{frozen.hash[:7]}.{content_hash(identity)[:8]}"
+    check_key(name, "study name")
+    job = Job(store.home, store.split_dir, frozen.hash, data, entry, seed)
+    with (
+        open_study(store, name, identity) as study,
+        _scorer(validation, job, jobs) as score,
+        ThreadPoolExecutor(jobs) as threads,
+    ):
+        search = _Search(study, entry, space, score, len(validation), seed, progress)
+        search.own()
+        run = map if jobs == 1 else threads.map
+        while (left := trials - search.begin(trials)) > 0 and (
+            deadline is None or time.monotonic() < deadline
+        ):
+            search.batch(min(jobs, left), run)
+        record = study_record(study, entry, space, frozen, validation, seed)
+    page = store.study_page(name)
+    write_atomic(page, study_page(record))
+    selected = {} if record.own_is_best else record.selected.params
+    tuned = entry.model_copy(update={"params": entry.params | selected})
+    return Tuning(record, tuned, store.study(name), page, ds.content_sha256)
+
+
+def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
+    declared = new_model(entry.model, entry.params).searchable()
+    space = {name: dimension for name, dimension in declared.items() if name not in fixed}
+    if declared and not space:
+        msg = f"all that {entry.model!r} searches is fixed ({', '.join(declared)}); leave some of it open"
+        raise ModelError(msg)
+    if not space:
+        others = [name for name, kind in MODELS.items() if kind.search_space]
+        msg = f"{entry.name!r} has nothing to search in this configuration; models that declare it: {', '.join(others)}"
+        raise ModelError(msg)
+    return space
+
+
+def _identity(
+    entry: ModelEntry, space: SearchSpace, ds: PerturbDataset, frozen: FrozenSplit, seed: int
+) -> dict[str, Any]:
+    """Return what the values of a study depend on."""
+    return {
+        "entry": entry.name,
+        "model": entry.model,
+        "parameters": new_model(entry.model, entry.params).params.model_dump(mode="json"),
+        "search space": space_json(space),
+        "data": ds.content_sha256,
+        "split": frozen.hash,
+        "seed": seed,
+        "code": scoring_code(),
+    }
+
+
+@contextlib.contextmanager
+def _scorer(validation: Validation, job: Job, jobs: int) -> Iterator[Score]:
+    if jobs == 1:
+        yield validation.score
+    else:
+        with pool(job, jobs) as score:
+            yield score
+
+
+@dataclass
+class _Outcome:
+    """What became of a trial: its folds' scores, and why they are not all."""
+
+    scores: list[FoldScore]
+    pruned: bool = False
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+Run = Callable[..., Iterator[_Outcome]]
+
+
+class _Search:
+    """Trials of one study, asked for, run and told in order."""
+
+    def __init__(
+        self,
+        study: Study,
+        entry: ModelEntry,
+        space: SearchSpace,
+        score: Score,
+        folds: int,
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        self._study, self._entry, self._space = study, entry, space
+        self._score, self._folds, self._seed, self._progress = score, folds, seed, progress
+        self._shown = 0
+        self._known: dict[str, list[FoldScore]] = {}
+
+    def own(self) -> None:
+        """Score the entry as it is, unless the study has that."""
+        if OWN not in self._study.user_attrs:
+            self._progress(f"scoring {self._entry.name} as it is")
+            start = time.perf_counter()
+            scores = [self._score(self._entry.params, fold) for fold in range(self._folds)]
+            told = {"scores": [s.to_json() for s in scores], "seconds": time.perf_counter() - start}
+            self._study.set_user_attr(OWN, told)
+        self._known[self._key({})] = _stored(self._study.user_attrs[OWN])
+        for trial in finished(self._study):
+            told = trial.user_attrs[TOLD]
+            if len(told["scores"]) == self._folds:
+                self._known[self._key(told["params"])] = _stored(told)
+
+    def begin(self, trials: int) -> int:
+        """Return how many trials are finished, and show it."""
+        done = len(finished(self._study))
+        for _ in range(done - self._shown):
+            self._progress("done:")
+        self._shown = done
+        best = max(value_of(scores) for scores in self._known.values())
+        self._progress(f"trial {min(done + 1, trials)} of {trials}, best {best:.4f}")
+        return done
+
+    def batch(self, n: int, run: Run) -> None:
+        """Run `n` trials at once. All are asked for first, and told in order, so that timing decides nothing."""
+        done = len(finished(self._study))
+        asked = [ask(self._study, self._space, self._seed, done + i) for i in range(n)]
+        for (trial, values), outcome in zip(asked, run(self._run, asked), strict=True):
+            self._tell(trial, values, outcome)
+
+    def _params(self, values: dict[str, Any]) -> dict[str, Any]:
+        return with_values(self._entry.params, self._space, values)
+
+    def _key(self, set_: dict[str, Any]) -> str:
+        """Return a configuration's identity, however it was written."""
+        params = new_model(self._entry.model, self._entry.params | set_).params
+        return json.dumps(params.model_dump(mode="json"), sort_keys=True)
+
+    def _run(self, asked: tuple[Trial, dict[str, Any]]) -> _Outcome:
+        trial, values = asked
+        params = self._params(values)
+        start, outcome = time.perf_counter(), _Outcome([])
+        try:
+            known = self._known.get(self._key(params))
+            if known is not None:
+                # Whole numbers and choices repeat; the same fit gives the same score.
+                outcome.scores = known
+                return outcome
+            for fold in range(self._folds):
+                outcome.scores.append(self._score(params, fold))
+                if fold + 1 < self._folds:
+                    trial.report(value_of(outcome.scores), fold)
+                    if trial.should_prune():
+                        outcome.pruned = True
+                        break
+        except WorkerLostError:
+            raise
+        except (ModelError, ConfigError, np.linalg.LinAlgError, MemoryError) as error:
+            outcome.reason = " ".join(str(error).split()) or type(error).__name__
+        finally:
+            outcome.seconds = time.perf_counter() - start
+        return outcome
+
+    def _tell(self, trial: Trial, values: dict[str, Any], outcome: _Outcome) -> None:
+        from optuna.trial import TrialState
+
+        params = self._params(values)
+        told = {
+            "params": {name: params[name] for name in self._space},
+            "scores": [s.to_json() for s in outcome.scores],
+            "seconds": outcome.seconds,
+            "reason": outcome.reason,
+        }
+        trial.set_user_attr(TOLD, told)
+        if outcome.reason is not None:
+            self._study.tell(trial, state=TrialState.FAIL)
+        elif outcome.pruned:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._study.tell(trial, value_of(outcome.scores))
+            self._known[self._key(params)] = outcome.scores
+
+
+def _stored(told: dict[str, Any]) -> list[FoldScore]:
+    return [FoldScore.from_json(s) for s in told["scores"]]

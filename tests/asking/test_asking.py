@@ -1,0 +1,201 @@
+"""Asking a run: never a test value, the same numbers as its own prediction, and what is suggested."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core.asking import Asked, OpenedRun, answer, questions, suggest
+from perturbfm_core.calibrating import configured_model, fit_calibrator
+from perturbfm_core.data.condition import parse_key
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.matrix import Values
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.pipeline import predict_rows
+from perturbfm_core.runs import RunConfig
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import train_view
+from tests.factories import simulated, split_all, split_one
+
+
+@lru_cache(maxsize=4)
+def opened(model: str, kind: str = "combo_ood") -> OpenedRun:
+    ds = simulated(n_obs=1200, n_genes=30, n_contexts=4, n_perts=8, n_combos=10, control_fraction=0.4)
+    if kind == "combo_ood":
+        frozen = split_all(ds, kind, {}, folds=5)[0]
+    else:
+        frozen = split_one(ds, kind, {"holdout": ["C0"]})
+    params = {"gate": "off"} if model.startswith("perturbfm") else {}
+    config = RunConfig(entry="x", model=model, params=params, seed=0)
+    fitted, view = configured_model(config), train_view(ds, frozen)
+    fitted.fit(view, 0)
+    calibrator = fit_calibrator(ds, frozen, view, fitted, config)
+    return OpenedRun({"run_id": "r", "model": model}, ds, frozen, fitted, calibrator)
+
+
+def held_out(run: OpenedRun) -> list[Asked]:
+    keys = [parse_key(k) for k in run.frozen.split.folds.table["test"]]
+    return [Asked(k["pert_id"], k["context_id"]) for k in keys]
+
+
+def poisoned(ds: PerturbDataset, frozen: FrozenSplit) -> PerturbDataset:
+    """Return the data with other values in every test row and reference control, under the same content hash."""
+    counts = ds.values.counts.toarray()
+    rows = frozen.rows(ds, "test")
+    counts[rows] = np.random.default_rng(1).poisson(40.0, size=(len(rows), counts.shape[1]))
+    counts[ds.controls.roles == 2] = 1
+    meta = ds.metadata.model_copy(update={"content_sha256": ds.content_sha256})
+    return PerturbDataset(ds.obs, ds.genes, Values(counts=type(ds.values.counts)(counts)), meta)
+
+
+@pytest.mark.parametrize("kind", ["combo_ood", "context_ood"])
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_values_of_test_rows_are_never_read(model, kind):
+    run = opened(model, kind)
+    other = OpenedRun(run.config, poisoned(run.ds, run.frozen), run.frozen, run.model, run.calibrator)
+    rows = run.frozen.rows(run.ds, "test")
+    assert not np.array_equal(run.ds.delta(rows), other.ds.delta(rows))
+    a, b = (answer(r, questions(r, held_out(r))) for r in (run, other))
+    for name in ("mean", "sd", "lower", "upper"):
+        assert np.array_equal(getattr(a, name), getattr(b, name))
+    assert (a.verdicts, a.nearest) == (b.verdicts, b.nearest)
+    assert suggest(run, 3).table.equals(suggest(other, 3).table)
+
+
+def test_a_test_condition_gets_the_runs_own_prediction_and_interval():
+    run = opened("perturbfm-v0")
+    got = answer(run, questions(run, held_out(run)), 0.8)
+    own = predict_rows(run.ds, run.frozen, run.model, calibrator=run.calibrator)
+    order = [run.frozen.split.folds.table["test"].index(k) for k in sorted(got.conditions.index)]
+    assert got.mean[order] == pytest.approx(own.mean, abs=1e-5)
+    half = own.intervals.half_width(1, own.var)
+    assert (got.upper - got.mean)[order] == pytest.approx(half, rel=1e-3)
+    assert (got.mean - got.lower)[order] == pytest.approx(half, rel=1e-3)
+    assert (got.lower < got.mean).all()
+
+
+def test_verdicts_tell_train_new_combinations_and_unknown_genes_apart():
+    for model in ("additive", "perturbfm-v0"):
+        run = opened(model)
+        train = run.view.conditions.iloc[0]
+        pair = held_out(run)[0]
+        asked = [
+            Asked(train["pert_id"], train["context_id"]),
+            pair,
+            Asked(f"{pair.perturbation.split('+')[0]}+TP53", pair.context),
+        ]
+        got = answer(run, questions(run, asked))
+        assert got.verdicts[0].kind == "in train"
+        assert got.verdicts[0].trust == "high"
+        assert got.verdicts[2].trust == "low"
+        assert got.verdicts[2].in_distribution is not True
+        assert "knows nothing of TP53" in got.verdicts[2].text
+        assert got.notes[2][0].startswith("unknown gene 'TP53'")
+        assert got.evidence[0].novelty < got.evidence[1].novelty < got.evidence[2].novelty
+        assert got.nearest[0] == (str(run.view.conditions.index[0]), pytest.approx(1.0))
+
+
+def test_a_context_that_train_lacks_is_compared_by_its_controls():
+    run = opened("additive", "context_ood")
+    got = answer(run, questions(run, [Asked("G00", "C0"), Asked("G00", "C1")]))
+    assert "unseen context" in got.verdicts[0].kind
+    assert got.evidence[0].contexts_held_out
+    assert got.evidence[0].state > 0
+    assert got.evidence[1].state is None
+    assert got.verdicts[0].trust in ("fair", "low")
+
+
+def test_without_a_calibrator_intervals_are_gaussian_and_not_trusted():
+    run = opened("additive")
+    bare = OpenedRun(run.config, run.ds, run.frozen, run.model, None)
+    got = answer(bare, questions(bare, held_out(bare)[:1]), 0.95)
+    assert got.upper - got.mean == pytest.approx(1.959964 * got.sd, rel=1e-5)
+    assert got.method == "Gaussian, not calibrated: the run has no calibrator"
+    assert got.verdicts[0].trust == "low"
+
+
+def test_the_long_table_is_every_gene_of_every_condition():
+    run = opened("perturbfm-v0")
+    got = answer(run, questions(run, held_out(run)[:2]))
+    table = got.long()
+    assert list(table) == [
+        *("condition", "gene", "mean", "sd", "lower", "upper", "epistemic_share", "verdict"),
+    ]
+    assert len(table) == 2 * 30
+    row = table.iloc[30 + 4]
+    assert (row["condition"], row["gene"]) == (got.conditions.index[1], run.ds.genes[4])
+    assert row["mean"] == pytest.approx(got.mean[1, 4])
+    assert row["verdict"] == got.verdicts[1].text
+    assert table["epistemic_share"].between(0, 1).all()
+
+
+def test_what_train_leaves_open_must_be_said():
+    run = opened("additive")
+    frame = run.view.conditions.copy()
+    frame.loc[frame.index[:3], "modality"] = "KO"
+    mixed = OpenedRun(run.config, run.ds, run.frozen, run.model, run.calibrator)
+    mixed.__dict__["view"] = replace(run.view, conditions=frame)
+    with pytest.raises(ConfigError, match="2 different modality \\(CRISPRa, KO\\); say which by --modality"):
+        questions(mixed, [Asked("G00", "C0")])
+    assert questions(mixed, [Asked("G00", "C0", modality="KO")]).query.conditions["modality"].tolist() == [
+        "KO"
+    ]
+    with pytest.raises(ConfigError, match="is the control"):
+        questions(run, [Asked("control", "C0")])
+
+
+# ---- suggesting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_only_unmeasured_conditions_are_suggested_each_once(model):
+    run = opened(model)
+    found = suggest(run, 8)
+    assert found.method == ("entropy" if model == "perturbfm-v0" else "variance")
+    pairs = set(zip(found.table["context"], found.table["perturbation"], strict=True))
+    assert len(pairs) == 8
+    measured = set(
+        run.ds.conditions[["context_id", "pert_id"]].astype(str).itertuples(index=False, name=None)
+    )
+    assert not pairs & measured
+    # 28 pairs less 10 measured ones in each of 4 contexts.
+    assert (found.n_candidates, found.n_possible) == (72, 72)
+    assert found.table["rank"].tolist() == list(range(1, 9))
+    assert np.isfinite(found.table[["information", "novelty", "effect_size"]].to_numpy()).all()
+
+
+def test_information_falls_from_suggestion_to_suggestion():
+    gains = suggest(opened("perturbfm-v0"), 10).table["information"].to_numpy()
+    assert (np.diff(gains) <= 1e-9).all()
+    assert (gains > 0).all()
+
+
+def test_candidates_that_repeat_each_other_are_one():
+    run = opened("perturbfm-v0")
+    twice = [Asked("G00+G01", "C0"), Asked("G01+G00", "C0"), Asked("G02+G03", "C0")]
+    found = suggest(run, 3, candidates=twice)
+    assert sorted(found.table["perturbation"]) == ["G00+G01", "G02+G03"]
+
+
+def test_entropy_needs_a_process_and_contexts_must_exist():
+    with pytest.raises(ConfigError, match="'additive' has no process over conditions; use --method variance"):
+        suggest(opened("additive"), method="entropy")
+    with pytest.raises(ConfigError, match="unknown context 'c1'; nearest: C1"):
+        suggest(opened("additive"), contexts=["c1"])
+
+
+def test_a_seeded_sample_serves_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("perturbfm_core.asking.suggestions.MAX_CANDIDATES", 30)
+    run = opened("additive")
+    a, b = suggest(run, 3), suggest(run, 3)
+    assert a.n_candidates == 30
+    assert a.n_possible == 72
+    pd.testing.assert_frame_equal(a.table, b.table)
+    monkeypatch.setattr("perturbfm_core.asking.suggestions.MAX_CANDIDATES", 10)
+    drawn = suggest(run, 3)
+    assert 0 < drawn.n_candidates <= 10
+    assert drawn.n_possible == 112  # counted before what is measured is taken out

@@ -1,0 +1,215 @@
+"""PerturbFM v0 to v3 with all panels on real contexts, the demo and the simulations, through the command line.
+
+    python -m tests.benchmarks.claims.real_contexts --data FOLDER --home HOME --out contexts.json
+
+With ``--quick`` only panel ``delta`` is scored, in this process, and nothing is published.
+
+Every cell of the grid is a run as `perturbfm train` makes it; `perturbfm leaderboard compare` then says whether a
+version is worse than the baseline that inner folds chose. A second call in the same HOME reuses what is there.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.knowledge import gather
+from perturbfm_core.leaderboard.compare import compare_entries
+from perturbfm_core.leaderboard.tables import split_table
+from perturbfm_core.library import open_dataset
+from perturbfm_core.models import MODELS, new_model
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store import ArtifactStore
+from tests.benchmarks.claims import measuring as m
+from tests.cli.command import perturbfm
+
+COLUMNS = ("--pert-col", "condition", "--control-label", "control")
+# {name: (file, columns, specs of splits)}
+REAL: dict[str, tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = {
+    "kang": (
+        "sc_kang_ifnb_5celltypes.h5ad",
+        ("--context-col", "cell_type", "--batch-col", "donor", "--space", "counts"),
+        [("--spec", "leave_one_context_out")],
+    ),
+    "four": (
+        "sc_norman_mcfaline_4contexts.h5ad",
+        ("--context-col", "context", "--modality-col", "perturbation_type"),
+        [("--spec", "leave_one_context_out"), ("--spec", "combo_ood", "--folds", "3", "--fold", "0")],
+    ),
+}
+CATALOG = ("demo", "sim_network", "sim_context", "sim_state")
+# Without those that cannot be chosen here: no change has no correlation, and no test context was seen.
+BASELINES = (
+    "global_mean",
+    "per_perturbation_mean",
+    "additive",
+    "scaled_additive",
+    "context_general",
+    "set_kernel_ridge",
+    "ridge",
+    "gene_embedding_ridge",
+)
+VERSIONS = ("perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3")
+HEADLINE = (
+    ("delta", "pearson_centered"),
+    ("delta", "pearson"),
+    ("delta", "mse"),
+    ("uncertainty", "crps"),
+    ("uncertainty", "coverage_0.9"),
+)
+
+
+def grid(data: Path) -> list[tuple[str, str]]:
+    """Import and freeze; return (data set's folder, split hash) of every cell, the frozen ones included."""
+    cells = []
+    for name, (file, columns, specs) in REAL.items():
+        if not Path(name).is_dir():
+            path = m.real_file(data, file)
+            perturbfm("data", "import", path, "--out", name, "--name", name, *COLUMNS, *columns)
+        for spec in specs:
+            made = perturbfm("splits", "create", "--data", name, *spec, "--json").json
+            cells += [(name, s["split_hash"]) for s in made.get("splits", [made])]
+    for row in perturbfm("splits", "list", "--json").json:
+        if row["dataset"] in CATALOG:
+            cells.append((str(m.REPO / "data" / row["dataset"]), row["split_hash"]))
+    return cells
+
+
+def main() -> None:
+    """Run the grid, rank it, compare, and print two tables."""
+    parser = m.options(__doc__ or "")
+    parser.add_argument("--home", type=Path, help="folder of artifacts and runs (default: a temporary one)")
+    parser.add_argument("--only", default="", help="data sets whose name contains this")
+    parser.add_argument("--quick", action="store_true", help="panel delta only, no runs")
+    args = parser.parse_args()
+    m.single_thread()
+    home = args.home or Path(tempfile.mkdtemp(prefix="contexts-"))
+    home.mkdir(parents=True, exist_ok=True)
+    data = args.data.resolve()
+    out = None if args.out is None else args.out.resolve()
+    os.chdir(home)
+    for variable in ("PERTURBFM_HOME", "PERTURBFM_CATALOG"):
+        os.environ.pop(variable, None)
+    _splits(home)
+    if args.quick:
+        quick([c for c in grid(data) if args.only in c[0]], out)
+        return
+    failed = []
+    done = {
+        (r["split_hash"], r["entry"])
+        for r in (_sql("SELECT split_hash, entry FROM runs") if (home / "runs").is_dir() else [])
+    }
+    for folder, split in grid(data):
+        if args.only not in folder:
+            continue
+        for entry in (*BASELINES, *VERSIONS):
+            if (split, entry) in done:
+                continue
+            start = time.perf_counter()
+            try:
+                perturbfm("train", entry, "--data", folder, "--split", split)
+            except AssertionError as error:
+                failed.append({"split": split, "entry": entry, "error": str(error)[:300]})
+                m.tell(f"{Path(folder).name} {split[:8]} {entry}: {str(error)[:200]}")
+            else:
+                m.tell(f"{Path(folder).name} {split[:8]} {entry}: {time.perf_counter() - start:.0f} s")
+        perturbfm("leaderboard", "refresh")
+    report(out, failed)
+
+
+def quick(cells: list[tuple[str, str]], out: Path | None) -> None:
+    """Fit and score every cell in this process, and compare as the leaderboard does."""
+    store = ArtifactStore()
+    folder = SplitFolder(store.split_dir)
+    table = split_table(store)
+    runs: list[dict[str, Any]] = []
+    scores: list[pd.DataFrame] = []
+    for place, split in cells:
+        ds, frozen = open_dataset(place), folder.load(split)
+        on = m.case(ds, frozen)
+        line = []
+        for name in (*BASELINES, *VERSIONS):
+            entry = load_catalog().model(name)
+            needs = new_model(entry.model, entry.params).needs()
+            found = m.run(on, entry.model, 0, gather(store, ds, frozen, needs), **entry.params)
+            run_id = f"{split}.{name}"
+            runs.append(
+                {
+                    "run_id": run_id,
+                    "split_hash": split,
+                    "entry": name,
+                    "family": MODELS.get(entry.model).family,
+                    "seed": 0,
+                    "inner_pearson_centered": found.inner.get(m.CENTRED, np.nan),
+                    "gate": m.gate_of(found.training),
+                    **{k: float(np.nanmean(v)) for k, v in found.values.items()},
+                }
+            )
+            scores.append(
+                pd.DataFrame({"run_id": run_id, "key": found.keys, "value": found.values[m.CENTRED]})
+            )
+            line.append(f"{name} {np.nanmean(found.values[m.CENTRED]):.4f}")
+        m.tell(f"{frozen.split.key}: " + ", ".join(line))
+    frame = pd.DataFrame(runs)
+    compared = compare_entries(frame, table, pd.concat(scores))
+    titles = dict(zip(table["split_hash"], table["split_key"], strict=True))
+    wide = frame.assign(split=frame["split_hash"].map(titles)).pivot_table(
+        index="split", columns="entry", values=m.CENTRED, sort=False
+    )
+    print(m.table(wide.reset_index().to_dict("records")))
+    print()
+    print(m.table(compared.to_dict("records")))
+    print(f"\nsignificantly worse: {int((compared['verdict'] == 'worse').sum())} of {len(compared)}")
+    m.save(out, {"runs": runs, "compare": compared.to_dict("records")})
+
+
+def report(out: Path | None, failed: list[dict[str, Any]]) -> None:
+    """Print headline numbers and the comparison."""
+    wanted = " OR ".join(f"(panel = '{p}' AND metric = '{k}')" for p, k in HEADLINE)
+    rows = _sql(f"SELECT board, entry, panel, metric, value, best_baseline FROM leaderboard WHERE {wanted}")
+    headline: dict[tuple[str, str], dict[str, Any]] = {}
+    for r in rows:
+        own = headline.setdefault((r["board"], r["entry"]), {"board": r["board"], "entry": r["entry"]})
+        own[r["metric"]] = r["value"]
+    panels = _sql(
+        "SELECT entry, count(DISTINCT panel) AS panels, count(DISTINCT split_hash) AS splits FROM scores GROUP BY entry"
+    )
+    compared = perturbfm("leaderboard", "compare", "--json").json
+    print(m.table(headline[k] for k in sorted(headline)))
+    print("\nPanels and splits per entry:\n")
+    print(m.table(panels))
+    print(
+        "\nAgainst the baseline that inner folds chose, mean Pearson of centred delta, Holm over all rows:\n"
+    )
+    print(m.table({k: v for k, v in r.items() if k != "no_signal"} for r in compared))
+    worse = [r for r in compared if r["verdict"] == "worse"]
+    print(f"\nsignificantly worse: {len(worse)} of {len(compared)}; failed runs: {len(failed)}")
+    m.save(
+        out, {"headline": list(headline.values()), "compare": compared, "panels": panels, "failed": failed}
+    )
+
+
+def _splits(home: Path) -> None:
+    """Let the working folder have the repository's frozen splits beside its own."""
+    own = home / "splits"
+    if not own.exists():
+        own.mkdir()
+        for path in (m.REPO / "splits").iterdir():
+            (own / path.name).write_bytes(path.read_bytes())
+    os.environ["PERTURBFM_SPLIT_DIR"] = str(own)
+
+
+def _sql(statement: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = perturbfm("leaderboard", "sql", "--json", statement).json
+    return rows
+
+
+if __name__ == "__main__":
+    main()

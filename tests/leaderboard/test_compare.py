@@ -1,0 +1,106 @@
+"""Learned entries against the baseline that inner folds chose, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core.leaderboard.compare import COLUMNS, compare_entries, holm
+
+
+def key(i: int, context: str = "x") -> str:
+    return f"{context}|G{i:02d}|CRISPRi||"
+
+
+def board(
+    values: dict[str, np.ndarray], inner: dict[str, float], unit: str = "perturbation", split: str = "s"
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return runs, splits and scores of one board with one run per entry."""
+    runs = pd.DataFrame(
+        [
+            {
+                "run_id": f"{split}.{name}",
+                "split_hash": split,
+                "entry": name,
+                "family": "perturbfm" if name.startswith("v") else "baseline",
+                "seed": 0,
+                "inner_pearson_centered": inner.get(name, np.nan),
+            }
+            for name in values
+        ]
+    )
+    splits = pd.DataFrame([{"split_hash": split, "board": "b", "unit": unit, "no_signal": False}])
+    scores = pd.DataFrame(
+        [
+            {"run_id": f"{split}.{name}", "key": key(i), "value": x}
+            for name, xs in values.items()
+            for i, x in enumerate(xs)
+        ]
+    )
+    return runs, splits, scores
+
+
+BASE = np.linspace(0.1, 0.8, 20)
+
+
+def test_the_reference_is_what_inner_folds_chose_not_what_is_best_on_test():
+    values = {"lucky": BASE + 0.1, "chosen": BASE, "v1": BASE + 0.05}
+    out = compare_entries(*board(values, {"lucky": 0.1, "chosen": 0.2}))
+    assert list(out.columns) == list(COLUMNS)
+    (row,) = out.to_dict("records")
+    assert (row["entry"], row["reference"], row["n_conditions"], row["n_units"]) == ("v1", "chosen", 20, 20)
+    assert row["diff"] == pytest.approx(0.05)
+    assert row["value"] - row["reference_value"] == pytest.approx(0.05)
+    assert row["verdict"] == "better"
+
+
+def test_verdicts_of_worse_equal_and_too_few_units():
+    rng = np.random.default_rng(0)
+    values = {
+        "base": BASE,
+        "v-worse": BASE - 0.05,
+        "v-same": BASE,
+        "v-noisy": BASE + rng.normal(0, 0.3, 20),
+    }
+    out = compare_entries(*board(values, {"base": 0.2})).set_index("entry")["verdict"]
+    assert out.to_dict() == {
+        "v-worse": "worse",
+        "v-same": "not told apart",
+        "v-noisy": "not told apart",
+    }
+    few = compare_entries(*board(values, {"base": 0.2}, unit="context"))
+    assert set(few["verdict"]) == {"too few units"}
+    assert few["p_worse"].isna().all()
+
+
+def test_each_split_of_a_cross_validation_has_its_own_reference():
+    one = board({"a": BASE, "b": BASE - 0.2, "v": BASE + 0.1}, {"a": 0.3, "b": 0.1}, split="s0")
+    two = board({"a": BASE - 0.2, "b": BASE, "v": BASE + 0.1}, {"a": 0.1, "b": 0.3}, split="s1")
+    two[2]["key"] = [key(20 + i % 20) for i in range(60)]
+    out = compare_entries(*(pd.concat(parts) for parts in zip(one, two, strict=True)))
+    (row,) = out.to_dict("records")
+    assert (row["reference"], row["n_conditions"]) == ("a, b", 40)
+    assert row["diff"] == pytest.approx(0.1)
+
+
+def test_seeds_are_averaged_and_undefined_conditions_left_out_on_both_sides():
+    runs, splits, scores = board({"a": BASE, "v": BASE}, {"a": 0.3})
+    again = runs[runs["entry"] == "v"].assign(run_id="s.v2", seed=1)
+    more = scores[scores["run_id"] == "s.v"].assign(run_id="s.v2", value=lambda t: t["value"] + 0.1)
+    scores = pd.concat([scores, more])
+    scores.loc[(scores["run_id"] == "s.a") & (scores["key"] == key(3)), "value"] = np.nan
+    (row,) = compare_entries(pd.concat([runs, again]), splits, scores).to_dict("records")
+    assert row["n_conditions"] == 19
+    assert row["diff"] == pytest.approx(0.05)
+
+
+def test_without_scores_on_inner_folds_there_is_no_reference():
+    assert compare_entries(*board({"a": BASE, "v": BASE}, {})).empty
+
+
+def test_holm_by_hand():
+    """Sorted .01, .02, .04 times 3, 2, 1, never falling: .03, .04, .04."""
+    out = holm(np.asarray([0.04, np.nan, 0.01, 0.02]))
+    np.testing.assert_allclose(out, [0.04, np.nan, 0.03, 0.04])
+    assert holm(np.asarray([0.9, 0.8])).tolist() == [1.0, 1.0]

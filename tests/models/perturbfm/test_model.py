@@ -1,0 +1,259 @@
+"""The whole model: the same bytes, what is saved, what is resumed, and what it may read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbfm_core import schema
+from perturbfm_core.errors import SplitError
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.knowledge import EncoderFolder, Knowledge
+from perturbfm_core.models import Model, load_model, new_model, save_model
+from perturbfm_core.models.perturbfm import model as model_module
+from perturbfm_core.models.perturbfm.encoder import EncoderConfig
+from perturbfm_core.models.perturbfm.pretraining import PretrainConfig, pretrain, save_encoder
+from perturbfm_core.models.train_graph import train_coexpression
+from perturbfm_core.splits.view import TrainView, train_view
+from perturbfm_core.training.loop import LoopConfig
+from tests.factories import query_of, simulated, split_all, with_values
+from tests.models.perturbfm.made import QUICK, VERSIONS, fitted, graph_of, screen_view
+
+GENES = [f"g{i}" for i in range(20)]
+# The whole fit: a prior, networks on inner folds, a gate that is open, a variance.
+WHOLE: dict[str, Any] = {**QUICK, "prior": "process", "epochs": 4}
+
+
+@lru_cache(maxsize=1)
+def knowledge() -> Knowledge:
+    """Return two graphs and a table of features."""
+    table = GeneFeatures("t", np.asarray(GENES), np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32))
+    graphs = {"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)}
+    return Knowledge(graphs, {"t": table})
+
+
+def saved(model: Model, folder: Path) -> dict[str, bytes]:
+    """Return the files of a saved model."""
+    folder.mkdir(parents=True)
+    save_model(model, folder)
+    return {name: (folder / name).read_bytes() for name in (schema.MODEL_FILE, schema.MODEL_META_FILE)}
+
+
+def asked(view: TrainView) -> Any:
+    """Return seen and unseen conditions in seen and unseen contexts."""
+    rows = [("c0", "g1", "CRISPRi"), ("c0", "g1+g7", "CRISPRi"), ("new", "g15", "CRISPRi"), ("c1", "zz", "CRISPRi")]
+    return query_of(rows, list(view.genes), control=np.random.default_rng(0).uniform(0.5, 3, size=(4, len(view.genes))))
+
+
+# ---- bytes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
+    params = {**WHOLE, "ensemble_size": 2}
+    files = [saved(fitted(name, screen_view(), knowledge(), 3, **params), tmp_path / str(k)) for k in range(2)]
+    assert files[0] == files[1]
+    other = saved(fitted(name, screen_view(), knowledge(), 4, **params), tmp_path / "other")
+    assert other[schema.MODEL_FILE] != files[0][schema.MODEL_FILE]
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({**WHOLE, "gate": "off"}, id="no network"),
+        pytest.param({**WHOLE, "prior": "stack"}, id="stack"),
+        pytest.param(QUICK, id="no prior"),
+        pytest.param({**WHOLE, "ensemble_size": 2, "gating_mode": "lowrank"}, id="ensemble"),
+    ],
+)
+def test_what_is_saved_predicts_the_same(name, params, tmp_path):
+    view = screen_view()
+    model = fitted(name, view, knowledge(), **params)
+    assert (model.networks is None) == (params["gate"] == "off")
+    files = saved(model, tmp_path / "a")
+    back = load_model(tmp_path / "a")
+    for query in (asked(view), view.query()):
+        mine, other = model.predict(query), back.predict(query)
+        assert np.array_equal(mine.mean, other.mean)
+        assert np.array_equal(mine.var, other.var)
+        assert np.array_equal(mine.var_epistemic, other.var_epistemic)
+    assert saved(back, tmp_path / "b") == files
+
+
+def test_an_ensemble_says_how_its_networks_differ():
+    view = screen_view()
+    one, three = (fitted("perturbfm-v0", view, **{**QUICK, "ensemble_size": k}) for k in (1, 3))
+    assert not one.predict(view.query()).var_epistemic.any()
+    prediction = three.predict(view.query())
+    assert (prediction.var_epistemic.mean(axis=1) > 0).all()
+    assert (prediction.var >= prediction.var_epistemic).all()
+    assert len(three.training["networks"]) == 3
+
+
+def test_training_tells_curves_and_gate_but_no_wall_time():
+    model = fitted("perturbfm-v2", screen_view(), knowledge(), **WHOLE)
+    told = model.training
+    assert told["gate"]["reason"] == "switched on"
+    assert len(told["inner_folds"]) == 3
+    for record in (*told["inner_folds"], *told["networks"]):
+        assert len(record["curves"]["loss"]) == record["epochs"]
+        assert "seconds" not in record
+    assert [r["phase"] for r in told["inner_folds"]] == ["fold 1", "fold 2", "fold 3"]
+    assert set(told["prior"]) >= {"members", "best_baseline", "set_process"}
+
+
+def test_inner_folds_are_not_trained_where_the_gate_cannot_open():
+    seen: list[str] = []
+    view = screen_view(n=6, pairs=0, contexts=1)
+    model: Any = new_model("perturbfm-v0", {**WHOLE, "gate": "auto"})
+    model.on_epoch = lambda report: seen.append(report.phase)
+    model.fit(view, 0)
+    assert "6 groups are fewer than 10" in model.gate.reason
+    assert set(seen) <= {"variance"}
+
+
+# ---- interruption --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["fold 2", "fold 3", "member 1"])
+def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path):
+    view = screen_view()
+
+    def model_at(folder: Path | None) -> Any:
+        model: Any = new_model("perturbfm-v2", {**WHOLE, "adjacency": ["ring"]})
+        model.knowledge, model.checkpoints = knowledge(), folder
+        return model
+
+    plain = model_at(None)
+    plain.fit(view, 0)
+    stopped = model_at(tmp_path / "checkpoints")
+
+    def kill(report: Any) -> None:
+        if report.phase == phase and report.epoch == 2:
+            raise KeyboardInterrupt
+
+    stopped.on_epoch = kill
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fit(view, 0)
+    again, seen = model_at(tmp_path / "checkpoints"), []
+    again.on_epoch = lambda report: seen.append(report.phase)
+    again.fit(view, 0)
+    assert saved(again, tmp_path / "again") == saved(plain, tmp_path / "plain")
+    # What had been finished is not trained again.
+    assert "fold 1" not in seen
+    assert phase in seen
+
+
+# ---- what may be read ----------------------------------------------------------------------------------------
+
+
+def test_a_test_row_changes_nothing_and_cannot_be_asked_for(tmp_path):
+    ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
+    frozen = _first_fold(ds)
+    test = frozen.rows(ds, "test")
+    X = ds.expression[:].toarray()
+    spoilt = X.copy()
+    spoilt[test] = 9.0
+    files = []
+    for k, values in enumerate((X, spoilt)):
+        data = with_values(ds, values)
+        view = train_view(data, frozen)
+        with pytest.raises(SplitError, match="must not read them"):
+            view.expression(test[:3])
+        graph = train_coexpression(view, frozen.hash, name="coexpression")
+        model = fitted("perturbfm-v2", view, Knowledge({"coexpression": graph}), **WHOLE)
+        files.append(saved(model, tmp_path / str(k)))
+    assert files[0] == files[1]
+
+
+def _first_fold(ds: Any) -> Any:
+    return split_all(ds, "perturbation_ood", {}, folds=4)[0]
+
+
+def test_a_graph_of_train_rows_is_made_again_for_every_inner_fold(monkeypatch):
+    ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
+    frozen = _first_fold(ds)
+    view = train_view(ds, frozen)
+    graph = train_coexpression(view, frozen.hash, name="coexpression")
+    made: list[set[str]] = []
+
+    def spy(part: TrainView, *args: Any, **kwargs: Any) -> Any:
+        made.append(set(part.conditions.index))
+        return train_coexpression(part, *args, **kwargs)
+
+    monkeypatch.setattr(model_module, "train_coexpression", spy)
+    fitted("perturbfm-v1", view, Knowledge({"coexpression": graph}), **{**WHOLE, "gate": "off"})
+    for fit, _ in view.inner:
+        assert set(view.conditions.index[fit]) in made
+
+
+@pytest.mark.parametrize("name", ["perturbfm-v1", "perturbfm-v3"])
+def test_folds_that_leave_fewer_contexts_and_conditions_serve_one_network(name):
+    # Folds of unequal size hold out whole contexts: fewer axes of control and response, fewer covariates.
+    view = screen_view(n=4, pairs=0, contexts=12)
+    context = view.conditions["context_id"].to_numpy()
+    held = [np.isin(context, names) for names in (["c0"], ["c1", "c2", "c3"], [f"c{i}" for i in range(4, 12)])]
+    view = replace(view, inner=[(~h, h) for h in held], unit="context")
+    model: Any = fitted(name, view, knowledge(), **WHOLE)
+    assert len(model.training["inner_folds"]) == 3
+    query = query_of([("new", "g1", "CRISPRi", "", '{"batch":"b99"}')], GENES, control=view.control[:1])
+    assert np.isfinite(model.predict(query).mean).all()
+
+
+def test_spectral_features_of_a_graph_of_train_rows_are_not_shown_to_inner_folds():
+    ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
+    view = train_view(ds, _first_fold(ds))
+    own = train_coexpression(view, "a" * 64, name="coexpression")
+    known = Knowledge({"coexpression": own, "ring": graph_of([str(g) for g in view.genes])})
+    model: Any = fitted("perturbfm-v1", view, known, **WHOLE)
+    assert len(model.reader.tables) == 1
+    assert len(model.reader.graphs) == 2
+
+
+# ---- encoders ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["perturbfm-v0", "perturbfm-v3"])
+@pytest.mark.parametrize("freeze", [True, False])
+def test_a_pretrained_encoder_is_used_saved_and_left_as_it_is_if_frozen(name, freeze, tmp_path):
+    ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
+    frozen = _first_fold(ds)
+    view = train_view(ds, frozen)
+    config = PretrainConfig(
+        encoder=EncoderConfig(dim=4, hidden_dim=6, n_layers=1), loop=LoopConfig(epochs=2), device="cpu"
+    )
+    made = pretrain(view, config, 0, split_hash=frozen.hash)
+    (tmp_path / "e").mkdir()
+    save_encoder(made, tmp_path / "e")
+    before = {k: v.clone() for k, v in made.encoder.state_dict().items()}
+    known = Knowledge(encoder=EncoderFolder(tmp_path / "e", "x", frozen.hash))
+    model: Any = fitted(name, view, known, **QUICK, freeze_encoder=freeze)
+    (network,) = model.networks.members
+    after = network.encoder.state_dict()
+    assert all(np.array_equal(before[k], after[k]) for k in before) == freeze
+    saved(model, tmp_path / "m")
+    back = load_model(tmp_path / "m")
+    assert np.array_equal(back.predict(view.query()).mean, model.predict(view.query()).mean)
+    # The encoder is read: another control state is another prediction.
+    other = replace(view.query(), control=view.control[:, ::-1].copy())
+    assert not np.allclose(model.predict(other).mean, model.predict(view.query()).mean, atol=1e-7)
+
+
+def test_v3a_reads_the_most_variable_genes_only():
+    model: Any = fitted("perturbfm-v3a", screen_view(), **QUICK, hvg_count=7)
+    (network,) = model.networks.members
+    assert len(network.encoder.columns) == 7
+    assert model.networks.meta()["encoder"]["kind"] == "set-transformer"
+
+
+def test_one_condition_of_delta_data_can_be_fitted():
+    view = replace(screen_view(n=4, pairs=0, contexts=1), control=None, inner=[])
+    for name in VERSIONS:
+        prediction = fitted(name, view, knowledge(), **QUICK).predict(replace(view.query(), control=None))
+        assert np.isfinite(prediction.mean).all()

@@ -1,0 +1,282 @@
+"""What is believed: the stack's weights, the gate, the variance; nothing is judged by what was fitted on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbfm_core.models.perturbfm import prior as prior_module
+from perturbfm_core.models.perturbfm.gate import MIN_GROUPS, TrainingRows, _box_least_squares, decide
+from perturbfm_core.models.perturbfm.prior import BASELINES, PROCESS, Prior, _simplex, folds_of
+from perturbfm_core.models.perturbfm.process import SetProcess
+from perturbfm_core.models.perturbfm.variance import VarianceModel
+from tests.factories import query_of, view_of
+
+
+def combos(n=8, G=12, folds=4, seed=0):
+    """Return singles that are always in train, and pairs that `folds` inner folds hold out: sums and a little."""
+    rng = np.random.default_rng(seed)
+    single = {f"p{i}": rng.normal(size=G) for i in range(n)}
+    pairs = [(f"p{i}", f"p{j}") for i in range(n) for j in range(i + 1, n)]
+    rows = [("c", p) for p in single] + [("c", f"{a}+{b}") for a, b in pairs]
+    delta = [*single.values()] + [0.9 * (single[a] + single[b]) + 0.05 * rng.normal(size=G) for a, b in pairs]
+    return view_of(rows, delta, inner=[[n + k for k in range(len(pairs)) if k % folds == j] for j in range(folds)])
+
+
+# ---- the stack -----------------------------------------------------------------------------------------------
+
+
+def test_weights_lie_on_the_simplex():
+    prior = Prior().fit(combos(), 0)
+    for weights in prior.weights.values():
+        assert (weights >= 0).all()
+        assert weights.sum() == pytest.approx(1.0, abs=1e-9)
+    assert set(prior.summary()["members"]) == set(prior.weights)
+    # Thirteen pairs and more in a stratum of their own: its weights are a mixture.
+    assert "2 perturbed, 2 seen" in prior.weights
+
+
+@pytest.mark.parametrize(
+    ("gram", "expected"),
+    [
+        # Errors without correlation: weights by inverse variance.
+        ([[1.0, 0.0], [0.0, 3.0]], [0.75, 0.25]),
+        # One member's error contains the other's: the better alone.
+        ([[1.0, 1.0], [1.0, 4.0]], [1.0, 0.0]),
+        # Members that are the same share somehow, within the simplex.
+        ([[2.0, 2.0], [2.0, 2.0]], None),
+    ],
+)
+def test_simplex_weights_by_hand(gram, expected):
+    weights = _simplex(np.asarray(gram))
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights >= 0).all()
+    if expected is not None:
+        np.testing.assert_allclose(weights, expected, atol=2e-3)
+
+
+def test_fewer_than_ten_units_take_the_best_member_alone():
+    view = combos(n=4)
+    assert sum(int(h.sum()) for _, h in view.inner) < 10
+    prior = Prior().fit(view, 0)
+    (weights,) = prior.weights.values()
+    assert sorted(weights)[-2:] == [0.0, 1.0]
+    assert prior.names[int(np.argmax(weights))] == prior.best
+    assert prior.best == min(prior.errors, key=prior.errors.get)
+
+
+def test_without_inner_folds_the_process_serves():
+    view = view_of([("c", "a"), ("c", "b")], [[1.0, 0.0], [0.0, 1.0]])
+    prior = Prior().fit(view, 0)
+    assert prior.folds == []
+    assert prior.weights["all"][prior.names.index(PROCESS)] == 1.0
+    assert folds_of(prior)[0].shape == (0,)
+
+
+def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
+    seen: dict[int, set[str]] = {}
+    judged: list[tuple[set[str], set[str]]] = []
+    real_fit, real_process = prior_module._fit_baseline, SetProcess.fit
+
+    def spy(name: str, view: Any, seed: int) -> Any:
+        model = real_fit(name, view, seed)
+        own, mean = set(view.conditions.index), model._mean
+
+        def told(query: Any) -> Any:
+            judged.append((own, set(query.conditions.index)))
+            return mean(query)
+
+        monkeypatch.setattr(model, "_mean", told)
+        return model
+
+    def spy_process(self: SetProcess, view: Any, lambdas: Any = None) -> SetProcess:
+        out = real_process(self, view, lambdas)
+        seen[id(out)] = set(view.conditions.index)
+        predict = out.predict
+        monkeypatch.setattr(
+            out,
+            "predict",
+            lambda q: (judged.append((seen[id(out)], set(q.conditions.index))), predict(q))[1],
+        )
+        return out
+
+    monkeypatch.setattr(prior_module, "_fit_baseline", spy)
+    monkeypatch.setattr(SetProcess, "fit", spy_process)
+    view = combos()
+    prior = Prior().fit(view, 0)
+    assert len(judged) == len(view.inner) * (len(BASELINES) + 1)
+    assert [fitted & asked for fitted, asked in judged if fitted & asked] == []
+    condition, fold = folds_of(prior)
+    for row, j in zip(condition, fold, strict=True):
+        assert prior.folds[j].held[row]
+        assert not prior.folds[j].fit[row]
+
+
+def test_stack_weights_of_a_fold_come_from_the_other_folds():
+    view = combos()
+    prior = Prior(("additive",))
+    per_fold = []
+    for j, (_, held) in enumerate(view.inner):
+        truth = view.delta[held]
+        # The first member is right in fold 0 alone, the second in all others.
+        members = [truth, -truth] if j == 0 else [-truth, truth]
+        per_fold.append((np.stack(members), np.ones_like(truth), ["2 perturbed, 2 seen"] * len(truth)))
+    prior._weigh(view, per_fold)
+    np.testing.assert_allclose(prior.folds[0].mean, -view.delta[view.inner[0][1]])
+    np.testing.assert_allclose(prior.folds[0].best, -view.delta[view.inner[0][1]])
+    # Predictions weigh all folds: three against one.
+    assert int(np.argmax(prior.weights["all"])) == 1
+
+
+# ---- the gate ------------------------------------------------------------------------------------------------
+
+
+def gate_rows(groups=30, G=40, seed=0):
+    """Return training rows with a prior that misses half of the signal, and that half."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=(groups, G)).astype(np.float32)
+    missed = rng.normal(size=(groups, G)).astype(np.float32)
+    rows = TrainingRows(
+        source=None,  # type: ignore[arg-type]
+        truth=truth + missed,
+        prior=truth,
+        s2=np.zeros_like(truth),
+        fold=np.arange(groups) % 5,
+        groups=[f"u{i}" for i in range(groups)],
+    )
+    return rows, missed
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_planted_gain_opens_the_gate(part):
+    rows, missed = gate_rows()
+    added = np.zeros((2, *missed.shape), dtype=np.float32)
+    added[part] = 2.0 * missed
+    decision, crossed = decide(rows, added, np.arange(30))
+    assert decision.g[part] == pytest.approx(0.5, abs=1e-3)
+    assert decision.g[1 - part] == 0.0
+    assert decision.gain > decision.standard_error > 0
+    assert decision.groups == 30
+    np.testing.assert_allclose(crossed[part], 0.5, atol=1e-3)
+
+
+def test_both_parts_are_opened_where_both_gain():
+    rows, missed = gate_rows()
+    rng = np.random.default_rng(1)
+    half = rng.normal(size=missed.shape).astype(np.float32) * 0.7
+    decision, _ = decide(rows, np.stack([missed - half, half]), np.arange(30))
+    np.testing.assert_allclose(decision.g, [1.0, 1.0], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pure_noise_closes_the_gate(seed):
+    rows, missed = gate_rows(seed=seed)
+    noise = np.random.default_rng(100 + seed).normal(size=(2, *missed.shape)).astype(np.float32)
+    decision, crossed = decide(rows, noise, np.arange(30))
+    assert decision.g == (0.0, 0.0)
+    assert not crossed.any()
+
+
+def test_fewer_than_ten_groups_close_the_gate():
+    for groups in (MIN_GROUPS - 1, MIN_GROUPS):
+        rows, missed = gate_rows(groups)
+        decision, crossed = decide(rows, np.stack([missed, 0 * missed]), np.arange(groups))
+        assert (decision.g[0] > 0) == (groups >= MIN_GROUPS)
+        assert crossed.any() == (groups >= MIN_GROUPS)
+    assert MIN_GROUPS == 10
+
+
+def test_rows_of_one_unit_are_one_group():
+    rows, missed = gate_rows(30)
+    few = TrainingRows(None, rows.truth, rows.prior, rows.s2, rows.fold, [f"u{i % 6}" for i in range(30)])  # type: ignore[arg-type]
+    decision, _ = decide(few, np.stack([missed, 0 * missed]), np.arange(30))
+    assert (decision.groups, decision.g) == (6, (0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("gram", "along", "expected"),
+    [
+        ([[1, 0], [0, 1]], [0.3, 0.7], [0.3, 0.7]),
+        ([[1, 0], [0, 1]], [2.0, -1.0], [1.0, 0.0]),
+        ([[1, 1], [1, 1]], [0.5, 0.5], None),
+        ([[1, 0.9], [0.9, 1]], [1.2, 1.0], [1.0, 0.1]),
+        ([[0, 0], [0, 1]], [0.0, 0.4], [0.0, 0.4]),
+    ],
+)
+def test_factors_are_least_squares_in_the_box(gram, along, expected):
+    gram, along = np.asarray(gram, dtype=float), np.asarray(along, dtype=float)
+    g = _box_least_squares(gram, along)
+    assert ((g >= 0) & (g <= 1)).all()
+    if expected is not None:
+        np.testing.assert_allclose(g, expected, atol=1e-9)
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 101)] * 2), axis=-1).reshape(-1, 2)
+    losses = np.einsum("ni,ij,nj->n", grid, gram, grid) - 2 * grid @ along
+    assert g @ gram @ g - 2 * g @ along <= losses.min() + 1e-9
+
+
+# ---- the variance --------------------------------------------------------------------------------------------
+
+
+def errors_of(m=240, G=30, seed=0):
+    """Return out-of-fold rows whose errors grow with the process's variance, and differ by gene."""
+    rng = np.random.default_rng(seed)
+    process = np.repeat(rng.choice([0.1, 1.6], size=(m, 1)), G, axis=1).astype(np.float32)
+    level = rng.choice([0.5, 2.0], size=G)
+    true = np.sqrt(process) * level**2
+    mean = rng.normal(size=(m, G)).astype(np.float32)
+    residual = (np.sqrt(true) * rng.normal(size=(m, G))).astype(np.float32)
+    return mean, process, np.zeros((m, 1)), residual, true
+
+
+def test_variance_follows_what_the_errors_follow():
+    mean, process, traits, residual, true = errors_of()
+    model = VarianceModel()
+    own = model.fit(mean, process, traits, residual, np.zeros_like(mean), np.arange(len(mean)) % 4, 0)
+    var = model.predict(mean, process, traits)
+    for found in (own, var):
+        assert np.corrcoef(np.log(found).ravel(), np.log(true).ravel())[0, 1] > 0.95
+        assert np.mean(residual**2 / found) == pytest.approx(1.0, abs=0.15)
+    ratio = var[process[:, 0] > 1].mean() / var[process[:, 0] < 1].mean()
+    assert ratio == pytest.approx(4.0, rel=0.25)
+
+
+def test_sampling_noise_is_not_counted_twice():
+    rng = np.random.default_rng(1)
+    mean = rng.normal(size=(200, 20)).astype(np.float32)
+    s2 = np.full_like(mean, 0.5)
+    residual = (rng.normal(size=mean.shape) * np.sqrt(1.0)).astype(np.float32)
+    model = VarianceModel()
+    model.fit(mean, np.ones_like(mean), np.zeros((200, 1)), residual, s2, np.arange(200) % 4, 0)
+    beyond = model.predict(mean, np.ones_like(mean), np.zeros((200, 1)))
+    # Half of the squared errors, 1 on average, is sampling noise.
+    assert 0.4 < beyond.mean() < 0.75
+
+
+def test_conditions_beyond_all_of_train_get_no_variance_that_no_error_supports():
+    mean, process, traits, residual, _ = errors_of()
+    model = VarianceModel()
+    model.fit(mean, process, traits, residual, np.zeros_like(mean), np.arange(len(mean)) % 4, 0)
+    far = model.predict(mean[:3], 1e6 * process[:3], traits[:3])
+    near = model.predict(mean[:3], process[:3], traits[:3])
+    assert np.isfinite(far).all()
+    assert (far > near).all()
+    assert (far < 1e3 * near).all()
+
+
+def test_a_saved_variance_is_the_same():
+    mean, process, traits, residual, _ = errors_of(m=60)
+    model, back = VarianceModel(), VarianceModel()
+    model.fit(mean, process, traits, residual, np.zeros_like(mean), np.arange(60) % 4, 0)
+    back.restore("v", model.arrays("v"))
+    assert np.array_equal(back.predict(mean, process, traits), model.predict(mean, process, traits))
+
+
+def test_an_unseen_stratum_takes_the_weights_of_all():
+    view = combos()
+    prior = Prior().fit(view, 0)
+    query = query_of([("c", "p0+p1+p2"), ("c", "zz")], 12)
+    mean, var = prior.predict(query)
+    assert mean.shape == var.shape == (2, 12)
+    assert np.isfinite(mean).all()

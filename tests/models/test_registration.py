@@ -1,0 +1,62 @@
+"""Models are known, listed and matched with splits without importing torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from perturbfm_core.models import MODELS
+
+PERTURBFM = ["perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3", "perturbfm-v3a"]
+
+COMMANDS = """
+from perturbfm_core.cli.main import main
+for argv in (["--help"], ["splits", "list"], ["models", "list"], ["models", "show", "perturbfm-v3a"],
+             ["train", "perturbfm-v2", "--help"], ["metrics", "list"]):
+    try:
+        main(argv)
+    except SystemExit as exit_:
+        assert not exit_.code, argv
+"""
+REQUIREMENTS = """
+import perturbfm_core.scoring
+from perturbfm_core import pipeline
+from perturbfm_core.catalog import load_catalog
+from perturbfm_core.splits.folder import SplitTraits
+for entry in load_catalog().models.values():
+    pipeline.why_not(SplitTraits(), entry)
+    pipeline.run_configs(entry)
+"""
+
+
+def imported(code: str) -> set[str]:
+    """Return the modules that a process has after running `code`."""
+    probe = "\nimport sys\nprint('MODULES', *sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code + probe], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rsplit("MODULES", 1)[1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(COMMANDS, id="command line"),
+        pytest.param(REQUIREMENTS, id="where entries apply, and scoring"),
+        pytest.param("import perturbfm_assets.definitions", id="definitions"),
+    ],
+)
+def test_torch_is_not_imported_to_start(code: str) -> None:
+    found = imported(code)
+    assert "perturbfm_core.models" in found
+    assert "torch" not in found
+
+
+def test_the_probe_would_see_torch() -> None:
+    assert "torch" in imported("import perturbfm_core.models.perturbfm.networks")
+
+
+def test_every_version_is_registered() -> None:
+    assert [n for n in MODELS if n.startswith("perturbfm")] == PERTURBFM
+    assert {MODELS.get(n).family for n in PERTURBFM} == {"perturbfm"}
