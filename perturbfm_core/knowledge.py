@@ -19,6 +19,7 @@ from perturbfm_core.graphs.features import GeneFeatures, read_features
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.io import read_graph, write_features, write_graph
 from perturbfm_core.graphs.knowledge import COEXPRESSION, Knowledge, Needs
+from perturbfm_core.graphs.masks import PertMasks, read_masks
 from perturbfm_core.library import Progress, quiet
 from perturbfm_core.models.train_graph import train_coexpression
 from perturbfm_core.provenance import graph_code
@@ -58,7 +59,9 @@ def gather(
             graphs[name] = load_graph(store, name)
         graphs[name].require_split(frozen.hash)
     encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, frozen, progress)
-    return Knowledge(graphs, {name: load_features(store, name) for name in needs.features}, encoder)
+    tables = {name: load_features(store, name) for name in needs.features}
+    masks = None if needs.masks is None else load_masks(needs.masks)
+    return Knowledge(graphs, tables, encoder, masks)
 
 
 def build_graph(
@@ -122,6 +125,18 @@ def load_features(store: ArtifactStore, name: str) -> GeneFeatures:
     return table
 
 
+def load_masks(name: str) -> PertMasks:
+    """Return the masks of perturbations in an npz file.
+
+    Raises
+    ------
+    GraphError
+        If there is none, or it has another form.
+    """
+    path = Path(name)
+    return _masks(path.resolve(), path.stat().st_mtime_ns) if path.is_file() else read_masks(path)
+
+
 def missing(needs: Needs) -> str | None:
     """Return what of a model's needs is neither in the catalog nor a file, None if nothing."""
     catalog = load_catalog()
@@ -134,6 +149,8 @@ def missing(needs: Needs) -> str | None:
                 f"needs the gene features {name!r}, which are not in the catalog; "
                 f"register them with `perturbfm graphs features FILE --name {name}`"
             )
+    if needs.masks is not None and not Path(needs.masks).is_file():
+        return f"needs the perturbation masks {needs.masks!r}, which do not exist"
     return None
 
 
@@ -149,6 +166,8 @@ def made_of(knowledge: Knowledge) -> tuple[FitRecord, ...]:
         for name, graph in knowledge.graphs.items()
     ]
     tables = [FitRecord(what="embedding", name=name, rows="external") for name in knowledge.features]
+    if knowledge.masks is not None:
+        tables.append(FitRecord(what="embedding", name="perturbation masks", rows="external"))
     encoder = knowledge.encoder
     if encoder is None:
         return (*graphs, *tables)
@@ -288,3 +307,8 @@ def _graph(path: Path, name: str, _stamp: int) -> GeneGraph:
 @lru_cache(maxsize=16)
 def _features(path: Path, name: str, _stamp: int) -> GeneFeatures:
     return read_features(path, name)
+
+
+@lru_cache(maxsize=4)
+def _masks(path: Path, _stamp: int) -> PertMasks:
+    return read_masks(path)

@@ -11,6 +11,7 @@ from perturbfm_core.config import content_hash
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.graphs.masks import PertMasks
 
 T = TypeVar("T")
 
@@ -20,11 +21,12 @@ COEXPRESSION = "coexpression"
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the graphs, gene-feature tables and pre-trained cell encoder that a configured model reads."""
+    """Names of the graphs, gene-feature tables, pre-trained cell encoder and masks that a configured model reads."""
 
     graphs: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     encoder: str | None = None
+    masks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class EncoderFolder:
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """Graphs and gene features by name, and a cell encoder.
+    """Graphs and gene features by name, a cell encoder, and masks of perturbations.
 
     Attributes
     ----------
@@ -58,11 +60,14 @@ class Knowledge:
         Gene-feature tables.
     encoder
         The pre-trained cell encoder, None without one.
+    masks
+        Which genes perturbations act on, None where they are genes.
     """
 
     graphs: Mapping[str, GeneGraph] = field(default_factory=dict)
     features: Mapping[str, GeneFeatures] = field(default_factory=dict)
     encoder: EncoderFolder | None = None
+    masks: PertMasks | None = None
 
     def graph(self, name: str) -> GeneGraph:
         """Return the graph called `name`, or raise `GraphError` with the known names."""
@@ -79,6 +84,7 @@ class Knowledge:
             "graphs": {k: v.sha256 for k, v in sorted(self.graphs.items())},
             "features": {k: v.sha256 for k, v in sorted(self.features.items())},
             **({} if self.encoder is None else {"encoder": {"cells": self.encoder.sha256}}),
+            **({} if self.masks is None else {"masks": {"perturbations": self.masks.sha256}}),
         }
 
     @property

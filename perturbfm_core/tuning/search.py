@@ -87,6 +87,9 @@ def tune(
     if jobs > max_train():
         msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
         raise ConfigError(msg)
+    # As validated: what the command line gave as text is a number here and in the catalog.
+    validated = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    entry = entry.model_copy(update={"params": {name: validated[name] for name in entry.params}})
     space = _space(entry, fixed)
     frozen = SplitFolder(store.split_dir).load(split)
     ds = dataset_of(store, frozen, data)

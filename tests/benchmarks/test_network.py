@@ -101,7 +101,8 @@ def test_a_fit_of_300_epochs_takes_a_minute(benchmark):
     epochs = [r["epochs"] for r in model.training["inner_folds"] + model.training["networks"]]
     benchmark.extra_info |= {"wall_s": wall, "cpu_s": cpu, "epochs": epochs}
     print(f"\nfit: {wall:.1f} s wall, {cpu:.1f} CPU-s, epochs {epochs}")
-    assert wall <= FIT_S
+    # On idle cores the wall time is at most that; on busy ones it says nothing of the fit.
+    assert cpu <= FIT_S
 
 
 def test_a_fit_on_91000_cells_stays_below_3_gigabytes(benchmark):

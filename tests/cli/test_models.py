@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pytest
 import yaml
 
@@ -207,6 +208,23 @@ def test_run_refuses_options_of_other_models(work):
 def test_an_unknown_parameter_is_refused_by_configured():
     with pytest.raises(ConfigError, match="wheels: Extra inputs are not permitted"):
         configured(find_entry("ridge"), {"wheels": "4"})
+
+
+def test_a_network_is_trained_as_a_user_types_it(work):
+    np.savez("masks.npz", pert=np.asarray(["G01"]), genes=np.asarray(["G01", "G02"]), mask=np.ones((1, 2)))
+    quick = (
+        "--epochs 2 --hidden-dim 4 --rank 3 --gate on --prior none --device cpu --ensemble-size 2 --lr 0.01"
+    )
+    answer = train(
+        work, "perturbfm-v2", *quick.split(), "--no-gating", "--pert-masks", "masks.npz", "--name", "tiny"
+    )
+    config = config_of(work, answer)
+    assert (config["entry"], config["model"], config["family"]) == ("tiny", "perturbfm-v2", "perturbfm")
+    asked = {"epochs": 2, "hidden_dim": 4, "gating": False, "lr": 0.01, "adjacency": ["coexpression"]}
+    assert {k: config["params"][k] for k in asked} == asked
+    assert set(config["knowledge"]) == {"graphs", "features", "masks"}
+    training = json.loads((work.path / answer.values["run_dir"] / "training.json").read_text())
+    assert [r["epochs"] for r in training["networks"]] == [2, 2]
 
 
 # ---- what is listed -----------------------------------------------------------------------------------------

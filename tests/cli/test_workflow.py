@@ -572,6 +572,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "train": ["control_only", "--data", "D", "--split", work.split],
         "run": ["--data", "D", "--split", work.split, "--entry", "additive"],
         "pretrain": ["--data", "D", "--split", work.split, "--epochs", 1, "--hidden-dim", 4],
+        "tune": ["linear", "--data", "D", "--split", work.split, "--trials", 1],
         "export": [work.run, "--out", "scores.csv", "--what", "scores"],
         "predict": [*asked, "--perturbation", "G01", "--context", "C0"],
         "suggest": [*asked, "--k", 2],

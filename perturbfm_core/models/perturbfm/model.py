@@ -103,6 +103,7 @@ class PerturbFM(Model):
             graphs=p.adjacency if self.version >= 1 and p.graph and p.perturbation else (),
             features=p.gene_features if p.perturbation else (),
             encoder=p.pretrained_encoder,
+            masks=p.pert_masks if p.perturbation else None,
         )
 
     # ---- fitting ---------------------------------------------------------------------------------------
@@ -121,13 +122,16 @@ class PerturbFM(Model):
                 # Of a graph made from train rows they would tell inner folds of what these hold out.
                 if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
             ]
+        masks = self.knowledge.masks if self.needs().masks is not None else None
+        if masks is not None:
+            tables = [masks.extend(t) for t in tables]
         if p.prior in ("stack", "process") and p.perturbation:
             members = BASELINES if p.prior == "stack" else ()
             self.prior = Prior(members, tables, self.direct).fit(view, seed)
             self.training["prior"] = self.prior.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
-        self.reader = Reader(p, self.version, tables, graphs, self._labels).fit(view)
+        self.reader = Reader(p, self.version, tables, graphs, self._labels, masks=masks).fit(view)
         held = self._held_out(view, tables)
         added = np.zeros_like(view.delta[held.condition])
         if p.gate == "off":
@@ -171,7 +175,7 @@ class PerturbFM(Model):
             for part in self.prior.folds:
                 left = view.subset(part.fit)
                 graphs = self._graphs(left)
-                reader = Reader(self.params, self.version, tables, graphs, self._labels, whole).fit(left)
+                reader = Reader(self.params, self.version, tables, graphs, self._labels, like=whole).fit(left)
                 parts.append(reader.read(view.subset(part.held).query(), part.mean))
             inputs, prior = join(parts), np.concatenate([f.mean for f in self.prior.folds])
         reader.calibrate(inputs)

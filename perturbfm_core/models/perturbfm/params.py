@@ -67,7 +67,7 @@ class PerturbFMParams(Frozen):
     gating_mode
         How nodes of a graph are gated.
     pert_masks
-        A table perturbation x gene (npz) that says which genes a perturbation acts on, for drugs.
+        File (npz) with the weights of the genes that each perturbation acts on, for drugs; the others are genes.
     num_bases
         Number of matrices that the contextual operator mixes, beside the identity.
     prior

@@ -15,6 +15,7 @@ from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.graphs.diffusion import Normalisation, diffuse
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.graphs.masks import PertMasks
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
@@ -84,6 +85,8 @@ class Reader:
         Gene features and graphs, none built from rows beyond the view's.
     labels
         Number of every perturbation of the whole train view, so that networks share one table of embeddings.
+    masks
+        Which genes perturbations act on, None where they are genes; `tables` have the perturbations already.
     like
         The reader of the whole train view, whose widths and covariates a reader of part of it takes over.
     """
@@ -95,10 +98,13 @@ class Reader:
         tables: Sequence[GeneFeatures],
         graphs: Sequence[GeneGraph],
         labels: dict[str, int],
+        *,
+        masks: PertMasks | None = None,
         like: Reader | None = None,
     ) -> None:
         self.params, self.version = params, version
         self._like = like
+        self.masks: PertMasks | None = masks if like is None else like.masks
         self.tables = list(tables)
         # What the graphs spread is the perturbation.
         self.graphs = list(graphs) if version >= 1 and params.graph and params.perturbation else []
@@ -204,9 +210,15 @@ class Reader:
             columns += [rows / scale, known[:, None].astype(np.float32)]
         position = {g: i for i, g in enumerate(self._genes)}
         at = np.asarray([position.get(g, -1) for g in names], dtype=np.int64)
+        known = at >= 0
         own = np.zeros((len(names), self._expression.shape[1]), dtype=np.float32)
-        own[at >= 0] = self._expression[at[at >= 0]]
-        return np.concatenate([*columns, own, (at >= 0)[:, None].astype(np.float32)], axis=1)
+        own[known] = self._expression[at[known]]
+        if self.masks is not None:
+            targets = np.asarray([position.get(str(g), -1) for g in self.masks.genes], dtype=np.int64)
+            mean, some = self.masks.mean(self._expression[targets], targets >= 0)
+            row = np.asarray([self.masks.position.get(g, -1) for g in names], dtype=np.int64)
+            own[row >= 0], known[row >= 0] = mean[row[row >= 0]], some[row[row >= 0]]
+        return np.concatenate([*columns, own, known[:, None].astype(np.float32)], axis=1)
 
     # ---- reading ---------------------------------------------------------------------------------------
 
@@ -237,7 +249,11 @@ class Reader:
         amounts[owner, order] = parts.amount * parts.sign
         features[owner, order] = self.describe(names.tolist())[which]
         signed = sp.csr_array((parts.amount * parts.sign, (owner, which)), shape=(n, len(names)))
-        spread, diffused = self._diffuse(names.tolist(), signed, owner, parts.genes)
+        sources = names.tolist()
+        if self.masks is not None:
+            sources, acts = self.masks.sources(sources)
+            signed = sp.csr_array(signed @ acts)
+        spread, diffused = self._diffuse(sources, signed)
         basal, context = self._surroundings(query)
         cells, cell_row = None, None
         if query.control is not None:
@@ -257,15 +273,23 @@ class Reader:
             cell_row=cell_row,
         )
 
-    def _diffuse(
-        self, names: list[str], signed: Any, owner: IntArray, genes: list[str]
-    ) -> tuple[list[Any], list[Any]]:
+    def _diffuse(self, names: list[str], signed: Any) -> tuple[list[Any], list[Any]]:
+        """Return per graph CSR [n * T, nodes], and per graph and step CSR [n, G] without the sources themselves.
+
+        Parameters
+        ----------
+        names
+            Genes that are acted on.
+        signed
+            CSR [n, names], how strongly each condition acts on them.
+        """
         spread, diffused = [], []
         n, T = signed.shape[0], self.params.diffusion_steps
         position = {g: i for i, g in enumerate(self._genes)}
-        target = np.asarray([position.get(g, -1) for g in genes], dtype=np.int64)
+        acts = sp.coo_array(signed)
+        target = np.asarray([position.get(g, -1) for g in names], dtype=np.int64)[acts.col]
         G = len(self._genes)
-        own = (owner * G + target)[target >= 0]
+        own = (acts.row.astype(np.int64) * G + target)[target >= 0]
         for graph in self.graphs:
             found = diffuse(
                 graph, names, steps=T, normalisation=normalisation(graph), top_n=self.params.diffusion_top
@@ -335,6 +359,8 @@ class Reader:
         }
         for i, table in enumerate(self.tables):
             out[f"{prefix}.table{i}"] = table.matrix
+        if self.masks is not None:
+            out[f"{prefix}.masks"] = self.masks.mask
         for i, graph in enumerate(self.graphs):
             A = graph.adjacency
             out[f"{prefix}.graph{i}.indptr"] = A.indptr.astype(np.int64)
@@ -354,6 +380,9 @@ class Reader:
                 {"name": g.name, "genes": g.genes.tolist(), "split_hash": g.split_hash, "meta": g.meta}
                 for g in self.graphs
             ],
+            f"{prefix}.masks": None
+            if self.masks is None
+            else [self.masks.perturbations.tolist(), self.masks.genes.tolist()],
             **self._singles.meta(f"{prefix}.singles"),
         }
 
@@ -380,6 +409,9 @@ class Reader:
             )
             for i, t in enumerate(meta[f"{prefix}.tables"])
         ]
+        if meta[f"{prefix}.masks"] is not None:
+            perturbations, targets = (np.asarray(x, dtype=np.str_) for x in meta[f"{prefix}.masks"])
+            self.masks = PertMasks(perturbations, targets, arrays[f"{prefix}.masks"])
         self.graphs = []
         for i, g in enumerate(meta[f"{prefix}.graphs"]):
             parts = tuple(arrays[f"{prefix}.graph{i}.{k}"] for k in ("data", "indices", "indptr"))

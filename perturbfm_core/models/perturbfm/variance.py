@@ -5,7 +5,8 @@
 u_i describes a condition (size and spread of the predicted effect, the set process's own variance, how many genes
 it perturbs, how strongly those are expressed and how far the graphs reach from them), v_ig an entry (its predicted
 size against the gene's spread). Few numbers serve all
-genes and are learned by beta-NLL on out-of-fold residuals; b_g is each gene's own level.
+genes and are learned by beta-NLL on out-of-fold residuals; b_g is each gene's own level. What a perturbed gene is
+known to add to the error comes on top (`part_levels`).
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from perturbfm_core import schema
+from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Truth, compare, observed
 from perturbfm_core.evaluation.panel import evaluate
@@ -81,19 +83,27 @@ def run(on: Case, model: str, seed: int = 0, knowledge: Knowledge | None = None,
     values = {r.metric.name: r.values for r in scores.results}
     keys = [str(k) for k in on.truth.conditions.index]
     return Run(
-        keys, {m: np.asarray(values[m]) for m in METRICS}, _inner(fitted, on.view), fitted.training, seconds
+        keys, {m: np.asarray(values[m]) for m in METRICS}, _inner(fitted, on), fitted.training, seconds
     )
 
 
-def _inner(fitted: Model, view: TrainView) -> dict[str, float]:
-    """Return the mean Pearson correlation over the conditions that inner folds held out, raw and centred."""
+def _inner(fitted: Model, on: Case) -> dict[str, float]:
+    """Return the mean Pearson correlation over conditions that inner folds held out, raw and centred.
+
+    Of conditions like those of the test: as many perturbed genes (inner folds by gene hold out combinations, too).
+    """
     if fitted.oof is None:
         return {}
-    center = view.delta.mean(axis=0, dtype=np.float64)
-    mean, truth = fitted.oof.prediction.mean.astype(np.float64), fitted.oof.truth.astype(np.float64)
+    asked = {len(pert_genes(p)) for p in on.truth.conditions[schema.PERT_ID].astype(str)}
+    sizes = [len(pert_genes(p)) for p in fitted.oof.conditions[schema.PERT_ID].astype(str)]
+    like = np.isin(sizes, list(asked))
+    center = on.view.delta.mean(axis=0, dtype=np.float64)
+    mean = fitted.oof.prediction.mean[like].astype(np.float64)
+    truth = fitted.oof.truth[like].astype(np.float64)
+    # A constant prediction has no correlation, and must not be chosen for it.
     return {
-        RAW: float(np.nanmean(pearson(mean, truth))),
-        CENTRED: float(np.nanmean(pearson(mean - center, truth - center))),
+        RAW: float(np.nan_to_num(pearson(mean, truth)).mean()),
+        CENTRED: float(np.nan_to_num(pearson(mean - center, truth - center)).mean()),
     }
 
 
@@ -174,4 +184,5 @@ def save(out: Path | None, content: Any) -> None:
     """Write JSON if a path was given."""
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, json.loads(json.dumps(content)))
+        # JSON has no NaN; an undefined value is null.
+        write_json(out, json.loads(json.dumps(content), parse_constant=lambda _: None))

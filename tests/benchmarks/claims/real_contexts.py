@@ -149,13 +149,13 @@ def quick(cells: list[tuple[str, str]], out: Path | None) -> None:
                     "seed": 0,
                     "inner_pearson_centered": found.inner.get(m.CENTRED, np.nan),
                     "gate": m.gate_of(found.training),
-                    **{k: float(np.nanmean(v)) for k, v in found.values.items()},
+                    **{k: _mean(v) for k, v in found.values.items()},
                 }
             )
             scores.append(
                 pd.DataFrame({"run_id": run_id, "key": found.keys, "value": found.values[m.CENTRED]})
             )
-            line.append(f"{name} {np.nanmean(found.values[m.CENTRED]):.4f}")
+            line.append(f"{name} {_mean(found.values[m.CENTRED]):.4f}")
         m.tell(f"{frozen.split.key}: " + ", ".join(line))
     frame = pd.DataFrame(runs)
     compared = compare_entries(frame, table, pd.concat(scores))
@@ -168,6 +168,12 @@ def quick(cells: list[tuple[str, str]], out: Path | None) -> None:
     print(m.table(compared.to_dict("records")))
     print(f"\nsignificantly worse: {int((compared['verdict'] == 'worse').sum())} of {len(compared)}")
     m.save(out, {"runs": runs, "compare": compared.to_dict("records")})
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of what is defined, NaN if nothing is."""
+    defined = values[np.isfinite(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def report(out: Path | None, failed: list[dict[str, Any]]) -> None:

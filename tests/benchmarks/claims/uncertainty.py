@@ -37,7 +37,9 @@ from tests.benchmarks.claims import measuring as m
 from tests.benchmarks.claims import norman
 
 MARGINAL, TERCILE, WIDTH, EXCESS, DETECTION = 0.02, 0.07, 0.9, 0.7, 0.75
-BOOTSTRAPS = 1000
+BOOTSTRAPS = 400
+# Position of the 90 % level, whose width the goal is read at; all four are shown.
+_NINETY = COVERAGE_LEVELS.index(0.9)
 MEAN = "train mean"
 _FLAT: dict[str, Any] = {"model": "global_mean", "uncertainty": {"conformal": {"method": "pooled"}}}
 _GRAPH: dict[str, Any] = {"adjacency": ("network",)}
@@ -67,7 +69,7 @@ class Pooled:
     before, after, width
         [C, levels]: coverage by Gaussian and by calibrated intervals, mean width of the latter.
     size, risk, sigma
-        [C]: norm of the predicted delta, root mean squared error over genes, predicted standard deviation.
+        [C]: norm of the predicted delta (NaN where a fold's are all equal), root mean squared error over genes, predicted standard deviation.
     perts
         [C].
     """
@@ -86,10 +88,10 @@ class Pooled:
         return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in cls.__dataclass_fields__))
 
     def terciles(self) -> list[Any]:
-        """Return bool [C] per third of predicted effect size over all folds; none where it does not vary."""
-        edges = np.quantile(self.size, [1 / 3, 2 / 3])
-        if edges[1] - edges[0] <= 1e-3 * edges[1]:
+        """Return bool [C] per third of predicted effect size over all folds; none where a fold's are equal."""
+        if np.isnan(self.size).any():
             return []
+        edges = np.quantile(self.size, [1 / 3, 2 / 3])
         third = np.searchsorted(edges, self.size, side="right")
         return [third == k for k in range(3)]
 
@@ -107,13 +109,14 @@ def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: Kn
             prediction = predict_rows(on.ds, on.frozen, model, calibrator=calibrator)
         c = compare(on.ds, on.frozen, prediction, on.truth)
         before = [coverage.inside(c, coverage.gaussian_half_width(c, x)) for x in COVERAGE_LEVELS]
+        size = np.linalg.norm(c.mean, axis=1)
         half = [h for x in COVERAGE_LEVELS if (h := coverage.interval_half_width(c, x)) is not None]
         parts.append(
             Pooled(
                 np.stack(before, axis=1),
                 np.stack([coverage.inside(c, h) for h in half], axis=1),
                 np.stack([2 * h.mean(axis=1) for h in half], axis=1),
-                np.linalg.norm(c.mean, axis=1),
+                size if np.ptp(size) > 1e-6 * size.max() else np.full(len(c), np.nan),
                 np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1)),
                 novelty.sigma(c),
                 c.perturbations.astype(str),
@@ -182,17 +185,17 @@ def report(title: str, found: dict[str, Pooled], *, width_goal: bool = True) -> 
             thirds.append(
                 {"entry": name, "predicted effect": label, **{x: _span(v) for x, v in third.items()}}
             )
-        widest = max(f["width"].values())
+        ninety = list(f["width"].values())[_NINETY]
         goals.append(
             {
                 "entry": name,
                 f"gap ≤ {MARGINAL}": _met(f["gap"], f["gap"] <= MARGINAL),
                 f"worst tercile ≤ {TERCILE}": _met(f["tercile_gap"], (f["tercile_gap"] or 0) <= TERCILE),
-                f"width of train mean's ≤ {WIDTH}" if width_goal else "width of train mean's": " ".join(
-                    f"{w:.2f}" for w in f["width"].values()
-                )
+                f"width of train mean's by level, at 0.9 ≤ {WIDTH}"
+                if width_goal
+                else "width of train mean's by level": " ".join(f"{w:.2f}" for w in f["width"].values())
                 + (
-                    ("" if name == MEAN else ", met" if widest <= WIDTH else ", not met")
+                    ("" if name == MEAN else ", met" if ninety <= WIDTH else ", not met")
                     if width_goal
                     else ""
                 ),

@@ -45,7 +45,9 @@ def graph_of(genes: list[str], name: str = "ring", *, shift: int = 1, directed: 
     return GeneGraph(name, np.asarray(genes, dtype=np.str_), sp.csr_array(A), None, {"kind": "edges"})
 
 
-def screen_view(n: int = 12, n_genes: int = 20, *, contexts: int = 2, pairs: int = 3, seed: int = 0) -> TrainView:
+def screen_view(
+    n: int = 12, n_genes: int = 20, *, contexts: int = 2, pairs: int = 3, seed: int = 0
+) -> TrainView:
     """Return singles of the first `n` genes and some pairs in contexts with controls of their own; three inner folds."""
     rng = np.random.default_rng(seed)
     perts = [f"g{i}" for i in range(n)] + [f"g{i}+g{i + 1}" for i in range(pairs)]
@@ -60,7 +62,9 @@ def screen_view(n: int = 12, n_genes: int = 20, *, contexts: int = 2, pairs: int
     return view
 
 
-def rank4(n: int = 48, n_genes: int = 300, *, extra: int = 0, seed: int = 0) -> tuple[TrainView, GeneFeatures]:
+def rank4(
+    n: int = 48, n_genes: int = 300, *, extra: int = 0, seed: int = 0
+) -> tuple[TrainView, GeneFeatures]:
     """Return clean deltas of rank 4 for `n` perturbations in one context, and features of these and `extra` more."""
     rng = np.random.default_rng(seed)
     names = [f"g{i}" for i in range(n + extra)]
@@ -72,7 +76,9 @@ def rank4(n: int = 48, n_genes: int = 300, *, extra: int = 0, seed: int = 0) -> 
     return view, table
 
 
-def fitted(name: str, view: TrainView, knowledge: Knowledge | None = None, seed: int = 0, **params: Any) -> Model:
+def fitted(
+    name: str, view: TrainView, knowledge: Knowledge | None = None, seed: int = 0, **params: Any
+) -> Model:
     """Return a fitted model that was given all graphs and features of `knowledge`."""
     knowledge = knowledge or Knowledge()
     asked = {"adjacency": list(knowledge.graphs), "gene_features": list(knowledge.features), **params}
@@ -86,16 +92,24 @@ def prepared(
     name: str, view: TrainView, knowledge: Knowledge, **params: Any
 ) -> tuple[PerturbationNetwork, TrainingRows, NetworkFitter]:
     """Return an untrained network of a version as it is at the first step, with what it would be trained on."""
-    asked = {**QUICK, "adjacency": list(knowledge.graphs), "gene_features": list(knowledge.features), **params}
+    asked = {
+        **QUICK,
+        "adjacency": list(knowledge.graphs),
+        "gene_features": list(knowledge.features),
+        **params,
+    }
     model: Any = new_model(name, asked)
     p = model.params
-    labels = sorted({f"{g}|{m}" for s, m in view.conditions[["pert_id", "modality"]].to_numpy() for g in s.split("+")})
+    labels = sorted(
+        {f"{g}|{m}" for s, m in view.conditions[["pert_id", "modality"]].to_numpy() for g in s.split("+")}
+    )
     reader = Reader(
         p,
         model.version,
         list(knowledge.features.values()),
         list(knowledge.graphs.values()),
         {x: FIRST_ID + i for i, x in enumerate(labels)},
+        masks=knowledge.masks,
     ).fit(view)
     prior = np.zeros_like(view.delta)
     inputs = reader.read(view.query(), prior)

@@ -38,7 +38,9 @@ def test_own_effects_are_shrunk_by_the_share_of_variance_between_targets():
     # Mean -5; departures (1, 3), (-3, -1), (-1, 1): means 2, -2, 0; within 6 / 3 = 2, between 8/3 - 2/2 = 5/3,
     # weight (5/3) / (5/3 + 2/2) = 0.625.
     model = DirectEffect().fit(targets_view([(-4, -2), (-8, -6), (-6, -4)]))
-    np.testing.assert_allclose(on_target(model, "g0", "g1", "g2", "g3"), [-3.75, -6.25, -5.0, -5.0], atol=1e-6)
+    np.testing.assert_allclose(
+        on_target(model, "g0", "g1", "g2", "g3"), [-3.75, -6.25, -5.0, -5.0], atol=1e-6
+    )
 
 
 def test_single_measurements_say_nothing_of_the_target_itself():

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import SplitError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.knowledge import EncoderFolder, Knowledge
@@ -21,7 +23,7 @@ from perturbfm_core.models.perturbfm.pretraining import PretrainConfig, pretrain
 from perturbfm_core.models.train_graph import train_coexpression
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.training.loop import LoopConfig
-from tests.factories import query_of, simulated, split_all, with_values
+from tests.factories import query_of, simulated, split_all
 from tests.models.perturbfm.made import QUICK, VERSIONS, fitted, graph_of, screen_view
 
 GENES = [f"g{i}" for i in range(20)]
@@ -32,7 +34,9 @@ WHOLE: dict[str, Any] = {**QUICK, "prior": "process", "epochs": 4}
 @lru_cache(maxsize=1)
 def knowledge() -> Knowledge:
     """Return two graphs and a table of features."""
-    table = GeneFeatures("t", np.asarray(GENES), np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32))
+    table = GeneFeatures(
+        "t", np.asarray(GENES), np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32)
+    )
     graphs = {"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)}
     return Knowledge(graphs, {"t": table})
 
@@ -46,8 +50,15 @@ def saved(model: Model, folder: Path) -> dict[str, bytes]:
 
 def asked(view: TrainView) -> Any:
     """Return seen and unseen conditions in seen and unseen contexts."""
-    rows = [("c0", "g1", "CRISPRi"), ("c0", "g1+g7", "CRISPRi"), ("new", "g15", "CRISPRi"), ("c1", "zz", "CRISPRi")]
-    return query_of(rows, list(view.genes), control=np.random.default_rng(0).uniform(0.5, 3, size=(4, len(view.genes))))
+    rows = [
+        ("c0", "g1", "CRISPRi"),
+        ("c0", "g1+g7", "CRISPRi"),
+        ("new", "g15", "CRISPRi"),
+        ("c1", "zz", "CRISPRi"),
+    ]
+    return query_of(
+        rows, list(view.genes), control=np.random.default_rng(0).uniform(0.5, 3, size=(4, len(view.genes)))
+    )
 
 
 # ---- bytes ---------------------------------------------------------------------------------------------------
@@ -56,7 +67,9 @@ def asked(view: TrainView) -> Any:
 @pytest.mark.parametrize("name", VERSIONS)
 def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
     params = {**WHOLE, "ensemble_size": 2}
-    files = [saved(fitted(name, screen_view(), knowledge(), 3, **params), tmp_path / str(k)) for k in range(2)]
+    files = [
+        saved(fitted(name, screen_view(), knowledge(), 3, **params), tmp_path / str(k)) for k in range(2)
+    ]
     assert files[0] == files[1]
     other = saved(fitted(name, screen_view(), knowledge(), 4, **params), tmp_path / "other")
     assert other[schema.MODEL_FILE] != files[0][schema.MODEL_FILE]
@@ -156,19 +169,24 @@ def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path
 def test_a_test_row_changes_nothing_and_cannot_be_asked_for(tmp_path):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
     frozen = _first_fold(ds)
-    test = frozen.rows(ds, "test")
     X = ds.expression[:].toarray()
+    test = frozen.rows(ds, "test")
     spoilt = X.copy()
     spoilt[test] = 9.0
-    files = []
+    files, deltas = [], []
     for k, values in enumerate((X, spoilt)):
-        data = with_values(ds, values)
-        view = train_view(data, frozen)
+        metadata = ds.metadata.model_copy(update={"space": "log1p"})
+        data = PerturbDataset(ds.obs, ds.genes, Values(expression=values), metadata)
+        own = _first_fold(data)
+        assert np.array_equal(own.rows(data, "test"), test)
+        view = train_view(data, own)
         with pytest.raises(SplitError, match="must not read them"):
             view.expression(test[:3])
-        graph = train_coexpression(view, frozen.hash, name="coexpression")
+        graph = train_coexpression(view, "a" * 64, name="coexpression")
         model = fitted("perturbfm-v2", view, Knowledge({"coexpression": graph}), **WHOLE)
         files.append(saved(model, tmp_path / str(k)))
+        deltas.append(data.expression[test].mean())
+    assert deltas[0] != deltas[1]
     assert files[0] == files[1]
 
 
@@ -198,7 +216,9 @@ def test_folds_that_leave_fewer_contexts_and_conditions_serve_one_network(name):
     # Folds of unequal size hold out whole contexts: fewer axes of control and response, fewer covariates.
     view = screen_view(n=4, pairs=0, contexts=12)
     context = view.conditions["context_id"].to_numpy()
-    held = [np.isin(context, names) for names in (["c0"], ["c1", "c2", "c3"], [f"c{i}" for i in range(4, 12)])]
+    held = [
+        np.isin(context, names) for names in (["c0"], ["c1", "c2", "c3"], [f"c{i}" for i in range(4, 12)])
+    ]
     view = replace(view, inner=[(~h, h) for h in held], unit="context")
     model: Any = fitted(name, view, knowledge(), **WHOLE)
     assert len(model.training["inner_folds"]) == 3

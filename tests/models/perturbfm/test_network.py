@@ -112,7 +112,9 @@ def test_a_graph_without_trust_contributes_nothing(name):
     blank = replace(
         batch,
         spread=[DiffusionRows(0.0 * s.matrix, torch.device("cpu")) for s in batch.spread],
-        channels=torch.cat([0.0 * batch.channels[:, :graph_channels], batch.channels[:, graph_channels:]], dim=1),
+        channels=torch.cat(
+            [0.0 * batch.channels[:, :graph_channels], batch.channels[:, graph_channels:]], dim=1
+        ),
     )
     with torch.no_grad():
         for weight in (network.head.weight, network.coefficients.weight, network.coefficients.bias):
@@ -132,6 +134,7 @@ def test_without_graph_the_graph_is_irrelevant(name):
     assert not np.array_equal(*with_graph)
     assert np.array_equal(*without)
     assert new_model(name, {"adjacency": ["ring"], "graph": False}).needs().graphs == ()
+    assert new_model(name, {"adjacency": ["ring"], "perturbation": False}).needs().graphs == ()
     assert new_model("perturbfm-v0", {"adjacency": ["ring"]}).needs().graphs == ()
 
 
@@ -156,7 +159,11 @@ def test_without_perturbation_all_perturbations_of_a_context_are_one(name):
     knowledge = RING if name != "perturbfm-v0" else Knowledge()
     contexts = view.conditions["context_id"].to_numpy()
     for on in (True, False):
-        mean = fitted(name, view, knowledge, **{**QUICK, "epochs": 40}, perturbation=on).predict(view.query()).mean
+        mean = (
+            fitted(name, view, knowledge, **{**QUICK, "epochs": 40}, perturbation=on)
+            .predict(view.query())
+            .mean
+        )
         spread = max(float(np.ptp(mean[contexts == c], axis=0).max()) for c in np.unique(contexts))
         assert (spread > 1e-2) == on, spread
 
@@ -165,7 +172,9 @@ def test_without_perturbation_all_perturbations_of_a_context_are_one(name):
 def test_without_control_state_and_context_the_context_is_irrelevant(name):
     view = screen_view()
     query = view.query()
-    other = Query(query.conditions.assign(covariates='{"batch":"b1"}'), query.genes, query.control[::-1].copy())
+    other = Query(
+        query.conditions.assign(covariates='{"batch":"b1"}'), query.genes, query.control[::-1].copy()
+    )
     for on in (True, False):
         model = fitted(name, view, RING, **{**QUICK, "epochs": 30}, basal=on, context=on)
         same = np.allclose(model.predict(query).mean, model.predict(other).mean, atol=1e-6)
@@ -184,7 +193,7 @@ def test_without_context_covariates_are_not_read():
 
 @pytest.mark.parametrize("name", ["perturbfm-v2", "perturbfm-v3"])
 def test_the_operator_depends_on_the_context_only_if_it_is_contextual(name):
-    contextual, data, _ = prepared(name, screen_view(), RING)
+    contextual, _, _ = prepared(name, screen_view(), RING)
     fixed, _, _ = prepared(name, screen_view(), RING, contextual_operator=False)
     assert contextual.operator.mix is not None
     assert contextual.operator.alpha is None

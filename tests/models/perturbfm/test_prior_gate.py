@@ -22,7 +22,9 @@ def combos(n=8, G=12, folds=4, seed=0):
     pairs = [(f"p{i}", f"p{j}") for i in range(n) for j in range(i + 1, n)]
     rows = [("c", p) for p in single] + [("c", f"{a}+{b}") for a, b in pairs]
     delta = [*single.values()] + [0.9 * (single[a] + single[b]) + 0.05 * rng.normal(size=G) for a, b in pairs]
-    return view_of(rows, delta, inner=[[n + k for k in range(len(pairs)) if k % folds == j] for j in range(folds)])
+    return view_of(
+        rows, delta, inner=[[n + k for k in range(len(pairs)) if k % folds == j] for j in range(folds)]
+    )
 
 
 # ---- the stack -----------------------------------------------------------------------------------------------

@@ -59,7 +59,9 @@ def test_linear_is_the_inner_product_over_the_median_square():
 
 
 def test_features_are_squared_cosines_and_their_product():
-    table = GeneFeatures("t", np.asarray(["a", "b", "x"]), np.asarray([[1, 0], [0, 2], [3, 3]], dtype=np.float32))
+    table = GeneFeatures(
+        "t", np.asarray(["a", "b", "x"]), np.asarray([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
+    )
     rows = [("c", "a"), ("c", "b")]
     K = likeness(Kernel(features=1.0), rows, [("c", "x"), ("c", "a"), ("c", "unknown")], tables=[table])
     cosine = np.asarray([[0.5**0.5, 0.5**0.5], [1.0, 0.0], [0.0, 0.0]])
