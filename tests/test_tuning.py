@@ -449,6 +449,9 @@ def test_an_interrupted_search_loses_the_current_trial_only(store, splits, score
     whole = run(store, splits["fold"], trials=5, name="whole").study
     assert params_and_values(part) == params_and_values(whole)
     assert [t.number for t in part.trials] == [0, 1, 3, 4, 5]
+    # Else the sampler would keep away from what was cut off, as if it were still being tried.
+    kept = optuna.load_study(study_name="part", storage=f"sqlite:///{store.study('part')}").trials
+    assert [t.number for t in kept if not t.state.is_finished()] == []
 
 
 def test_a_killed_search_goes_on(store, splits):

@@ -36,6 +36,7 @@ COLUMNS = (
     "p_better_holm",
     "verdict",
     "n_conditions",
+    "n_undefined",
     "n_units",
     "no_signal",
 )
@@ -121,14 +122,12 @@ def _board(
     unit = str(members["unit"].iloc[0])
     names = sorted(set(chosen.values()))
     rows = []
-    asked = members["family"] != "baseline" if family is None else members["family"] == family
-    for entry in sorted(members.loc[asked, "entry"].unique()):
-        # Only splits that the entry has run on; undefined values are left out on both sides.
+    wanted = members["family"] != "baseline" if family is None else members["family"] == family
+    for entry in sorted(members.loc[wanted, "entry"].unique()):
+        # Only splits that the entry has run on; undefined values are left out on both sides, and counted.
         own = mean.xs(entry, level="entry")
-        both = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner").dropna()
-        if both.empty:
-            continue
-        both = both.groupby(level="key").mean()
+        asked = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
+        both = asked.dropna().groupby(level="key").mean()
         diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
         bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
         drawn = bootstrap.means(diff[:, None])
@@ -140,11 +139,12 @@ def _board(
                 "reference": ", ".join(names),
                 "value": float(both["own"].mean()),
                 "reference_value": float(both["reference"].mean()),
-                "diff": float(diff.mean()),
+                "diff": float(diff.mean()) if len(diff) else float("nan"),
                 "diff_low": interval.low,
                 "diff_high": interval.high,
                 **_p_values(drawn),
                 "n_conditions": len(both),
+                "n_undefined": asked.index.get_level_values("key").nunique() - len(both),
                 "n_units": bootstrap.n_units,
                 "no_signal": bool(members["no_signal"].fillna(False).astype(bool).all()),
             }

@@ -148,6 +148,8 @@ def test_server_shows_the_asset_graph(server):
     assert {(n["assetKey"]["path"][-1], n["groupName"]) for n in found} == {
         ("dataset", "data"),
         ("split", "splits"),
+        ("gene_graph", "splits"),
+        ("pretrained_encoder", "models"),
         ("trained_model", "models"),
         ("prediction", "models"),
         ("metric_panel", "evaluation"),

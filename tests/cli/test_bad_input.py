@@ -417,10 +417,11 @@ def first(arrays, key, value):
     return out
 
 
+NO_INTERVALS = dict.fromkeys(("interval_levels", "interval_factor", "gene_bin"))
 PREDICTIONS = {
     "wrong genes": (lambda a: {"genes": np.char.add(a["genes"], "x")}, "prediction lacks 50 of 50 genes, e.g. .'G00'"),
-    "one gene less": (lambda a: {"genes": a["genes"][1:], "mean": a["mean"][:, 1:], "var": a["var"][:, 1:]}, "lacks 1 of 50 genes"),
-    "unnamed genes": (lambda a: {"genes": None, "mean": a["mean"][:, 1:], "var": a["var"][:, 1:]}, "49 unnamed genes, the data set 50"),
+    "one gene less": (lambda a: {"genes": a["genes"][1:], "mean": a["mean"][:, 1:], "var": a["var"][:, 1:], **NO_INTERVALS}, "lacks 1 of 50 genes"),
+    "unnamed genes": (lambda a: {"genes": None, "mean": a["mean"][:, 1:], "var": a["var"][:, 1:], **NO_INTERVALS}, "49 unnamed genes, the data set 50"),
     "missing rows": (lambda a: {k: a[k][3:] for k in ("idx", "row", "row_id")}, "prediction lacks 3 of \\d+ test rows"),
     "not a number": (lambda a: {"mean": first(a, "mean", np.nan)}, "NaN or infinite in 1 conditions"),
     "infinite variance": (lambda a: {"var": first(a, "var", np.inf)}, "NaN or infinite in 1 conditions"),

@@ -163,7 +163,7 @@ def test_train_with_json_is_silent_on_a_terminal(work, monkeypatch):
         seen.append(options.get("silent", False))
         return plain(*args, **options)
 
-    monkeypatch.setattr("perturbfm_core.cli.runs.progress", spy)
+    monkeypatch.setattr("perturbfm_core.cli.train.progress", spy)
     asked = ["train", "control_only", "--data", "D", "--split", work.split]
     perturbfm(*asked, "--json")
     perturbfm(*asked)

@@ -91,8 +91,13 @@ def test_seeds_are_averaged_and_undefined_conditions_left_out_on_both_sides():
     scores = pd.concat([scores, more])
     scores.loc[(scores["run_id"] == "s.a") & (scores["key"] == key(3)), "value"] = np.nan
     (row,) = compare_entries(pd.concat([runs, again]), splits, scores).to_dict("records")
-    assert row["n_conditions"] == 19
+    assert (row["n_conditions"], row["n_undefined"]) == (19, 1)
     assert row["diff"] == pytest.approx(0.05)
+
+
+def test_a_reference_that_is_undefined_everywhere_is_told_and_not_dropped():
+    (row,) = compare_entries(*board({"a": BASE * np.nan, "v": BASE}, {"a": 0.3})).to_dict("records")
+    assert (row["n_conditions"], row["n_undefined"], row["verdict"]) == (0, 20, "too few units")
 
 
 def test_without_scores_on_inner_folds_there_is_no_reference():

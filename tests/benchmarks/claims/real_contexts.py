@@ -87,6 +87,9 @@ def main() -> None:
     parser = m.options(__doc__ or "")
     parser.add_argument("--home", type=Path, help="folder of artifacts and runs (default: a temporary one)")
     parser.add_argument("--only", default="", help="data sets whose name contains this")
+    parser.add_argument(
+        "--entries", nargs="+", default=[*BASELINES, *VERSIONS], help="catalog entries to run"
+    )
     parser.add_argument("--quick", action="store_true", help="panel delta only, no runs")
     args = parser.parse_args()
     m.single_thread()
@@ -99,7 +102,7 @@ def main() -> None:
         os.environ.pop(variable, None)
     _splits(home)
     if args.quick:
-        quick([c for c in grid(data) if args.only in c[0]], out)
+        quick([c for c in grid(data) if args.only in c[0]], args.entries, out)
         return
     failed = []
     done = {
@@ -109,7 +112,7 @@ def main() -> None:
     for folder, split in grid(data):
         if args.only not in folder:
             continue
-        for entry in (*BASELINES, *VERSIONS):
+        for entry in args.entries:
             if (split, entry) in done:
                 continue
             start = time.perf_counter()
@@ -124,7 +127,7 @@ def main() -> None:
     report(out, failed)
 
 
-def quick(cells: list[tuple[str, str]], out: Path | None) -> None:
+def quick(cells: list[tuple[str, str]], entries: list[str], out: Path | None) -> None:
     """Fit and score every cell in this process, and compare as the leaderboard does."""
     store = ArtifactStore()
     folder = SplitFolder(store.split_dir)
@@ -135,7 +138,7 @@ def quick(cells: list[tuple[str, str]], out: Path | None) -> None:
         ds, frozen = open_dataset(place), folder.load(split)
         on = m.case(ds, frozen)
         line = []
-        for name in (*BASELINES, *VERSIONS):
+        for name in entries:
             entry = load_catalog().model(name)
             needs = new_model(entry.model, entry.params).needs()
             found = m.run(on, entry.model, 0, gather(store, ds, frozen, needs), **entry.params)
