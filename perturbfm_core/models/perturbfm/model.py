@@ -20,13 +20,14 @@ from perturbfm_core.graphs.spectral import spectral_features
 from perturbfm_core.models.base import MODELS, Family, Model
 from perturbfm_core.models.condition_process import ConditionProcess
 from perturbfm_core.models.perturbfm.gate import CLOSED, MIN_GROUPS, GateDecision, TrainingRows, decide
+from perturbfm_core.models.perturbfm.inputs import join
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
 from perturbfm_core.models.perturbfm.part_levels import PartLevels
 from perturbfm_core.models.perturbfm.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.prior import BASELINES, Prior, folds_of
 from perturbfm_core.models.perturbfm.process import Direct
-from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader, join
+from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader
 from perturbfm_core.models.perturbfm.searching import SEARCH_SPACE, effective
 from perturbfm_core.models.perturbfm.targets import Targets
 from perturbfm_core.models.search import SearchDimension, SearchSpace

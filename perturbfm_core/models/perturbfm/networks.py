@@ -21,10 +21,11 @@ from perturbfm_core.models.perturbfm.encoder import (
 )
 from perturbfm_core.models.perturbfm.fitting import NetworkFitter, added_by
 from perturbfm_core.models.perturbfm.gate import TrainingRows
+from perturbfm_core.models.perturbfm.inputs import Inputs
 from perturbfm_core.models.perturbfm.network import NetworkSpec, PerturbationNetwork
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
 from perturbfm_core.models.perturbfm.pretraining import load_encoder
-from perturbfm_core.models.perturbfm.reading import FIRST_ID, Inputs, Reader
+from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader
 from perturbfm_core.models.perturbfm.tensors import TensorSource
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView

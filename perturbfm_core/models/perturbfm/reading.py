@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from sklearn.decomposition import PCA
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
-from perturbfm_core.graphs.diffusion import Normalisation, diffuse
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.masks import PertMasks
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
+from perturbfm_core.models.perturbfm.inputs import Inputs
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
+from perturbfm_core.models.perturbfm.spreading import spread_over
 from perturbfm_core.models.perturbfm.state import ControlStates
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -27,49 +27,6 @@ PAD, UNKNOWN, FIRST_ID = 0, 1, 2
 _CONTEXT_COMPONENTS = 16
 _EXPRESSION_COMPONENTS = 16
 _INTERVENTION_CHANNELS = 3
-
-
-@dataclass(eq=False)
-class Inputs:
-    """Some conditions as arrays.
-
-    Attributes
-    ----------
-    ids, amounts
-        int64 and float32 [n, P]: perturbation of each part (`PAD`, `UNKNOWN` or its number) and its signed amount.
-    features
-        float32 [n, P, F].
-    basal, context
-        float32 [n, .].
-    spread
-        Per graph CSR [n * T, nodes].
-    diffused
-        Per graph and step CSR [n, G]: the same on measured genes, without the targets themselves.
-    dense
-        float32 [n, K, G], channels of the intervention.
-    state
-        float32 [n, 2, G], None below v3.
-    multi
-        float32 [n].
-    cells, cell_row
-        float32 [contexts, G] distinct control profiles, int64 [n] which one each condition has.
-    """
-
-    ids: IntArray
-    amounts: FloatArray
-    features: FloatArray
-    basal: FloatArray
-    context: FloatArray
-    spread: list[Any]
-    diffused: list[Any]
-    dense: FloatArray
-    state: FloatArray | None
-    multi: FloatArray
-    cells: FloatArray | None = None
-    cell_row: IntArray | None = None
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class Reader:
@@ -234,9 +191,8 @@ class Reader:
         """
         parts = interventions(query.conditions, self._top_dose)
         n, owner = len(query), parts.owner
-        order = np.zeros(len(owner), dtype=np.int64)
-        for i in range(1, len(owner)):
-            order[i] = order[i - 1] + 1 if owner[i] == owner[i - 1] else 0
+        # Parts of one condition lie together.
+        order = np.arange(len(owner)) - np.searchsorted(owner, owner)
         width = int(order.max(initial=0)) + 1
         ids = np.full((n, width), PAD, dtype=np.int64)
         amounts = np.zeros((n, width), dtype=np.float32)
@@ -253,7 +209,9 @@ class Reader:
         if self.masks is not None:
             sources, acts = self.masks.sources(sources)
             signed = sp.csr_array(signed @ acts)
-        spread, diffused = self._diffuse(sources, signed)
+        spread, diffused = spread_over(
+            self.graphs, self._genes, sources, signed, self.params.diffusion_steps, self.params.diffusion_top
+        )
         basal, context = self._surroundings(query)
         cells, cell_row = None, None
         if query.control is not None:
@@ -272,39 +230,6 @@ class Reader:
             cells=cells,
             cell_row=cell_row,
         )
-
-    def _diffuse(self, names: list[str], signed: Any) -> tuple[list[Any], list[Any]]:
-        """Return per graph CSR [n * T, nodes], and per graph and step CSR [n, G] without the sources themselves.
-
-        Parameters
-        ----------
-        names
-            Genes that are acted on.
-        signed
-            CSR [n, names], how strongly each condition acts on them.
-        """
-        spread, diffused = [], []
-        n, T = signed.shape[0], self.params.diffusion_steps
-        position = {g: i for i, g in enumerate(self._genes)}
-        acts = sp.coo_array(signed)
-        target = np.asarray([position.get(g, -1) for g in names], dtype=np.int64)[acts.col]
-        G = len(self._genes)
-        own = (acts.row.astype(np.int64) * G + target)[target >= 0]
-        for graph in self.graphs:
-            found = diffuse(
-                graph, names, steps=T, normalisation=normalisation(graph), top_n=self.params.diffusion_top
-            )
-            steps = [sp.csr_array(signed @ s, dtype=np.float32) for s in found.steps]
-            # Rows of one condition lie together: step by step.
-            order = np.arange(n * T).reshape(T, n).T.ravel()
-            spread.append(sp.csr_array(sp.vstack(steps))[order])
-            to_measured = _selection(graph.genes, position)
-            for step in steps:
-                measured = sp.coo_array(sp.csr_array(step @ to_measured, dtype=np.float32))
-                keep = ~np.isin(measured.row.astype(np.int64) * G + measured.col, own) & (measured.data != 0)
-                parts = (measured.data[keep], (measured.row[keep], measured.col[keep]))
-                diffused.append(sp.csr_array(parts, shape=measured.shape))
-        return spread, diffused
 
     def _intervention(self, query: Query, prior: FloatArray, owner: IntArray) -> FloatArray:
         """Return float32 [n, 3, G]: the centred prior, the sum of known singles beyond it, and where they agree."""
@@ -427,46 +352,6 @@ class Reader:
             )
 
 
-def normalisation(graph: GeneGraph) -> Normalisation:
-    """Return how a graph is scaled for diffusion: regulation keeps its weights, likeness is symmetrised."""
-    A = graph.adjacency
-    return "symmetric" if A.nnz == 0 or abs(A - A.T).max() < 1e-9 else "spectral"
-
-
-def join(parts: Sequence[Inputs]) -> Inputs:
-    """Return inputs of several readings as one."""
-    width = max(p.ids.shape[1] for p in parts)
-
-    def wide(x: Any) -> Any:
-        return np.pad(x, [(0, 0), (0, width - x.shape[1]), *[(0, 0)] * (x.ndim - 2)])
-
-    cells = [p.cells for p in parts if p.cells is not None]
-    offset = np.cumsum([0, *(len(c) for c in cells)])
-    first = parts[0]
-    return Inputs(
-        ids=np.concatenate([wide(p.ids) for p in parts]),
-        amounts=np.concatenate([wide(p.amounts) for p in parts]),
-        features=np.concatenate([wide(p.features) for p in parts]),
-        basal=np.concatenate([p.basal for p in parts]),
-        context=np.concatenate([p.context for p in parts]),
-        spread=[sp.csr_array(sp.vstack([p.spread[i] for p in parts])) for i in range(len(first.spread))],
-        diffused=[
-            sp.csr_array(sp.vstack([p.diffused[i] for p in parts])) for i in range(len(first.diffused))
-        ],
-        dense=np.concatenate([p.dense for p in parts]),
-        state=None
-        if first.state is None
-        else np.concatenate([p.state for p in parts if p.state is not None]),
-        multi=np.concatenate([p.multi for p in parts]),
-        cells=np.concatenate(cells) if cells else None,
-        cell_row=np.concatenate(
-            [p.cell_row + offset[i] for i, p in enumerate(parts) if p.cell_row is not None]
-        )
-        if cells
-        else None,
-    )
-
-
 def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
     """Return `x` [., .] with zeros behind, so that it is `width` wide along an axis."""
     missing = [(0, 0), (0, 0)]
@@ -495,12 +380,3 @@ def _distinct(rows: FloatArray) -> tuple[FloatArray, IntArray]:
     kept = rows[np.unique(np.asarray(first), return_index=True)[1]]
     out, place = np.unique(kept, axis=0, return_inverse=True)
     return out, np.asarray(place.reshape(-1)[first], dtype=np.int64)
-
-
-def _selection(nodes: Any, position: dict[str, int]) -> Any:
-    """Return CSR [nodes, G] that moves values of nodes to measured genes."""
-    at = np.asarray([position.get(str(g), -1) for g in nodes], dtype=np.int64)
-    kept = np.flatnonzero(at >= 0)
-    return sp.csr_array(
-        (np.ones(len(kept), dtype=np.float32), (kept, at[kept])), shape=(len(at), len(position))
-    )

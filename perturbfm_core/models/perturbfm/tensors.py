@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from perturbfm_core.models.perturbfm.diffused import DiffusionRows
+from perturbfm_core.models.perturbfm.inputs import Inputs
 from perturbfm_core.models.perturbfm.network import Batch
-from perturbfm_core.models.perturbfm.reading import Inputs
 from perturbfm_core.schema import FloatArray
 
 Tensor = torch.Tensor

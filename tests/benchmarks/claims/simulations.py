@@ -1,6 +1,7 @@
 """The claims about PerturbFM v0 to v3 on the frozen simulations, with the true network and with a rewired one.
 
 python -m tests.benchmarks.claims.simulations --out simulations.json
+python -m tests.benchmarks.claims.simulations --fold 1   # another fold of the same cross-validation
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from perturbfm_core.catalog import load_catalog
+from perturbfm_core.config import SplitSpec
 from perturbfm_core.graphs.knowledge import Knowledge
 from perturbfm_core.graphs.rewire import rewire
 from perturbfm_core.knowledge import truth_graph
 from perturbfm_core.library import ensure_dataset, open_dataset
 from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.store import ArtifactStore
 from tests.benchmarks.claims import measuring as m
 
@@ -64,9 +67,9 @@ CLAIMS = [
 ]
 
 
-def load(store: ArtifactStore, prefix: str) -> tuple[m.Case, dict[str, Knowledge]]:
-    """Return a frozen split and the knowledge of each kind of graph."""
-    name = prefix.split(".")[0]
+def load(store: ArtifactStore, prefix: str, fold: int) -> tuple[m.Case, dict[str, Knowledge]]:
+    """Return a split (fold 0 is the frozen one) and the knowledge of each kind of graph."""
+    name, kind = prefix.split(".")
     path = ensure_dataset(store, load_catalog().dataset(name))
     ds = open_dataset(path)
     folder = SplitFolder(store.split_dir)
@@ -74,18 +77,23 @@ def load(store: ArtifactStore, prefix: str) -> tuple[m.Case, dict[str, Knowledge
     graph = truth_graph(path, "network")
     graphs = {"true": graph, "rewired": rewire(graph, 0).renamed("network")}
     known = {kind: Knowledge(graphs={"network": g}) for kind, g in graphs.items()}
-    return m.case(ds, folder.load(key)), known
+    frozen = freeze(ds, SplitSpec(kind=kind, folds=5))[fold] if fold else folder.load(key)
+    return m.case(ds, frozen), known
 
 
 def main() -> None:
     """Run everything and print two tables."""
-    args = m.options(__doc__ or "").parse_args()
+    parser = m.options(__doc__ or "")
+    parser.add_argument("--fold", type=int, choices=range(5), default=0, help="fold of the cross-validation")
+    args = parser.parse_args()
     m.single_thread()
     store = ArtifactStore()
     rows, saved = [], []
     by_name: dict[tuple[str, str], m.Run] = {}
-    for prefix, entries in ENTRIES.items():
-        on, known = load(store, prefix)
+    # A split by context is no fold of a cross-validation.
+    wanted = {p: e for p, e in ENTRIES.items() if not args.fold or p.endswith("perturbation_ood")}
+    for prefix, entries in wanted.items():
+        on, known = load(store, prefix, args.fold)
         for name, model, graph, params in entries:
             runs = []
             for seed in args.seeds:
@@ -122,7 +130,7 @@ def main() -> None:
                 }
             )
     claims = []
-    for prefix, one, other, claim in CLAIMS:
+    for prefix, one, other, claim in (c for c in CLAIMS if c[0] in wanted):
         a, b = by_name[prefix, one], by_name[prefix, other]
         row: dict[str, Any] = {"split": prefix, "one": one, "other": other, "claim": claim}
         for label, metric in (("centred", m.CENTRED), ("without target", m.NO_TARGET)):

@@ -23,8 +23,10 @@ from perturbfm_core.calibrating import configured_model, fit_calibrator
 from perturbfm_core.catalog import load_catalog
 from perturbfm_core.config import ModelEntry, SplitSpec
 from perturbfm_core.data.importing import import_h5ad
+from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.evaluation.comparison import compare
 from perturbfm_core.evaluation.uncertainty import clusters, coverage, novelty, selective
+from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.knowledge import Knowledge
 from perturbfm_core.knowledge import truth_graph
 from perturbfm_core.library import ensure_dataset, open_dataset
@@ -221,10 +223,15 @@ def _ranked(v: dict[str, float] | None, met: Callable[[float], bool]) -> str:
     return "no ranking" if v is None else f"{_span(v)}, {'met' if met(v['value']) else 'not met'}"
 
 
-def simulated() -> tuple[dict[str, list[m.Case]], Knowledge]:
-    """Return the folds of both tasks on the frozen simulation, and its true network."""
-    path = ensure_dataset(ArtifactStore(), load_catalog().dataset("sim_network"))
-    ds = open_dataset(path)
+def simulated(seed: int | None) -> tuple[dict[str, list[m.Case]], Knowledge]:
+    """Return the folds of both tasks on the frozen simulation, or on one of another seed, and its true network."""
+    entry = load_catalog().dataset("sim_network")
+    if seed is None:
+        path = ensure_dataset(ArtifactStore(), entry)
+        ds, graph = open_dataset(path), truth_graph(path, "network")
+    else:
+        ds, truth = simulate(SimulationConfig(**{**entry.synth, "name": "fresh", "seed": seed}))
+        graph = GeneGraph("network", np.asarray(truth.genes, dtype=np.str_), truth.network.T.tocsr())
     kinds = {"unseen perturbations": "perturbation_ood", "unseen combinations": "combo_ood"}
     cases = {
         title: [
@@ -235,7 +242,7 @@ def simulated() -> tuple[dict[str, list[m.Case]], Knowledge]:
         ]
         for title, kind in kinds.items()
     }
-    return cases, Knowledge(graphs={"network": truth_graph(path, "network")})
+    return cases, Knowledge(graphs={"network": graph})
 
 
 def real(data: Path) -> tuple[dict[str, list[m.Case]], Knowledge]:
@@ -251,11 +258,12 @@ def main() -> None:
     parser = m.options(__doc__ or "")
     parser.add_argument("--only", choices=["simulated", "real"], help="one of the data sets")
     parser.add_argument("--entries", nargs="+", help="some of the entries; the train mean is always there")
+    parser.add_argument("--simulation-seed", type=int, help="simulate anew; the frozen simulation without it")
     args = parser.parse_args()
     m.single_thread()
     saved: dict[str, Any] = {}
     for kind, load, entries in (
-        ("simulated", simulated, SIMULATED),
+        ("simulated", lambda: simulated(args.simulation_seed), SIMULATED),
         ("real", lambda: real(args.data), NORMAN),
     ):
         if args.only not in (None, kind):
