@@ -23,24 +23,21 @@ from perturbfm_core.models.perturbfm.gate import CLOSED, MIN_GROUPS, GateDecisio
 from perturbfm_core.models.perturbfm.inputs import join
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
-from perturbfm_core.models.perturbfm.part_levels import PartLevels
 from perturbfm_core.models.perturbfm.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.prior import BASELINES, Prior, folds_of
 from perturbfm_core.models.perturbfm.process import Direct
 from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader
 from perturbfm_core.models.perturbfm.searching import SEARCH_SPACE, effective
-from perturbfm_core.models.perturbfm.targets import Targets
+from perturbfm_core.models.perturbfm.variance import PredictiveVariance
 from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.models.train_graph import train_coexpression
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
-from perturbfm_core.training.seeds import derived_seed
 
 if TYPE_CHECKING:
     from perturbfm_core.models.perturbfm.networks import Networks
-    from perturbfm_core.models.perturbfm.variance import VarianceModel
 
 _MIN_VALIDATION = 10
 _UNFITTED = GateDecision(CLOSED, None, None, 0, "not fitted")
@@ -82,9 +79,7 @@ class PerturbFM(Model):
         self.reader: Reader | None = None
         self.networks: Networks | None = None
         self.gate = _UNFITTED
-        self.variance: VarianceModel | None = None
-        self.targets = Targets()
-        self.part_levels = PartLevels()
+        self.variance: PredictiveVariance | None = None
         self.oof = None
         self.training = {}
         self._labels: dict[str, int] = {}
@@ -264,8 +259,6 @@ class PerturbFM(Model):
 
     def _finish(self, view: TrainView, held: _Held, added: FloatArray, seed: int) -> None:
         """Fit the variance on out-of-fold errors and keep the out-of-fold predictions."""
-        from perturbfm_core.models.perturbfm.variance import VarianceModel
-
         data = held.rows
         if self.prior is None or data is None:
             residual = view.delta - self._mean(view.query())[0]
@@ -275,29 +268,20 @@ class PerturbFM(Model):
             return
         mean = data.prior + added
         process = np.concatenate([f.var for f in self.prior.folds])
-        self.targets.fit(view, self._graphs(view))
-        traits = self.targets.read(view.query())[held.condition]
-        self.variance = VarianceModel()
+        self.variance = PredictiveVariance()
         var = self.variance.fit(
+            view,
+            self._graphs(view),
+            held.condition,
             mean,
             process,
-            traits,
             data.truth - mean,
             data.s2,
             data.fold,
-            derived_seed(seed, "variance"),
+            np.stack([f.fit[held.condition] for f in self.prior.folds]),
+            seed,
             self.on_epoch,
         )
-        excess = ((data.truth - mean).astype(np.float64) ** 2 - data.s2).mean(axis=1)
-        usable = np.stack([f.fit[held.condition] for f in self.prior.folds])
-        levels = self.part_levels.fit(
-            view.conditions.iloc[held.condition],
-            excess,
-            var.mean(axis=1, dtype=np.float64),
-            data.fold,
-            usable,
-        )
-        var = var * np.exp(levels)[:, None]
         parts = []
         for j, fold in enumerate(self.prior.folds):
             at = data.fold == j
@@ -314,7 +298,7 @@ class PerturbFM(Model):
             "source": "out_of_fold",
             "conditions": len(mean),
             "inner_folds": len(view.inner),
-            "part_shrinkage": self.part_levels.shrinkage,
+            "shrinkage": vars(self.variance.levels.shrinkage),
         }
         self.training["gate"] = self.gate.to_json()
 
@@ -346,9 +330,7 @@ class PerturbFM(Model):
         if self.variance is None:
             var = np.broadcast_to(self._flat, mean.shape) + spread
             return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=spread)
-        own = self.variance.predict(mean, process, self.targets.read(query))
-        own = own * np.exp(self.part_levels.read(query.conditions))[:, None]
-        var = own + self._s2 + spread
+        var = self.variance.predict(query, mean, process) + self._s2 + spread
         return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=process + spread)
 
     def condition_process(self) -> ConditionProcess | None:
@@ -364,8 +346,6 @@ class PerturbFM(Model):
             out.update(self.prior.arrays("prior"))
         if self.variance is not None:
             out.update(self.variance.arrays("variance"))
-            out.update(self.targets.arrays("targets"))
-            out.update(self.part_levels.arrays("part_levels"))
         if self.networks is not None:
             out.update(self._fitted_reader().arrays("reader"))
             out.update(self.networks.arrays("network"))
@@ -377,8 +357,7 @@ class PerturbFM(Model):
         if self.prior is not None:
             out.update(self.prior.meta("prior"))
         if self.variance is not None:
-            out.update(self.targets.meta("targets"))
-            out.update(self.part_levels.meta("part_levels"))
+            out.update(self.variance.meta("variance"))
         if self.networks is not None:
             out.update(self._fitted_reader().meta("reader"))
             out["networks"] = self.networks.meta()
@@ -391,13 +370,9 @@ class PerturbFM(Model):
         if "prior.names" in meta:
             self.prior = Prior((), (), self.direct)
             self.prior.restore("prior", arrays, meta, self.genes)
-        if "variance.level" in arrays:
-            from perturbfm_core.models.perturbfm.variance import VarianceModel
-
-            self.variance = VarianceModel()
-            self.variance.restore("variance", arrays)
-            self.targets.restore("targets", arrays, meta, self.genes)
-            self.part_levels.restore("part_levels", arrays, meta)
+        if "variance.entries.level" in arrays:
+            self.variance = PredictiveVariance()
+            self.variance.restore("variance", arrays, meta, self.genes)
         if meta["networks"] is None:
             return
         from perturbfm_core.models.perturbfm.networks import Networks

@@ -31,6 +31,7 @@ BASELINES = (
     "additive",
     "scaled_additive",
     "context_general",
+    "ridge",
     "set_kernel_ridge",
 )
 PROCESS = "set_process"
