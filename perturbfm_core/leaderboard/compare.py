@@ -146,7 +146,7 @@ def _board(
                 "n_conditions": len(both),
                 "n_undefined": asked.index.get_level_values("key").nunique() - len(both),
                 "n_units": bootstrap.n_units,
-                "no_signal": bool(members["no_signal"].fillna(False).astype(bool).all()),
+                "no_signal": bool(members["no_signal"].eq(True).all()),
             }
         )
     return rows

@@ -88,7 +88,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
-    silent = members["no_signal"].fillna(False).astype(bool)
+    silent = members["no_signal"].eq(True)
     no_signal = bool(silent.all())
     counted = members if no_signal else members[~silent]
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]

@@ -80,7 +80,7 @@ def _results(main: pd.DataFrame) -> list[str]:
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> list[str]:
     # A row of means compares only over boards that every entry has run on.
-    signal = main[~main["no_signal"].fillna(False).astype(bool)]
+    signal = main[~main["no_signal"].eq(True)]
     n = signal["entry"].nunique()
     shared = signal.groupby("board")["entry"].nunique()
     whole = signal[signal["board"].isin(shared[shared == n].index)]

@@ -30,33 +30,30 @@ from perturbfm_core.store import ArtifactStore
 from tests.benchmarks.claims import measuring as m
 from tests.cli.command import perturbfm
 
-COLUMNS = ("--pert-col", "condition", "--control-label", "control")
+CELLS = ("--pert-col", "condition", "--control-label", "control")
 # {name: (file, columns, specs of splits)}
 REAL: dict[str, tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = {
     "kang": (
         "sc_kang_ifnb_5celltypes.h5ad",
-        ("--context-col", "cell_type", "--batch-col", "donor", "--space", "counts"),
+        (*CELLS, "--context-col", "cell_type", "--batch-col", "donor", "--space", "counts"),
         [("--spec", "leave_one_context_out")],
     ),
     "four": (
         "sc_norman_mcfaline_4contexts.h5ad",
-        ("--context-col", "context", "--modality-col", "perturbation_type"),
+        (*CELLS, "--context-col", "context", "--modality-col", "perturbation_type"),
         [("--spec", "leave_one_context_out"), ("--spec", "combo_ood", "--folds", "3", "--fold", "0")],
+    ),
+    "l1000": (
+        "pb_l1000_3drugs_65lines_doses.h5ad",
+        (
+            *("--pert-col", "compound", "--context-col", "context", "--dose-col", "dose_um"),
+            *("--time-col", "time", "--modality", "drug", "--space", "zscore"),
+        ),
+        [("--spec", "context_ood", "--folds", "5")],
     ),
 }
 CATALOG = ("demo", "sim_network", "sim_context", "sim_state")
-# Without those that cannot be chosen here: no change has no correlation, and no test context was seen.
-BASELINES = (
-    "global_mean",
-    "per_perturbation_mean",
-    "additive",
-    "scaled_additive",
-    "context_general",
-    "set_kernel_ridge",
-    "ridge",
-    "gene_embedding_ridge",
-)
-VERSIONS = ("perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3")
+SUITE = "perturbfm"
 HEADLINE = (
     ("delta", "pearson_centered"),
     ("delta", "pearson"),
@@ -72,7 +69,7 @@ def grid(data: Path) -> list[tuple[str, str]]:
     for name, (file, columns, specs) in REAL.items():
         if not Path(name).is_dir():
             path = m.real_file(data, file)
-            perturbfm("data", "import", path, "--out", name, "--name", name, *COLUMNS, *columns)
+            perturbfm("data", "import", path, "--out", name, "--name", name, *columns)
         for spec in specs:
             made = perturbfm("splits", "create", "--data", name, *spec, "--json").json
             cells += [(name, s["split_hash"]) for s in made.get("splits", [made])]
@@ -88,7 +85,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="folder of artifacts and runs (default: a temporary one)")
     parser.add_argument("--only", default="", help="data sets whose name contains this")
     parser.add_argument(
-        "--entries", nargs="+", default=[*BASELINES, *VERSIONS], help="catalog entries to run"
+        "--entries", nargs="+", default=load_catalog().suite(SUITE).models, help="catalog entries to run"
     )
     parser.add_argument("--quick", action="store_true", help="panel delta only, no runs")
     args = parser.parse_args()
