@@ -30,6 +30,7 @@ from perturbfm_core.training.losses import (
 from perturbfm_core.training.progress import OnEpoch, TrainingRecord
 from perturbfm_core.training.seeding import derived_seed, deterministic
 
+FULL_BATCH = 1024
 _FAST = ("trust", "steps", "gate", "alpha", "gene_gate", "channel_gate")
 _FAST_FACTOR = 10.0
 _PREDICT_ROWS = 1024
@@ -106,7 +107,7 @@ class NetworkFitter:
             horizon=p.epochs,
             lr=p.lr,
             weight_decay=p.weight_decay,
-            batch_size=p.batch_size,
+            batch_size=self._batch_size(len(rows)),
             ema_decay=p.ema_decay,
             patience=p.patience,
             precision=p.precision,
@@ -126,6 +127,10 @@ class NetworkFitter:
             phase=phase,
         )
         return network, record
+
+    def _batch_size(self, n: int) -> int | None:
+        """Return conditions per step, None for all: a large set's channels would not fit in memory at once."""
+        return self.params.batch_size or (None if n <= FULL_BATCH else FULL_BATCH)
 
     def _groups(self, network: PerturbationNetwork) -> list[dict[str, Any]]:
         """Return parameter groups: gates and trust are few numbers and may move faster, without decay."""
@@ -163,7 +168,7 @@ class NetworkFitter:
         )
         index = torch.from_numpy(np.asarray(rows, dtype=np.int64))
         source = data.source
-        kept = source.batch(np.asarray(rows)) if p.batch_size is None else None
+        kept = source.batch(np.asarray(rows)) if self._batch_size(len(rows)) is None else None
 
         def loss(module: Any, at: torch.Tensor) -> dict[str, torch.Tensor]:
             whole = kept is not None and len(at) == len(index)

@@ -37,7 +37,7 @@ class PerturbFMParams(Frozen):
     weight_decay
         Weight decay of AdamW.
     batch_size
-        Conditions per step; none means all at once.
+        Conditions per step; none means all at once up to 1,024, else as many.
     patience
         Epochs without a better validation score after which a training stops.
     ema_decay

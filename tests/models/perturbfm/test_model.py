@@ -17,6 +17,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.knowledge import EncoderFolder, Knowledge
 from perturbfm_core.models import Model, load_model, new_model, save_model
+from perturbfm_core.models.perturbfm import fitting
 from perturbfm_core.models.perturbfm import model as model_module
 from perturbfm_core.models.perturbfm.encoder import EncoderConfig
 from perturbfm_core.models.perturbfm.pretraining import PretrainConfig, pretrain, save_encoder
@@ -119,6 +120,19 @@ def test_training_tells_curves_and_gate_but_no_wall_time():
         assert "seconds" not in record
     assert [r["phase"] for r in told["inner_folds"]] == ["fold 1", "fold 2", "fold 3"]
     assert set(told["prior"]) >= {"members", "best_baseline", "set_process"}
+
+
+def test_large_sets_are_trained_in_batches(monkeypatch):
+    view = screen_view()
+    whole = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
+    monkeypatch.setattr(fitting, "FULL_BATCH", 8)
+    parts = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
+    asked_for = fitted("perturbfm-v2", view, knowledge(), **WHOLE, batch_size=8)
+    sizes = [m.training["networks"][0]["batch_size"] for m in (whole, parts, asked_for)]
+    assert sizes == [len(view), 8, 8]
+    query = asked(view)
+    assert np.array_equal(parts.predict(query).mean, asked_for.predict(query).mean)
+    assert not np.array_equal(parts.predict(query).mean, whole.predict(query).mean)
 
 
 def test_inner_folds_are_not_trained_where_the_gate_cannot_open():
