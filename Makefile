@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
-# One pass of tests per core; PYTEST_ARGS adds to it, e.g. make test PYTEST_ARGS="-k splits".
+# Tests run in as many processes, by file; PYTEST_ARGS adds to it, e.g. make test PYTEST_ARGS="-k splits".
+WORKERS ?= auto
 PYTEST_ARGS ?=
 PORT ?= 3000
 
@@ -40,7 +41,8 @@ verify: install
 	$(BIN)/perturbfm splits verify --all
 
 tests: install
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
+		-p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)

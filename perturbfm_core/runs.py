@@ -136,8 +136,10 @@ def named_scores(table: pd.DataFrame, meta: dict[str, Any]) -> pd.DataFrame:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """Return how many cores this process may use; `OMP_NUM_THREADS` asks for fewer."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(own, int(asked)) if asked.isdigit() and int(asked) > 0 else own
 
 
 def file_digest(path: Path) -> str:

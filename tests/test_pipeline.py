@@ -24,7 +24,7 @@ from perturbfm_core.leaderboard import database
 from perturbfm_core.library import ensure_dataset, find_dataset, open_dataset
 from perturbfm_core.models import MODELS
 from perturbfm_core.models.base import Requires
-from perturbfm_core.runs import RunConfig, run_configs
+from perturbfm_core.runs import RunConfig, cores, run_configs
 from perturbfm_core.store import (
     ArtifactStore,
     Staging,
@@ -533,3 +533,13 @@ def test_incomplete_runs_are_not_listed(store, frozen):
     assert store.run_dirs() == []
     with pytest.raises(StoreError, match=r"no run in .* match"):
         store.find_run(run.name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [("1", 1), ("99999", None), ("0", None), ("all", None), ("", None)]
+)
+def test_threads_are_no_more_than_cores_and_than_asked_for(asked, given, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    own = cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert cores() == (own if given is None else given)

@@ -26,6 +26,8 @@ _SLOPE_SD = 1.0
 _STRATUM_PRIOR = 5.0
 _WINSOR = 0.1
 _SMALLEST = 1e-12
+# Log of a predicted effect that counts as none, against the largest.
+_LOG_NOTHING = float(np.log(1e-6))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +147,8 @@ def _slope(
     of size.
     """
     x = _log_size(residuals.prediction.mean)
+    # A fold that predicts nothing has no size to tell of: its rows count as the smallest effect that is predicted.
+    x = np.maximum(x, x[x > x.max() + _LOG_NOTHING].min())
     cell = np.unique([f"{f}|{s}" for f, s in zip(residuals.fold, strata, strict=True)], return_inverse=True)[
         1
     ]

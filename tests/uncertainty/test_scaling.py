@@ -91,6 +91,34 @@ def test_effects_larger_than_any_calibrated_one_are_not_extrapolated() -> None:
     np.testing.assert_allclose(var[0], var[1])
 
 
+def test_a_fold_that_predicts_nothing_does_not_stretch_the_slope() -> None:
+    rng = np.random.default_rng(4)
+    n, genes = 40, 200
+    size = rng.uniform(0.3, 3, size=(n, 1))
+    mean = size * rng.normal(size=(n, genes))
+    mean[30:] = 0
+    truth = mean + size * rng.normal(size=(n, genes))
+    conditions = conditions_of([("c", f"g{i}") for i in range(n)])
+    residuals = OutOfFold(
+        conditions,
+        truth.astype(np.float32),
+        Prediction(mean.astype(np.float32), np.ones((n, genes), dtype=np.float32)),
+        [(k,) for k in conditions.index],
+        np.arange(n) // 10,
+        "out_of_fold",
+        fitted=(frozenset(),) * 4,
+    )
+    found = scaled(residuals, ScaleConfig(stratum=False, gene_scale=False))
+    var = found.apply_to_residuals(residuals).prediction.var
+    assert found.slope > 0.5
+    assert (
+        np.mean(residuals.residual[:30] ** 2) / 3
+        < var[:30].mean()
+        < 3 * np.mean(residuals.residual[:30] ** 2)
+    )
+    assert 0.1 < var[30:].mean() < 10
+
+
 def test_what_is_newer_is_less_certain() -> None:
     rng = np.random.default_rng(5)
     rows = [("c", f"U{i}") for i in range(40)] + [("c", f"V{i}+Z") for i in range(40)]

@@ -21,7 +21,7 @@ from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 # Rows' worth of evidence that a part is like all others, and that a trait of unit spread says nothing.
-PART_SHRINKAGE = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+PART_SHRINKAGE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 TRAIT_SHRINKAGE = (3.0, 10.0, 30.0, 100.0, 300.0)
 MIN_ROWS = 20
 # Errors may be below sampling noise by chance; their logarithm must not say how far.
@@ -30,8 +30,8 @@ _MOST = 2.5
 # Conditions far from all of train must not get a level that no error supports.
 _MOST_TRAIT = 3.0
 _INTERCEPT = 0.01
-# Share of the error that a term must explain.
-_LEAST_GAIN = 0.01
+# Share of the error that a term must explain: chance finds less among as many penalties.
+_LEAST_GAIN = 0.03
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ class ConditionLevels:
         fold: IntArray,
         usable: BoolArray,
     ) -> FloatArray:
-        """Learn the levels and return float64 [m], the log factor of every row from rows of other folds.
+        """Learn the levels and return float64 [m], the log factor of every row by levels learned from other folds.
+
+        Penalties, the scale of traits and the offset are those of all rows.
 
         Parameters
         ----------

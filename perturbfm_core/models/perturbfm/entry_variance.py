@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.training.loop import LoopConfig, train
 from perturbfm_core.training.losses import beta_nll
 from perturbfm_core.training.progress import OnEpoch
@@ -58,6 +58,7 @@ class EntryVariance:
         error: FloatArray,
         s2: FloatArray,
         fold: IntArray,
+        usable: BoolArray,
         seed: int,
         on_epoch: OnEpoch | None = None,
     ) -> FloatArray:
@@ -69,6 +70,9 @@ class EntryVariance:
             float32 [m, G]: predicted delta, error, sampling variance.
         fold
             int64 [m].
+        usable
+            bool [folds, m]: rows whose condition the fold's predictor was fitted on; a condition that two folds
+            hold out is no witness of its own variance.
         """
         self._scale = np.sqrt((mean.astype(np.float64) ** 2).mean(axis=0) + 1e-8)
         v = self._sizes(mean)
@@ -100,7 +104,7 @@ class EntryVariance:
         self.level = np.log(_shrunk(excess / shape) + _FLOOR)
         out = np.empty(error.shape, dtype=np.float32)
         for j in np.unique(fold):
-            mine, others = fold == j, fold != j
+            mine, others = fold == j, usable[j] & (fold != j)
             level = np.log(_shrunk(excess[others] / shape[others]) + _FLOOR) if others.any() else self.level
             out[mine] = np.exp(level) * shape[mine]
         return out

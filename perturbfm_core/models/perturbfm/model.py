@@ -290,7 +290,7 @@ class PerturbFM(Model):
                 (
                     fold.fit,
                     fold.held,
-                    Prediction(mean[at], (var[at] + known).astype(np.float32), var_epistemic=process[at]),
+                    _prediction(mean[at], var[at] + known, process[at]),
                 )
             )
         self.oof = out_of_fold(view, parts)
@@ -331,7 +331,7 @@ class PerturbFM(Model):
             var = np.broadcast_to(self._flat, mean.shape) + spread
             return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=spread)
         var = self.variance.predict(query, mean, process) + self._s2 + spread
-        return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=process + spread)
+        return _prediction(mean, var, process + spread)
 
     def condition_process(self) -> ConditionProcess | None:
         """Return the set process of the prior, None without one."""
@@ -382,6 +382,12 @@ class PerturbFM(Model):
         self._channel_scale = self.reader.scale
         self.networks = Networks(self.params, self.version)
         self.networks.restore("network", arrays, meta["networks"])
+
+
+def _prediction(mean: FloatArray, var: FloatArray, epistemic: FloatArray) -> Prediction:
+    """Return the prediction; what the process does not know is a part of the variance, never more than it."""
+    var = var.astype(np.float32)
+    return Prediction(mean=mean, var=var, var_epistemic=np.minimum(epistemic, var).astype(np.float32))
 
 
 @MODELS.register("perturbfm-v0")

@@ -44,7 +44,7 @@ class PredictiveVariance:
         seed: int,
         on_epoch: OnEpoch | None = None,
     ) -> FloatArray:
-        """Fit on out-of-fold rows and return float32 [m, G], the variance of each from rows of other folds.
+        """Fit on out-of-fold rows and return float32 [m, G], the variance of each, its levels from other folds.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class PredictiveVariance:
         from perturbfm_core.models.perturbfm.entry_variance import EntryVariance
 
         self.entries = EntryVariance()
-        var = self.entries.fit(mean, error, s2, fold, derived_seed(seed, "variance"), on_epoch)
+        var = self.entries.fit(mean, error, s2, fold, usable, derived_seed(seed, "variance"), on_epoch)
         self.targets.fit(view, graphs)
         traits = np.hstack([effect_traits(mean, process), self.targets.read(view.query())[condition]])
         excess, expected = excess_of(error, s2, var)

@@ -120,7 +120,7 @@ def main() -> None:
                 m.tell(f"{Path(folder).name} {split[:8]} {entry}: {str(error)[:200]}")
             else:
                 m.tell(f"{Path(folder).name} {split[:8]} {entry}: {time.perf_counter() - start:.0f} s")
-        perturbfm("leaderboard", "refresh")
+    perturbfm("leaderboard", "refresh")
     report(out, failed)
 
 

@@ -145,6 +145,14 @@ def test_inner_folds_are_not_trained_where_the_gate_cannot_open():
     assert set(seen) <= {"variance"}
 
 
+def test_what_the_process_does_not_know_is_a_part_of_the_variance():
+    view = screen_view()
+    model = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
+    for prediction in (model.predict(asked(view)), model.oof.prediction):
+        assert (prediction.var_epistemic <= prediction.var).all()
+        assert (prediction.var_epistemic > 0).all()
+
+
 # ---- interruption --------------------------------------------------------------------------------------------
 
 

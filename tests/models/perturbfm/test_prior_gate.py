@@ -231,10 +231,28 @@ def errors_of(m=160, G=40, seed=0):
     return mean, error, true
 
 
+def folds_known(m, k=4):
+    """Return folds [m], and for each the rows of the others [k, m]."""
+    fold = np.arange(m) % k
+    return fold, np.stack([fold != j for j in range(k)])
+
+
+def test_a_condition_that_two_folds_hold_out_is_no_witness_of_its_own_variance():
+    mean, error, _ = errors_of(m=40, G=10)
+    fold, usable = folds_known(40)
+    # Rows 0 and 1, of folds 0 and 1, are of one condition.
+    usable[0, 1] = usable[1, 0] = False
+    own = EntryVariance().fit(mean, error, np.zeros_like(mean), fold, usable, 0)
+    model = EntryVariance()
+    level = model.fit(mean, error, np.zeros_like(mean), *folds_known(40), 0)
+    assert not np.array_equal(own[[0, 1]], level[[0, 1]])
+    assert np.array_equal(own[[2, 3]], level[[2, 3]])
+
+
 def test_variance_of_entries_follows_what_the_errors_follow():
     mean, error, true = errors_of()
     model = EntryVariance()
-    own = model.fit(mean, error, np.zeros_like(mean), np.arange(len(mean)) % 4, 0)
+    own = model.fit(mean, error, np.zeros_like(mean), *folds_known(len(mean)), 0)
     var = model.predict(mean)
     for found in (own, var):
         assert np.corrcoef(np.log(found).ravel(), np.log(true).ravel())[0, 1] > 0.9
@@ -247,7 +265,7 @@ def test_sampling_noise_is_not_counted_twice():
     s2 = np.full_like(mean, 0.5)
     error = rng.normal(size=mean.shape).astype(np.float32)
     model = EntryVariance()
-    model.fit(mean, error, s2, np.arange(200) % 4, 0)
+    model.fit(mean, error, s2, *folds_known(200), 0)
     # Half of the squared errors, 1 on average, is sampling noise.
     assert model.predict(mean).mean() == pytest.approx(0.5, abs=0.05)
 
@@ -258,7 +276,7 @@ def test_errors_within_sampling_noise_leave_a_small_variance():
     error = rng.normal(size=mean.shape).astype(np.float32)
     error[:, 0] *= 0.1
     model = EntryVariance()
-    own = model.fit(mean, error, np.full_like(mean, 0.9), np.arange(100) % 4, 0)
+    own = model.fit(mean, error, np.full_like(mean, 0.9), *folds_known(100), 0)
     assert np.isfinite(own).all()
     assert own[:, 0].max() < 0.1 * own[:, 1:].mean()
 
@@ -266,7 +284,7 @@ def test_errors_within_sampling_noise_leave_a_small_variance():
 def test_a_saved_variance_is_the_same():
     mean, error, _ = errors_of(m=60)
     model, back = EntryVariance(), EntryVariance()
-    model.fit(mean, error, np.zeros_like(mean), np.arange(60) % 4, 0)
+    model.fit(mean, error, np.zeros_like(mean), *folds_known(60), 0)
     back.restore("v", model.arrays("v"))
     assert np.array_equal(back.predict(mean), model.predict(mean))
 
