@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy import stats
 
 from perturbfm_core import schema
 from perturbfm_core.asking.opened import OpenedRun, epistemic_share
-from perturbfm_core.asking.queries import Questions, controls
+from perturbfm_core.asking.queries import Questions, controls, unknown_covariates
 from perturbfm_core.data.condition import canonical_pert, keys_of, pert_genes
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
@@ -19,6 +20,7 @@ from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 from perturbfm_core.splits.view import Query
 from perturbfm_core.uncertainty.novelty import (
     Evidence,
+    Trust,
     Verdict,
     judge,
     membership,
@@ -31,6 +33,8 @@ from perturbfm_core.uncertainty.novelty import (
 _TIE = 1e-9
 _TIE_DELTA = 1e-6
 _NOBODY = "~"
+
+BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +177,16 @@ def answer(run: OpenedRun, asked: Questions, level: float = 0.9) -> Answers:
     )
 
 
+def answer_blocks(
+    run: OpenedRun, asked: Questions, level: float = 0.9, size: int = BLOCK
+) -> Iterator[Answers]:
+    """Answer `size` conditions at a time, which bounds memory; all at once where intervals rest on the whole query."""
+    method = None if run.calibrator is None else run.calibrator.info.get("method")
+    step = max(len(asked.query), 1) if method == "weighted" else size
+    for start in range(0, len(asked.query), step):
+        yield answer(run, asked.take(np.arange(start, min(start + step, len(asked.query)))), level)
+
+
 def half_widths(run: OpenedRun, prediction: Prediction, level: float) -> tuple[FloatArray, str]:
     """Return (float64 [C, G] half of each interval's width, NaN where none can be given; how it was made)."""
     if not 0.0 < level < 1.0:
@@ -217,7 +231,12 @@ def _evidence(
     unseen = [
         tuple(x.rpartition("|")[0] for x in parts if x not in seen) for parts in part_labels(query.conditions)
     ]
+    moved = {label.rpartition("|")[0] for label in seen}
     blank = _blank(run, query, unseen)
+    doses = [
+        _dose_evidence(run, *row) for row in _fields(query, schema.PERT_ID, schema.MODALITY, schema.DOSES)
+    ]
+    covariates = unknown_covariates(query.conditions, train)
     known_here = _known_here(query.conditions, train)
     novelty = run.novelty(query)
     p = p_values(novelty, run.reference) if len(run.reference) else None
@@ -244,9 +263,27 @@ def _evidence(
             contexts_held_out=run.contexts_held_out,
             calibrated=calibrated,
             widened=bool(flags[i]) if flags is not None else False,
+            other_modality=tuple(g for g in unseen[i] if g in moved),
+            doses=doses[i][1],
+            dose_trust=doses[i][0],
+            covariates=covariates[i],
         )
         for i in range(len(query))
     ]
+
+
+def _fields(query: Query, *columns: str) -> list[tuple[str, ...]]:
+    return list(query.conditions[list(columns)].astype(str).itertuples(index=False, name=None))
+
+
+def _dose_evidence(run: OpenedRun, pert: str, modality: str, doses: str) -> tuple[Trust, tuple[str, ...]]:
+    """Return (how far the doses of one condition allow trust, why not farther)."""
+    names = pert_genes(pert)
+    each = doses.split(schema.COMBO_SEPARATOR) if doses else [""] * len(names)
+    found = [run.doses.judged(name, modality, dose) for name, dose in zip(names, each, strict=True)]
+    order: tuple[Trust, ...] = ("low", "fair", "high")
+    least = order[min((order.index(trust) for trust, _ in found), default=2)]
+    return least, tuple(reason for _, reason in found if reason)
 
 
 def _known_here(conditions: pd.DataFrame, train: pd.DataFrame) -> BoolArray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core import schema
+from perturbfm_core.asking.doses import TrainDoses
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ModelError, SplitError
@@ -61,6 +62,11 @@ class OpenedRun:
         return self.model.condition_process()
 
     @cached_property
+    def doses(self) -> TrainDoses:
+        """Return the doses of train, and how the data set writes doses."""
+        return TrainDoses(self.view.conditions, self.ds.conditions)
+
+    @cached_property
     def reference(self) -> FloatArray:
         """Return float64 [m], the novelty of every condition that an inner fold held out, empty without folds."""
         table = self.view.conditions
@@ -103,11 +109,11 @@ class OpenedRun:
 
 
 def epistemic_share(prediction: Prediction) -> FloatArray | None:
-    """Return float64 [C], the epistemic part of the predicted variance over all genes, None where it is unknown."""
+    """Return float64 [C] from 0 to 1, the epistemic part of the predicted variance over all genes; None if unknown."""
     if prediction.var_epistemic is None:
         return None
-    total = prediction.var.mean(axis=1, dtype=np.float64)
-    return np.asarray(prediction.var_epistemic.mean(axis=1, dtype=np.float64) / np.maximum(total, 1e-300))
+    total = np.maximum(prediction.var.mean(axis=1, dtype=np.float64), 1e-300)
+    return np.asarray(np.clip(prediction.var_epistemic.mean(axis=1, dtype=np.float64) / total, 0.0, 1.0))
 
 
 def open_run(store: ArtifactStore, split: str, run: str, data: Path | None = None) -> OpenedRun:

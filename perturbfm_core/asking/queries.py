@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.asking.doses import split_doses
 from perturbfm_core.asking.opened import OpenedRun
 from perturbfm_core.data.condition import (
     canonical_covariates,
@@ -21,8 +23,11 @@ from perturbfm_core.data.condition import (
     pert_genes,
 )
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query
+
+# A column and its option to what train leaves as the only choice.
+Choice = Callable[[str, str], str]
 
 _COLUMNS = {
     "perturbation": ("perturbation", schema.PERT_ID),
@@ -53,11 +58,17 @@ class Questions:
     query
         The query.
     notes
-        What the asker should know of each: genes of no known name.
+        What the asker should know of each: genes of no known name, doses that train's stand in for.
     """
 
     query: Query
     notes: list[tuple[str, ...]]
+
+    def take(self, at: IntArray) -> Questions:
+        """Return some of them, by position."""
+        control = None if self.query.control is None else self.query.control[at]
+        query = Query(self.query.conditions.iloc[at], self.query.genes, control)
+        return Questions(query, [self.notes[i] for i in at])
 
 
 def questions(run: OpenedRun, asked: Sequence[Asked]) -> Questions:
@@ -66,21 +77,26 @@ def questions(run: OpenedRun, asked: Sequence[Asked]) -> Questions:
     Raises
     ------
     ConfigError
-        If a context is not of the data set, or a field is missing that train leaves open.
+        If a context or modality is not of the data set, a dose is none, or a field is missing that train leaves open.
     DatasetError
         If a perturbation is malformed.
     """
     if not asked:
         msg = "no condition was asked for; give at least one perturbation and context"
         raise ConfigError(msg)
-    train = run.view.conditions
     genes = known_genes(run)
-    rows = [_row(run, train, a) for a in asked]
-    table = pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS))
+    modalities = sorted(set(run.ds.conditions[schema.MODALITY]) | set(run.view.conditions[schema.MODALITY]))
+    choice = cache(partial(_only_choice, run.view.conditions))
+    rows, notes = zip(*(_row(run, modalities, choice, a) for a in asked), strict=True)
+    table = pd.DataFrame(list(rows), columns=list(schema.CONDITION_COLUMNS))
     table.index = pd.Index(keys_of(table), name=schema.CONDITION)
-    table = table[~table.index.duplicated()]
-    notes = [_notes(p, genes) for p in table[schema.PERT_ID]]
-    return Questions(Query(table, run.ds.genes, controls(run, table[schema.CONTEXT_ID].tolist())), notes)
+    first = ~table.index.duplicated()
+    table = table[first]
+    told = [
+        (*_notes(pert, genes), *notes[i])
+        for pert, i in zip(table[schema.PERT_ID], np.flatnonzero(first), strict=True)
+    ]
+    return Questions(Query(table, run.ds.genes, controls(run, table[schema.CONTEXT_ID].tolist())), told)
 
 
 def known_genes(run: OpenedRun) -> set[str]:
@@ -103,49 +119,81 @@ def controls(run: OpenedRun, contexts: Sequence[str]) -> FloatArray | None:
     ds = run.ds
     if run.view.control is None:
         return None
-    position = {c: i for i, c in enumerate(ds.contexts)}
     if ds.has_controls:
-        pools = ds.control_pools("input")
-        at = np.asarray([ds.controls.n_groups + position[c] for c in contexts], dtype=np.int64)
-        bare = [c for c, n in zip(contexts, pools.n[at], strict=True) if n == 0]
-        mean = pools.mean[at]
+        pools, first = ds.control_pools("input"), ds.controls.n_groups
+        mean = {c: pools.mean[first + i] for i, c in enumerate(ds.contexts) if pools.n[first + i] > 0}
     else:
         of_train = run.view.conditions[schema.CONTEXT_ID].astype(str).to_numpy()
-        bare = sorted(set(contexts) - set(of_train.tolist()))
-        mean = np.stack([run.view.control[of_train == c].mean(axis=0) for c in contexts if c not in bare])
-    if bare:
-        msg = f"context {bare[0]!r} has no control that a model may read; ask for one of {', '.join(ds.contexts)}"
+        wanted = set(contexts)
+        mean = {
+            c: run.view.control[of_train == c].mean(axis=0) if c in wanted else run.view.control[:0]
+            for c in sorted(set(of_train.tolist()))
+        }
+    bare = next((c for c in contexts if c not in mean), None)
+    if bare is not None:
+        msg = f"context {bare!r} has no control that a model may read; ask for one of {', '.join(mean)}"
         raise ConfigError(msg)
-    return np.asarray(mean, dtype=np.float32)
+    return np.stack([mean[c] for c in contexts]).astype(np.float32)
 
 
-def _row(run: OpenedRun, train: pd.DataFrame, asked: Asked) -> tuple[str, ...]:
+def _row(
+    run: OpenedRun, modalities: list[str], choice: Choice, asked: Asked
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return (the fields of a condition, what was taken for granted)."""
     known = run.ds.contexts
     if asked.context not in known:
         raise ConfigError(unknown("context", asked.context, known))
-    doses = None if not asked.doses else asked.doses.split(schema.COMBO_SEPARATOR)
     pert, _ = canonical_pert(asked.perturbation)
     if pert == schema.CONTROL:
         msg = f"perturbation {asked.perturbation!r} is the control; its delta is zero, ask for a perturbation"
         raise ConfigError(msg)
-    if asked.doses is None:
-        dose = _only_choice(train, schema.DOSES, "--doses", each_part=True)
-        doses = [dose] if dose else None
-    pert, dose = canonical_pert(asked.perturbation, doses)
-    modality, covariates = asked.modality, asked.covariates
-    if modality is None:
-        modality = _only_choice(train, schema.MODALITY, "--modality")
-    if covariates is None:
-        covariates = _only_choice(train, schema.COVARIATES, "--covariates")
-    else:
-        covariates = _covariates(covariates)
-    return asked.context, pert, modality, dose, covariates
+    modality = asked.modality
+    if modality is None or (not modality and "" not in modalities):
+        modality = choice(schema.MODALITY, "--modality")
+    if modality not in modalities:
+        if not any(modalities):
+            msg = f"modality {modality!r} is unknown, the data set names none; leave --modality out"
+            raise ConfigError(msg)
+        raise ConfigError(unknown("modality", modality, [m for m in modalities if m]))
+    pert, dose, notes = _doses(run, choice, asked, modality)
+    covariates = (
+        choice(schema.COVARIATES, "--covariates")
+        if asked.covariates is None
+        else _covariates(asked.covariates)
+    )
+    return (asked.context, pert, modality, dose, covariates), notes
 
 
-def _only_choice(train: pd.DataFrame, column: str, option: str, *, each_part: bool = False) -> str:
+def _doses(run: OpenedRun, choice: Choice, asked: Asked, modality: str) -> tuple[str, str, list[str]]:
+    """Return (perturbation, its doses as the data set writes them, notes); train's most used where none is given."""
+    given = asked.doses
+    if given is None:
+        given = choice(schema.DOSES, "--doses")
+    notes: list[str] = []
+    texts = []
+    for piece in split_doses(given):
+        text, note = run.doses.written(piece)
+        texts.append(text)
+        notes.extend([note] if note else [])
+    parts = asked.perturbation.split(schema.COMBO_SEPARATOR)
+    if len(texts) not in (1, len(parts)):
+        msg = f"doses {given!r} are {len(texts)} for the {len(parts)} parts of {asked.perturbation!r}; give one each, or one for all"
+        raise ConfigError(msg)
+    pert, dose = canonical_pert(asked.perturbation, texts)
+    names = pert_genes(pert)
+    each = dose.split(schema.COMBO_SEPARATOR) if dose else [""] * len(names)
+    for i, name in enumerate(names):
+        usual = "" if each[i] else run.doses.usual(name, modality)
+        if usual:
+            each[i] = usual
+            notes.append(f"no dose of {name!r} was given; {usual}, the most used of train, is taken")
+    return *canonical_pert(pert, each), notes
+
+
+def _only_choice(train: pd.DataFrame, column: str, option: str) -> str:
     """Return the value that train has throughout, empty where some condition has none; else ask for it."""
     values = set(train[column].astype(str))
-    if each_part:
+    if column == schema.DOSES:
         values = {v for text in values for v in text.split(schema.COMBO_SEPARATOR)}
     if len(values) == 1:
         return str(values.pop())
@@ -173,6 +221,24 @@ def _covariates(text: str) -> str:
     return canonical_covariates({name.strip(): value.strip() for name, _, value in pairs})
 
 
+def unknown_covariates(conditions: pd.DataFrame, train: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return, for each condition, what train has none of: covariates and their values; and what it always has."""
+    seen: dict[str, set[str]] = {}
+    tables = [parse_covariates(text) for text in train[schema.COVARIATES].astype(str)]
+    for table in tables:
+        for name, value in table.items():
+            seen.setdefault(name, set()).add(value)
+    always = sorted(name for name in seen if all(name in table for table in tables))
+    out = []
+    for text in conditions[schema.COVARIATES].astype(str):
+        given = parse_covariates(text)
+        strange = [f"covariate {n!r} is unknown to train" for n in given if n not in seen]
+        new = [f"train has no {n}={v}" for n, v in given.items() if n in seen and v not in seen[n]]
+        missing = [f"no covariate {n!r} was given" for n in always if n not in given]
+        out.append((*strange, *new, *missing))
+    return out
+
+
 def _notes(pert: str, genes: set[str]) -> tuple[str, ...]:
     return tuple(unknown("gene", g, genes) for g in pert_genes(pert) if g not in genes)
 
@@ -189,20 +255,24 @@ def unknown(what: str, name: str, known: Sequence[str] | set[str]) -> str:
     return f"unknown {what} {name!r}; {hint}"
 
 
-def read_questions(path: Path, *, context: str | None = None) -> list[Asked]:
+def read_questions(
+    path: Path, given: Mapping[str, str | None] | None = None, *, filtered: bool = False
+) -> list[Asked]:
     """Read conditions from a CSV, TSV or parquet file.
 
     Parameters
     ----------
     path
         Columns ``perturbation``, ``context`` and, where needed, ``modality``, ``doses``, ``covariates``.
-    context
-        The context of all rows where the file has no such column.
+    given
+        Values of all rows by column, for columns that the file lacks or leaves empty throughout.
+    filtered
+        Whether a file may have columns of `given`, and then holds; else that is an error.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or lacks a column or a value.
+        If the file cannot be read, lacks a column or a value, or has a column that is given.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
@@ -224,8 +294,14 @@ def read_questions(path: Path, *, context: str | None = None) -> list[Asked]:
         raise ConfigError(msg) from error
     table = table.astype(object).where(table.notna(), "").astype(str)
     found = {field: next((c for c in names if c in table.columns), None) for field, names in _COLUMNS.items()}
-    if context is not None and found["context"] is None:
-        table, found["context"] = table.assign(context=context), "context"
+    for field, value in (given or {}).items():
+        name = found[field]
+        if value is None or (name is not None and filtered):
+            continue
+        if name is not None and (table[name].str.strip() != "").any():
+            msg = f"{path} has a column {name!r} and --{field} {value!r} is given too; give one of them"
+            raise ConfigError(msg)
+        table, found[field] = table.assign(**{field: value}), field
     missing = [field for field in ("perturbation", "context") if found[field] is None]
     if missing or table.empty:
         what = f"lacks {', '.join(missing)}" if missing else "has no rows"

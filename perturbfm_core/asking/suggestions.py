@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.asking.answers import nearest
+from perturbfm_core.asking.doses import most_used
 from perturbfm_core.asking.opened import OpenedRun
 from perturbfm_core.asking.queries import Asked, Questions, questions, unknown
 from perturbfm_core.data.condition import distinct_genes, pert_genes
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.graphs.masks import read_masks
 from perturbfm_core.models.condition_process import ConditionProcess
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query
@@ -28,6 +31,7 @@ Method = Literal["entropy", "variance"]
 MAX_CANDIDATES = 10_000
 _PREDICTED = 256
 _COMPARED = 2_000
+_DIVERSITY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +41,15 @@ class Suggestions:
     Attributes
     ----------
     table
-        rank, perturbation, context, modality, information, novelty, effect_size, nearest.
+        rank, perturbation, context, modality, doses, covariates, information, novelty, effect_size, nearest.
     method
         How they were chosen.
     unit
         What `information` is in.
     n_candidates, n_possible
-        How many were compared, and how many there are; a seeded sample where there are too many.
+        How many different ones were compared, and how many there are; a seeded sample where there are too many.
+    notes
+        What was left out of the given candidates.
     """
 
     table: pd.DataFrame
@@ -51,6 +57,7 @@ class Suggestions:
     unit: str
     n_candidates: int
     n_possible: int
+    notes: tuple[str, ...] = ()
 
 
 def suggest(
@@ -60,7 +67,7 @@ def suggest(
     contexts: Sequence[str] = (),
     candidates: Sequence[Asked] = (),
     method: Method | None = None,
-    diversity: float = 0.5,
+    diversity: float | None = None,
 ) -> Suggestions:
     """Choose perturbations to measure.
 
@@ -71,45 +78,53 @@ def suggest(
     k
         How many.
     contexts
-        Where (default: every context of train).
+        Where (default: every context of train, or of `candidates`).
     candidates
-        What to choose from; default: all pairs of genes that train has as singles, these singles where a context lacks
-        them, and single measured genes that features describe, less what the data set has measured.
+        What to choose from, less what train has; default: all pairs of genes that train has as singles, these singles
+        where a context lacks them, and single new ones that features describe, less what the data set has measured.
     method
         ``entropy``: greedy log det of the covariance that train leaves, under the model's process over conditions
         (the default where it has one); ``variance``: epistemic, else total variance with `diversity`.
     diversity
-        Of ``variance``: weight of the cosine to the predicted deltas of those chosen before, 0 to 1.
+        Of ``variance``: weight of the cosine to the predicted deltas of those chosen before, 0 to 1 (default .5).
 
     Raises
     ------
     ConfigError
-        If there are no candidates, or the model has no process for ``entropy``.
+        If there are no candidates, the model has no process for ``entropy``, or `diversity` is given for it.
     """
-    if k < 1 or not 0.0 <= diversity <= 1.0:
-        msg = f"--k is {k} and --diversity {diversity:g}; give at least 1, and 0 to 1"
+    weight = _DIVERSITY if diversity is None else diversity
+    if k < 1 or not 0.0 <= weight <= 1.0:
+        msg = f"--k is {k} and --diversity {weight:g}; give at least 1, and 0 to 1"
         raise ConfigError(msg)
     process = run.process
     if method == "entropy" and process is None:
         msg = f"model {run.config['model']!r} has no process over conditions; use --method variance"
         raise ConfigError(msg)
+    if diversity is not None and process is not None and method != "variance":
+        msg = "--diversity serves --method variance only, entropy is used; leave it out or give --method variance"
+        raise ConfigError(msg)
     for context in contexts:
         if context not in run.ds.contexts:
             raise ConfigError(unknown("context", context, run.ds.contexts))
-    asked, possible = (list(candidates), len(candidates)) if candidates else _untested(run, contexts)
-    if not asked:
-        msg = "nothing is left to suggest: every pair and single of train's genes is measured; give --candidates FILE"
-        raise ConfigError(msg)
-    chosen = questions(run, asked)
+    if candidates:
+        chosen, notes = _listed(run, contexts, candidates)
+        possible = len(chosen.query)
+    else:
+        asked, possible = _untested(run, contexts)
+        if not asked:
+            msg = "nothing is left to suggest: all pairs and singles of train are measured; give --candidates FILE"
+            raise ConfigError(msg)
+        chosen, notes = questions(run, asked), ()
     query = chosen.query
     if process is not None and method != "variance":
         at, information = _by_entropy(process, query, k)
         used: Method = "entropy"
         unit = "bits per gene"
     else:
-        at, information, unit = _by_variance(run, query, k, diversity)
+        at, information, unit = _by_variance(run, query, k, weight)
         used = "variance"
-    picked = Questions(_take(query, at), [chosen.notes[i] for i in at])
+    picked = chosen.take(at)
     prediction = run.predict(picked.query)
     table = picked.query.conditions
     out = pd.DataFrame(
@@ -118,13 +133,36 @@ def suggest(
             "perturbation": table[schema.PERT_ID].astype(str).to_numpy(),
             "context": table[schema.CONTEXT_ID].astype(str).to_numpy(),
             "modality": table[schema.MODALITY].astype(str).to_numpy(),
+            "doses": table[schema.DOSES].astype(str).to_numpy(),
+            "covariates": table[schema.COVARIATES].astype(str).to_numpy(),
             "information": information,
             "novelty": run.novelty(picked.query),
             "effect_size": np.linalg.norm(prediction.mean.astype(np.float64), axis=1),
             "nearest": [key for key, _ in nearest(run, picked)],
         }
     )
-    return Suggestions(out, used, unit, len(query), possible)
+    return Suggestions(out, used, unit, len(query), possible, notes)
+
+
+def _listed(
+    run: OpenedRun, contexts: Sequence[str], candidates: Sequence[Asked]
+) -> tuple[Questions, tuple[str, ...]]:
+    """Return (the candidates of some contexts that train lacks, how many others were left out)."""
+    here = [a for a in candidates if not contexts or a.context in contexts]
+    if not here:
+        msg = f"no candidate is of context {', '.join(contexts)}; the first is of {candidates[0].context!r}"
+        raise ConfigError(msg)
+    every = questions(run, here)
+    new = np.flatnonzero(~every.query.conditions.index.isin(run.view.conditions.index))
+    left_out = {
+        f"of other contexts than {', '.join(contexts)}": len(candidates) - len(here),
+        "already in train": len(every.query) - len(new),
+    }
+    notes = tuple(f"candidates left out: {n} {why}" for why, n in left_out.items() if n)
+    if not len(new):
+        msg = f"nothing is left to suggest: train has all {len(every.query)} candidates; give others"
+        raise ConfigError(msg)
+    return every.take(new), notes
 
 
 def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArray, FloatArray]:
@@ -158,9 +196,7 @@ def _untested(run: OpenedRun, contexts: Sequence[str]) -> tuple[list[Asked], int
     modality = _most_frequent(train[schema.MODALITY].astype(str))
     of_modality = train[train[schema.MODALITY].astype(str) == modality]
     singles = sorted({p for p in of_modality[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1})
-    described = [] if run.process is None else run.process.describable()
-    perturbed = set(distinct_genes(train[schema.PERT_ID].astype(str)))
-    new = sorted((set(described) & {str(g) for g in run.ds.genes}) - perturbed)
+    new = new_names(run, modality)
     # Names of what was measured, whichever fold it is in; never its values.
     measured = set(
         run.ds.conditions[[schema.CONTEXT_ID, schema.PERT_ID]].astype(str).itertuples(index=False, name=None)
@@ -187,9 +223,40 @@ def _untested(run: OpenedRun, contexts: Sequence[str]) -> tuple[list[Asked], int
         together = [together[i] for i in np.sort(rng.permutation(len(together))[:room])]
     alone = [alone[i] for i in np.sort(rng.permutation(len(alone))[:MAX_CANDIDATES])]
     doses = of_modality[schema.DOSES].astype(str)
-    dose = _most_frequent(pd.Series([d for text in doses for d in text.split(schema.COMBO_SEPARATOR)]))
+    dose = most_used(d for text in doses for d in text.split(schema.COMBO_SEPARATOR))
     covariates = _most_frequent(of_modality[schema.COVARIATES].astype(str))
     return [Asked(p, c, modality, dose, covariates) for c, p in [*alone, *together]], possible
+
+
+def new_names(run: OpenedRun, modality: str) -> list[str]:
+    """Return names that features describe and train does not perturb, of the kind that `modality` perturbs.
+
+    Where most names perturbed so are measured genes: measured genes. Else (drugs): names that masks give targets to,
+    and those that the data set perturbs so elsewhere.
+    """
+    if run.process is None:
+        return []
+    described = set(run.process.describable())
+    train = run.view.conditions
+    perturbed = _names(train, modality)
+    measured = {str(g) for g in run.ds.genes}
+    if 2 * len(perturbed & measured) > len(perturbed):
+        fit = measured
+    else:
+        fit = _names(run.ds.conditions, modality) | _masked(run)
+    return sorted((described & fit) - set(distinct_genes(train[schema.PERT_ID].astype(str))))
+
+
+def _names(conditions: pd.DataFrame, modality: str) -> set[str]:
+    of_modality = conditions[schema.MODALITY].astype(str) == modality
+    return set(distinct_genes(conditions.loc[of_modality, schema.PERT_ID].astype(str)))
+
+
+def _masked(run: OpenedRun) -> set[str]:
+    masks = run.model.needs().masks
+    if masks is None or not Path(masks).is_file():
+        return set()
+    return {str(p) for p in read_masks(Path(masks)).perturbations}
 
 
 def _most_frequent(values: pd.Series) -> str:

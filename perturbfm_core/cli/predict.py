@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, get_args
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import typer
 
 from perturbfm_core.asking import (
     Asked,
     answer,
+    answer_blocks,
     open_run,
     questions,
     read_questions,
@@ -19,13 +23,18 @@ from perturbfm_core.asking import suggest as suggest_conditions
 from perturbfm_core.asking.suggestions import Method
 from perturbfm_core.cli.output import JsonOption, SplitOption, emit, emit_table, progress, store
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.runs import parquet_bytes
 from perturbfm_core.store import write_atomic
 
 RunOption = Annotated[str, typer.Option("--run", help="Run directory, id or prefix of the id.")]
 DataPathOption = Annotated[
     Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
 ]
+_NAME = pa.dictionary(pa.int32(), pa.string())
+_NUMBERS = ("mean", "sd", "lower", "upper", "epistemic_share")
+# One schema for all blocks: of itself, a shorter one would have narrower codes.
+_LONG = pa.schema(
+    [("condition", _NAME), ("gene", _NAME), *((n, pa.float32()) for n in _NUMBERS), ("verdict", _NAME)]
+)
 _SHOWN = ("trust", "nearest", "nearest_likeness", "effect_size", "intervals")
 
 
@@ -49,7 +58,10 @@ def predict(
     level: Annotated[float, typer.Option("--level", help="Nominal coverage of the intervals.")] = 0.9,
     batch: Annotated[
         Path | None,
-        typer.Option("--batch", help="CSV, TSV or parquet with columns perturbation, context; needs --out."),
+        typer.Option(
+            "--batch",
+            help="CSV, TSV or parquet: perturbation, context and others, by column or option; needs --out.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Parquet file to write, with --batch.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
@@ -63,7 +75,8 @@ def predict(
         )
         raise ConfigError(msg)
     if batch is not None:
-        _predict_batch(split, run, batch, out, context, level, data, force=force, as_json=as_json)
+        given = {"context": context, "modality": modality, "doses": doses, "covariates": covariates}
+        _predict_batch(split, run, batch, out, given, level, data, force=force, as_json=as_json)
         return
     if context is None or perturbation is None or out is not None:
         missing = "--out serves --batch only" if context is not None else "--perturbation needs --context"
@@ -99,7 +112,7 @@ def _predict_batch(
     run: str,
     batch: Path,
     out: Path | None,
-    context: str | None,
+    given: dict[str, str | None],
     level: float,
     data: Path | None,
     *,
@@ -112,24 +125,36 @@ def _predict_batch(
     if out.exists() and not force:
         msg = f"{out} already exists; choose another --out, or give --force to replace it"
         raise ConfigError(msg)
-    asked = read_questions(batch, context=context)
+    asked = read_questions(batch, given)
     opened = open_run(store(), split, run, data)
+    trust: Counter[str] = Counter()
+    notes: list[str] = []
+    buffer, n_conditions, method = io.BytesIO(), 0, ""
     with progress(silent=as_json) as tell:
         tell("predicting")
-        answers = answer(opened, questions(opened, asked), level)
-        write_atomic(out, parquet_bytes(answers.long()))
-    trust = Counter(v.trust for v in answers.verdicts)
+        writer: pq.ParquetWriter | None = None
+        for answers in answer_blocks(opened, questions(opened, asked), level):
+            table = pa.Table.from_pandas(answers.long(), schema=_LONG, preserve_index=False)
+            writer = writer or pq.ParquetWriter(buffer, table.schema)
+            writer.write_table(table)
+            trust.update(v.trust for v in answers.verdicts)
+            notes.extend(note for told in answers.notes for note in told)
+            n_conditions, method = n_conditions + len(answers), answers.method
+        if writer is not None:
+            writer.close()
+        write_atomic(out, buffer.getvalue())
+    n_genes = len(opened.ds.genes)
     emit(
         {
             "out": str(out),
             "run_id": opened.id,
-            "conditions": len(answers),
-            "genes": len(answers.genes),
-            "rows": len(answers) * len(answers.genes),
+            "conditions": n_conditions,
+            "genes": n_genes,
+            "rows": n_conditions * n_genes,
             "level": level,
-            "intervals": answers.method,
+            "intervals": method,
             **{f"trust_{name}": trust.get(name, 0) for name in ("high", "fair", "low")},
-            "notes": [note for notes in answers.notes for note in notes],
+            "notes": notes,
         },
         as_json,
     )
@@ -141,12 +166,13 @@ def suggest(
     k: Annotated[int, typer.Option("--k", min=1, help="How many to suggest.")] = 10,
     context: Annotated[
         list[str] | None,
-        typer.Option("--context", help="Where (repeatable; default: every train context)."),
+        typer.Option("--context", help="Where (repeatable; default: every one of train, or of the file)."),
     ] = None,
     candidates: Annotated[
         Path | None,
         typer.Option(
-            "--candidates", help="CSV, TSV or parquet of conditions (default: untested pairs and singles)."
+            "--candidates",
+            help="CSV, TSV or parquet of conditions; what train has is left out (default: untested pairs and singles).",
         ),
     ] = None,
     method: Annotated[
@@ -154,8 +180,9 @@ def suggest(
         typer.Option("--method", help="entropy or variance (default: entropy where the model allows it)."),
     ] = None,
     diversity: Annotated[
-        float, typer.Option("--diversity", min=0.0, max=1.0, help="Of variance: 0 to 1.")
-    ] = 0.5,
+        float | None,
+        typer.Option("--diversity", min=0.0, max=1.0, help="Of variance: 0 to 1 (default: 0.5)."),
+    ] = None,
     data: DataPathOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -170,7 +197,9 @@ def suggest(
     listed = (
         []
         if candidates is None
-        else read_questions(candidates, context=contexts[0] if len(contexts) == 1 else None)
+        else read_questions(
+            candidates, {"context": contexts[0] if len(contexts) == 1 else None}, filtered=True
+        )
     )
     opened = open_run(store(), split, run, data)
     found = suggest_conditions(
@@ -182,6 +211,7 @@ def suggest(
         "information_unit": found.unit,
         "candidates": found.n_candidates,
         "possible": found.n_possible,
+        "notes": list(found.notes),
     }
     if as_json:
         emit({**head, "suggestions": found.table.to_dict(orient="records")}, True)

@@ -173,6 +173,12 @@ class Evidence:
         Whether inner folds held out whole contexts.
     calibrated, widened
         Whether there are calibrated intervals; whether too few calibration units resemble the condition.
+    other_modality
+        Those of `unseen` that train has under another modality.
+    doses, dose_trust
+        What is unlike train's doses, and how far these allow trust.
+    covariates
+        What train has no covariate of.
     """
 
     parts: int
@@ -193,6 +199,10 @@ class Evidence:
     contexts_held_out: bool = False
     calibrated: bool = True
     widened: bool = False
+    other_modality: tuple[str, ...] = ()
+    doses: tuple[str, ...] = ()
+    dose_trust: Trust = "high"
+    covariates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +244,8 @@ def judge(e: Evidence) -> Verdict:
     conditions were held out (no p-value can reach .05); ``low`` where the model knows nothing of a gene, where
     nothing was held out or calibrated, where an interval was widened, and in an unseen context if no context was
     ever held out or its control state is farther from train than train contexts are from each other, or fewer than
-    3 contexts leave that open.
+    3 contexts leave that open. Doses allow at most `dose_trust`, an unknown covariate at most ``fair``: novelty tells
+    neither from those of train, so that the condition cannot be called in distribution; at a ``low`` dose it is out.
     """
     reasons: list[str] = []
     level = 2
@@ -268,7 +279,17 @@ def judge(e: Evidence) -> Verdict:
             reasons.append("its control state is farther from train than train contexts are from each other")
     if e.blank:
         level, inside = 0, False if inside is False else None
-        reasons.append(f"unknown features: the model knows nothing of {', '.join(e.blank)}")
+        strange = [g for g in e.blank if g not in e.other_modality]
+        if strange:
+            reasons.append(f"unknown features: the model knows nothing of {', '.join(strange)}")
+        moved = [g for g in e.blank if g in e.other_modality]
+        if moved:
+            reasons.append(f"train has {', '.join(moved)} under another modality only")
+    if e.doses or e.covariates:
+        allowed = min(_ORDER.index(e.dose_trust), 1 if e.covariates else 2)
+        level = min(level, allowed)
+        inside = False if inside is False or allowed == 0 else None
+        reasons.extend((*e.doses, *e.covariates))
     if e.widened:
         level = 0
         reasons.append("too few calibration units resemble it")
@@ -284,9 +305,13 @@ def _kind(e: Evidence) -> str:
     if e.known:
         what = "seen perturbation at a new dose or covariate" if e.known_here else "seen perturbation"
     elif e.unseen:
-        what = f"unseen gene ({e.unseen[0]})"
+        moved = set(e.unseen) <= set(e.other_modality)
+        what = (
+            f"gene seen under another modality ({e.unseen[0]})" if moved else f"unseen gene ({e.unseen[0]})"
+        )
         if e.parts > 1:
-            what = f"new combination, {len(e.unseen)} of {e.parts} genes unseen ({', '.join(e.unseen)})"
+            how = "seen under another modality only" if moved else "unseen"
+            what = f"new combination, {len(e.unseen)} of {e.parts} genes {how} ({', '.join(e.unseen)})"
     elif e.alone == e.parts:
         what = "new combination of seen genes"
     elif e.parts > 1:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.asking import Asked, OpenedRun, answer, questions, suggest
+from perturbfm_core import schema
+from perturbfm_core.asking import Asked, OpenedRun, answer, answer_blocks, questions, suggest
+from perturbfm_core.asking.opened import epistemic_share
+from perturbfm_core.asking.queries import unknown_covariates
 from perturbfm_core.calibrating import configured_model, fit_calibrator
 from perturbfm_core.data.condition import parse_key
-from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.pipeline import predict_rows
 from perturbfm_core.runs import RunConfig
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
-from tests.factories import simulated, split_all, split_one
+from tests.factories import conditions_of, simulated, split_all, split_one
 
 
 @lru_cache(maxsize=4)
@@ -29,6 +35,10 @@ def opened(model: str, kind: str = "combo_ood") -> OpenedRun:
         frozen = split_all(ds, kind, {}, folds=5)[0]
     else:
         frozen = split_one(ds, kind, {"holdout": ["C0"]})
+    return fitted_run(ds, frozen, model)
+
+
+def fitted_run(ds: PerturbDataset, frozen: FrozenSplit, model: str) -> OpenedRun:
     params = {"gate": "off"} if model.startswith("perturbfm") else {}
     config = RunConfig(entry="x", model=model, params=params, seed=0)
     fitted, view = configured_model(config), train_view(ds, frozen)
@@ -148,6 +158,91 @@ def test_what_train_leaves_open_must_be_said():
         questions(run, [Asked("control", "C0")])
 
 
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_a_modality_must_be_one_of_the_data_set(model):
+    run = opened(model)
+    with pytest.raises(ConfigError, match="unknown modality 'crispra'; nearest: CRISPRa"):
+        questions(run, [Asked("G00", "C1", modality="crispra")])
+    frame = run.view.conditions.copy()
+    frame.loc[frame.index[-1], "modality"] = "KO"
+    mixed = replace(run)
+    mixed.__dict__["view"] = replace(run.view, conditions=frame)
+    pert = next(p for p in frame["pert_id"] if "+" not in p)
+    got = answer(mixed, questions(mixed, [Asked(pert, "C1", modality="KO")]))
+    assert got.verdicts[0].kind == f"gene seen under another modality ({pert})"
+    assert "knows nothing" not in got.verdicts[0].text
+    if got.evidence[0].blank:
+        assert f"train has {pert} under another modality only" in got.verdicts[0].text
+        assert got.verdicts[0].trust == "low"
+
+
+def test_a_context_whose_controls_come_with_rows_of_other_folds_only_is_refused():
+    rows = [(p, c) for c in "ABC" for p in ("g0", "g1", "g2", "g3")]
+    rng = np.random.default_rng(0)
+    columns = {schema.PERT_ID: [p for p, _ in rows], schema.CONTEXT_ID: [c for _, c in rows]}
+    values = Values(delta=rng.normal(size=(12, 5)).astype("f4"), x_control=rng.random((12, 5)).astype("f4"))
+    ds = PerturbDataset(
+        make_obs(columns, [f"r{i}" for i in range(12)]),
+        [f"g{i}" for i in range(5)],
+        values,
+        DatasetMetadata(name="s", space="log1p", control_policy="file"),
+    )
+    run = fitted_run(ds, split_one(ds, "context_ood", {"holdout": ["C"]}), "additive")
+    assert questions(run, [Asked("g1", "A")]).query.control.shape == (1, 5)
+    for contexts in (["C"], ["A", "C"]):
+        with pytest.raises(ConfigError, match=r"context 'C' has no control that .*; ask for one of A, B$"):
+            questions(run, [Asked("g1", c) for c in contexts])
+
+
+def test_a_covariate_that_train_lacks_is_said_and_lowers_trust():
+    run = opened("additive")
+    train = run.view.conditions.iloc[0]
+    known, strange = (
+        answer(run, questions(run, [Asked(train["pert_id"], train["context_id"], covariates=c)]))
+        for c in ("", "nonsense=1")
+    )
+    assert known.verdicts[0].trust == "high"
+    assert strange.verdicts[0].trust == "fair"
+    assert strange.verdicts[0].in_distribution is None
+    assert "covariate 'nonsense' is unknown to train" in strange.verdicts[0].text
+
+
+def test_covariates_are_compared_by_name_and_value():
+    times = ['{"time":"6 h"}', '{"time":"24 h"}']
+    train = conditions_of([("c", "A", "", "", t) for t in times])
+    given = ("", times[0], '{"time":"48 h"}', '{"other":"x","time":"6 h"}')
+    got = unknown_covariates(conditions_of([("c", "A", "", "", t) for t in given]), train)
+    assert got == [
+        ("no covariate 'time' was given",),
+        (),
+        ("train has no time=48 h",),
+        ("covariate 'other' is unknown to train",),
+    ]
+
+
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_blocks_answer_as_all_at_once(model):
+    run = opened(model)
+    asked = questions(run, held_out(run))
+    whole, blocks = answer(run, asked, 0.8), list(answer_blocks(run, asked, 0.8, size=3))
+    assert len(blocks) == -(-len(whole) // 3) > 1
+    for name in ("mean", "sd", "lower", "upper"):
+        joined = np.concatenate([getattr(b, name) for b in blocks])
+        assert joined == pytest.approx(getattr(whole, name), abs=1e-5)
+    assert [v.trust for b in blocks for v in b.verdicts] == [v.trust for v in whole.verdicts]
+    assert [n for b in blocks for n in b.notes] == whole.notes
+    # Weights by density depend on the whole query.
+    info = {**run.calibrator.info, "method": "weighted"}
+    weighted = replace(run, calibrator=SimpleNamespace(info=info, apply=run.calibrator.apply))
+    assert len(list(answer_blocks(weighted, asked, 0.8, size=3))) == 1
+
+
+def test_the_epistemic_share_is_at_most_all():
+    ones = np.ones((2, 3), dtype=np.float32)
+    over = np.asarray([[0.5, 0.5, 0.5], [9.0, 9.0, 9.0]], dtype=np.float32)
+    assert epistemic_share(Prediction(ones, ones, over)).tolist() == [0.5, 1.0]
+
+
 # ---- suggesting --------------------------------------------------------------------------------------------
 
 
@@ -174,11 +269,38 @@ def test_information_falls_from_suggestion_to_suggestion():
     assert (gains > 0).all()
 
 
-def test_candidates_that_repeat_each_other_are_one():
+def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_out():
     run = opened("perturbfm-v0")
-    twice = [Asked("G00+G01", "C0"), Asked("G01+G00", "C0"), Asked("G02+G03", "C0")]
-    found = suggest(run, 3, candidates=twice)
-    assert sorted(found.table["perturbation"]) == ["G00+G01", "G02+G03"]
+    train = run.view.conditions.iloc[0]
+    new = held_out(run)[:2]
+    parts = new[0].perturbation.split("+")
+    listed = [
+        *new,
+        Asked("+".join(parts[::-1]), new[0].context),
+        Asked(train["pert_id"], train["context_id"]),
+    ]
+    found = suggest(run, 9, candidates=listed)
+    assert sorted(found.table["perturbation"]) == sorted(a.perturbation for a in new)
+    assert (found.n_candidates, found.n_possible) == (2, 2)
+    assert found.notes == ("candidates left out: 1 already in train",)
+    with pytest.raises(ConfigError, match="train has all 1 candidates"):
+        suggest(run, 1, candidates=listed[-1:])
+
+
+def test_candidates_of_other_contexts_are_left_out():
+    run = opened("perturbfm-v0")
+    listed = [Asked("G00+G05", "C1"), Asked("G01+G06", "C2"), Asked("G02+G07", "C3")]
+    found = suggest(run, 3, contexts=["C1"], candidates=listed)
+    assert found.table["context"].tolist() == ["C1"]
+    assert found.notes == ("candidates left out: 2 of other contexts than C1",)
+    with pytest.raises(ConfigError, match="no candidate is of context C0; the first is of 'C1'"):
+        suggest(run, 3, contexts=["C0"], candidates=listed)
+
+
+def test_diversity_is_refused_where_it_serves_nothing():
+    with pytest.raises(ConfigError, match="--diversity serves --method variance only"):
+        suggest(opened("perturbfm-v0"), 2, diversity=0.9)
+    assert len(suggest(opened("perturbfm-v0"), 2, diversity=0.9, method="variance").table) == 2
 
 
 def test_entropy_needs_a_process_and_contexts_must_exist():

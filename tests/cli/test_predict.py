@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from perturbfm_core.asking import answer_blocks
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline import open_dataset
 from tests.cli.command import attempt, perturbfm
@@ -94,6 +96,35 @@ def test_a_batch_is_written_whole(work, asked, suffix):
     assert not list(Path().glob(".answers*"))
 
 
+def test_options_fill_what_a_batch_lacks_and_never_overrule_it(work, asked):
+    Path("bare.csv").write_text("perturbation,modality\nG01,\nG02,\n")
+    rest = ("--batch", "bare.csv", "--out", "x.parquet")
+    given = {"--context": "C1", "--modality": "CRISPRa", "--doses": "5", "--covariates": "time=6 h"}
+    perturbfm("predict", *asked, *rest, *(x for pair in given.items() for x in pair))
+    keys = list(pd.read_parquet("x.parquet")["condition"].unique())
+    assert keys == [f'C1|G0{i}|CRISPRa|5|{{"time":"6 h"}}' for i in (1, 2)]
+    columns = {"--context": "C2", "--modality": "CRISPRa", "--doses": "1", "--covariates": "a=b"}
+    for option, value in given.items():
+        name = option[2:]
+        row = {"perturbation": "G01", "context": "C2", name: columns[option]}
+        pd.DataFrame([row]).to_csv("full.csv", index=False)
+        answer = attempt("predict", *asked, "--batch", "full.csv", "--out", "y.parquet", option, value)
+        assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1)
+        assert f"has a column '{name}' and {option} '{value}' is given too; give one of them" in answer.err
+    assert not Path("y.parquet").exists()
+
+
+def test_a_batch_of_several_blocks_is_one_table(work, asked, monkeypatch):
+    pd.DataFrame({"perturbation": ["G01", "TP53", "G02"], "context": "C1"}).to_csv("list.csv", index=False)
+    rest = ("--batch", "list.csv", "--out")
+    whole = perturbfm("predict", *asked, *rest, "whole.parquet", "--json").json
+    monkeypatch.setattr(answer_blocks, "__defaults__", (0.9, 2))
+    parts = perturbfm("predict", *asked, *rest, "parts.parquet", "--json").json
+    assert parts == {**whole, "out": "parts.parquet"}
+    assert pq.ParquetFile("parts.parquet").num_row_groups == 2
+    assert pd.read_parquet("parts.parquet").astype(str).equals(pd.read_parquet("whole.parquet").astype(str))
+
+
 @pytest.mark.parametrize(
     ("rest", "words"),
     [
@@ -103,6 +134,16 @@ def test_a_batch_is_written_whole(work, asked, suffix):
             ["--perturbation", "G01", "--context", "C0", "--level", 0.7], ["0.5, 0.8, 0.9, 0.95"], id="level"
         ),
         pytest.param(["--perturbation", "G01+G01", "--context", "C0"], ["repeated part"], id="repeated"),
+        pytest.param(
+            ["--perturbation", "G01", "--context", "C0", "--doses", "x"],
+            ["dose 'x' is not a number"],
+            id="dose",
+        ),
+        pytest.param(
+            ["--perturbation", "G01", "--context", "C0", "--modality", "crispra"],
+            ["unknown modality 'crispra'; nearest: CRISPRa"],
+            id="modality",
+        ),
         pytest.param(["--perturbation", "G01"], ["--context"], id="no-context"),
         pytest.param([], ["--perturbation", "--batch"], id="nothing"),
         pytest.param(
@@ -162,6 +203,15 @@ def test_suggestions_are_printed_and_come_from_a_file(work, asked):
     ).json
     assert sorted(s["perturbation"] for s in told["suggestions"]) == ["G00+G01", "G02+G03"]
     assert told["candidates"] == 2
+    two = ("--context", "C1", "--context", "C2")
+    answer = attempt("suggest", *asked, *two, "--candidates", "mine.csv")
+    assert answer.code == 2
+    assert "mine.csv lacks context" in answer.err
+    Path("full.csv").write_text("perturbation,context\nG00+G01,C1\nG02+G03,C2\n")
+    told = perturbfm("suggest", *asked, "--context", "C1", "--candidates", "full.csv", "--json").json
+    assert [s["context"] for s in told["suggestions"]] == ["C1"]
+    assert told["possible"] == 1
+    assert told["notes"] == ["candidates left out: 1 of other contexts than C1"]
     for rest, word in ((["--method", "magic"], "entropy, variance"), (["--method", "entropy"], "no process")):
         answer = attempt("suggest", *asked, *rest)
         assert answer.code == 2

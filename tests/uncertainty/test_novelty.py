@@ -139,6 +139,33 @@ def test_state_distance_is_in_units_of_the_train_contexts():
             "high",
             id="dose",
         ),
+        pytest.param(
+            {"doses": ("outside",), "dose_trust": "fair"},
+            "new combination of seen genes",
+            None,
+            "fair",
+            id="dose-outside",
+        ),
+        pytest.param(
+            {"doses": ("far",), "dose_trust": "low"},
+            "new combination of seen genes",
+            False,
+            "low",
+            id="dose-far",
+        ),
+        pytest.param(
+            {"covariates": ("strange",)}, "new combination of seen genes", None, "fair", id="covariate"
+        ),
+        pytest.param(
+            {"covariates": ("strange",), "p": 0.01}, "new combination of seen genes", False, "low", id="both"
+        ),
+        pytest.param(
+            {"alone": 1, "anywhere": 1, "unseen": ("X",), "blank": ("X",), "other_modality": ("X",)},
+            "new combination, 1 of 2 genes seen under another modality only (X)",
+            None,
+            "low",
+            id="other-modality",
+        ),
     ],
 )
 def test_verdicts_follow_the_documented_rules(changed, kind, inside, trust):
