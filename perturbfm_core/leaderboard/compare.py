@@ -15,7 +15,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import INNER_METRICS
 from perturbfm_core.leaderboard.database import query
-from perturbfm_core.leaderboard.standings import units_of_key
+from perturbfm_core.leaderboard.standings import units_of_key, without_signal
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.store import ArtifactStore
 
@@ -146,7 +146,7 @@ def _board(
                 "n_conditions": len(both),
                 "n_undefined": asked.index.get_level_values("key").nunique() - len(both),
                 "n_units": bootstrap.n_units,
-                "no_signal": bool(members["no_signal"].eq(True).all()),
+                "no_signal": bool(without_signal(members).all()),
             }
         )
     return rows

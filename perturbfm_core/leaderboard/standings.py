@@ -88,7 +88,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
-    silent = members["no_signal"].eq(True)
+    silent = without_signal(members)
     no_signal = bool(silent.all())
     counted = members if no_signal else members[~silent]
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]
@@ -132,6 +132,11 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
         }
         rows += _metric_rows(first, table, about, bootstrap, n_splits)
     return rows
+
+
+def without_signal(table: pd.DataFrame) -> Any:
+    """Return bool [rows], whether the data of each run's split are known to carry no signal; unknown is not."""
+    return table["no_signal"].astype("boolean").fillna(False).astype(bool)
 
 
 class _Table:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.leaderboard.standings import without_signal
 from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store import write_atomic
 
@@ -80,7 +81,7 @@ def _results(main: pd.DataFrame) -> list[str]:
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> list[str]:
     # A row of means compares only over boards that every entry has run on.
-    signal = main[~main["no_signal"].eq(True)]
+    signal = main[~without_signal(main)]
     n = signal["entry"].nunique()
     shared = signal.groupby("board")["entry"].nunique()
     whole = signal[signal["board"].isin(shared[shared == n].index)]

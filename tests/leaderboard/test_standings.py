@@ -14,7 +14,7 @@ from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs, collect
-from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings
+from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings, without_signal
 from perturbfm_core.store import ArtifactStore
 from tests.factories import run_config, score_rows, split_table, write_run
 
@@ -221,6 +221,13 @@ def test_a_fold_without_signal_is_left_out(tmp_path: Path) -> None:
     assert (row["n_splits"], row["n_splits_expected"], row["n_splits_no_signal"]) == (1, 2, 1)
     assert not row["no_signal"]
     assert row["ranked"]
+
+
+@pytest.mark.parametrize("dtype", [object, "boolean"])
+def test_what_is_not_known_to_lack_signal_counts(dtype: Any) -> None:
+    table = pd.DataFrame({"no_signal": pd.Series([True, False, None], dtype=dtype)})
+    assert without_signal(table).tolist() == [True, False, False]
+    assert not without_signal(table.iloc[2:]).all()
 
 
 def test_a_board_without_signal_ranks_nothing(tmp_path: Path) -> None:
