@@ -85,7 +85,8 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea
     n = signal["entry"].nunique()
     shared = signal.groupby("board")["entry"].nunique()
     whole = signal[signal["board"].isin(shared[shared == n].index)]
-    means = whole.groupby("entry")["value"].mean()
+    means = whole.groupby("entry")["value"].agg(["mean", "count"])
+    boards = whole["board"].nunique()
     rows = []
     for entry in _order(main):
         idea = ideas.get(entry, Idea(""))
@@ -98,17 +99,25 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea
                 ", ".join(inputs) or DASH,
                 ", ".join(idea.graphs) or DASH,
                 _UNCERTAINTY.get(family, "as the model says"),
-                number(means.get(entry)),
+                _skill(means, entry, boards),
                 _verdicts(compared[compared["entry"] == entry]),
             ]
         )
     text = (
-        f"Skill is the mean of the table above over the {whole['board'].nunique()} boards with a signal that every "
-        "entry has run on. The last column counts boards where an entry differs from the baseline that inner folds "
+        f"Skill is the mean of the table above over the {boards} boards with a signal that every "
+        "entry has run on; where an entry is undefined on some, their number is told and its mean does not compare. "
+        "The last column counts boards where an entry differs from the baseline that inner folds "
         "chose (paired bootstrap over units, Holm over all)."
     )
     header = ["entry", "idea", "inputs", "graph", "uncertainty", "skill", "better / worse / not told apart"]
     return [text, "", *_table(header, rows)]
+
+
+def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:
+    if entry not in means.index or not means.loc[entry, "count"]:
+        return DASH
+    mean, n = means.loc[entry]
+    return number(mean) if n == boards else f"{number(mean)} (on {int(n)})"
 
 
 def _verdicts(rows: pd.DataFrame) -> str:

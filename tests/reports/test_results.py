@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -71,6 +72,18 @@ def test_models_side_by_side_over_boards_that_all_have_run_on():
     assert additive == f"| `additive` | {none} | each gene's error on inner folds | 0.500 | {DASH} |"
     assert v1.startswith("| `perturbfm-v1` | Adds a \\| graph | genes, go | string | learned on inner folds")
     assert v1.endswith("| 0.750 | 1 / 0 / 0 (+ 1 of too few units) |")
+
+
+def test_a_mean_over_fewer_boards_says_so():
+    board = BOARD.copy()
+    both = board[board["board"] == board["board"].iloc[0]]
+    twin = both.assign(board="twin.combo_ood.cv-9999999")
+    twin.loc[twin["entry"] == "additive", "value"] = np.nan
+    text = results_markdown(pd.concat([board, twin]), COMPARED, IDEAS)
+    *_, additive, v1 = text.splitlines()
+    assert "over the 2 boards with a signal" in text
+    assert "| 0.500 (on 1) |" in additive
+    assert "| 0.750 |" in v1
 
 
 def test_a_board_without_runs_is_refused():
