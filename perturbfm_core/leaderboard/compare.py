@@ -15,7 +15,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import INNER_METRICS
 from perturbfm_core.leaderboard.database import query
-from perturbfm_core.leaderboard.standings import units_of_key, without_signal
+from perturbfm_core.leaderboard.standings import that_count, units_of_key, without_signal
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.store import ArtifactStore
 
@@ -81,7 +81,8 @@ def compare_entries(
 ) -> pd.DataFrame:
     """Return the table of `COLUMNS`, one row per board and entry that is no baseline (or is of a `family`).
 
-    A condition's difference is that of its values, each the mean over seeds and folds. p-values are those of a
+    A condition's difference is that of its values, each the mean over seeds and folds; folds without signal are left
+    out as on the leaderboard. p-values are those of a
     bootstrap over the split's units, one-sided, and corrected over all rows after Holm (1979). With fewer than five
     units there is no p-value and the verdict is ``too few units``.
 
@@ -114,7 +115,9 @@ def compare_entries(
 def _board(
     board: str, members: pd.DataFrame, values: pd.DataFrame, inner: str, family: str | None
 ) -> list[dict[str, Any]]:
-    chosen = _chosen(members, inner)
+    counted = that_count(members)
+    values = values[values["split_hash"].isin(counted["split_hash"])]
+    chosen = _chosen(counted, inner)
     if not chosen:
         return []
     mean = values.groupby(["split_hash", "entry", "key"])["value"].mean()

@@ -90,7 +90,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
 def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
     silent = without_signal(members)
     no_signal = bool(silent.all())
-    counted = members if no_signal else members[~silent]
+    counted = that_count(members)
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]
     if scores.empty:
         return []
@@ -137,6 +137,12 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
 def without_signal(table: pd.DataFrame) -> Any:
     """Return bool [rows], whether the data of each run's split are known to carry no signal; unknown is not."""
     return table["no_signal"].astype("boolean").fillna(False).astype(bool)
+
+
+def that_count(members: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of a board on splits with signal; all of them where no split has any."""
+    silent = without_signal(members)
+    return members if silent.all() else members[~silent]
 
 
 class _Table:

@@ -84,6 +84,17 @@ def test_each_split_of_a_cross_validation_has_its_own_reference():
     assert row["diff"] == pytest.approx(0.1)
 
 
+def test_a_fold_without_signal_is_left_out_unless_all_are():
+    one = board({"a": BASE, "v": BASE + 0.1}, {"a": 0.3}, split="s0")
+    two = board({"a": BASE, "v": BASE - 0.5}, {"a": 0.3}, split="s1")
+    two[2]["key"] = [key(20 + i % 20) for i in range(40)]
+    runs, splits, scores = (pd.concat(pair, ignore_index=True) for pair in zip(one, two, strict=True))
+    for silent, n, diff in (([False, True], 20, 0.1), ([False, False], 40, -0.2), ([True, True], 40, -0.2)):
+        (row,) = compare_entries(runs, splits.assign(no_signal=silent), scores).to_dict("records")
+        assert (row["n_conditions"], row["no_signal"]) == (n, all(silent))
+        assert row["diff"] == pytest.approx(diff)
+
+
 def test_seeds_are_averaged_and_undefined_conditions_left_out_on_both_sides():
     runs, splits, scores = board({"a": BASE, "v": BASE}, {"a": 0.3})
     again = runs[runs["entry"] == "v"].assign(run_id="s.v2", seed=1)
