@@ -7,10 +7,10 @@ import dagster as dg
 
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
-from perturbfm_core import pipeline
 from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard.tables import HEADLINE_SQL
 from perturbfm_core.schema import REPORT_FILE
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)
         sys.exit(1)
     store = ArtifactStore()
-    board = database.query(store, pipeline.HEADLINE_SQL)
+    board = database.query(store, HEADLINE_SQL)
     print(board.astype(object).where(board.notna(), "-").to_string(index=False, float_format="{:.4f}".format))
     print(f"leaderboard={store.leaderboard}")
     print(f"leaderboard_page={store.leaderboard_page}")

@@ -2,10 +2,11 @@
 
 import dagster as dg
 
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import check_key
-from perturbfm_core.splits.folder import IndexEntry, SplitFolder
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.index import IndexEntry
+from perturbfm_core.store.artifacts import ArtifactStore
 
 CATALOG = load_catalog()
 
@@ -31,12 +32,12 @@ dataset_to_split = dg.StaticPartitionMapping(
 
 
 def grid_key(model: str, split: str) -> dg.MultiPartitionKey:
-    """Return the key of one cell."""
+    """Return the partition key of one entry on one split."""
     return dg.MultiPartitionKey({"model": model, "split": split})
 
 
-def cell_of(partition_key: str) -> tuple[str, str]:
-    """Return (model entry, split key) of a cell's key, in whatever form the launcher sent it.
+def names_of(partition_key: str) -> tuple[str, str]:
+    """Return (model entry, split key) of a partition's key, in whatever form the launcher sent it.
 
     A raw launch that lacks the per-dimension tags delivers the key as a plain string.
     """
@@ -45,6 +46,8 @@ def cell_of(partition_key: str) -> tuple[str, str]:
         return keys["model"], keys["split"]
     model, bar, split = partition_key.partition("|")
     if not bar or model not in CATALOG.models or split not in SPLITS:
-        message = f"{partition_key!r} is no cell of the grid; a key reads model|split, as the UI lists them"
+        message = (
+            f"{partition_key!r} is no partition of the grid; a key reads model|split, as the UI lists them"
+        )
         raise dg.Failure(message)
     return model, split

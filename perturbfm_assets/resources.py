@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 
 
 class StoreResource(dg.ConfigurableResource):

@@ -2,11 +2,12 @@
 
 import dagster as dg
 
-from perturbfm_assets.jobs import benchmark, refresh_leaderboard, suite_split_keys
+from perturbfm_assets.jobs import benchmark, refresh_leaderboard
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
-from perturbfm_core import pipeline
-from perturbfm_core.config import SuiteEntry
-from perturbfm_core.store import ArtifactStore
+from perturbfm_assets.suite import suite_split_keys
+from perturbfm_core.catalog.entries import SuiteEntry
+from perturbfm_core.pipeline.opening import why_not
+from perturbfm_core.store.artifacts import ArtifactStore
 
 
 def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
@@ -24,7 +25,7 @@ def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
         at = context.scheduled_execution_time.strftime("%Y%m%d-%H%M")
         for split in suite_split_keys(ArtifactStore(), suite.name):
             for model in suite.models:
-                if pipeline.why_not(SPLITS[split].traits, CATALOG.model(model)) is None:
+                if why_not(SPLITS[split].traits, CATALOG.model(model)) is None:
                     yield dg.RunRequest(run_key=f"{at}-{model}-{split}", partition_key=grid_key(model, split))
 
     return refresh

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import rfc8785
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from perturbfm_core.errors import ConfigError
 
@@ -25,6 +28,34 @@ class Frozen(BaseModel):
 
 
 C = TypeVar("C", bound=Frozen)
+
+
+@dataclass(frozen=True)
+class CommandOption:
+    """How a parameter appears on the command line, as metadata of its field (``Annotated[T, CommandOption(...)]``).
+
+    Attributes
+    ----------
+    name
+        The option, None for the parameter's own name.
+    read
+        Turns the path that the option is given into the parameter's value; None where it takes the value itself.
+    hidden
+        Whether the command line cannot give it: the program knows it.
+    stated
+        Whether its default is written into the request, so that a later default would not change old requests.
+    """
+
+    name: str | None = None
+    read: Callable[[Path], Any] | None = None
+    hidden: bool = False
+    stated: bool = False
+
+
+def option_of(name: str, field: FieldInfo) -> CommandOption:
+    """Return how a field of a configuration appears on the command line."""
+    own = next((m for m in field.metadata if isinstance(m, CommandOption)), CommandOption())
+    return own if own.name is not None else replace(own, name="--" + name.replace("_", "-"))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -113,131 +144,3 @@ def documented(model: type[Frozen]) -> dict[str, str]:
                     text[name].append(line.strip())
         out.update({name: " ".join(parts) for name, parts in text.items()})
     return {name: text for name, text in out.items() if name in model.model_fields}
-
-
-class DatasetEntry(Frozen):
-    """One data set of the catalog (``catalog/datasets/<name>.yaml``).
-
-    ``synth`` data sets are made by the simulator on first use and must have `content_sha256`; ``artifact``
-    data sets lie at `path` (relative to the artifact store's home unless absolute).
-    """
-
-    name: str
-    description: str
-    source: Literal["synth", "artifact"]
-    path: str | None = None
-    synth: dict[str, Any] = Field(default_factory=dict)
-    storage: Literal["npz", "zarr"] = "zarr"
-    content_sha256: str | None = None
-    owner: str = "team:perturbfm"
-
-
-class Tuned(Frozen):
-    """Where the parameters of a model entry were selected.
-
-    Attributes
-    ----------
-    study
-        The study.
-    split, data_content_sha256
-        Hashes of the split on whose validation they were selected, and of its data.
-    trial, trials
-        The selected trial, None where the entry's own parameters stayed best; how many were tried.
-    value
-        Its mean Pearson correlation of centred deltas on validation.
-    """
-
-    study: str
-    split: str
-    data_content_sha256: str
-    trial: int | None
-    trials: int
-    value: float
-
-
-class ModelEntry(Frozen):
-    """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry.
-
-    `uncertainty` says how its variance is calibrated (`perturbfm_core.uncertainty.config`); by default it is.
-    `tuned` says where its parameters come from, if from a study.
-    """
-
-    name: str
-    description: str
-    model: str
-    inputs: str = ""
-    params: dict[str, Any] = Field(default_factory=dict)
-    uncertainty: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = (0,)
-    tuned: Tuned | None = None
-    owner: str = "team:perturbfm"
-
-    @field_validator("seeds")
-    @classmethod
-    def _some_seed(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or len(set(value)) != len(value) or min(value) < 0:
-            msg = "seeds must be one or more different numbers of at least 0"
-            raise ValueError(msg)
-        return value
-
-
-class GraphEntry(Frozen):
-    """One gene graph of the catalog (``catalog/graphs/<name>.yaml``).
-
-    `path` is that of its npz (relative to the artifact store's home unless absolute), `sha256` that of its genes,
-    edges and weights, `kind` how it was built, `source` what from.
-    """
-
-    name: str
-    description: str
-    path: str
-    sha256: str
-    kind: str
-    source: str = ""
-    licence: str = "unknown"
-
-
-class FeaturesEntry(Frozen):
-    """One table of gene features of the catalog (``catalog/features/<name>.yaml``); fields as in `GraphEntry`."""
-
-    name: str
-    description: str
-    path: str
-    sha256: str
-    kind: str = "table"
-    source: str = ""
-    licence: str = "unknown"
-
-
-class SplitSpec(Frozen):
-    """What to freeze: a kind with its parameters, as ``splits create`` or a suite states it."""
-
-    kind: str
-    params: dict[str, Any] = Field(default_factory=dict)
-    seed: int = Field(default=0, ge=0)
-    folds: int | None = Field(default=None, ge=2)
-    fold: int | None = Field(default=None, ge=0)
-    val_frac: float = Field(default=0.1, ge=0, lt=1)
-    calib_frac: float = Field(default=0.1, ge=0, lt=1)
-    validation: Literal["auto", "fold", "inner_cv", "none"] = "auto"
-    calibration: Literal["auto", "fold", "inner_cv", "none"] = "auto"
-    fit_rows: Literal["train", "train+val"] = "train"
-    transductive: bool = False
-
-
-class SuiteSplits(Frozen):
-    """The splits that a suite freezes on one data set."""
-
-    dataset: str
-    splits: tuple[SplitSpec, ...]
-
-
-class SuiteEntry(Frozen):
-    """A benchmark (``catalog/suites/<name>.yaml``): data sets and their splits, times model entries."""
-
-    name: str
-    description: str
-    grid: tuple[SuiteSplits, ...]
-    models: tuple[str, ...]
-    refresh_cron: str | None = None
-    owner: str = "team:perturbfm"

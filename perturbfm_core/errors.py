@@ -40,3 +40,24 @@ class ConfigError(PerturbFMError):
 
 class StoreError(PerturbFMError):
     """An artifact is missing, damaged, or in use by someone else."""
+
+
+class MissingExtraError(PerturbFMError):
+    """A package that only some verbs need is not installed."""
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError) -> MissingExtraError:
+        """Return the error of a failed import, which names the extra that brings the package."""
+        package = (error.name or "").partition(".")[0]
+        extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            return cls(f"package {package!r} is not installed; reinstall perturbfm")
+        return cls(f"this needs {package}, which is not installed: pip install 'perturbfm[{extra}]'")
+
+
+# Packages that only some verbs need, by the extra of the distribution that brings them.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "models": ("torch",),
+    "tune": ("optuna",),
+    "dagster": ("dagster", "dagster_webserver", "dagster_graphql", "dagster_pipes"),
+}

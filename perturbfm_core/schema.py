@@ -22,7 +22,8 @@ Direction = Literal["max", "min"]
 
 DATASET_SCHEMA_VERSION: Final = 1
 SPLIT_SCHEMA_VERSION: Final = 1
-RUN_SCHEMA_VERSION: Final = 1
+RUN_SCHEMA_VERSION: Final = 2
+MODEL_SCHEMA_VERSION: Final = 1
 
 # Rows of a data set
 ROW_ID: Final = "row_id"

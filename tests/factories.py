@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import keys_of
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
@@ -24,7 +24,7 @@ from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query, TrainView
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 
 Row = tuple[Any, ...]
 
@@ -102,13 +102,13 @@ def split_one(
     ds: PerturbDataset, kind: str, params: dict[str, Any] | None = None, **spec: Any
 ) -> FrozenSplit:
     """Freeze a specification that gives one split."""
-    (frozen,) = split_all(ds, kind, params, **spec)
-    return frozen
+    (split,) = split_all(ds, kind, params, **spec)
+    return split
 
 
-def table_of(frozen: FrozenSplit) -> dict[str, list[str]]:
+def table_of(split: FrozenSplit) -> dict[str, list[str]]:
     """Return {fold: condition keys} of a by-condition split, every fold present."""
-    table = frozen.split.folds.table  # type: ignore[union-attr]
+    table = split.definition.folds.table  # type: ignore[union-attr]
     return {fold: list(table.get(fold, ())) for fold in schema.FOLDS}
 
 
@@ -173,10 +173,10 @@ def query_of(rows: Sequence[Sequence[str]], genes: Sequence[str] | int, control:
 
 
 def prediction_of(
-    ds: PerturbDataset, frozen: FrozenSplit, by_key: Mapping[str, Any], **fields: Any
+    ds: PerturbDataset, split: FrozenSplit, by_key: Mapping[str, Any], **fields: Any
 ) -> RowPrediction:
     """Return a fully named prediction: {condition key: mean [G]} for the test rows, variance 1 unless given."""
-    rows = frozen.rows(ds, "test")
+    rows = split.rows(ds, "test")
     keys = ds.conditions.index[ds.condition_codes[rows]]
     mean = np.asarray([by_key[k] for k in keys], dtype=np.float32)
     given: dict[str, Any] = {
@@ -185,7 +185,7 @@ def prediction_of(
         "idx": rows,
         "genes": ds.genes,
         "row_id": ds.row_ids[rows],
-        "split_hash": frozen.hash,
+        "split_hash": split.hash,
         "data_content_sha256": ds.content_sha256,
         "space": "log1p" if ds.metadata.space == "counts" else ds.metadata.space,
     }

@@ -9,23 +9,30 @@ import numpy as np
 import pytest
 import torch
 
-from perturbfm_core import encoders, pipeline, schema
-from perturbfm_core.config import ModelEntry, SplitSpec
+from perturbfm_core.pipeline.dataset import import_dataset
+from perturbfm_core.pipeline.experiment import why_not
+from perturbfm_core.pipeline.pretrained_encoder import pretrain
+from perturbfm_core.pipeline.split import freeze_split
+from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.pipeline import pretrained_encoder as encoders
+from perturbfm_core import schema
+from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.errors import ModelError
-from perturbfm_core.graphs.knowledge import Knowledge, Needs
-from perturbfm_core.knowledge import gather, made_of
-from perturbfm_core.library import open_dataset
-from perturbfm_core.models import MODELS
+from perturbfm_core.graphs.side_info import SideInfo, Needs
+from perturbfm_core.pipeline.gene_graph import gather, made_of
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.base import load_model
 from perturbfm_core.models.baselines.baseline import Baseline
-from perturbfm_core.models.perturbfm.pretraining import PretrainConfig, load_encoder
-from perturbfm_core.runs import run_configs
-from perturbfm_core.splits.folder import SplitFolder, SplitTraits
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, load_encoder
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.index import SplitTraits
+from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.training.checkpoints import CHECKPOINT_FILE, checkpoint_at
 from perturbfm_core.training.loop import LoopConfig, train
-from perturbfm_core.training.seeding import deterministic
+from perturbfm_core.training.determinism import deterministic
 
 SIZE = {"n_obs": 300, "n_genes": 30, "n_contexts": 3, "n_perts": 6}
 CONFIG = PretrainConfig.model_validate(
@@ -38,13 +45,13 @@ def template(tmp_path_factory):
     """Make a store with one data set and two splits, once."""
     path = tmp_path_factory.mktemp("store")
     store = ArtifactStore(path, path / "splits")
-    pipeline.import_dataset(store, simulate(SimulationConfig(name="small", **SIZE))[0], storage="npz")
+    import_dataset(store, simulate(SimulationConfig(name="small", **SIZE))[0], storage="npz")
     ds = open_dataset(store.dataset("small"))
     hashes = []
     for held in ("C1", "C2"):
         spec = SplitSpec(kind="context_ood", params={"holdout": [held]})
-        ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
-        hashes.append(frozen.hash)
+        ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
+        hashes.append(split.hash)
     return path, hashes
 
 
@@ -89,15 +96,15 @@ def files(path):
 
 
 def test_the_same_inputs_have_one_encoder(store, ds, splits):
-    first = pipeline.pretrain(store, ds, splits[0], CONFIG)
-    again = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    first = pretrain(store, ds, splits[0], CONFIG)
+    again = pretrain(store, ds, splits[0], CONFIG)
     assert (first.reused, again.reused) == (False, True)
     assert first.path == again.path == store.object(first.key)
     assert {p.name for p in first.path.iterdir()} == {"encoder.safetensors", "encoder.json", "pretrain.json"}
     others = [
-        pipeline.pretrain(store, ds, splits[1], CONFIG),
-        pipeline.pretrain(store, ds, splits[0], CONFIG, seed=1),
-        pipeline.pretrain(store, ds, splits[0], CONFIG.model_copy(update={"objective": "mask"})),
+        pretrain(store, ds, splits[1], CONFIG),
+        pretrain(store, ds, splits[0], CONFIG, seed=1),
+        pretrain(store, ds, splits[0], CONFIG.model_copy(update={"objective": "mask"})),
     ]
     assert len({first.key, *(o.key for o in others)}) == 4
     weights = {o.path.joinpath(schema.ENCODER_FILE).read_bytes() for o in (first, *others)}
@@ -105,9 +112,9 @@ def test_the_same_inputs_have_one_encoder(store, ds, splits):
 
 
 def test_code_decides_an_encoder(store, ds, splits, monkeypatch):
-    first = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    first = pretrain(store, ds, splits[0], CONFIG)
     monkeypatch.setattr(encoders, "numeric_code", lambda: "new numbers")
-    assert pipeline.pretrain(store, ds, splits[0], CONFIG).key != first.key
+    assert pretrain(store, ds, splits[0], CONFIG).key != first.key
 
 
 def test_an_interrupted_pre_training_goes_on(store, ds, splits, monkeypatch):
@@ -115,15 +122,15 @@ def test_an_interrupted_pre_training_goes_on(store, ds, splits, monkeypatch):
     monkeypatch.setattr("perturbfm_core.training.checkpoints.Checkpoint.due", lambda self, epoch: True)
     listener = Listener(stop_at=2)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.pretrain(store, ds, splits[0], CONFIG, progress=listener)
+        pretrain(store, ds, splits[0], CONFIG, progress=listener)
     assert [p.name for p in (store.runs / ".checkpoints").glob("*/*")] == [CHECKPOINT_FILE]
     rest = Listener()
-    resumed = pipeline.pretrain(store, ds, splits[0], CONFIG, progress=rest)
+    resumed = pretrain(store, ds, splits[0], CONFIG, progress=rest)
     assert [r.epoch for r in rest.reports] == [2]
     assert not list((store.runs / ".checkpoints").glob("*"))
     kept = files(resumed.path)
     shutil.rmtree(resumed.path)
-    whole = files(pipeline.pretrain(store, ds, splits[0], CONFIG).path)
+    whole = files(pretrain(store, ds, splits[0], CONFIG).path)
     for name in (schema.ENCODER_FILE, schema.ENCODER_META_FILE):
         assert kept[name] == whole[name]
 
@@ -138,7 +145,7 @@ def test_the_default_encoder_of_a_kind_is_made_once(store, ds, splits, monkeypat
     monkeypatch.setattr(encoders, "default_config", small)
     made = encoders.find_encoder(store, "mlp", ds, splits[0])
     assert encoders.find_encoder(store, "mlp", ds, splits[0]) == made
-    assert made.path == pipeline.pretrain(store, ds, splits[0], CONFIG).path
+    assert made.path == pretrain(store, ds, splits[0], CONFIG).path
     assert asked == ["mlp", "mlp"]
 
 
@@ -159,7 +166,7 @@ def test_differences_have_no_encoder():
 
 
 def test_an_encoder_is_found_by_folder_key_and_prefix(store, ds, splits, tmp_path):
-    made = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    made = pretrain(store, ds, splits[0], CONFIG)
     copy = tmp_path / "mine"
     shutil.copytree(made.path, copy)
     found = [
@@ -176,13 +183,13 @@ def test_an_encoder_is_found_by_folder_key_and_prefix(store, ds, splits, tmp_pat
 
 @pytest.mark.parametrize("name", ["nowhere", "0" * 64, "0123456", "abc", ""])
 def test_what_is_no_encoder_is_said_so(store, ds, splits, name):
-    pipeline.pretrain(store, ds, splits[0], CONFIG)
+    pretrain(store, ds, splits[0], CONFIG)
     with pytest.raises(ModelError, match=f"no encoder called {name!r}: give the folder or the object key"):
         encoders.find_encoder(store, name, ds, splits[0])
 
 
 def test_an_encoder_of_another_split_or_other_genes_is_refused(store, ds, splits):
-    made = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    made = pretrain(store, ds, splits[0], CONFIG)
     with pytest.raises(
         ModelError, match=r"was pre-trained on the train rows of split .* must not be used with"
     ):
@@ -229,9 +236,9 @@ class Network(Baseline):
         )
         self.training["loop"] = record.to_json()
         self.net = (module.weight[:, 0] + module.bias).detach().numpy()
-        if self.knowledge.encoder is not None:
-            path = self.knowledge.encoder.path
-            made = load_encoder(path, split_hash=self.knowledge.encoder.split_hash, genes=view.genes)
+        if self.side_info.encoder is not None:
+            path = self.side_info.encoder.path
+            made = load_encoder(path, split_hash=self.side_info.encoder.split_hash, genes=view.genes)
             self.training["encoder"] = made.encoder.dim
 
     def _mean(self, query):
@@ -249,7 +256,7 @@ def network(monkeypatch):
     monkeypatch.setitem(MODELS._items, Network.name, Network)
 
     def config(**params):
-        return run_configs(ModelEntry(name="net", description="x", model=Network.name, params=params))[0]
+        return model_configs(ModelEntry(name="net", description="x", model=Network.name, params=params))[0]
 
     return config
 
@@ -257,57 +264,57 @@ def network(monkeypatch):
 def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(store, ds, splits, network):
     listener = Listener(stop_at=4)
     with pytest.raises(KeyboardInterrupt):
-        pipeline.fit(store, ds, splits[0], network(), listener)
+        fit(store, ds, splits[0], network(), listener)
     (kept,) = (store.runs / ".checkpoints").glob("*/mean")
     assert [p.name for p in kept.iterdir()] == [CHECKPOINT_FILE]
     rest = Listener()
-    resumed = pipeline.fit(store, ds, splits[0], network(), rest)
+    resumed = fit(store, ds, splits[0], network(), rest)
     assert kept.parent.name == resumed.key
     assert [(r.phase, r.epoch) for r in rest.reports][:2] == [("mean", 4), ("mean", 5)]
     assert not list((store.runs / ".checkpoints").glob("*"))
     bytes_of = {n: (resumed.path / n).read_bytes() for n in (schema.MODEL_FILE, schema.MODEL_META_FILE)}
     shutil.rmtree(resumed.path)
-    whole = pipeline.fit(store, ds, splits[0], network())
+    whole = fit(store, ds, splits[0], network())
     assert {n: (whole.path / n).read_bytes() for n in bytes_of} == bytes_of
 
 
 def test_a_display_of_text_alone_is_enough(store, ds, splits, network):
     texts = []
-    pipeline.fit(store, ds, splits[0], network(), texts.append)
+    fit(store, ds, splits[0], network(), texts.append)
     assert any(t.startswith("fitting net") for t in texts)
 
 
 def test_a_fit_is_given_the_encoder_and_its_key_depends_on_it(store, ds, splits, network):
-    made = pipeline.pretrain(store, ds, splits[0], CONFIG)
-    fitted = pipeline.fit(store, ds, splits[0], network(pretrained_encoder=made.key))
+    made = pretrain(store, ds, splits[0], CONFIG)
+    fitted = fit(store, ds, splits[0], network(pretrained_encoder=made.key))
     assert load_model(fitted.path).training["encoder"] == 4
-    assert pipeline.fit(store, ds, splits[0], network(pretrained_encoder=made.key)).reused
+    assert fit(store, ds, splits[0], network(pretrained_encoder=made.key)).reused
     told = json.loads((fitted.path / "fit.json").read_text())
     knowledge = gather(store, ds, splits[0], Needs(encoder=made.key))
     assert told["knowledge"]["encoder"] == knowledge.digests["encoder"]
     # The same name with other weights behind it is another fit.
-    other = pipeline.pretrain(store, ds, splits[0], CONFIG, seed=1)
+    other = pretrain(store, ds, splits[0], CONFIG, seed=1)
     shutil.copyfile(other.path / schema.ENCODER_FILE, made.path / schema.ENCODER_FILE)
-    assert not pipeline.fit(store, ds, splits[0], network(pretrained_encoder=made.key)).reused
+    assert not fit(store, ds, splits[0], network(pretrained_encoder=made.key)).reused
 
 
 def test_a_fit_with_an_encoder_of_another_split_is_refused(store, ds, splits, network):
-    made = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    made = pretrain(store, ds, splits[0], CONFIG)
     with pytest.raises(ModelError, match="must not be used with split"):
-        pipeline.fit(store, ds, splits[1], network(pretrained_encoder=made.key))
+        fit(store, ds, splits[1], network(pretrained_encoder=made.key))
 
 
 def test_the_audit_is_told_of_the_encoder(store, ds, splits):
-    made = pipeline.pretrain(store, ds, splits[0], CONFIG)
+    made = pretrain(store, ds, splits[0], CONFIG)
     (record,) = made_of(gather(store, ds, splits[0], Needs(encoder=made.key)))
     assert (record.what, record.split_hash, record.rows) == ("encoder", splits[0].hash, "fit")
 
 
 def test_without_an_encoder_nothing_is_said_of_it():
-    assert "encoder" not in Knowledge().digests
+    assert "encoder" not in SideInfo().digests
 
 
 def test_an_entry_with_an_encoder_needs_cells(network):
     entry = ModelEntry(name="net", description="x", model=Network.name, params={"pretrained_encoder": "mlp"})
-    assert pipeline.why_not(SplitTraits(), entry) is None
-    assert "differences only" in (pipeline.why_not(SplitTraits(controls=False), entry) or "")
+    assert why_not(SplitTraits(), entry) is None
+    assert "differences only" in (why_not(SplitTraits(controls=False), entry) or "")

@@ -14,27 +14,34 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core import freezing, pipeline, schema
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import DatasetEntry, ModelEntry, SplitSpec, SuiteEntry
+from perturbfm_core.data.table import condition_table
+from perturbfm_core.pipeline.dataset import import_dataset
+from perturbfm_core.pipeline.experiment import model_key
+from perturbfm_core.pipeline.leaderboard import rank
+from perturbfm_core.pipeline.metric_panel import score
+from perturbfm_core.pipeline.prediction import predict
+from perturbfm_core.pipeline.report import render
+from perturbfm_core.pipeline.run import run_cell
+from perturbfm_core.pipeline.split import freeze_split
+from perturbfm_core.pipeline.submission import evaluate_file
+from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.pipeline import split as freezing
+from perturbfm_core import schema
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import DatasetEntry, ModelEntry, SplitSpec, SuiteEntry
 from perturbfm_core.data.prediction import RowPrediction, read_prediction, write_prediction
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.errors import DatasetError, PredictionError, SplitError, StoreError
 from perturbfm_core.leaderboard import database
-from perturbfm_core.library import ensure_dataset, find_dataset, open_dataset
-from perturbfm_core.models import MODELS
+from perturbfm_core.pipeline.dataset import ensure_dataset, find_dataset, open_dataset
+from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.base import Requires
-from perturbfm_core.runs import RunConfig, cores, run_configs
-from perturbfm_core.store import (
-    ArtifactStore,
-    Staging,
-    file_lock,
-    publish_directory,
-    read_json,
-    sweep_staging,
-    write_atomic,
-)
-from perturbfm_core.suites import suite_cells, suite_splits
+from perturbfm_core.pipeline.experiment import ModelConfig, model_configs
+from perturbfm_core.store.machine import cores
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import Staging, file_lock, publish_directory, read_json, sweep_staging, write_atomic
+from perturbfm_core.pipeline.run import suite_cells, suite_splits
 
 CONFIG = SimulationConfig(name="small", n_obs=400, n_genes=40, n_contexts=3, n_perts=6)
 CONTEXT = SplitSpec(kind="context_ood", params={"holdout": ["C1"]})
@@ -44,8 +51,8 @@ def entry(model="global_mean", **fields) -> ModelEntry:
     return ModelEntry(**{"name": model, "description": "x", "model": model, **fields})
 
 
-def config(model="global_mean", **fields) -> RunConfig:
-    return run_configs(entry(model, **fields))[0]
+def config(model="global_mean", **fields) -> ModelConfig:
+    return model_configs(entry(model, **fields))[0]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +60,9 @@ def template(tmp_path_factory):
     """Make a store with one data set and one split, once."""
     path = tmp_path_factory.mktemp("store")
     store = ArtifactStore(path, path / "splits")
-    pipeline.import_dataset(store, simulate(CONFIG)[0], storage="npz")
-    ((frozen, _, _),) = pipeline.freeze_split(store, open_dataset(store.dataset("small")), CONTEXT)
-    return path, frozen.hash
+    import_dataset(store, simulate(CONFIG)[0], storage="npz")
+    ((split, _, _),) = freeze_split(store, open_dataset(store.dataset("small")), CONTEXT)
+    return path, split.hash
 
 
 @pytest.fixture
@@ -68,7 +75,7 @@ def store(template, own_home) -> ArtifactStore:
 
 @pytest.fixture
 def frozen(template, store):
-    return pipeline.SplitFolder(store.split_dir).load(template[1])
+    return SplitFolder(store.split_dir).load(template[1])
 
 
 @pytest.fixture
@@ -79,47 +86,47 @@ def ds(store):
 # ---- stages ------------------------------------------------------------------------------------------------------
 
 
-def test_each_stage_leaves_one_object_and_finds_it_again(store, ds, frozen):
-    stages = (pipeline.fit, pipeline.predict, pipeline.score)
-    first = [stage(store, ds, frozen, config()) for stage in stages]
+def test_each_stage_leaves_one_object_and_finds_it_again(store, ds, split):
+    stages = (fit, predict, score)
+    first = [stage(store, ds, split, config()) for stage in stages]
     assert [s.reused for s in first] == [False, False, False]
     files = {p: p.stat().st_mtime_ns for p in store.objects.rglob("*") if p.is_file()}
-    second = [stage(store, ds, frozen, config()) for stage in stages]
+    second = [stage(store, ds, split, config()) for stage in stages]
     assert [s.reused for s in second] == [True, True, True]
     assert [s.key for s in first] == [s.key for s in second]
     assert {p: p.stat().st_mtime_ns for p in store.objects.rglob("*") if p.is_file()} == files
 
 
 @pytest.mark.parametrize("change", [{"seeds": (1,)}, {"name": "other"}, {"model": "control_only"}])
-def test_what_decides_a_fit_decides_its_key(store, ds, frozen, change):
-    other = run_configs(entry(**change))[0]
-    assert pipeline.model_key(ds, frozen, other) != pipeline.model_key(ds, frozen, config())
+def test_what_decides_a_fit_decides_its_key(store, ds, split, change):
+    other = model_configs(entry(**change))[0]
+    assert model_key(ds, split, other) != model_key(ds, split, config())
 
 
-def test_code_decides_a_fit_and_scoring_code_only_the_scores(store, ds, frozen, monkeypatch):
+def test_code_decides_a_fit_and_scoring_code_only_the_scores(store, ds, split, monkeypatch):
     keys = [
-        stage(store, ds, frozen, config()).key for stage in (pipeline.fit, pipeline.predict, pipeline.score)
+        stage(store, ds, split, config()).key for stage in (fit, predict, score)
     ]
     monkeypatch.setattr(pipeline, "scoring_code", lambda: "new scoring")
-    scored = pipeline.score(store, ds, frozen, config())
+    scored = score(store, ds, split, config())
     assert not scored.reused
-    assert pipeline.fit(store, ds, frozen, config()).key == keys[0]
-    assert pipeline.predict(store, ds, frozen, config()).key == keys[1]
+    assert fit(store, ds, split, config()).key == keys[0]
+    assert predict(store, ds, split, config()).key == keys[1]
     assert scored.key != keys[2]
     monkeypatch.setattr(pipeline, "numeric_code", lambda: "new numbers")
-    assert not pipeline.fit(store, ds, frozen, config()).reused
+    assert not fit(store, ds, split, config()).reused
 
 
-def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, frozen, monkeypatch):
-    first = pipeline.render(store, ds, frozen, config())
-    again = pipeline.render(store, ds, frozen, config())
+def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, split, monkeypatch):
+    first = render(store, ds, split, config())
+    again = render(store, ds, split, config())
     monkeypatch.setattr(pipeline, "scoring_code", lambda: "new scoring")
-    rescored = pipeline.render(store, ds, frozen, config())
+    rescored = render(store, ds, split, config())
     told = [read_json(p / "config.json") for p in (first, again, rescored)]
     assert [t["parent_run"] for t in told] == [None, None, again.name]
     assert told[2]["objects"]["prediction"] == told[0]["objects"]["prediction"]
     assert told[2]["objects"]["scores"] != told[0]["objects"]["scores"]
-    pipeline.rank(store)
+    rank(store)
     runs = database.query(store, "select run_id, is_current from runs order by created")
     assert runs["run_id"].tolist() == [first.name, again.name, rescored.name]
     assert runs["is_current"].tolist() == [False, False, True]
@@ -130,7 +137,7 @@ def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, frozen, mo
     assert board.to_numpy().tolist() == [[1, 1]]
 
 
-def test_a_model_is_told_nothing_of_the_test_conditions(store, ds, frozen, monkeypatch):
+def test_a_model_is_told_nothing_of_the_test_conditions(store, ds, split, monkeypatch):
     """The fit sees train only, the prediction gets names and input controls only."""
     kind, seen = MODELS.get("global_mean"), {}
     plain_fit, plain_predict = kind._fit, kind._predict
@@ -146,38 +153,38 @@ def test_a_model_is_told_nothing_of_the_test_conditions(store, ds, frozen, monke
 
     monkeypatch.setattr(kind, "_fit", fit)
     monkeypatch.setattr(kind, "_predict", predict)
-    pipeline.predict(store, ds, frozen, config())
-    table = frozen.split.folds.table
+    predict(store, ds, split, config())
+    table = split.definition.folds.table
     assert set(seen["fit"]) == set(table["train"])
     assert set(seen["query"].conditions.index) == set(table["test"])
     assert set(vars(seen["query"])) == {"conditions", "genes", "control"}
-    expected = pipeline.condition_table(ds, frozen.rows(ds, "test")).control["input"]
+    expected = condition_table(ds, split.rows(ds, "test")).control["input"]
     assert np.array_equal(seen["query"].control, expected)
     with pytest.raises(SplitError, match="a model must not read them"):
-        seen["view"].expression(frozen.rows(ds, "test")[:1])
+        seen["view"].expression(split.rows(ds, "test")[:1])
 
 
 @pytest.mark.parametrize("wrong", ["data", "genes"])
-def test_fit_refuses_other_data_whoever_calls(store, frozen, wrong):
+def test_fit_refuses_other_data_whoever_calls(store, split, wrong):
     changes = {"data": {"seed": 1}, "genes": {"n_genes": 41}}
     other = simulate(CONFIG.model_copy(update=changes[wrong]))[0]
     with pytest.raises(SplitError, match="belongs to data set 'small'"):
-        pipeline.fit(store, other, frozen, config())
+        fit(store, other, split, config())
     assert not store.objects.exists()
 
 
-def test_fit_that_fails_leaves_nothing(store, ds, frozen, monkeypatch):
+def test_fit_that_fails_leaves_nothing(store, ds, split, monkeypatch):
     def explode(self, view, seed):
         msg = "no memory left"
         raise MemoryError(msg)
 
     monkeypatch.setattr(MODELS.get("global_mean"), "_fit", explode)
     with pytest.raises(MemoryError, match="no memory left"):
-        pipeline.run_cell(store, frozen.hash, entry())
+        run_cell(store, split.hash, entry())
     assert [p for p in store.runs.rglob("*") if p.is_file() and p.parent.name != ".locks"] == []
 
 
-def test_second_training_waits_for_a_slot(store, ds, frozen):
+def test_second_training_waits_for_a_slot(store, ds, split):
     told, waiting = [], threading.Event()
 
     def progress(text):
@@ -188,7 +195,7 @@ def test_second_training_waits_for_a_slot(store, ds, frozen):
     with ThreadPoolExecutor(1) as pool:
         with store.training_slot() as slots:
             assert slots == 1
-            future = pool.submit(pipeline.fit, store, ds, frozen, config(), progress)
+            future = pool.submit(fit, store, ds, split, config(), progress)
             assert waiting.wait(30)
             assert not future.done()
         assert not future.result(60).reused
@@ -208,9 +215,9 @@ def _free(path):
         return held
 
 
-def test_two_at_once_make_one_object_and_two_runs(store, ds, frozen):
+def test_two_at_once_make_one_object_and_two_runs(store, ds, split):
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(lambda _: pipeline.run_cell(store, frozen.hash, entry("linear"))[0], range(2)))
+        paths = list(pool.map(lambda _: run_cell(store, split.hash, entry("linear"))[0], range(2)))
     assert len(set(paths)) == 2
     keys = [read_json(p / "config.json")["objects"] for p in paths]
     assert keys[0] == keys[1]
@@ -219,13 +226,13 @@ def test_two_at_once_make_one_object_and_two_runs(store, ds, frozen):
     assert len(list(store.objects.glob("*/*"))) == 3
 
 
-def test_inapplicable_cell_says_why(store, frozen, monkeypatch):
+def test_inapplicable_cell_says_why(store, split, monkeypatch):
     monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=3))
     with pytest.raises(
         SplitError,
         match=r"'global_mean' is not applicable to split small.context_ood.*: it needs 3 train contexts",
     ):
-        pipeline.run_cell(store, frozen.hash, entry())
+        run_cell(store, split.hash, entry())
 
 
 def test_splits_are_all_frozen_or_none(store, ds, monkeypatch):
@@ -241,21 +248,21 @@ def test_splits_are_all_frozen_or_none(store, ds, monkeypatch):
 
     monkeypatch.setattr(freezing, "require_clean", second_leaks)
     with pytest.raises(SplitError, match="leaks: planted"):
-        pipeline.freeze_split(store, ds, SplitSpec(kind="leave_one_context_out"))
+        freeze_split(store, ds, SplitSpec(kind="leave_one_context_out"))
     assert {p.name for p in store.split_dir.iterdir()} == before
 
 
 def test_bounds_left_out_at_the_freeze_come_with_the_first_scores(store, ds):
     spec = SplitSpec(kind="context_ood", params={"holdout": ["C2"]})
-    ((frozen, stats, new),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    ((split, stats, new),) = freeze_split(store, ds, spec, bounds=False)
     assert new
     assert (stats.ceiling, stats.no_signal) == (None, None)
-    pipeline.score(store, ds, frozen, config())
-    stored = pipeline.SplitFolder(store.split_dir).stats(frozen.hash)
+    score(store, ds, split, config())
+    stored = SplitFolder(store.split_dir).stats(split.hash)
     assert stored.ceiling["pearson"]["half"] is not None
     assert stored.no_signal in (True, False)
     # Freezing once more without bounds does not lose them.
-    ((_, kept, again),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    ((_, kept, again),) = freeze_split(store, ds, spec, bounds=False)
     assert not again
     assert kept.ceiling == stored.ceiling
 
@@ -264,19 +271,19 @@ def test_bounds_left_out_at_the_freeze_come_with_the_first_scores(store, ds):
 
 
 @pytest.fixture
-def prediction(store, ds, frozen) -> RowPrediction:
-    made = pipeline.predict(store, ds, frozen, config("per_perturbation_mean"))
+def prediction(store, ds, split) -> RowPrediction:
+    made = predict(store, ds, split, config("per_perturbation_mean"))
     return read_prediction(made.path / schema.PREDICTIONS_FILE)
 
 
-def scored(store, ds, frozen, prediction, out="out"):
+def scored(store, ds, split, prediction, out="out"):
     path = Path(f"{out}.npz")
     write_prediction(prediction, path)
-    return pipeline.evaluate_file(store, ds, frozen, path, Path(out))
+    return evaluate_file(store, ds, split, path, Path(out))
 
 
-def test_plain_form_without_names_scores_the_same_and_is_marked(store, ds, frozen, prediction):
-    named = scored(store, ds, frozen, prediction)
+def test_plain_form_without_names_scores_the_same_and_is_marked(store, ds, split, prediction):
+    named = scored(store, ds, split, prediction)
     row = prediction.rows
     plain = RowPrediction(
         mean=prediction.mean[row],
@@ -284,13 +291,13 @@ def test_plain_form_without_names_scores_the_same_and_is_marked(store, ds, froze
         idx=prediction.idx,
         intervals=prediction.intervals.rows(row),
     )
-    bare = scored(store, ds, frozen, plain, "bare")
+    bare = scored(store, ds, split, plain, "bare")
     assert (named.comparison.alignment, bare.comparison.alignment) == ("by_name", "positional_unverified")
     assert read_json(Path("bare/config.json"))["alignment"] == "positional_unverified"
     pd.testing.assert_frame_equal(named.table, bare.table, atol=1e-6, rtol=1e-6)
 
 
-def test_genes_and_rows_in_another_order_score_the_same(store, ds, frozen, prediction):
+def test_genes_and_rows_in_another_order_score_the_same(store, ds, split, prediction):
     rng = np.random.default_rng(0)
     g, r = rng.permutation(ds.n_genes), rng.permutation(len(prediction.idx))
     shuffled = RowPrediction(
@@ -302,46 +309,46 @@ def test_genes_and_rows_in_another_order_score_the_same(store, ds, frozen, predi
         row_id=prediction.row_id[r],
         intervals=replace(prediction.intervals, gene_bin=prediction.intervals.gene_bin[g]),
     )
-    one, two = scored(store, ds, frozen, prediction), scored(store, ds, frozen, shuffled, "shuffled")
+    one, two = scored(store, ds, split, prediction), scored(store, ds, split, shuffled, "shuffled")
     assert two.comparison.alignment == "by_name"
     pd.testing.assert_frame_equal(one.table, two.table, atol=1e-12, rtol=1e-12)
 
 
-def test_missing_variance_is_filled_and_marked(store, ds, frozen, prediction):
+def test_missing_variance_is_filled_and_marked(store, ds, split, prediction):
     np.savez("mean.npz", mean=prediction.mean[prediction.rows], idx=prediction.idx)
-    scores = pipeline.evaluate_file(store, ds, frozen, Path("mean.npz"), Path("out"))
+    scores = evaluate_file(store, ds, split, Path("mean.npz"), Path("out"))
     assert read_json(Path("out/calibration.json"))["variance"] == "filled constant"
     assert read_json(Path("out/config.json"))["var_filled"] is True
-    full = scored(store, ds, frozen, prediction, "full")
+    full = scored(store, ds, split, prediction, "full")
     assert scores.metrics["delta"]["global"]["pearson"] == pytest.approx(
         full.metrics["delta"]["global"]["pearson"]
     )
 
 
-def test_rows_that_were_not_asked_for_are_counted_and_ignored(store, ds, frozen, prediction):
-    train = frozen.rows(ds, "train")[:5]
+def test_rows_that_were_not_asked_for_are_counted_and_ignored(store, ds, split, prediction):
+    train = split.rows(ds, "train")[:5]
     more = RowPrediction(
         mean=np.concatenate([prediction.mean[prediction.rows], np.full((5, ds.n_genes), 99, np.float32)]),
         var=np.ones((len(prediction.idx) + 5, ds.n_genes), dtype=np.float32),
         idx=np.concatenate([prediction.idx, train]),
     )
-    scores = scored(store, ds, frozen, more)
+    scores = scored(store, ds, split, more)
     assert scores.comparison.notes["rows_not_asked_for"] == 5
     assert np.abs(scores.comparison.mean).max() < 99
 
 
-def test_evaluation_that_fails_makes_no_folder(store, ds, frozen, prediction):
+def test_evaluation_that_fails_makes_no_folder(store, ds, split, prediction):
     with pytest.raises(PredictionError, match=r"lacks .* of .* test rows"):
-        scored(store, ds, frozen, RowPrediction(prediction.mean[:0], prediction.var[:0], prediction.idx[:0]))
+        scored(store, ds, split, RowPrediction(prediction.mean[:0], prediction.var[:0], prediction.idx[:0]))
     assert not Path("out").exists()
 
 
-def test_evaluation_does_not_write_into_a_run(store, ds, frozen, prediction):
-    (run,) = pipeline.run_cell(store, frozen.hash, entry())
+def test_evaluation_does_not_write_into_a_run(store, ds, split, prediction):
+    (run,) = run_cell(store, split.hash, entry())
     files = {p.name: p.read_bytes() for p in run.iterdir()}
     write_prediction(prediction, Path("p.npz"))
     with pytest.raises(StoreError, match="is a published run"):
-        pipeline.evaluate_file(store, ds, frozen, Path("p.npz"), run)
+        evaluate_file(store, ds, split, Path("p.npz"), run)
     assert {p.name: p.read_bytes() for p in run.iterdir()} == files
 
 
@@ -375,16 +382,16 @@ def test_catalog_data_set_of_other_content_is_refused(store):
         ensure_dataset(store, gone)
 
 
-def test_data_of_a_split_are_found_by_content_not_by_name(store, frozen):
-    assert find_dataset(store, frozen) == store.dataset("small")
+def test_data_of_a_split_are_found_by_content_not_by_name(store, split):
+    assert find_dataset(store, split) == store.dataset("small")
     store.dataset("small").rename(store.dataset("renamed"))
-    assert find_dataset(store, frozen) == store.dataset("renamed")
-    pipeline.import_dataset(store, simulate(CONFIG.model_copy(update={"seed": 5}))[0])
-    assert find_dataset(store, frozen) == store.dataset("renamed")
+    assert find_dataset(store, split) == store.dataset("renamed")
+    import_dataset(store, simulate(CONFIG.model_copy(update={"seed": 5}))[0])
+    assert find_dataset(store, split) == store.dataset("renamed")
     shutil.rmtree(store.dataset("renamed"))
-    assert find_dataset(store, frozen) is None
+    assert find_dataset(store, split) is None
     with pytest.raises(DatasetError, match="is not at hand; give --data DIR"):
-        pipeline.run_cell(store, frozen.hash, entry())
+        run_cell(store, split.hash, entry())
 
 
 def test_suite_freezes_what_is_missing_and_lists_its_cells(store, tmp_path, monkeypatch):
@@ -402,7 +409,7 @@ def test_suite_freezes_what_is_missing_and_lists_its_cells(store, tmp_path, monk
     monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=2))
     hashes = suite_splits(store, suite)
     assert len(hashes) == 2
-    assert set(hashes) <= set(pipeline.SplitFolder(store.split_dir).hashes())
+    assert set(hashes) <= set(SplitFolder(store.split_dir).hashes())
     files = {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()}
     assert suite_splits(store, suite) == hashes
     assert {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()} == files
@@ -413,7 +420,7 @@ def test_suite_freezes_what_is_missing_and_lists_its_cells(store, tmp_path, monk
 
 
 def test_leaderboard_of_nothing_is_empty_and_answers(store):
-    target = pipeline.rank(store)
+    target = rank(store)
     assert target.name == "leaderboard-1.duckdb"
     assert database.query(store, "select * from leaderboard").empty
     assert database.query(store, "select count(*) as n from splits")["n"].item() == 1
@@ -526,8 +533,8 @@ def test_object_that_another_writer_published_first_is_used(store):
     assert list(store.staging_root.iterdir()) == []
 
 
-def test_incomplete_runs_are_not_listed(store, frozen):
-    (run,) = pipeline.run_cell(store, frozen.hash, entry())
+def test_incomplete_runs_are_not_listed(store, split):
+    (run,) = run_cell(store, split.hash, entry())
     assert store.run_dirs() == [run]
     (run / "report.html").unlink()
     assert store.run_dirs() == []

@@ -17,20 +17,23 @@ import numpy as np
 import optuna
 import pytest
 
-from perturbfm_core import pipeline, tuning
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import ModelEntry, SplitSpec, Tuned
+from perturbfm_core.pipeline.dataset import import_dataset
+from perturbfm_core.pipeline.run import run_cell
+from perturbfm_core.pipeline.split import freeze_split
+from perturbfm_core import tuning
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import ModelEntry, SplitSpec, Tuned
 from perturbfm_core.errors import ConfigError, ModelError, SplitError, StoreError
-from perturbfm_core.library import open_dataset
-from perturbfm_core.models import MODELS, new_model
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.models.baselines.latent import LatentShift
 from perturbfm_core.models.baselines.linear import Linear
 from perturbfm_core.models.search import Choice, FloatRange, IntRange
-from perturbfm_core.runs import run_configs
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.tuning import search
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
 from tests.factories import grid_rows, screen, with_values
@@ -64,12 +67,12 @@ def template(tmp_path_factory):
     """Make a store with one data set and two splits, once."""
     path = tmp_path_factory.mktemp("store")
     store = ArtifactStore(path, path / "splits")
-    pipeline.import_dataset(store, small_screen(), storage="npz")
+    import_dataset(store, small_screen(), storage="npz")
     ds = open_dataset(store.dataset("small"))
     hashes = {}
     for spec in (FOLD, INNER):
-        ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
-        hashes[spec.validation] = frozen.hash
+        ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
+        hashes[spec.validation] = split.hash
     return path, hashes
 
 
@@ -95,8 +98,8 @@ def entry(model="linear", **fields) -> ModelEntry:
     return ModelEntry(**{"name": model, "description": "x", "model": model, **fields})
 
 
-def run(store, frozen, model="linear", **options):
-    return tuning.tune(store, frozen.hash, entry(model), **{"trials": 3, **options})
+def run(store, split, model="linear", **options):
+    return tuning.tune(store, split.hash, entry(model), **{"trials": 3, **options})
 
 
 def told(study):
@@ -151,8 +154,8 @@ def by_hand(fit, held, prediction):
 
 
 def test_a_configuration_is_fitted_on_train_and_scored_on_the_validation_fold(store, ds, splits):
-    frozen = splits["fold"]
-    view = train_view(ds, frozen)
+    split = splits["fold"]
+    view = train_view(ds, split)
     held = view.validation
     contexts = held.conditions["context_id"].astype(str)
     # Two contexts of different size, so that units and conditions weigh differently.
@@ -160,7 +163,7 @@ def test_a_configuration_is_fitted_on_train_and_scored_on_the_validation_fold(st
     model = new_model("linear", {"components": 3})
     model.fit(view, 4)
     pearson, mse = by_hand(view, held, model.predict(held.query()).mean)
-    validation = Validation(store, ds, frozen, entry(), seed=4)
+    validation = Validation(store, ds, split, entry(), seed=4)
     assert len(validation) == 1
     score = validation.score({"components": 3}, 0)
     units = sorted(set(contexts))
@@ -179,9 +182,9 @@ def test_units_weigh_the_same_whatever_their_size():
 
 
 def test_inner_folds_are_fitted_again_without_what_they_hold_out(store, ds, splits):
-    frozen = splits["inner_cv"]
-    view = train_view(ds, frozen)
-    validation = Validation(store, ds, frozen, entry(), seed=0)
+    split = splits["inner_cv"]
+    view = train_view(ds, split)
+    validation = Validation(store, ds, split, entry(), seed=0)
     assert len(validation) == len(view.inner) == 4
     for fold, (fit, held) in enumerate(view.inner):
         part = view.subset(held)
@@ -223,9 +226,9 @@ def poisoned(ds, rows):
     return with_values(ds, X)
 
 
-def forbidden_rows(ds, frozen):
+def forbidden_rows(ds, split):
     """Return test rows, all controls of test contexts, and every reference control."""
-    test = frozen.rows(ds, "test")
+    test = split.rows(ds, "test")
     contexts = set(ds.obs["context_id"].astype(str).iloc[test])
     hidden = np.asarray(ds.obs["context_id"].astype(str).isin(contexts)) & ds.is_control
     hidden |= ds.controls.has_role("reference") & ~ds.controls.has_role("input")
@@ -235,41 +238,41 @@ def forbidden_rows(ds, frozen):
 @pytest.mark.parametrize("policy", ["fold", "inner_cv"])
 def test_no_test_row_and_no_reference_control_is_read(store, ds, splits, policy, monkeypatch):
     """Values of a whole search are the same when all that it must not read is replaced by nonsense."""
-    frozen = splits[policy]
-    rows = forbidden_rows(ds, frozen)
-    assert len(rows) > len(frozen.rows(ds, "test")) + 200
-    clean = run(store, frozen, trials=4, name="clean").study
+    split = splits[policy]
+    rows = forbidden_rows(ds, split)
+    assert len(rows) > len(split.rows(ds, "test")) + 200
+    clean = run(store, split, trials=4, name="clean").study
     monkeypatch.setattr(FrozenSplit, "check_dataset", lambda self, other: None)
     monkeypatch.setattr(search, "require_clean", lambda *_: None)
 
     def again(name, changed):
         monkeypatch.setattr(search, "dataset_of", lambda *_: poisoned(ds, changed))
         # The nonsense is noticed otherwise: the content is verified before anything is fitted.
-        return run(store, frozen, trials=4, name=name).study
+        return run(store, split, trials=4, name=name).study
 
     assert told(again("poisoned", rows)) == told(clean)
     # What is read does change the values: the comparison can fail.
-    for name, readable in (("train", frozen.rows(ds, "train")[:3]), ("val", frozen.rows(ds, "val")[:3])):
+    for name, readable in (("train", split.rows(ds, "train")[:3]), ("val", split.rows(ds, "val")[:3])):
         if len(readable):
             assert told(again(name, readable)) != told(clean)
 
 
 def test_validation_is_held_out_where_entries_fit_on_it(store, ds):
     spec = FOLD.model_copy(update={"fit_rows": "train+val"})
-    ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
-    (part,) = Validation(store, ds, frozen, entry(), 0).parts
-    table = frozen.split.folds.table
+    ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
+    (part,) = Validation(store, ds, split, entry(), 0).parts
+    table = split.definition.folds.table
     assert set(part.fit.conditions.index) == set(table["train"])
     assert set(part.held.conditions.index) == set(table["val"])
 
 
 def test_a_split_without_validation_is_refused(store, ds):
     spec = FOLD.model_copy(update={"validation": "none"})
-    ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
     with pytest.raises(
         SplitError, match=r"has no validation to select on; freeze one with .*--validation fold"
     ):
-        run(store, frozen)
+        run(store, split)
 
 
 # ---- the search ----------------------------------------------------------------------------------------------
@@ -459,7 +462,7 @@ def test_a_killed_search_goes_on(store, splits):
         import os, signal, sys
         from perturbfm_core import tuning
         from perturbfm_core.config import ModelEntry
-        from perturbfm_core.store import ArtifactStore
+        from perturbfm_core.store.artifacts import ArtifactStore
         from perturbfm_core.tuning.validation import Validation
         plain, calls = Validation.score, []
         def score(self, params, fold):
@@ -593,9 +596,9 @@ def test_a_model_without_a_search_space_is_refused(store, splits):
 
 def test_an_entry_that_cannot_run_on_the_split_is_refused(store, ds):
     spec = SplitSpec(kind="combo_ood", params={"holdout": ["A+B"]}, validation="none", calibration="none")
-    ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
     with pytest.raises(SplitError, match=r"not applicable to split .*: it needs combinations in train"):
-        run(store, frozen, "combo_kernel_ridge")
+        run(store, split, "combo_kernel_ridge")
 
 
 def test_a_study_name_must_be_a_key(store, splits):
@@ -630,7 +633,7 @@ def test_what_was_selected_becomes_an_entry_that_says_where_from(store, ds, spli
 
 def test_where_parameters_come_from_does_not_name_the_run():
     tuned = Tuned(study="s", split="a" * 64, data_content_sha256="b" * 64, trial=1, trials=2, value=0.5)
-    (plain,), (other,) = run_configs(entry()), run_configs(entry(tuned=tuned))
+    (plain,), (other,) = model_configs(entry()), model_configs(entry(tuned=tuned))
     assert other.tuned == tuned
     assert (plain.config_hash, plain.entry_hash) == (other.config_hash, other.entry_hash)
 
@@ -651,8 +654,8 @@ def test_a_run_on_another_split_than_the_parameters_were_selected_on_is_flagged(
     made = run(store, splits["fold"], trials=1)
     tuning.register(made, "best")
     pages = {}
-    for policy, frozen in splits.items():
-        (folder,) = pipeline.run_cell(store, frozen.hash, load_catalog().model("best"))
+    for policy, split in splits.items():
+        (folder,) = run_cell(store, split.hash, load_catalog().model("best"))
         pages[policy] = (folder / "report.html").read_text()
     flag = "the parameters were selected on the validation of another split of this data"
     assert [flag in pages[policy] for policy in ("fold", "inner_cv")] == [False, True]

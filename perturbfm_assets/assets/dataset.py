@@ -4,9 +4,9 @@ import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, dataset_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_core import pipeline
 from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 
 
 @dg.asset(
@@ -28,8 +28,8 @@ from perturbfm_core.errors import DatasetError
 )
 def dataset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Cells or conditions under perturbation, validated and hashed; simulated ones are made on first use."""
-    path = pipeline.ensure_dataset(store.open(), CATALOG.dataset(context.partition_key), context.log.info)
-    ds = pipeline.open_dataset(path)
+    path = ensure_dataset(store.open(), CATALOG.dataset(context.partition_key), context.log.info)
+    ds = open_dataset(path)
     checks = []
     for name, check in (("schema", lambda: ds.values), ("content_hash", ds.verify_content)):
         try:

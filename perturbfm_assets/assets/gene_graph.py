@@ -5,11 +5,14 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_core import pipeline, schema
+from perturbfm_core import schema
+from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.io import read_graph
 from perturbfm_core.graphs.summary import coverage, summary
-from perturbfm_core.provenance import graph_code
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.gene_graph import build_graph
 from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store.code import code_of
 
 
 @dg.asset(
@@ -18,7 +21,7 @@ from perturbfm_core.splits.folder import SplitFolder
     group_name="splits",
     kinds={"python", "numpy"},
     owners=["team:perturbfm"],
-    code_version=graph_code()[:12],
+    code_version=code_of(train_coexpression.__module__).digest[:12],
     check_specs=[
         dg.AssetCheckSpec(
             "split_bound",
@@ -31,13 +34,13 @@ from perturbfm_core.splits.folder import SplitFolder
 def gene_graph(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Genes that vary together over train rows; a fit that needs it finds it, or builds it, by the same key."""
     home = store.open()
-    frozen = SplitFolder(home.split_dir).load(SPLITS[context.partition_key].hash)
-    ds = pipeline.dataset_of(home, frozen)
-    stage = pipeline.build_graph(home, ds, frozen, context.log.info)
+    split = SplitFolder(home.split_dir).load(SPLITS[context.partition_key].hash)
+    ds = dataset_of(home, split)
+    stage = build_graph(home, ds, split, context.log.info)
     graph = read_graph(stage.path / schema.GRAPH_FILE)
     shown = {"object": stage.key, "reused": stage.reused, **summary(graph), **coverage(graph, ds)}
     return dg.MaterializeResult(
         metadata=shown,
-        check_results=[dg.AssetCheckResult(passed=graph.split_hash == frozen.hash, check_name="split_bound")],
+        check_results=[dg.AssetCheckResult(passed=graph.split_hash == split.hash, check_name="split_bound")],
         data_version=dg.DataVersion(graph.sha256),
     )

@@ -5,8 +5,9 @@ import dagster as dg
 from perturbfm_assets.assets.report import report
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import table
-from perturbfm_core import pipeline
 from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard.tables import HEADLINE_SQL
+from perturbfm_core.pipeline.leaderboard import rank
 
 
 @dg.asset(
@@ -18,8 +19,8 @@ from perturbfm_core.leaderboard import database
 def leaderboard(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Ranks and intervals of every entry on every split or cross-validation, published atomically."""
     home = store.open()
-    target = pipeline.rank(home)
-    board = database.query(home, pipeline.HEADLINE_SQL)
+    target = rank(home)
+    board = database.query(home, HEADLINE_SQL)
     shown = board.astype(object).where(board.notna(), "")
     return dg.MaterializeResult(
         metadata={

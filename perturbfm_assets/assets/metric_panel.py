@@ -1,16 +1,20 @@
-"""Asset `metric_panel`: every panel on a cell's prediction."""
+"""Asset `metric_panel`: every panel on an experiment's prediction."""
+
+from typing import Any
 
 import dagster as dg
-import pandas as pd
 
-from perturbfm_assets.assets.cell import Cell, each_seed
+from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.prediction import prediction
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import table
-from perturbfm_core import pipeline, schema
-from perturbfm_core.evaluation import PANELS
-from perturbfm_core.provenance import scoring_code
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.metric_panel import PanelScores, score
+from perturbfm_core.pipeline.prediction import predict
+from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.store.code import code_of
 
 
 @dg.asset(
@@ -19,7 +23,7 @@ from perturbfm_core.provenance import scoring_code
     group_name="evaluation",
     kinds={"python", "parquet"},
     owners=["team:perturbfm"],
-    code_version=scoring_code()[:12],
+    code_version=code_of(score.__module__, *(m for _, p in PANELS.items() for m in p.modules)).digest[:12],
     check_specs=[
         dg.AssetCheckSpec(
             "panel_complete",
@@ -31,38 +35,38 @@ from perturbfm_core.provenance import scoring_code
 )
 def metric_panel(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """All metrics, per condition and averaged; undefined ones keep their reason."""
-    return each_seed(context, store, pipeline.score, _describe, _check, ("panel_complete",))
+    return each_seed(context, store, _score, _describe, _check, ("panel_complete",))
 
 
-def _scores(stage: pipeline.Stage) -> pd.DataFrame:
-    return pd.read_parquet(stage.path / schema.SCORES_FILE)
+def _score(e: Experiment) -> PanelScores:
+    fitted = fit(e)
+    return score(e, fitted, predict(e, fitted))
 
 
-def _describe(cell: Cell, stages: list[pipeline.Stage]) -> dict[str, object]:
-    frame = _scores(stages[0])
+def _describe(experiments: list[Experiment], scored: list[PanelScores]) -> dict[str, Any]:
+    frame = scored[0].table
     rows = frame[frame["scope"] == "global"]
     shown = [
         [r.panel, r.metric, r.value if r.status == "ok" else "undefined", r.n, r.reason or ""]
         for r in rows.itertuples()
     ]
-    headlines = {}
+    headlines: dict[str, float] = {}
     for name, panel in PANELS.items():
-        value = rows[(rows["panel"] == name) & (rows["metric"] == panel.headline) & (rows["status"] == "ok")][
-            "value"
-        ]
-        headlines |= {f"{name}.{panel.headline}": float(v) for v in value}
+        mine = (rows["panel"] == name) & (rows["metric"] == panel.headline) & (rows["status"] == "ok")
+        headlines |= {f"{name}.{panel.headline}": float(v) for v in rows.loc[mine, "value"]}
     return {
-        "object": [s.key for s in stages],
+        "object": [s.key for s in scored],
+        "reused": all(s.reused for s in scored),
         "scores": dg.MetadataValue.md(table(["panel", "metric", "value", "n", "note"], shown)),
         **headlines,
     }
 
 
-def _check(cell: Cell, stages: list[pipeline.Stage]) -> list[dg.AssetCheckResult]:
+def _check(experiments: list[Experiment], scored: list[PanelScores]) -> list[dg.AssetCheckResult]:
     wanted = {(name, m.name) for name, panel in PANELS.items() for m in panel.metrics}
-    missing, unexplained = set(), 0
-    for stage in stages:
-        frame = _scores(stage)
+    missing: set[tuple[str, str]] = set()
+    unexplained = 0
+    for frame in (s.table for s in scored):
         missing |= wanted - set(zip(frame["panel"], frame["metric"], strict=True))
         unexplained += int(((frame["status"] != "ok") & frame["reason"].isna()).sum())
     names = [f"{p}.{m}" for p, m in sorted(missing)]

@@ -5,11 +5,12 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_core import pipeline, schema
-from perturbfm_core.encoders import default_config, no_cells
-from perturbfm_core.provenance import numeric_code
+from perturbfm_core import schema
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.pretrained_encoder import default_config, no_cells, pretrain
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import read_json
+from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.code import code_of
 
 
 class EncoderKind(dg.Config):
@@ -26,7 +27,7 @@ class EncoderKind(dg.Config):
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],
     pool="torch",
-    code_version=numeric_code()[:12],
+    code_version=code_of(pretrain.__module__).digest[:12],
     check_specs=[
         dg.AssetCheckSpec(
             "split_bound",
@@ -47,18 +48,18 @@ def pretrained_encoder(
             metadata={"status": "not_applicable", "reason": reason}, check_results=[_check(True)]
         )
     home = store.open()
-    frozen = SplitFolder(home.split_dir).load(entry.hash)
-    ds = pipeline.dataset_of(home, frozen)
+    split = SplitFolder(home.split_dir).load(entry.hash)
+    ds = dataset_of(home, split)
     settings = default_config(config.kind)
-    made = pipeline.pretrain(home, ds, frozen, settings, config.seed, context.log.info)
-    told = read_json(made.path / schema.ENCODER_META_FILE)
-    training = told["training"]
+    made = pretrain(home, ds, split, settings, config.seed, context.log.info)
+    record = read_json(made.path / schema.ENCODER_META_FILE)
+    training = record["training"]
     return dg.MaterializeResult(
         metadata={
             "status": "ok",
             "object": made.key,
             "reused": made.reused,
-            "split_hash": told["split_hash"],
+            "split_hash": record["split_hash"],
             "kind": config.kind,
             "cells": training["cells"],
             "genes_read": training["genes_read"],
@@ -66,7 +67,7 @@ def pretrained_encoder(
             "validation_score": str(training["best_score"]),
             "training": dg.MetadataValue.json(training),
         },
-        check_results=[_check(told["split_hash"] == frozen.hash)],
+        check_results=[_check(record["split_hash"] == split.hash)],
         data_version=dg.DataVersion(made.key),
     )
 

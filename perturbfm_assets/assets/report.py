@@ -1,16 +1,20 @@
-"""Asset `report`: the published run of a cell."""
+"""Asset `report`: the published run of an experiment."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
-from perturbfm_assets.assets.cell import Cell, each_seed
+from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.metric_panel import metric_panel
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_core import pipeline, schema
-from perturbfm_core.reports.plots import headline_plot
-from perturbfm_core.store import read_json
+from perturbfm_core import schema
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.run import run
+from perturbfm_core.reports.plots.condition import headline_plot
+from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.run_record import read_run_record
 
 
 @dg.asset(
@@ -22,17 +26,22 @@ from perturbfm_core.store import read_json
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """The run directory with its report, published by one rename."""
-    return each_seed(context, store, pipeline.render, _describe)
+    return each_seed(context, store, run, _describe, version=_version)
 
 
-def _describe(cell: Cell, paths: list[Path]) -> dict[str, object]:
-    config = read_json(paths[-1] / schema.CONFIG_FILE)
-    metrics = read_json(paths[-1] / schema.METRICS_FILE)
-    plot = headline_plot(metrics)
+def _version(path: Path) -> str:
+    """Return the key of the run's scores: the leaderboard is stale once they change."""
+    objects = read_run_record(path).objects
+    return path.name if objects is None else objects.scores
+
+
+def _describe(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any]:
+    record = read_run_record(paths[-1])
+    plot = headline_plot(read_json(paths[-1] / schema.METRICS_FILE))
     return {
         "run_dir": dg.MetadataValue.path(paths[-1].resolve()),
         "report": dg.MetadataValue.url((paths[-1].resolve() / schema.REPORT_FILE).as_uri()),
         "run_ids": [p.name for p in paths],
-        "flags": dg.MetadataValue.json(config["flags"]),
+        "flags": dg.MetadataValue.json(record.flags.model_dump(mode="json")),
         "plot": dg.MetadataValue.md(f"![by perturbation]({plot})" if plot else "undefined everywhere"),
     }

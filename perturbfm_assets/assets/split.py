@@ -6,8 +6,9 @@ from perturbfm_assets.assets.dataset import dataset
 from perturbfm_assets.partitions import SPLITS, dataset_to_split, split_partitions
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import table
-from perturbfm_core import pipeline
-from perturbfm_core.splits.audit import audit
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.split import stats_with_bounds
+from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.folder import SplitFolder
 
 
@@ -33,12 +34,12 @@ def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materia
     """Who trains, validates, calibrates and is tested; never made again in silence."""
     home, entry = store.open(), SPLITS[context.partition_key]
     folder = SplitFolder(home.split_dir)
-    frozen = folder.load(entry.hash)
-    ds = pipeline.dataset_of(home, frozen)
+    split = folder.load(entry.hash)
+    ds = dataset_of(home, split)
     verified = folder.verify(entry.hash, ds)
-    findings = audit(ds, frozen)
+    findings = audit(ds, split)
     blocking = [f for f in findings if f.severity == "blocking"]
-    stats = pipeline.stats_with_bounds(home, ds, frozen)
+    stats = stats_with_bounds(home, ds, split)
     return dg.MaterializeResult(
         metadata={
             "split_hash": entry.hash,

@@ -1,41 +1,47 @@
 """Asset `trained_model`: a model fitted on the train rows of a split."""
 
+from typing import Any
+
 import dagster as dg
 
-from perturbfm_assets.assets.cell import Cell, each_seed
+from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.gene_graph import gene_graph
 from perturbfm_assets.assets.pretrained_encoder import pretrained_encoder
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_core import pipeline, schema
-from perturbfm_core.provenance import numeric_code
-from perturbfm_core.store import read_json
+from perturbfm_core import schema
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.trained_model import FIT_FILE, fit
+from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.code import code_of
 
 
 @dg.asset(
     partitions_def=grid_partitions,
-    # For the lineage: a fit that needs graph or encoder makes or loads it by its content, so a cell runs alone.
+    # For the lineage: a fit that needs graph or encoder makes or loads it by its content, so it runs alone.
     deps=[split, gene_graph, pretrained_encoder],
     group_name="models",
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],
     pool="torch",
-    code_version=numeric_code()[:12],
+    # Of the stage; a changed model changes the keys of its own fits, and so their data versions.
+    code_version=code_of(fit.__module__).digest[:12],
 )
 def trained_model(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """A fitted model per seed, under the key of its data, split, configuration and code."""
-    return each_seed(context, store, pipeline.fit, _describe)
+    return each_seed(context, store, fit, _describe)
 
 
-def _describe(cell: Cell, stages: list[pipeline.Stage]) -> dict[str, object]:
-    fits = [read_json(s.path / "fit.json") for s in stages]
-    training = read_json(stages[0].path / schema.MODEL_META_FILE)["training"]
+def _describe(experiments: list[Experiment], made: list[Artifact]) -> dict[str, Any]:
+    fits = [read_json(artifact.path / FIT_FILE) for artifact in made]
+    training = read_json(made[0].path / schema.MODEL_META_FILE)["training"]
     return {
-        "model": cell.entry.model,
-        "config_hash": cell.configs[0].config_hash,
-        "object": [s.key for s in stages],
-        "reused": all(s.reused for s in stages),
-        "fit_seconds": sum(f["fit_s"] for f in fits),
+        "model": experiments[0].config.model,
+        "config_hash": experiments[0].config.config_hash,
+        "object": [artifact.key for artifact in made],
+        "reused": all(artifact.reused for artifact in made),
+        "fit_seconds": sum(info["fit_s"] for info in fits),
         "training": dg.MetadataValue.json(training),
     }

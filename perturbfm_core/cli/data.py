@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perturbfm_core import pipeline
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog.entries import DatasetEntry
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.registering import entry_file
 from perturbfm_core.cli.output import JsonOption, emit, progress, store
 from perturbfm_core.config import parse, slug
-from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import ColumnMapping, import_h5ad
-from perturbfm_core.data.presets import perturbench_mapping, scperturb_mapping
-from perturbfm_core.data.simulate import SimulationConfig, simulate
-from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import ConfigError, DatasetError
-from perturbfm_core.library import catalog_file
+
+if TYPE_CHECKING:
+    from perturbfm_core.data.dataset import PerturbDataset
+    from perturbfm_core.data.importing import ColumnMapping
+
 
 app = typer.Typer(no_args_is_help=True, help="Make, import and inspect data sets.")
 
@@ -53,12 +53,15 @@ def _save(
     tell: Callable[[str], None],
     truth: dict[str, Any] | None = None,
 ) -> None:
+    from perturbfm_core.data.summary import summary
+    from perturbfm_core.pipeline.dataset import import_dataset, open_dataset, register_dataset
+
     tell("writing")
-    pipeline.import_dataset(store(), ds, out, storage=_storage(storage), truth=truth, overwrite=force)
-    saved = pipeline.open_dataset(out)
+    import_dataset(store(), ds, out, storage=_storage(storage), truth=truth, overwrite=force)
+    saved = open_dataset(out)
     result = summary(saved, out)
     if register:
-        entry = pipeline.register_dataset(store(), saved.name, out, f"Imported from {saved.metadata.source}")
+        entry = register_dataset(saved.name, out, f"Imported from {saved.metadata.source}")
         result["registered"] = str(entry)
         result["note"] = "reload the Dagster code location to see it in the grid"
     emit(result, as_json)
@@ -90,6 +93,9 @@ def make_synth(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a screen with known truth (stored beside it as truth.npz)."""
+
+    from perturbfm_core.data.simulate import SimulationConfig, simulate
+
     if config is not None:
         entry = load_catalog().dataset(config)
         if entry.source != "synth":
@@ -114,7 +120,7 @@ def make_synth(
     _storage(storage)
     _must_be_free(out, force)
     if register:
-        catalog_file(params["name"])
+        entry_file(DatasetEntry, params["name"])
     with progress() as tell:
         tell("simulating")
         ds, truth = simulate(parse(SimulationConfig, params, "simulation options"))
@@ -128,7 +134,11 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a data set holds."""
-    ds = pipeline.open_dataset(path)
+
+    from perturbfm_core.data.summary import summary
+    from perturbfm_core.pipeline.dataset import open_dataset
+
+    ds = open_dataset(path)
     with progress() as tell:
         tell("reading")
         if verify:
@@ -181,6 +191,9 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
+
+    from perturbfm_core.data.importing import ColumnMapping
+
     mapping = parse(
         ColumnMapping,
         {
@@ -218,6 +231,9 @@ def import_perturbench(
     as_json: JsonOption = False,
 ) -> None:
     """Import a PerturBench file: condition, cell_type, treatment; log1p values."""
+
+    from perturbfm_core.data.presets import perturbench_mapping
+
     _run_import(
         dataset, perturbench_mapping(dataset), out, name, "unknown", storage, register, force, as_json
     )
@@ -234,6 +250,9 @@ def import_scperturb(
     as_json: JsonOption = False,
 ) -> None:
     """Import an scPerturb file: perturbation, cell line or type, dose, time; raw counts."""
+
+    from perturbfm_core.data.presets import scperturb_mapping
+
     _run_import(
         dataset, scperturb_mapping(dataset), out, name, "CC BY 4.0", storage, register, force, as_json
     )
@@ -250,11 +269,13 @@ def _run_import(
     force: bool,
     as_json: bool,
 ) -> None:
+    from perturbfm_core.data.importing import import_h5ad
+
     _storage(storage)
     _must_be_free(out, force)
     name = name or slug(out.name)
     if register:
-        catalog_file(name)
+        entry_file(DatasetEntry, name)
     with progress() as tell:
         ds = import_h5ad(file, mapping, name=name, licence=licence, progress=tell)
         _save(ds, out, storage, force, register, as_json, tell)

@@ -11,16 +11,18 @@ from typing import Any
 import typer
 
 from perturbfm_core import __version__
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, store
 from perturbfm_core.errors import PerturbFMError
-from perturbfm_core.models import MODELS
-from perturbfm_core.provenance import git_commit, library_versions, threads
-from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store.machine import git_commit, library_versions, threads
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation, the folders and the catalog; exit 2 if anything is wrong."""
+
+    from perturbfm_core.models.base import MODELS
+    from perturbfm_core.splits.folder import SplitFolder
+
     home = store()
     problems: list[str] = []
     try:
@@ -80,3 +82,6 @@ def doctor(as_json: JsonOption = False) -> None:
     )
     if problems:
         raise typer.Exit(2)
+
+
+COMMANDS = {"doctor": (doctor, None)}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import tempfile
 from pathlib import Path
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from perturbfm_core import schema
-from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perturbfm_core.data.prediction import RowPrediction
+
 
 _FORMATS = (".h5ad", ".parquet", ".csv")
 
@@ -27,6 +30,11 @@ def export_bytes(run: Path, what: str, suffix: str) -> tuple[bytes, tuple[int, i
     ConfigError
         If the format or what is asked for is unknown.
     """
+
+    import pandas as pd
+
+    from perturbfm_core.data.prediction import read_prediction
+
     if suffix not in _FORMATS:
         msg = f"unknown format {suffix or '(none)'!r}; the name must end in {', '.join(_FORMATS)}"
         raise ConfigError(msg)
@@ -46,6 +54,9 @@ def export_bytes(run: Path, what: str, suffix: str) -> tuple[bytes, tuple[int, i
 
 def _names(prediction: RowPrediction) -> tuple[list[str], list[str], list[int]]:
     """Return (gene names, first row id, number of rows) of each predicted mean."""
+
+    import numpy as np
+
     genes = prediction.genes if prediction.genes is not None else np.arange(prediction.mean.shape[1])
     ids = prediction.row_id if prediction.row_id is not None else prediction.idx.astype(str)
     first = [""] * len(prediction.mean)
@@ -59,6 +70,7 @@ def _names(prediction: RowPrediction) -> tuple[list[str], list[str], list[int]]:
 
 
 def _h5ad_bytes(prediction: RowPrediction) -> bytes:
+    import pandas as pd
     from anndata import AnnData
 
     genes, first, sizes = _names(prediction)
@@ -76,6 +88,9 @@ def _h5ad_bytes(prediction: RowPrediction) -> bytes:
 
 
 def _long(prediction: RowPrediction) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
     genes, first, sizes = _names(prediction)
     R, G = prediction.mean.shape
     return pd.DataFrame(

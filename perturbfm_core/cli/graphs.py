@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
-from perturbfm_core import knowledge, pipeline
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog import registering
+from perturbfm_core.catalog.entries import FeaturesEntry
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
 from perturbfm_core.config import slug
 from perturbfm_core.errors import ConfigError, GraphError, PerturbFMError
-from perturbfm_core.graphs.coexpression import MAX_CELLS, TOP_K
-from perturbfm_core.graphs.features import GeneFeatures, read_features
-from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.io import read_graph
-from perturbfm_core.graphs.kinds import TABLE_KINDS, build_from_table
-from perturbfm_core.graphs.membership import DIMENSIONS, MAX_TERM, membership_features
-from perturbfm_core.graphs.rewire import rewire as rewire_graph
-from perturbfm_core.graphs.summary import coverage, genes_of, summary
-from perturbfm_core.graphs.tables import read_table
-from perturbfm_core.models.train_graph import train_coexpression
-from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.view import train_view
+from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_CELLS, MAX_TERM
+
+if TYPE_CHECKING:
+    from perturbfm_core.graphs.features import GeneFeatures
+    from perturbfm_core.graphs.graph import GeneGraph
+
 
 app = typer.Typer(no_args_is_help=True, help="Build, register and inspect gene graphs and gene features.")
 
-KINDS = ("coexpression", *TABLE_KINDS.names(), "truth")
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name in the catalog, by which models ask for it.")
 ]
@@ -38,7 +31,9 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing 
 
 @app.command("build")
 def build(
-    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)} (see docs/graphs.md).")],
+    kind: Annotated[
+        str, typer.Argument(help="coexpression, truth, or a kind of table: string, go, reactome, tf, edges.")
+    ],
     name: NameOption = None,
     source: Annotated[
         Path | None,
@@ -93,6 +88,11 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a gene graph, write it as npz, and register it in the user's catalog."""
+
+    from perturbfm_core.graphs.rewire import rewire as rewire_graph
+    from perturbfm_core.graphs.summary import summary
+    from perturbfm_core.pipeline import gene_graph as stage
+
     given: dict[str, Any] = {
         "source": source,
         "names": names,
@@ -111,7 +111,7 @@ def build(
     home = store()
     # What would be refused at the end is refused before the work.
     if name is not None:
-        _place(home.graph(name) if out is None else out, knowledge.graph_file(name), force)
+        _place(home.graph(name) if out is None else out, stage.graph_entry_file(name), force)
     with progress() as tell:
         tell(f"building the {kind} graph")
         graph = _built(kind, name, given)
@@ -121,24 +121,26 @@ def build(
             if name is not None:
                 graph = graph.renamed(name)
         path = home.graph(graph.name) if out is None else out
-        _place(path, knowledge.graph_file(graph.name), force)
+        _place(path, stage.graph_entry_file(graph.name), force)
         what = f"{kind} graph" + (f", rewired with seed {rewire}" if rewire is not None else "")
         origin = str(source or data or split)
-        entry = knowledge.save_graph(graph, path, f"{what} of {origin}", origin, licence)
+        entry = stage.save_graph(graph, path, f"{what} of {origin}", origin, licence)
     emit({"graph": graph.name, "path": str(path), "registered": str(entry), **summary(graph)}, as_json)
 
 
-_TAKES = {
-    "coexpression": {"split", "data", "top_k", "max_cells", "seed"},
-    "truth": {"data"},
-    **{kind: {"source", "names", "genes_from", *k.options} for kind, k in TABLE_KINDS.items()},
-}
 _NEEDS = {"coexpression": "split", "truth": "data"}
 
 
 def _check_options(kind: str, given: set[str], source: Path | None) -> None:
-    if kind not in _TAKES:
-        msg = f"unknown kind of graph {kind!r}; known: {', '.join(KINDS)}"
+    from perturbfm_core.graphs.kinds import TABLE_KINDS
+
+    every = {
+        "coexpression": {"split", "data", "top_k", "max_cells", "seed"},
+        **{name: {"source", "names", "genes_from", *k.options} for name, k in TABLE_KINDS.items()},
+        "truth": {"data"},
+    }
+    if kind not in every:
+        msg = f"unknown kind of graph {kind!r}; known: {', '.join(every)}"
         raise GraphError(msg)
     needed = _NEEDS.get(kind, "source")
     if needed not in given:
@@ -147,7 +149,7 @@ def _check_options(kind: str, given: set[str], source: Path | None) -> None:
     if kind == "edges" and source is not None and source.suffix != ".npz" and "directed" not in given:
         msg = "a table of edges does not say whether they have a direction; give --directed or --undirected"
         raise ConfigError(msg)
-    takes = {"source"} if kind == "edges" and source is not None and source.suffix == ".npz" else _TAKES[kind]
+    takes = {"source"} if kind == "edges" and source is not None and source.suffix == ".npz" else every[kind]
     useless = sorted(given - takes)
     if useless:
         options = ", ".join(f"--{o.replace('_', '-')}" for o in useless)
@@ -157,26 +159,36 @@ def _check_options(kind: str, given: set[str], source: Path | None) -> None:
 
 
 def _built(kind: str, name: str | None, given: dict[str, Any]) -> GeneGraph:
+    from perturbfm_core.graphs.coexpression import train_coexpression
+    from perturbfm_core.graphs.defaults import MAX_CELLS, TOP_K
+    from perturbfm_core.graphs.io import read_graph
+    from perturbfm_core.graphs.kinds import TABLE_KINDS, build_from_table
+    from perturbfm_core.graphs.summary import genes_of
+    from perturbfm_core.pipeline import gene_graph as stage
+    from perturbfm_core.pipeline.dataset import dataset_of, open_dataset
+    from perturbfm_core.splits.folder import SplitFolder
+    from perturbfm_core.splits.view import train_view
+
     if kind == "coexpression":
         home = store()
-        frozen = SplitFolder(home.split_dir).load(given["split"])
-        ds = pipeline.dataset_of(home, frozen, given["data"])
-        frozen.check_dataset(ds)
+        split = SplitFolder(home.split_dir).load(given["split"])
+        ds = dataset_of(home, split, given["data"])
+        split.check_dataset(ds)
         return train_coexpression(
-            train_view(ds, frozen),
-            frozen.hash,
-            name=name or f"{slug(ds.name)}.coexpression.{frozen.hash[:12]}",
+            train_view(ds, split),
+            split.hash,
+            name=name or f"{slug(ds.name)}.coexpression.{split.hash[:12]}",
             top_k=given["top_k"] or TOP_K,
             max_cells=given["max_cells"] or MAX_CELLS,
             seed=given["seed"] or 0,
         )
     if kind == "truth":
-        ds = pipeline.open_dataset(given["data"])
-        return knowledge.truth_graph(given["data"], name or f"{slug(ds.name)}.truth")
+        ds = open_dataset(given["data"])
+        return stage.truth_graph(given["data"], name or f"{slug(ds.name)}.truth")
     source: Path = given["source"]
     if kind == "edges" and source.suffix == ".npz":
         return read_graph(source, name or slug(source.stem))
-    keep = None if given["genes_from"] is None else genes_of(pipeline.open_dataset(given["genes_from"]))
+    keep = None if given["genes_from"] is None else genes_of(open_dataset(given["genes_from"]))
     return build_from_table(
         kind,
         source,
@@ -225,9 +237,16 @@ def features(
     as_json: JsonOption = False,
 ) -> None:
     """Register gene features as npz: any genes x features matrix, or made of gene sets (GO, Reactome)."""
+
+    from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_TERM
+    from perturbfm_core.graphs.features import read_features
+    from perturbfm_core.graphs.membership import membership_features
+    from perturbfm_core.graphs.tables import read_table
+    from perturbfm_core.pipeline import gene_graph as stage
+
     made = {"dim": dim, "max_term": max_term, "seed": seed}
     _check_feature_options(kind, {k for k, v in made.items() if v is not None})
-    entry = knowledge.features_file(name)
+    entry = registering.entry_file(FeaturesEntry, name)
     path = store().feature_table(name) if out is None else out
     _place(path, entry, force)
     with progress() as tell:
@@ -243,7 +262,7 @@ def features(
         else:
             table = read_features(file, name)
         what = description or f"gene features of {file.name}"
-        knowledge.save_features(table, path, what, str(file), licence, kind)
+        stage.save_features(table, path, what, str(file), licence, kind)
     emit({"features": name, "path": str(path), "registered": str(entry), **_table_summary(table)}, as_json)
 
 
@@ -264,12 +283,18 @@ def _table_summary(table: GeneFeatures) -> dict[str, Any]:
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the graphs and gene features of the catalog."""
+
+    import pandas as pd
+
+    from perturbfm_core.graphs.summary import summary
+    from perturbfm_core.pipeline import gene_graph as stage
+
     home, catalog = store(), load_catalog()
     rows = []
     for graph in catalog.graphs.values():
         row: dict[str, Any] = {"name": graph.name, "what": "graph", "kind": graph.kind}
         try:
-            found = summary(knowledge.load_graph(home, graph.name))
+            found = summary(stage.load_graph(home, graph.name))
             row |= {"genes": found["genes"], "edges": found["edges"], "dimensions": None}
             row |= {"split": found["split_hash"][:12] if found["split_hash"] else None, "problem": None}
         except PerturbFMError as error:
@@ -278,7 +303,7 @@ def list_(as_json: JsonOption = False) -> None:
     for entry in catalog.features.values():
         row = {"name": entry.name, "what": "features", "kind": entry.kind}
         try:
-            table = knowledge.load_features(home, entry.name)
+            table = stage.load_features(home, entry.name)
             row |= {"genes": len(table.genes), "edges": None, "dimensions": table.matrix.shape[1]}
             row |= {"split": None, "problem": None}
         except PerturbFMError as error:
@@ -300,6 +325,11 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a graph holds, and how well it covers a data set's measured and perturbed genes."""
-    graph = knowledge.load_graph(store(), name)
-    covers = {} if data is None else coverage(graph, pipeline.open_dataset(data))
+
+    from perturbfm_core.graphs.summary import coverage, summary
+    from perturbfm_core.pipeline import gene_graph as stage
+    from perturbfm_core.pipeline.dataset import open_dataset
+
+    graph = stage.load_graph(store(), name)
+    covers = {} if data is None else coverage(graph, open_dataset(data))
     emit({"graph": name, **summary(graph), **covers, "built": graph.meta}, as_json)

@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core import pipeline
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
-from perturbfm_core.evaluation.metric import METRICS
-from perturbfm_core.leaderboard import database
-from perturbfm_core.leaderboard.compare import comparison
-from perturbfm_core.reports.results import replace_between
 
 app = typer.Typer(no_args_is_help=True, help="Rebuild, show and query the leaderboard.")
 
@@ -20,10 +15,14 @@ app = typer.Typer(no_args_is_help=True, help="Rebuild, show and query the leader
 @app.command("refresh")
 def refresh(as_json: JsonOption = False) -> None:
     """Rebuild the leaderboard from all complete runs and publish it."""
+
+    from perturbfm_core.leaderboard import database
+    from perturbfm_core.pipeline import leaderboard as stage
+
     home = store()
     with progress() as tell:
         tell("ranking")
-        target = pipeline.rank(home)
+        target = stage.rank(home)
     counts = database.query(home, "SELECT count(*) AS runs, count(DISTINCT entry) AS entries FROM runs")
     emit(
         {
@@ -44,6 +43,10 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the standings of one metric, one board per split or cross-validation."""
+
+    from perturbfm_core.evaluation.metric import METRICS
+    from perturbfm_core.leaderboard import database
+
     METRICS.get(metric)
     panel, _, name = metric.partition(".")
     frame = database.query(
@@ -69,7 +72,10 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare every learned entry with the baseline that inner folds chose, corrected for their number."""
-    frame = comparison(store(), metric, family)
+
+    from perturbfm_core.leaderboard.significance import against_baseline
+
+    frame = against_baseline(store(), metric, family)
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
     emit_table(frame, as_json)
@@ -83,7 +89,11 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Write the table of results and the comparison of models as Markdown."""
-    text = pipeline.results(store())
+
+    from perturbfm_core.pipeline import leaderboard as stage
+    from perturbfm_core.reports.results import replace_between
+
+    text = stage.results(store())
     if into is not None:
         replace_between(into, text)
         emit({"written": str(into), "lines": text.count("\n") + 1}, as_json)
@@ -102,4 +112,7 @@ def sql(
     as_json: JsonOption = False,
 ) -> None:
     """Run SQL on the published leaderboard, read-only."""
+
+    from perturbfm_core.leaderboard import database
+
     emit_table(database.query(store(), statement), as_json)

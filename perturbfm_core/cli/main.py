@@ -1,52 +1,91 @@
-"""The ``perturbfm`` command."""
+"""The ``perturbfm`` command: its verbs, each imported when it is called, and how errors are shown."""
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from perturbfm_core import __version__
-from perturbfm_core.cli import data, graphs, leaderboard, metrics, models, runs, splits, train
-from perturbfm_core.cli.doctor import doctor
-from perturbfm_core.cli.model_options import ModelCommand
-from perturbfm_core.cli.predict import predict, suggest
-from perturbfm_core.cli.pretrain import pretrain
-from perturbfm_core.cli.tune import tune
-from perturbfm_core.errors import PerturbFMError
+from perturbfm_core.cli.deferred import defer
+from perturbfm_core.errors import MissingExtraError, PerturbFMError
 
 # Typer brings its own copy of click; this is the base of its usage errors in either case.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
+# Verb: module under `perturbfm_core.cli`, and its line in the help (a test holds it to the verb's own). A module that
+# has `app` is a group of verbs.
+VERBS: dict[str, tuple[str, str]] = {
+    "data": ("data", "Make, inspect and import data sets."),
+    "splits": ("splits", "Freeze, find, import, audit and verify splits."),
+    "graphs": ("graphs", "Build and register gene graphs and gene features."),
+    "models": ("models", "Look at models and catalog entries."),
+    "train": ("train", "Fit a model on a split, predict, score, and publish the run."),
+    "run": (
+        "train",
+        "Run an entry on a split from fit to report, all its seeds, without a Dagster instance.",
+    ),
+    "pretrain": ("pretrain", "Pre-train a cell encoder on the train rows of a split."),
+    "tune": (
+        "tune",
+        "Search a model's declared hyperparameters on a split's validation; test rows are not read.",
+    ),
+    "eval": ("evaluate", "Score predictions made elsewhere."),
+    "metrics": ("metrics", "What is measured, comparison with a reference, known attacks."),
+    "parity": ("metrics", "Compare a case with the peer's own numbers."),
+    "leaderboard": ("leaderboard", "Rebuild, show and query the leaderboard."),
+    "export": ("runs", "Write a run's predictions or scores as h5ad, parquet or CSV."),
+    "predict": ("predict", "Ask a run about any condition."),
+    "suggest": ("predict", "What to measure next."),
+    "demo": ("runs", "Run a whole suite (default: the embedded demo) and show the leaderboard."),
+    "doctor": ("doctor", "Check the installation."),
+}
+
+
+class _Verbs(TyperGroup):
+    """The group of all verbs: lists them without importing any, and imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the verbs in the order of the help."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return one verb, imported now; None if there is none of that name."""
+        return verb(cmd_name) if cmd_name in VERBS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of verbs of the help text."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
+
+
+def verb(name: str) -> Any:
+    """Return the click command of a verb."""
+    module = importlib.import_module(f"perturbfm_core.cli.{VERBS[name][0]}")
+    group = getattr(module, "app", None)
+    if group is not None and name not in getattr(module, "COMMANDS", {}):
+        command: Any = typer.main.get_command(group)
+    else:
+        function, kind = module.COMMANDS[name]
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(name, **({} if kind is None else {"cls": kind}))(function)
+        command = typer.main.get_command(alone)
+    command.name = name
+    return command
+
+
 app = typer.Typer(
     name="perturbfm",
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Honest benchmarks of perturbation-response prediction.",
 )
-app.add_typer(data.app, name="data")
-app.add_typer(splits.app, name="splits")
-app.add_typer(graphs.app, name="graphs")
-app.add_typer(models.app, name="models")
-app.add_typer(runs.eval_app, name="eval")
-app.add_typer(metrics.app, name="metrics")
-app.add_typer(leaderboard.app, name="leaderboard")
-app.command("train", cls=ModelCommand)(train.train)
-app.command("run", cls=ModelCommand)(train.run)
-app.command("tune", cls=ModelCommand)(tune)
-for _name, _verb in (
-    ("pretrain", pretrain),
-    ("parity", metrics.parity),
-    ("export", runs.export),
-    ("predict", predict),
-    ("suggest", suggest),
-    ("demo", runs.demo),
-    ("doctor", doctor),
-):
-    app.command(_name)(_verb)
 
 
 def _version(wanted: bool) -> None:
@@ -67,6 +106,7 @@ def _root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's error is one line on standard error and exit code 2."""
+    defer()
     arguments = sys.argv[1:] if argv is None else argv
     if "--debug" in arguments:
         # Accepted anywhere, as people add it to the line that failed.
@@ -77,6 +117,10 @@ def main(argv: list[str] | None = None) -> None:
         if "--debug" in arguments:
             raise
         _fail(error)
+    except ModuleNotFoundError as error:
+        if "--debug" in arguments:
+            raise
+        _fail(MissingExtraError.of(error))
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; nothing half-written was left", file=sys.stderr)
         sys.exit(130)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
-from perturbfm_core import pipeline
 from perturbfm_core.cli.output import (
     DataOption,
     JsonOption,
@@ -22,12 +19,11 @@ from perturbfm_core.cli.output import (
     progress,
     store,
 )
-from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation import PANELS
-from perturbfm_core.evaluation.metric import Metric
-from perturbfm_core.evaluation.validation import compare_json, panels_without_split
-from perturbfm_core.splits.folder import SplitFolder
+
+if TYPE_CHECKING:
+    from perturbfm_core.evaluation.metric import Metric
+
 
 app = typer.Typer(no_args_is_help=True, help="List, validate and probe the metrics.")
 
@@ -41,6 +37,11 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every metric with direction, bounds, version and source."""
+
+    import pandas as pd
+
+    from perturbfm_core.evaluation.panel import PANELS
+
     names = list(PANELS) if panel is None else [PANELS.get(panel).name]
     if markdown:
         print(metrics_page())
@@ -76,6 +77,9 @@ def _bounds(metric: Metric) -> str:
 
 def metrics_page() -> str:
     """Return the documentation page of all registered metrics, in Markdown."""
+
+    from perturbfm_core.evaluation.panel import PANELS
+
     lines = [
         "# Metrics",
         "",
@@ -113,15 +117,23 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Compute all panels of a prediction and compare them with a reference."""
-    home, ds = store(), pipeline.open_dataset(data)
+
+    from perturbfm_core.data.prediction import read_prediction
+    from perturbfm_core.evaluation.reference import compare_json, panels_without_split
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.metric_panel import score_prediction
+    from perturbfm_core.pipeline.split import stats_with_bounds
+    from perturbfm_core.splits.folder import SplitFolder
+
+    home, ds = store(), open_dataset(data)
     with progress() as tell:
         tell("computing all panels")
         if split is None:
             metrics = panels_without_split(ds, read_prediction(preds))
         else:
-            frozen = SplitFolder(home.split_dir).load(split)
-            stats = pipeline.stats_with_bounds(home, ds, frozen)
-            metrics = pipeline.score_prediction(ds, frozen, read_prediction(preds), stats).metrics
+            frozen_split = SplitFolder(home.split_dir).load(split)
+            stats = stats_with_bounds(home, ds, frozen_split)
+            metrics = score_prediction(ds, frozen_split, read_prediction(preds), stats).metrics
         reference = _reference(reference_json, reference_script, tell)
     if reference is None:
         print(dumps(metrics))
@@ -137,6 +149,8 @@ def validate(
 
 
 def _reference(path: Path | None, script: str | None, tell: Any) -> dict[str, Any] | None:
+    import subprocess
+
     if path is not None and script is not None:
         msg = "give --reference-json or --reference-script, not both"
         raise MetricError(msg)
@@ -182,14 +196,18 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Apply known attacks to a prediction and show which metrics they improve."""
+
+    from perturbfm_core.data.prediction import read_prediction
     from perturbfm_core.evaluation.comparison import compare
     from perturbfm_core.evaluation.probes import probe as run_probes
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.splits.folder import SplitFolder
 
-    home, ds = store(), pipeline.open_dataset(data)
-    frozen = SplitFolder(home.split_dir).load(split)
+    home, ds = store(), open_dataset(data)
+    frozen_split = SplitFolder(home.split_dir).load(split)
     with progress() as tell:
         tell("probing")
-        table = run_probes(compare(ds, frozen, read_prediction(preds)))
+        table = run_probes(compare(ds, frozen_split, read_prediction(preds)))
     emit_table(table[table["improved"]] if improved_only else table, as_json)
 
 
@@ -198,6 +216,9 @@ def parity(
     as_json: JsonOption = False,
 ) -> None:
     """Compare every record of a parity case with the values that the peer's own code gave."""
+
+    import pandas as pd
+
     from perturbfm_core.evaluation.parity import run_case
 
     with progress() as tell:
@@ -231,3 +252,6 @@ def parity(
         )
         msg = f"{outcome['failed']} of {outcome['compared']} records differ beyond their tolerance{detail}"
         raise MetricError(msg)
+
+
+COMMANDS = {"parity": (parity, None)}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import pandas as pd
 import typer
 
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.cli.model_options import find_entry, parameters
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.cli.model_options import find_entry
 from perturbfm_core.cli.output import JsonOption, emit, emit_table
-from perturbfm_core.models import MODELS, Requires, new_model
+from perturbfm_core.cli.parameters import Parameters
 
 app = typer.Typer(no_args_is_help=True, help="Look at models and catalog entries.")
 
@@ -18,6 +17,11 @@ app = typer.Typer(no_args_is_help=True, help="Look at models and catalog entries
 @app.command("list")
 def models_list(as_json: JsonOption = False) -> None:
     """List the registered models and the catalog entries made of them."""
+
+    import pandas as pd
+
+    from perturbfm_core.models.base import MODELS
+
     entries = load_catalog().models.values()
     rows = [
         {
@@ -38,11 +42,19 @@ def models_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model or an entry with its parameters: option, type, value and meaning of each."""
+
+    import pandas as pd
+
+    from perturbfm_core.models.base import MODELS, Requires, new_model
+
     entry = find_entry(name)
     kind = MODELS.get(entry.model)
     values = new_model(entry.model, entry.params).params.model_dump(mode="json")
-    rows = [{**p, "default": _plain(p["default"]), "value": values[p["parameter"]]} for p in parameters(kind)]
-    told: dict[str, Any] = {
+    rows = [
+        {**p, "default": _plain(p["default"]), "value": values[p["parameter"]]}
+        for p in Parameters(entry.model, kind.Params).described()
+    ]
+    shown: dict[str, Any] = {
         "name": name,
         "model": entry.model,
         "family": kind.family,
@@ -52,9 +64,9 @@ def models_show(
         "uncertainty": entry.uncertainty,
     }
     if as_json:
-        emit({**told, "parameters": rows}, True)
+        emit({**shown, "parameters": rows}, True)
         return
-    emit(told, False)
+    emit(shown, False)
     columns = ["option", "type", "value", "default", "description"]
     emit_table(pd.DataFrame([{c: _text(row[c]) for c in columns} for row in rows], columns=columns), False)
 

@@ -1,34 +1,23 @@
-"""What verbs share: results on standard output, progress on standard error."""
+"""What verbs share: options, results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.text import Text
 
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.store import ArtifactStore
-from perturbfm_core.training.progress import EpochReport, OnEpoch
+from perturbfm_core.store.artifacts import ArtifactStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perturbfm_core.cli.display import Display
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Directory of the data set artifact.")]
@@ -53,34 +42,54 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
 
 
 def emit_table(frame: pd.DataFrame, as_json: bool) -> None:
-    """Print a table: columns aligned, one unwrapped line per row, or JSON records."""
+    """Print a data frame as `emit_rows` prints rows; whole numbers stay whole, whatever is missing beside them."""
+    import pandas as pd
+
+    rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
+    numeric = {str(c) for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype)}
+    emit_rows([{str(k): v for k, v in row.items()} for row in rows], as_json, numeric)
+
+
+def emit_rows(
+    rows: Sequence[Mapping[str, Any]], as_json: bool, numeric: Collection[str] | None = None
+) -> None:
+    """Print rows with the same keys: columns aligned, one unwrapped line per row, or JSON records.
+
+    Parameters
+    ----------
+    rows
+        {column: value} per row.
+    as_json
+        Whether to print JSON.
+    numeric
+        Columns that are aligned to the right; by default those that hold numbers only.
+    """
     if as_json:
-        print(dumps(frame.astype(object).where(frame.notna(), None).to_dict(orient="records")))
+        print(dumps(list(rows)))
         return
-    if frame.empty:
+    if not rows:
         print("(no rows)")
         return
-    text = frame.astype(object).map(_cell)
-    widths = {c: max([len(str(c)), *(len(x) for x in text[c])]) for c in text.columns}
-    numeric = {c for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype)}
+    columns = list(rows[0])
+    right = numeric if numeric is not None else {c for c in columns if _is_numeric(r[c] for r in rows)}
+    text = [{c: _cell(row[c]) for c in columns} for row in rows]
+    widths = {c: max(len(c), *(len(row[c]) for row in text)) for c in columns}
+    for row in ({c: c for c in columns}, *text):
+        cells = (row[c].rjust(widths[c]) if c in right else row[c].ljust(widths[c]) for c in columns)
+        print("  ".join(cells).rstrip())
 
-    def line(cells: list[str]) -> str:
-        pairs = zip(text.columns, cells, strict=True)
-        return "  ".join(
-            x.rjust(widths[c]) if c in numeric else x.ljust(widths[c]) for c, x in pairs
-        ).rstrip()
 
-    print(line([str(c) for c in text.columns]))
-    for row in text.itertuples(index=False):
-        print(line(list(row)))
+def _is_numeric(values: Iterable[Any]) -> bool:
+    known = [v for v in values if v is not None]
+    return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
 def _cell(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+    if value is None or value != value:  # noqa: PLR0124 - only what is not a number differs from itself
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}"
-    text = str(value.tolist()) if isinstance(value, np.ndarray) else str(value)
+    text = str(value.tolist()) if hasattr(value, "tolist") else str(value)
     # A row is one line, whatever its values hold.
     return " ".join(text.splitlines())
 
@@ -89,62 +98,6 @@ def _plain(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-class Display:
-    """A progress display: called with the name of a stage, `epoch` told of every epoch of a training.
-
-    With a total, every call that begins with ``done:`` advances the bar of stages.
-    """
-
-    epoch: OnEpoch | None
-
-    def __init__(self, bar: Progress, total: int | None) -> None:
-        self._bar = bar
-        self._stage = bar.add_task("starting", total=total)
-        self._training: TaskID | None = None
-        # What nobody sees is not told.
-        self.epoch = None if bar.disable else self._epoch
-
-    def __call__(self, text: str) -> None:
-        """Name the stage."""
-        if self._training is not None:
-            self._bar.remove_task(self._training)
-            self._training = None
-        if text.startswith("done:"):
-            self._bar.advance(self._stage)
-        else:
-            self._bar.update(self._stage, description=text)
-
-    def _epoch(self, report: EpochReport) -> None:
-        told = f"{report.phase}: loss {report.loss:.4g}"
-        if report.score is not None:
-            told += f", validation {report.score:.4f}"
-        if self._training is None:
-            self._training = self._bar.add_task(told, total=report.epochs)
-        self._bar.update(self._training, description=told, total=report.epochs, completed=report.epoch)
-
-
-class _Counted(ProgressColumn):
-    """A column that only tasks with a known end have."""
-
-    def __init__(self, column: ProgressColumn) -> None:
-        self._column = column
-        super().__init__()
-
-    def render(self, task: Task) -> RenderableType:
-        return Text() if task.total is None else self._column(task)
-
-
-def columns() -> list[ProgressColumn]:
-    """Return the columns of a progress display."""
-    return [
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        _Counted(BarColumn()),
-        _Counted(MofNCompleteColumn()),
-        TimeElapsedColumn(),
-    ]
 
 
 @contextlib.contextmanager
@@ -158,14 +111,10 @@ def progress(total: int | None = None, *, silent: bool = False) -> Iterator[Disp
     silent
         Show nothing, whatever standard error is.
     """
-    console = Console(stderr=True)
-    with Progress(
-        *columns(),
-        console=console,
-        transient=True,
-        disable=silent or not sys.stderr.isatty(),
-    ) as bar:
-        yield Display(bar, total)
+    from perturbfm_core.cli.display import display
+
+    with display(total, silent=silent) as shown:
+        yield shown
 
 
 def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
@@ -196,13 +145,12 @@ def _jsonable(value: Any) -> Any:
         return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_jsonable(v) for v in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):
+        # Arrays and numbers of numpy.
         return _jsonable(value.tolist())
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and not np.isfinite(value)):
-        return None
-    # SQL can yield dates, intervals and blobs: JSON has text for them.
-    return value if isinstance(value, str | int | float | None) else str(value)
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    # SQL can yield dates, intervals and blobs: JSON has text for them; what is missing is null.
+    return None if type(value).__name__ in ("NAType", "NaTType") else str(value)

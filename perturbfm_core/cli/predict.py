@@ -5,37 +5,32 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 
-from perturbfm_core.asking import (
-    Asked,
-    answer,
-    answer_blocks,
-    open_run,
-    questions,
-    read_questions,
-)
-from perturbfm_core.asking import suggest as suggest_conditions
-from perturbfm_core.asking.suggestions import Method
 from perturbfm_core.cli.output import JsonOption, SplitOption, emit, emit_table, progress, store
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.store import write_atomic
+from perturbfm_core.store.atomic import write_atomic
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RunOption = Annotated[str, typer.Option("--run", help="Run directory, id or prefix of the id.")]
 DataPathOption = Annotated[
     Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
 ]
-_NAME = pa.dictionary(pa.int32(), pa.string())
 _NUMBERS = ("mean", "sd", "lower", "upper", "epistemic_share")
-# One schema for all blocks: of itself, a shorter one would have narrower codes.
-_LONG = pa.schema(
-    [("condition", _NAME), ("gene", _NAME), *((n, pa.float32()) for n in _NUMBERS), ("verdict", _NAME)]
-)
 _SHOWN = ("trust", "nearest", "nearest_likeness", "effect_size", "intervals")
+
+
+def _long_schema() -> pa.Schema:
+    """Return one schema for all blocks: of itself, a shorter one would have narrower codes."""
+    import pyarrow as pa
+
+    name = pa.dictionary(pa.int32(), pa.string())
+    numbers = ((n, pa.float32()) for n in _NUMBERS)
+    return pa.schema([("condition", name), ("gene", name), *numbers, ("verdict", name)])
 
 
 def predict(
@@ -69,6 +64,11 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Predict conditions with a run's model: genes of largest change, intervals, and whether to trust them."""
+
+    from perturbfm_core.screening.fitted_run import open_run
+    from perturbfm_core.screening.predictions import predict_requests
+    from perturbfm_core.screening.requests import Request, resolve_requests
+
     if (batch is None) == (perturbation is None):
         msg = (
             "give one condition by --perturbation and --context, or a list of them by --batch FILE --out FILE"
@@ -83,12 +83,12 @@ def predict(
         msg = f"{missing}; give --perturbation A+B --context C"
         raise ConfigError(msg)
     opened = open_run(store(), split, run, data)
-    asked = questions(opened, [Asked(perturbation, context, modality, doses, covariates)])
-    answers = answer(opened, asked, level)
+    asked = resolve_requests(opened, [Request(perturbation, context, modality, doses, covariates)])
+    answers = predict_requests(opened, asked, level)
     summary, genes = answers.summary(0), answers.top(0, top)
     if as_json:
         records = genes.astype(object).where(genes.notna(), None).to_dict(orient="records")
-        emit({"run_id": opened.id, "split_hash": opened.frozen.hash, **summary, "genes": records}, True)
+        emit({"run_id": opened.id, "split_hash": opened.split.hash, **summary, "genes": records}, True)
         return
     emit({"condition": summary["condition"], "run_id": opened.id, "verdict": summary["verdict"]}, False)
     for note in summary["notes"]:
@@ -119,13 +119,20 @@ def _predict_batch(
     force: bool,
     as_json: bool,
 ) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from perturbfm_core.screening.fitted_run import open_run
+    from perturbfm_core.screening.predictions import predict_blocks
+    from perturbfm_core.screening.requests import read_requests, resolve_requests
+
     if out is None or out.suffix.lower() != ".parquet":
         msg = f"--batch needs --out FILE.parquet, found {str(out) if out else 'none'!r}"
         raise ConfigError(msg)
     if out.exists() and not force:
         msg = f"{out} already exists; choose another --out, or give --force to replace it"
         raise ConfigError(msg)
-    asked = read_questions(batch, given)
+    asked = read_requests(batch, given)
     opened = open_run(store(), split, run, data)
     trust: Counter[str] = Counter()
     notes: list[str] = []
@@ -133,8 +140,8 @@ def _predict_batch(
     with progress(silent=as_json) as tell:
         tell("predicting")
         writer: pq.ParquetWriter | None = None
-        for answers in answer_blocks(opened, questions(opened, asked), level):
-            table = pa.Table.from_pandas(answers.long(), schema=_LONG, preserve_index=False)
+        for answers in predict_blocks(opened, resolve_requests(opened, asked), level):
+            table = pa.Table.from_pandas(answers.long(), schema=_long_schema(), preserve_index=False)
             writer = writer or pq.ParquetWriter(buffer, table.schema)
             writer.write_table(table)
             trust.update(v.trust for v in answers.verdicts)
@@ -187,6 +194,12 @@ def suggest(
     as_json: JsonOption = False,
 ) -> None:
     """Suggest the untested perturbations that would tell a run's model most, not all the same."""
+
+    from perturbfm_core.screening.fitted_run import open_run
+    from perturbfm_core.screening.requests import read_requests
+    from perturbfm_core.screening.suggestions import Method
+    from perturbfm_core.screening.suggestions import suggest as suggest_conditions
+
     chosen: Method | None = None
     if method is not None:
         if method not in get_args(Method):
@@ -197,7 +210,7 @@ def suggest(
     listed = (
         []
         if candidates is None
-        else read_questions(
+        else read_requests(
             candidates, {"context": contexts[0] if len(contexts) == 1 else None}, filtered=True
         )
     )
@@ -218,3 +231,6 @@ def suggest(
         return
     emit(head, False)
     emit_table(found.table, False)
+
+
+COMMANDS = {"predict": (predict, None), "suggest": (suggest, None)}

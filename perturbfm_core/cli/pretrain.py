@@ -8,13 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from perturbfm_core import pipeline, schema
+from perturbfm_core import schema
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
 from perturbfm_core.config import parse
-from perturbfm_core.encoders import default_config
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import publish_directory, read_json
+from perturbfm_core.store.atomic import publish_directory, read_json
 
 _FORM = ("kind", "dim", "hidden_dim", "n_layers", "n_heads", "n_latents", "dropout", "hvg_count")
 _LOOP = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision", "compile")
@@ -54,6 +52,11 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Pre-train a cell encoder on the train rows of a split, for `--pretrained-encoder`."""
+
+    from perturbfm_core.pipeline import pretrained_encoder as stage
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.splits.folder import SplitFolder
+
     given = {k: v for k, v in {**locals(), "kind": encoder, "compile": compile_}.items() if v is not None}
     config = _config(given)
     if out is not None and out.exists():
@@ -61,10 +64,10 @@ def pretrain(
         msg = f"{out} already exists; choose another --out"
         raise ConfigError(msg)
     home = store()
-    frozen = SplitFolder(home.split_dir).load(split)
-    ds = pipeline.open_dataset(data)
+    frozen_split = SplitFolder(home.split_dir).load(split)
+    ds = open_dataset(data)
     with progress(silent=as_json) as tell:
-        made = pipeline.pretrain(home, ds, frozen, config, seed, tell)
+        made = stage.pretrain(home, ds, frozen_split, config, seed, tell)
     if out is not None:
         publish_directory(out, lambda folder: _copy(made.path, folder))
     told = read_json(made.path / schema.ENCODER_META_FILE)
@@ -89,6 +92,9 @@ def pretrain(
 
 def _config(given: dict[str, Any]) -> Any:
     """Return the settings of the kind, with what was given on the command line."""
+
+    from perturbfm_core.pipeline.pretrained_encoder import default_config
+
     base = default_config(given["kind"]) if given["kind"] == "set-transformer" else default_config()
     settings = base.model_dump()
     settings["encoder"] |= {k: given[k] for k in _FORM if k in given}
@@ -100,3 +106,6 @@ def _config(given: dict[str, Any]) -> Any:
 def _copy(source: Path, folder: Path) -> None:
     for name in (schema.ENCODER_FILE, schema.ENCODER_META_FILE):
         shutil.copyfile(source / name, folder / name)
+
+
+COMMANDS = {"pretrain": (pretrain, None)}

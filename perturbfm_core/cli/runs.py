@@ -1,69 +1,17 @@
-"""``perturbfm eval, export, demo``: predictions made elsewhere, what a run left, whole suites."""
+"""``perturbfm export, demo``: what a run left as a table, whole suites."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from perturbfm_core import pipeline, schema, suites
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.cli.output import (
-    DataOption,
-    JsonOption,
-    SplitOption,
-    emit,
-    emit_table,
-    progress,
-    store,
-)
+from perturbfm_core import schema
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.leaderboard import database
-from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import write_atomic
-
-eval_app = typer.Typer(no_args_is_help=True, help="Score predictions made elsewhere.")
-
-
-def headlines(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the headline metric of every panel of a run."""
-    from perturbfm_core.evaluation import PANELS
-
-    return {
-        f"{p}.{panel.headline}": metrics[p]["global"].get(panel.headline)
-        for p, panel in PANELS.items()
-        if p in metrics
-    }
-
-
-@eval_app.command("predictions")
-def eval_predictions(
-    data: DataOption,
-    split: SplitOption,
-    preds: Annotated[Path, typer.Option("--preds", help="The predictions.npz.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for metrics, scores and report.")],
-    entry: Annotated[str, typer.Option(help="Name to show in the report.")] = "external",
-    as_json: JsonOption = False,
-) -> None:
-    """Score a prediction file on a split, with the same panels as any run."""
-    home = store()
-    frozen = SplitFolder(home.split_dir).load(split)
-    ds = pipeline.open_dataset(data)
-    with progress() as tell:
-        tell("scoring")
-        scores = pipeline.evaluate_file(home, ds, frozen, preds, out, entry=entry)
-    emit(
-        {
-            "metrics": str(out / schema.METRICS_FILE),
-            "scores": str(out / schema.SCORES_FILE),
-            "report": str(out / schema.REPORT_FILE),
-            "alignment": scores.comparison.alignment,
-            **headlines(scores.metrics),
-            **scores.flags,
-        },
-        as_json,
-    )
+from perturbfm_core.store.atomic import write_atomic
 
 
 def export(
@@ -90,23 +38,29 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole suite (default: the embedded demo) and show the leaderboard."""
+
+    from perturbfm_core.leaderboard import database
+    from perturbfm_core.leaderboard.tables import HEADLINE_SQL
+    from perturbfm_core.pipeline.leaderboard import rank
+    from perturbfm_core.pipeline.run import run_entry, suite_members, suite_splits
+
     home, catalog = store(), load_catalog()
     chosen = catalog.suite(suite)
     with progress() as tell:
-        hashes = suites.suite_splits(home, chosen, tell)
-    cells = suites.suite_cells(home, chosen, hashes)
+        hashes = suite_splits(home, chosen, tell)
+    members = suite_members(home, chosen, hashes)
     last: Path | None = None
-    with progress(len(cells)) as tell:
-        for cell in cells:
-            if cell.reason is None:
-                last = pipeline.run_cell(home, cell.split, catalog.model(cell.entry), progress=tell)[-1]
+    with progress(len(members)) as tell:
+        for member in members:
+            if member.reason is None:
+                last = run_entry(home, member.split, catalog.model(member.entry), tell=tell)[-1]
             tell("done:")
         tell("ranking")
-        pipeline.rank(home)
-    board = database.query(home, pipeline.HEADLINE_SQL)
-    skipped = [{"split": c.split[:12], "entry": c.entry, "reason": c.reason} for c in cells if c.reason]
+        rank(home)
+    board = database.query(home, HEADLINE_SQL)
+    skipped = [{"split": m.split[:12], "entry": m.entry, "reason": m.reason} for m in members if m.reason]
     result = {
-        "cells": len(cells) - len(skipped),
+        "experiments": len(members) - len(skipped),
         "not_applicable": skipped,
         "leaderboard": str(home.leaderboard),
         "leaderboard_page": str(home.leaderboard_page),
@@ -123,3 +77,6 @@ def demo(
         return
     emit_table(board, False)
     emit(result, False)
+
+
+COMMANDS = {"export": (export, None), "demo": (demo, None)}

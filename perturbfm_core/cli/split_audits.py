@@ -9,9 +9,6 @@ import typer
 
 from perturbfm_core.cli.output import JsonOption, emit, progress, store
 from perturbfm_core.errors import SplitError
-from perturbfm_core.library import dataset_of
-from perturbfm_core.splits.audit import read_run, report
-from perturbfm_core.splits.folder import SplitFolder
 
 
 def audit(
@@ -26,16 +23,22 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Look for every known leak of a split, and of a run on it; a blocking one exits with code 2."""
+
+    from perturbfm_core.pipeline.dataset import dataset_of
+    from perturbfm_core.splits.audit.core import report
+    from perturbfm_core.splits.audit.run import read_run
+    from perturbfm_core.splits.folder import SplitFolder
+
     home = store()
-    frozen = SplitFolder(home.split_dir).load(split)
+    frozen_split = SplitFolder(home.split_dir).load(split)
     with progress() as tell:
         tell("auditing")
-        ds = dataset_of(home, frozen, data)
-        outcomes = report(ds, frozen, read_run(run) if run is not None else None)
+        ds = dataset_of(home, frozen_split, data)
+        outcomes = report(ds, frozen_split, read_run(run) if run is not None else None)
     blocking = [f for o in outcomes for f in o.findings if f.severity == "blocking"]
     if as_json:
         payload = {
-            "split_hash": frozen.hash,
+            "split_hash": frozen_split.hash,
             "ok": not blocking,
             "findings": [f.to_json() for o in outcomes for f in o.findings],
             "checks": [o.to_json() for o in outcomes],
@@ -48,5 +51,5 @@ def audit(
         print(f"blocking={len(blocking)}")
     if blocking:
         names = ", ".join(dict.fromkeys(f.name for f in blocking))
-        msg = f"split {frozen.hash[:12]} leaks: {names}; see the findings above"
+        msg = f"split {frozen_split.hash[:12]} leaks: {names}; see the findings above"
         raise SplitError(msg)

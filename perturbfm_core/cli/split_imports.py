@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perturbfm_core import pipeline
 from perturbfm_core.cli.output import DataOption, JsonOption, emit, parse_pairs, progress, store
-from perturbfm_core.data.importing import read_obs
 from perturbfm_core.errors import SplitError
-from perturbfm_core.library import open_dataset
-from perturbfm_core.splits.importing import (
-    ImportedSplit,
-    SavedSplit,
-    freeze_rows,
-    import_saved,
-    read_split_csv,
-    read_split_dir,
-    read_split_json,
-    row_codes,
-    saved_in_columns,
-)
-from perturbfm_core.splits.perturbench import METHODS, Options, perturbench_split
+
+if TYPE_CHECKING:
+    from perturbfm_core.splits.perturbench.saved import SavedSplit
 
 
 def import_perturbench(
@@ -38,7 +26,7 @@ def import_perturbench(
         Path | None, typer.Option("--csv", help="One saved split: CSV with or without header, or JSON.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Make the split: " + ", ".join(METHODS.names()) + ".")
+        str | None, typer.Option(help="Make the split: transfer, combine or combine_inverse.")
     ] = None,
     covariate_key: Annotated[
         list[str] | None, typer.Option(help="obs column to split by with --task (repeatable).")
@@ -58,6 +46,19 @@ def import_perturbench(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze splits that PerturBench saved (CSV, JSON, obs columns) or that its splitters make, row by row."""
+
+    from perturbfm_core.data.importing import read_obs
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.split import save_splits
+    from perturbfm_core.splits.perturbench.saved import (
+        ImportedSplit,
+        freeze_rows,
+        import_saved,
+        row_codes,
+        saved_in_columns,
+    )
+    from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
+
     if sum(x is not None for x in (split_dir, csv, task)) > 1:
         msg = "give one of --split-dir, --csv and --task"
         raise SplitError(msg)
@@ -83,24 +84,24 @@ def import_perturbench(
             (saved,) = saved_in_columns({"split": assigned.tolist()})
             codes, controls = row_codes(ds, saved, names)
             params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
-            frozen = freeze_rows(ds, codes, params | ({"labels": list(label)} if label else {}))
-            imported = [ImportedSplit(task, frozen, controls)]
+            split = freeze_rows(ds, codes, params | ({"labels": list(label)} if label else {}))
+            imported = [ImportedSplit(task, split, controls)]
         else:
             imported = [import_saved(ds, s, names) for s in _saved(split_dir, csv, obs, dataset)]
-        made = pipeline.save_splits(store(), ds, [i.frozen for i in imported], bounds=bounds, progress=tell)
+        made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, progress=tell)
     results: list[dict[str, Any]] = []
-    for one, (frozen, stats, new) in zip(imported, made, strict=True):
+    for one, (split, stats, new) in zip(imported, made, strict=True):
         rows = {f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()}
         results.append(
             {
-                "split_hash": frozen.hash,
-                "key": frozen.split.key,
+                "split_hash": split.hash,
+                "key": split.definition.key,
                 "source": one.name,
-                "ood": "+".join(frozen.split.ood_axes) or "none",
+                "ood": "+".join(split.definition.ood_axes) or "none",
                 **rows,
                 "controls_reassigned": one.controls,
-                "validation": frozen.split.validation,
-                "calibration": frozen.split.calibration,
+                "validation": split.definition.validation,
+                "calibration": split.definition.calibration,
                 "warnings": [f["name"] for f in stats.audit],
                 "new": new,
             }
@@ -113,6 +114,13 @@ def import_perturbench(
 
 
 def _saved(split_dir: Path | None, csv: Path | None, obs: Any, dataset: Path) -> list[SavedSplit]:
+    from perturbfm_core.splits.perturbench.saved import (
+        read_split_csv,
+        read_split_dir,
+        read_split_json,
+        saved_in_columns,
+    )
+
     if split_dir is not None:
         return read_split_dir(split_dir)
     if csv is not None:

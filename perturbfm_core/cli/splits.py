@@ -2,80 +2,75 @@
 
 from __future__ import annotations
 
-import csv
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 
-from perturbfm_core import pipeline
-from perturbfm_core.cli.output import DataOption, JsonOption, emit, emit_table, progress, store
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.cli.output import DataOption, JsonOption, emit, emit_rows, parse_pairs, progress, store
+from perturbfm_core.cli.parameters import ParameterCommand, Parameters, ParamOption, given_parameters, stated
 from perturbfm_core.cli.split_audits import audit
 from perturbfm_core.cli.split_imports import import_perturbench
-from perturbfm_core.config import SplitSpec, parse
+from perturbfm_core.config import parse
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS
-from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.index import read_index
+
+if TYPE_CHECKING:
+    from perturbfm_core.splits.folder import SplitFolder
+
 
 app = typer.Typer(no_args_is_help=True, help="Freeze, find, import, audit and verify splits.")
 app.command("import-perturbench")(import_perturbench)
 app.command("audit")(audit)
 
 
-# Which parameter of which kinds an option sets.
-OPTION_PARAMS: dict[str, dict[str, str]] = {
-    "--holdout-context": {"context_ood": "holdout", "context_perturbation_ood": "contexts"},
-    "--holdout-perturbation": {
-        "perturbation_ood": "holdout",
-        "covariate_transfer": "perturbations",
-        "dose_ood": "perturbations",
-        "time_ood": "perturbations",
-        "context_perturbation_ood": "perturbations",
-    },
-    "--holdout-combo": {"combo_ood": "holdout"},
-    "--holdout-covariate": {"covariate_transfer": "values"},
-    "--holdout-batch": {"batch_ood": "holdout"},
-    "--covariate-name": {"covariate_transfer": "covariate"},
-    "--few-shot-frac": {"context_ood": "few_shot_frac", "leave_one_context_out": "few_shot_frac"},
-    "--mode": {"dose_ood": "mode", "time_ood": "mode"},
-}
+class KindCommand(ParameterCommand):
+    """``splits create``: its options depend on the kind that ``--spec`` names; without one, on all kinds."""
+
+    noun = "split kind"
+
+    def parameters_of(self, args: Sequence[str]) -> Parameters | None:
+        """Return the parameters of the kind that the command line names."""
+
+        from perturbfm_core.splits.draft import KINDS
+
+        for i, arg in enumerate(args):
+            name = arg.partition("=")[2] if arg.startswith("--spec=") else ""
+            if arg == "--spec" and i + 1 < len(args):
+                name = args[i + 1]
+            if name in KINDS:
+                return Parameters(name, KINDS.get(name).params)
+        return None
+
+    def others(self) -> list[Parameters]:
+        """Return the parameters of every kind."""
+
+        from perturbfm_core.splits.draft import KINDS
+
+        return [Parameters(name, kind.params) for name, kind in KINDS.items()]
+
+    def elsewhere(self, option: str, name: str) -> str | None:
+        """Return what to say of an option that another kind has."""
+        kinds = [p.name for p in self.others() if option in p.declarations()]
+        return f"{option} belongs to --spec {' or '.join(kinds)}, not {name}" if kinds else None
 
 
 def folder() -> SplitFolder:
     """Return the folder of frozen splits that the environment names."""
+
+    from perturbfm_core.splits.folder import SplitFolder
+
     return SplitFolder(store().split_dir)
 
 
-@app.command("create")
+@app.command("create", cls=KindCommand)
 def create(
+    ctx: typer.Context,
     data: DataOption,
-    spec: Annotated[str, typer.Option("--spec", help="Kind of split: " + ", ".join(KINDS.names()) + ".")],
-    holdout_context: Annotated[
-        list[str] | None, typer.Option(help="Context to hold out (repeatable).")
-    ] = None,
-    holdout_perturbation: Annotated[
-        list[str] | None, typer.Option(help="Gene or drug to hold out (repeatable).")
-    ] = None,
-    holdout_combo: Annotated[
-        list[str] | None, typer.Option(help="Combination A+B to hold out (repeatable).")
-    ] = None,
-    holdout_covariate: Annotated[
-        list[str] | None, typer.Option(help="Covariate value to hold out (repeatable).")
-    ] = None,
-    holdout_batch: Annotated[
-        list[str] | None, typer.Option(help="Batch (donor, replicate) to hold out (repeatable).")
-    ] = None,
-    few_shot_frac: Annotated[
-        float | None, typer.Option(help="Share of a held-out context's conditions that train gets.")
-    ] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="Of dose_ood and time_ood: extrapolation or interpolation.")
-    ] = None,
-    covariate_name: Annotated[
-        str | None, typer.Option(help="Covariate of covariate_transfer: context, dose, modality, time, ...")
-    ] = None,
+    spec: Annotated[str, typer.Option("--spec", help="Kind of split (see `perturbfm splits kinds`).")],
+    param: ParamOption = None,
     folds: Annotated[int | None, typer.Option(help="Number of cross-validation folds.")] = None,
     fold: Annotated[int | None, typer.Option(help="Only this fold, from 0 (default: all).")] = None,
     val_frac: Annotated[float, typer.Option(help="Share of train units for validation.")] = 0.1,
@@ -85,53 +80,28 @@ def create(
     fit_rows: Annotated[
         str, typer.Option(help="Rows that every entry fits on: train or train+val.")
     ] = "train",
-    test_frac: Annotated[
-        float | None, typer.Option(help="Share to test of iid, covariate_transfer, context_perturbation_ood.")
-    ] = None,
-    conditions: Annotated[
-        Path | None, typer.Option(help="File for explicit: JSON {fold: [conditions]} or CSV condition,fold.")
-    ] = None,
-    cv_group: Annotated[
-        str | None, typer.Option(help="Name that joins explicit splits into one cross-validation.")
-    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     bounds: Annotated[
         bool, typer.Option(help="Compute ceilings and floors now (else at the first scoring).")
     ] = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze a split; the same request on the same data finds the same hash."""
-    params: dict[str, Any] = {}
-    for option, value in (
-        ("--holdout-context", holdout_context),
-        ("--holdout-perturbation", holdout_perturbation),
-        ("--holdout-combo", holdout_combo),
-        ("--holdout-covariate", holdout_covariate),
-        ("--holdout-batch", holdout_batch),
-        ("--covariate-name", covariate_name),
-        ("--few-shot-frac", few_shot_frac),
-        ("--mode", mode),
-    ):
-        if value is None or value == []:
-            continue
-        kinds = OPTION_PARAMS[option]
-        if spec not in kinds:
-            msg = f"{option} belongs to --spec {' or '.join(kinds)}, not {spec}"
-            raise SplitError(msg)
-        params[kinds[spec]] = list(value) if isinstance(value, list) else value
-    if spec == "covariate_transfer":
-        params.setdefault("covariate", "context")
-    if test_frac is not None:
-        params["test_frac"] = test_frac
-    if conditions is not None:
-        params["folds"] = read_conditions(conditions)
-    if cv_group is not None:
-        params["cv_group"] = cv_group
+    """Freeze a split; the same request on the same data finds the same hash.
+
+    Every parameter of the kind is an option: `perturbfm splits create --spec KIND --help` lists them.
+    """
+
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.split import freeze_split
+    from perturbfm_core.splits.draft import KINDS
+
+    kind = KINDS.get(spec)
+    given = {**parse_pairs(param or [], "--param"), **given_parameters(ctx)}
     wanted = parse(
         SplitSpec,
         {
             "kind": spec,
-            "params": params,
+            "params": stated(kind.params, given),
             "seed": seed,
             "folds": folds,
             "fold": fold,
@@ -143,11 +113,10 @@ def create(
         },
         "split options",
     )
-    KINDS.get(spec)
-    ds = pipeline.open_dataset(data)
+    ds = open_dataset(data)
     with progress() as tell:
-        made = pipeline.freeze_split(store(), ds, wanted, bounds=bounds, progress=tell)
-    results = [_summary(frozen, stats, new) for frozen, stats, new in made]
+        made = freeze_split(store(), ds, wanted, bounds=bounds, progress=tell)
+    results = [_summary(split, stats, new) for split, stats, new in made]
     if as_json:
         emit({"splits": results} if len(results) > 1 else results[0], True)
         return
@@ -155,19 +124,38 @@ def create(
         emit(result, False)
 
 
-def _summary(frozen: Any, stats: Any, new: bool | None = None) -> dict[str, Any]:
-    split = frozen.split
+@app.command("kinds")
+def kinds(as_json: JsonOption = False) -> None:
+    """List the kinds of split and the options of each."""
+
+    from perturbfm_core.splits.draft import KINDS
+
+    rows = [
+        {
+            "kind": name,
+            "options": ", ".join(Parameters(name, kind.params).declarations()),
+            "description": kind.description,
+        }
+        for name, kind in KINDS.items()
+    ]
+    emit_rows(rows, as_json)
+
+
+def _summary(split: Any, stats: Any, new: bool | None = None) -> dict[str, Any]:
+    definition = split.definition
     ceiling = (stats.ceiling or {}).get("pearson") if stats else None
     out = {
-        "split_hash": frozen.hash,
-        "key": split.key,
-        "dataset": split.dataset.name,
-        "kind": split.kind,
+        "split_hash": split.hash,
+        "key": definition.key,
+        "dataset": definition.dataset.name,
+        "kind": definition.kind,
         **{f"n_{fold}": c["conditions"] for fold, c in (stats.counts if stats else {}).items()},
-        "validation": split.validation,
-        "calibration": split.calibration,
-        "inner": f"{split.inner.k} folds by {split.inner.unit}" if split.inner else "none",
-        "cv": f"{split.cv.group} fold {split.cv.fold} of {split.cv.k}" if split.cv else "none",
+        "validation": definition.validation,
+        "calibration": definition.calibration,
+        "inner": f"{definition.inner.k} folds by {definition.inner.unit}" if definition.inner else "none",
+        "cv": f"{definition.cv.group} fold {definition.cv.fold} of {definition.cv.k}"
+        if definition.cv
+        else "none",
         "ceiling_pearson": ceiling.get("half") if isinstance(ceiling, dict) else None,
         "no_signal": stats.no_signal if stats else None,
         "warnings": [f["name"] for f in stats.audit] if stats else [],
@@ -181,13 +169,17 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show one split: folds, policies, ceilings; --json gives the whole file with its statistics."""
-    frozen = folder().load(split)
-    stats = folder().stats(frozen.hash)
+    frozen_split = folder().load(split)
+    stats = folder().stats(frozen_split.hash)
     if as_json:
-        payload = {"hash": frozen.hash, "key": frozen.split.key, **frozen.split.model_dump(mode="json")}
+        payload = {
+            "hash": frozen_split.hash,
+            "key": frozen_split.definition.key,
+            **frozen_split.definition.model_dump(mode="json"),
+        }
         emit({**payload, "stats": stats.model_dump(mode="json") if stats else None}, True)
         return
-    emit(_summary(frozen, stats), False)
+    emit(_summary(frozen_split, stats), False)
 
 
 @app.command("list")
@@ -203,9 +195,9 @@ def list_(as_json: JsonOption = False) -> None:
             "fold": e.fold,
         }
         | ({"split_hash": e.hash} if as_json else {})
-        for e in folder().index().splits
+        for e in read_index(store().split_dir).splits
     ]
-    emit_table(pd.DataFrame(rows), as_json)
+    emit_rows(rows, as_json)
 
 
 @app.command("verify")
@@ -218,6 +210,9 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check files against their hashes and, where the data are at hand, against the data."""
+
+    from perturbfm_core.pipeline.dataset import find_dataset, open_dataset
+
     if (split is None) == (not all_):
         msg = "name one split, or give --all"
         raise SplitError(msg)
@@ -229,9 +224,9 @@ def verify(
             tell(f"verifying {split_hash[:12]}")
             ds = None
             try:
-                frozen = found.load(split_hash)
-                place = data or pipeline.find_dataset(home, frozen)
-                ds = pipeline.open_dataset(place) if place else None
+                frozen_split = found.load(split_hash)
+                place = data or find_dataset(home, frozen_split)
+                ds = open_dataset(place) if place else None
             except SplitError:
                 pass  # told by verify
             outcome = found.verify(split_hash, ds)
@@ -269,37 +264,12 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Carry a split over to a new version of its data, if every condition keeps its fold."""
-    frozen = folder().load(old)
+
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.split import migrate_split
+
+    split = folder().load(old)
     with progress() as tell:
         tell("comparing conditions")
-        new, stats = pipeline.migrate_split(store(), frozen, pipeline.open_dataset(data))
-    emit({**_summary(new, stats), "supersedes": frozen.hash}, as_json)
-
-
-def read_conditions(path: Path) -> dict[str, list[str]]:
-    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read ({error})"
-        raise SplitError(msg) from error
-    if path.suffix.lower() == ".json":
-        try:
-            loaded = json.loads(text)
-        except json.JSONDecodeError as error:
-            msg = f"{path} is not valid JSON ({error})"
-            raise SplitError(msg) from error
-        if not isinstance(loaded, dict) or not all(
-            isinstance(v, list) and all(isinstance(x, str) for x in v) for v in loaded.values()
-        ):
-            msg = f"{path} must hold {{fold: [conditions]}}"
-            raise SplitError(msg)
-        return {str(k): list(v) for k, v in loaded.items()}
-    rows = list(csv.DictReader(text.splitlines()))
-    if not rows or not {"condition", "fold"} <= set(rows[0]):
-        msg = f"{path} must be JSON (.json) or a CSV with the columns condition and fold"
-        raise SplitError(msg)
-    out: dict[str, list[str]] = {}
-    for row in rows:
-        out.setdefault(row["fold"], []).append(row["condition"])
-    return out
+        new, stats = migrate_split(store(), split, open_dataset(data))
+    emit({**_summary(new, stats), "supersedes": split.hash}, as_json)

@@ -1,4 +1,4 @@
-"""``perturbfm train, run``: cells of the grid from the command line."""
+"""``perturbfm train, run``: a model or catalog entry on a split, from fit to published run."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from perturbfm_core import pipeline, schema
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.cli.model_options import configured, find_entry, given_parameters
-from perturbfm_core.cli.output import (
-    DataOption,
-    JsonOption,
-    SplitOption,
-    emit,
-    parse_pairs,
-    progress,
-    store,
-)
-from perturbfm_core.cli.runs import headlines
-from perturbfm_core.config import ModelEntry
+from perturbfm_core import schema
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.cli.model_options import ModelCommand, configured, find_entry
+from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, parse_pairs, progress, store
+from perturbfm_core.cli.parameters import ParamOption, given_parameters
 from perturbfm_core.errors import ModelError
-from perturbfm_core.models import MODELS
-from perturbfm_core.store import read_json
+from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.run_record import read_run_record
 
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", help="A parameter NAME=VALUE, value as YAML (repeatable).")
-]
 ConformalOption = Annotated[
     str | None,
     typer.Option(
@@ -85,10 +74,12 @@ def train(
         ensemble=members,
         seed=seed,
     )
-    _report_runs(_cell(split, chosen, data, as_json), as_json)
+    _report_runs(_run(split, chosen, data, as_json), as_json)
 
 
 def _baselines() -> list[str]:
+    from perturbfm_core.models.base import MODELS
+
     return [name for name, kind in MODELS.items() if kind.family == "baseline"]
 
 
@@ -112,7 +103,7 @@ def run(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one whole cell of the grid, all seeds of the entry, without a Dagster instance.
+    """Run an entry on a split from fit to report, all its seeds, without a Dagster instance.
 
     Every parameter of the entry's model is an option: `perturbfm run --entry NAME --help` lists them.
     """
@@ -124,12 +115,14 @@ def run(
         ensemble=members,
         seed=seed,
     )
-    _report_runs(_cell(split, chosen, data, as_json), as_json)
+    _report_runs(_run(split, chosen, data, as_json), as_json)
 
 
-def _cell(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
+def _run(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
+    from perturbfm_core.pipeline.run import run_entry
+
     with progress(silent=silent) as tell:
-        return pipeline.run_cell(store(), split, entry, data=data, progress=tell)
+        return run_entry(store(), split, entry, data=data, tell=tell)
 
 
 def _report_runs(paths: list[Path], as_json: bool) -> None:
@@ -142,16 +135,21 @@ def _report_runs(paths: list[Path], as_json: bool) -> None:
 
 
 def _run_summary(path: Path) -> dict[str, Any]:
-    config = read_json(path / schema.CONFIG_FILE)
+    from perturbfm_core.evaluation.panel import headlines
+
+    record = read_run_record(path)
     metrics = read_json(path / schema.METRICS_FILE)
     return {
         "run_dir": str(path),
-        "run_id": config["run_id"],
-        "entry": config["entry"],
-        "seed": config["seed"],
-        "split_hash": config["split"]["hash"],
+        "run_id": record.run_id,
+        "entry": record.entry,
+        "seed": record.seed,
+        "split_hash": record.split_hash,
         **headlines(metrics),
-        "no_signal": config["flags"]["no_signal"],
-        "shared_control": config["flags"]["shared_control"],
+        "no_signal": record.flags.no_signal,
+        "shared_control": record.flags.shared_control,
         "report": str(path / schema.REPORT_FILE),
     }
+
+
+COMMANDS = {"train": (train, ModelCommand), "run": (run, ModelCommand)}

@@ -6,18 +6,9 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core import tuning
-from perturbfm_core.cli.model_options import configured, find_entry, given_parameters
-from perturbfm_core.cli.output import (
-    DataOption,
-    JsonOption,
-    SplitOption,
-    emit,
-    parse_pairs,
-    progress,
-    store,
-)
-from perturbfm_core.cli.train import ParamOption
+from perturbfm_core.cli.model_options import ModelCommand, configured, find_entry
+from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, parse_pairs, progress, store
+from perturbfm_core.cli.parameters import ParamOption, given_parameters
 
 
 def tune(
@@ -48,6 +39,9 @@ def tune(
 
     Every parameter of the model is an option: what is given is fixed and not searched.
     """
+
+    from perturbfm_core import tuning
+
     if register is not None:
         # What would be refused at the end is refused before the work.
         tuning.check_registration(register)
@@ -89,3 +83,6 @@ def tune(
         result["registered"] = str(tuning.register(made, register))
         result["note"] = "reload the Dagster code location to see it in the grid"
     emit(result, as_json)
+
+
+COMMANDS = {"tune": (tune, ModelCommand)}

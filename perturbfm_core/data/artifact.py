@@ -15,18 +15,13 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.config import parse
-from perturbfm_core.data.condition import (
-    canonical_covariates,
-    canonical_pert,
-    parse_covariates,
-    pert_genes,
-)
+from perturbfm_core.data.condition import canonical_covariates, canonical_pert, parse_covariates, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values, as_csr
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
-from perturbfm_core.store import publish_directory, read_json, write_json
+from perturbfm_core.store.atomic import publish_directory, read_json, write_json
 
 Storage = Literal["npz", "zarr"]
 _DENSE_LIMIT = 400_000_000
@@ -113,7 +108,7 @@ def load_dataset(path: Path | str) -> PerturbDataset:
         metadata = parse(DatasetMetadata, stored, str(path / schema.META_FILE))
         obs = _align_obs(obs, arrays, path)
         loaded = _npz_values(arrays, path, metadata)
-        ds = PerturbDataset(obs, meta["var"], loaded, metadata)
+        ds = PerturbDataset(obs, meta["var"], loaded, metadata, path)
         _check_derived(ds, arrays)
         return ds
     metadata = parse(DatasetMetadata, stored, str(path / schema.META_FILE))
@@ -125,7 +120,7 @@ def load_dataset(path: Path | str) -> PerturbDataset:
     def values_from_zarr() -> Values:
         return _read_zarr_values(path / schema.ZARR_FILE, metadata)
 
-    return PerturbDataset(obs, meta["var"], values_from_zarr, metadata)
+    return PerturbDataset(obs, meta["var"], values_from_zarr, metadata, path)
 
 
 def _default_policy(stored: dict[str, Any], arrays: dict[str, Any]) -> None:

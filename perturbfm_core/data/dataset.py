@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import condition_codes
 from perturbfm_core.data.controls import ControlGroups, Role, control_groups
+from perturbfm_core.data.frozen_table import frozen
 from perturbfm_core.data.hashing import content_sha256, genes_digest, row_rank_hash
 from perturbfm_core.data.matrix import Matrix, Values, check_finite, normalize_log1p, take_rows
 from perturbfm_core.data.metadata import DatasetMetadata
@@ -74,6 +76,8 @@ class PerturbDataset:
         The matrices, or a function that loads them on first use (which then validates them).
     metadata
         Name, level, space, control policy, content hash.
+    path
+        Directory of the artifact that it comes from, None if there is none.
 
     Raises
     ------
@@ -87,11 +91,13 @@ class PerturbDataset:
         genes: Sequence[str] | StrArray,
         values: Values | Callable[[], Values],
         metadata: DatasetMetadata,
+        path: Path | None = None,
     ) -> None:
-        self.obs = obs
+        self._obs = frozen(obs)
         self.genes: StrArray = np.asarray(genes, dtype=np.str_)
         self.genes.flags.writeable = False
-        self.metadata = metadata
+        self._metadata = metadata
+        self._path = path
         self._load = values
         self._pools: dict[Role, GroupMoments] = {}
         self._validate_rows()
@@ -99,6 +105,36 @@ class PerturbDataset:
             _ = self.values
 
     # ---- shape and identity ------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Return name, shape, conditions, contexts and space, as AnnData shows its own."""
+        perturbations = self.conditions[schema.PERT_ID].nunique()
+        contexts = self.contexts
+        shown = ", ".join(contexts[:4]) + (", ..." if len(contexts) > 4 else "")
+        return (
+            f"PerturbDataset {self.name!r}: {self.n_obs} rows x {self.n_genes} genes ({self.metadata.level} level, "
+            f"{self.metadata.space})\n"
+            f"    conditions: {len(self.conditions)} ({perturbations} perturbations)\n"
+            f"    contexts: {len(contexts)} ({shown})\n"
+            f"    control rows: {int(self.is_control.sum())}\n"
+            f"    obs: {', '.join(repr(str(c)) for c in self.obs.columns)}\n"
+            f"    content: {(self.metadata.content_sha256 or 'not hashed yet')[:14]}"
+        )
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Return the row table [N], read-only: index = row ids, columns = `schema.OBS_COLUMNS` and others kept."""
+        return self._obs
+
+    @property
+    def metadata(self) -> DatasetMetadata:
+        """Return name, level, space, control policy and content hash."""
+        return self._metadata
+
+    @property
+    def path(self) -> Path | None:
+        """Return the directory of the artifact that it was read from, None if it is in memory only."""
+        return self._path
 
     @property
     def name(self) -> str:
@@ -250,7 +286,9 @@ class PerturbDataset:
 
     @cached_property
     def _conditions(self) -> tuple[pd.DataFrame, IntArray]:
-        return condition_codes(self.obs)
+        table, codes = condition_codes(self.obs)
+        codes.flags.writeable = False
+        return frozen(table), codes
 
     @property
     def conditions(self) -> pd.DataFrame:

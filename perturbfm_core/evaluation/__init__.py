@@ -1,6 +1,1 @@
-"""Scoring: truth and prediction aligned once, metrics and panels by registry, ceilings and floors."""
-
-from perturbfm_core.evaluation import panels as _register_panels  # noqa: F401
-from perturbfm_core.evaluation.panel import PANELS
-
-__all__ = ["PANELS"]
+"""Scoring: truth and prediction aligned once, metrics and panels by registry, ceilings, floors, the peers' parity cases."""

@@ -31,7 +31,7 @@ _CORRELATIONS = ("pearson", "cosine")
 
 def bounds_of(
     ds: PerturbDataset,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     *,
     halvings: int = HALVINGS,
     seed: int = 0,
@@ -49,7 +49,7 @@ def bounds_of(
     no_signal
         Whether the ceiling of `pearson` is at most 0.1; None where it cannot be known.
     """
-    truth = observed(ds, frozen)
+    truth = observed(ds, split)
     floor: dict[str, Any] = {
         "control_mean": _score(truth, np.zeros_like(truth.truth), ds.genes),
         "train_mean": _score(truth, np.broadcast_to(truth.train_mean, truth.truth.shape), ds.genes),
@@ -59,7 +59,7 @@ def bounds_of(
         return {"reason": reason}, {**floor, "null": {"reason": reason}}, None
     rng = np.random.default_rng([seed, 17])
     halves, nulls = [], []
-    nuller = _Null(ds, frozen, truth)
+    nuller = _Null(ds, split, truth)
     for i in range(halvings):
         halves.append(_score_halves(ds, truth, rng))
         nulls.append(nuller.draw(rng))
@@ -184,13 +184,13 @@ class _Null:
     are drawn from them independently, as in an experiment where nothing works.
     """
 
-    def __init__(self, ds: PerturbDataset, frozen: FrozenSplit, truth: Truth) -> None:
+    def __init__(self, ds: PerturbDataset, split: FrozenSplit, truth: Truth) -> None:
         self.truth, self.genes = truth, ds.genes
         context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
         self.test_context = np.asarray(
             [ds.contexts.index(c) for c in truth.conditions[schema.CONTEXT_ID].astype(str)], dtype=np.int64
         )
-        fit = frozen.rows(ds, *frozen.fit_folds)
+        fit = split.rows(ds, *split.fit_folds)
         codes = ds.condition_codes[fit]
         present, inverse = np.unique(codes, return_inverse=True)
         self.train_n = np.bincount(inverse)

@@ -159,11 +159,11 @@ class Truth:
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def observed(ds: PerturbDataset, frozen: FrozenSplit) -> Truth:
+def observed(ds: PerturbDataset, split: FrozenSplit) -> Truth:
     """Return the observed side: test rows, their condition means, and the train mean."""
-    rows = frozen.rows(ds, "test")
+    rows = split.rows(ds, "test")
     table = condition_table(ds, rows)
-    train = condition_table(ds, frozen.rows(ds, *frozen.fit_folds))
+    train = condition_table(ds, split.rows(ds, *split.fit_folds))
     position = {key: i for i, key in enumerate(table.conditions.index)}
     names = ds.conditions.index[ds.condition_codes[rows]]
     control = table.control.get("reference")
@@ -189,7 +189,7 @@ def _train_side(table: ConditionTable) -> TrainSide:
 
 def compare(
     ds: PerturbDataset,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     prediction: RowPrediction,
     truth: Truth | None = None,
     generator: Generator | None = None,
@@ -204,8 +204,8 @@ def compare(
     PredictionError
         If the prediction belongs to other data or another split, lacks genes or test rows, or is not finite.
     """
-    truth = observed(ds, frozen) if truth is None else truth
-    _check_origin(ds, frozen, prediction)
+    truth = observed(ds, split) if truth is None else truth
+    _check_origin(ds, split, prediction)
     columns, by_name = _gene_columns(ds, prediction)
     rows_of = _row_lookup(ds, prediction)
     missing = truth.rows[rows_of[truth.rows] < 0]
@@ -256,15 +256,15 @@ def compare(
     )
 
 
-def _check_origin(ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction) -> None:
+def _check_origin(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction) -> None:
     if prediction.data_content_sha256 not in (None, "", ds.content_sha256):
         msg = (
             f"prediction was made for data {str(prediction.data_content_sha256)[:12]}, "
             f"{ds.name!r} is {ds.content_sha256[:12]}; use its own data set"
         )
         raise PredictionError(msg)
-    if prediction.split_hash not in (None, "", frozen.hash):
-        msg = f"prediction was made for split {str(prediction.split_hash)[:12]}, not {frozen.hash[:12]}; use its own split"
+    if prediction.split_hash not in (None, "", split.hash):
+        msg = f"prediction was made for split {str(prediction.split_hash)[:12]}, not {split.hash[:12]}; use its own split"
         raise PredictionError(msg)
     space = "log1p" if ds.metadata.space == "counts" else ds.metadata.space
     if prediction.space not in (None, "", space):

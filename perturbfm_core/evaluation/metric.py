@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, Required, TypedDict, TypeVar, Unpack, get_args
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry import Discovery, Registry
 from perturbfm_core.schema import FloatArray, IntArray
 
 MetricDirection = Literal["max", "min", "target"]
@@ -17,7 +17,8 @@ MetricFunction = Callable[[Comparison], FloatArray]
 RatioFunction = Callable[[Comparison], tuple[FloatArray, FloatArray]]
 SetStatistic = Callable[[IntArray], float]
 SetFunction = Callable[[Comparison], SetStatistic]
-AnyFunction = TypeVar("AnyFunction", bound=Callable[[Comparison], Any])
+AnyMetricFunction = MetricFunction | RatioFunction | SetFunction
+AnyFunction = TypeVar("AnyFunction", bound=AnyMetricFunction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Metric:
         (comparison) -> float [C], one value per condition, NaN where undefined; of a ratio a pair
         (numerator, denominator), each [C] or [C, parts]; of a set a function from positions of conditions to
         one value, NaN where undefined.
+    description
+        One line that says what it measures.
     direction
         ``max`` or ``min`` is better, or nearest to `target`.
     bounds
@@ -58,7 +61,8 @@ class Metric:
 
     panel: str
     name: str
-    function: MetricFunction | RatioFunction | SetFunction
+    function: AnyMetricFunction
+    description: str
     direction: MetricDirection
     bounds: tuple[float | None, float | None]
     version: str
@@ -68,11 +72,6 @@ class Metric:
     target: float | None = None
     aggregate: MetricAggregate = "mean"
     ratio_of: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def description(self) -> str:
-        """Return the first line of the function's docstring."""
-        return (self.function.__doc__ or "").strip().split("\n")[0]
 
     @property
     def best(self) -> float | None:
@@ -88,47 +87,74 @@ class Metric:
         return value if self.direction == "min" else abs(value - (self.target or 0.0))
 
 
-METRICS: Registry[Metric] = Registry("metric", MetricError)
+# Panels and their metrics register together, when the modules of `panels` are imported.
+PANEL_MODULES = Discovery("perturbfm_core.evaluation.panels", "panel*", "perturbfm.metrics")
+
+METRICS: Registry[Metric] = Registry("metric", MetricError, PANEL_MODULES)
+
+
+class Declaration(TypedDict, total=False):
+    """What a metric declares beside panel, name and function (see `Metric`)."""
+
+    direction: Required[MetricDirection]
+    bounds: Required[tuple[float | None, float | None]]
+    version: Required[str]
+    source: Required[str]
+    undefined: str
+    needs: Literal["conditions", "cells", "variance"]
+    target: float | None
+    aggregate: MetricAggregate
+    ratio_of: tuple[tuple[str, str], ...]
 
 
 def metric(
-    panel: str,
-    name: str,
-    *,
-    direction: MetricDirection,
-    bounds: tuple[float | None, float | None],
-    version: str,
-    source: str,
-    undefined: str = "undefined",
-    needs: Literal["conditions", "cells", "variance"] = "conditions",
-    target: float | None = None,
-    aggregate: MetricAggregate = "mean",
-    ratio_of: tuple[tuple[str, str], ...] = (),
+    panel: str, name: str, description: str | None = None, **declared: Unpack[Declaration]
 ) -> Callable[[AnyFunction], AnyFunction]:
-    """Register the decorated function as a metric (see `Metric`); it stays callable as it was."""
+    """Register the decorated function as a metric; it stays callable as it was.
+
+    Parameters
+    ----------
+    panel, name
+        Its panel, and its name in it.
+    description
+        One line that says what it measures; by default the first line of the function's docstring.
+    **declared
+        Direction, bounds, version and source, and what else is not the default (see `Metric`).
+
+    Raises
+    ------
+    MetricError
+        If nothing describes the metric, or what it declares does not go together.
+    """
 
     def register(function: AnyFunction) -> AnyFunction:
-        item = Metric(
-            panel,
-            name,
-            function,
-            direction,
-            bounds,
-            version,
-            source,
-            undefined,
-            needs,
-            target,
-            aggregate,
-            ratio_of,
-        )
-        if not item.description:
-            msg = f"metric {panel}.{name} has no docstring to describe it"
-            raise MetricError(msg)
+        text = description or (function.__doc__ or "").strip().split("\n")[0]
+        item = Metric(panel=panel, name=name, function=function, description=text, **declared)
+        _check(item)
         METRICS.add(f"{panel}.{name}", item)
         return function
 
     return register
+
+
+def _check(item: Metric) -> None:
+    """Raise `MetricError` if a metric's declaration cannot serve."""
+    where = f"metric {item.panel}.{item.name}"
+    if not item.description:
+        msg = f"{where} has no docstring to describe it"
+        raise MetricError(msg)
+    if item.direction not in get_args(MetricDirection):
+        msg = f"{where} has direction {item.direction!r}; known: {', '.join(get_args(MetricDirection))}"
+        raise MetricError(msg)
+    low, high = item.bounds
+    if low is not None and high is not None and not low < high:
+        msg = (
+            f"{where} has bounds {item.bounds}; the first must be below the second, None where there is none"
+        )
+        raise MetricError(msg)
+    if item.aggregate not in get_args(MetricAggregate):
+        msg = f"{where} aggregates by {item.aggregate!r}; known: {', '.join(get_args(MetricAggregate))}"
+        raise MetricError(msg)
 
 
 def panel_metrics(panel: str) -> list[Metric]:

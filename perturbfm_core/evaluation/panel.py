@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,14 @@ import pandas as pd
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import METRICS, Metric, SetStatistic, panel_metrics
+from perturbfm_core.evaluation.metric import METRICS, PANEL_MODULES, Metric, SetStatistic, panel_metrics
 from perturbfm_core.registry import Registry
 from perturbfm_core.schema import FloatArray, IntArray
+
+Strata = Mapping[str, Mapping[str, str]]
+StrataOf = Callable[[Comparison], Strata]
+SummaryOf = Callable[[Mapping[str, float | None]], Mapping[str, Any]]
+ReportOf = Callable[[Comparison, Strata], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,65 @@ class Panel:
         The paper or project whose numbers it gives.
     headline
         The metric that ranks entries by default.
+    strata
+        (comparison) -> {stratum: {condition key: value}}: groups of test conditions that the panel adds for all
+        panels, from the observed side alone; None for none.
+    summary
+        ({metric: value}) -> what ``metrics.json`` holds of the panel beside its values; None for nothing.
+    report
+        (comparison, strata) -> what the panel leaves in a file of its own beside scores; None for nothing.
     """
 
     name: str
     source: str
     headline: str
+    strata: StrataOf | None = None
+    summary: SummaryOf | None = None
+    report: ReportOf | None = None
 
     @property
     def metrics(self) -> list[Metric]:
         """Return the panel's metrics in order of registration."""
         return panel_metrics(self.name)
 
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Return the modules that define the panel's metrics and hooks."""
+        functions = [m.function for m in self.metrics] + [self.strata, self.summary, self.report]
+        return tuple(sorted({f.__module__ for f in functions if f is not None}))
+
 
 _OF_SEVERAL = "a statistic of several conditions together"
 
-PANELS: Registry[Panel] = Registry("panel", MetricError)
+PANELS: Registry[Panel] = Registry("panel", MetricError, PANEL_MODULES)
 
 
-def add_panel(name: str, *, source: str, headline: str) -> Panel:
-    """Register a panel; `headline` must be one of its metrics (checked when it runs)."""
-    return PANELS.add(name, Panel(name, source, headline))
+def add_panel(
+    name: str,
+    *,
+    source: str,
+    headline: str,
+    order: int = 1000,
+    strata: StrataOf | None = None,
+    summary: SummaryOf | None = None,
+    report: ReportOf | None = None,
+) -> Panel:
+    """Register a panel.
+
+    Parameters
+    ----------
+    name
+        Key in ``metrics.json``.
+    source
+        The paper or project whose numbers it gives.
+    headline
+        Its metric that ranks entries by default (checked when the panel runs).
+    order
+        Place in reports: panels are shown by it, those without one last.
+    strata, summary, report
+        See `Panel`.
+    """
+    return PANELS.add(name, Panel(name, source, headline, strata, summary, report), order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,14 +344,21 @@ def metrics_json(table: pd.DataFrame) -> dict[str, Any]:
                 panel.setdefault(stem, {})[level] = value
         else:
             panel.setdefault(places[row.scope], {}).setdefault(row.key, {})[row.metric] = value
-        if row.reason:
+        if isinstance(row.reason, str):
             where = "global" if row.scope == "global" else f"{places[row.scope]}.{row.key}"
             notes[f"{row.panel}.{where}.{row.metric}"] = row.reason
-    if "uncertainty" in out:
-        values = out["uncertainty"]["global"]
-        out["uncertainty"] |= {name: values.get(name) for name in ("nll", "crps", "ood_auroc")}
-        selective = ("aurc", "excess_aurc", "error_detection_auroc")
-        out["uncertainty"]["risk_coverage"] = {name: values.get(name) for name in selective}
-        out["uncertainty"]["conformal"] = {k: v for k, v in values.items() if k.startswith("conformal_")}
+    for name, content in out.items():
+        summary = PANELS.get(name).summary if name in PANELS else None
+        if summary is not None:
+            content |= summary(content["global"])
     out["notes"] = notes
     return out
+
+
+def headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {panel.metric: value} of the headline metric of every panel in the content of ``metrics.json``."""
+    return {
+        f"{name}.{panel.headline}": metrics[name]["global"].get(panel.headline)
+        for name, panel in PANELS.items()
+        if name in metrics
+    }

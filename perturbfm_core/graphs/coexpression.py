@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from perturbfm_core import schema
+from perturbfm_core.data.hashing import row_rank_hash
 from perturbfm_core.data.matrix import Matrix, row_blocks, take_rows
 from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.defaults import MAX_CELLS, TOP_K
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.neighbours import either_way
+from perturbfm_core.graphs.side_info import COEXPRESSION
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
+from perturbfm_core.splits.view import TrainView
 
-TOP_K = 20
-MAX_CELLS = 5000
 _MIN_ROWS = 3
 _GENE_BLOCK = 1024
 _ROW_BLOCK = 2048
@@ -143,3 +146,61 @@ def _standardised(part: Matrix, codes: IntArray, mean: FloatArray, scale: FloatA
 
 def _dense(X: Matrix) -> Any:
     return X.toarray() if sp.issparse(X) else X
+
+
+def train_coexpression(
+    view: TrainView,
+    split_hash: str,
+    *,
+    name: str = COEXPRESSION,
+    top_k: int = TOP_K,
+    max_cells: int = MAX_CELLS,
+    seed: int = 0,
+) -> GeneGraph:
+    """Return the co-expression graph of a view's own rows, bound to its split.
+
+    Of single cells: expression of the view's cells and its contexts' input controls, correlated within contexts.
+    Of data by condition, or a view without cells: the deltas of its conditions. Validation rows are left out; so are the held-out rows of
+    an inner fold where `view` is the subset without them.
+
+    Parameters
+    ----------
+    view
+        The train view of a split, or a subset of it.
+    split_hash
+        The split; the graph is refused with any other.
+    top_k, max_cells, seed
+        See `coexpression_graph`; cells are chosen by their ids, whatever the order of rows.
+
+    Raises
+    ------
+    GraphError
+        If there are fewer than 3 rows.
+    """
+    ds, own = view.dataset, view.fit_rows
+    if ds is None or own is None or ds.metadata.level != "cell":
+        return coexpression_graph(
+            view.delta,
+            view.genes,
+            name=name,
+            top_k=top_k,
+            max_cells=max_cells,
+            seed=seed,
+            split_hash=split_hash,
+            meta={"made_from": "condition deltas"},
+        )
+    rows = np.flatnonzero(own)
+    if len(rows) > max_cells:
+        order = np.argsort(row_rank_hash(ds.row_ids[rows], seed), kind="stable")
+        rows = np.sort(rows[order[:max_cells]])
+    return coexpression_graph(
+        view.expression(rows),
+        view.genes,
+        name=name,
+        top_k=top_k,
+        max_cells=max_cells,
+        seed=seed,
+        groups=ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()[rows],
+        split_hash=split_hash,
+        meta={"made_from": "cells", "within": "contexts"},
+    )

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import svds
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.errors import GraphError
@@ -53,6 +51,9 @@ def normalised(adjacency: Any, how: Normalisation) -> Any:
     ``random_walk``: every row divided by the sum of its magnitudes. ``symmetric``: entries divided by the root of
     the source's sum times the target's. ``spectral``: weights as they are, over the largest singular value.
     """
+
+    import numpy as np
+
     if how not in get_args(Normalisation):
         msg = f"unknown normalisation {how!r}; known: {', '.join(get_args(Normalisation))}"
         raise GraphError(msg)
@@ -90,6 +91,9 @@ def diffuse(
     normalisation
         See `normalised`.
     """
+
+    import numpy as np
+
     if steps < 1 or top_n < 1:
         msg = f"steps is {steps} and top_n {top_n}; both must be at least 1"
         raise GraphError(msg)
@@ -123,6 +127,9 @@ def personalised_pagerank(
 
     The series is summed until what is left of it is below `tolerance`. The result has a single step.
     """
+
+    import numpy as np
+
     if not 0 < restart < 1:
         msg = f"restart is {restart}; it must lie between 0 and 1"
         raise GraphError(msg)
@@ -142,12 +149,17 @@ def personalised_pagerank(
 
 
 def _nodes(graph: GeneGraph, sources: Sequence[str]) -> tuple[IntArray, BoolArray]:
+    import numpy as np
+
     at = np.asarray([graph.position.get(str(g), -1) for g in sources], dtype=np.int64)
     return at, at >= 0
 
 
 def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
     """Yield float64 [N, p], the unit columns of the sources, block by block."""
+
+    import numpy as np
+
     for block in row_blocks(len(at), _SOURCE_BLOCK):
         start = np.zeros((n, block.stop - block.start))
         here = np.flatnonzero(known[block])
@@ -157,6 +169,9 @@ def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
 
 def _cut(rows: FloatArray, top_n: int) -> Any:
     """Return CSR float32 of the `top_n` entries of largest magnitude of each row of a dense block."""
+
+    import numpy as np
+
     if top_n < rows.shape[1]:
         best = np.argpartition(-np.abs(rows), top_n - 1, axis=1)[:, :top_n]
         best.sort(axis=1)
@@ -171,10 +186,15 @@ def _cut(rows: FloatArray, top_n: int) -> Any:
 
 
 def _inverse(x: FloatArray) -> FloatArray:
+    import numpy as np
+
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
 
 
 def _largest_singular_value(A: Any) -> float:
+    import numpy as np
+    from scipy.sparse.linalg import svds
+
     if not A.nnz:
         return 0.0
     if min(A.shape) < 3:

@@ -14,7 +14,7 @@ from perturbfm_core.data.artifact import read_npz
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.store import write_atomic
+from perturbfm_core.store.atomic import write_atomic
 
 
 def write_graph(graph: GeneGraph, path: Path) -> None:

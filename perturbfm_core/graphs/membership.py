@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import scipy.sparse as sp
-from sklearn.decomposition import TruncatedSVD
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_TERM
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.neighbours import either_way, strongest
 from perturbfm_core.graphs.tables import GENE_COLUMNS, TERM_COLUMNS, gene_names, id_column
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 _BLOCK = 1024
-DIMENSIONS = 64
-MAX_TERM = 300
 
 
 def membership_graph(
@@ -55,6 +55,9 @@ def membership_graph(
     GraphError
         If columns are missing or no two genes share a term.
     """
+
+    import numpy as np
+
     nodes, B, size = _incidence(table, names)
     chosen = (size >= max(min_term, 2)) & (size <= max_term)
     if keep is not None:
@@ -117,6 +120,10 @@ def membership_features(
     GraphError
         If columns are missing, or `dim` is not between 1 and one less than the number of genes or terms.
     """
+
+    import numpy as np
+    from sklearn.decomposition import TruncatedSVD
+
     nodes, B, size = _incidence(table, names)
     B = sp.csr_array(B[:, size <= max_term])
     joined = np.flatnonzero(np.diff(B.indptr))
@@ -134,6 +141,9 @@ def membership_features(
 
 def _incidence(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[Any, Any, Any]:
     """Return (genes [N], CSR of ones [N, terms], genes of each term [terms])."""
+
+    import numpy as np
+
     genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
     terms = gene_names(id_column(table, TERM_COLUMNS, "terms", 0))
     nodes, row = np.unique(genes, return_inverse=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.linalg import svds
 
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
@@ -41,6 +39,10 @@ def spectral_features(
     GraphError
         If the graph has no edge or fewer than 3 genes, or `dim` is less than 1 (directed: 2).
     """
+
+    import numpy as np
+    from scipy.sparse.linalg import svds
+
     A = regularised(graph.adjacency)
     directed = bool(abs(A - A.T).max() > 1e-9) if A.nnz else False
     if A.shape[0] < _MIN_NODES or not A.nnz:
@@ -69,6 +71,9 @@ def regularised(adjacency: Any) -> Any:
     Without the mean, every small component of a graph (a lone pair of genes) would have a leading singular vector of
     its own, and the features would tell components apart and nothing else (Qin and Rohe 2013).
     """
+
+    import numpy as np
+
     A = sp.csr_array(adjacency, dtype=np.float64)
     magnitude = abs(A)
     scale = []
@@ -82,6 +87,9 @@ def regularised(adjacency: Any) -> Any:
 
 def _signs(vectors: FloatArray) -> FloatArray:
     """Return the sign of each column's entry of largest magnitude."""
+
+    import numpy as np
+
     top = np.argmax(np.abs(vectors), axis=0)
     sign = np.sign(vectors[top, np.arange(vectors.shape[1])])
     return np.where(sign == 0, 1.0, sign)

@@ -8,8 +8,10 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_record import RunRecord, read_run_record
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,8 @@ class Runs:
     Attributes
     ----------
     table
-        One row per run, oldest first; `is_current` marks the newest of its cell, seed and data.
+        One row per run, oldest first; `is_current` marks the newest of its split, entry, configuration with
+        seed, and data; `dataset_record` describes the data set and is not part of the database.
     scores
         Long table of `schema.SCORE_COLUMNS` with everything of the current runs, and global values of older ones.
     """
@@ -71,16 +74,15 @@ def collect(store: ArtifactStore) -> Runs:
     """
     configs = []
     for path in store.run_dirs():
-        config = read_json(path / schema.CONFIG_FILE)
-        configs.append(_row(config, str(path)))
-    table = pd.DataFrame(configs, columns=list(RUN_COLUMNS))
+        configs.append(_row(read_run_record(path), str(path)))
+    table = pd.DataFrame(configs, columns=[*RUN_COLUMNS, "dataset_record"])
     if table.empty:
         return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)))
     table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
     # Unknown where the data allow no ceiling: neither a signal nor its absence.
     table["no_signal"] = table["no_signal"].astype("boolean")
-    cell = ["split_hash", "entry", "config_hash", "data_sha256"]
-    table["is_current"] = ~table.duplicated(cell, keep="last")
+    same = ["split_hash", "entry", "config_hash", "data_sha256"]
+    table["is_current"] = ~table.duplicated(same, keep="last")
     frames = []
     for row in table.itertuples(index=False):
         frame = _read_scores(f"{row.path}/{schema.SCORES_FILE}")
@@ -103,30 +105,30 @@ def _read_scores(path: str) -> pd.DataFrame:
     return frame
 
 
-def _row(config: dict[str, Any], path: str) -> dict[str, Any]:
-    environment = config.get("environment", {})
+def _row(record: RunRecord, path: str) -> dict[str, Any]:
     return {
-        "run_id": config["run_id"],
-        "created": config["created"],
-        "dataset": config["dataset"]["name"],
-        "data_sha256": config["dataset"]["content_sha256"],
-        "split_hash": config["split"]["hash"],
-        "split_key": config["split"]["key"],
-        "split_kind": config["split"]["kind"],
-        "entry": config["entry"],
-        "model": config["model"],
-        "family": config["family"],
-        "seed": config["seed"],
-        "config_hash": config["config_hash"],
-        "entry_hash": config["entry_hash"],
-        "code": environment.get("code"),
-        "git_commit": environment.get("git_commit"),
-        "no_signal": config["flags"]["no_signal"],
-        "shared_control": config["flags"]["shared_control"],
-        "alignment": config["alignment"],
-        "fit_seconds": config.get("timings", {}).get("fit_s"),
-        **{f"inner_{name}": config.get("inner_folds", {}).get(name) for name in INNER_METRICS},
-        "parent_run": config.get("parent_run"),
+        "run_id": record.run_id,
+        "created": record.created,
+        "dataset": record.dataset.name,
+        "data_sha256": record.data_hash,
+        "split_hash": record.split_hash,
+        "split_key": record.split.key,
+        "split_kind": record.split.kind,
+        "entry": record.entry,
+        "model": record.model,
+        "family": record.family,
+        "seed": record.seed,
+        "config_hash": record.config_hash,
+        "entry_hash": record.entry_hash,
+        "code": content_hash(record.code),
+        "git_commit": record.environment.get("git_commit"),
+        "no_signal": record.flags.no_signal,
+        "shared_control": record.flags.shared_control,
+        "alignment": record.alignment,
+        "fit_seconds": record.timings.get("fit_s"),
+        **{f"inner_{name}": record.inner_folds.get(name) for name in INNER_METRICS},
+        "parent_run": record.parent_run,
         "path": path,
         "is_current": False,
+        "dataset_record": record.dataset,
     }

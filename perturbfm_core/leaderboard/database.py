@@ -21,7 +21,8 @@ from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.collect import collect
 from perturbfm_core.leaderboard.peer_views import PEER_VIEWS
 from perturbfm_core.leaderboard.standings import standings
-from perturbfm_core.store import ArtifactStore, fsync_path
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import fsync_path
 
 KEEP = 3
 _VERSION = "v1.2.0"
@@ -46,7 +47,7 @@ ORDER BY board, panel, metric, rank NULLS LAST, entry
 def rebuild(
     store: ArtifactStore,
     splits: Callable[[], pd.DataFrame],
-    datasets: Callable[[], pd.DataFrame],
+    datasets: Callable[[pd.DataFrame], pd.DataFrame],
 ) -> Path:
     """Rebuild the leaderboard from all complete runs and publish it; return the new file.
 
@@ -55,7 +56,8 @@ def rebuild(
     store
         Where the runs lie and the database goes.
     splits, datasets
-        Give the tables of those names; called under the lock, after the runs were listed.
+        Give the tables of those names; called under the lock, after the runs were listed, the latter with their
+        table.
     """
     with store.lock("leaderboard"):
         if store.leaderboard.exists() and not store.leaderboard.is_symlink():
@@ -67,9 +69,9 @@ def rebuild(
         plain_splits = split_table.drop(columns=["ceiling", "floor"])
         tables = {
             "scores": runs.scores,
-            "runs": runs.table,
+            "runs": runs.table.drop(columns=["dataset_record"], errors="ignore"),
             "splits": plain_splits,
-            "datasets": datasets(),
+            "datasets": datasets(runs.table),
             "standings": ranked,
         }
         number = max((n for n, _ in _published(store)), default=0) + 1

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import slug
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.splits.folder import SplitFolder, SplitStats
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json
 
 HEADLINE_SQL = (
     "SELECT board, rank, entry, value AS pearson, ci_low, ci_high, diff_best_baseline, ceiling, null_floor, no_signal "
     "FROM leaderboard WHERE panel = 'delta' AND metric = 'pearson' ORDER BY board, rank NULLS LAST, entry"
+)
+
+DATASET_COLUMNS = (
+    "dataset",
+    "data_sha256",
+    "level",
+    "space",
+    "n_obs",
+    "n_genes",
+    "source",
+    "licence",
+    "path",
 )
 
 _SPLIT_COLUMNS = [
@@ -42,13 +59,21 @@ _SPLIT_COLUMNS = [
 ]
 
 
-def split_table(store: ArtifactStore) -> pd.DataFrame:
-    """Return one row per frozen split, with its board, ceiling and floor."""
+def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitStats | None]) -> pd.DataFrame:
+    """Return one row per frozen split, with its board, ceiling and floor.
+
+    Parameters
+    ----------
+    store
+        Where the splits lie.
+    stats_of
+        Gives what is known of a split beside its definition, None if nothing.
+    """
     folder = SplitFolder(store.split_dir)
     rows = []
     for split_hash in folder.hashes():
-        split = folder.load(split_hash).split
-        stats = folder.stats(split_hash)
+        loaded = folder.load(split_hash)
+        split, stats = loaded.definition, stats_of(loaded)
         counts = stats.counts if stats else {}
         ceiling, floor = (stats.ceiling, stats.floor) if stats else (None, None)
         board = f"{slug(split.dataset.name)}.{split.kind}.cv-{split.cv.group[:12]}" if split.cv else split.key
@@ -77,9 +102,23 @@ def split_table(store: ArtifactStore) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_SPLIT_COLUMNS)
 
 
-def dataset_table(store: ArtifactStore) -> pd.DataFrame:
-    """Return one row per data set artifact at hand."""
-    rows = []
+def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per data set: those at hand, and those that a run used, wherever they lay.
+
+    Parameters
+    ----------
+    store
+        Where data sets lie.
+    runs
+        The table of runs (`Runs.table`), whose records describe their data sets.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for record in runs["dataset_record"] if "dataset_record" in runs else ():
+        rows[record.content_sha256] = {
+            "dataset": record.name,
+            "data_sha256": record.content_sha256,
+            **{name: getattr(record, name) for name in DATASET_COLUMNS[2:]},
+        }
     places = {p.resolve(): p for p in store.datasets()}
     for entry in load_catalog().datasets.values():
         path = store.home / entry.path if entry.path else store.dataset(entry.name)
@@ -87,20 +126,16 @@ def dataset_table(store: ArtifactStore) -> pd.DataFrame:
             places.setdefault(path.resolve(), path)
     for path in places.values():
         meta = read_json(path / schema.META_FILE, DatasetError)
-        info = meta["metadata"]
-        obs = meta["obs"]
-        rows.append(
-            {
-                "dataset": info["name"],
-                "data_sha256": info["content_sha256"],
-                "level": info["level"],
-                "space": info["space"],
-                "n_obs": obs.get("n_obs", len(obs.get(schema.PERT_ID, []))),
-                "n_genes": len(meta["var"]),
-                "source": info["source"],
-                "licence": info["licence"],
-                "path": str(path),
-            }
-        )
-    columns = ["dataset", "data_sha256", "level", "space", "n_obs", "n_genes", "source", "licence", "path"]
-    return pd.DataFrame(rows, columns=columns)
+        info, obs = meta["metadata"], meta["obs"]
+        rows[info["content_sha256"]] = {
+            "dataset": info["name"],
+            "data_sha256": info["content_sha256"],
+            "level": info["level"],
+            "space": info["space"],
+            "n_obs": obs.get("n_obs", len(obs.get(schema.PERT_ID, []))),
+            "n_genes": len(meta["var"]),
+            "source": info["source"],
+            "licence": info["licence"],
+            "path": str(path),
+        }
+    return pd.DataFrame(list(rows.values()), columns=list(DATASET_COLUMNS))

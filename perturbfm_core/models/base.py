@@ -5,27 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, parse
+from perturbfm_core.config import Frozen, check_key, parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
-from perturbfm_core.graphs.knowledge import Knowledge, Needs
-from perturbfm_core.models.condition_process import ConditionProcess
+from perturbfm_core.graphs.side_info import Needs, SideInfo
 from perturbfm_core.models.search import SearchDimension, SearchSpace
-from perturbfm_core.registry import Registry
+from perturbfm_core.models.similarity import ConditionProcess
+from perturbfm_core.progress import OnEpoch
+from perturbfm_core.registry import Discovery, Registry
 from perturbfm_core.schema import FloatArray
-from perturbfm_core.splits.folder import SplitTraits
+from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.view import Query, TrainView
-from perturbfm_core.store import read_json, write_json
-from perturbfm_core.training.progress import OnEpoch
-
-Family = Literal["baseline", "perturbfm", "external"]
+from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.run_record import Family
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,9 @@ class Requires:
 class Model(ABC):
     """A predictor of deltas.
 
-    Subclasses set the class attributes and implement `_fit`, `_predict_mean` and the two state methods;
-    `fit` and `predict` validate around them and add the variance.
+    A subclass registers itself with ``@MODELS.register(name)``, sets `family` and, where they are not the default,
+    `requires`, `Params` and `search_space`, and implements the abstract methods; `fit` and `predict` validate around
+    them.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Model(ABC):
     """
 
     name: ClassVar[str]
-    family: ClassVar[Family] = "baseline"
+    family: ClassVar[Family]
     requires: ClassVar[Requires] = Requires()
     search_space: ClassVar[SearchSpace] = {}
     """Where `perturbfm tune` looks for better values, by name of the parameter; nothing by default."""
@@ -62,7 +62,7 @@ class Model(ABC):
 
     def __init__(self, params: Frozen | None = None) -> None:
         self.params: Any = params if params is not None else self.Params()
-        self.knowledge = Knowledge()
+        self.side_info = SideInfo()
         self.genes: list[str] = []
         self.training: dict[str, Any] = {}
         # Set by `fit`, not saved: what it says of train conditions it did not fit, None if it held nothing out.
@@ -74,9 +74,13 @@ class Model(ABC):
     def needs(self) -> Needs:
         """Return the graphs and gene features that this configuration reads; none by default.
 
-        They are set as `knowledge` before `fit`; a fitted model keeps what it needs among its arrays.
+        They are set as `side_info` before `fit`; a fitted model keeps what it needs among its arrays.
         """
         return Needs()
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the modules that define the model: a change in what they reach by imports makes its fits stale."""
+        return (type(self).__module__,)
 
     def searchable(self) -> dict[str, SearchDimension]:
         """Return those dimensions of `search_space` that have an effect in this configuration; all by default."""
@@ -153,7 +157,54 @@ class Model(ABC):
         """Take back what `arrays` and `meta` returned."""
 
 
-MODELS: Registry[type[Model]] = Registry("model", ModelError)
+class ModelRegistry(Registry[type[Model]]):
+    """The registry of models; a class without what the contract asks is refused when it is registered."""
+
+    def add(self, name: str, item: type[Model], order: int = 0) -> type[Model]:
+        """Register a model class under `name`, which becomes its `Model.name`.
+
+        Parameters
+        ----------
+        name, item, order
+            See `Registry.add`.
+
+        Raises
+        ------
+        ModelError
+            If the class lacks something of the contract.
+        """
+        where = f"model {name!r} ({item.__module__}.{getattr(item, '__qualname__', item)})"
+        if not (isinstance(item, type) and issubclass(item, Model)):
+            msg = f"{where} is no subclass of Model"
+            raise ModelError(msg)
+        check_key(name, "name of a model")
+        missing = sorted(item.__abstractmethods__)
+        if missing:
+            msg = f"{where} does not implement {', '.join(missing)}"
+            raise ModelError(msg)
+        if getattr(item, "family", None) not in get_args(Family):
+            found = getattr(item, "family", None)
+            msg = f"{where} must set `family` to one of {', '.join(get_args(Family))}, found {found!r}"
+            raise ModelError(msg)
+        if not issubclass(item.Params, Frozen):
+            msg = f"{where}: Params must extend perturbfm_core.config.Frozen"
+            raise ModelError(msg)
+        needed = [k for k, f in item.Params.model_fields.items() if f.is_required()]
+        if needed:
+            msg = f"{where}: parameters {', '.join(needed)} have no default; every parameter needs one"
+            raise ModelError(msg)
+        if not isinstance(item.requires, Requires):
+            msg = f"{where}: `requires` must be a Requires, found {type(item.requires).__name__}"
+            raise ModelError(msg)
+        unknown = sorted(set(item.search_space) - set(item.Params.model_fields))
+        if unknown:
+            msg = f"{where}: search_space names {', '.join(unknown)}, which are no parameters"
+            raise ModelError(msg)
+        item.name = name
+        return super().add(name, item, order)
+
+
+MODELS = ModelRegistry("model", ModelError, Discovery("perturbfm_core.models", "model", "perturbfm.models"))
 
 
 def new_model(name: str, params: dict[str, Any] | None = None) -> Model:
@@ -183,7 +234,7 @@ def save_model(model: Model, folder: Path) -> None:
     write_json(
         folder / schema.MODEL_META_FILE,
         {
-            "schema_version": schema.RUN_SCHEMA_VERSION,
+            "schema_version": schema.MODEL_SCHEMA_VERSION,
             "model": model.name,
             "params": model.params.model_dump(mode="json"),
             "genes": model.genes,

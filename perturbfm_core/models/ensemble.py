@@ -10,7 +10,7 @@ from pydantic import Field
 
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.prediction import Prediction
-from perturbfm_core.graphs.knowledge import Needs
+from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, Model, new_model
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.residuals import out_of_fold
@@ -64,7 +64,7 @@ def combine(members: Sequence[Prediction]) -> Prediction:
 class Ensemble(Model):
     """Predicts the mean of members of one model on bags of train units; their disagreement is epistemic variance."""
 
-    name = "ensemble"
+    family = "learned"
 
     class Params(Frozen):
         """Parameters of `Ensemble`: which model, its parameters, members, and the share of units each is fitted on."""
@@ -82,6 +82,10 @@ class Ensemble(Model):
         """Return what the members need."""
         return self._member().needs()
 
+    def modules(self) -> tuple[str, ...]:
+        """Return this module and those of the members' model."""
+        return (*super().modules(), *self._member().modules())
+
     def _member(self) -> Model:
         return new_model(self.params.model, self.params.params)
 
@@ -97,7 +101,7 @@ class Ensemble(Model):
         members = []
         for own in member_seeds(seed, self.params.members):
             member = self._member()
-            member.knowledge = self.knowledge
+            member.side_info = self.side_info
             member.fit(view.subset(bag(units, self.params.bag, own)), own)
             members.append(member)
         return members

@@ -12,7 +12,7 @@ import pandas as pd
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.standings import without_signal
 from perturbfm_core.reports.html import DASH, number
-from perturbfm_core.store import write_atomic
+from perturbfm_core.store.atomic import write_atomic
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRIC = ("delta", "pearson_centered")
@@ -24,7 +24,7 @@ _UNCERTAINTY = {
 
 
 @dataclass(frozen=True)
-class Idea:
+class EntrySummary:
     """What a catalog entry is: its description, what it reads, its graphs and tables of features."""
 
     text: str
@@ -33,7 +33,7 @@ class Idea:
     features: tuple[str, ...] = ()
 
 
-def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> str:
+def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> str:
     """Return both tables.
 
     Parameters
@@ -79,7 +79,7 @@ def _results(main: pd.DataFrame) -> list[str]:
     return [text, "", *_table(["entry", *boards.values()], rows)]
 
 
-def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea]) -> list[str]:
+def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> list[str]:
     # A row of means compares only over boards that every entry has run on.
     signal = main[~without_signal(main)]
     n = signal["entry"].nunique()
@@ -89,7 +89,7 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Idea
     boards = whole["board"].nunique()
     rows = []
     for entry in _order(main):
-        idea = ideas.get(entry, Idea(""))
+        idea = ideas.get(entry, EntrySummary(""))
         family = str(main.loc[main["entry"] == entry, "family"].iloc[0])
         inputs = [x for x in (idea.inputs, *idea.features) if x]
         rows.append(

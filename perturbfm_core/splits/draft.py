@@ -1,19 +1,22 @@
-"""What a split kind hands over before validation, calibration and inner folds are carved."""
+"""Split kinds: their registry, and the drafts they hand over before validation, calibration and inner folds are carved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator, ValidationError
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import Frozen, one_line
 from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry import Discovery, Registry
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits.split import Axis
 
@@ -55,29 +58,117 @@ class Draft:
     spare: dict[str, str] | None = None
 
 
-Kind = Callable[[pd.DataFrame, SplitSpec], list[Draft]]
-KINDS: Registry[Kind] = Registry("split kind", SplitError)
+P = TypeVar("P", bound=Frozen)
+DraftFunction = Callable[["pd.DataFrame", SplitSpec, P], list[Draft]]
+Facts = Callable[[PerturbDataset], dict[str, Any]]
+# A name from the command line or a YAML file, where one like 7 arrives as a number.
+Name = Annotated[str, BeforeValidator(str)]
+Names = tuple[Name, ...]
 
 
-def take_params(spec: SplitSpec, known: dict[str, Any]) -> dict[str, Any]:
-    """Return the spec's parameters over the defaults `known`; an unknown one raises `SplitError`."""
-    unknown = sorted(set(spec.params) - set(known))
-    if unknown:
-        msg = f"split kind {spec.kind!r} has no parameter {unknown[0]!r}; it takes: {', '.join(sorted(known)) or 'none'}"
-        raise SplitError(msg)
-    return {**known, **spec.params}
+@dataclass(frozen=True)
+class SplitKind:
+    """One kind of split.
+
+    Attributes
+    ----------
+    name
+        As ``--spec`` and suites call it.
+    draft
+        (conditions, spec, params) -> proposed splits, several for k folds.
+    params
+        Type of its parameters; the command line has an option for each.
+    facts
+        Gives parameters that only the rows of a data set decide, None for none.
+    """
+
+    name: str
+    draft: DraftFunction[Any]
+    params: type[Frozen]
+    facts: Facts | None = None
+
+    @property
+    def description(self) -> str:
+        """Return the first line of the drafting function's docstring."""
+        return (self.draft.__doc__ or "").strip().split("\n")[0]
+
+    def drafts(self, ds: PerturbDataset, spec: SplitSpec) -> list[Draft]:
+        """Return the proposed splits of a request.
+
+        Parameters
+        ----------
+        ds
+            The data set.
+        spec
+            The request; its parameters are validated here.
+
+        Raises
+        ------
+        SplitError
+            If a parameter is unknown or unfit, or nothing can be held out.
+        """
+        unknown = sorted(set(spec.params) - set(self.params.model_fields))
+        if unknown:
+            known = ", ".join(sorted(self.params.model_fields)) or "none"
+            msg = f"split kind {self.name!r} has no parameter {unknown[0]!r}; it takes: {known}"
+            raise SplitError(msg)
+        try:
+            params = self.params.model_validate(spec.params)
+        except ValidationError as error:
+            msg = f"parameters of split kind {self.name!r}: {one_line(error)}"
+            raise SplitError(msg) from error
+        return self.draft(ds.conditions, spec, params)
 
 
-def share(params: dict[str, Any], name: str) -> float:
+KINDS: Registry[SplitKind] = Registry(
+    "split kind", SplitError, Discovery("perturbfm_core.splits.kinds", None, "perturbfm.split_kinds")
+)
+
+
+def split_kind(
+    name: str, params: type[P], facts: Facts | None = None
+) -> Callable[[DraftFunction[P]], DraftFunction[P]]:
+    """Register the decorated function as a split kind.
+
+    Parameters
+    ----------
+    name
+        As ``--spec`` and suites call it.
+    params
+        Type of its parameters, each with a default and a description.
+    facts
+        Gives parameters that only the rows of a data set decide.
+
+    Raises
+    ------
+    SplitError
+        If the kind is not described, or a parameter has no default.
+    """
+
+    def register(draft: DraftFunction[P]) -> DraftFunction[P]:
+        kind = SplitKind(name, draft, params, facts)
+        if not kind.description:
+            msg = f"split kind {name!r} has no docstring to describe it"
+            raise SplitError(msg)
+        needed = [k for k, f in params.model_fields.items() if f.is_required()]
+        if needed:
+            msg = f"split kind {name!r}: parameters {', '.join(needed)} have no default; every parameter needs one"
+            raise SplitError(msg)
+        KINDS.add(name, kind)
+        return draft
+
+    return register
+
+
+def share(value: float, name: str) -> float:
     """Return a parameter that is a share, or raise `SplitError`."""
-    value = params[name]
-    if not isinstance(value, int | float) or not 0 < value < 1:
+    if not 0 < value < 1:
         msg = f"{name} must lie between 0 and 1, found {value!r}"
         raise SplitError(msg)
     return float(value)
 
 
-def must_be_known(wanted: list[str], known: list[str], what: str) -> None:
+def must_be_known(wanted: Sequence[str], known: list[str], what: str) -> None:
     """Raise `SplitError` listing the known names if one of `wanted` is not among them."""
     for name in wanted:
         if name not in known:

@@ -16,43 +16,11 @@ from perturbfm_core.data.artifact import read_npz
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import ConfigError, DatasetError, SplitError
-from perturbfm_core.schema import Level
+from perturbfm_core.splits.index import INDEX_FILE, Index, IndexEntry, SplitTraits, read_index
 from perturbfm_core.splits.split import FrozenSplit, RowFolds, Split
-from perturbfm_core.store import file_lock, read_json, write_atomic, write_json
+from perturbfm_core.store.atomic import file_lock, read_json, write_atomic, write_json
 
 MIN_PREFIX = 7
-INDEX_FILE = "index.json"
-
-
-class SplitTraits(Frozen):
-    """What a split offers to fit on; decides which models are applicable."""
-
-    level: Level = "cell"
-    controls: bool = True
-    train_contexts: int = 1
-    train_combos: int = 0
-
-
-class IndexEntry(Frozen):
-    """One line of ``splits/index.json``: what definitions need without opening the split."""
-
-    hash: str
-    key: str
-    dataset: str
-    content_sha256: str
-    kind: str
-    cv_group: str | None = None
-    fold: int | None = None
-    ood_axes: tuple[str, ...] = ()
-    traits: SplitTraits = SplitTraits()
-    supersedes: str | None = None
-
-
-class Index(Frozen):
-    """The index of a split folder."""
-
-    schema_version: int = schema.SPLIT_SCHEMA_VERSION
-    splits: tuple[IndexEntry, ...] = ()
 
 
 class SplitStats(Frozen):
@@ -185,10 +153,7 @@ class SplitFolder:
 
     def index(self) -> Index:
         """Return the folder's index (empty where there is none)."""
-        path = self.path / INDEX_FILE
-        if not path.is_file():
-            return Index()
-        return parse(Index, read_json(path, SplitError), str(path))
+        return read_index(self.path)
 
     def entry(self, split: Split, stats: SplitStats | None) -> IndexEntry:
         """Return the index line of a split with its statistics."""
@@ -207,7 +172,7 @@ class SplitFolder:
 
     # ---- writing ------------------------------------------------------------------------------------
 
-    def save(self, frozen: FrozenSplit, stats: SplitStats) -> bool:
+    def save(self, split: FrozenSplit, stats: SplitStats) -> bool:
         """Write a split with its statistics and its line in the index.
 
         Returns
@@ -215,18 +180,18 @@ class SplitFolder:
         bool
             Whether the split is new; an existing one keeps its file and gets the new statistics.
         """
-        split = frozen.split
-        path = self.path / f"{split.hash}.json"
+        definition = split.definition
+        path = self.path / f"{definition.hash}.json"
         with file_lock(self.path / ".lock"):
             new = not path.exists()
             if not new:
-                self.load(split.hash)
-            if frozen.row_codes is not None:
-                self._save_codes(frozen)
-            write_json(self.path / f"{split.hash}.stats.json", stats.model_dump(mode="json"))
+                self.load(definition.hash)
+            if split.row_codes is not None:
+                self._save_codes(split)
+            write_json(self.path / f"{definition.hash}.stats.json", stats.model_dump(mode="json"))
             if new:
-                write_atomic(path, split.to_text())
-            entry = self.entry(split, stats)
+                write_atomic(path, definition.to_text())
+            entry = self.entry(definition, stats)
             others = [e for e in self.index().splits if e.hash != entry.hash]
             clash = [e for e in others if e.key == entry.key]
             if clash:
@@ -241,12 +206,12 @@ class SplitFolder:
         """Replace the statistics beside a split."""
         write_json(self.path / f"{split_hash}.stats.json", stats.model_dump(mode="json"))
 
-    def _save_codes(self, frozen: FrozenSplit) -> None:
+    def _save_codes(self, split: FrozenSplit) -> None:
         import io
 
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, fold=np.asarray(frozen.row_codes, dtype=np.int8))
-        write_atomic(self.path / f"{frozen.hash}.npz", buffer.getvalue())
+        np.savez_compressed(buffer, fold=np.asarray(split.row_codes, dtype=np.int8))
+        write_atomic(self.path / f"{split.hash}.npz", buffer.getvalue())
 
     def _write_index(self, entries: Iterable[IndexEntry]) -> None:
         order = sorted(entries, key=lambda e: (e.dataset, e.kind, e.cv_group or "", e.fold or 0, e.hash))
@@ -261,7 +226,7 @@ class SplitFolder:
         """
         problems: list[str] = []
         try:
-            frozen = self.load(split_hash)
+            split = self.load(split_hash)
             stats = self.stats(split_hash)
         except (SplitError, ConfigError) as error:
             return Verification(split_hash, ds is not None, (str(error),))
@@ -270,18 +235,18 @@ class SplitFolder:
             problems.append(
                 f"split {split_hash[:12]} is not in {INDEX_FILE}; run `perturbfm splits create` again"
             )
-        elif line != self.entry(frozen.split, stats):
+        elif line != self.entry(split.definition, stats):
             problems.append(
                 f"line of split {split_hash[:12]} in {INDEX_FILE} does not fit its file; restore it"
             )
         if ds is not None:
             try:
                 ds.verify_content()
-                found = row_digests(frozen, ds)
+                found = row_digests(split, ds)
             except (SplitError, DatasetError) as error:
                 problems.append(str(error))
             else:
-                if stats is not None and stats.traits != traits_of(frozen, ds):
+                if stats is not None and stats.traits != traits_of(split, ds):
                     problems.append(f"traits of split {split_hash[:12]} do not fit its data; create it again")
                 if stats is not None and found != stats.row_digests:
                     changed = [f for f in found if found[f] != stats.row_digests.get(f)]
@@ -291,9 +256,9 @@ class SplitFolder:
         return Verification(split_hash, ds is not None, tuple(problems))
 
 
-def traits_of(frozen: FrozenSplit, ds: PerturbDataset) -> SplitTraits:
+def traits_of(split: FrozenSplit, ds: PerturbDataset) -> SplitTraits:
     """Return what the split offers to fit on."""
-    fit = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, *frozen.fit_folds)])]
+    fit = ds.conditions.iloc[np.unique(ds.condition_codes[split.rows(ds, *split.fit_folds)])]
     return SplitTraits(
         level=ds.metadata.level,
         controls=ds.has_controls,
@@ -304,9 +269,9 @@ def traits_of(frozen: FrozenSplit, ds: PerturbDataset) -> SplitTraits:
     )
 
 
-def row_digests(frozen: FrozenSplit, ds: PerturbDataset) -> dict[str, str]:
+def row_digests(split: FrozenSplit, ds: PerturbDataset) -> dict[str, str]:
     """Return {fold: digest of its sorted row ids} for the folds that have rows."""
-    codes = frozen.codes(ds)
+    codes = split.codes(ds)
     ids = ds.row_ids
     out: dict[str, str] = {}
     for i, fold in enumerate(schema.FOLDS):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec, content_hash
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
@@ -47,18 +48,9 @@ def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
         If the kind is unknown, a name does not occur, or a fold would be empty.
     """
     kind = KINDS.get(spec.kind)
-    spec = spec.model_copy(update={"params": {**spec.params, **_facts(ds, spec.kind)}})
-    drafts = kind(ds.conditions, spec)
-    return [_finish(ds, spec, draft) for draft in drafts]
-
-
-def _facts(ds: PerturbDataset, kind: str) -> dict[str, Any]:
-    """Return what a kind must know of the rows, which the table of conditions does not say."""
-    facts: dict[str, Any] = {"level": ds.metadata.level} if kind in ("iid", "batch_ood") else {}
-    if kind == "batch_ood":
-        treated = ds.obs.loc[ds.condition_codes >= 0, schema.BATCH_ID]
-        facts["known"] = sorted(str(b) for b in treated.unique())
-    return facts
+    facts = {} if kind.facts is None else kind.facts(ds)
+    spec = spec.model_copy(update={"params": {**spec.params, **facts}})
+    return [_finish(ds, spec, draft) for draft in kind.drafts(ds, spec)]
 
 
 def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:

@@ -66,7 +66,7 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
 
 
 def calibration_fold(
-    ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, predict: Callable[[Query], Prediction]
+    ds: PerturbDataset, split: FrozenSplit, view: TrainView, predict: Callable[[Query], Prediction]
 ) -> OutOfFold:
     """Return what the final model, fitted on `view`, says of the split's calibration fold.
 
@@ -75,19 +75,19 @@ def calibration_fold(
     SplitError
         If the split has no calibration fold.
     """
-    rows = frozen.rows(ds, "calib")
+    rows = split.rows(ds, "calib")
     if not len(rows):
-        msg = f"split {frozen.hash[:12]} has no calibration fold; its calibration is {frozen.split.calibration!r}"
+        msg = f"split {split.hash[:12]} has no calibration fold; its calibration is {split.definition.calibration!r}"
         raise SplitError(msg)
     table = condition_table(ds, rows)
     seen = view.conditions
     if view.validation is not None:
         seen = pd.concat([seen, view.validation.conditions])
-    kind, units = new_units(table.conditions, seen, frozen.split.unit)
+    kind, units = new_units(table.conditions, seen, split.definition.unit)
     return OutOfFold(
         conditions=table.conditions,
         truth=table.delta["input"],
-        prediction=predict(query(ds, frozen, table)),
+        prediction=predict(query(ds, split, table)),
         units=units,
         fold=np.zeros(len(table), dtype=np.int64),
         source="calibration_fold",
@@ -96,7 +96,7 @@ def calibration_fold(
     )
 
 
-def as_scored(ds: PerturbDataset, frozen: FrozenSplit, residuals: OutOfFold) -> OutOfFold:
+def as_scored(ds: PerturbDataset, split: FrozenSplit, residuals: OutOfFold) -> OutOfFold:
     """Return residuals of the truth that scores have: mean of the cells minus that of their *reference* controls.
 
     A model learns from deltas against input controls, and their sampling noise along with them: its residuals
@@ -106,12 +106,12 @@ def as_scored(ds: PerturbDataset, frozen: FrozenSplit, residuals: OutOfFold) -> 
     """
     if not ds.has_controls:
         return residuals
-    folds = ("calib",) if residuals.source == "calibration_fold" else frozen.fit_folds
-    table = condition_table(ds, frozen.rows(ds, *folds))
+    folds = ("calib",) if residuals.source == "calibration_fold" else split.fit_folds
+    table = condition_table(ds, split.rows(ds, *folds))
     position = table.conditions.index.get_indexer(residuals.conditions.index)
     if (position < 0).any():
         name = str(residuals.conditions.index[int(np.flatnonzero(position < 0)[0])])
-        msg = f"residuals name conditions that split {frozen.hash[:12]} neither fits nor calibrates on, e.g. {name!r}"
+        msg = f"residuals name conditions that split {split.hash[:12]} neither fits nor calibrates on, e.g. {name!r}"
         raise SplitError(msg)
     return replace(residuals, truth=table.delta["reference"][position])
 

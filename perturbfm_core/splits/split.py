@@ -203,25 +203,25 @@ class FrozenSplit:
 
     Parameters
     ----------
-    split
-        The frozen split.
+    definition
+        What was frozen: kind, folds, policies.
     codes
         int8 [N] positions in `schema.FOLDS` (-1 controls), for a by-row split.
     """
 
-    def __init__(self, split: Split, codes: IntArray | None = None) -> None:
-        self.split = split
+    def __init__(self, definition: Split, codes: IntArray | None = None) -> None:
+        self.definition = definition
         self._row_codes = codes
-        if isinstance(split.folds, RowFolds) and (
-            codes is None or codes_digest(codes) != split.folds.codes_sha256
+        if isinstance(definition.folds, RowFolds) and (
+            codes is None or codes_digest(codes) != definition.folds.codes_sha256
         ):
-            msg = f"row codes of split {split.hash[:12]} are missing or changed; restore its npz"
+            msg = f"row codes of split {definition.hash[:12]} are missing or changed; restore its npz"
             raise SplitError(msg)
 
     @property
     def hash(self) -> str:
         """Return the split's hash."""
-        return self.split.hash
+        return self.definition.hash
 
     @property
     def row_codes(self) -> IntArray | None:
@@ -230,7 +230,7 @@ class FrozenSplit:
 
     def check_dataset(self, ds: PerturbDataset) -> None:
         """Raise `SplitError` if the split was frozen on other data than `ds`."""
-        ref = self.split.dataset
+        ref = self.definition.dataset
         if ref.content_sha256 != ds.content_sha256:
             msg = (
                 f"split {self.hash[:12]} belongs to data set {ref.name!r} with content {ref.content_sha256[:12]}, "
@@ -250,7 +250,7 @@ class FrozenSplit:
             If the data set is another one, or a condition is in no fold.
         """
         self.check_dataset(ds)
-        folds = self.split.folds
+        folds = self.definition.folds
         if isinstance(folds, RowFolds):
             found = rows_digest(ds.row_ids)
             if ds.n_obs != folds.n_obs or found != folds.rows_sha256 or self._row_codes is None:
@@ -280,7 +280,7 @@ class FrozenSplit:
     @property
     def fit_folds(self) -> tuple[Fold, ...]:
         """Return the folds whose rows every entry fits on."""
-        return ("train",) if self.split.fit_rows == "train" else ("train", "val")
+        return ("train",) if self.definition.fit_rows == "train" else ("train", "val")
 
 
 def unit_of_axes(axes: Sequence[Axis]) -> Unit:

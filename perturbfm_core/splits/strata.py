@@ -41,17 +41,17 @@ MIN_CONDITIONS = 3
 Strata = dict[str, dict[str, str]]
 
 
-def strata_of(ds: PerturbDataset, frozen: FrozenSplit, *, expression: bool = True) -> Strata:
+def strata_of(ds: PerturbDataset, split: FrozenSplit, *, expression: bool = True) -> Strata:
     """Return {stratum: {test condition key: value}}.
 
     Parameters
     ----------
-    ds, frozen
+    ds, split
         The split and its data.
     expression
         Whether to read the matrix; without it there are only ``seen`` and ``cells``.
     """
-    fit_rows, test_rows = frozen.rows(ds, *frozen.fit_folds), frozen.rows(ds, "test")
+    fit_rows, test_rows = split.rows(ds, *split.fit_folds), split.rows(ds, "test")
     fit = ds.conditions.iloc[np.unique(ds.condition_codes[fit_rows])]
     present, counts = np.unique(ds.condition_codes[test_rows], return_counts=True)
     test = ds.conditions.iloc[present]

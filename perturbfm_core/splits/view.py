@@ -145,13 +145,13 @@ class TrainView:
         return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
 
 
-def train_view(ds: PerturbDataset, frozen: FrozenSplit) -> TrainView:
+def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
     """Return the train view of a split (its `fit_rows`), with validation and inner folds."""
-    fit_rows = frozen.rows(ds, *frozen.fit_folds)
+    fit_rows = split.rows(ds, *split.fit_folds)
     table = condition_table(ds, fit_rows)
     validation = None
-    if frozen.split.validation == "fold" and "val" not in frozen.fit_folds:
-        validation = _plain_view(ds, condition_table(ds, frozen.rows(ds, "val")))
+    if split.definition.validation == "fold" and "val" not in split.fit_folds:
+        validation = _plain_view(ds, condition_table(ds, split.rows(ds, "val")))
     base = _plain_view(ds, table)
     return TrainView(
         conditions=base.conditions,
@@ -160,16 +160,16 @@ def train_view(ds: PerturbDataset, frozen: FrozenSplit) -> TrainView:
         s2=base.s2,
         n_cells=base.n_cells,
         control=base.control,
-        inner=_inner(frozen.split.inner, table),
-        unit=frozen.split.unit,
+        inner=_inner(split.definition.inner, table),
+        unit=split.definition.unit,
         validation=validation,
         dataset=ds,
-        allowed_rows=_allowed(ds, frozen, "train", "val"),
-        fit_rows=_allowed(ds, frozen, *frozen.fit_folds),
+        allowed_rows=_allowed(ds, split, "train", "val"),
+        fit_rows=_allowed(ds, split, *split.fit_folds),
     )
 
 
-def query(ds: PerturbDataset, frozen: FrozenSplit, table: ConditionTable) -> Query:
+def query(ds: PerturbDataset, split: FrozenSplit, table: ConditionTable) -> Query:
     """Return conditions of a split as something to predict: their names and input controls only."""
     return Query(table.conditions, ds.genes, table.control.get("input"))
 
@@ -189,13 +189,13 @@ def _inner(inner: InnerFolds | None, table: ConditionTable) -> list[tuple[BoolAr
     return [] if inner is None else inner_masks(inner, table.conditions)
 
 
-def _allowed(ds: PerturbDataset, frozen: FrozenSplit, *folds: Fold) -> BoolArray:
+def _allowed(ds: PerturbDataset, split: FrozenSplit, *folds: Fold) -> BoolArray:
     """Return bool [N]: the rows of some folds and the input controls of their contexts."""
-    fit = np.isin(frozen.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
+    fit = np.isin(split.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
-    open_contexts = np.unique(context if frozen.split.transductive else context[fit])
+    open_contexts = np.unique(context if split.definition.transductive else context[fit])
     controls = ds.controls.has_role("input") & np.isin(context, open_contexts)
-    if "batch" in frozen.split.ood_axes and not frozen.split.transductive:
-        held = [str(b) for b in frozen.split.params.get("holdout", ())]
+    if "batch" in split.definition.ood_axes and not split.definition.transductive:
+        held = [str(b) for b in split.definition.params.get("holdout", ())]
         controls &= ~ds.obs[schema.BATCH_ID].astype(str).isin(held).to_numpy()
     return np.asarray(fit | controls, dtype=np.bool_)

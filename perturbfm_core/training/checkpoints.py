@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from perturbfm_core.errors import ModelError
-from perturbfm_core.store import write_atomic
+from perturbfm_core.store.atomic import write_atomic
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _HEADER = "state"

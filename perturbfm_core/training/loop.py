@@ -13,12 +13,13 @@ from pydantic import Field
 
 from perturbfm_core.config import Frozen, content_hash
 from perturbfm_core.errors import ModelError
+from perturbfm_core.progress import EpochReport, OnEpoch
 from perturbfm_core.training.averaging import AveragedWeights
 from perturbfm_core.training.checkpoints import Checkpoint
+from perturbfm_core.training.determinism import derived_seeds, deterministic, seed_torch
 from perturbfm_core.training.device import autocast, compiled, precision_on
 from perturbfm_core.training.options import Precision
-from perturbfm_core.training.progress import EpochReport, OnEpoch, TrainingRecord
-from perturbfm_core.training.seeding import derived_seeds, deterministic, seed_torch
+from perturbfm_core.training.record import TrainingRecord
 
 Loss = Callable[[Any, torch.Tensor], dict[str, torch.Tensor]]
 Validate = Callable[[Any], float]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbfm_core.catalog import load_catalog, to_yaml, user_folder
-from perturbfm_core.config import ModelEntry, Tuned, check_key
+from perturbfm_core.catalog import registering
+from perturbfm_core.catalog.entries import ModelEntry, Tuned
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.models import new_model
+from perturbfm_core.models.base import new_model
 from perturbfm_core.models.search import SearchSpace
-from perturbfm_core.reports.study_page import StudyRecord, TrialRecord, TrialState
+from perturbfm_core.reports.pages.study import StudyRecord, TrialRecord, TrialState
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store import write_atomic
 from perturbfm_core.tuning.study import TOLD, finished
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
 
@@ -55,7 +55,7 @@ def study_record(
     study: Study,
     entry: ModelEntry,
     space: SearchSpace,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     validation: Validation,
     seed: int,
 ) -> StudyRecord:
@@ -75,12 +75,12 @@ def study_record(
         name=study.study_name,
         entry=entry.name,
         model=entry.model,
-        dataset=frozen.split.dataset.name,
-        split_key=frozen.split.key,
-        split_hash=frozen.hash,
+        dataset=split.definition.dataset.name,
+        split_key=split.definition.key,
+        split_hash=split.hash,
         seed=seed,
         policy=validation.policy,
-        unit=frozen.split.unit,
+        unit=split.definition.unit,
         folds=len(validation),
         conditions=sum(s["conditions"] for s in told["scores"]),
         units=len(gain),
@@ -127,18 +127,17 @@ def check_registration(name: str) -> Path:
 
     An entry of the user's own catalog that stems from a study may be replaced.
     """
-    check_key(name, "--register")
-    target = user_folder() / "models" / f"{name}.yaml"
     known = load_catalog().models.get(name)
-    if known is not None and (known.tuned is None or not target.is_file()):
+    if known is not None and known.tuned is None:
         msg = f"the catalog already has an entry {name!r}, which is not from a study; give another --register NAME"
         raise ConfigError(msg)
-    return target
+    return registering.entry_file(ModelEntry, name, "--register NAME")
 
 
 def register(tuning: Tuning, name: str) -> Path:
     """Write what a search selected as an entry of the user's catalog; return the file."""
-    target, study, entry = check_registration(name), tuning.study, tuning.entry
+    check_registration(name)
+    study, entry = tuning.study, tuning.entry
     selected = study.selected
     registered = entry.model_copy(
         update={
@@ -154,5 +153,4 @@ def register(tuning: Tuning, name: str) -> Path:
             ),
         }
     )
-    write_atomic(target, to_yaml(registered))
-    return target
+    return registering.register(registered)

@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbfm_core.config import ModelEntry, check_key, content_hash
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.config import check_key, content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ConfigError, ModelError, SplitError
-from perturbfm_core.library import Progress, dataset_of, quiet
-from perturbfm_core.models import MODELS, new_model
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.models.search import SearchSpace, with_values
-from perturbfm_core.pipeline import why_not
-from perturbfm_core.provenance import scoring_code
-from perturbfm_core.reports.study_page import study_page
-from perturbfm_core.splits.audit import require_clean
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.opening import why_not
+from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.reports.pages.study import study_page
+from perturbfm_core.splits.audit.core import require_clean
 from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store import ArtifactStore, max_train, write_atomic
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import write_atomic
+from perturbfm_core.store.code import code_of
+from perturbfm_core.store.machine import max_train
 from perturbfm_core.tuning.record import OWN, Tuning, study_record
 from perturbfm_core.tuning.study import TOLD, ask, finished, open_study, space_json
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
@@ -91,19 +96,19 @@ def tune(
     validated = new_model(entry.model, entry.params).params.model_dump(mode="json")
     entry = entry.model_copy(update={"params": {name: validated[name] for name in entry.params}})
     space = _space(entry, fixed)
-    frozen = SplitFolder(store.split_dir).load(split)
-    ds = dataset_of(store, frozen, data)
-    reason = why_not(traits_of(frozen, ds), entry)
+    frozen_split = SplitFolder(store.split_dir).load(split)
+    ds = dataset_of(store, frozen_split, data)
+    reason = why_not(traits_of(frozen_split, ds), entry)
     if reason is not None:
-        msg = f"entry {entry.name!r} is not applicable to split {frozen.split.key}: it {reason}"
+        msg = f"entry {entry.name!r} is not applicable to split {frozen_split.definition.key}: it {reason}"
         raise SplitError(msg)
-    require_clean(ds, frozen)
-    validation = Validation(store, ds, frozen, entry, seed, progress)
-    identity = _identity(entry, space, ds, frozen, seed)
+    require_clean(ds, frozen_split)
+    validation = Validation(store, ds, frozen_split, entry, seed, progress)
+    identity = _identity(entry, space, ds, frozen_split, seed)
     if name is None:
-        name = f"{entry.name}.{frozen.hash[:7]}.{content_hash(identity)[:8]}"
+        name = f"{entry.name}.{frozen_split.hash[:7]}.{content_hash(identity)[:8]}"
     check_key(name, "study name")
-    job = Job(store.home, store.split_dir, frozen.hash, data, entry, seed)
+    job = Job(store.home, store.split_dir, frozen_split.hash, data, entry, seed)
     with (
         open_study(store, name, identity) as study,
         _scorer(validation, job, jobs) as score,
@@ -116,7 +121,7 @@ def tune(
             deadline is None or time.monotonic() < deadline
         ):
             search.batch(min(jobs, left), run)
-        record = study_record(study, entry, space, frozen, validation, seed)
+        record = study_record(study, entry, space, frozen_split, validation, seed)
     page = store.study_page(name)
     write_atomic(page, study_page(record))
     selected = {} if record.own_is_best else record.selected.params
@@ -138,18 +143,19 @@ def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
 
 
 def _identity(
-    entry: ModelEntry, space: SearchSpace, ds: PerturbDataset, frozen: FrozenSplit, seed: int
+    entry: ModelEntry, space: SearchSpace, ds: PerturbDataset, split: FrozenSplit, seed: int
 ) -> dict[str, Any]:
     """Return what the values of a study depend on."""
+    model = new_model(entry.model, entry.params)
     return {
         "entry": entry.name,
         "model": entry.model,
-        "parameters": new_model(entry.model, entry.params).params.model_dump(mode="json"),
+        "parameters": model.params.model_dump(mode="json"),
         "search space": space_json(space),
         "data": ds.content_sha256,
-        "split": frozen.hash,
+        "split": split.hash,
         "seed": seed,
-        "code": scoring_code(),
+        "code": code_of(Validation.__module__, *model.modules(), *PANELS.get("delta").modules).digest,
     }
 
 

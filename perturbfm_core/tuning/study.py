@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.errors import ConfigError, StoreError
 from perturbfm_core.models.search import Choice, FloatRange, SearchDimension, SearchSpace
-from perturbfm_core.store import ArtifactStore, write_atomic
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import write_atomic
 from perturbfm_core.training.seeds import derived_seed
 
 # Optuna with its database layer takes half a second to load, which other verbs need not wait for.

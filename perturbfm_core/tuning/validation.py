@@ -9,21 +9,20 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.evaluation import PANELS
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.graphs.knowledge import Knowledge, Needs
-from perturbfm_core.knowledge import gather
-from perturbfm_core.library import Progress, quiet
-from perturbfm_core.models import new_model
-from perturbfm_core.runs import cores
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.graphs.side_info import Needs, SideInfo
+from perturbfm_core.models.base import new_model
+from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.progress import Progress, epoch_listener, quiet
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit, units_of
 from perturbfm_core.splits.view import TrainView, train_view
-from perturbfm_core.store import ArtifactStore
-from perturbfm_core.training.progress import epoch_listener
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.machine import cores
 
 
 @dataclass(frozen=True)
@@ -101,18 +100,18 @@ class Validation:
         self,
         store: ArtifactStore,
         ds: PerturbDataset,
-        frozen: FrozenSplit,
+        split: FrozenSplit,
         entry: ModelEntry,
         seed: int,
         progress: Progress = quiet,
     ) -> None:
-        self._store, self._ds, self._frozen, self._entry = store, ds, frozen, entry
+        self._store, self._ds, self._split, self._entry = store, ds, split, entry
         self._seed, self._progress = seed, progress
-        self._knowledge: dict[Needs, Knowledge] = {}
-        self.policy = frozen.split.validation
+        self._knowledge: dict[Needs, SideInfo] = {}
+        self.policy = split.definition.validation
         if self.policy == "none":
             msg = (
-                f"split {frozen.split.key} has no validation to select on; freeze one with "
+                f"split {split.definition.key} has no validation to select on; freeze one with "
                 "`perturbfm splits create --validation fold` (or inner_cv)"
             )
             raise SplitError(msg)
@@ -120,20 +119,18 @@ class Validation:
     @cached_property
     def parts(self) -> list[_Part]:
         """Return the folds."""
-        frozen = self._frozen
+        split = self._split
         if self.policy == "fold":
             # Where entries fit on train and validation, the search must hold validation out of the fit.
-            split = frozen.split.model_copy(update={"fit_rows": "train"})
-            view = train_view(self._ds, FrozenSplit(split, frozen.row_codes))
+            definition = split.definition.model_copy(update={"fit_rows": "train"})
+            view = train_view(self._ds, FrozenSplit(definition, split.row_codes))
             pairs = [] if view.validation is None or not len(view.validation) else [(view, view.validation)]
         else:
-            view = train_view(self._ds, frozen)
+            view = train_view(self._ds, split)
             pairs = [(view.subset(fit), view.subset(held)) for fit, held in view.inner]
         found = [part for part in (self._part(fit, held) for fit, held in pairs) if part.scored.any()]
         if not found:
-            msg = (
-                f"validation ({self.policy}) of split {frozen.split.key} holds out nothing that can be scored"
-            )
+            msg = f"validation ({self.policy}) of split {split.definition.key} holds out nothing that can be scored"
             raise SplitError(msg)
         return found
 
@@ -141,7 +138,7 @@ class Validation:
         return len(self.parts)
 
     def _part(self, fit: TrainView, held: TrainView) -> _Part:
-        units = units_of(held.conditions, self._frozen.split.unit)
+        units = units_of(held.conditions, self._split.definition.unit)
         names = [" ".join(u) or str(k) for u, k in zip(units, held.conditions.index, strict=True)]
         truth = held.delta.astype(np.float64)
         # What the truth itself cannot be correlated with is left out, the same for every configuration.
@@ -160,7 +157,7 @@ class Validation:
         """
         part = self.parts[fold]
         model = new_model(self._entry.model, params)
-        model.knowledge = self._gathered(model.needs())
+        model.side_info = self._gathered(model.needs())
         model.on_epoch = epoch_listener(self._progress)
         with (
             self._store.training_slot(lambda: self._progress("waiting for a training slot")) as slots,
@@ -179,9 +176,9 @@ class Validation:
             int((~defined).sum()),
         )
 
-    def _gathered(self, needs: Needs) -> Knowledge:
+    def _gathered(self, needs: Needs) -> SideInfo:
         if needs not in self._knowledge:
-            self._knowledge[needs] = gather(self._store, self._ds, self._frozen, needs, self._progress)
+            self._knowledge[needs] = gather(self._store, self._ds, self._split, needs, self._progress)
         return self._knowledge[needs]
 
 

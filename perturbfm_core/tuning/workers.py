@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.errors import ModelError
-from perturbfm_core.library import dataset_of
+from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.tuning.validation import FoldScore, Validation
 
 Score = Callable[[dict[str, Any], int], FoldScore]
@@ -45,8 +45,8 @@ def _start(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = ArtifactStore(job.home, job.split_dir)
-    frozen = SplitFolder(store.split_dir).load(job.split)
-    _validation = Validation(store, dataset_of(store, frozen, job.data), frozen, job.entry, job.seed)
+    split = SplitFolder(store.split_dir).load(job.split)
+    _validation = Validation(store, dataset_of(store, split, job.data), split, job.entry, job.seed)
 
 
 def _end_with_parent() -> None:

@@ -22,7 +22,7 @@ from perturbfm_core.data.gene_bins import gene_bins
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.schema import FloatArray
-from perturbfm_core.store import read_json, write_json
+from perturbfm_core.store.atomic import read_json, write_json
 from perturbfm_core.uncertainty.config import UncertaintyConfig
 from perturbfm_core.uncertainty.conformal import Conformal
 from perturbfm_core.uncertainty.groups import perturbations
@@ -172,7 +172,7 @@ def save_calibrator(calibrator: Calibrator, folder: Path) -> None:
     write_json(
         folder / schema.CALIBRATOR_META_FILE,
         {
-            "schema_version": schema.RUN_SCHEMA_VERSION,
+            "schema_version": schema.MODEL_SCHEMA_VERSION,
             "config": calibrator.config.model_dump(mode="json"),
             "scaling": None if calibrator.scaling is None else calibrator.scaling.meta(),
             "conformal": None if calibrator.conformal is None else calibrator.conformal.meta(),
@@ -203,3 +203,16 @@ def load_calibrator(folder: Path) -> Calibrator:
     except (KeyError, TypeError) as error:
         msg = f"{folder} does not hold a whole calibrator ({error} not found); train again"
         raise ModelError(msg) from error
+
+
+def calibration_of(folder: Path) -> dict[str, Any]:
+    """Return what the calibrator in a folder says of itself; a method of ``none`` where there is none."""
+    meta = folder / schema.CALIBRATOR_META_FILE
+    if not meta.is_file():
+        return {
+            "method": "none",
+            "reason": "the prediction came without a calibrator",
+            "guarantee": "unknown",
+        }
+    info: dict[str, Any] = read_json(meta)["info"]
+    return info

@@ -72,12 +72,12 @@ class CalibrationGuard:
             raise SplitError(msg)
 
 
-def guard_of(ds: PerturbDataset, frozen: FrozenSplit) -> CalibrationGuard:
+def guard_of(ds: PerturbDataset, split: FrozenSplit) -> CalibrationGuard:
     """Return the guard of a split."""
 
     def keys(*folds: Fold) -> frozenset[str]:
-        rows = frozen.rows(ds, *folds)
+        rows = split.rows(ds, *folds)
         return frozenset(ds.conditions.index[np.unique(ds.condition_codes[rows])].astype(str))
 
-    by_row = isinstance(frozen.split.folds, RowFolds)
-    return CalibrationGuard(keys(*frozen.fit_folds), keys("calib"), keys("test"), by_row)
+    by_row = isinstance(split.definition.folds, RowFolds)
+    return CalibrationGuard(keys(*split.fit_folds), keys("calib"), keys("test"), by_row)

@@ -11,51 +11,54 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.asking import Asked, OpenedRun, answer, answer_blocks, questions, suggest
-from perturbfm_core.asking.opened import epistemic_share
-from perturbfm_core.asking.queries import unknown_covariates
-from perturbfm_core.calibrating import configured_model, fit_calibrator
+from perturbfm_core.screening.fitted_run import FittedRun
+from perturbfm_core.screening.predictions import predict_requests, predict_blocks
+from perturbfm_core.screening.requests import Request, resolve_requests
+from perturbfm_core.screening.suggestions import suggest
+from perturbfm_core.screening.fitted_run import epistemic_share
+from perturbfm_core.screening.requests import unknown_covariates
+from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.pipeline import predict_rows
-from perturbfm_core.runs import RunConfig
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.experiment import ModelConfig
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
 from tests.factories import conditions_of, simulated, split_all, split_one
 
 
 @lru_cache(maxsize=4)
-def opened(model: str, kind: str = "combo_ood") -> OpenedRun:
+def opened(model: str, kind: str = "combo_ood") -> FittedRun:
     ds = simulated(n_obs=1200, n_genes=30, n_contexts=4, n_perts=8, n_combos=10, control_fraction=0.4)
     if kind == "combo_ood":
-        frozen = split_all(ds, kind, {}, folds=5)[0]
+        split = split_all(ds, kind, {}, folds=5)[0]
     else:
-        frozen = split_one(ds, kind, {"holdout": ["C0"]})
-    return fitted_run(ds, frozen, model)
+        split = split_one(ds, kind, {"holdout": ["C0"]})
+    return fitted_run(ds, split, model)
 
 
-def fitted_run(ds: PerturbDataset, frozen: FrozenSplit, model: str) -> OpenedRun:
+def fitted_run(ds: PerturbDataset, split: FrozenSplit, model: str) -> FittedRun:
     params = {"gate": "off"} if model.startswith("perturbfm") else {}
-    config = RunConfig(entry="x", model=model, params=params, seed=0)
-    fitted, view = configured_model(config), train_view(ds, frozen)
+    config = ModelConfig(entry="x", model=model, params=params, seed=0)
+    fitted, view = configured_model(config), train_view(ds, split)
     fitted.fit(view, 0)
-    calibrator = fit_calibrator(ds, frozen, view, fitted, config)
-    return OpenedRun({"run_id": "r", "model": model}, ds, frozen, fitted, calibrator)
+    calibrator = fit_calibrator(ds, split, view, fitted, config)
+    return FittedRun({"run_id": "r", "model": model}, ds, split, fitted, calibrator)
 
 
-def held_out(run: OpenedRun) -> list[Asked]:
-    keys = [parse_key(k) for k in run.frozen.split.folds.table["test"]]
-    return [Asked(k["pert_id"], k["context_id"]) for k in keys]
+def held_out(run: FittedRun) -> list[Request]:
+    keys = [parse_key(k) for k in run.split.definition.folds.table["test"]]
+    return [Request(k["pert_id"], k["context_id"]) for k in keys]
 
 
-def poisoned(ds: PerturbDataset, frozen: FrozenSplit) -> PerturbDataset:
+def poisoned(ds: PerturbDataset, split: FrozenSplit) -> PerturbDataset:
     """Return the data with other values in every test row and reference control, under the same content hash."""
     counts = ds.values.counts.toarray()
-    rows = frozen.rows(ds, "test")
+    rows = split.rows(ds, "test")
     counts[rows] = np.random.default_rng(1).poisson(40.0, size=(len(rows), counts.shape[1]))
     counts[ds.controls.roles == 2] = 1
     meta = ds.metadata.model_copy(update={"content_sha256": ds.content_sha256})
@@ -66,10 +69,10 @@ def poisoned(ds: PerturbDataset, frozen: FrozenSplit) -> PerturbDataset:
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
 def test_values_of_test_rows_are_never_read(model, kind):
     run = opened(model, kind)
-    other = OpenedRun(run.config, poisoned(run.ds, run.frozen), run.frozen, run.model, run.calibrator)
-    rows = run.frozen.rows(run.ds, "test")
+    other = FittedRun(run.config, poisoned(run.ds, run.split), run.split, run.model, run.calibrator)
+    rows = run.split.rows(run.ds, "test")
     assert not np.array_equal(run.ds.delta(rows), other.ds.delta(rows))
-    a, b = (answer(r, questions(r, held_out(r))) for r in (run, other))
+    a, b = (predict_requests(r, resolve_requests(r, held_out(r))) for r in (run, other))
     for name in ("mean", "sd", "lower", "upper"):
         assert np.array_equal(getattr(a, name), getattr(b, name))
     assert (a.verdicts, a.nearest) == (b.verdicts, b.nearest)
@@ -78,9 +81,9 @@ def test_values_of_test_rows_are_never_read(model, kind):
 
 def test_a_test_condition_gets_the_runs_own_prediction_and_interval():
     run = opened("perturbfm-v0")
-    got = answer(run, questions(run, held_out(run)), 0.8)
-    own = predict_rows(run.ds, run.frozen, run.model, calibrator=run.calibrator)
-    order = [run.frozen.split.folds.table["test"].index(k) for k in sorted(got.conditions.index)]
+    got = predict_requests(run, resolve_requests(run, held_out(run)), 0.8)
+    own = predict_rows(run.ds, run.split, run.model, calibrator=run.calibrator)
+    order = [run.split.definition.folds.table["test"].index(k) for k in sorted(got.conditions.index)]
     assert got.mean[order] == pytest.approx(own.mean, abs=1e-5)
     half = own.intervals.half_width(1, own.var)
     assert (got.upper - got.mean)[order] == pytest.approx(half, rel=1e-3)
@@ -94,11 +97,11 @@ def test_verdicts_tell_train_new_combinations_and_unknown_genes_apart():
         train = run.view.conditions.iloc[0]
         pair = held_out(run)[0]
         asked = [
-            Asked(train["pert_id"], train["context_id"]),
+            Request(train["pert_id"], train["context_id"]),
             pair,
-            Asked(f"{pair.perturbation.split('+')[0]}+TP53", pair.context),
+            Request(f"{pair.perturbation.split('+')[0]}+TP53", pair.context),
         ]
-        got = answer(run, questions(run, asked))
+        got = predict_requests(run, resolve_requests(run, asked))
         assert got.verdicts[0].kind == "in train"
         assert got.verdicts[0].trust == "high"
         assert got.verdicts[2].trust == "low"
@@ -111,7 +114,7 @@ def test_verdicts_tell_train_new_combinations_and_unknown_genes_apart():
 
 def test_a_context_that_train_lacks_is_compared_by_its_controls():
     run = opened("additive", "context_ood")
-    got = answer(run, questions(run, [Asked("G00", "C0"), Asked("G00", "C1")]))
+    got = predict_requests(run, resolve_requests(run, [Request("G00", "C0"), Request("G00", "C1")]))
     assert "unseen context" in got.verdicts[0].kind
     assert got.evidence[0].contexts_held_out
     assert got.evidence[0].state > 0
@@ -121,8 +124,8 @@ def test_a_context_that_train_lacks_is_compared_by_its_controls():
 
 def test_without_a_calibrator_intervals_are_gaussian_and_not_trusted():
     run = opened("additive")
-    bare = OpenedRun(run.config, run.ds, run.frozen, run.model, None)
-    got = answer(bare, questions(bare, held_out(bare)[:1]), 0.95)
+    bare = FittedRun(run.config, run.ds, run.split, run.model, None)
+    got = predict_requests(bare, resolve_requests(bare, held_out(bare)[:1]), 0.95)
     assert got.upper - got.mean == pytest.approx(1.959964 * got.sd, rel=1e-5)
     assert got.method == "Gaussian, not calibrated: the run has no calibrator"
     assert got.verdicts[0].trust == "low"
@@ -130,7 +133,7 @@ def test_without_a_calibrator_intervals_are_gaussian_and_not_trusted():
 
 def test_the_long_table_is_every_gene_of_every_condition():
     run = opened("perturbfm-v0")
-    got = answer(run, questions(run, held_out(run)[:2]))
+    got = predict_requests(run, resolve_requests(run, held_out(run)[:2]))
     table = got.long()
     assert list(table) == [
         *("condition", "gene", "mean", "sd", "lower", "upper", "epistemic_share", "verdict"),
@@ -147,28 +150,28 @@ def test_what_train_leaves_open_must_be_said():
     run = opened("additive")
     frame = run.view.conditions.copy()
     frame.loc[frame.index[:3], "modality"] = "KO"
-    mixed = OpenedRun(run.config, run.ds, run.frozen, run.model, run.calibrator)
+    mixed = FittedRun(run.config, run.ds, run.split, run.model, run.calibrator)
     mixed.__dict__["view"] = replace(run.view, conditions=frame)
     with pytest.raises(ConfigError, match="2 different modality \\(CRISPRa, KO\\); say which by --modality"):
-        questions(mixed, [Asked("G00", "C0")])
-    assert questions(mixed, [Asked("G00", "C0", modality="KO")]).query.conditions["modality"].tolist() == [
+        resolve_requests(mixed, [Request("G00", "C0")])
+    assert resolve_requests(mixed, [Request("G00", "C0", modality="KO")]).query.conditions["modality"].tolist() == [
         "KO"
     ]
     with pytest.raises(ConfigError, match="is the control"):
-        questions(run, [Asked("control", "C0")])
+        resolve_requests(run, [Request("control", "C0")])
 
 
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
 def test_a_modality_must_be_one_of_the_data_set(model):
     run = opened(model)
     with pytest.raises(ConfigError, match="unknown modality 'crispra'; nearest: CRISPRa"):
-        questions(run, [Asked("G00", "C1", modality="crispra")])
+        resolve_requests(run, [Request("G00", "C1", modality="crispra")])
     frame = run.view.conditions.copy()
     frame.loc[frame.index[-1], "modality"] = "KO"
     mixed = replace(run)
     mixed.__dict__["view"] = replace(run.view, conditions=frame)
     pert = next(p for p in frame["pert_id"] if "+" not in p)
-    got = answer(mixed, questions(mixed, [Asked(pert, "C1", modality="KO")]))
+    got = predict_requests(mixed, resolve_requests(mixed, [Request(pert, "C1", modality="KO")]))
     assert got.verdicts[0].kind == f"gene seen under another modality ({pert})"
     assert "knows nothing" not in got.verdicts[0].text
     if got.evidence[0].blank:
@@ -188,17 +191,17 @@ def test_a_context_whose_controls_come_with_rows_of_other_folds_only_is_refused(
         DatasetMetadata(name="s", space="log1p", control_policy="file"),
     )
     run = fitted_run(ds, split_one(ds, "context_ood", {"holdout": ["C"]}), "additive")
-    assert questions(run, [Asked("g1", "A")]).query.control.shape == (1, 5)
+    assert resolve_requests(run, [Request("g1", "A")]).query.control.shape == (1, 5)
     for contexts in (["C"], ["A", "C"]):
         with pytest.raises(ConfigError, match=r"context 'C' has no control that .*; ask for one of A, B$"):
-            questions(run, [Asked("g1", c) for c in contexts])
+            resolve_requests(run, [Request("g1", c) for c in contexts])
 
 
 def test_a_covariate_that_train_lacks_is_said_and_lowers_trust():
     run = opened("additive")
     train = run.view.conditions.iloc[0]
     known, strange = (
-        answer(run, questions(run, [Asked(train["pert_id"], train["context_id"], covariates=c)]))
+        predict_requests(run, resolve_requests(run, [Request(train["pert_id"], train["context_id"], covariates=c)]))
         for c in ("", "nonsense=1")
     )
     assert known.verdicts[0].trust == "high"
@@ -223,8 +226,8 @@ def test_covariates_are_compared_by_name_and_value():
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
 def test_blocks_answer_as_all_at_once(model):
     run = opened(model)
-    asked = questions(run, held_out(run))
-    whole, blocks = answer(run, asked, 0.8), list(answer_blocks(run, asked, 0.8, size=3))
+    asked = resolve_requests(run, held_out(run))
+    whole, blocks = predict_requests(run, asked, 0.8), list(predict_blocks(run, asked, 0.8, size=3))
     assert len(blocks) == -(-len(whole) // 3) > 1
     for name in ("mean", "sd", "lower", "upper"):
         joined = np.concatenate([getattr(b, name) for b in blocks])
@@ -234,7 +237,7 @@ def test_blocks_answer_as_all_at_once(model):
     # Weights by density depend on the whole query.
     info = {**run.calibrator.info, "method": "weighted"}
     weighted = replace(run, calibrator=SimpleNamespace(info=info, apply=run.calibrator.apply))
-    assert len(list(answer_blocks(weighted, asked, 0.8, size=3))) == 1
+    assert len(list(predict_blocks(weighted, asked, 0.8, size=3))) == 1
 
 
 def test_the_epistemic_share_is_at_most_all():
@@ -276,8 +279,8 @@ def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_o
     parts = new[0].perturbation.split("+")
     listed = [
         *new,
-        Asked("+".join(parts[::-1]), new[0].context),
-        Asked(train["pert_id"], train["context_id"]),
+        Request("+".join(parts[::-1]), new[0].context),
+        Request(train["pert_id"], train["context_id"]),
     ]
     found = suggest(run, 9, candidates=listed)
     assert sorted(found.table["perturbation"]) == sorted(a.perturbation for a in new)
@@ -289,7 +292,7 @@ def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_o
 
 def test_candidates_of_other_contexts_are_left_out():
     run = opened("perturbfm-v0")
-    listed = [Asked("G00+G05", "C1"), Asked("G01+G06", "C2"), Asked("G02+G07", "C3")]
+    listed = [Request("G00+G05", "C1"), Request("G01+G06", "C2"), Request("G02+G07", "C3")]
     found = suggest(run, 3, contexts=["C1"], candidates=listed)
     assert found.table["context"].tolist() == ["C1"]
     assert found.notes == ("candidates left out: 2 of other contexts than C1",)
@@ -311,13 +314,13 @@ def test_entropy_needs_a_process_and_contexts_must_exist():
 
 
 def test_a_seeded_sample_serves_where_there_are_too_many(monkeypatch):
-    monkeypatch.setattr("perturbfm_core.asking.suggestions.MAX_CANDIDATES", 30)
+    monkeypatch.setattr("perturbfm_core.screening.suggestions.MAX_CANDIDATES", 30)
     run = opened("additive")
     a, b = suggest(run, 3), suggest(run, 3)
     assert a.n_candidates == 30
     assert a.n_possible == 72
     pd.testing.assert_frame_equal(a.table, b.table)
-    monkeypatch.setattr("perturbfm_core.asking.suggestions.MAX_CANDIDATES", 10)
+    monkeypatch.setattr("perturbfm_core.screening.suggestions.MAX_CANDIDATES", 10)
     drawn = suggest(run, 3)
     assert 0 < drawn.n_candidates <= 10
     assert drawn.n_possible == 112  # counted before what is measured is taken out

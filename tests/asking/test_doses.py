@@ -9,13 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perturbfm_core.asking import Asked, OpenedRun, answer, questions, suggest
-from perturbfm_core.asking.doses import TrainDoses, most_used, split_doses
-from perturbfm_core.asking.suggestions import new_names
-from perturbfm_core.calibrating import configured_model, fit_calibrator
+from perturbfm_core.screening.fitted_run import FittedRun
+from perturbfm_core.screening.predictions import predict_requests
+from perturbfm_core.screening.requests import Request, resolve_requests
+from perturbfm_core.screening.suggestions import suggest
+from perturbfm_core.screening.doses import TrainDoses, most_used, split_doses
+from perturbfm_core.screening.suggestions import new_names
+from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import Needs
-from perturbfm_core.runs import RunConfig
+from perturbfm_core.pipeline.experiment import ModelConfig
 from perturbfm_core.splits.view import train_view
 from tests.factories import conditions_of, screen, split_all
 
@@ -33,7 +36,7 @@ TRAIN = conditions_of(
 
 
 @lru_cache(maxsize=2)
-def drugs(model: str) -> OpenedRun:
+def drugs(model: str) -> FittedRun:
     """Return a run on 16 drugs at three doses, of which one fold is left out."""
     rng = np.random.default_rng(0)
     B = rng.normal(size=(16, 24))
@@ -44,16 +47,16 @@ def drugs(model: str) -> OpenedRun:
             rows.append((f"drug{d:02d}", "A", {"modality": "drug", "doses": dose}))
             X.append(5 + 0.4 * B[d] * np.log1p(float(dose)) + 0.05 * rng.normal(size=24))
     ds = screen(rows, X=np.abs(X), genes=24, space="log1p")
-    frozen = split_all(ds, "perturbation_ood", {}, folds=4)[0]
-    config = RunConfig(entry="x", model=model, params={"gate": "off"} if model != "additive" else {}, seed=0)
-    fitted, view = configured_model(config), train_view(ds, frozen)
+    split = split_all(ds, "perturbation_ood", {}, folds=4)[0]
+    config = ModelConfig(entry="x", model=model, params={"gate": "off"} if model != "additive" else {}, seed=0)
+    fitted, view = configured_model(config), train_view(ds, split)
     fitted.fit(view, 0)
-    return OpenedRun(
-        {"run_id": "r", "model": model}, ds, frozen, fitted, fit_calibrator(ds, frozen, view, fitted, config)
+    return FittedRun(
+        {"run_id": "r", "model": model}, ds, split, fitted, fit_calibrator(ds, split, view, fitted, config)
     )
 
 
-def a_drug(run: OpenedRun) -> str:
+def a_drug(run: FittedRun) -> str:
     return str(run.view.conditions["pert_id"].iloc[0])
 
 
@@ -75,7 +78,7 @@ def a_drug(run: OpenedRun) -> str:
 )
 def test_a_dose_outside_those_of_train_is_not_trusted(model, dose, trust, inside):
     run = drugs(model)
-    verdict = answer(run, questions(run, [Asked(a_drug(run), "A", doses=dose)])).verdicts[0]
+    verdict = predict_requests(run, resolve_requests(run, [Request(a_drug(run), "A", doses=dose)])).verdicts[0]
     assert (verdict.trust, verdict.in_distribution) == (trust, inside)
     assert ("is outside train's 0.1 to 10" in verdict.text) == (trust != "high")
 
@@ -92,17 +95,17 @@ def test_a_dose_outside_those_of_train_is_not_trusted(model, dose, trust, inside
 )
 def test_what_is_no_dose_is_refused(dose, words):
     with pytest.raises(ConfigError, match=words):
-        questions(drugs("additive"), [Asked("drug01+drug02", "A", doses=dose)])
+        resolve_requests(drugs("additive"), [Request("drug01+drug02", "A", doses=dose)])
 
 
 def test_without_a_dose_the_most_used_of_train_is_taken_and_said():
     run = drugs("additive")
     drug = a_drug(run)
-    got = questions(run, [Asked(drug, "A", doses=""), Asked(f"{drug}+new", "A", doses="1+")])
+    got = resolve_requests(run, [Request(drug, "A", doses=""), Request(f"{drug}+new", "A", doses="1+")])
     assert got.query.conditions["doses"].tolist() == ["10", "1+10"]
     assert got.notes[0] == (f"no dose of '{drug}' was given; 10, the most used of train, is taken",)
     assert "no dose of 'new' was given; 10, the most used of train, is taken" in got.notes[1]
-    assert answer(run, got).verdicts[0].kind == "in train"
+    assert predict_requests(run, got).verdicts[0].kind == "in train"
 
 
 def test_a_unit_is_brought_to_that_of_the_data():
@@ -163,7 +166,7 @@ def test_suggestions_name_doses_and_covariates_and_take_the_top_dose_of_equals()
     found = suggest(run, 3).table
     assert set(found["doses"]) == {"10+10"}
     assert set(found["covariates"]) == {""}
-    listed = [Asked("drug01+drug02", "A", doses=d) for d in ("1", "5")]
+    listed = [Request("drug01+drug02", "A", doses=d) for d in ("1", "5")]
     assert sorted(suggest(run, 2, candidates=listed).table["doses"]) == ["1+1", "5+5"]
 
 

@@ -64,9 +64,9 @@ def forget() -> None:
 @pytest.fixture(scope="session")
 def demo_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make the demo data set once and return its artifact."""
-    from perturbfm_core.catalog import load_catalog, packaged_folder
-    from perturbfm_core.library import ensure_dataset
-    from perturbfm_core.store import ArtifactStore
+    from perturbfm_core.catalog.loading import load_catalog, packaged_folder
+    from perturbfm_core.pipeline.dataset import ensure_dataset
+    from perturbfm_core.store.artifacts import ArtifactStore
 
     folder = packaged_folder()
     assert folder is not None

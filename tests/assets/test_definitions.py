@@ -18,14 +18,16 @@ import pytest
 import yaml
 import zarr
 
-from perturbfm_core import pipeline
-from perturbfm_core.catalog import load_catalog, packaged_folder
-from perturbfm_core.graphs.knowledge import Needs
-from perturbfm_core.knowledge import gather
-from perturbfm_core.models import MODELS
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.gene_graph import build_graph
+from perturbfm_core.catalog.loading import load_catalog, packaged_folder
+from perturbfm_core.graphs.side_info import Needs
+from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.base import Requires
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json
 from tests.assets.conftest import REPO, SUITE, Location, copy_location
 from tests.cli.command import perturbfm
 
@@ -287,19 +289,19 @@ def test_gene_graph_belongs_to_its_split_and_is_the_one_that_a_fit_finds(here):
     assert made.tags["dagster/data_version"] == shown["sha256"]
 
     store = ArtifactStore()
-    frozen = SplitFolder(store.split_dir).load(CONTEXT["hash"])
-    ds = pipeline.dataset_of(store, frozen)
-    found = gather(store, ds, frozen, Needs(graphs=("coexpression",)))
+    split = SplitFolder(store.split_dir).load(CONTEXT["hash"])
+    ds = dataset_of(store, split)
+    found = gather(store, ds, split, Needs(graphs=("coexpression",)))
     assert found.graph("coexpression").sha256 == shown["sha256"]
-    stage = pipeline.build_graph(store, ds, frozen)
+    stage = build_graph(store, ds, split)
     assert (stage.key, stage.reused) == (shown["object"], True)
 
 
 def test_gene_graph_of_another_split_fails_its_check(here, monkeypatch):
     other = next(e for e in DEMO if e["hash"] != CONTEXT["hash"])
     store = ArtifactStore()
-    frozen = SplitFolder(store.split_dir).load(other["hash"])
-    planted = pipeline.build_graph(store, pipeline.dataset_of(store, frozen), frozen)
+    split = SplitFolder(store.split_dir).load(other["hash"])
+    planted = build_graph(store, dataset_of(store, split), split)
     monkeypatch.setattr(pipeline, "build_graph", lambda *_: planted)
     result = alone(here, "gene_graph", CONTEXT["key"])
     assert checks(result) == {"split_bound": False}
@@ -391,7 +393,7 @@ def test_every_seed_of_an_entry_is_run(here, monkeypatch):
 
 def test_panel_without_a_metric_blocks_the_report(here, monkeypatch):
     """A metric that the scores lack fails the check, and the report is not written."""
-    from perturbfm_core.evaluation import PANELS
+    from perturbfm_core.evaluation.panel import PANELS
 
     module = here.module("assets.metric_panel")
     lacking = {

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from perturbfm_core import encoders
-from perturbfm_core.models.perturbfm.pretraining import PretrainConfig
-from perturbfm_core.splits.folder import SplitTraits
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline import pretrained_encoder as encoders
+from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig
+from perturbfm_core.splits.index import SplitTraits
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.test_definitions import CONTEXT, alone, checks, metadata
 
 SMALL = PretrainConfig.model_validate(
@@ -33,18 +34,17 @@ def test_an_encoder_belongs_to_its_split_and_is_the_one_that_a_fit_finds(here, m
     assert (again["object"], again["reused"]) == (shown["object"], True)
 
     store = ArtifactStore()
-    frozen = encoders_split(store)
-    found = encoders.find_encoder(store, "mlp", *frozen)
+    split = encoders_split(store)
+    found = encoders.find_encoder(store, "mlp", *split)
     assert found.path == store.object(shown["object"])
 
 
 def encoders_split(store: ArtifactStore):
     """Return (data, split) of the unseen context."""
-    from perturbfm_core import pipeline
     from perturbfm_core.splits.folder import SplitFolder
 
-    frozen = SplitFolder(store.split_dir).load(CONTEXT["hash"])
-    return pipeline.dataset_of(store, frozen), frozen
+    split = SplitFolder(store.split_dir).load(CONTEXT["hash"])
+    return dataset_of(store, split), split
 
 
 def test_differences_are_not_applicable(here, monkeypatch):

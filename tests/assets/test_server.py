@@ -21,7 +21,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import REPO, Location, copy_location
 from tests.cli.command import perturbfm
 

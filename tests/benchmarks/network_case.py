@@ -12,14 +12,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import keys_of
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.models import new_model
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.view import TrainView, train_view
 
@@ -35,7 +35,7 @@ def gene_names() -> np.ndarray:
     return np.asarray([f"G{i:04d}" for i in range(GENES)])
 
 
-def knowledge() -> Knowledge:
+def knowledge() -> SideInfo:
     """Return three random undirected graphs of about 40 neighbours."""
     graphs = {}
     for k, name in enumerate(GRAPHS):
@@ -43,7 +43,7 @@ def knowledge() -> Knowledge:
             (GENES, GENES), density=DEGREE / GENES, rng=np.random.default_rng(k), format="csr"
         )
         graphs[name] = GeneGraph(name, gene_names(), A + A.T)
-    return Knowledge(graphs=graphs)
+    return SideInfo(graphs=graphs)
 
 
 def perturbations() -> list[str]:
@@ -110,10 +110,10 @@ def fit_cells() -> None:
     """Fit v2 with three graphs on the train cells of unseen combinations."""
     ds = cells()
     spec = SplitSpec(kind="combo_ood", folds=5, fold=0, validation="inner_cv", calibration="inner_cv")
-    (frozen,) = freeze(ds, spec)
+    (split,) = freeze(ds, spec)
     model = new_model("perturbfm-v2", {"adjacency": GRAPHS, "gate": "on", "epochs": 20})
-    model.knowledge = knowledge()
-    model.fit(train_view(ds, frozen), 0)
+    model.side_info = knowledge()
+    model.fit(train_view(ds, split), 0)
 
 
 if __name__ == "__main__":

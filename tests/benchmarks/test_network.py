@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from perturbfm_core.models import new_model
+from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query
 from tests.benchmarks import network_case
 from tests.benchmarks.conftest import measure
@@ -35,7 +35,7 @@ class Stamps:
 def fitted(stamps=None, **params):
     """Return a fitted v2 on 237 conditions with three graphs, networks switched on."""
     model = new_model("perturbfm-v2", {"adjacency": network_case.GRAPHS, "gate": "on", **params})
-    model.knowledge = network_case.knowledge()
+    model.side_info = network_case.side_info()
     model.on_epoch = stamps
     model.fit(network_case.condition_view(), 0)
     return model

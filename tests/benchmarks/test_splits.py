@@ -7,14 +7,14 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
-from perturbfm_core.pipeline import freeze_split
+from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 
 N_ROWS = 1_000_000
 LIMIT_S = 5.0
@@ -55,17 +55,17 @@ def test_a_split_of_a_million_rows_is_created_and_loaded_in_five_seconds(tmp_pat
 
     def run():
         start = time.perf_counter()
-        ((frozen, stats, new),) = freeze_split(store, ds, spec, bounds=False)
+        ((split, stats, new),) = freeze_split(store, ds, spec, bounds=False)
         assert new
         seconds["create"] = time.perf_counter() - start
         start = time.perf_counter()
-        loaded = folder.load(frozen.hash)
+        loaded = folder.load(split.hash)
         assert len(loaded.rows(ds, "test")) == stats.counts["test"]["rows"]
         seconds["load"] = time.perf_counter() - start
-        return frozen
+        return split
 
-    frozen = benchmark.pedantic(run, rounds=1, iterations=1)
-    size = (store.split_dir / f"{frozen.hash}.json").stat().st_size
+    split = benchmark.pedantic(run, rounds=1, iterations=1)
+    size = (store.split_dir / f"{split.hash}.json").stat().st_size
     benchmark.extra_info.update({**seconds, "file_bytes": size, "conditions": len(ds.conditions)})
     print(f"create {seconds['create']:.2f} s, load {seconds['load']:.2f} s, file {size} bytes")
     assert len(ds.conditions) == 2000

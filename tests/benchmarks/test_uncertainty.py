@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.splits.freeze import freeze

@@ -538,7 +538,7 @@ def test_catalog_name_taken_by_the_packaged_one(work):
 
 
 def test_entry_that_cannot_run_on_the_split(work, monkeypatch):
-    from perturbfm_core.models import MODELS
+    from perturbfm_core.models.base import MODELS
     from perturbfm_core.models.base import Requires
 
     monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=3))

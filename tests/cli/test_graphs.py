@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.catalog import load_catalog
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.graphs.io import read_graph
-from perturbfm_core.knowledge import build_graph
-from perturbfm_core.library import open_dataset
+from perturbfm_core.pipeline.gene_graph import build_graph
+from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.cli.command import attempt, perturbfm
 
 
@@ -130,8 +130,8 @@ def test_coexpression_of_a_split_is_the_graph_that_a_fit_builds(work):
     assert made["graph"] == f"d.coexpression.{work.split[:12]}"
     assert made["split_hash"] == work.split
     store = ArtifactStore()
-    frozen = SplitFolder(store.split_dir).load(work.split)
-    stage = build_graph(store, open_dataset(Path("D")), frozen)
+    split = SplitFolder(store.split_dir).load(work.split)
+    stage = build_graph(store, open_dataset(Path("D")), split)
     assert read_graph(stage.path / "graph.npz").sha256 == made["sha256"]
     thin = perturbfm(
         "graphs",

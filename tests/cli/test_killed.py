@@ -15,7 +15,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from perturbfm_core import schema
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json
 from tests.cli.command import VARIABLES, Work, perturbfm
 
 REPO = Path(__file__).resolve().parents[2]

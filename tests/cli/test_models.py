@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from perturbfm_core.cli.model_options import configured, find_entry, parameters
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.models import MODELS
-from perturbfm_core.runs import run_configs
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.pipeline.experiment import model_configs
 from tests.cli.command import attempt, perturbfm
 
 # Every option that users of such tools look for, as the interface of the networks promises them.
@@ -114,7 +114,7 @@ def test_train_takes_entries_of_the_catalog(work):
 def test_conformal_sets_the_entrys_uncertainty(method):
     base = ModelEntry(name="e", description="", model="linear", uncertainty={"conformal": {"min_units": 7}})
     entry = configured(base, {}, conformal=method)
-    asked = run_configs(entry)[0].uncertainty.conformal
+    asked = model_configs(entry)[0].uncertainty.conformal
     assert (asked.method, asked.min_units) == (method, 7)
     assert bool(asked.axes) == (method == "mondrian")
     assert (entry.name == "e") == (method == "mondrian")
@@ -123,7 +123,7 @@ def test_conformal_sets_the_entrys_uncertainty(method):
 def test_groups_of_one_method_are_not_those_of_another():
     block = {"conformal": {"method": "mondrian", "groups": ["context"]}}
     base = ModelEntry(name="e", description="", model="linear", uncertainty=block)
-    assert run_configs(configured(base, {}, conformal="pooled"))[0].uncertainty.conformal.groups == ()
+    assert model_configs(configured(base, {}, conformal="pooled"))[0].uncertainty.conformal.groups == ()
     assert configured(base, {}, conformal="mondrian") == base
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from perturbfm_core.asking import answer_blocks
+from perturbfm_core.screening.predictions import predict_blocks
 from perturbfm_core.data.prediction import read_prediction
-from perturbfm_core.pipeline import open_dataset
+from perturbfm_core.pipeline.dataset import open_dataset
 from tests.cli.command import attempt, perturbfm
 
 
@@ -118,7 +118,7 @@ def test_a_batch_of_several_blocks_is_one_table(work, asked, monkeypatch):
     pd.DataFrame({"perturbation": ["G01", "TP53", "G02"], "context": "C1"}).to_csv("list.csv", index=False)
     rest = ("--batch", "list.csv", "--out")
     whole = perturbfm("predict", *asked, *rest, "whole.parquet", "--json").json
-    monkeypatch.setattr(answer_blocks, "__defaults__", (0.9, 2))
+    monkeypatch.setattr(predict_blocks, "__defaults__", (0.9, 2))
     parts = perturbfm("predict", *asked, *rest, "parts.parquet", "--json").json
     assert parts == {**whole, "out": "parts.parquet"}
     assert pq.ParquetFile("parts.parquet").num_row_groups == 2

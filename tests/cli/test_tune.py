@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from perturbfm_core.cli import output
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.cli.command import attempt, perturbfm
 
 # Of two other contexts, one validates.

@@ -19,8 +19,8 @@ import yaml
 from perturbfm_core import schema
 from perturbfm_core.cli.main import app
 from perturbfm_core.data.prediction import read_prediction
-from perturbfm_core.models import load_model
-from perturbfm_core.store import RUN_ID_PATTERN, ArtifactStore
+from perturbfm_core.models.base import load_model
+from perturbfm_core.store.artifacts import RUN_ID_PATTERN, ArtifactStore
 from tests.cli.command import attempt, perturbfm
 
 PARITY = Path(__file__).resolve().parents[1] / "parity"
@@ -437,7 +437,7 @@ def test_import_registers_a_data_set_for_the_grid(screen_h5ad, tmp_path):
 
 def test_imported_counts_are_those_of_the_file(screen_h5ad, tmp_path):
     perturbfm("data", "import", screen_h5ad, "--out", "S", *IMPORT)
-    from perturbfm_core.pipeline import open_dataset
+    from perturbfm_core.pipeline.dataset import open_dataset
 
     ds = open_dataset(tmp_path / "S")
     source = anndata.read_h5ad(screen_h5ad)

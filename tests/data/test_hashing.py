@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from perturbfm_core.catalog import load_catalog, packaged_folder
+from perturbfm_core.catalog.loading import load_catalog, packaged_folder
 from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.hashing import genes_digest, row_rank_hash, rows_digest

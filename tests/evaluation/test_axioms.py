@@ -8,7 +8,7 @@ import pytest
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
-from perturbfm_core.evaluation import PANELS
+from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate
@@ -22,11 +22,11 @@ DESCRIPTIONS = {name for name, m in METRICS.items() if m.best is None}
 OF_VARIANCE = {name for name, m in METRICS.items() if m.needs == "variance"}
 
 
-def tables(ds, frozen, share=1.0):
+def tables(ds, split, share=1.0):
     """Return the values of every metric and condition for a share of the true delta."""
-    truth = observed(ds, frozen)
+    truth = observed(ds, split)
     means = {k: share * d for k, d in zip(truth.conditions.index, truth.truth, strict=True)}
-    table = evaluate(compare(ds, frozen, prediction_of(ds, frozen, means), truth)).table()
+    table = evaluate(compare(ds, split, prediction_of(ds, split, means), truth)).table()
     table = table[table["scope"] == "condition"]
     table["name"] = table["panel"] + "." + table["metric"]
     return table.pivot_table(index="key", columns="name", values="value", aggfunc="first", dropna=False)
@@ -53,12 +53,12 @@ def test_a_perfect_prediction_is_best(perfect, name):
 
 
 def test_rows_may_come_in_any_order(case, perfect):
-    ds, frozen = case
+    ds, split = case
     order = np.random.default_rng(0).permutation(ds.n_obs)
     shuffled = PerturbDataset(
         ds.obs.iloc[order], ds.genes, Values(counts=ds.values.counts[order]), ds.metadata
     )
-    other = tables(shuffled, frozen)
+    other = tables(shuffled, split)
     pd.testing.assert_frame_equal(other[perfect.columns], perfect, rtol=1e-4, atol=1e-6)
 
 

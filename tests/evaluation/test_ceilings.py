@@ -11,7 +11,7 @@ import pytest
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.ceilings import bounds_of
 from perturbfm_core.evaluation.panel import PANELS
-from perturbfm_core.pipeline import split_stats
+from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.split import FrozenSplit
 from tests.factories import grid_rows, screen, split_one
 

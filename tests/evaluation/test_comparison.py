@@ -42,18 +42,18 @@ def means() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def prediction(ds: PerturbDataset, frozen: FrozenSplit, means: dict[str, np.ndarray]) -> RowPrediction:
+def prediction(ds: PerturbDataset, split: FrozenSplit, means: dict[str, np.ndarray]) -> RowPrediction:
     """Return a complete prediction, each test row with the mean of its condition."""
-    return prediction_of(ds, frozen, means)
+    return prediction_of(ds, split, means)
 
 
 # ---- the observed side ------------------------------------------------------------------------------------
 
 
 def test_the_truth_subtracts_reference_controls_and_the_train_mean_input_controls(
-    ds: PerturbDataset, frozen: FrozenSplit
+    ds: PerturbDataset, split: FrozenSplit
 ) -> None:
-    truth = observed(ds, frozen)
+    truth = observed(ds, split)
     X, context = ds.expression, ds.obs["context_id"].astype(str).to_numpy()
     perts = ds.obs["pert_id"].astype(str).to_numpy()
 
@@ -68,15 +68,15 @@ def test_the_truth_subtracts_reference_controls_and_the_train_mean_input_control
     )
     assert truth.n.tolist() == [3, 3, 3]
     assert not truth.shared_control.any()
-    assert truth.rows.tolist() == frozen.rows(ds, "test").tolist()
+    assert truth.rows.tolist() == split.rows(ds, "test").tolist()
 
 
 def test_the_truth_is_not_changed_by_the_prediction(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
-    truth = observed(ds, frozen)
-    given = compare(ds, frozen, prediction, truth)
-    np.testing.assert_array_equal(given.truth, compare(ds, frozen, prediction).truth)
+    truth = observed(ds, split)
+    given = compare(ds, split, prediction, truth)
+    np.testing.assert_array_equal(given.truth, compare(ds, split, prediction).truth)
 
 
 def test_controls_that_both_sides_subtract_are_flagged() -> None:
@@ -145,12 +145,12 @@ def _spread_rows(p: RowPrediction) -> RowPrediction:
 )  # fmt: skip
 def test_whatever_the_order_each_condition_gets_its_mean(
     ds: PerturbDataset,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     prediction: RowPrediction,
     means: dict[str, np.ndarray],
     change: Callable[[RowPrediction], RowPrediction],
 ) -> None:
-    comparison = compare(ds, frozen, change(prediction))
+    comparison = compare(ds, split, change(prediction))
     assert comparison.genes.tolist() == ds.genes.tolist()
     np.testing.assert_allclose(comparison.mean, [means[k] for k in KEYS], rtol=1e-6)
     np.testing.assert_array_equal(comparison.var, np.ones((3, 6)))
@@ -158,45 +158,45 @@ def test_whatever_the_order_each_condition_gets_its_mean(
 
 
 def test_rows_that_were_not_asked_for_are_counted(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
-    assert compare(ds, frozen, prediction).notes["rows_not_asked_for"] == 0
-    assert compare(ds, frozen, _more_rows(prediction)).notes["rows_not_asked_for"] == 2
+    assert compare(ds, split, prediction).notes["rows_not_asked_for"] == 0
+    assert compare(ds, split, _more_rows(prediction)).notes["rows_not_asked_for"] == 2
 
 
-def test_rows_of_a_condition_are_averaged_cell_by_cell(ds: PerturbDataset, frozen: FrozenSplit) -> None:
-    keys = ds.conditions.index[ds.condition_codes[frozen.rows(ds, "test")]]
+def test_rows_of_a_condition_are_averaged_cell_by_cell(ds: PerturbDataset, split: FrozenSplit) -> None:
+    keys = ds.conditions.index[ds.condition_codes[split.rows(ds, "test")]]
     mean = np.arange(9, dtype=np.float32)[:, None] * np.ones((1, 6), dtype=np.float32)
-    flat = prediction_of(ds, frozen, dict.fromkeys(KEYS, np.zeros(6)), mean=mean, var=mean + 1)
+    flat = prediction_of(ds, split, dict.fromkeys(KEYS, np.zeros(6)), mean=mean, var=mean + 1)
     expected = [np.flatnonzero(keys == k).mean() for k in KEYS]
-    comparison = compare(ds, frozen, flat)
+    comparison = compare(ds, split, flat)
     np.testing.assert_allclose(comparison.mean[:, 0], expected)
     np.testing.assert_allclose(comparison.var[:, 0], np.asarray(expected) + 1)
 
 
 def test_fields_that_a_file_may_leave_out_are_not_missed(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
     bare = replace(prediction, split_hash=None, data_content_sha256=None, space=None)
-    np.testing.assert_array_equal(compare(ds, frozen, bare).mean, compare(ds, frozen, prediction).mean)
+    np.testing.assert_array_equal(compare(ds, split, bare).mean, compare(ds, split, prediction).mean)
 
 
 @pytest.mark.parametrize(
     "without", [{"genes"}, {"row_id"}, {"genes", "row_id"}], ids=lambda s: "+".join(sorted(s))
 )
 def test_alignment_by_position_is_called_unverified(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction, without: set[str]
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction, without: set[str]
 ) -> None:
-    comparison = compare(ds, frozen, replace(prediction, **dict.fromkeys(without)))
+    comparison = compare(ds, split, replace(prediction, **dict.fromkeys(without)))
     assert comparison.alignment == "positional_unverified"
-    np.testing.assert_array_equal(comparison.mean, compare(ds, frozen, prediction).mean)
+    np.testing.assert_array_equal(comparison.mean, compare(ds, split, prediction).mean)
 
 
 def test_a_variance_that_was_filled_in_is_passed_on(
-    ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
-    assert compare(ds, frozen, replace(prediction, var_filled=True)).var_filled is True
-    assert compare(ds, frozen, prediction).var_filled is False
+    assert compare(ds, split, replace(prediction, var_filled=True)).var_filled is True
+    assert compare(ds, split, prediction).var_filled is False
 
 
 # ---- refusals ---------------------------------------------------------------------------------------------
@@ -255,13 +255,13 @@ def _repeat_gene(p: RowPrediction) -> RowPrediction:
 )  # fmt: skip
 def test_a_prediction_that_does_not_fit_is_refused(
     ds: PerturbDataset,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     prediction: RowPrediction,
     change: Callable[[RowPrediction], RowPrediction],
     message: str,
 ) -> None:
     with pytest.raises(PredictionError, match=_literal(message)):
-        compare(ds, frozen, change(prediction))
+        compare(ds, split, change(prediction))
 
 
 def _literal(message: str) -> str:
@@ -270,15 +270,15 @@ def _literal(message: str) -> str:
 
 def test_all_conditions_that_lack_rows_are_counted_and_three_named(ds: PerturbDataset) -> None:
     wide = screen(grid_rows([f"P{i}" for i in range(6)], ["x", "y"]))
-    frozen = split_one(wide, "context_ood", {"holdout": ["x"]})
+    split = split_one(wide, "context_ood", {"holdout": ["x"]})
     empty = RowPrediction(mean=np.zeros((1, 6)), var=np.ones((1, 6)), idx=np.asarray([0]), genes=wide.genes)
     with pytest.raises(
         PredictionError, match=r"lacks 6 of 6 test rows, in conditions \['x\|P0\|\|\|', .*P2\|\|\|'\];"
     ):
-        compare(wide, frozen, empty)
+        compare(wide, split, empty)
 
 
-def test_the_mean_of_the_observed_deltas_scores_perfectly(ds: PerturbDataset, frozen: FrozenSplit) -> None:
-    truth = observed(ds, frozen)
-    perfect = prediction_of(ds, frozen, dict(zip(KEYS, truth.truth, strict=True)))
-    np.testing.assert_allclose(compare(ds, frozen, perfect).mean, truth.truth, atol=1e-6)
+def test_the_mean_of_the_observed_deltas_scores_perfectly(ds: PerturbDataset, split: FrozenSplit) -> None:
+    truth = observed(ds, split)
+    perfect = prediction_of(ds, split, dict(zip(KEYS, truth.truth, strict=True)))
+    np.testing.assert_allclose(compare(ds, split, perfect).mean, truth.truth, atol=1e-6)

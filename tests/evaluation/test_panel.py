@@ -35,17 +35,17 @@ own_metric = pytest.mark.parametrize(
 def world() -> Comparison:
     """Return a comparison of a random prediction, with cells and train side, in two contexts."""
     ds = simulated(n_obs=900, n_genes=40, n_contexts=4, n_perts=5, n_combos=3, n_batches=2)
-    frozen = split_one(ds, "context_ood", {"holdout": ["C0", "C1"]})
-    truth = observed(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["C0", "C1"]})
+    truth = observed(ds, split)
     rng = np.random.default_rng(0)
     near = truth.truth + rng.normal(size=truth.truth.shape)
-    given = prediction_of(ds, frozen, dict(zip(truth.conditions.index, near, strict=True)))
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, near, strict=True)))
     var = rng.uniform(0.5, 2, given.var.shape).astype(np.float32)
     # Intervals of a Gaussian, as calibration would give them to one.
     z = ndtri(0.5 + np.asarray(COVERAGE_LEVELS) / 2)
     factor = np.broadcast_to(z[:, None, None], (len(z), len(given.mean), 1)).astype(np.float32)
     intervals = Intervals(np.asarray(COVERAGE_LEVELS), factor, np.zeros(ds.n_genes, dtype=np.int16))
-    return compare(ds, frozen, replace(given, var=var, intervals=intervals))
+    return compare(ds, split, replace(given, var=var, intervals=intervals))
 
 
 def values(comparison: Comparison, item: Metric) -> np.ndarray:
@@ -409,10 +409,10 @@ def test_scores_of_condition_level_data_have_every_metric_or_a_reason() -> None:
     ds = screen(
         rows, X=np.random.default_rng(0).normal(size=(6, 30)), genes=30, space="delta", level="condition"
     )
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
-    truth = observed(ds, frozen)
-    given = prediction_of(ds, frozen, dict(zip(truth.conditions.index, truth.truth, strict=True)))
-    table = evaluate(compare(ds, frozen, given), level="condition").table()
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    truth = observed(ds, split)
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    table = evaluate(compare(ds, split, given), level="condition").table()
     assert set(
         table.loc[table["scope"] == "global", "panel"] + "." + table.loc[table["scope"] == "global", "metric"]
     ) == set(METRICS)

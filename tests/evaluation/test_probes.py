@@ -9,7 +9,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.panels import calibrated
+from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
 from perturbfm_core.evaluation.probes import ATTACKS, probe, with_prediction
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
@@ -33,14 +33,14 @@ SPLITS = {
 
 def predicted(model_name, kind, params, spec, seed=1):
     ds = simulated(n_obs=4000, n_genes=100, n_contexts=3, n_perts=12, n_combos=12, seed=seed)
-    frozen = split_one(ds, kind, params, **spec)
-    truth = observed(ds, frozen)
+    split = split_one(ds, kind, params, **spec)
+    truth = observed(ds, split)
     model = new_model(model_name)
-    model.fit(train_view(ds, frozen), 0)
-    control = condition_table(ds, frozen.rows(ds, "test")).control.get("input")
+    model.fit(train_view(ds, split), 0)
+    control = condition_table(ds, split.rows(ds, "test")).control.get("input")
     got = model.predict(Query(truth.conditions, ds.genes, control))
     by_key = dict(zip(truth.conditions.index, got.mean, strict=True))
-    return compare(ds, frozen, prediction_of(ds, frozen, by_key), truth)
+    return compare(ds, split, prediction_of(ds, split, by_key), truth)
 
 
 @pytest.mark.parametrize("model", ["additive", "ridge"])

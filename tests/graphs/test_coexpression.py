@@ -11,7 +11,7 @@ from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs import coexpression
 from perturbfm_core.graphs.coexpression import coexpression_graph
-from perturbfm_core.models.train_graph import train_coexpression
+from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.splits.view import train_view
 from tests.factories import grid_rows, reordered, screen, split_one, view_of, with_values
 
@@ -133,8 +133,8 @@ def ds() -> PerturbDataset:
     return screen(rows, X=X, genes=12)
 
 
-def graph_of(ds, frozen):
-    return train_coexpression(train_view(ds, frozen), frozen.hash)
+def graph_of(ds, split):
+    return train_coexpression(train_view(ds, split), split.hash)
 
 
 @pytest.fixture(scope="module")
@@ -150,68 +150,68 @@ def changed(ds, rows):
     return with_values(ds, X)
 
 
-def rows_of(ds, frozen):
+def rows_of(ds, split):
     """Return {what: rows} of everything in the data set."""
     from perturbfm_core.data.controls import INPUT, REFERENCE
 
     return {
-        **{fold: frozen.rows(ds, fold) for fold in ("train", "val", "test")},
+        **{fold: split.rows(ds, fold) for fold in ("train", "val", "test")},
         "input": np.flatnonzero(ds.controls.roles == INPUT),
         "reference": np.flatnonzero(ds.controls.roles == REFERENCE),
     }
 
 
 @pytest.mark.parametrize("what", ["train", "input", "val", "test", "reference"])
-def test_it_reads_train_cells_and_their_input_controls_and_no_others(ds, frozen, what):
-    rows = rows_of(ds, frozen)[what]
+def test_it_reads_train_cells_and_their_input_controls_and_no_others(ds, split, what):
+    rows = rows_of(ds, split)[what]
     assert len(rows)
     other = changed(ds, rows)
     # The other data have another content hash; the view is made with the rows of the first.
-    view = train_view(ds, frozen)
+    view = train_view(ds, split)
     object.__setattr__(view, "dataset", other)
-    same = train_coexpression(view, frozen.hash).sha256 == graph_of(ds, frozen).sha256
+    same = train_coexpression(view, split.hash).sha256 == graph_of(ds, split).sha256
     assert same == (what in ("val", "test", "reference"))
 
 
 def test_controls_of_a_held_out_context_are_not_read(ds):
-    frozen = split_one(ds, "context_ood", {"holdout": ["c1"]})
-    view = train_view(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["c1"]})
+    view = train_view(ds, split)
     contexts = ds.obs["context_id"].astype(str).to_numpy()
     assert set(contexts[view.fit_rows]) == {"c0", "c2"}
     held = changed(ds, np.flatnonzero(contexts == "c1"))
     object.__setattr__(view, "dataset", held)
-    assert train_coexpression(view, frozen.hash).sha256 == graph_of(ds, frozen).sha256
+    assert train_coexpression(view, split.hash).sha256 == graph_of(ds, split).sha256
 
 
-def test_an_inner_fold_leaves_its_held_out_cells_out(ds, frozen):
-    view = train_view(ds, frozen)
+def test_an_inner_fold_leaves_its_held_out_cells_out(ds, split):
+    view = train_view(ds, split)
     mask = np.asarray([key.split("|")[1] != "B" for key in view.conditions.index])
     inner = view.subset(mask)
     perts = ds.obs["pert_id"].astype(str).to_numpy()
     assert "B" in set(perts[view.fit_rows])
     assert "B" not in set(perts[inner.fit_rows])
-    assert train_coexpression(inner, frozen.hash).sha256 != graph_of(ds, frozen).sha256
+    assert train_coexpression(inner, split.hash).sha256 != graph_of(ds, split).sha256
 
 
-def test_cells_are_chosen_by_their_ids_whatever_the_order_of_rows(ds, frozen):
+def test_cells_are_chosen_by_their_ids_whatever_the_order_of_rows(ds, split):
     order = np.random.default_rng(2).permutation(ds.n_obs)
     moved = reordered(ds, order.tolist())
     assert moved.content_sha256 == ds.content_sha256
     one, two = (
-        train_coexpression(train_view(d, frozen), frozen.hash, max_cells=60).adjacency.toarray()
+        train_coexpression(train_view(d, split), split.hash, max_cells=60).adjacency.toarray()
         for d in (ds, moved)
     )
     assert np.allclose(one, two, atol=2e-6)
-    assert not np.allclose(one, graph_of(ds, frozen).adjacency.toarray(), atol=2e-6)
+    assert not np.allclose(one, graph_of(ds, split).adjacency.toarray(), atol=2e-6)
 
 
-def test_it_is_bound_to_its_split(ds, frozen):
-    graph = graph_of(ds, frozen)
-    assert graph.split_hash == frozen.hash
+def test_it_is_bound_to_its_split(ds, split):
+    graph = graph_of(ds, split)
+    assert graph.split_hash == split.hash
     assert graph.meta["made_from"] == "cells"
-    graph.require_split(frozen.hash)
+    graph.require_split(split.hash)
     other = split_one(ds, "perturbation_ood", {"holdout": ["B"]})
-    with pytest.raises(GraphError, match=f"train rows of split {frozen.hash[:12]} and must not be used with"):
+    with pytest.raises(GraphError, match=f"train rows of split {split.hash[:12]} and must not be used with"):
         graph.require_split(other.hash)
 
 
@@ -219,7 +219,7 @@ def test_data_by_condition_give_correlations_of_their_deltas(rng):
     rows = [(f"p{i}", "c") for i in range(9)]
     X = rng.normal(size=(9, 5))
     ds = screen(rows, X=X, genes=5, space="delta", level="condition")
-    frozen = split_one(
+    split = split_one(
         ds,
         "perturbation_ood",
         {"holdout": ["p0"]},
@@ -228,7 +228,7 @@ def test_data_by_condition_give_correlations_of_their_deltas(rng):
         val_frac=0,
         calib_frac=0,
     )
-    graph = graph_of(ds, frozen)
+    graph = graph_of(ds, split)
     wanted = np.corrcoef(X[1:], rowvar=False)
     np.fill_diagonal(wanted, 0)
     assert np.allclose(graph.adjacency.toarray(), wanted, atol=1e-5)
@@ -237,6 +237,6 @@ def test_data_by_condition_give_correlations_of_their_deltas(rng):
     assert train_coexpression(by_hand, "x").sha256 == graph.sha256
 
 
-def test_sparse_data_are_read_as_dense_ones(ds, frozen):
+def test_sparse_data_are_read_as_dense_ones(ds, split):
     sparse = PerturbDataset(ds.obs, ds.genes, Values(expression=sp.csr_array(ds.expression)), ds.metadata)
-    assert graph_of(sparse, frozen).sha256 == graph_of(ds, frozen).sha256
+    assert graph_of(sparse, split).sha256 == graph_of(ds, split).sha256

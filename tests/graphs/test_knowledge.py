@@ -8,23 +8,34 @@ import shutil
 import numpy as np
 import pytest
 
-from perturbfm_core import freezing, knowledge, pipeline, schema
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import ModelEntry, SplitSpec
+from perturbfm_core.pipeline.dataset import import_dataset
+from perturbfm_core.pipeline.experiment import why_not
+from perturbfm_core.pipeline.prediction import predict
+from perturbfm_core.pipeline.report import render
+from perturbfm_core.pipeline.run import run_cell
+from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.pipeline import split as freezing
+from perturbfm_core.pipeline import gene_graph as knowledge
+from perturbfm_core import schema
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.controls import INPUT, REFERENCE
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.errors import ConfigError, GraphError, SplitError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph, from_edges
 from perturbfm_core.graphs.io import read_graph, write_graph
-from perturbfm_core.graphs.knowledge import Needs
-from perturbfm_core.library import open_dataset
-from perturbfm_core.models import MODELS
-from perturbfm_core.runs import run_configs
-from perturbfm_core.splits.audit import fit_records, query_reads, read_run, report
+from perturbfm_core.graphs.side_info import Needs
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.splits.audit.core import report
+from perturbfm_core.splits.audit.own import fit_records, query_reads
+from perturbfm_core.splits.audit.run import read_run
 from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.view import Query, train_view
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json
 from tests.factories import grid_rows, screen, split_one
 
 CONFIG = SimulationConfig(name="small", n_obs=1500, n_genes=30, n_contexts=3, n_perts=6, n_batches=2)
@@ -36,13 +47,13 @@ def template(tmp_path_factory):
     path = tmp_path_factory.mktemp("store")
     store = ArtifactStore(path, path / "splits")
     ds, truth = simulate(CONFIG)
-    pipeline.import_dataset(store, ds, storage="npz", truth=truth.arrays())
+    import_dataset(store, ds, storage="npz", truth=truth.arrays())
     ds = open_dataset(store.dataset("small"))
     made = []
     for held in ("C1", "C2"):
         spec = SplitSpec(kind="context_ood", params={"holdout": [held]})
         made += freezing.freeze_split(store, ds, spec, bounds=False)
-    return path, [frozen.hash for frozen, _, _ in made]
+    return path, [split.hash for split, _, _ in made]
 
 
 @pytest.fixture
@@ -74,7 +85,7 @@ def asks(monkeypatch):
     plain = kind._fit
 
     def remembering(self, view, seed):
-        given.append(self.knowledge)
+        given.append(self.side_info)
         plain(self, view, seed)
 
     def ask(graphs=(), features=()):
@@ -86,7 +97,7 @@ def asks(monkeypatch):
 
 
 ENTRY = ModelEntry(name="global_mean", description="x", model="global_mean")
-(RUN,) = run_configs(ENTRY)
+(RUN,) = model_configs(ENTRY)
 
 
 def graph(name="net", weight=1.0, **fields) -> GeneGraph:
@@ -174,11 +185,11 @@ def test_the_truth_is_the_simulators_network(store):
 # ---- gathering ---------------------------------------------------------------------------------------------------
 
 
-def test_the_coexpression_graph_is_built_once_and_bound_to_its_split(store, ds, frozen, other):
+def test_the_coexpression_graph_is_built_once_and_bound_to_its_split(store, ds, split, other):
     needs = Needs(graphs=("coexpression",))
-    first = knowledge.gather(store, ds, frozen, needs).graph("coexpression")
-    assert first.split_hash == frozen.hash
-    stage = knowledge.build_graph(store, ds, frozen)
+    first = knowledge.gather(store, ds, split, needs).graph("coexpression")
+    assert first.split_hash == split.hash
+    stage = knowledge.build_graph(store, ds, split)
     assert stage.reused
     assert read_graph(stage.path / schema.GRAPH_FILE).sha256 == first.sha256
     second = knowledge.gather(store, ds, other, needs).graph("coexpression")
@@ -186,102 +197,102 @@ def test_the_coexpression_graph_is_built_once_and_bound_to_its_split(store, ds, 
     assert second.sha256 != first.sha256
 
 
-def test_code_of_graphs_decides_their_key(store, ds, frozen, monkeypatch):
-    key = knowledge.build_graph(store, ds, frozen).key
+def test_code_of_graphs_decides_their_key(store, ds, split, monkeypatch):
+    key = knowledge.build_graph(store, ds, split).key
     monkeypatch.setattr(knowledge, "graph_code", lambda: "new")
-    stage = knowledge.build_graph(store, ds, frozen)
+    stage = knowledge.build_graph(store, ds, split)
     assert not stage.reused
     assert stage.key != key
 
 
-def test_a_graph_of_another_split_is_refused_wherever_it_comes_from(store, ds, frozen, other, tmp_path, asks):
+def test_a_graph_of_another_split_is_refused_wherever_it_comes_from(store, ds, split, other, tmp_path, asks):
     bound = graph("bound", split_hash=other.hash)
     register(store, bound)
     write_graph(bound, tmp_path / "bound.npz")
     for name in ("bound", str(tmp_path / "bound.npz")):
         asks(graphs=[name])
         with pytest.raises(
-            GraphError, match=f"split {other.hash[:12]} and must not be used with split {frozen.hash[:12]}"
+            GraphError, match=f"split {other.hash[:12]} and must not be used with split {split.hash[:12]}"
         ):
-            pipeline.fit(store, ds, frozen, RUN)
+            fit(store, ds, split, RUN)
     asks(graphs=["bound"])
-    assert not pipeline.fit(store, ds, other, RUN).reused
+    assert not fit(store, ds, other, RUN).reused
 
 
-def test_a_model_gets_what_it_needs_and_no_more(store, ds, frozen, asks):
+def test_a_model_gets_what_it_needs_and_no_more(store, ds, split, asks):
     register(store, graph())
     register(store, table())
     register(store, graph("unused"))
     given = asks(graphs=["coexpression", "net"], features=["emb"])
-    pipeline.fit(store, ds, frozen, RUN)
+    fit(store, ds, split, RUN)
     assert {tuple(k.graphs) for k in given} == {("coexpression", "net")}
     assert {tuple(k.features) for k in given} == {("emb",)}
     assert given[0].graph("net").sha256 == graph().sha256
 
 
-def test_knowledge_decides_the_key_of_a_fit(store, ds, frozen, asks):
+def test_knowledge_decides_the_key_of_a_fit(store, ds, split, asks):
     register(store, graph())
     register(store, table())
-    keys = [pipeline.fit(store, ds, frozen, RUN).key]
+    keys = [fit(store, ds, split, RUN).key]
     asks(graphs=["net"])
-    keys.append(pipeline.fit(store, ds, frozen, RUN).key)
+    keys.append(fit(store, ds, split, RUN).key)
     register(store, graph(weight=2.0))
-    keys.append(pipeline.fit(store, ds, frozen, RUN).key)
+    keys.append(fit(store, ds, split, RUN).key)
     asks(features=["emb"])
-    keys.append(pipeline.fit(store, ds, frozen, RUN).key)
+    keys.append(fit(store, ds, split, RUN).key)
     register(store, table(value=5.0))
-    keys.append(pipeline.fit(store, ds, frozen, RUN).key)
+    keys.append(fit(store, ds, split, RUN).key)
     assert len(set(keys)) == 5
-    predicted = pipeline.predict(store, ds, frozen, RUN).key
+    predicted = predict(store, ds, split, RUN).key
     register(store, table())
-    assert pipeline.predict(store, ds, frozen, RUN).key != predicted
-    assert pipeline.fit(store, ds, frozen, RUN).key == keys[3]
+    assert predict(store, ds, split, RUN).key != predicted
+    assert fit(store, ds, split, RUN).key == keys[3]
 
 
-def test_the_same_content_under_new_bytes_is_reused(store, ds, frozen, asks):
+def test_the_same_content_under_new_bytes_is_reused(store, ds, split, asks):
     register(store, graph())
     asks(graphs=["net"])
-    key = pipeline.fit(store, ds, frozen, RUN).key
+    key = fit(store, ds, split, RUN).key
     np.savez(
         store.graph("net"),
         genes=np.asarray(["G00", "G01", "G02"]),
         adjacency=graph().adjacency.toarray(),
     )
-    again = pipeline.fit(store, ds, frozen, RUN)
+    again = fit(store, ds, split, RUN)
     assert (again.key, again.reused) == (key, True)
 
 
-def test_what_is_missing_makes_an_entry_not_applicable(store, ds, frozen, asks, tmp_path):
-    traits = traits_of(frozen, ds)
+def test_what_is_missing_makes_an_entry_not_applicable(store, ds, split, asks, tmp_path):
+    traits = traits_of(split, ds)
     asks(graphs=["string"])
-    assert "needs the graph 'string', which is not in the catalog; build it" in pipeline.why_not(
+    assert "needs the graph 'string', which is not in the catalog; build it" in why_not(
         traits, ENTRY
     )
     with pytest.raises(SplitError, match=r"'global_mean' is not applicable .* needs the graph 'string'"):
-        pipeline.run_cell(store, frozen.hash, ENTRY)
+        run_cell(store, split.hash, ENTRY)
     asks(features=["emb"])
-    assert "register them with `perturbfm graphs features FILE --name emb`" in pipeline.why_not(traits, ENTRY)
+    assert "register them with `perturbfm graphs features FILE --name emb`" in why_not(traits, ENTRY)
     register(store, table())
-    assert pipeline.why_not(traits, ENTRY) is None
+    assert why_not(traits, ENTRY) is None
     write_graph(graph(), tmp_path / "here.npz")
     asks(graphs=["coexpression", str(tmp_path / "here.npz")])
-    assert pipeline.why_not(traits, ENTRY) is None
+    assert why_not(traits, ENTRY) is None
 
 
 # ---- runs and their audit ----------------------------------------------------------------------------------------
 
 
-def statuses(ds, frozen, run) -> dict[str, str]:
-    return {o.check: o.status for o in report(ds, frozen, read_run(run))}
+def statuses(ds, split, run) -> dict[str, str]:
+    return {o.check: o.status for o in report(ds, split, read_run(run))}
 
 
-def test_a_run_records_its_knowledge(store, ds, frozen, asks):
-    plain = read_json(pipeline.render(store, ds, frozen, RUN) / schema.CONFIG_FILE)
+def test_a_run_records_its_knowledge(store, ds, split, asks):
+    plain = read_json(render(store, ds, split, RUN) / schema.CONFIG_FILE)
     assert (plain["graph_hash"], plain["knowledge"]) == (None, {"graphs": {}, "features": {}})
     register(store, graph())
     register(store, table())
     given = asks(graphs=["coexpression", "net"], features=["emb"])
-    config = read_json(pipeline.render(store, ds, frozen, RUN) / schema.CONFIG_FILE)
+    config = read_json(render(store, ds, split, RUN) / schema.CONFIG_FILE)
     assert config["knowledge"] == {
         "graphs": {"coexpression": given[-1].graph("coexpression").sha256, "net": graph().sha256},
         "features": {"emb": table().sha256},
@@ -290,12 +301,12 @@ def test_a_run_records_its_knowledge(store, ds, frozen, asks):
     assert len(config["graph_hash"]) == 64
 
 
-def test_an_own_run_passes_the_audit_of_what_it_declares(store, ds, frozen, asks):
+def test_an_own_run_passes_the_audit_of_what_it_declares(store, ds, split, asks):
     register(store, graph())
     register(store, table())
     asks(graphs=["coexpression", "net"], features=["emb"])
-    run = pipeline.render(store, ds, frozen, RUN)
-    found = statuses(ds, frozen, run)
+    run = render(store, ds, split, RUN)
+    found = statuses(ds, split, run)
     declared = ("reference_controls_read", "held_out_controls_read", "test_rows_read", "made_on_other_rows")
     assert {found[c] for c in (*declared, "test_moments_read")} == {"clean"}
     records = read_run(run).records
@@ -317,38 +328,38 @@ def test_an_own_run_passes_the_audit_of_what_it_declares(store, ds, frozen, asks
 @pytest.mark.parametrize(
     ("check", "plant"),
     [
-        ("test_rows_read", lambda ds, frozen, r: r["rows_read"].append(int(frozen.rows(ds, "test")[0]))),
+        ("test_rows_read", lambda ds, split, r: r["rows_read"].append(int(split.rows(ds, "test")[0]))),
         (
             "reference_controls_read",
-            lambda ds, frozen, r: r["rows_read"].append(
+            lambda ds, split, r: r["rows_read"].append(
                 int(np.flatnonzero(ds.controls.roles == REFERENCE)[0])
             ),
         ),
-        ("made_on_other_rows", lambda ds, frozen, r: r["made"][0].update(rows_sha256="0" * 64)),
-        ("made_on_other_rows", lambda ds, frozen, r: r["made"][1].update(split_hash="0" * 64)),
-        ("test_moments_read", lambda ds, frozen, r: r["predict_reads"].append("s2")),
+        ("made_on_other_rows", lambda ds, split, r: r["made"][0].update(rows_sha256="0" * 64)),
+        ("made_on_other_rows", lambda ds, split, r: r["made"][1].update(split_hash="0" * 64)),
+        ("test_moments_read", lambda ds, split, r: r["predict_reads"].append("s2")),
     ],
 )
-def test_a_fault_planted_in_an_own_record_is_found(store, ds, frozen, asks, check, plant):
+def test_a_fault_planted_in_an_own_record_is_found(store, ds, split, asks, check, plant):
     asks(graphs=["coexpression"])
-    run = pipeline.render(store, ds, frozen, RUN)
-    assert statuses(ds, frozen, run)[check] == "clean"
+    run = render(store, ds, split, RUN)
+    assert statuses(ds, split, run)[check] == "clean"
     file = run / schema.RECORDS_FILE
     records = json.loads(file.read_text())
-    plant(ds, frozen, records)
+    plant(ds, split, records)
     file.write_text(json.dumps(records))
-    assert statuses(ds, frozen, run)[check] == "blocking"
+    assert statuses(ds, split, run)[check] == "blocking"
 
 
 def test_rows_of_a_validation_fold_and_of_matched_controls_are_declared():
     rows = grid_rows(list("ABCDEF"), ["c0", "c1"], reps=3, controls=6)
     ds = screen(rows)
-    frozen = split_one(
+    split = split_one(
         ds, "perturbation_ood", {"holdout": ["A"]}, validation="fold", val_frac=0.3, calibration="inner_cv"
     )
-    assert len(frozen.rows(ds, "val"))
-    read = set(fit_records(ds, frozen, train_view(ds, frozen), "m").rows_read)
-    folds = {f: set(frozen.rows(ds, f).tolist()) for f in ("train", "val", "test")}
+    assert len(split.rows(ds, "val"))
+    read = set(fit_records(ds, split, train_view(ds, split), "m").rows_read)
+    folds = {f: set(split.rows(ds, f).tolist()) for f in ("train", "val", "test")}
     assert folds["train"] | folds["val"] <= read
     assert not folds["test"] & read
     # Few controls serve both roles, and all are read.
@@ -363,7 +374,7 @@ def test_data_without_controls_declare_none():
         X=np.random.default_rng(0).normal(size=(6, 4)),
         genes=4,
     )
-    frozen = split_one(
+    split = split_one(
         ds,
         "perturbation_ood",
         {"holdout": ["A"]},
@@ -372,7 +383,7 @@ def test_data_without_controls_declare_none():
         val_frac=0,
         calib_frac=0,
     )
-    records = fit_records(ds, frozen, train_view(ds, frozen), "m")
+    records = fit_records(ds, split, train_view(ds, split), "m")
     assert records.control_roles == ()
-    assert records.rows_read == tuple(frozen.rows(ds, "train").tolist())
+    assert records.rows_read == tuple(split.rows(ds, "train").tolist())
     assert query_reads(Query(ds.conditions, ds.genes, None)) == ("conditions", "genes")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.leaderboard.compare import COLUMNS, compare_entries, holm
+from perturbfm_core.leaderboard.significance import COLUMNS, compare_entries, holm
 
 
 def key(i: int, context: str = "x") -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard import database
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import run_config, score_rows, split_table, write_run
 
 REPO = Path(__file__).resolve().parents[2]
@@ -285,7 +285,7 @@ RACER = """
 import sys
 import pandas as pd
 from perturbfm_core.leaderboard import database
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 store = ArtifactStore(sys.argv[1], sys.argv[2])
 split = {"split_hash": "a" * 64, "board": "board", "cv_k": None, "unit": "combo", "ceiling": None, "floor": None}
 splits = pd.DataFrame([split])

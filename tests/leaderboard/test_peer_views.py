@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.evaluation.scperturbench.ranking import SCORES, published_scores
+from perturbfm_core.evaluation.panels.scperturbench.ranking import SCORES, published_scores
 from perturbfm_core.leaderboard.peer_views import SCPERTURBENCH_SCORES
 
 METRICS = ["pearson_distance", "edistance", "mse", "sym_kldiv", "wasserstein", "common_degs"]

@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 
 from perturbfm_core.evaluation.comparison import compare
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.models import Model, new_model
-from perturbfm_core.pipeline import predict_rows
+from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.splits.view import TrainView, train_view
 from tests.factories import query_of, simulated, split_one, view_of
 
@@ -347,11 +347,11 @@ def test_the_variance_never_vanishes() -> None:
 )  # fmt: skip
 def test_a_baseline_beats_the_mean_where_it_should(kind: str, params: dict[str, Any], model: str) -> None:
     ds = simulated(n_obs=2400, n_genes=60, n_contexts=3, n_perts=8, n_combos=8, seed=7)
-    frozen = split_one(ds, kind, **params)
-    view = train_view(ds, frozen)
+    split = split_one(ds, kind, **params)
+    view = train_view(ds, split)
     scores = {}
     for name in ("global_mean", model):
-        comparison = compare(ds, frozen, predict_rows(ds, frozen, fitted(name, view)))
+        comparison = compare(ds, split, predict_rows(ds, split, fitted(name, view)))
         results = evaluate(comparison, ["delta"]).results
         scores[name] = {r.metric.name: float(np.mean(r.values)) for r in results}
     assert scores[model]["pearson"] > scores["global_mean"]["pearson"] + 0.1

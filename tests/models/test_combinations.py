@@ -10,8 +10,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.evaluation.systema.baselines import matching_mean, nonctl_mean
-from perturbfm_core.models import Model, new_model
+from perturbfm_core.evaluation.panels.systema.baselines import matching_mean, nonctl_mean
+from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable
 from perturbfm_core.models.baselines.kernels import median_distance
 from perturbfm_core.splits.view import TrainView

@@ -17,8 +17,8 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError, ModelError
-from perturbfm_core.models import MODELS, Model, Requires, applicable, load_model, new_model, save_model
-from perturbfm_core.splits.folder import SplitTraits
+from perturbfm_core.models.base import MODELS, Model, Requires, applicable, load_model, new_model, save_model
+from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query, TrainView, train_view
 from tests.factories import query_of, screen, simulated, split_one, view_of
@@ -30,11 +30,11 @@ every_model = pytest.mark.parametrize("name", MODELS.names())
 def world() -> tuple[PerturbDataset, FrozenSplit, TrainView, Query]:
     """Return a simulated screen with a held-out context, its train view, and the test conditions to predict."""
     ds = simulated(n_obs=500, n_genes=30, n_contexts=3, n_perts=6, n_combos=3, doses=[0.5, 2.0])
-    frozen = split_one(ds, "context_ood", {"holdout": ["C0"]})
-    view = train_view(ds, frozen)
-    test = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, "test")])]
+    split = split_one(ds, "context_ood", {"holdout": ["C0"]})
+    view = train_view(ds, split)
+    test = ds.conditions.iloc[np.unique(ds.condition_codes[split.rows(ds, "test")])]
     control = np.repeat(view.control[:1], len(test), axis=0) + np.float32(0.1)  # type: ignore[index]
-    return ds, frozen, view, Query(test, ds.genes, control)
+    return ds, split, view, Query(test, ds.genes, control)
 
 
 def fitted(name: str, view: TrainView | None = None, seed: int = 0) -> Model:
@@ -155,11 +155,11 @@ def test_delta_data_without_controls_can_be_fitted(name: str) -> None:
     rng = np.random.default_rng(1)
     rows = [(p, c) for c in ("x", "y", "z") for p in ("g0", "g1", "B", "g0+g1")]
     ds = screen(rows, X=rng.normal(size=(12, 6)), space="delta", level="condition")
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
     test = ds.conditions.iloc[:4]
     assert (
         MODELS.get(name).requires.controls
-        or np.isfinite(fitted(name, train_view(ds, frozen)).predict(Query(test, ds.genes, None)).mean).all()
+        or np.isfinite(fitted(name, train_view(ds, split)).predict(Query(test, ds.genes, None)).mean).all()
     )
 
 

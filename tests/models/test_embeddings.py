@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 
 from perturbfm_core.errors import ConfigError, GraphError
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.knowledge import Knowledge, Needs
-from perturbfm_core.models import Model, load_model, new_model, save_model
+from perturbfm_core.graphs.side_info import SideInfo, Needs
+from perturbfm_core.models.base import Model, load_model, new_model, save_model
 from perturbfm_core.splits.view import TrainView
 from tests.factories import query_of, view_of
 
@@ -32,9 +32,9 @@ WORDS = {
 """N is not in train and lies by B."""
 
 
-def knowledge(**tables: Mapping[str, Sequence[float]]) -> Knowledge:
+def knowledge(**tables: Mapping[str, Sequence[float]]) -> SideInfo:
     """Return tables of gene features."""
-    return Knowledge(
+    return SideInfo(
         features={
             name: GeneFeatures(
                 name, np.asarray(list(rows), dtype=np.str_), np.asarray(list(rows.values()), dtype=np.float32)
@@ -44,12 +44,12 @@ def knowledge(**tables: Mapping[str, Sequence[float]]) -> Knowledge:
     )
 
 
-def fitted(name: str, view: TrainView, given: Knowledge | None = None, **params: Any) -> Model:
+def fitted(name: str, view: TrainView, given: SideInfo | None = None, **params: Any) -> Model:
     """Return a model fitted with the table of words unless other knowledge is given."""
     given = knowledge(words=WORDS) if given is None else given
     few = {"neighbours": (1,)} if name == "knn" else {}
     model = new_model(name, {"gene_features": list(given.features), **few, **params})
-    model.knowledge = given
+    model.side_info = given
     model.fit(view, 0)
     return model
 
@@ -209,7 +209,7 @@ def test_a_gene_that_a_table_lacks_counts_as_the_mean_gene() -> None:
     np.testing.assert_allclose(means(model, [("x", g) for g in "ABCDE"]), expected, rtol=1e-4, atol=1e-5)
 
 
-def tables_rows(given: Knowledge, name: str) -> dict[str, list[float]]:
+def tables_rows(given: SideInfo, name: str) -> dict[str, list[float]]:
     """Return a table as a mapping."""
     table = given.feature_table(name)
     return {str(g): row.tolist() for g, row in zip(table.genes, table.matrix, strict=True)}
@@ -258,7 +258,7 @@ def test_without_a_table_the_embedding_is_co_expression_in_train() -> None:
 def test_a_model_needs_the_tables_it_names_and_no_more(name: str) -> None:
     model = new_model(name, {"gene_features": ["go", "coexpression", "string"]})
     assert model.needs() == Needs(features=("go", "string"))
-    model.knowledge = knowledge(go=WORDS)
+    model.side_info = knowledge(go=WORDS)
     with pytest.raises(GraphError, match="no table of gene features called 'string'"):
         model.fit(single_view(), 0)
 
@@ -297,7 +297,7 @@ def test_parameters_out_of_range_are_refused(name: str, params: dict[str, object
 # ---- choosing by inner folds ------------------------------------------------------------------------------
 
 
-def two_worlds() -> tuple[TrainView, Knowledge]:
+def two_worlds() -> tuple[TrainView, SideInfo]:
     """Return singles whose deltas are noise and pairs that features explain, with the features."""
     rng = np.random.default_rng(8)
     genes = [f"P{i}" for i in range(20)]

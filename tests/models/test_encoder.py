@@ -17,23 +17,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import ModelError, SplitError
-from perturbfm_core.models.perturbfm.encoder import (
-    EncoderConfig,
-    SetTransformerEncoder,
-    highly_variable,
-    new_encoder,
-)
-from perturbfm_core.models.perturbfm.pretraining import (
-    PretrainConfig,
-    load_encoder,
-    pretrain,
-    save_encoder,
-)
+from perturbfm_core.models.perturbfm.encoder.module import EncoderConfig, SetTransformerEncoder, highly_variable, new_encoder
+from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, load_encoder, pretrain, save_encoder
 from perturbfm_core.schema import ENCODER_FILE, ENCODER_META_FILE
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.training.checkpoints import Checkpoint
 from perturbfm_core.training.loop import LoopConfig
-from perturbfm_core.training.seeding import deterministic
+from perturbfm_core.training.determinism import deterministic
 from tests.factories import screen, simulated, split_one, view_of
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "set-transformer"])
@@ -202,8 +192,8 @@ def world() -> tuple[PerturbDataset, str, TrainView]:
     )
     X[:, 19] = 0.0
     ds = screen(rows, X=X, genes=20)
-    frozen = split_one(ds, "context_ood", {"holdout": ["z"]})
-    return ds, frozen.hash, train_view(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["z"]})
+    return ds, split.hash, train_view(ds, split)
 
 
 @lru_cache(maxsize=8)
@@ -241,8 +231,8 @@ def test_genes_without_anything_in_common_cannot_be_told_from_each_other():
 
 def test_only_train_rows_and_input_controls_are_read(monkeypatch):
     ds, _, _ = world()
-    frozen = split_one(ds, "explicit", {"folds": {"test": ["A"], "val": ["B"]}}, validation="fold")
-    view = train_view(ds, frozen)
+    split = split_one(ds, "explicit", {"folds": {"test": ["A"], "val": ["B"]}}, validation="fold")
+    view = train_view(ds, split)
     read: set[int] = set()
     plain = TrainView.expression
 
@@ -252,17 +242,17 @@ def test_only_train_rows_and_input_controls_are_read(monkeypatch):
 
     monkeypatch.setattr(TrainView, "expression", spy)
     pretrain(view, config(), 0)
-    train_rows = set(frozen.rows(ds, "train").tolist())
+    train_rows = set(split.rows(ds, "train").tolist())
     controls = set(np.flatnonzero(ds.controls.has_role("input")).tolist())
-    assert len(frozen.rows(ds, "val"))
+    assert len(split.rows(ds, "val"))
     assert read == train_rows | controls
 
 
 @pytest.mark.parametrize("kind", ["context_ood", "iid"])
 def test_what_is_not_train_changes_nothing(kind):
     ds, _, _ = world()
-    frozen = split_one(ds, kind, {"holdout": ["z"]} if kind == "context_ood" else None)
-    view = train_view(ds, frozen)
+    split = split_one(ds, kind, {"holdout": ["z"]} if kind == "context_ood" else None)
+    view = train_view(ds, split)
     assert view.fit_rows is not None
     X = np.array(ds.values.expression)
     X[~view.fit_rows] = np.random.default_rng(1).random((int((~view.fit_rows).sum()), 20))
@@ -316,7 +306,7 @@ def test_sparse_cells_are_never_made_dense_as_a_whole(monkeypatch):
     monkeypatch.setattr(
         sp.csr_array, "toarray", lambda self, *a, **k: most.append(self.shape[0]) or plain(self, *a, **k)
     )
-    monkeypatch.setattr("perturbfm_core.models.perturbfm.pretraining._BLOCK", 50)
+    monkeypatch.setattr("perturbfm_core.models.perturbfm.encoder.pretraining._BLOCK", 50)
     same = pretrain(TrainView(**{**vars(view), "dataset": sparse}), config(), 0, split_hash="s")
     assert max(most) <= 64
     for name, value in pretrained().encoder.state_dict().items():

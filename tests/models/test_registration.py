@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from perturbfm_core.models import MODELS
+from perturbfm_core.models.base import MODELS
 
 PERTURBFM = ["perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3", "perturbfm-v3a"]
 
@@ -21,13 +21,13 @@ for argv in (["--help"], ["splits", "list"], ["models", "list"], ["models", "sho
         assert not exit_.code, argv
 """
 REQUIREMENTS = """
-import perturbfm_core.scoring
+import perturbfm_core.pipeline.metric_panel
 from perturbfm_core import pipeline
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.splits.folder import SplitTraits
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.splits.index import SplitTraits
 for entry in load_catalog().models.values():
     pipeline.why_not(SplitTraits(), entry)
-    pipeline.run_configs(entry)
+    pipeline.model_configs(entry)
 """
 
 
@@ -54,7 +54,7 @@ def test_torch_is_not_imported_to_start(code: str) -> None:
 
 
 def test_the_probe_would_see_torch() -> None:
-    assert "torch" in imported("import perturbfm_core.models.perturbfm.networks")
+    assert "torch" in imported("import perturbfm_core.models.perturbfm.network.members")
 
 
 def test_every_version_is_registered() -> None:

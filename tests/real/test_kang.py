@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pytest
 
-from perturbfm_core.library import open_dataset
+from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from tests.cli.command import perturbfm
 
@@ -47,8 +47,8 @@ def test_every_cell_type_is_held_out_once(runs):
     assert sorted(runs) == ["B cells", "CD14+ Monocytes", "CD4 T cells", SHARED, "FCGR3A+ Monocytes"]
     ds, folder = open_dataset("K"), SplitFolder("splits")
     for held, run in runs.items():
-        frozen = folder.load(run["split_hash"])
-        test, train = frozen.rows(ds, "test"), frozen.rows(ds, "train")
+        split = folder.load(run["split_hash"])
+        test, train = split.rows(ds, "test"), split.rows(ds, "train")
         assert set(ds.obs["context_id"].iloc[test]) == {held}
         assert held not in set(ds.obs["context_id"].iloc[train])
         assert len(test) + len(train) == 1556 - 750

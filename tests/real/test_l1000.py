@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from perturbfm_core.data.table import condition_table
-from perturbfm_core.library import open_dataset
+from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from tests.cli.command import attempt, perturbfm
 

@@ -8,7 +8,7 @@ import anndata
 import numpy as np
 import pytest
 
-from perturbfm_core.library import open_dataset
+from perturbfm_core.pipeline.dataset import open_dataset
 from tests.cli.command import perturbfm
 
 FILE = "pb_norman_k562_singles_doubles.h5ad"

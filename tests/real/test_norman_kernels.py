@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.graphs.features import read_features
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.models import new_model
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.view import Query, TrainView, train_view
 
@@ -87,16 +87,16 @@ def run(real: Callable[[str], Path]) -> Run:
     folds = json.loads(real("norman_folds.json").read_text())
 
     @cache
-    def tables(*names: str) -> Knowledge:
+    def tables(*names: str) -> SideInfo:
         path = "graphs/gene_embeddings_{}_svd64.npz"
-        return Knowledge(features={name: read_features(real(path.format(name)), name) for name in names})
+        return SideInfo(features={name: read_features(real(path.format(name)), name) for name in names})
 
     @cache
     def cases(task: str) -> list[tuple[TrainView, Query, np.ndarray]]:
         out = []
         for i, fold in enumerate(folds[task]):
             unused = fold.get("held_out_unscored", fold.get("unused", []))
-            (frozen,) = freeze(
+            (split,) = freeze(
                 ds,
                 SplitSpec(
                     kind="explicit",
@@ -107,9 +107,9 @@ def run(real: Callable[[str], Path]) -> Run:
                     calibration="inner_cv",
                 ),
             )
-            rows = frozen.rows(ds, "test")
+            rows = split.rows(ds, "test")
             query = Query(ds.conditions.iloc[ds.condition_codes[rows]], ds.genes, None)
-            out.append((train_view(ds, frozen), query, ds.delta(rows)))
+            out.append((train_view(ds, split), query, ds.delta(rows)))
         return out
 
     @cache
@@ -118,7 +118,7 @@ def run(real: Callable[[str], Path]) -> Run:
         for view, query, truth in cases(task):
             given = {**params, **({"gene_features": features} if features else {})}
             model = new_model(name, given)
-            model.knowledge = tables(*model.needs().features)
+            model.side_info = tables(*model.needs().features)
             # Many small matrices: threads that wait for one another cost more than they save.
             with threadpool_limits(limits=1):
                 model.fit(view, 0)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.evaluation.uncertainty.report import calibration_report
-from perturbfm_core.reports import calibration_plots
-from perturbfm_core.reports.run_report import _calibration
+from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
+from perturbfm_core.reports.plots import calibration as calibration_plots
+from perturbfm_core.reports.pages.run import _calibration
 from tests.evaluation.uncertainty.test_calibration_report import calibrated, train_of
 
 PICKS = [("worst: P$0$ in c", 0), ("best: P1 in c", 1)]

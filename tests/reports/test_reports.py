@@ -17,13 +17,13 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.leaderboard import database
-from perturbfm_core.reports import plots
+from perturbfm_core.reports.plots import condition as plots
 from perturbfm_core.reports.html import DASH, interval, number, render
-from perturbfm_core.reports.leaderboard_page import leaderboard_page
-from perturbfm_core.reports.run_report import run_report
+from perturbfm_core.reports.pages.leaderboard import leaderboard_page
+from perturbfm_core.reports.pages.run import run_report
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import (
     grid_rows,
     prediction_of,
@@ -109,12 +109,12 @@ def frozen(ds: PerturbDataset) -> FrozenSplit:
 
 
 @pytest.fixture(scope="module")
-def comparison(ds: PerturbDataset, frozen: FrozenSplit) -> Comparison:
+def comparison(ds: PerturbDataset, split: FrozenSplit) -> Comparison:
     """Return the comparison of a random prediction."""
-    truth = observed(ds, frozen)
+    truth = observed(ds, split)
     rng = np.random.default_rng(0)
     means = {k: t + rng.normal(size=30) for k, t in zip(truth.conditions.index, truth.truth, strict=True)}
-    return compare(ds, frozen, prediction_of(ds, frozen, means))
+    return compare(ds, split, prediction_of(ds, split, means))
 
 
 def config_of(**update: Any) -> dict[str, Any]:
@@ -149,7 +149,7 @@ STATS = SplitStats(
 
 def report_of(
     comparison: Comparison,
-    frozen: FrozenSplit,
+    split: FrozenSplit,
     *,
     stats: SplitStats | None = STATS,
     table: pd.DataFrame | None = None,
@@ -157,14 +157,14 @@ def report_of(
 ) -> str:
     """Return the report of a comparison."""
     table = evaluate(comparison, ["delta", "uncertainty"]).table() if table is None else table
-    return run_report(config_of(**update), table, comparison, frozen.split, stats)
+    return run_report(config_of(**update), table, comparison, split.definition, stats)
 
 
 # ---- the report of a run ----------------------------------------------------------------------------------
 
 
-def test_a_report_needs_nothing_but_itself(comparison: Comparison, frozen: FrozenSplit) -> None:
-    text = report_of(comparison, frozen)
+def test_a_report_needs_nothing_but_itself(comparison: Comparison, split: FrozenSplit) -> None:
+    text = report_of(comparison, split)
     assert_self_contained(text)
     images = [v for t, n, v in Page(text).attributes if (t, n) == ("img", "src")]
     assert len(images) == 2
@@ -172,8 +172,8 @@ def test_a_report_needs_nothing_but_itself(comparison: Comparison, frozen: Froze
         assert base64.b64decode(image.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
 
 
-def test_names_are_shown_and_not_interpreted(comparison: Comparison, frozen: FrozenSplit) -> None:
-    text = report_of(comparison, frozen)
+def test_names_are_shown_and_not_interpreted(comparison: Comparison, split: FrozenSplit) -> None:
+    text = report_of(comparison, split)
     page = Page(text)
     assert SCRIPT not in text
     assert CONTEXTS[0] not in text
@@ -183,18 +183,18 @@ def test_names_are_shown_and_not_interpreted(comparison: Comparison, frozen: Fro
 
 @pytest.mark.parametrize("name", [SCRIPT, QUOTED, "a & b", "{{ 7 * 7 }}"])
 def test_everything_a_run_says_of_itself_is_escaped(
-    comparison: Comparison, frozen: FrozenSplit, name: str
+    comparison: Comparison, split: FrozenSplit, name: str
 ) -> None:
     audit = [{"name": name, "message": name, "severity": "warning", "count": 1, "examples": []}]
-    split = {"hash": name, "key": name, "kind": "combo_ood", "cv": None}
+    definition = {"hash": name, "key": name, "kind": "combo_ood", "cv": None}
     text = report_of(
         comparison,
-        frozen,
+        split,
         entry=name,
         model=name,
         run_id=name,
         params={name: name},
-        split=split,
+        split=definition,
         audit=audit,
         dataset={"name": name, "content_sha256": name},
     )
@@ -208,8 +208,8 @@ def test_everything_a_run_says_of_itself_is_escaped(
     assert page.row("model")[1] == f"{name} (baseline)"
 
 
-def test_a_report_shows_values_ceilings_and_floors(comparison: Comparison, frozen: FrozenSplit) -> None:
-    page = Page(report_of(comparison, frozen))
+def test_a_report_shows_values_ceilings_and_floors(comparison: Comparison, split: FrozenSplit) -> None:
+    page = Page(report_of(comparison, split))
     scores = evaluate(comparison, ["delta"]).table()
     mean = scores[(scores["metric"] == "pearson") & (scores["scope"] == "global")]["value"].iloc[0]
     head = page.row("metric")
@@ -230,10 +230,10 @@ def test_a_report_shows_values_ceilings_and_floors(comparison: Comparison, froze
     assert (shown["better"], shown["ceiling (half)"]) == ("nominal", DASH)
 
 
-def test_a_report_shows_every_condition_grouping(comparison: Comparison, frozen: FrozenSplit) -> None:
+def test_a_report_shows_every_condition_grouping(comparison: Comparison, split: FrozenSplit) -> None:
     strata = {"seen": {str(comparison.conditions.index[0]): "2"}}
     table = evaluate(comparison, ["delta", "uncertainty"], strata=strata).table()
-    page = Page(report_of(comparison, frozen, table=table))
+    page = Page(report_of(comparison, split, table=table))
     pearson = dict(table.loc[table["metric"] == "pearson", ["key", "value"]].to_numpy())
     for key in (*PERTS, CONTEXTS[0], "seen=2"):
         assert page.row(key)[1] == f"{pearson[key]:.3f}"
@@ -241,25 +241,25 @@ def test_a_report_shows_every_condition_grouping(comparison: Comparison, frozen:
 
 
 def test_a_report_without_statistics_of_its_split_is_shown(
-    comparison: Comparison, frozen: FrozenSplit
+    comparison: Comparison, split: FrozenSplit
 ) -> None:
-    text = report_of(comparison, frozen, stats=None)
+    text = report_of(comparison, split, stats=None)
     page = Page(text)
     assert_self_contained(text)
     assert dict(zip(page.row("metric"), page.row("pearson"), strict=True))["ceiling (half)"] == DASH
     assert [t for t in page.tags if t == "img"] == ["img"]
 
 
-def test_a_ceiling_that_is_only_a_reason_is_a_dash(comparison: Comparison, frozen: FrozenSplit) -> None:
+def test_a_ceiling_that_is_only_a_reason_is_a_dash(comparison: Comparison, split: FrozenSplit) -> None:
     reason = {"reason": "the data set has no single cells with controls"}
     stats = STATS.model_copy(update={"ceiling": reason, "floor": {"null": reason}})
-    page = Page(report_of(comparison, frozen, stats=stats))
+    page = Page(report_of(comparison, split, stats=stats))
     shown = dict(zip(page.row("metric"), page.row("pearson"), strict=True))
     assert {shown[k] for k in ("ceiling (half)", "train mean", "no change", "null")} == {DASH}
 
 
-def test_the_same_run_gives_the_same_report(comparison: Comparison, frozen: FrozenSplit) -> None:
-    assert report_of(comparison, frozen) == report_of(comparison, frozen)
+def test_the_same_run_gives_the_same_report(comparison: Comparison, split: FrozenSplit) -> None:
+    assert report_of(comparison, split) == report_of(comparison, split)
 
 
 @pytest.mark.parametrize(
@@ -279,11 +279,11 @@ def test_the_same_run_gives_the_same_report(comparison: Comparison, frozen: Froz
     ],
 )
 def test_what_a_reader_must_know_is_flagged(
-    comparison: Comparison, frozen: FrozenSplit, update: dict[str, Any], message: str
+    comparison: Comparison, split: FrozenSplit, update: dict[str, Any], message: str
 ) -> None:
     flag = '<p class="flag">'
-    assert flag not in report_of(comparison, frozen)
-    text = report_of(comparison, frozen, **update)
+    assert flag not in report_of(comparison, split)
+    text = report_of(comparison, split, **update)
     assert text.count(flag) == 1
     assert message in text.split(flag)[1].split("</p>")[0]
 
@@ -291,9 +291,9 @@ def test_what_a_reader_must_know_is_flagged(
 # ---- undefined --------------------------------------------------------------------------------------------
 
 
-def test_an_undefined_headline_gives_way_to_the_next_metric(ds: PerturbDataset, frozen: FrozenSplit) -> None:
-    zero = dict.fromkeys(observed(ds, frozen).conditions.index, np.zeros(30))
-    text = report_of(compare(ds, frozen, prediction_of(ds, frozen, zero)), frozen)
+def test_an_undefined_headline_gives_way_to_the_next_metric(ds: PerturbDataset, split: FrozenSplit) -> None:
+    zero = dict.fromkeys(observed(ds, split).conditions.index, np.zeros(30))
+    text = report_of(compare(ds, split, prediction_of(ds, split, zero)), split)
     page = Page(text)
     shown = dict(zip(page.row("metric"), page.row("pearson"), strict=True))
     assert shown["value"] == DASH
@@ -303,11 +303,11 @@ def test_an_undefined_headline_gives_way_to_the_next_metric(ds: PerturbDataset, 
 
 
 def test_a_report_of_nothing_but_undefined_values_says_so(
-    comparison: Comparison, frozen: FrozenSplit
+    comparison: Comparison, split: FrozenSplit
 ) -> None:
     table = evaluate(comparison, ["delta", "uncertainty"]).table()
     table = table.assign(value=np.nan, status="undefined", reason="for no reason")
-    text = report_of(comparison, frozen, table=table)
+    text = report_of(comparison, split, table=table)
     assert "delta.pearson is undefined in every condition, so there is no order to show." in text
     page = Page(text)
     assert dict(zip(page.row("metric"), page.row("rmse"), strict=True))["value"] == DASH
@@ -317,10 +317,10 @@ def test_a_report_of_nothing_but_undefined_values_says_so(
 
 
 def test_one_condition_is_worst_median_and_best(ds: PerturbDataset) -> None:
-    frozen = split_one(ds, "explicit", {"folds": {"test": [f"y|{SCRIPT}|||"]}})
-    truth = observed(ds, frozen)
-    given = prediction_of(ds, frozen, dict(zip(truth.conditions.index, truth.truth, strict=True)))
-    text = report_of(compare(ds, frozen, given), frozen)
+    split = split_one(ds, "explicit", {"folds": {"test": [f"y|{SCRIPT}|||"]}})
+    truth = observed(ds, split)
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    text = report_of(compare(ds, split, given), split)
     assert_self_contained(text)
     assert Page(text).row("retrieval_rank")[-1].startswith("1 of 1 conditions undefined: only one condition")
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.compare import COLUMNS
+from perturbfm_core.leaderboard.significance import COLUMNS
 from perturbfm_core.reports.html import DASH
-from perturbfm_core.reports.results import BEGIN, END, Idea, replace_between, results_markdown
+from perturbfm_core.reports.results import BEGIN, END, EntrySummary, replace_between, results_markdown
 
 FAMILY = {"additive": "baseline", "perturbfm-v1": "perturbfm"}
 
@@ -50,7 +50,7 @@ COMPARED = pd.DataFrame(
     ],
     columns=list(COLUMNS),
 )
-IDEAS = {"perturbfm-v1": Idea("Adds a | graph.", "genes", ("string",), ("go",))}
+IDEAS = {"perturbfm-v1": EntrySummary("Adds a | graph.", "genes", ("string",), ("go",))}
 
 
 def test_results_by_board_with_the_best_in_bold():

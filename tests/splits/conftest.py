@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.pipeline import split_stats
+from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import grid_rows, screen, split_one
 
 
@@ -44,6 +44,6 @@ def folder(
 ) -> SplitFolder:
     """Return a folder that holds both splits."""
     folder = SplitFolder(store.split_dir)
-    for frozen in (by_condition, by_row):
-        folder.save(frozen, split_stats(ds, frozen, bounds=False))
+    for split in (by_condition, by_row):
+        folder.save(split, split_stats(ds, split, bounds=False))
     return folder

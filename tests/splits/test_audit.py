@@ -11,10 +11,11 @@ import pytest
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.pipeline import RunConfig, fit
-from perturbfm_core.splits.audit import CHECKS, Finding, audit, require_clean
+from perturbfm_core.pipeline.experiment import ModelConfig
+from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.splits.audit.core import CHECKS, Finding, audit, require_clean
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import grid_rows, screen, split_one, table_of, with_values
 
 CLEAN = {
@@ -26,21 +27,21 @@ CLEAN = {
 }
 
 
-def planted(frozen: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
+def planted(split: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
     """Return a split with other folds, past every validator."""
     folds = ConditionFolds(table={f: tuple(keys) for f, keys in table.items() if keys})  # type: ignore[misc]
-    return FrozenSplit(frozen.split.model_copy(update={"folds": folds, **update}))
+    return FrozenSplit(split.definition.model_copy(update={"folds": folds, **update}))
 
 
-def blocking(ds: PerturbDataset, frozen: FrozenSplit) -> dict[str, Finding]:
+def blocking(ds: PerturbDataset, split: FrozenSplit) -> dict[str, Finding]:
     """Return the blocking findings by name."""
-    return {f.name: f for f in audit(ds, frozen) if f.severity == "blocking"}
+    return {f.name: f for f in audit(ds, split) if f.severity == "blocking"}
 
 
 @pytest.mark.parametrize("which", list(CLEAN))
 def test_a_clean_split_has_no_findings(ds: PerturbDataset, which: str) -> None:
-    frozen = split_one(ds, *CLEAN[which])
-    assert require_clean(ds, frozen) == []
+    split = split_one(ds, *CLEAN[which])
+    assert require_clean(ds, split) == []
 
 
 def test_a_condition_in_two_folds_is_found(ds: PerturbDataset, by_condition: FrozenSplit) -> None:
@@ -75,11 +76,11 @@ def test_an_empty_test_of_rows_is_found(ds: PerturbDataset, by_row: FrozenSplit)
     assert list(blocking(ds, _by_row(by_row, codes))) == ["empty_fold"]
 
 
-def _by_row(frozen: FrozenSplit, codes: np.ndarray, **update: Any) -> FrozenSplit:
-    folds = frozen.split.folds
+def _by_row(split: FrozenSplit, codes: np.ndarray, **update: Any) -> FrozenSplit:
+    folds = split.definition.folds
     assert isinstance(folds, RowFolds)
     folds = folds.model_copy(update={"codes_sha256": codes_digest(codes)})
-    return FrozenSplit(frozen.split.model_copy(update={"folds": folds, **update}), codes)
+    return FrozenSplit(split.definition.model_copy(update={"folds": folds, **update}), codes)
 
 
 @pytest.mark.parametrize("fold", ["train", "val"])
@@ -91,8 +92,8 @@ def test_a_test_condition_in_train_or_validation_is_found(
     codes[rows] = schema.FOLDS.index("test")
     codes[rows[0]] = schema.FOLDS.index(fold)
     codes[np.flatnonzero(ds.condition_codes == 1)] = schema.FOLDS.index("unused")
-    frozen = _by_row(by_row, codes, ood_axes=("pair",))
-    found = blocking(ds, frozen)
+    split = _by_row(by_row, codes, ood_axes=("pair",))
+    found = blocking(ds, split)
     assert list(found) == ["condition_in_train_and_test"]
     assert found["condition_in_train_and_test"].examples == (ds.conditions.index[0],)
     # Among random rows the same is what was asked for.
@@ -101,11 +102,11 @@ def test_a_test_condition_in_train_or_validation_is_found(
 
 @pytest.mark.parametrize("fold", ["train", "val", "calib"])
 def test_a_held_out_gene_in_a_combination_is_found(ds: PerturbDataset, fold: str) -> None:
-    frozen = split_one(ds, "perturbation_ood", {"holdout": ["A"]})
-    table = table_of(frozen)
+    split = split_one(ds, "perturbation_ood", {"holdout": ["A"]})
+    table = table_of(split)
     table["test"] = [k for k in table["test"] if k != "y|A+B|||"]
     table[fold] = [*table[fold], "y|A+B|||"]
-    found = blocking(ds, planted(frozen, table))
+    found = blocking(ds, planted(split, table))
     assert list(found) == ["held_out_unit_in_train"]
     assert found["held_out_unit_in_train"].examples == ("A",)
 
@@ -152,7 +153,7 @@ def test_a_leak_refuses_to_pass_and_names_itself(ds: PerturbDataset, by_conditio
 def test_a_leak_refuses_a_fit(ds: PerturbDataset, store: ArtifactStore, by_condition: FrozenSplit) -> None:
     table = table_of(by_condition)
     table["train"] = [*table["train"], table["test"].pop()]
-    config = RunConfig(entry="global_mean", model="global_mean", params={}, seed=0)
+    config = ModelConfig(entry="global_mean", model="global_mean", params={}, seed=0)
     with pytest.raises(SplitError, match="held_out_unit_in_train"):
         fit(store, ds, planted(by_condition, table), config)
     assert not store.objects.exists()
@@ -183,9 +184,9 @@ def test_a_warning_passes_and_is_returned(
 
 def test_examples_are_few_and_the_count_is_whole() -> None:
     ds = screen(grid_rows([f"P{i}" for i in range(9)], ["x", "y"]))
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
-    table = table_of(frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    table = table_of(split)
     table["unused"] = list(table["train"])
-    found = blocking(ds, planted(frozen, table))["fold_overlap"]
+    found = blocking(ds, planted(split, table))["fold_overlap"]
     assert found.count == 9
     assert len(found.examples) == 5

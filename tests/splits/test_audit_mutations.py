@@ -20,20 +20,10 @@ from perturbfm_core.data.metadata import GeneSelection, Normalization
 from perturbfm_core.data.prediction import RowPrediction, write_prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
-from perturbfm_core.models import new_model
-from perturbfm_core.splits.audit import (
-    CHECKS,
-    RUN_CHECKS,
-    FitRecord,
-    RunEvidence,
-    RunRecords,
-    audit,
-    permutation_control,
-    read_run,
-    report,
-    require_clean,
-    rows_record,
-)
+from perturbfm_core.models.base import new_model
+from perturbfm_core.splits.audit.core import CHECKS, RUN_CHECKS, audit, report, require_clean
+from perturbfm_core.splits.audit.permutation import permutation_control
+from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, read_run, rows_record
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.splits.view import query, train_view
 from tests.factories import grid_rows, reordered, screen, split_one, table_of, with_values
@@ -47,12 +37,12 @@ class Planted:
     """A data set, a split of it and a run, one of which leaks."""
 
     ds: PerturbDataset
-    frozen: FrozenSplit
+    split: FrozenSplit
     run: RunEvidence | None = None
 
     def names(self) -> set[str]:
         """Return the names of all findings."""
-        return {f.name for f in audit(self.ds, self.frozen, self.run)}
+        return {f.name for f in audit(self.ds, self.split, self.run)}
 
 
 # ---- clean beginnings --------------------------------------------------------------------------------------
@@ -79,39 +69,39 @@ COMBO = split_one(CELLS, "combo_ood", {"holdout": ["A+B"]})
 ROWS = split_one(CELLS, "iid", {"test_frac": 0.3})
 
 
-def _with_table(frozen: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
+def _with_table(split: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
     """Return a split with other folds, past every validator."""
     folds = ConditionFolds(table={f: tuple(keys) for f, keys in table.items() if keys})  # type: ignore[misc]
-    return FrozenSplit(frozen.split.model_copy(update={"folds": folds, **update}))
+    return FrozenSplit(split.definition.model_copy(update={"folds": folds, **update}))
 
 
-def _with_codes(frozen: FrozenSplit, codes: Any, **update: Any) -> FrozenSplit:
+def _with_codes(split: FrozenSplit, codes: Any, **update: Any) -> FrozenSplit:
     """Return a by-row split with other codes and a fitting digest."""
     codes = np.asarray(codes, dtype=np.int8)
-    folds = frozen.split.folds
+    folds = split.definition.folds
     assert isinstance(folds, RowFolds)
     folds = folds.model_copy(update={"codes_sha256": codes_digest(codes)})
-    return FrozenSplit(frozen.split.model_copy(update={"folds": folds, **update}), codes)
+    return FrozenSplit(split.definition.model_copy(update={"folds": folds, **update}), codes)
 
 
 def _moved(
-    frozen: FrozenSplit, source: str, target: str, *, keep: bool = False, **update: Any
+    split: FrozenSplit, source: str, target: str, *, keep: bool = False, **update: Any
 ) -> FrozenSplit:
     """Return a split with the first condition of a fold in another (too)."""
-    table = table_of(frozen)
+    table = table_of(split)
     key = table[source][0]
     table[source] = table[source] if keep else table[source][1:]
     table[target] = [*table[target], key]
-    return _with_table(frozen, table, **update)
+    return _with_table(split, table, **update)
 
 
-def _by_row(frozen: FrozenSplit, ds: PerturbDataset = CELLS) -> tuple[FrozenSplit, Any]:
+def _by_row(split: FrozenSplit, ds: PerturbDataset = CELLS) -> tuple[FrozenSplit, Any]:
     """Return a by-condition split as codes of rows, with a by-row split to put them into."""
     rows = split_one(ds, "iid", {"test_frac": 0.3})
-    blank = rows.split.model_copy(
-        update={"ood_axes": frozen.split.ood_axes, "validation": "none", "calibration": "none", "inner": None}
+    blank = rows.definition.model_copy(
+        update={"ood_axes": split.definition.ood_axes, "validation": "none", "calibration": "none", "inner": None}
     )
-    return FrozenSplit(blank, rows.row_codes), frozen.codes(ds).copy()
+    return FrozenSplit(blank, rows.row_codes), split.codes(ds).copy()
 
 
 def _renamed(rows: list[tuple[str, str]], **metadata: Any) -> PerturbDataset:
@@ -119,30 +109,30 @@ def _renamed(rows: list[tuple[str, str]], **metadata: Any) -> PerturbDataset:
 
 
 def _explicit(ds: PerturbDataset, test: list[str], axis: str = "combo") -> FrozenSplit:
-    frozen = split_one(ds, "explicit", {"folds": {"test": test}})
-    return FrozenSplit(frozen.split.model_copy(update={"ood_axes": (axis,)}))
+    split = split_one(ds, "explicit", {"folds": {"test": test}})
+    return FrozenSplit(split.definition.model_copy(update={"ood_axes": (axis,)}))
 
 
 # ---- leaks of splits ---------------------------------------------------------------------------------------
 
 
 def _row_in_two_folds() -> Planted:
-    frozen, codes = _by_row(CONTEXT)
+    split, codes = _by_row(CONTEXT)
     codes[np.flatnonzero(CELLS.is_control)[:3]] = schema.FOLDS.index("train")
-    return Planted(CELLS, _with_codes(frozen, codes))
+    return Planted(CELLS, _with_codes(split, codes))
 
 
 def _row_in_no_fold() -> Planted:
-    frozen, codes = _by_row(CONTEXT)
+    split, codes = _by_row(CONTEXT)
     codes[np.flatnonzero(~CELLS.is_control)[:3]] = -1
-    return Planted(CELLS, _with_codes(frozen, codes))
+    return Planted(CELLS, _with_codes(split, codes))
 
 
 def _cell_of_condition_in(fold: str) -> Planted:
-    frozen, codes = _by_row(CONTEXT)
+    split, codes = _by_row(CONTEXT)
     first = np.flatnonzero(codes == schema.FOLDS.index("test"))[0]
     codes[first] = schema.FOLDS.index(fold)  # type: ignore[arg-type]
-    return Planted(CELLS, _with_codes(frozen, codes))
+    return Planted(CELLS, _with_codes(split, codes))
 
 
 def _copied_profile(source: str, *, counts: bool = False) -> Planted:
@@ -197,7 +187,7 @@ def _torn_replicates(fold: str) -> Planted:
     first = np.flatnonzero(codes == schema.FOLDS.index("test"))[0]
     codes[first] = schema.FOLDS.index(fold)  # type: ignore[arg-type]
     folds = RowFolds(n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes))
-    return Planted(ds, FrozenSplit(base.split.model_copy(update={"folds": folds, "ood_axes": ()}), codes))
+    return Planted(ds, FrozenSplit(base.definition.model_copy(update={"folds": folds, "ood_axes": ()}), codes))
 
 
 def _confounded(noise: int) -> Planted:
@@ -243,12 +233,12 @@ def _selected(rows: str) -> Planted:
 # ---- leaks of runs -----------------------------------------------------------------------------------------
 
 
-def _run(frozen: FrozenSplit = CONTEXT, **records: Any) -> Planted:
-    return Planted(CELLS, frozen, RunEvidence(RunRecords(**records)))
+def _run(split: FrozenSplit = CONTEXT, **records: Any) -> Planted:
+    return Planted(CELLS, split, RunEvidence(RunRecords(**records)))
 
 
-def _made(what: str, frozen: FrozenSplit = CONTEXT, **record: Any) -> Planted:
-    return _run(frozen, made=(FitRecord(what=what, **record),))  # type: ignore[arg-type]
+def _made(what: str, split: FrozenSplit = CONTEXT, **record: Any) -> Planted:
+    return _run(split, made=(FitRecord(what=what, **record),))  # type: ignore[arg-type]
 
 
 def _all_rows() -> str:
@@ -432,10 +422,10 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
 
 
 def _calibrated_cells() -> FrozenSplit:
-    frozen, codes = _by_row(CONTEXT)
+    split, codes = _by_row(CONTEXT)
     test = np.flatnonzero(codes == schema.FOLDS.index("test"))
     codes[test[::3]] = schema.FOLDS.index("calib")
-    return _with_codes(frozen, codes)
+    return _with_codes(split, codes)
 
 
 PLANTS = [
@@ -486,16 +476,16 @@ def _random_split(seed: int) -> tuple[PerturbDataset, FrozenSplit]:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_nothing_is_found_in_a_clean_random_split_with_an_honest_run(seed: int) -> None:
-    ds, frozen = _random_split(seed)
-    fit = frozen.rows(ds, *frozen.fit_folds)
-    view = train_view(ds, frozen)
+    ds, split = _random_split(seed)
+    fit = split.rows(ds, *split.fit_folds)
+    view = train_view(ds, split)
     assert view.allowed_rows is not None
-    test = frozen.rows(ds, "test")
+    test = split.rows(ds, "test")
     mean = np.tile(view.delta.mean(axis=0), (len(test), 1))
     records = RunRecords(
         made=(
             FitRecord(what="pca", rows_sha256=rows_record(ds, fit)),
-            FitRecord(what="graph", split_hash=frozen.hash),
+            FitRecord(what="graph", split_hash=split.hash),
             FitRecord(what="statistics", rows="fit"),
             FitRecord(what="encoder", rows="external", content_sha256="e" * 64),
         ),
@@ -504,8 +494,8 @@ def test_nothing_is_found_in_a_clean_random_split_with_an_honest_run(seed: int) 
         predict_reads=("conditions", "genes", "control"),
     )
     run = RunEvidence(records, RowPrediction(mean=mean, var=np.ones_like(mean), idx=test))
-    assert require_clean(ds, frozen, run) == []
-    states = {o.check: o.status for o in report(ds, frozen, run)}
+    assert require_clean(ds, split, run) == []
+    states = {o.check: o.status for o in report(ds, split, run)}
     assert set(states.values()) <= {"clean", "not_applicable"}
     assert (
         states["identical_profiles"]

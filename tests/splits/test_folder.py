@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.pipeline import freeze_split, migrate_split, split_stats
-from perturbfm_core.splits.folder import INDEX_FILE, SplitFolder
+from perturbfm_core.pipeline.split import freeze_split, migrate_split, split_stats
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.index import INDEX_FILE
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, Split
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import grid_rows, reordered, screen, split_all, split_one, table_of, with_values
 
 SCREEN = screen(grid_rows(["A", "B"], ["x", "y"]))
 FROZEN = split_one(SCREEN, "context_ood", {"holdout": ["x"]})
-TEXT = FROZEN.split.to_text().encode()
+TEXT = FROZEN.definition.to_text().encode()
 
 
 # ---- writing and reading ----------------------------------------------------------------------------------
@@ -32,11 +33,11 @@ TEXT = FROZEN.split.to_text().encode()
 def test_a_split_is_read_back_as_it_was_saved(
     folder: SplitFolder, ds: PerturbDataset, by_condition: FrozenSplit, by_row: FrozenSplit
 ) -> None:
-    for frozen in (by_condition, by_row):
-        back = folder.load(frozen.hash)
-        assert back.split == frozen.split
-        assert back.hash == frozen.hash
-        assert np.array_equal(back.codes(ds), frozen.codes(ds))
+    for split in (by_condition, by_row):
+        back = folder.load(split.hash)
+        assert back.definition == split.definition
+        assert back.hash == split.hash
+        assert np.array_equal(back.codes(ds), split.codes(ds))
 
 
 def test_saving_twice_finds_the_same_split(
@@ -66,13 +67,13 @@ def test_freezing_again_without_bounds_keeps_those_that_are_there(
     store: ArtifactStore, ds: PerturbDataset
 ) -> None:
     spec = SplitSpec(kind="context_ood", params={"holdout": ["x"]})
-    ((frozen, stats, _),) = freeze_split(store, ds, spec, bounds=False)
+    ((split, stats, _),) = freeze_split(store, ds, spec, bounds=False)
     folder = SplitFolder(store.split_dir)
     folder.save_stats(
-        frozen.hash, stats.model_copy(update={"ceiling": {"pearson": {"half": 0.5}}, "no_signal": False})
+        split.hash, stats.model_copy(update={"ceiling": {"pearson": {"half": 0.5}}, "no_signal": False})
     )
     freeze_split(store, ds, spec, bounds=False)
-    kept = folder.stats(frozen.hash)
+    kept = folder.stats(split.hash)
     assert kept is not None
     assert kept.ceiling == {"pearson": {"half": 0.5}}
     assert kept.no_signal is False
@@ -99,8 +100,8 @@ def test_statistics_beside_a_split_say_who_is_where(
 
 
 def test_strata_count_the_singles_that_train_has(ds: PerturbDataset) -> None:
-    frozen = split_one(ds, "perturbation_ood", {"holdout": ["A"]})
-    stats = split_stats(ds, frozen, bounds=False)
+    split = split_one(ds, "perturbation_ood", {"holdout": ["A"]})
+    stats = split_stats(ds, split, bounds=False)
     assert stats.strata == {"seen": {"x|A+B|||": "1", "y|A+B|||": "1", "z|A+B|||": "1"}}
     both = split_one(ds, "perturbation_ood", {"holdout": ["A", "B"]})
     assert split_stats(ds, both, bounds=False).strata["seen"]["x|A+B|||"] == "0"
@@ -108,8 +109,8 @@ def test_strata_count_the_singles_that_train_has(ds: PerturbDataset) -> None:
 
 def test_unused_perturbations_of_a_held_out_context_are_listed() -> None:
     ds = screen([*grid_rows(["A", "B"], ["x", "y"]), ("C", "x")])
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
-    assert split_stats(ds, frozen, bounds=False).dropped_perturbations == ("C",)
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    assert split_stats(ds, split, bounds=False).dropped_perturbations == ("C",)
 
 
 # ---- finding ----------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def test_unused_perturbations_of_a_held_out_context_are_listed() -> None:
 
 def test_a_split_is_found_by_hash_prefix_and_key(folder: SplitFolder, by_condition: FrozenSplit) -> None:
     full = by_condition.hash
-    for name in (full, full[:7], full[:12].upper(), f" {full[:9]} ", by_condition.split.key):
+    for name in (full, full[:7], full[:12].upper(), f" {full[:9]} ", by_condition.definition.key):
         assert folder.resolve(name) == full
 
 
@@ -257,7 +258,7 @@ def test_changed_row_codes_are_refused(
 def test_a_file_with_a_right_hash_of_an_impossible_split_is_refused(
     update: dict[str, object], message: str
 ) -> None:
-    payload = {"hash": "0" * 64, **FROZEN.split.model_dump(mode="json"), **update}
+    payload = {"hash": "0" * 64, **FROZEN.definition.model_dump(mode="json"), **update}
     with pytest.raises(SplitError, match=f"is not a valid split: .*{message}"):
         Split.from_text(json.dumps(payload), "file.json")
 
@@ -287,14 +288,14 @@ def test_a_split_of_other_genes_is_refused() -> None:
 
 def test_a_split_that_does_not_list_a_condition_is_refused() -> None:
     folds = ConditionFolds(table={"train": ("y|A|||", "y|B|||", "q|A|||"), "test": ("x|A|||",)})
-    planted = FrozenSplit(FROZEN.split.model_copy(update={"folds": folds}))
+    planted = FrozenSplit(FROZEN.definition.model_copy(update={"folds": folds}))
     with pytest.raises(SplitError, match=r"1 in no fold \['x\|B\|\|\|'\], 1 unknown \['q\|A\|\|\|'\]"):
         planted.codes(SCREEN)
 
 
 def test_a_copy_with_another_field_has_another_hash() -> None:
-    assert FROZEN.split.model_copy(update={"seed": 7}).hash != FROZEN.split.hash
-    assert FROZEN.split.model_copy().hash == FROZEN.split.hash
+    assert FROZEN.definition.model_copy(update={"seed": 7}).hash != FROZEN.definition.hash
+    assert FROZEN.definition.model_copy().hash == FROZEN.definition.hash
 
 
 # ---- verification -----------------------------------------------------------------------------------------
@@ -391,11 +392,11 @@ def test_migration_carries_the_folds_over_and_records_what_it_supersedes(
     loaded, changed = folder.load(old.hash), _next_version(ds)
     new, stats = migrate_split(store, loaded, changed)
     assert new.hash != old.hash
-    assert new.split.dataset.content_sha256 == changed.content_sha256
+    assert new.definition.dataset.content_sha256 == changed.content_sha256
     assert np.array_equal(new.codes(changed), old.codes(ds))
     assert stats.supersedes == old.hash
     assert {e.hash: e.supersedes for e in folder.index().splits}[new.hash] == old.hash
-    assert folder.load(new.hash).split == new.split
+    assert folder.load(new.hash).definition == new.definition
     assert folder.verify(new.hash, changed).ok
     assert folder.verify(old.hash, ds).ok
     assert (folder.path / f"{old.hash}.stats.json").read_bytes() == before
@@ -431,7 +432,7 @@ def test_migration_to_a_gene_order_of_its_own_is_recorded(
 ) -> None:
     renamed = screen(grid_rows(["A", "B", "C", "A+B", "B+C"], ["x", "y", "z"], reps=2), genes=list("uvwxyz"))
     new, _ = migrate_split(store, by_condition, renamed)
-    assert new.split.dataset.genes_sha256 == renamed.genes_sha256
+    assert new.definition.dataset.genes_sha256 == renamed.genes_sha256
     assert table_of(new) == table_of(by_condition)
 
 
@@ -440,7 +441,7 @@ def test_index_is_ordered_whatever_the_order_of_saving(store: ArtifactStore, ds:
     texts = []
     for order in (folds, folds[::-1]):
         folder = SplitFolder(store.split_dir / str(len(texts)))
-        for frozen in order:
-            folder.save(frozen, split_stats(ds, frozen, bounds=False))
+        for split in order:
+            folder.save(split, split_stats(ds, split, bounds=False))
         texts.append((folder.path / INDEX_FILE).read_bytes())
     assert texts[0] == texts[1]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.audit import audit
+from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit, inner_masks, units_of
@@ -97,33 +97,33 @@ def specs(draw: st.DrawFn, kind: str, ds: PerturbDataset) -> SplitSpec:
     )
 
 
-def _sound(ds: PerturbDataset, frozen: FrozenSplit) -> None:
+def _sound(ds: PerturbDataset, split: FrozenSplit) -> None:
     """Assert what holds for every split, whatever its kind."""
-    codes = frozen.codes(ds)
+    codes = split.codes(ds)
     treated = ds.condition_codes >= 0
     assert (codes[~treated] == -1).all()
     assert np.isin(codes[treated], range(len(schema.FOLDS))).all()
     for fold in ("train", "test"):
-        assert len(frozen.rows(ds, fold)) > 0
-    split = frozen.split
-    if split.folds.by == "condition":
-        table = table_of(frozen)
+        assert len(split.rows(ds, fold)) > 0
+    definition = split.definition
+    if definition.folds.by == "condition":
+        table = table_of(split)
         listed = [key for keys in table.values() for key in keys]
         assert sorted(listed) == sorted(ds.conditions.index)
         assert len(set(listed)) == len(listed)
         for position, fold in enumerate(schema.FOLDS):
             rows = np.flatnonzero(np.isin(ds.condition_codes, ds.conditions.index.get_indexer(table[fold])))
             assert np.array_equal(np.flatnonzero(codes == position), rows)
-    if split.inner is not None:
-        _inner_folds_are_group_wise(ds, frozen)
-    blocking = [f for f in audit(ds, frozen) if f.severity == "blocking"]
+    if definition.inner is not None:
+        _inner_folds_are_group_wise(ds, split)
+    blocking = [f for f in audit(ds, split) if f.severity == "blocking"]
     assert not [f for f in blocking if f.name != "empty_fold"]
 
 
-def _inner_folds_are_group_wise(ds: PerturbDataset, frozen: FrozenSplit) -> None:
-    inner = frozen.split.inner
+def _inner_folds_are_group_wise(ds: PerturbDataset, split: FrozenSplit) -> None:
+    inner = split.definition.inner
     assert inner is not None
-    train = ds.conditions.iloc[np.unique(ds.condition_codes[frozen.rows(ds, "train")])]
+    train = ds.conditions.iloc[np.unique(ds.condition_codes[split.rows(ds, "train")])]
     units = [set(us) for us in units_of(train, inner.unit)]
     assert set().union(*units) <= set(inner.folds)
     groups = [{u for u, f in inner.folds.items() if f == i} for i in range(inner.k)]
@@ -155,8 +155,8 @@ def test_any_specification_gives_sound_splits_or_an_error_with_a_remedy(
         assert REMEDY.search(refusal), refusal
         return
     assert frozen_all
-    for frozen in frozen_all:
-        _sound(ds, frozen)
+    for split in frozen_all:
+        _sound(ds, split)
     assert [f.hash for f in freeze(ds, spec)] == [f.hash for f in frozen_all]
 
 
@@ -180,8 +180,8 @@ def test_hash_of_a_split_by_condition_is_independent_of_row_order(
     ds = screen(GRID)
     moved = reordered(ds, order)
     assert [f.hash for f in split_all(moved, kind, params)] == [f.hash for f in split_all(ds, kind, params)]
-    for frozen in split_all(ds, kind, params):
-        assert np.array_equal(frozen.codes(moved), frozen.codes(ds)[order])
+    for split in split_all(ds, kind, params):
+        assert np.array_equal(split.codes(moved), split.codes(ds)[order])
 
 
 @pytest.mark.parametrize(
@@ -223,11 +223,11 @@ def _screen_of(kind: str) -> PerturbDataset:
 def test_k_folds_partition_the_held_out_units(kind: str, k: int) -> None:
     ds = _screen_of(kind)
     folds = split_all(ds, kind, folds=k, seed=3)
-    held = [f.split.params["holdout"] for f in folds]
+    held = [f.definition.params["holdout"] for f in folds]
     assert sorted(u for h in held for u in h) == sorted(_units(kind))
     assert max(map(len, held)) - min(map(len, held)) <= 1
-    assert [(f.split.cv.fold, f.split.cv.k) for f in folds if f.split.cv] == [(i, k) for i in range(k)]
-    assert len({f.split.cv.group for f in folds if f.split.cv}) == 1
+    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [(i, k) for i in range(k)]
+    assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
     assert len({f.hash for f in folds}) == k
 
 
@@ -241,7 +241,7 @@ def test_a_fold_made_alone_is_the_fold_made_with_the_others(kind: str) -> None:
 def test_folds_of_other_seeds_are_another_cross_validation() -> None:
     ds = _screen_of("combo_ood")
     groups = {
-        f.split.cv.group for s in (0, 1) for f in split_all(ds, "combo_ood", folds=2, seed=s) if f.split.cv
+        f.definition.cv.group for s in (0, 1) for f in split_all(ds, "combo_ood", folds=2, seed=s) if f.definition.cv
     }
     assert len(groups) == 2
 
@@ -274,22 +274,22 @@ def test_impossible_folds_are_refused(kind: str, spec: dict[str, Any], message: 
 
 def test_a_held_out_context_leaves_as_a_whole_and_its_own_perturbations_are_unused() -> None:
     ds = screen([*grid_rows(["A", "B"], ["x", "y", "z"]), ("C", "x"), ("A+B", "x")])
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
-    table = table_of(frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    table = table_of(split)
     assert table["test"] == ["x|A|||", "x|B|||"]
     assert table["unused"] == ["x|A+B|||", "x|C|||"]
     assert contexts_of(table["train"]) == {"y", "z"}
-    assert frozen.split.ood_axes == ("context",)
+    assert split.definition.ood_axes == ("context",)
 
 
 def test_leave_one_context_out_holds_out_each_context_once() -> None:
     ds = screen(grid_rows(["A", "B"], ["z", "x", "y"]))
     folds = split_all(ds, "leave_one_context_out")
-    assert [f.split.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
+    assert [f.definition.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
     assert [contexts_of(table_of(f)["test"]) for f in folds] == [{"x"}, {"y"}, {"z"}]
-    assert {f.split.kind for f in folds} == {"context_ood"}
-    assert [(f.split.cv.fold, f.split.cv.k) for f in folds if f.split.cv] == [(0, 3), (1, 3), (2, 3)]
-    assert len({f.split.cv.group for f in folds if f.split.cv}) == 1
+    assert {f.definition.kind for f in folds} == {"context_ood"}
+    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [(0, 3), (1, 3), (2, 3)]
+    assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -297,7 +297,7 @@ def test_leave_one_context_out_holds_out_each_context_once() -> None:
 def test_test_perturbations_stay_seen_when_contexts_validate(seed: int, fit_rows: str) -> None:
     pairs = [("A", "u"), ("A", "v"), ("A", "w"), ("A", "x"), ("C", "w"), ("C", "x")]
     ds = screen([*(("control", c) for c in "uvwx"), *pairs])
-    frozen = split_one(
+    split = split_one(
         ds,
         "context_ood",
         {"holdout": ["x"]},
@@ -307,7 +307,7 @@ def test_test_perturbations_stay_seen_when_contexts_validate(seed: int, fit_rows
         seed=seed,
         fit_rows=fit_rows,
     )
-    table = table_of(frozen)
+    table = table_of(split)
     fitted = perts_of(table["train"]) | (perts_of(table["val"]) if fit_rows == "train+val" else set())
     assert perts_of(table["test"]) <= fitted
     assert perts_of(table["val"]) <= perts_of(table["train"])
@@ -318,15 +318,15 @@ def test_test_perturbations_stay_seen_when_contexts_validate(seed: int, fit_rows
 
 
 def test_every_condition_that_touches_a_held_out_gene_is_tested() -> None:
-    frozen = split_one(screen(GRID), "perturbation_ood", {"holdout": ["B"]})
-    table = table_of(frozen)
+    split = split_one(screen(GRID), "perturbation_ood", {"holdout": ["B"]})
+    table = table_of(split)
     assert perts_of(table["test"]) == {"B", "A+B", "B+C"}
     assert perts_of(table["train"]) == {"A", "C"}
 
 
 def test_held_out_combinations_leave_all_singles_in_train() -> None:
-    frozen = split_one(screen(GRID), "combo_ood", {"holdout": ["B+A"]})
-    table = table_of(frozen)
+    split = split_one(screen(GRID), "combo_ood", {"holdout": ["B+A"]})
+    table = table_of(split)
     assert perts_of(table["test"]) == {"A+B"}
     assert perts_of(table["train"]) == {"A", "B", "C", "B+C"}
 
@@ -359,19 +359,19 @@ def test_covariate_transfer_keeps_both_halves_of_every_test_pair_in_train(
         assert validation == "fold"
         assert "without hiding half of a test pair" in refusal
         return
-    (frozen,) = frozen_all
-    table = table_of(frozen)
+    (split,) = frozen_all
+    table = table_of(split)
     assert perts_of(table["test"]) <= perts_of(table["train"])
     assert contexts_of(table["test"]) <= contexts_of(table["train"])
-    assert bool(table["val"]) == (frozen.split.validation == "fold")
+    assert bool(table["val"]) == (split.definition.validation == "fold")
 
 
 def test_covariate_transfer_holds_out_the_pairs_that_were_named() -> None:
     ds = screen(GRID)
-    frozen = split_one(ds, "covariate_transfer", {"perturbations": ["A", "B"], "values": ["x"]})
-    assert table_of(frozen)["test"] == ["x|A|||", "x|B|||"]
-    assert frozen.split.params["pairs"] == [["A", "x"], ["B", "x"]]
-    assert frozen.split.ood_axes == ("pair",)
+    split = split_one(ds, "covariate_transfer", {"perturbations": ["A", "B"], "values": ["x"]})
+    assert table_of(split)["test"] == ["x|A|||", "x|B|||"]
+    assert split.definition.params["pairs"] == [["A", "x"], ["B", "x"]]
+    assert split.definition.ood_axes == ("pair",)
 
 
 @pytest.mark.parametrize("covariate", ["dose", "modality", "time"])
@@ -383,11 +383,11 @@ def test_covariate_transfer_takes_any_covariate(covariate: str) -> None:
     }[covariate]
     rows = [("control", "c", {}), *((p, "c", columns(v)) for p in "ABC" for v in ("1", "2"))]
     ds = screen(rows)
-    frozen = split_one(
+    split = split_one(
         ds, "covariate_transfer", {"covariate": covariate, "perturbations": ["A"], "values": ["2"]}
     )
-    (key,) = table_of(frozen)["test"]
-    assert frozen.split.params["pairs"] == [["A", "2"]]
+    (key,) = table_of(split)["test"]
+    assert split.definition.params["pairs"] == [["A", "2"]]
     assert key == next(k for k in ds.conditions.index if "|A|" in k and "2" in k)
 
 
@@ -424,18 +424,18 @@ def test_covariate_transfer_says_so_when_the_named_pair_does_not_occur() -> None
 
 def test_explicit_folds_take_perturbation_ids_and_condition_keys() -> None:
     ds = screen(GRID)
-    frozen = split_one(
+    split = split_one(
         ds,
         "explicit",
         {"folds": {"test": ["B+A", "x|C|||"], "val": ["B+C"], "calib": ["y|C|||"], "unused": ["z|C|||"]}},
     )
-    table = table_of(frozen)
+    table = table_of(split)
     assert table["test"] == ["x|A+B|||", "x|C|||", "y|A+B|||", "z|A+B|||"]
     assert table["val"] == ["x|B+C|||", "y|B+C|||", "z|B+C|||"]
     assert table["calib"] == ["y|C|||"]
     assert table["unused"] == ["z|C|||"]
     assert perts_of(table["train"]) == {"A", "B"}
-    assert (frozen.split.validation, frozen.split.calibration) == ("fold", "fold")
+    assert (split.definition.validation, split.definition.calibration) == ("fold", "fold")
 
 
 @pytest.mark.parametrize(
@@ -448,7 +448,7 @@ def test_explicit_folds_take_perturbation_ids_and_condition_keys() -> None:
     ],
 )
 def test_explicit_folds_say_what_is_new_in_test(test: list[str], axis: str) -> None:
-    assert split_one(screen(GRID), "explicit", {"folds": {"test": test}}).split.ood_axes == (axis,)
+    assert split_one(screen(GRID), "explicit", {"folds": {"test": test}}).definition.ood_axes == (axis,)
 
 
 def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:
@@ -458,9 +458,9 @@ def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:
         for i, p in enumerate(["A", "B"])
     ]
     other = split_one(ds, "explicit", {"folds": {"test": ["A"]}, "cv_group": "other"}, folds=2, fold=0)
-    groups = [f.split.cv.group for f in [*folds, other] if f.split.cv]
+    groups = [f.definition.cv.group for f in [*folds, other] if f.definition.cv]
     assert groups[0] == groups[1] != groups[2]
-    assert [f.split.cv.fold for f in folds if f.split.cv] == [0, 1]
+    assert [f.definition.cv.fold for f in folds if f.definition.cv] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -496,21 +496,21 @@ def test_explicit_folds_refuse_what_cannot_be(folds: dict[str, list[str]], messa
 
 def test_iid_draws_rows_of_cells_and_is_bound_to_their_order() -> None:
     ds = screen(grid_rows(["A", "B"], ["x", "y"], reps=25, controls=3))
-    frozen = split_one(ds, "iid", {"test_frac": 0.3}, validation="fold", calibration="fold")
-    counts = {fold: len(frozen.rows(ds, fold)) for fold in schema.FOLDS}
+    split = split_one(ds, "iid", {"test_frac": 0.3}, validation="fold", calibration="fold")
+    counts = {fold: len(split.rows(ds, fold)) for fold in schema.FOLDS}
     assert counts == {"train": 56, "val": 7, "calib": 7, "test": 30, "unused": 0}
-    assert frozen.split.ood_axes == ()
+    assert split.definition.ood_axes == ()
     with pytest.raises(SplitError, match=r"not in the order that by-row split .* was frozen with"):
-        frozen.codes(reordered(ds, np.roll(np.arange(ds.n_obs), 1)))
+        split.codes(reordered(ds, np.roll(np.arange(ds.n_obs), 1)))
 
 
 def test_iid_of_condition_level_data_keeps_replicates_together() -> None:
     ds = screen(grid_rows(["A", "B", "C", "D"], ["x", "y"], reps=3), level="condition")
-    frozen = split_one(ds, "iid", {"test_frac": 0.25})
-    table = table_of(frozen)
+    split = split_one(ds, "iid", {"test_frac": 0.25})
+    table = table_of(split)
     assert len(table["test"]) == 2
-    assert frozen.split.ood_axes == ("condition",)
-    assert len(frozen.rows(ds, "test")) == 6
+    assert split.definition.ood_axes == ("condition",)
+    assert len(split.rows(ds, "test")) == 6
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, "half"])
@@ -593,18 +593,18 @@ def test_folds_validate_and_calibrate_from_five_units_on_else_inner_folds(
     train_units: int, policy: str, each: int
 ) -> None:
     perts = [f"P{i:02d}" for i in range(train_units + 1)]
-    frozen = split_one(screen(grid_rows(perts, ["x"]), genes=2), "perturbation_ood", {"holdout": ["P00"]})
-    table = table_of(frozen)
-    assert (frozen.split.validation, frozen.split.calibration) == (policy, policy)
+    split = split_one(screen(grid_rows(perts, ["x"]), genes=2), "perturbation_ood", {"holdout": ["P00"]})
+    table = table_of(split)
+    assert (split.definition.validation, split.definition.calibration) == (policy, policy)
     assert (len(table["val"]), len(table["calib"])) == (each, each)
     assert len(table["train"]) == train_units - 2 * each
-    assert frozen.split.inner is not None
-    assert (frozen.split.inner.unit, frozen.split.inner.k) == ("perturbation", 5)
+    assert split.definition.inner is not None
+    assert (split.definition.inner.unit, split.definition.inner.k) == ("perturbation", 5)
 
 
 def test_validation_and_calibration_hold_different_units_and_what_touches_both_is_unused() -> None:
     ds = screen(grid_rows([*SINGLES, *PAIRS, "Q"], ["x"]))
-    frozen = split_one(
+    split = split_one(
         ds,
         "perturbation_ood",
         {"holdout": ["Q"]},
@@ -613,7 +613,7 @@ def test_validation_and_calibration_hold_different_units_and_what_touches_both_i
         val_frac=0.2,
         calib_frac=0.2,
     )
-    table = table_of(frozen)
+    table = table_of(split)
     (val,) = {k for k in perts_of(table["val"]) if "+" not in k}
     (calib,) = {k for k in perts_of(table["calib"]) if "+" not in k}
     assert val != calib
@@ -624,16 +624,16 @@ def test_validation_and_calibration_hold_different_units_and_what_touches_both_i
 
 
 def test_no_policy_is_kept_where_a_single_unit_leaves_nothing_to_hold_out() -> None:
-    frozen = split_one(screen(grid_rows(["A"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
-    assert (frozen.split.validation, frozen.split.calibration) == ("none", "none")
-    assert frozen.split.inner is None
+    split = split_one(screen(grid_rows(["A"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
+    assert (split.definition.validation, split.definition.calibration) == ("none", "none")
+    assert split.definition.inner is None
 
 
 def test_inner_folds_are_by_perturbation_where_one_context_trains() -> None:
-    frozen = split_one(screen(grid_rows(["A", "B", "C"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
-    assert frozen.split.inner is not None
-    assert (frozen.split.inner.unit, sorted(frozen.split.inner.folds)) == ("perturbation", ["A", "B", "C"])
-    assert frozen.split.validation == "inner_cv"
+    split = split_one(screen(grid_rows(["A", "B", "C"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
+    assert split.definition.inner is not None
+    assert (split.definition.inner.unit, sorted(split.definition.inner.folds)) == ("perturbation", ["A", "B", "C"])
+    assert split.definition.validation == "inner_cv"
 
 
 @pytest.mark.parametrize(

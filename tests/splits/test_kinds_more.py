@@ -14,7 +14,7 @@ from perturbfm_core.data.condition import parse_key, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.audit import audit
+from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.quantity import parse_dose, parse_times
 from perturbfm_core.splits.split import FrozenSplit
@@ -34,14 +34,14 @@ def graded(doses: dict[str, list[str]], contexts: str = "xyz", column: str = "do
     return screen(rows)
 
 
-def levels_in(frozen: FrozenSplit, fold: str, field: str = "doses") -> set[tuple[str, str]]:
+def levels_in(split: FrozenSplit, fold: str, field: str = "doses") -> set[tuple[str, str]]:
     """Return the (perturbation, dose or covariates) of a fold."""
-    return {(k[schema.PERT_ID], k[field]) for k in map(parse_key, table_of(frozen)[fold])}
+    return {(k[schema.PERT_ID], k[field]) for k in map(parse_key, table_of(split)[fold])}
 
 
-def blocking(ds: PerturbDataset, frozen: FrozenSplit) -> list[str]:
+def blocking(ds: PerturbDataset, split: FrozenSplit) -> list[str]:
     """Return the names of blocking findings."""
-    return [f.name for f in audit(ds, frozen) if f.severity == "blocking"]
+    return [f.name for f in audit(ds, split) if f.severity == "blocking"]
 
 
 # ---- context, few-shot -----------------------------------------------------------------------------------
@@ -50,31 +50,31 @@ def blocking(ds: PerturbDataset, frozen: FrozenSplit) -> list[str]:
 @pytest.mark.parametrize("fraction", [0.2, 0.5])
 def test_few_shot_trains_a_share_of_the_held_out_context(fraction: float) -> None:
     ds = screen(grid_rows([f"P{i}" for i in range(10)], ["x", "y", "z"]))
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"], "few_shot_frac": fraction})
-    table = table_of(frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["x"], "few_shot_frac": fraction})
+    table = table_of(split)
     shots = [k for k in table["train"] if k.startswith("x|")]
     assert len(shots) == round(10 * fraction)
-    assert shots == frozen.split.params["few_shot"]
+    assert shots == split.definition.params["few_shot"]
     assert contexts_of(table["test"]) == {"x"}
     assert len(table["test"]) == 10 - len(shots)
-    assert blocking(ds, frozen) == []
-    view = train_view(ds, frozen)
+    assert blocking(ds, split) == []
+    view = train_view(ds, split)
     assert set(view.conditions.index) == set(table["train"])
 
 
 def test_few_shot_is_drawn_by_the_seed_and_zero_shot_keeps_its_hash() -> None:
     ds = screen(grid_rows([f"P{i}" for i in range(10)], ["x", "y"]))
     base = {"holdout": ["x"], "few_shot_frac": 0.3}
-    shots = [split_one(ds, "context_ood", base, seed=s).split.params["few_shot"] for s in (0, 0, 1)]
+    shots = [split_one(ds, "context_ood", base, seed=s).definition.params["few_shot"] for s in (0, 0, 1)]
     assert shots[0] == shots[1] != shots[2]
     zero = split_one(ds, "context_ood", {"holdout": ["x"]})
     assert zero.hash == split_one(ds, "context_ood", {"holdout": ["x"], "few_shot_frac": 0.0}).hash
-    assert zero.split.params == {"holdout": ["x"], "val_frac": 0.1, "calib_frac": 0.1}
+    assert zero.definition.params == {"holdout": ["x"], "val_frac": 0.1, "calib_frac": 0.1}
 
 
 def test_few_shots_are_never_taken_for_validation() -> None:
     ds = screen(grid_rows(["A", "B", "C", "D"], [f"c{i}" for i in range(12)]))
-    frozen = split_one(
+    split = split_one(
         ds,
         "context_ood",
         {"holdout": ["c0"], "few_shot_frac": 0.5},
@@ -83,7 +83,7 @@ def test_few_shots_are_never_taken_for_validation() -> None:
         val_frac=0.3,
         calib_frac=0.3,
     )
-    table = table_of(frozen)
+    table = table_of(split)
     assert table["val"]
     assert table["calib"]
     assert "c0" not in contexts_of(table["val"] + table["calib"])
@@ -93,8 +93,8 @@ def test_few_shots_are_never_taken_for_validation() -> None:
 def test_every_context_can_leave_with_few_shots() -> None:
     ds = screen(grid_rows(PERTS, ["x", "y", "z"]))
     folds = split_all(ds, "leave_one_context_out", {"few_shot_frac": 0.25})
-    assert [f.split.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
-    assert all(len(f.split.params["few_shot"]) == 1 for f in folds)
+    assert [f.definition.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
+    assert all(len(f.definition.params["few_shot"]) == 1 for f in folds)
 
 
 # ---- doses -----------------------------------------------------------------------------------------------
@@ -102,38 +102,38 @@ def test_every_context_can_leave_with_few_shots() -> None:
 
 def test_extrapolation_holds_out_each_perturbations_top_dose() -> None:
     ds = graded({"A": ["1 uM", "10 uM", "0.5 uM"], "B": ["500 nM", "2 uM"], "C": ["3 uM"]})
-    frozen = split_one(ds, "dose_ood")
-    assert levels_in(frozen, "test") == {("A", "10 uM"), ("B", "2 uM")}
-    assert levels_in(frozen, "train") == {("A", "1 uM"), ("A", "0.5 uM"), ("B", "500 nM"), ("C", "3 uM")}
-    assert frozen.split.ood_axes == ("dose",)
-    assert frozen.split.unit == "perturbation"
-    assert blocking(ds, frozen) == []
+    split = split_one(ds, "dose_ood")
+    assert levels_in(split, "test") == {("A", "10 uM"), ("B", "2 uM")}
+    assert levels_in(split, "train") == {("A", "1 uM"), ("A", "0.5 uM"), ("B", "500 nM"), ("C", "3 uM")}
+    assert split.definition.ood_axes == ("dose",)
+    assert split.definition.unit == "perturbation"
+    assert blocking(ds, split) == []
 
 
 def test_interpolation_holds_out_a_middle_dose() -> None:
     ds = graded({"A": ["1 uM", "10 uM", "0.5 uM"], "B": ["500 nM", "2 uM"]})
-    frozen = split_one(ds, "dose_ood", {"mode": "interpolation"})
-    assert levels_in(frozen, "test") == {("A", "1 uM")}
-    doses = sorted(parse_dose(d)[0] for p, d in levels_in(frozen, "train") if p == "A")  # type: ignore[index]
+    split = split_one(ds, "dose_ood", {"mode": "interpolation"})
+    assert levels_in(split, "test") == {("A", "1 uM")}
+    doses = sorted(parse_dose(d)[0] for p, d in levels_in(split, "train") if p == "A")  # type: ignore[index]
     assert doses == [5e-7, 1e-5]
 
 
 def test_dose_folds_partition_the_perturbations_with_doses_enough() -> None:
     ds = graded({p: ["1", "2", "4"] for p in PERTS} | {"E": ["1"]})
     folds = split_all(ds, "dose_ood", folds=2, seed=1)
-    held = [sorted(f.split.params["levels"]) for f in folds]
+    held = [sorted(f.definition.params["levels"]) for f in folds]
     assert sorted(held[0] + held[1]) == PERTS
-    for frozen, perts in zip(folds, held, strict=True):
-        assert levels_in(frozen, "test") == {(p, "4") for p in perts}
-        assert {p for p, d in levels_in(frozen, "train") if d == "4"} == set(PERTS) - set(perts)
+    for split, perts in zip(folds, held, strict=True):
+        assert levels_in(split, "test") == {(p, "4") for p in perts}
+        assert {p for p, d in levels_in(split, "train") if d == "4"} == set(PERTS) - set(perts)
     assert split_one(ds, "dose_ood", folds=2, fold=1, seed=1).hash == folds[1].hash
 
 
 def test_named_perturbations_lose_their_top_dose_and_others_keep_it() -> None:
     ds = graded({p: ["1", "2"] for p in PERTS})
-    frozen = split_one(ds, "dose_ood", {"perturbations": ["B"]})
-    assert levels_in(frozen, "test") == {("B", "2")}
-    assert ("A", "2") in levels_in(frozen, "train")
+    split = split_one(ds, "dose_ood", {"perturbations": ["B"]})
+    assert levels_in(split, "test") == {("B", "2")}
+    assert ("A", "2") in levels_in(split, "train")
 
 
 def test_a_held_out_dose_is_tested_only_where_train_keeps_the_context() -> None:
@@ -141,20 +141,20 @@ def test_a_held_out_dose_is_tested_only_where_train_keeps_the_context() -> None:
     extra = [("control", "far"), ("A", "far", {"doses": "2"})]
     rows: list[Any] = [("control", c) for c in "xy"] + extra
     rows += [(p, c, {"doses": d}) for p in "AB" for c in "xy" for d in "12"]
-    frozen = split_one(screen(rows), "dose_ood")
-    assert "far|A||2|" in table_of(frozen)["unused"]
-    assert contexts_of(table_of(frozen)["test"]) == {"x", "y"}
-    assert "unused" not in split_one(ds, "dose_ood").split.folds.table  # type: ignore[union-attr]
+    split = split_one(screen(rows), "dose_ood")
+    assert "far|A||2|" in table_of(split)["unused"]
+    assert contexts_of(table_of(split)["test"]) == {"x", "y"}
+    assert "unused" not in split_one(ds, "dose_ood").definition.folds.table  # type: ignore[union-attr]
 
 
 def test_validation_of_doses_is_the_next_dose_of_other_perturbations() -> None:
     ds = graded({f"P{i}": ["1", "2", "4", "8"] for i in range(12)})
-    frozen = split_one(ds, "dose_ood", validation="fold", calibration="fold", val_frac=0.25, calib_frac=0.25)
-    val, calib = levels_in(frozen, "val"), levels_in(frozen, "calib")
+    split = split_one(ds, "dose_ood", validation="fold", calibration="fold", val_frac=0.25, calib_frac=0.25)
+    val, calib = levels_in(split, "val"), levels_in(split, "calib")
     assert {d for _, d in val} == {d for _, d in calib} == {"4"}
     assert len(val) == len(calib) == 3
     assert not {p for p, _ in val} & {p for p, _ in calib}
-    auto = split_one(ds, "dose_ood").split
+    auto = split_one(ds, "dose_ood").definition
     assert (auto.validation, auto.inner.unit if auto.inner else "") == ("inner_cv", "perturbation")
 
 
@@ -199,21 +199,21 @@ def test_times_are_read_as_hours(text: str, hours: tuple[float, ...]) -> None:
 
 def test_the_latest_time_leaves_and_mixed_times_are_unused() -> None:
     ds = graded({"A": ["6 h", "24 h", "24 h & 4 h", "6 h & 4 h"], "B": ["6 h"]}, column="time")
-    frozen = split_one(ds, "time_ood")
-    table = {fold: levels_in(frozen, fold, "covariates") for fold in ("train", "test", "unused")}
+    split = split_one(ds, "time_ood")
+    table = {fold: levels_in(split, fold, "covariates") for fold in ("train", "test", "unused")}
     assert {c for _, c in table["test"]} == {'{"time":"24 h"}'}
     assert {c for _, c in table["unused"]} == {'{"time":"24 h & 4 h"}'}
     assert ("A", '{"time":"6 h & 4 h"}') in table["train"]
-    assert frozen.split.ood_axes == ("time",)
-    assert blocking(ds, frozen) == []
+    assert split.definition.ood_axes == ("time",)
+    assert blocking(ds, split) == []
 
 
 def test_a_middle_time_leaves_for_interpolation() -> None:
     ds = graded({p: ["90 min", "6 h", "1 day"] for p in PERTS}, column="time")
-    frozen = split_one(ds, "time_ood", {"mode": "interpolation"})
-    assert {c for _, c in levels_in(frozen, "test", "covariates")} == {'{"time":"6 h"}'}
+    split = split_one(ds, "time_ood", {"mode": "interpolation"})
+    assert {c for _, c in levels_in(split, "test", "covariates")} == {'{"time":"6 h"}'}
     folds = split_all(ds, "time_ood", {"mode": "interpolation"}, folds=2)
-    assert sorted(p for f in folds for p in f.split.params["levels"]) == PERTS
+    assert sorted(p for f in folds for p in f.definition.params["levels"]) == PERTS
 
 
 # ---- batches ---------------------------------------------------------------------------------------------
@@ -230,13 +230,13 @@ def batched() -> PerturbDataset:
 
 
 def test_the_rows_of_a_batch_leave_together(batched: PerturbDataset) -> None:
-    frozen = split_one(batched, "batch_ood", {"holdout": ["b1"]})
+    split = split_one(batched, "batch_ood", {"holdout": ["b1"]})
     batch = batched.obs[schema.BATCH_ID].astype(str).to_numpy()
     treated = batched.condition_codes >= 0
-    assert np.array_equal(frozen.rows(batched, "test"), np.flatnonzero(treated & (batch == "b1")))
-    assert np.array_equal(frozen.rows(batched, "train"), np.flatnonzero(treated & (batch != "b1")))
-    assert (frozen.split.ood_axes, frozen.split.unit) == (("batch",), "perturbation")
-    assert blocking(batched, frozen) == []
+    assert np.array_equal(split.rows(batched, "test"), np.flatnonzero(treated & (batch == "b1")))
+    assert np.array_equal(split.rows(batched, "train"), np.flatnonzero(treated & (batch != "b1")))
+    assert (split.definition.ood_axes, split.definition.unit) == (("batch",), "perturbation")
+    assert blocking(batched, split) == []
 
 
 def test_controls_of_a_held_out_batch_are_not_open_to_fitting(batched: PerturbDataset) -> None:
@@ -249,14 +249,14 @@ def test_controls_of_a_held_out_batch_are_not_open_to_fitting(batched: PerturbDa
 
 def test_batch_folds_partition_the_batches(batched: PerturbDataset) -> None:
     folds = split_all(batched, "batch_ood", folds=4)
-    assert sorted(b for f in folds for b in f.split.params["holdout"]) == ["b0", "b1", "b2", "b3"]
+    assert sorted(b for f in folds for b in f.definition.params["holdout"]) == ["b0", "b1", "b2", "b3"]
     rows = np.concatenate([f.rows(batched, "test") for f in folds])
     assert np.array_equal(np.sort(rows), np.flatnonzero(batched.condition_codes >= 0))
     assert split_one(batched, "batch_ood", folds=4, fold=2).hash == folds[2].hash
 
 
 def test_whole_batches_validate_and_calibrate(batched: PerturbDataset) -> None:
-    frozen = split_one(
+    split = split_one(
         batched,
         "batch_ood",
         {"holdout": ["b0"]},
@@ -266,7 +266,7 @@ def test_whole_batches_validate_and_calibrate(batched: PerturbDataset) -> None:
         calib_frac=0.34,
     )
     batch = batched.obs[schema.BATCH_ID].astype(str).to_numpy()
-    by_fold = {f: set(batch[frozen.rows(batched, f)]) for f in ("train", "val", "calib", "test")}
+    by_fold = {f: set(batch[split.rows(batched, f)]) for f in ("train", "val", "calib", "test")}
     assert [len(b) for b in by_fold.values()] == [1, 1, 1, 1]
     assert set().union(*by_fold.values()) == {"b0", "b1", "b2", "b3"}
 
@@ -276,36 +276,36 @@ def test_whole_batches_validate_and_calibrate(batched: PerturbDataset) -> None:
 
 def test_test_has_unseen_context_and_unseen_perturbation_together() -> None:
     ds = screen(grid_rows([*PERTS, "A+B"], ["x", "y", "z"]))
-    frozen = split_one(ds, "context_perturbation_ood", {"contexts": ["x"], "perturbations": ["A"]})
-    table = table_of(frozen)
+    split = split_one(ds, "context_perturbation_ood", {"contexts": ["x"], "perturbations": ["A"]})
+    table = table_of(split)
     assert contexts_of(table["test"]) == {"x"}
     assert perts_of(table["test"]) == {"A", "A+B"}
     assert contexts_of(table["train"]) == {"y", "z"}
     assert not {g for p in perts_of(table["train"]) for g in pert_genes(p)} & {"A"}
     assert len(table["unused"]) == 7
-    assert frozen.split.unit == "context"
-    assert blocking(ds, frozen) == []
+    assert split.definition.unit == "context"
+    assert blocking(ds, split) == []
 
 
 def test_context_and_perturbation_folds_partition_both() -> None:
     ds = screen(grid_rows(PERTS, ["x", "y", "z"]))
     folds = split_all(ds, "context_perturbation_ood", folds=3)
-    assert sorted(c for f in folds for c in f.split.params["contexts"]) == ["x", "y", "z"]
-    assert sorted(g for f in folds for g in f.split.params["perturbations"]) == PERTS
+    assert sorted(c for f in folds for c in f.definition.params["contexts"]) == ["x", "y", "z"]
+    assert sorted(g for f in folds for g in f.definition.params["perturbations"]) == PERTS
     drawn = split_one(ds, "context_perturbation_ood", {"contexts": ["x"], "test_frac": 0.5}, seed=4)
-    assert len(drawn.split.params["perturbations"]) == 2
+    assert len(drawn.definition.params["perturbations"]) == 2
 
 
 def test_whole_contexts_validate_where_asked() -> None:
     ds = screen(grid_rows(PERTS, [f"c{i}" for i in range(8)]))
-    frozen = split_one(
+    split = split_one(
         ds,
         "context_perturbation_ood",
         {"contexts": ["c0"], "perturbations": ["A"]},
         validation="fold",
         val_frac=0.3,
     )
-    table = table_of(frozen)
+    table = table_of(split)
     assert len(contexts_of(table["val"])) == 2
     assert not contexts_of(table["val"]) & contexts_of(table["train"])
     assert contexts_of(table["test"]) == {"c0"}
@@ -407,10 +407,10 @@ def l1000(shared_dir: Path) -> PerturbDataset:
 
 @pytest.mark.parametrize("mode", ["extrapolation", "interpolation"])
 def test_doses_of_l1000(l1000: PerturbDataset, mode: str) -> None:
-    frozen = split_one(l1000, "dose_ood", {"mode": mode})
+    split = split_one(l1000, "dose_ood", {"mode": mode})
     parsed = {key: parse_dose(parse_key(key)["doses"]) for key in l1000.conditions.index}
-    table = table_of(frozen)
-    for drug, held in frozen.split.params["levels"].items():
+    table = table_of(split)
+    for drug, held in split.definition.params["levels"].items():
         train = {parsed[k][0] for k in table["train"] if k.split("|")[1] == drug}  # type: ignore[index]
         test = {parsed[k][0] for k in table["test"] if k.split("|")[1] == drug}  # type: ignore[index]
         assert test <= {held}
@@ -419,19 +419,19 @@ def test_doses_of_l1000(l1000: PerturbDataset, mode: str) -> None:
         assert (max(train) > held) == (mode == "interpolation")
     assert contexts_of(table["test"]) <= contexts_of(table["train"])
     assert sum(map(len, table.values())) == len(l1000.conditions)
-    assert blocking(l1000, frozen) == []
-    assert set(frozen.split.params["levels"]) == (
+    assert blocking(l1000, split) == []
+    assert set(split.definition.params["levels"]) == (
         {"vemurafenib"} if mode == "interpolation" else {"atorvastatin", "vemurafenib"}
     )
 
 
 def test_times_of_l1000(l1000: PerturbDataset) -> None:
-    frozen = split_one(l1000, "time_ood")
+    split = split_one(l1000, "time_ood")
     times = dict(zip(l1000.conditions.index, covariate_values(l1000.conditions, "time"), strict=True))
-    table = table_of(frozen)
+    table = table_of(split)
     assert {times[k] for k in table["test"]} == {"24 h"}
     assert {times[k] for k in table["train"]} <= {"6 h", "6 h & 4 h"}
     assert "24 h & 4 h" in {times[k] for k in table["unused"]}
-    assert blocking(l1000, frozen) == []
+    assert blocking(l1000, split) == []
     with pytest.raises(SplitError, match="needs perturbations with at least 3 times; none has more than 2"):
         split_all(l1000, "time_ood", {"mode": "interpolation"})

@@ -16,17 +16,9 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.parity import run_case
-from perturbfm_core.splits.audit import audit
-from perturbfm_core.splits.importing import (
-    freeze_rows,
-    import_saved,
-    read_split_csv,
-    read_split_dir,
-    read_split_json,
-    row_codes,
-    saved_in_columns,
-)
-from perturbfm_core.splits.perturbench import Options, perturbench_split
+from perturbfm_core.splits.audit.core import audit
+from perturbfm_core.splits.perturbench.saved import freeze_rows, import_saved, read_split_csv, read_split_dir, read_split_json, row_codes, saved_in_columns
+from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
 from tests.factories import reordered, screen
 
 CASE = Path(__file__).resolve().parents[1] / "parity" / "perturbench" / "splits_synth"
@@ -226,19 +218,19 @@ def test_a_saved_csv_is_read_with_and_without_header(
     assigned = ["", "", *assigned[2:]]
     saved = read_split_csv(_write(tmp_path / "s.csv", obs, assigned, header=header))
     one = import_saved(data, saved, list(obs.index))
-    codes = one.frozen.codes(data)
+    codes = one.split.codes(data)
     for row, (split, pert) in enumerate(zip(assigned, obs["condition"], strict=True)):
         wanted = -1 if pert == "control" else schema.FOLDS.index(split or "unused")  # type: ignore[arg-type]
         assert codes[row] == wanted
     assert one.controls == 13
-    split = one.frozen.split
+    split = one.split.definition
     assert (split.kind, split.ood_axes, split.validation, split.calibration) == (
         "explicit",
         ("pair",),
         "fold",
         "inner_cv",
     )
-    assert [f for f in audit(data, one.frozen) if f.severity == "blocking"] == []
+    assert [f for f in audit(data, one.split) if f.severity == "blocking"] == []
 
 
 def test_all_forms_of_one_split_have_one_hash(
@@ -260,7 +252,7 @@ def test_all_forms_of_one_split_have_one_hash(
         *saved_in_columns({"transfer_split_seed3": assigned, "other": assigned}),
     ]
     assert len(saved) == 6
-    assert len({import_saved(data, s, names).frozen.hash for s in saved}) == 1
+    assert len({import_saved(data, s, names).split.hash for s in saved}) == 1
     found = read_split_dir(tmp_path)
     assert [s.name for s in found] == ["names", "positions", "a", "b"]
 
@@ -273,15 +265,15 @@ def test_rows_are_bound_by_name_whatever_their_order(
     moved = reordered(data, order)
     codes, _ = row_codes(data, saved, list(obs.index))
     assert np.array_equal(row_codes(moved, saved, list(obs.index))[0], codes[order])
-    frozen = import_saved(data, saved, list(obs.index)).frozen
+    split = import_saved(data, saved, list(obs.index)).split
     with pytest.raises(SplitError, match="rows of 'screen' are not in the order"):
-        frozen.codes(moved)
+        split.codes(moved)
 
 
 def test_an_import_that_shares_conditions_is_named_iid(data: PerturbDataset) -> None:
     codes = np.where(data.condition_codes >= 0, np.arange(data.n_obs) % 4 == 0, -1).astype(np.int8)
     codes[codes == 1] = schema.FOLDS.index("test")
-    assert freeze_rows(data, codes, {}).split.ood_axes == ()
+    assert freeze_rows(data, codes, {}).definition.ood_axes == ()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.splits.draft import KINDS
 from tests.cli.command import attempt, perturbfm
 

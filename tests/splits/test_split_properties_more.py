@@ -10,16 +10,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.pipeline import split_stats
-from perturbfm_core.splits.audit import audit
+from perturbfm_core.pipeline.split import split_stats
+from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import MIN_UNITS, freeze
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import reordered, screen, table_of, with_values
 
 DOSES = ["", "1 uM", "500 nM", "10 uM"]
@@ -106,26 +106,26 @@ def _made(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
 def test_folds_are_disjoint_and_cover_and_the_rules_hold(kind: str, data: st.DataObject) -> None:
     ds = data.draw(screens())
     spec = data.draw(specs(kind, ds))
-    for frozen in _made(ds, spec):
-        split = frozen.split
-        codes = frozen.codes(ds)
+    for split in _made(ds, spec):
+        definition = split.definition
+        codes = split.codes(ds)
         assert np.array_equal(codes >= 0, ds.condition_codes >= 0)
         assert {"train", "test"} <= {schema.FOLDS[c] for c in np.unique(codes) if c >= 0}
-        if split.folds.by == "condition":
-            listed = [k for keys in table_of(frozen).values() for k in keys]
+        if definition.folds.by == "condition":
+            listed = [k for keys in table_of(split).values() for k in keys]
             assert sorted(listed) == sorted(ds.conditions.index)
         for policy, fold, asked in (
-            (split.validation, "val", spec.validation),
-            (split.calibration, "calib", spec.calibration),
+            (definition.validation, "val", spec.validation),
+            (definition.calibration, "calib", spec.calibration),
         ):
-            rows = frozen.rows(ds, fold)  # type: ignore[arg-type]
+            rows = split.rows(ds, fold)  # type: ignore[arg-type]
             assert policy in ("fold", "inner_cv", "none")
             assert policy == "fold" or not len(rows)
             assert asked in ("auto", policy) or policy == "none"
             if asked == "auto" and policy == "fold":
                 assert len(np.unique(ds.condition_codes[rows])) >= 1
-        assert split.inner is None or split.inner.k >= 2
-        blocking = {f.name for f in audit(ds, frozen) if f.severity == "blocking"}
+        assert definition.inner is None or definition.inner.k >= 2
+        blocking = {f.name for f in audit(ds, split) if f.severity == "blocking"}
         assert blocking <= {"empty_fold"}
 
 
@@ -150,12 +150,12 @@ def test_k_folds_partition_the_held_out_units(kind: str, data: st.DataObject, k:
     ds = data.draw(screens())
     made = _made(ds, SplitSpec(kind=kind, folds=k, seed=seed))
     assume(made)
-    held = [u for f in made for u in f.split.params[HELD[kind]]]
+    held = [u for f in made for u in f.definition.params[HELD[kind]]]
     assert len(made) == k
     assert len(held) == len(set(held))
-    sizes = [len(f.split.params[HELD[kind]]) for f in made]
+    sizes = [len(f.definition.params[HELD[kind]]) for f in made]
     assert max(sizes) - min(sizes) <= 1
-    assert len({f.split.cv.group for f in made if f.split.cv}) == 1
+    assert len({f.definition.cv.group for f in made if f.definition.cv}) == 1
     if kind == "batch_ood":
         treated = ds.condition_codes >= 0
         assert set(held) == set(ds.obs[schema.BATCH_ID].astype(str)[treated])
@@ -166,11 +166,11 @@ def test_validation_folds_need_five_units_each_unless_asked_for() -> None:
         ("control", "x"),
         *((f"P{i}", "x", {"doses": d}) for i in range(60) for d in ("1", "2", "4")),
     ]
-    (frozen,) = freeze(screen(rows), SplitSpec(kind="dose_ood"))
-    assert frozen.split.validation == frozen.split.calibration == "fold"
-    assert len(table_of(frozen)["val"]) == len(table_of(frozen)["calib"]) == 6 >= MIN_UNITS
+    (split,) = freeze(screen(rows), SplitSpec(kind="dose_ood"))
+    assert split.definition.validation == split.definition.calibration == "fold"
+    assert len(table_of(split)["val"]) == len(table_of(split)["calib"]) == 6 >= MIN_UNITS
     (few,) = freeze(screen(rows[:100]), SplitSpec(kind="dose_ood"))
-    assert few.split.validation == few.split.calibration == "inner_cv"
+    assert few.definition.validation == few.definition.calibration == "inner_cv"
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +179,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[PerturbDataset, Fro
     rows: list[Any] = [("control", "x", {"batch_id": "b0"})]
     rows += [(p, "x", {"batch_id": b}) for p in "ABC" for b in ("b0", "b1")]
     ds = screen(rows)
-    (frozen,) = freeze(ds, SplitSpec(kind="batch_ood", params={"holdout": ["b1"]}))
+    (split,) = freeze(ds, SplitSpec(kind="batch_ood", params={"holdout": ["b1"]}))
     home = tmp_path_factory.mktemp("split")
     folder = SplitFolder(ArtifactStore(home, home / "splits").split_dir)
-    folder.save(frozen, split_stats(ds, frozen, bounds=False))
-    return ds, frozen, folder
+    folder.save(split, split_stats(ds, split, bounds=False))
+    return ds, split, folder
 
 
 @settings(max_examples=60)
@@ -192,18 +192,18 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[PerturbDataset, Fro
 def test_one_changed_byte_of_a_file_is_detected(
     saved: tuple[PerturbDataset, FrozenSplit, SplitFolder], which: str, position: int, change: int
 ) -> None:
-    ds, frozen, folder = saved
-    path = folder.path / f"{frozen.hash}.{which}"
+    ds, split, folder = saved
+    path = folder.path / f"{split.hash}.{which}"
     before = path.read_bytes()
     raw = bytearray(before)
     raw[position % len(raw)] ^= change
     try:
         path.write_bytes(bytes(raw))
-        outcome = folder.verify(frozen.hash, ds)
+        outcome = folder.verify(split.hash, ds)
         if outcome.ok:
             # A byte of the zip container that is not content, such as a time stamp.
             assert which == "npz"
-            assert np.array_equal(folder.load(frozen.hash).codes(ds), frozen.codes(ds))
+            assert np.array_equal(folder.load(split.hash).codes(ds), split.codes(ds))
     finally:
         path.write_bytes(before)
 
@@ -213,9 +213,9 @@ def test_one_changed_byte_of_a_file_is_detected(
 def test_one_changed_byte_of_the_data_is_detected(
     saved: tuple[PerturbDataset, FrozenSplit, SplitFolder], position: int, change: int
 ) -> None:
-    ds, frozen, folder = saved
+    ds, split, folder = saved
     X = np.array(ds.values.expression)
     raw = X.view(np.uint8).reshape(-1)
     raw[position % len(raw)] ^= np.uint8(change)
     assume(np.isfinite(X).all() and (X >= 0).all() and not np.array_equal(X, ds.values.expression))
-    assert not folder.verify(frozen.hash, with_values(ds, X)).ok
+    assert not folder.verify(split.hash, with_values(ds, X)).ok

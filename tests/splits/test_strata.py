@@ -52,8 +52,8 @@ def test_strata_of_a_screen(cells: PerturbDataset) -> None:
 
 
 def test_without_the_matrix_there_are_names_and_counts_only(cells: PerturbDataset) -> None:
-    frozen = split_one(cells, "context_ood", {"holdout": ["x"]})
-    assert set(strata_of(cells, frozen, expression=False)) == {"cells"}
+    split = split_one(cells, "context_ood", {"holdout": ["x"]})
+    assert set(strata_of(cells, split, expression=False)) == {"cells"}
 
 
 def test_strata_of_differences_have_no_test_against_controls() -> None:

@@ -36,13 +36,13 @@ def frozen(cells: PerturbDataset) -> FrozenSplit:
 
 
 @pytest.fixture(scope="module")
-def view(cells: PerturbDataset, frozen: FrozenSplit) -> TrainView:
+def view(cells: PerturbDataset, split: FrozenSplit) -> TrainView:
     """Return the train view of the split."""
-    return train_view(cells, frozen)
+    return train_view(cells, split)
 
 
-def _context(ds: PerturbDataset, frozen: FrozenSplit, fold: str) -> str:
-    (name,) = set(ds.obs["context_id"].astype(str).to_numpy()[frozen.rows(ds, fold)])  # type: ignore[arg-type]
+def _context(ds: PerturbDataset, split: FrozenSplit, fold: str) -> str:
+    (name,) = set(ds.obs["context_id"].astype(str).to_numpy()[split.rows(ds, fold)])  # type: ignore[arg-type]
     return name
 
 
@@ -60,19 +60,19 @@ def test_controls_of_the_screen_have_roles_of_their_own(cells: PerturbDataset) -
 
 @pytest.mark.parametrize("fold", ["train", "val"])
 def test_cells_of_train_and_validation_and_their_input_controls_are_served(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView, fold: str
 ) -> None:
     rows = np.concatenate(
-        [frozen.rows(cells, fold), _controls(cells, _context(cells, frozen, fold), "input")]
+        [split.rows(cells, fold), _controls(cells, _context(cells, split, fold), "input")]
     )  # type: ignore[arg-type]
     assert np.array_equal(view.expression(rows), cells.expression[rows])
 
 
 @pytest.mark.parametrize("fold", ["test", "calib"])
 def test_cells_of_test_and_calibration_are_refused(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView, fold: str
 ) -> None:
-    rows = frozen.rows(cells, fold)  # type: ignore[arg-type]
+    rows = split.rows(cells, fold)  # type: ignore[arg-type]
     with pytest.raises(
         SplitError, match=f"{len(rows)} of the rows asked for .*first: row {rows[0]}.*must not read"
     ):
@@ -80,15 +80,15 @@ def test_cells_of_test_and_calibration_are_refused(
 
 
 def test_one_forbidden_row_among_many_is_refused(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView
 ) -> None:
-    rows = np.append(frozen.rows(cells, "train"), frozen.rows(cells, "test")[-1])
+    rows = np.append(split.rows(cells, "train"), split.rows(cells, "test")[-1])
     with pytest.raises(SplitError, match="1 of the rows asked for are not train"):
         view.expression(rows)
 
 
-def test_reference_controls_are_refused(cells: PerturbDataset, frozen: FrozenSplit, view: TrainView) -> None:
-    rows = _controls(cells, _context(cells, frozen, "train"), "reference")
+def test_reference_controls_are_refused(cells: PerturbDataset, split: FrozenSplit, view: TrainView) -> None:
+    rows = _controls(cells, _context(cells, split, "train"), "reference")
     assert len(rows) == 55
     with pytest.raises(SplitError, match="55 of the rows asked for"):
         view.expression(rows)
@@ -96,9 +96,9 @@ def test_reference_controls_are_refused(cells: PerturbDataset, frozen: FrozenSpl
 
 @pytest.mark.parametrize("fold", ["test", "calib"])
 def test_controls_of_contexts_that_are_held_out_are_refused(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, fold: str
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView, fold: str
 ) -> None:
-    rows = _controls(cells, _context(cells, frozen, fold), "input")
+    rows = _controls(cells, _context(cells, split, fold), "input")
     with pytest.raises(SplitError, match="55 of the rows asked for"):
         view.expression(rows)
 
@@ -149,24 +149,24 @@ def test_rows_of_delta_data_are_served_and_refused_alike() -> None:
     ds = screen(
         rows, space="delta", X=np.random.default_rng(0).normal(size=(6, 4)), genes=4, level="condition"
     )
-    frozen = split_one(ds, "context_ood", {"holdout": ["x"]})
-    view = train_view(ds, frozen)
-    assert np.array_equal(view.expression(frozen.rows(ds, "train")), ds.values.delta[3:])
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    view = train_view(ds, split)
+    assert np.array_equal(view.expression(split.rows(ds, "train")), ds.values.delta[3:])
     assert view.control is None
     with pytest.raises(SplitError, match="3 of the rows"):
-        view.expression(frozen.rows(ds, "test"))
+        view.expression(split.rows(ds, "test"))
 
 
 # ---- conditions -------------------------------------------------------------------------------------------
 
 
 def test_a_view_holds_train_conditions_against_input_controls(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView
 ) -> None:
-    context = _context(cells, frozen, "train")
+    context = _context(cells, split, "train")
     assert list(view.conditions.index) == [f"{context}|{p}|||" for p in "ABCD"]
     control = cells.expression[_controls(cells, context, "input")].mean(axis=0)
-    rows = frozen.rows(cells, "train")
+    rows = split.rows(cells, "train")
     perts = cells.obs["pert_id"].astype(str).to_numpy()[rows]
     for i, pert in enumerate("ABCD"):
         mean = cells.expression[rows[perts == pert]].mean(axis=0)
@@ -177,17 +177,17 @@ def test_a_view_holds_train_conditions_against_input_controls(
 
 
 def test_validation_conditions_are_a_view_of_their_own(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView
 ) -> None:
     assert view.validation is not None
-    assert set(view.validation.conditions["context_id"]) == {_context(cells, frozen, "val")}
+    assert set(view.validation.conditions["context_id"]) == {_context(cells, split, "val")}
     assert view.validation.dataset is None
     plain = train_view(cells, split_one(cells, "context_ood", {"holdout": ["x"]}, validation="inner_cv"))
     assert plain.validation is None
 
 
 def test_fitting_on_validation_rows_merges_them(cells: PerturbDataset) -> None:
-    frozen = split_one(
+    split = split_one(
         cells,
         "context_ood",
         {"holdout": ["x"]},
@@ -196,7 +196,7 @@ def test_fitting_on_validation_rows_merges_them(cells: PerturbDataset) -> None:
         val_frac=0.3,
         fit_rows="train+val",
     )
-    merged = train_view(cells, frozen)
+    merged = train_view(cells, split)
     assert set(merged.conditions["context_id"]) == {"y", "z", "w"}
     assert merged.validation is None
 
@@ -213,11 +213,11 @@ def test_inner_folds_of_a_view_hold_out_whole_perturbations(cells: PerturbDatase
 
 @pytest.mark.parametrize("hidden", ["test", "calib", "reference controls", "held-out controls"])
 def test_nothing_that_is_hidden_reaches_the_view(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView, hidden: str
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView, hidden: str
 ) -> None:
     rows = {
-        "test": frozen.rows(cells, "test"),
-        "calib": frozen.rows(cells, "calib"),
+        "test": split.rows(cells, "test"),
+        "calib": split.rows(cells, "calib"),
         "reference controls": np.flatnonzero(cells.controls.has_role("reference")),
         "held-out controls": np.concatenate([_controls(cells, "x", r) for r in ("input", "reference")]),
     }[hidden]
@@ -225,7 +225,7 @@ def test_nothing_that_is_hidden_reaches_the_view(
     X[rows] = 9.0
     changed = with_values(cells, X)
     changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
-    other = train_view(changed, frozen)
+    other = train_view(changed, split)
     for mine, theirs in ((view, other), (view.validation, other.validation)):
         assert mine is not None
         assert theirs is not None
@@ -234,31 +234,31 @@ def test_nothing_that_is_hidden_reaches_the_view(
 
 
 def test_a_change_of_train_rows_reaches_the_view(
-    cells: PerturbDataset, frozen: FrozenSplit, view: TrainView
+    cells: PerturbDataset, split: FrozenSplit, view: TrainView
 ) -> None:
     X = cells.expression.copy()
-    X[frozen.rows(cells, "train")] = 9.0
+    X[split.rows(cells, "train")] = 9.0
     changed = with_values(cells, X)
     changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
-    assert not np.array_equal(train_view(changed, frozen).delta, view.delta)
+    assert not np.array_equal(train_view(changed, split).delta, view.delta)
 
 
-def test_a_view_of_other_data_is_refused(cells: PerturbDataset, frozen: FrozenSplit) -> None:
+def test_a_view_of_other_data_is_refused(cells: PerturbDataset, split: FrozenSplit) -> None:
     with pytest.raises(SplitError, match="belongs to data set"):
-        train_view(with_values(cells, cells.expression + 1), frozen)
+        train_view(with_values(cells, cells.expression + 1), split)
 
 
 # ---- queries ----------------------------------------------------------------------------------------------
 
 
-def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, frozen: FrozenSplit) -> None:
-    rows = frozen.rows(cells, "test")
-    asked = query(cells, frozen, condition_table(cells, rows))
+def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, split: FrozenSplit) -> None:
+    rows = split.rows(cells, "test")
+    asked = query(cells, split, condition_table(cells, rows))
     assert list(asked.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
     assert set(vars(asked)) == {"conditions", "genes", "control"}
     X = cells.expression.copy()
     X[rows] = 9.0
     X[_controls(cells, "x", "reference")] = 9.0
     changed = with_values(cells, X)
-    same = query(changed, frozen, condition_table(changed, rows))
+    same = query(changed, split, condition_table(changed, rows))
     np.testing.assert_array_equal(asked.control, same.control)

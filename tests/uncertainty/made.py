@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.data.prediction import OutOfFold, Prediction, ResidualSource
-from perturbfm_core.uncertainty import CalibrationGuard
+from perturbfm_core.uncertainty.guard import CalibrationGuard
 from tests.factories import conditions_of
 
 

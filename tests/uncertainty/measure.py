@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.calibrating import configured_model, fit_calibrator
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import compare, observed
-from perturbfm_core.evaluation.uncertainty import clusters, coverage, novelty, selective
-from perturbfm_core.pipeline import predict_rows
-from perturbfm_core.runs import run_configs
+from perturbfm_core.evaluation.panels.uncertainty import clusters
+from perturbfm_core.evaluation.panels.uncertainty import coverage
+from perturbfm_core.evaluation.panels.uncertainty import novelty
+from perturbfm_core.evaluation.panels.uncertainty import selective
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.schema import COVERAGE_LEVELS
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
@@ -67,15 +70,15 @@ class Measured:
 
 def measure(ds: PerturbDataset, folds: Sequence[FrozenSplit], model: str, **entry: Any) -> Measured:
     """Fit, calibrate and predict each fold with the default calibration unless another is given."""
-    (config,) = run_configs(ModelEntry(name="e", description="x", model=model, **entry))
+    (config,) = model_configs(ModelEntry(name="e", description="x", model=model, **entry))
     parts: list[tuple[Any, ...]] = []
     excess, detection = [], []
-    for i, frozen in enumerate(folds):
-        view = train_view(ds, frozen)
+    for i, split in enumerate(folds):
+        view = train_view(ds, split)
         fitted = configured_model(config)
         fitted.fit(view, config.seed)
-        calibrator = fit_calibrator(ds, frozen, view, fitted, config)
-        c = compare(ds, frozen, predict_rows(ds, frozen, fitted, calibrator=calibrator), observed(ds, frozen))
+        calibrator = fit_calibrator(ds, split, view, fitted, config)
+        c = compare(ds, split, predict_rows(ds, split, fitted, calibrator=calibrator), observed(ds, split))
         half = [h for level in COVERAGE_LEVELS if (h := coverage.interval_half_width(c, level)) is not None]
         tercile = coverage.predicted_effect(c)
         parts.append(

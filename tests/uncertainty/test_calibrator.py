@@ -13,7 +13,8 @@ from perturbfm_core import schema
 from perturbfm_core.config import parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
-from perturbfm_core.uncertainty import Calibrator, UncertaintyConfig
+from perturbfm_core.uncertainty.calibrator import Calibrator
+from perturbfm_core.uncertainty.config import UncertaintyConfig
 from perturbfm_core.uncertainty.calibrator import load_calibrator, save_calibrator
 from perturbfm_core.uncertainty.conformal import Conformal
 from perturbfm_core.uncertainty.scaling import Scaling

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from perturbfm_core.config import ModelEntry, parse
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.config import parse
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.runs import run_configs
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.uncertainty.config import ConformalConfig, ScaleConfig, UncertaintyConfig
 
 
@@ -72,12 +73,12 @@ def test_the_calibration_is_part_of_a_runs_identity() -> None:
         {"conformal": {"method": "pooled"}},
         {"ensemble": 3},
     ]
-    hashes = {run_configs(entry(uncertainty=block))[0].config_hash for block in blocks}
+    hashes = {model_configs(entry(uncertainty=block))[0].config_hash for block in blocks}
     assert len(hashes) == len(blocks)
     # Written out or left out, the default is the same.
-    assert run_configs(entry(uncertainty={"scale": True}))[0].config_hash in hashes
+    assert model_configs(entry(uncertainty={"scale": True}))[0].config_hash in hashes
 
 
 def test_a_bad_block_names_its_entry() -> None:
     with pytest.raises(ConfigError, match="uncertainty of entry 'e'"):
-        run_configs(entry(uncertainty={"scal": True}))
+        model_configs(entry(uncertainty={"scal": True}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.data.prediction import Prediction
-from perturbfm_core.models import load_model, new_model, save_model
+from perturbfm_core.models.base import load_model, new_model, save_model
 from perturbfm_core.models.ensemble import bag, combine, member_seeds
 from perturbfm_core.splits.view import train_view
 from tests.factories import query_of, simulated, split_one, view_of
@@ -74,8 +74,8 @@ def test_a_global_mean_of_bags_disagrees_as_bags_do() -> None:
 @pytest.mark.parametrize("name", ["ridge", "additive", "latent_shift"])
 def test_its_residuals_are_of_ensembles_that_never_saw_the_condition(name: str, tmp_path: Path) -> None:
     ds = simulated(n_obs=900, n_genes=40, n_contexts=1, n_perts=20, n_combos=0)
-    frozen = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
-    view = train_view(ds, frozen)
+    split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
+    view = train_view(ds, split)
     model = new_model("ensemble", {"model": name, "members": 3})
     model.fit(view, 1)
     assert model.oof is not None

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.calibrating import configured_model, fit_calibrator
-from perturbfm_core.config import ModelEntry
-from perturbfm_core.evaluation.uncertainty.clusters import by_cluster
-from perturbfm_core.pipeline import predict_rows, query_of_test
-from perturbfm_core.runs import run_configs
+from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.evaluation.panels.uncertainty.clusters import by_cluster
+from perturbfm_core.pipeline.prediction import predict_rows, query_of_test
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.splits.view import train_view
 from tests.factories import simulated, split_all
 from tests.uncertainty.measure import LEVELS, TERCILES, Measured, measure
@@ -85,12 +85,12 @@ def test_the_uncertainty_finds_large_errors(kind: str) -> None:
 
 def test_the_stages_that_predict_get_neither_number_nor_variance_of_test_cells() -> None:
     ds = simulated(**SCREEN)
-    (frozen, *_) = split_all(ds, "combo_ood", {}, folds=3, calibration="inner_cv", validation="inner_cv")
-    (config,) = run_configs(ModelEntry(name="e", description="x", model="additive"))
-    view, model = train_view(ds, frozen), configured_model(config)
+    (split, *_) = split_all(ds, "combo_ood", {}, folds=3, calibration="inner_cv", validation="inner_cv")
+    (config,) = model_configs(ModelEntry(name="e", description="x", model="additive"))
+    view, model = train_view(ds, split), configured_model(config)
     model.fit(view, config.seed)
     asked: list[Any] = []
-    plain, calibrator = model.predict, fit_calibrator(ds, frozen, view, model, config)
+    plain, calibrator = model.predict, fit_calibrator(ds, split, view, model, config)
     calibrated = type(calibrator).apply
 
     def predict(query: Any) -> Any:
@@ -104,13 +104,13 @@ def test_the_stages_that_predict_get_neither_number_nor_variance_of_test_cells()
     model.predict = predict  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(calibrator), "apply", apply)
-        predict_rows(ds, frozen, model, calibrator=calibrator)
+        predict_rows(ds, split, model, calibrator=calibrator)
     query, conditions = asked
     assert set(vars(query)) == {"conditions", "genes", "control"}
     assert conditions is query.conditions
     assert list(query.conditions.columns) == list(ds.conditions.columns)
     # The controls are the contexts' own, the same for whatever cells the test conditions have.
-    assert np.array_equal(query.control, query_of_test(ds, frozen).control)
+    assert np.array_equal(query.control, query_of_test(ds, split).control)
     assert len(np.unique(query.control, axis=0)) <= len(ds.obs["context_id"].unique()) * max(
         len(ds.obs["batch_id"].unique()), 1
     )

@@ -9,7 +9,9 @@ import pytest
 
 from perturbfm_core.data.prediction import OutOfFold
 from perturbfm_core.errors import SplitError
-from perturbfm_core.uncertainty import Calibrator, UncertaintyConfig, guard_of
+from perturbfm_core.uncertainty.calibrator import Calibrator
+from perturbfm_core.uncertainty.config import UncertaintyConfig
+from perturbfm_core.uncertainty.guard import guard_of
 from tests.factories import conditions_of, simulated, split_one
 from tests.uncertainty.made import guard_for, residuals_of, world
 
@@ -81,9 +83,9 @@ def test_scaling_has_the_same_guard() -> None:
 
 def test_the_guard_of_a_split_knows_its_folds() -> None:
     ds = simulated(n_obs=900, n_genes=40, n_contexts=2, n_perts=20, n_combos=0)
-    frozen = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="fold", calib_frac=0.3)
-    guard = guard_of(ds, frozen)
-    table = frozen.split.folds.table  # type: ignore[union-attr]
+    split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="fold", calib_frac=0.3)
+    guard = guard_of(ds, split)
+    table = split.definition.folds.table  # type: ignore[union-attr]
     assert guard.fitted == frozenset(table["train"])
     assert guard.calibration == frozenset(table["calib"])
     assert guard.test == frozenset(table["test"])
@@ -92,8 +94,8 @@ def test_the_guard_of_a_split_knows_its_folds() -> None:
 
 def test_where_rows_are_divided_a_condition_may_be_on_both_sides() -> None:
     ds = simulated(n_obs=900, n_genes=40, n_contexts=2, n_perts=20, n_combos=0)
-    frozen = split_one(ds, "iid", {}, calibration="fold")
-    guard = guard_of(ds, frozen)
+    split = split_one(ds, "iid", {}, calibration="fold")
+    guard = guard_of(ds, split)
     assert guard.by_row
     assert guard.test & guard.fitted
     known = next(iter(guard.calibration & guard.fitted))

@@ -9,14 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.data.prediction import (
-    Intervals,
-    OutOfFold,
-    Prediction,
-    RowPrediction,
-    read_prediction,
-    write_prediction,
-)
+from perturbfm_core.data.prediction import Intervals, OutOfFold, Prediction, RowPrediction, read_prediction, write_prediction
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import compare, observed
 from tests.factories import conditions_of, prediction_of, screen, split_one
@@ -108,12 +101,12 @@ def test_half_an_interval_is_refused(tmp_path: Path, missing: str) -> None:
 
 def test_a_comparison_has_them_in_its_own_order_of_conditions_and_genes() -> None:
     ds = screen([("control", "c")] * 4 + [(p, "c") for p in "ABCDEF"], genes=4)
-    frozen = split_one(ds, "perturbation_ood", {}, folds=3, fold=0)
-    truth = observed(ds, frozen)
+    split = split_one(ds, "perturbation_ood", {}, folds=3, fold=0)
+    truth = observed(ds, split)
     n = len(truth.conditions)
-    given = prediction_of(ds, frozen, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
     made = intervals(n, effective=np.arange(n) + 1.0, flag=np.arange(n) == 0)
-    plain = compare(ds, frozen, replace(given, intervals=made), truth).intervals
+    plain = compare(ds, split, replace(given, intervals=made), truth).intervals
     genes, rows = np.asarray([2, 0, 3, 1]), np.arange(n)[::-1]
     moved = RowPrediction(
         mean=given.mean[rows][:, genes],
@@ -123,7 +116,7 @@ def test_a_comparison_has_them_in_its_own_order_of_conditions_and_genes() -> Non
         row_id=given.row_id[rows],  # type: ignore[index]
         intervals=replace(made.rows(rows), gene_bin=made.gene_bin[genes]),
     )
-    found = compare(ds, frozen, moved, truth).intervals
+    found = compare(ds, split, moved, truth).intervals
     assert plain is not None
     assert found is not None
     for name in ("levels", "factor", "gene_bin", "flag", "effective"):
@@ -134,10 +127,10 @@ def test_a_comparison_has_them_in_its_own_order_of_conditions_and_genes() -> Non
 def test_rows_of_one_condition_have_the_mean_of_their_factors() -> None:
     rows = [("control", "c")] * 4 + [("A", "c"), ("A", "c"), ("B", "c"), ("C", "c"), ("D", "c")]
     ds = screen(rows, genes=4)
-    frozen = split_one(ds, "explicit", {"folds": {"test": ["A"]}}, validation="none", calibration="none")
+    split = split_one(ds, "explicit", {"folds": {"test": ["A"]}}, validation="none", calibration="none")
     zeros = np.zeros((2, 4), dtype=np.float32)
-    given = RowPrediction(mean=zeros, var=zeros + 1, idx=frozen.rows(ds, "test"), intervals=intervals(2))
-    found = compare(ds, frozen, given).intervals
+    given = RowPrediction(mean=zeros, var=zeros + 1, idx=split.rows(ds, "test"), intervals=intervals(2))
+    found = compare(ds, split, given).intervals
     assert found is not None
     assert np.array_equal(found.factor, intervals(2).factor.mean(axis=1, keepdims=True))
 

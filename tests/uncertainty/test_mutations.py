@@ -9,25 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core import calibrating
-from perturbfm_core.calibrating import fit_calibrator
+from perturbfm_core.pipeline import trained_model as calibrating
+from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.comparison import compare, observed
-from perturbfm_core.models import new_model
+from perturbfm_core.models.base import new_model
 from perturbfm_core.models.base import Model
-from perturbfm_core.pipeline import predict_rows
-from perturbfm_core.runs import RunConfig
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.experiment import ModelConfig
 from perturbfm_core.splits import residuals as residual_sources
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView, query, train_view
 from tests.factories import simulated, split_all
 
 LEVEL, AT = 0.9, 2
-CONFIG = RunConfig(entry="kernel", model="ridge", params={"alphas": [0.1], "control_components": 0}, seed=0)
+CONFIG = ModelConfig(entry="kernel", model="ridge", params={"alphas": [0.1], "control_components": 0}, seed=0)
 
 
 def world() -> tuple[PerturbDataset, list[FrozenSplit]]:
@@ -39,20 +39,20 @@ def world() -> tuple[PerturbDataset, list[FrozenSplit]]:
 Fitted = Callable[[PerturbDataset, FrozenSplit, TrainView, Model], Any]
 
 
-def honest(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
-    return fit_calibrator(ds, frozen, view, model, CONFIG)
+def honest(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
+    return fit_calibrator(ds, split, view, model, CONFIG)
 
 
 def coverage(fit: Fitted = honest, folds: int = 4) -> np.ndarray:
     """Return the 90 % coverage of each test condition over folds, with calibrators made by `fit`."""
     ds, frozen_all = world()
     found = []
-    for frozen in frozen_all[:folds]:
-        view = train_view(ds, frozen)
+    for split in frozen_all[:folds]:
+        view = train_view(ds, split)
         model = new_model(CONFIG.model, CONFIG.params)
         model.fit(view, 0)
-        prediction = predict_rows(ds, frozen, model, calibrator=fit(ds, frozen, view, model))
-        c = compare(ds, frozen, prediction, observed(ds, frozen))
+        prediction = predict_rows(ds, split, model, calibrator=fit(ds, split, view, model))
+        c = compare(ds, split, prediction, observed(ds, split))
         assert c.intervals is not None
         found.append((np.abs(c.truth - c.mean) <= c.intervals.half_width(AT, c.var)).mean(axis=1))
     return np.concatenate(found)
@@ -83,35 +83,35 @@ def in_sample(view: TrainView, model: Model) -> OutOfFold:
 
 
 def test_residuals_of_a_refitted_model_are_stopped_by_the_guard() -> None:
-    def refitted(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
+    def refitted(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
         everything = frozenset(view.conditions.index)
         assert model.oof is not None
         model.oof = replace(in_sample(view, model), fitted=(everything,) * len(model.oof.fitted))
-        return fit_calibrator(ds, frozen, view, model, CONFIG)
+        return fit_calibrator(ds, split, view, model, CONFIG)
 
     with pytest.raises(SplitError, match="fitted or stopped on by the predictor"):
         coverage(refitted, folds=1)
 
 
 def test_residuals_of_a_refitted_model_that_hide_it_show_in_the_coverage() -> None:
-    def hidden(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
+    def hidden(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
         model.oof = in_sample(view, model)
-        return fit_calibrator(ds, frozen, view, model, CONFIG)
+        return fit_calibrator(ds, split, view, model, CONFIG)
 
     values = coverage(hidden)
     assert not holds(values)
     assert values.mean() < LEVEL - 0.05
 
 
-def cells_of(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> OutOfFold:
+def cells_of(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> OutOfFold:
     """Return the errors of a model that was fitted on half the cells of each train perturbation, on the other half."""
-    rows = frozen.rows(ds, "train")
+    rows = split.rows(ds, "train")
     half = np.random.default_rng(0).random(len(rows)) < 0.5
     seen, rest = condition_table(ds, rows[half]), condition_table(ds, rows[~half])
     part = replace(view, delta=seen.delta["input"], s2=seen.s2_pert, inner=view.inner)
     other = new_model(CONFIG.model, CONFIG.params)
     other.fit(part, 0)
-    prediction = other.predict(query(ds, frozen, rest))
+    prediction = other.predict(query(ds, split, rest))
     everything = frozenset(view.conditions.index)
     return OutOfFold(
         conditions=rest.conditions,
@@ -125,9 +125,9 @@ def cells_of(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Mo
 
 
 def test_cells_of_trained_perturbations_are_stopped_by_the_guard() -> None:
-    def cellwise(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
-        model.oof = cells_of(ds, frozen, view, model)
-        return fit_calibrator(ds, frozen, view, model, CONFIG)
+    def cellwise(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
+        model.oof = cells_of(ds, split, view, model)
+        return fit_calibrator(ds, split, view, model, CONFIG)
 
     with pytest.raises(SplitError, match="fitted or stopped on by the predictor"):
         coverage(cellwise, folds=1)
@@ -135,12 +135,12 @@ def test_cells_of_trained_perturbations_are_stopped_by_the_guard() -> None:
 
 def test_cells_of_trained_perturbations_that_hide_it_show_in_the_coverage(monkeypatch: Any) -> None:
     # Scored against input controls, too, as such a shortcut would be.
-    monkeypatch.setattr(calibrating, "as_scored", lambda ds, frozen, residuals: residuals)
+    monkeypatch.setattr(calibrating, "as_scored", lambda ds, split, residuals: residuals)
 
-    def hidden(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
-        found = cells_of(ds, frozen, view, model)
+    def hidden(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
+        found = cells_of(ds, split, view, model)
         model.oof = replace(found, fitted=(frozenset(),))
-        return fit_calibrator(ds, frozen, view, model, CONFIG)
+        return fit_calibrator(ds, split, view, model, CONFIG)
 
     values = coverage(hidden)
     assert not holds(values)
@@ -149,20 +149,20 @@ def test_cells_of_trained_perturbations_that_hide_it_show_in_the_coverage(monkey
 
 @pytest.mark.parametrize("named", [True, False], ids=["said so", "as train"])
 def test_test_rows_are_stopped_by_the_guard(named: bool) -> None:
-    def peeking(ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, model: Model) -> Any:
-        table = condition_table(ds, frozen.rows(ds, "test"))
+    def peeking(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model) -> Any:
+        table = condition_table(ds, split.rows(ds, "test"))
         fold = replace(
-            cells_of(ds, frozen, view, model),
+            cells_of(ds, split, view, model),
             conditions=table.conditions,
             truth=table.delta["reference"],
-            prediction=model.predict(query(ds, frozen, table)),
+            prediction=model.predict(query(ds, split, table)),
             units=[(str(k),) for k in table.conditions.index],
             fold=np.zeros(len(table), dtype=np.int64),
             source="calibration_fold" if named else "out_of_fold",
             fitted=(frozenset(view.conditions.index),),
         )
         model.oof = fold
-        return fit_calibrator(ds, frozen, view, model, CONFIG)
+        return fit_calibrator(ds, split, view, model, CONFIG)
 
     with pytest.raises(
         SplitError, match=r"test conditions are among|neither fits nor calibrates|calibration fold"
@@ -175,7 +175,7 @@ def test_test_rows_are_stopped_by_the_guard(named: bool) -> None:
 Changed = tuple[PerturbDataset, FrozenSplit]
 
 
-def other_data(ds: PerturbDataset, frozen: FrozenSplit, rows: np.ndarray, counts: Any) -> Changed:
+def other_data(ds: PerturbDataset, split: FrozenSplit, rows: np.ndarray, counts: Any) -> Changed:
     """Return some rows of a data set with other counts, and the same split of it."""
     made = PerturbDataset(
         ds.obs.iloc[rows],
@@ -183,16 +183,16 @@ def other_data(ds: PerturbDataset, frozen: FrozenSplit, rows: np.ndarray, counts
         Values(counts=counts[rows]),
         ds.metadata.model_copy(update={"content_sha256": None}),
     )
-    ref = frozen.split.dataset.model_copy(update={"content_sha256": made.content_sha256})
-    return made, FrozenSplit(frozen.split.model_copy(update={"dataset": ref}))
+    ref = split.definition.dataset.model_copy(update={"content_sha256": made.content_sha256})
+    return made, FrozenSplit(split.definition.model_copy(update={"dataset": ref}))
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Changed]:
     """Return a screen, the same with other values in test cells, and the same with half as many test cells."""
     ds, frozen_all = world()
-    frozen = frozen_all[0]
-    tested = frozen.rows(ds, "test")
+    split = frozen_all[0]
+    tested = split.rows(ds, "test")
     counts = ds.values.counts.copy()  # type: ignore[union-attr]
     row = np.repeat(np.arange(ds.n_obs), np.diff(counts.indptr))
     drawn = np.random.default_rng(0).integers(0, 9, size=len(row)).astype(counts.dtype)
@@ -200,9 +200,9 @@ def cases() -> dict[str, Changed]:
     everything = np.arange(ds.n_obs)
     fewer = np.setdiff1d(everything, tested[::2])
     return {
-        "plain": (ds, frozen),
-        "values": other_data(ds, frozen, everything, counts),
-        "number": other_data(ds, frozen, fewer, ds.values.counts),  # type: ignore[union-attr]
+        "plain": (ds, split),
+        "values": other_data(ds, split, everything, counts),
+        "number": other_data(ds, split, fewer, ds.values.counts),  # type: ignore[union-attr]
     }
 
 
@@ -211,15 +211,15 @@ Mutation = Callable[[Prediction, Any], Prediction]
 
 def made(case: Changed, mutation: Mutation | None = None) -> Prediction:
     """Return the calibrated prediction of test conditions; a mutation gets the table of the test cells."""
-    ds, frozen = case
-    view = train_view(ds, frozen)
+    ds, split = case
+    view = train_view(ds, split)
     model = new_model(CONFIG.model, CONFIG.params)
     model.fit(view, 0)
-    table = condition_table(ds, frozen.rows(ds, "test"))
-    prediction = model.predict(query(ds, frozen, table))
+    table = condition_table(ds, split.rows(ds, "test"))
+    prediction = model.predict(query(ds, split, table))
     if mutation is not None:
         prediction = mutation(prediction, table)
-    return fit_calibrator(ds, frozen, view, model, CONFIG).apply(prediction, table.conditions)
+    return fit_calibrator(ds, split, view, model, CONFIG).apply(prediction, table.conditions)
 
 
 def same(one: Prediction, two: Prediction) -> bool:
@@ -254,15 +254,15 @@ def test_a_variance_that_knows_the_test_cells_is_caught_by_that_check(
 
 
 def test_a_query_tells_neither(cases: dict[str, Changed]) -> None:
-    ds, frozen = cases["plain"]
-    asked = query(ds, frozen, condition_table(ds, frozen.rows(ds, "test")))
+    ds, split = cases["plain"]
+    asked = query(ds, split, condition_table(ds, split.rows(ds, "test")))
     assert set(vars(asked)) == {"conditions", "genes", "control"}
 
 
 def test_the_sources_of_residuals_never_read_test_rows(monkeypatch: Any) -> None:
     ds, frozen_all = world()
-    frozen = frozen_all[0]
-    test = set(frozen.rows(ds, "test").tolist())
+    split = frozen_all[0]
+    test = set(split.rows(ds, "test").tolist())
     read: list[int] = []
 
     def watched(data: PerturbDataset, rows: Any = None) -> Any:
@@ -271,9 +271,9 @@ def test_the_sources_of_residuals_never_read_test_rows(monkeypatch: Any) -> None
         return condition_table(data, rows)
 
     monkeypatch.setattr(residual_sources, "condition_table", watched)
-    view = train_view(ds, frozen)
+    view = train_view(ds, split)
     model = new_model(CONFIG.model, CONFIG.params)
     model.fit(view, 0)
-    honest(ds, frozen, view, model)
+    honest(ds, split, view, model)
     assert read
     assert not test & set(read)

@@ -7,14 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perturbfm_core.uncertainty.novelty import (
-    Evidence,
-    judge,
-    membership,
-    overlap,
-    p_values,
-    state_distance,
-)
+from perturbfm_core.uncertainty.novelty import Evidence, judge, membership, overlap, p_values, state_distance
 from tests.factories import conditions_of
 
 TRAIN = conditions_of(

@@ -10,7 +10,7 @@ import pytest
 
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
-from perturbfm_core.models import new_model
+from perturbfm_core.models.base import new_model
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.splits.residuals import as_scored, calibration_fold, new_units
 from perturbfm_core.splits.view import TrainView, train_view
@@ -111,17 +111,17 @@ def test_units_are_those_that_the_predictor_had_not_seen(
 @pytest.fixture(scope="module")
 def screened() -> Any:
     ds = simulated(n_obs=2400, n_genes=40, n_contexts=2, n_perts=20, n_combos=0, control_fraction=0.2)
-    frozen = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="fold", calib_frac=0.3)
-    return ds, frozen, train_view(ds, frozen)
+    split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="fold", calib_frac=0.3)
+    return ds, split, train_view(ds, split)
 
 
 def test_residuals_are_taken_against_the_controls_that_scores_subtract(screened: Any) -> None:
-    ds, frozen, view = screened
+    ds, split, view = screened
     oof = fitted(view, "ridge").oof
     assert not ds.controls.shared.any()
-    table = condition_table(ds, frozen.rows(ds, "train"))
+    table = condition_table(ds, split.rows(ds, "train"))
     at = table.conditions.index.get_indexer(oof.conditions.index)
-    found = as_scored(ds, frozen, oof)
+    found = as_scored(ds, split, oof)
     np.testing.assert_array_equal(oof.truth, table.delta["input"][at])
     np.testing.assert_array_equal(found.truth, table.delta["reference"][at])
     assert found.prediction is oof.prediction
@@ -130,20 +130,20 @@ def test_residuals_are_taken_against_the_controls_that_scores_subtract(screened:
 
 
 def test_the_calibration_fold_is_predicted_by_the_final_model(screened: Any) -> None:
-    ds, frozen, view = screened
+    ds, split, view = screened
     model = fitted(view, "ridge")
-    found = calibration_fold(ds, frozen, view, model.predict)
-    assert set(found.conditions.index) == set(frozen.split.folds.table["calib"])
+    found = calibration_fold(ds, split, view, model.predict)
+    assert set(found.conditions.index) == set(split.definition.folds.table["calib"])
     assert found.source == "calibration_fold"
     assert (found.unit, {len(u) for u in found.units}) == ("perturbation", {1})
     assert found.fitted == (frozenset(view.conditions.index),)
-    truth = condition_table(ds, frozen.rows(ds, "calib")).delta
-    np.testing.assert_array_equal(as_scored(ds, frozen, found).truth, truth["reference"])
+    truth = condition_table(ds, split.rows(ds, "calib")).delta
+    np.testing.assert_array_equal(as_scored(ds, split, found).truth, truth["reference"])
 
 
 def test_validation_conditions_count_as_seen(screened: Any) -> None:
     ds = screened[0]
-    frozen = split_one(
+    split = split_one(
         *(ds, "perturbation_ood", {}),
         folds=4,
         fold=0,
@@ -152,26 +152,26 @@ def test_validation_conditions_count_as_seen(screened: Any) -> None:
         validation="fold",
         val_frac=0.2,
     )
-    view = train_view(ds, frozen)
-    found = calibration_fold(ds, frozen, view, fitted(view).predict)
+    view = train_view(ds, split)
+    found = calibration_fold(ds, split, view, fitted(view).predict)
     assert view.validation is not None
     assert set(view.validation.conditions.index) <= found.fitted[0]
 
 
 def test_a_split_without_a_calibration_fold_has_none(screened: Any) -> None:
     ds = screened[0]
-    frozen = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
-    view = train_view(ds, frozen)
+    split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
+    view = train_view(ds, split)
     with pytest.raises(SplitError, match="has no calibration fold; its calibration is 'inner_cv'"):
-        calibration_fold(ds, frozen, view, fitted(view).predict)
+        calibration_fold(ds, split, view, fitted(view).predict)
 
 
 def test_residuals_of_other_conditions_are_refused(screened: Any) -> None:
-    ds, frozen, view = screened
+    ds, split, view = screened
     oof = fitted(view).oof
     strange = replace(oof, conditions=conditions_of([("x", f"Q{i}") for i in range(len(oof))]))
     with pytest.raises(SplitError, match="neither fits nor calibrates on"):
-        as_scored(ds, frozen, strange)
+        as_scored(ds, split, strange)
 
 
 def test_every_baseline_brings_residuals(screened: Any) -> None:

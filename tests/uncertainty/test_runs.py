@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core import pipeline, schema
-from perturbfm_core.config import ModelEntry, SplitSpec
+from perturbfm_core.pipeline.dataset import import_dataset
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.report import render
+from perturbfm_core.pipeline.split import freeze_split
+from perturbfm_core.pipeline.submission import evaluate_file
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core import schema
+from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.prediction import read_prediction
-from perturbfm_core.models import load_model
+from perturbfm_core.models.base import load_model
 from perturbfm_core.models.ensemble import Ensemble
-from perturbfm_core.runs import run_configs
-from perturbfm_core.store import ArtifactStore, read_json
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json
 from perturbfm_core.uncertainty.calibrator import load_calibrator
 from tests.factories import simulated
 
@@ -26,7 +33,7 @@ DATA = {"n_obs": 2400, "n_genes": 60, "n_contexts": 1, "n_perts": 60, "n_combos"
 def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     path = tmp_path_factory.mktemp("store")
     store = ArtifactStore(path, path / "splits")
-    pipeline.import_dataset(store, simulated(**DATA), storage="npz")
+    import_dataset(store, simulated(**DATA), storage="npz")
     return store
 
 
@@ -37,12 +44,12 @@ def run_of(store: ArtifactStore, calibration: str = "inner_cv", model: str = "ri
     spec = SplitSpec(
         kind="perturbation_ood", folds=3, fold=0, calibration=calibration, validation="inner_cv", **fields
     )
-    ((frozen, _, _),) = pipeline.freeze_split(store, ds, spec, bounds=False)
+    ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
     entry = ModelEntry(
         name=f"{model}-{len(json.dumps(block))}", description="x", model=model, uncertainty=block
     )
-    (config,) = run_configs(entry)
-    return pipeline.render(store, ds, frozen, config)
+    (config,) = model_configs(entry)
+    return render(store, ds, split, config)
 
 
 def calibration_of(run: Path) -> Any:
@@ -73,8 +80,8 @@ def test_a_run_has_its_calibrator_beside_its_model(store: ArtifactStore) -> None
     prediction = read_prediction(run / schema.PREDICTIONS_FILE)
     model, calibrator = load_model(run), load_calibrator(run)
     ds = simulated(**DATA)
-    frozen = pipeline.SplitFolder(store.split_dir).load((run / schema.SPLIT_HASH_FILE).read_text().strip())
-    again = pipeline.predict_rows(ds, frozen, model, calibrator=calibrator)
+    split = SplitFolder(store.split_dir).load((run / schema.SPLIT_HASH_FILE).read_text().strip())
+    again = predict_rows(ds, split, model, calibrator=calibrator)
     np.testing.assert_array_equal(again.var, prediction.var)
     np.testing.assert_array_equal(again.intervals.factor, prediction.intervals.factor)  # type: ignore[union-attr]
 
@@ -82,8 +89,8 @@ def test_a_run_has_its_calibrator_beside_its_model(store: ArtifactStore) -> None
 def test_scoring_the_file_of_a_run_tells_the_same(store: ArtifactStore, tmp_path: Path) -> None:
     run = run_of(store)
     ds = simulated(**DATA)
-    frozen = pipeline.SplitFolder(store.split_dir).load((run / schema.SPLIT_HASH_FILE).read_text().strip())
-    scores = pipeline.evaluate_file(store, ds, frozen, run / schema.PREDICTIONS_FILE, tmp_path / "out")
+    split = SplitFolder(store.split_dir).load((run / schema.SPLIT_HASH_FILE).read_text().strip())
+    scores = evaluate_file(store, ds, split, run / schema.PREDICTIONS_FILE, tmp_path / "out")
     assert scores.calibration == calibration_of(run)
 
 
@@ -125,7 +132,7 @@ def test_an_entry_may_be_an_ensemble(store: ArtifactStore) -> None:
 def test_runs_are_the_same_again(store: ArtifactStore, calibration: str, tmp_path: Path) -> None:
     first = read_prediction(run_of(store, calibration, ensemble=2) / schema.PREDICTIONS_FILE)
     other = ArtifactStore(tmp_path, tmp_path / "splits")
-    pipeline.import_dataset(other, simulated(**DATA), storage="npz")
+    import_dataset(other, simulated(**DATA), storage="npz")
     second = read_prediction(run_of(other, calibration, ensemble=2) / schema.PREDICTIONS_FILE)
     for name in ("mean", "var", "var_epistemic"):
         assert np.array_equal(getattr(first, name), getattr(second, name))

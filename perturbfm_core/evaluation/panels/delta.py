@@ -24,7 +24,7 @@ _OWN = "PerturbFM"
 _CONSTANT = "predicted or observed delta is constant over genes"
 _CENTERED = "prediction equals the train mean (or the observation does) up to a constant"
 
-add_panel(PANEL, source=_OWN, headline="pearson")
+add_panel(PANEL, source=_OWN, headline="pearson", order=10)
 
 Side = tuple[FloatArray, FloatArray, BoolArray | None]
 

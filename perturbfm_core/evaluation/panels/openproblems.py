@@ -19,7 +19,7 @@ PANEL = "openproblems"
 _SOURCE = "Open Problems, perturbation prediction (Szalata et al. 2024)"
 _FLAT = "predicted or observed delta is constant over genes"
 
-add_panel(PANEL, source=_SOURCE, headline="mean_rowwise_rmse")
+add_panel(PANEL, source=_SOURCE, headline="mean_rowwise_rmse", order=90)
 
 
 def spearman(A: FloatArray, B: FloatArray) -> FloatArray:

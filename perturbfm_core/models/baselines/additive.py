@@ -15,8 +15,6 @@ from perturbfm_core.splits.view import Query, TrainView
 class Additive(Baseline):
     """Predicts the sum of the train deltas of a combination's singles, in the same context where seen."""
 
-    name = "additive"
-
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._effects = AdditiveEffects()

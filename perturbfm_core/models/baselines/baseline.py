@@ -21,6 +21,8 @@ _VAR_FLOOR = 1e-6
 class Baseline(Model):
     """A model of the mean whose variance is, per gene, that of its errors on held-out train conditions."""
 
+    family = "baseline"
+
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._var: FloatArray = np.zeros(0, dtype=np.float32)
@@ -54,7 +56,7 @@ class Baseline(Model):
     def _unfitted(self) -> Self:
         """Return a model of the same configuration, to fit on the rest of an inner fold."""
         other = type(self)(self.params)
-        other.genes, other.knowledge = self.genes, self.knowledge
+        other.genes, other.side_info = self.genes, self.side_info
         return other
 
     def _predict(self, query: Query) -> Prediction:

@@ -32,7 +32,6 @@ class ComboKernelRidge(TunedBaseline):
     the target is the residual to the scaled sum. Singles have no interaction.
     """
 
-    name = "combo_kernel_ridge"
     requires = Requires(combos=True)
     search_space: ClassVar[SearchSpace] = {
         "alphas": FloatRange(1e-2, 1e2, listed=True),

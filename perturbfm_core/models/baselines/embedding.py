@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-import pandas as pd
 from pydantic import Field
-from sklearn.decomposition import PCA
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import distinct_genes
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.knowledge import Knowledge, Needs
+from perturbfm_core.graphs.side_info import Needs, SideInfo
 from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.search import Choice, IntRange, SearchDimension, SearchSpace
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 COEXPRESSION = "coexpression"
 """Name of the table that is made from train deltas; the only one where no other is named."""
@@ -47,9 +48,12 @@ class GeneEmbedding:
         self.known_genes: dict[str, list[int]] = {}
 
     def fit(
-        self, view: TrainView, knowledge: Knowledge, names: tuple[str, ...], k: int, seed: int
+        self, view: TrainView, knowledge: SideInfo, names: tuple[str, ...], k: int, seed: int
     ) -> GeneEmbedding:
         """Take the named tables, with centre and scale of train's perturbed genes; `k` co-expression PCs."""
+
+        import numpy as np
+
         genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
         self.tables, self.offsets, self.scales, self.known_genes = [], [], [], {}
         for name in names or (COEXPRESSION,):
@@ -67,6 +71,9 @@ class GeneEmbedding:
 
     def features(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """Return (float64 [C, F] features, bool [C] whether any table has any of the condition's genes)."""
+
+        import numpy as np
+
         parts, owner = components(conditions)
         genes = parts[schema.PERT_ID].tolist()
         dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self.top_dose
@@ -96,6 +103,9 @@ class GeneEmbedding:
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Take back what `arrays` and `meta` returned."""
+
+        import numpy as np
+
         self.tables, self.offsets, self.scales = [], [], []
         for i, table in enumerate(meta["embedding"]):
             genes = np.asarray(table["genes"], dtype=np.str_)
@@ -107,6 +117,10 @@ class GeneEmbedding:
 
 def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
     """Return the first `k` PCs of the measured genes over train deltas: what moves together lies together."""
+
+    import numpy as np
+    from sklearn.decomposition import PCA
+
     Y = view.delta.astype(np.float64).T
     # With one gene the explained variance is 0/0; only the scores are used.
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -122,17 +136,25 @@ class Centers:
     """
 
     def __init__(self, by: Literal["group", "all"]) -> None:
+        import numpy as np
+
         self.table = EffectTable(_CENTERS if by == "group" else ())
         self.overall: FloatArray = np.zeros(0, dtype=np.float32)
 
     def fit(self, conditions: pd.DataFrame, values: FloatArray) -> Centers:
         """Average `values` [n, K] over the groups of train conditions."""
+
+        import numpy as np
+
         self.overall = values.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.table.fit(_with_size(conditions), values)
         return self
 
     def of(self, conditions: pd.DataFrame) -> FloatArray:
         """Return float32 [C, K]."""
+
+        import numpy as np
+
         out = np.repeat(self.overall[None], len(conditions), axis=0)
         if self.table.levels:
             values, found = self.table.look_up(_with_size(conditions))
@@ -210,7 +232,7 @@ class EmbeddingBaseline(TunedBaseline):
     def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
         """Fit embedding and centres; return features [n, F], modality numbers [n] and deviations [n, G]."""
         params = self.params
-        self._embedding.fit(view, self.knowledge, params.gene_features, params.components, seed)
+        self._embedding.fit(view, self.side_info, params.gene_features, params.components, seed)
         self._centers.fit(view.conditions, view.delta)
         self._modalities = sorted(set(view.conditions[schema.MODALITY].astype(str)))
         self.training["known_genes"] = self._embedding.known_genes
@@ -219,6 +241,9 @@ class EmbeddingBaseline(TunedBaseline):
 
     def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
         """Return features [C, F] and int64 [C], the modality's number, -1 where nothing can be said."""
+
+        import numpy as np
+
         X, known = self._embedding.features(conditions)
         number = {m: i for i, m in enumerate(self._modalities)}
         code = np.asarray(
@@ -231,6 +256,8 @@ class EmbeddingBaseline(TunedBaseline):
         return self._centers.of(query.conditions), self._design(query.conditions, X, code)
 
     def _apply(self, described: tuple[FloatArray, FloatArray], solution: Solution) -> FloatArray:
+        import numpy as np
+
         center, design = described
         out: FloatArray = center + design @ solution["coef"]
         return out.astype(np.float32)

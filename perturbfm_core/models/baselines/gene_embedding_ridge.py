@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-import pandas as pd
 from pydantic import Field
-from sklearn.linear_model import Ridge
 
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.embedding import Centers, EmbeddingBaseline
@@ -15,6 +12,9 @@ from perturbfm_core.models.baselines.tuned import Solution
 from perturbfm_core.models.search import FloatRange, SearchSpace
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @MODELS.register("gene_embedding_ridge")
@@ -25,7 +25,6 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
     each modality has coefficients of its own.
     """
 
-    name = "gene_embedding_ridge"
     search_space: ClassVar[SearchSpace] = {
         **EmbeddingBaseline.search_space,
         "alphas": FloatRange(1e-1, 1e5, listed=True),
@@ -41,20 +40,30 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
         self._feature_centers = Centers(self.params.center)
 
     def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
+        import numpy as np
+
         X, code, residual = self._embed(view, seed)
         self._feature_centers.fit(view.conditions, self._blocks(X, code))
         return self._design(view.conditions, X, code), residual.astype(np.float64)
 
     def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
+        import numpy as np
+        from sklearn.linear_model import Ridge
+
         model = Ridge(alpha=value, fit_intercept=False).fit(*prepared)
         return {"coef": np.atleast_2d(model.coef_).T.astype(np.float32)}
 
     def _blocks(self, X: FloatArray, code: IntArray) -> FloatArray:
         """Return [C, M F]: the features in the block of their modality, zero in the others."""
+
+        import numpy as np
+
         own = code[:, None] == np.arange(len(self._modalities))
         return np.asarray((own[:, :, None] * X[:, None, :]).reshape(len(X), -1))
 
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
+        import numpy as np
+
         centered = self._blocks(X, code) - self._feature_centers.of(conditions)
         return np.where(code[:, None] >= 0, centered, 0.0)
 

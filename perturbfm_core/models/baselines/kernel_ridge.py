@@ -24,7 +24,6 @@ class KernelRidgeRegression(EmbeddingBaseline):
     The kernel is exp(-d^2 / median of the non-zero d^2 in train) within a modality, zero between modalities.
     """
 
-    name = "kernel_ridge"
     search_space: ClassVar[SearchSpace] = {
         **EmbeddingBaseline.search_space,
         "alphas": FloatRange(1e-2, 1e2, listed=True),

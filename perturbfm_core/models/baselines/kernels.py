@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.kernel_ridge import KernelRidge
-from sklearn.metrics.pairwise import euclidean_distances
+from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
@@ -20,11 +14,19 @@ from perturbfm_core.models.baselines.effects import (
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+
 _ZERO = 1e-10
 
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
     """Return float64 [a, b], squared Euclidean distances between rows."""
+
+    import numpy as np
+    from sklearn.metrics.pairwise import euclidean_distances
+
     if not (len(A) and len(B) and A.shape[1]):
         return np.zeros((len(A), len(B)))
     return np.asarray(
@@ -34,6 +36,9 @@ def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
 
 def median_distance(A: FloatArray) -> float:
     """Return the median of the non-zero squared distances among rows, 1 if all rows are the same."""
+
+    import numpy as np
+
     d2 = squared_distances(A, A)
     # Equal rows come out of the dot products as about 1e-16 of the largest distance.
     apart = d2[d2 > _ZERO * max(float(d2.max(initial=0.0)), 1e-300)]
@@ -42,18 +47,29 @@ def median_distance(A: FloatArray) -> float:
 
 def rbf(A: FloatArray, B: FloatArray, scale: float) -> FloatArray:
     """Return float64 [a, b], exp(-d^2 / scale)."""
+
+    import numpy as np
+
     out: FloatArray = np.exp(-squared_distances(A, B) / scale)
     return out
 
 
 def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
     """Return float32 [n, G], (K + alpha I)^-1 Y of kernel ridge regression."""
+
+    import numpy as np
+    from sklearn.kernel_ridge import KernelRidge
+
     fitted = KernelRidge(alpha=alpha, kernel="precomputed").fit(K, Y.astype(np.float64))
     return np.asarray(fitted.dual_coef_, dtype=np.float32)
 
 
 def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
     """Return float64 [k', G], the first principal axes of rows [n, G]; at most n - 1, none without rows."""
+
+    import numpy as np
+    from sklearn.decomposition import PCA
+
     if not len(X):
         return np.zeros((0, X.shape[1]))
     k = max(1, min(k, len(X) - 1, X.shape[1]))
@@ -75,6 +91,9 @@ class SingleScores:
 
     def fit(self, view: TrainView, axes: FloatArray) -> SingleScores:
         """Project the singles of a view on `axes` [k, G]."""
+
+        import numpy as np
+
         single = is_single(view.conditions)
         self.table.fit(view.conditions[single], view.delta[single].astype(np.float64) @ axes.T)
         return self

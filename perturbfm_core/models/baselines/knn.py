@@ -26,7 +26,6 @@ class NearestNeighbours(EmbeddingBaseline):
     Neighbours are of the same modality; all that are as near as the k-th count, so order never matters.
     """
 
-    name = "knn"
     tuned = "neighbours"
     chosen = "neighbours"
     search_space: ClassVar[SearchSpace] = {

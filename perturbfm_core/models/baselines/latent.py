@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
-from sklearn.decomposition import PCA
 
 from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
@@ -21,7 +19,6 @@ from perturbfm_core.splits.view import Query, TrainView
 class LatentShift(Baseline):
     """Predicts control plus the perturbation's mean shift in PCA space, decoded; combinations add shifts."""
 
-    name = "latent_shift"
     search_space: ClassVar[SearchSpace] = {"components": IntRange(1, 100, log=True)}
 
     class Params(Frozen):
@@ -30,12 +27,17 @@ class LatentShift(Baseline):
         components: int = Field(default=30, ge=1)
 
     def __init__(self, params: Any = None) -> None:
+        import numpy as np
+
         super().__init__(params)
         self._axes: FloatArray = np.zeros((0, 0), dtype=np.float32)
         self._seen = EffectTable(PERTURBATION_LEVELS)
         self._sums = AdditiveEffects()
 
     def _fit(self, view: TrainView, seed: int) -> None:
+        import numpy as np
+        from sklearn.decomposition import PCA
+
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)

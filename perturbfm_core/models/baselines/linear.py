@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
-from sklearn.decomposition import PCA
 
 from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
@@ -21,7 +19,6 @@ from perturbfm_core.splits.view import Query, TrainView
 class Linear(Baseline):
     """Predicts from a bilinear map between gene PCs and the PCs of the perturbed genes."""
 
-    name = "linear"
     search_space: ClassVar[SearchSpace] = {
         "components": IntRange(2, 100, log=True),
         "penalty": FloatRange(1e-3, 1e2),
@@ -34,12 +31,17 @@ class Linear(Baseline):
         penalty: float = Field(default=0.1, gt=0)
 
     def __init__(self, params: Any = None) -> None:
+        import numpy as np
+
         super().__init__(params)
         self._embedding: FloatArray = np.zeros((0, 0))
         self._weights: FloatArray = np.zeros((0, 0))
         self._offset: FloatArray = np.zeros(0)
 
     def _fit(self, view: TrainView, seed: int) -> None:
+        import numpy as np
+        from sklearn.decomposition import PCA
+
         Y = view.delta.astype(np.float64).T
         self._offset = Y.mean(axis=1)
         k = min(self.params.components, *Y.shape)
@@ -52,6 +54,9 @@ class Linear(Baseline):
 
     def _perturbed(self, query: Query) -> FloatArray:
         """Return [C, K]: the sum of the perturbed genes' embeddings; zero for genes that are not measured."""
+
+        import numpy as np
+
         position = {g: i for i, g in enumerate(self.genes)}
         parts, owner = components(query.conditions)
         out = np.zeros((len(query), self._embedding.shape[1]))

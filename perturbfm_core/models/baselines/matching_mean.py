@@ -29,8 +29,6 @@ class MatchingMean(Baseline):
     condition's own context first.
     """
 
-    name = "matching_mean"
-
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._singles = EffectTable(CONTEXT_LEVELS)

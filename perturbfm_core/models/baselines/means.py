@@ -18,8 +18,6 @@ from perturbfm_core.splits.view import Query, TrainView
 class ControlOnly(Baseline):
     """Predicts that nothing changes."""
 
-    name = "control_only"
-
     def _fit(self, view: TrainView, seed: int) -> None:
         """Learn nothing."""
 
@@ -30,8 +28,6 @@ class ControlOnly(Baseline):
 @MODELS.register("global_mean")
 class GlobalMean(Baseline):
     """Predicts the mean delta of all train conditions, each counting once or by its cells."""
-
-    name = "global_mean"
 
     class Params(Frozen):
         """Parameters of `GlobalMean`."""
@@ -89,7 +85,6 @@ class _GroupMean(GlobalMean):
 class PerPerturbationMean(_GroupMean):
     """Predicts a perturbation's mean train delta over contexts; unseen ones get the global mean."""
 
-    name = "per_perturbation_mean"
     levels = PERTURBATION_LEVELS
 
 
@@ -97,7 +92,6 @@ class PerPerturbationMean(_GroupMean):
 class PerPerturbationContextMean(_GroupMean):
     """Predicts a perturbation's train delta in the same context, else over contexts, else the global mean."""
 
-    name = "per_perturbation_context_mean"
     levels = CONTEXT_LEVELS
 
 
@@ -108,8 +102,6 @@ class ContextGeneral(Baseline):
     Added to the control of the condition's own context this is what all contexts have in common; a
     perturbation that train lacks gets the mean of all train cells.
     """
-
-    name = "context_general"
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 from pydantic import Field
-from sklearn.decomposition import PCA
-from sklearn.linear_model import Ridge
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
@@ -23,7 +20,6 @@ from perturbfm_core.splits.view import Query, TrainView
 class RidgeRegression(TunedBaseline):
     """Predicts the delta linearly from which genes are perturbed (scaled by dose) and PCs of the controls."""
 
-    name = "ridge"
     search_space: ClassVar[SearchSpace] = {
         "alphas": FloatRange(1e-2, 1e4, listed=True),
         "control_components": IntRange(0, 50),
@@ -36,6 +32,8 @@ class RidgeRegression(TunedBaseline):
         control_components: int = Field(default=10, ge=0)
 
     def __init__(self, params: Any = None) -> None:
+        import numpy as np
+
         super().__init__(params)
         self._names: list[str] = []
         self._top_dose = 1.0
@@ -43,14 +41,22 @@ class RidgeRegression(TunedBaseline):
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
     def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
+        import numpy as np
+
         self._fit_features(view, seed)
         return self._features(view.query()), view.delta.astype(np.float64)
 
     def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
+        import numpy as np
+        from sklearn.linear_model import Ridge
+
         model = Ridge(alpha=value).fit(*prepared)
         return {"coef": np.atleast_2d(model.coef_).T, "intercept": np.atleast_1d(model.intercept_)}
 
     def _fit_features(self, view: TrainView, seed: int) -> None:
+        import numpy as np
+        from sklearn.decomposition import PCA
+
         parts, _ = components(view.conditions)
         labels = _labels(parts)
         self._names = sorted(set(labels))
@@ -66,6 +72,8 @@ class RidgeRegression(TunedBaseline):
                 self._pca_mean, self._pca_axes = pca.mean_, pca.components_ / scale
 
     def _features(self, query: Query) -> FloatArray:
+        import numpy as np
+
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
         multi_hot = np.zeros((len(query), len(self._names)))

@@ -84,8 +84,6 @@ def _ratio(cross: FloatArray, square: FloatArray) -> float:
 class ScaledAdditive(Baseline):
     """Predicts the sum of the singles' train deltas times one fitted scale."""
 
-    name = "scaled_additive"
-
     class Params(Frozen):
         """Parameters of `ScaledAdditive`: one scale for the data set, or one per number of parts."""
 

@@ -41,7 +41,6 @@ class SetKernelRidge(TunedBaseline):
     features and fit are made again without the held-out rows, as all inner folds here do.
     """
 
-    name = "set_kernel_ridge"
     search_space: ClassVar[SearchSpace] = {
         "alphas": FloatRange(0.05, 50.0, listed=True),
         "components": IntRange(5, 200, log=True),

@@ -13,31 +13,37 @@ import numpy as np
 
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.knowledge import Needs
+from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.graphs.spectral import spectral_features
 from perturbfm_core.models.base import MODELS, Family, Model
-from perturbfm_core.models.condition_process import ConditionProcess
-from perturbfm_core.models.perturbfm.gate import CLOSED, MIN_GROUPS, GateDecision, TrainingRows, decide
-from perturbfm_core.models.perturbfm.inputs import join
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Reader
+from perturbfm_core.models.perturbfm.network.gate import (
+    CLOSED,
+    MIN_GROUPS,
+    GateDecision,
+    TrainingRows,
+    decide,
+)
+from perturbfm_core.models.perturbfm.network.inputs import join
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
-from perturbfm_core.models.perturbfm.posterior import SetProcessPosterior
-from perturbfm_core.models.perturbfm.prior import BASELINES, Prior, folds_of
-from perturbfm_core.models.perturbfm.process import Direct
-from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader
-from perturbfm_core.models.perturbfm.searching import SEARCH_SPACE, effective
-from perturbfm_core.models.perturbfm.variance import PredictiveVariance
+from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct
+from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
+from perturbfm_core.models.perturbfm.prior.stack import BASELINES, Prior, folds_of
+from perturbfm_core.models.perturbfm.search_space import SEARCH_SPACE, effective
+from perturbfm_core.models.perturbfm.variance.predictive import PredictiveVariance
 from perturbfm_core.models.search import SearchDimension, SearchSpace
-from perturbfm_core.models.train_graph import train_coexpression
+from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
 
 if TYPE_CHECKING:
-    from perturbfm_core.models.perturbfm.networks import Networks
+    from perturbfm_core.models.perturbfm.network.members import Networks
 
 _MIN_VALIDATION = 10
 _UNFITTED = GateDecision(CLOSED, None, None, 0, "not fitted")
@@ -60,7 +66,7 @@ class PerturbFM(Model):
         Options (see `PerturbFMParams`).
     """
 
-    family: ClassVar[Family] = "perturbfm"
+    family: ClassVar[Family] = "learned"
     version: ClassVar[int] = 0
     direct: ClassVar[Direct] = "none"
     cell_encoder: ClassVar[bool] = False
@@ -110,7 +116,7 @@ class PerturbFM(Model):
         self._center = view.delta.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._s2 = np.nan_to_num(view.s2).mean(axis=0).astype(np.float32)
         graphs = self._graphs(view)
-        tables = [self.knowledge.feature_table(n) for n in self.needs().features]
+        tables = [self.side_info.feature_table(n) for n in self.needs().features]
         if p.graph_features:
             tables += [
                 spectral_features(g, p.graph_features)
@@ -118,7 +124,7 @@ class PerturbFM(Model):
                 # Of a graph made from train rows they would tell inner folds of what these hold out.
                 if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
             ]
-        masks = self.knowledge.masks if self.needs().masks is not None else None
+        masks = self.side_info.masks if self.needs().masks is not None else None
         if masks is not None:
             tables = [masks.extend(t) for t in tables]
         if p.prior in ("stack", "process") and p.perturbation:
@@ -140,7 +146,7 @@ class PerturbFM(Model):
         """Return the graphs; one made from train rows is made again from the view's own."""
         out = []
         for name in self.needs().graphs:
-            graph = self.knowledge.graph(name)
+            graph = self.side_info.graph(name)
             if graph.split_hash is not None and view.fit_rows is not None:
                 graph = train_coexpression(view, graph.split_hash, name=name)
             out.append(graph)
@@ -176,7 +182,7 @@ class PerturbFM(Model):
             inputs, prior = join(parts), np.concatenate([f.mean for f in self.prior.folds])
         reader.calibrate(inputs)
         self._channel_scale = reader.scale
-        from perturbfm_core.models.perturbfm.networks import rows_of
+        from perturbfm_core.models.perturbfm.network.members import rows_of
 
         rows = rows_of(
             inputs,
@@ -193,7 +199,7 @@ class PerturbFM(Model):
         self, view: TrainView, data: TrainingRows, condition: IntArray, seed: int
     ) -> FloatArray:
         """Train on the inner folds to set gate and epochs, then on all; return what is added out of fold."""
-        from perturbfm_core.models.perturbfm.networks import Networks
+        from perturbfm_core.models.perturbfm.network.members import Networks
 
         p, reader = self.params, self._fitted_reader()
         reader.scale = self._channel_scale
@@ -205,7 +211,7 @@ class PerturbFM(Model):
             view,
             reader,
             data,
-            self.knowledge.encoder,
+            self.side_info.encoder,
             cell_encoder=self.cell_encoder,
             on_epoch=self.on_epoch,
             checkpoints=self.checkpoints,
@@ -375,7 +381,7 @@ class PerturbFM(Model):
             self.variance.restore("variance", arrays, meta, self.genes)
         if meta["networks"] is None:
             return
-        from perturbfm_core.models.perturbfm.networks import Networks
+        from perturbfm_core.models.perturbfm.network.members import Networks
 
         self.reader = Reader(self.params, self.version, (), (), {})
         self.reader.restore("reader", arrays, meta, self.genes)
@@ -394,14 +400,11 @@ def _prediction(mean: FloatArray, var: FloatArray, epistemic: FloatArray) -> Pre
 class PerturbFMv0(PerturbFM):
     """Probabilistic delta from control state, context and gene features."""
 
-    name = "perturbfm-v0"
-
 
 @MODELS.register("perturbfm-v1")
 class PerturbFMv1(PerturbFM):
     """v0 with gene graphs, each by its trust."""
 
-    name = "perturbfm-v1"
     version = 1
 
 
@@ -409,7 +412,6 @@ class PerturbFMv1(PerturbFM):
 class PerturbFMv2(PerturbFM):
     """The contextual graph intervention operator: v1 with the intervention itself and its context."""
 
-    name = "perturbfm-v2"
     version = 2
     direct = "constant"
 
@@ -418,7 +420,6 @@ class PerturbFMv2(PerturbFM):
 class PerturbFMv3(PerturbFM):
     """v2 whose operator, direct effects and genes depend on the control state."""
 
-    name = "perturbfm-v3"
     version = 3
     direct = "state"
 
@@ -427,5 +428,4 @@ class PerturbFMv3(PerturbFM):
 class PerturbFMv3a(PerturbFMv3):
     """v3 with a set transformer for the control state."""
 
-    name = "perturbfm-v3a"
     cell_encoder = True

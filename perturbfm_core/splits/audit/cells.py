@@ -12,14 +12,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
-from perturbfm_core.splits.audit.core import (
-    CHECKS,
-    Finding,
-    NotApplicable,
-    finding,
-    fold_codes,
-    in_folds,
-)
+from perturbfm_core.splits.audit.core import CHECKS, Finding, NotApplicable, finding, fold_codes, in_folds
 from perturbfm_core.splits.split import FrozenSplit
 
 # A profile of fewer non-zero values can be that of two cells by chance.
@@ -55,10 +48,10 @@ def profile_hashes(ds: PerturbDataset) -> tuple[IntArray, BoolArray]:
     return _PROFILES[ds]
 
 
-@CHECKS.register("identical_profiles")
-def identical_profiles(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("identical_profiles", order=30)
+def identical_profiles(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """The same cell under two row ids: a test row whose profile train, validation, calibration or a control has."""
-    codes = fold_codes(ds, frozen)
+    codes = fold_codes(ds, split)
     hashes, telling = profile_hashes(ds)
     if not telling.any():
         msg = f"no row has {MIN_NONZERO} non-zero values, so equal ones prove nothing"
@@ -81,8 +74,8 @@ def identical_profiles(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]
     )
 
 
-@CHECKS.register("gene_selection")
-def gene_selection(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("gene_selection", order=30)
+def gene_selection(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Genes that were chosen on rows which include test."""
     chosen = ds.metadata.gene_selection
     if chosen.method == "none":
@@ -99,12 +92,12 @@ def gene_selection(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
     )
 
 
-@CHECKS.register("transductive")
-def transductive(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("transductive", order=30)
+def transductive(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A split that declares that held-out contexts' controls may be read in fitting."""
-    if not frozen.split.transductive:
+    if not split.definition.transductive:
         return []
-    held = [str(c) for c in frozen.split.params.get("holdout", ())] or ["all contexts"]
+    held = [str(c) for c in split.definition.params.get("holdout", ())] or ["all contexts"]
     return finding(
         "transductive",
         held,
@@ -113,14 +106,14 @@ def transductive(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
     )
 
 
-@CHECKS.register("batch_confounding")
-def batch_confounding(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("batch_confounding", order=30)
+def batch_confounding(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Perturbations confounded with batches: a batch effect would pass for a perturbation's.
 
     Association of perturbation and batch within contexts (bias-corrected Cramer's V, weighted by rows),
     against permutations of the batches within contexts.
     """
-    codes = fold_codes(ds, frozen)
+    codes = fold_codes(ds, split)
     rows = np.flatnonzero(in_folds(codes, "train", "val", "calib", "test"))
     if len(rows) > MAX_ROWS:
         rows = np.sort(np.random.default_rng(0).choice(rows, MAX_ROWS, replace=False))

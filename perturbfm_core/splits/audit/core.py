@@ -14,7 +14,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry import Discovery, Registry
 from perturbfm_core.schema import BoolArray, IntArray
 from perturbfm_core.splits.audit.run import RunEvidence
 from perturbfm_core.splits.split import FrozenSplit
@@ -89,35 +89,36 @@ class Outcome:
 
 Check = Callable[[PerturbDataset, FrozenSplit], Iterable[Finding]]
 RunCheck = Callable[[PerturbDataset, FrozenSplit, RunEvidence], Iterable[Finding]]
-CHECKS: Registry[Check] = Registry("audit check", SplitError)
-RUN_CHECKS: Registry[RunCheck] = Registry("audit check of runs", SplitError)
+_MODULES = Discovery("perturbfm_core.splits.audit")
+CHECKS: Registry[Check] = Registry("audit check", SplitError, _MODULES)
+RUN_CHECKS: Registry[RunCheck] = Registry("audit check of runs", SplitError, _MODULES)
 
 
-def report(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Outcome]:
+def report(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Outcome]:
     """Return what every check came to, those of runs too; without `run` the latter are not applicable."""
-    out = [_outcome(name, partial(check, ds, frozen)) for name, check in CHECKS.items()]
+    out = [_outcome(name, partial(check, ds, split)) for name, check in CHECKS.items()]
     for name, run_check in RUN_CHECKS.items():
         if run is None:
             out.append(Outcome(name, "not_applicable", reason="no run is audited"))
-        elif _codes_or_none(ds, frozen) is None:
+        elif _codes_or_none(ds, split) is None:
             out.append(Outcome(name, "not_applicable", reason="split and data do not go together"))
         else:
-            out.append(_outcome(name, partial(run_check, ds, frozen, run)))
+            out.append(_outcome(name, partial(run_check, ds, split, run)))
     return out
 
 
-def audit(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
+def audit(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
     """Return all findings of all checks for a split on its data, and for a run on it where one is given."""
-    return [finding for outcome in report(ds, frozen, run) for finding in outcome.findings]
+    return [finding for outcome in report(ds, split, run) for finding in outcome.findings]
 
 
-def require_clean(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
+def require_clean(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
     """Return the warnings of the audit, or raise `SplitError` if anything blocks."""
-    findings = audit(ds, frozen, run)
+    findings = audit(ds, split, run)
     blocking = [f for f in findings if f.severity == "blocking"]
     if blocking:
         more = f" (and {len(blocking) - 1} more findings)" if len(blocking) > 1 else ""
-        msg = f"split {frozen.hash[:12]} leaks: {blocking[0].name}: {blocking[0].message}{more}"
+        msg = f"split {split.hash[:12]} leaks: {blocking[0].name}: {blocking[0].message}{more}"
         raise SplitError(msg)
     return findings
 
@@ -147,21 +148,21 @@ def finding(
 _CODES: WeakKeyDictionary[FrozenSplit, tuple[PerturbDataset, IntArray]] = WeakKeyDictionary()
 
 
-def _codes_or_none(ds: PerturbDataset, frozen: FrozenSplit) -> IntArray | None:
-    known = _CODES.get(frozen)
+def _codes_or_none(ds: PerturbDataset, split: FrozenSplit) -> IntArray | None:
+    known = _CODES.get(split)
     try:
-        frozen.check_dataset(ds)
+        split.check_dataset(ds)
         if known is None or known[0] is not ds:
-            known = (ds, frozen.codes(ds))
-            _CODES[frozen] = known
+            known = (ds, split.codes(ds))
+            _CODES[split] = known
     except SplitError:
         return None
     return known[1]
 
 
-def fold_codes(ds: PerturbDataset, frozen: FrozenSplit) -> IntArray:
+def fold_codes(ds: PerturbDataset, split: FrozenSplit) -> IntArray:
     """Return the fold code of every row, or raise `NotApplicable` where the data do not fit (`changed_data`)."""
-    codes = _codes_or_none(ds, frozen)
+    codes = _codes_or_none(ds, split)
     if codes is None:
         msg = "split and data do not go together"
         raise NotApplicable(msg)
@@ -178,6 +179,6 @@ def conditions_in(ds: PerturbDataset, codes: IntArray, *folds: str) -> pd.DataFr
     return ds.conditions.iloc[np.unique(ds.condition_codes[in_folds(codes, *folds)])]
 
 
-def same_condition_meant(frozen: FrozenSplit) -> bool:
+def same_condition_meant(split: FrozenSplit) -> bool:
     """Return whether test may have conditions of train: random rows, other batches."""
-    return not frozen.split.ood_axes or "batch" in frozen.split.ood_axes
+    return not split.definition.ood_axes or "batch" in split.definition.ood_axes

@@ -20,23 +20,23 @@ from perturbfm_core.splits.audit.core import (
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit
 
 
-@CHECKS.register("changed_data")
-def changed_data(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("changed_data", order=10)
+def changed_data(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """The data are not what the split was frozen on."""
     try:
-        frozen.check_dataset(ds)
+        split.check_dataset(ds)
         ds.verify_content()
-        frozen.codes(ds)
+        split.codes(ds)
     except (SplitError, DatasetError) as error:
         return finding("changed_data", [ds.name], str(error))
     return []
 
 
-@CHECKS.register("fold_overlap")
-def fold_overlap(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("fold_overlap", order=10)
+def fold_overlap(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Rows or conditions that are in two folds, or control rows that are in one."""
-    if not isinstance(frozen.split.folds, ConditionFolds):
-        codes = fold_codes(ds, frozen)
+    if not isinstance(split.definition.folds, ConditionFolds):
+        codes = fold_codes(ds, split)
         treated = ds.condition_codes >= 0
         wrong = np.flatnonzero(((codes >= 0) != treated) | (codes >= len(schema.FOLDS)))
         return finding(
@@ -47,7 +47,7 @@ def fold_overlap(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
         )
     seen: dict[str, str] = {}
     twice = []
-    for fold, keys in frozen.split.folds.table.items():
+    for fold, keys in split.definition.folds.table.items():
         for key in keys:
             if key in seen:
                 twice.append(f"{key} ({seen[key]}, {fold})")
@@ -57,13 +57,13 @@ def fold_overlap(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
     )
 
 
-@CHECKS.register("empty_fold")
-def empty_fold(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("empty_fold", order=10)
+def empty_fold(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A fold, or a declared condition, without cells."""
     out: list[Finding] = []
-    if isinstance(frozen.split.folds, ConditionFolds):
+    if isinstance(split.definition.folds, ConditionFolds):
         known = set(ds.conditions.index)
-        bare = [key for keys in frozen.split.folds.table.values() for key in keys if key not in known]
+        bare = [key for keys in split.definition.folds.table.values() for key in keys if key not in known]
         out += finding(
             "empty_fold",
             bare,
@@ -71,30 +71,30 @@ def empty_fold(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
         )
         if bare:
             return out
-    codes = fold_codes(ds, frozen)
-    policies = {"val": frozen.split.validation, "calib": frozen.split.calibration}
+    codes = fold_codes(ds, split)
+    policies = {"val": split.definition.validation, "calib": split.definition.calibration}
     wanted = ["train", "test", *(fold for fold, policy in policies.items() if policy == "fold")]
     empty = [fold for fold in wanted if not in_folds(codes, fold).any()]
     return finding("empty_fold", empty, f"fold {', '.join(empty)} has no cells; hold out something else")
 
 
-@CHECKS.register("condition_in_train_and_test")
-def condition_in_train_and_test(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("condition_in_train_and_test", order=10)
+def condition_in_train_and_test(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A condition that out-of-distribution test holds and train or validation has seen."""
-    return _shared(ds, frozen, ("train", "val"), "condition_in_train_and_test", "train or validation")
+    return _shared(ds, split, ("train", "val"), "condition_in_train_and_test", "train or validation")
 
 
-@CHECKS.register("calibration_in_test")
-def calibration_in_test(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("calibration_in_test", order=10)
+def calibration_in_test(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A condition that calibration and out-of-distribution test share."""
-    return _shared(ds, frozen, ("calib",), "calibration_in_test", "calibration")
+    return _shared(ds, split, ("calib",), "calibration_in_test", "calibration")
 
 
 def _shared(
-    ds: PerturbDataset, frozen: FrozenSplit, folds: tuple[str, ...], name: str, where: str
+    ds: PerturbDataset, split: FrozenSplit, folds: tuple[str, ...], name: str, where: str
 ) -> list[Finding]:
-    codes = fold_codes(ds, frozen)
-    if same_condition_meant(frozen):
+    codes = fold_codes(ds, split)
+    if same_condition_meant(split):
         msg = "the split holds out rows of conditions that train may have"
         raise NotApplicable(msg)
     test = set(conditions_in(ds, codes, "test").index)
@@ -102,13 +102,13 @@ def _shared(
     return finding(name, both, f"{len(both)} test conditions are in {where}, e.g. {both[:1]}; freeze again")
 
 
-@CHECKS.register("replicates_in_two_folds")
-def replicates_in_two_folds(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("replicates_in_two_folds", order=10)
+def replicates_in_two_folds(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Replicates of one condition of condition-level data in two folds."""
     if ds.metadata.level != "condition":
         msg = "the data set has cells, not replicates"
         raise NotApplicable(msg)
-    codes = fold_codes(ds, frozen)
+    codes = fold_codes(ds, split)
     used = in_folds(codes, "train", "val", "calib", "test")
     pairs = np.unique(np.stack([ds.condition_codes[used], codes[used].astype(np.int64)]), axis=1)
     conditions, counts = np.unique(pairs[0], return_counts=True)

@@ -14,7 +14,7 @@ from perturbfm_core.splits.view import Query, TrainView
 
 
 def fit_records(
-    ds: PerturbDataset, frozen: FrozenSplit, view: TrainView, name: str, made: Iterable[FitRecord] = ()
+    ds: PerturbDataset, split: FrozenSplit, view: TrainView, name: str, made: Iterable[FitRecord] = ()
 ) -> RunRecords:
     """Return the records of a fit on a train view: everything that the view gave, or would give, to the model.
 
@@ -25,11 +25,11 @@ def fit_records(
     made
         Records of what the model was given beside the view: graphs, gene features, an encoder.
     """
-    own = frozen.rows(ds, *frozen.fit_folds)
+    own = split.rows(ds, *split.fit_folds)
     model = FitRecord(
         what="model",
         name=name,
-        split_hash=frozen.hash,
+        split_hash=split.hash,
         rows_sha256=rows_record(ds, own),
         rows="fit",
         content_sha256=ds.content_sha256,
@@ -37,7 +37,7 @@ def fit_records(
     read = np.zeros(ds.n_obs, dtype=np.bool_)
     read[own] = True
     if view.validation is not None:
-        read[frozen.rows(ds, "val")] = True
+        read[split.rows(ds, "val")] = True
     if ds.has_controls:
         read |= _matched_controls(ds, np.flatnonzero(read))
     if view.allowed_rows is not None:

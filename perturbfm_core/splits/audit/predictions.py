@@ -50,7 +50,7 @@ class _Served:
     keys: list[str]
 
 
-def _served(ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction | None) -> _Served:
+def _served(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction | None) -> _Served:
     if prediction is None:
         msg = "the run has no predictions"
         raise NotApplicable(msg)
@@ -58,7 +58,7 @@ def _served(ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction |
         msg = f"the predictions have {prediction.mean.shape[1]} genes, the data set {ds.n_genes}"
         raise NotApplicable(msg)
     inside = (prediction.idx >= 0) & (prediction.idx < ds.n_obs)
-    keep = inside & np.isin(prediction.idx, frozen.rows(ds, "test"))
+    keep = inside & np.isin(prediction.idx, split.rows(ds, "test"))
     if not keep.any():
         msg = "the run predicts no test row"
         raise NotApplicable(msg)
@@ -83,15 +83,15 @@ def _served(ds: PerturbDataset, frozen: FrozenSplit, prediction: RowPrediction |
     )
 
 
-@RUN_CHECKS.register("truth_in_predictions")
-def truth_in_predictions(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("truth_in_predictions", order=50)
+def truth_in_predictions(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Predictions that contain the truth.
 
     Three signs: means equal to what was observed; means closer to it than a noise-free predictor could be
     (over the square root of the reliability that halves of the cells show); rows that follow their own cell
     within a condition.
     """
-    served = _served(ds, frozen, run.prediction)
+    served = _served(ds, split, run.prediction)
     table = condition_table(ds, served.rows)
     truths = list(table.delta.values())
     predicted = group_moments(served.mean, served.codes, len(served.keys)).mean
@@ -173,10 +173,10 @@ def _pearson(a: FloatArray, b: FloatArray) -> float:
     return float((a * b).sum() / norm) if norm > 0 else 0.0
 
 
-@RUN_CHECKS.register("truth_in_variances")
-def truth_in_variances(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("truth_in_variances", order=50)
+def truth_in_variances(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Predicted variances that are the observed ones, which need the test cells' variance and n."""
-    served = _served(ds, frozen, run.prediction)
+    served = _served(ds, split, run.prediction)
     if run.prediction is not None and run.prediction.var_filled:
         msg = "the predictions state no variance"
         raise NotApplicable(msg)

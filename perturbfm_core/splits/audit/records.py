@@ -8,14 +8,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.controls import REFERENCE
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.schema import BoolArray
-from perturbfm_core.splits.audit.core import (
-    RUN_CHECKS,
-    Finding,
-    NotApplicable,
-    finding,
-    fold_codes,
-    in_folds,
-)
+from perturbfm_core.splits.audit.core import RUN_CHECKS, Finding, NotApplicable, finding, fold_codes, in_folds
 from perturbfm_core.splits.audit.run import (
     PREPARED,
     PRETRAINED,
@@ -30,8 +23,8 @@ from perturbfm_core.splits.split import FrozenSplit
 QUERY_FIELDS = frozenset({"conditions", "genes", "control"})
 
 
-@RUN_CHECKS.register("reference_controls_read")
-def reference_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("reference_controls_read", order=40)
+def reference_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Reference controls, which the scored truth subtracts, read by the model."""
     if not ds.has_controls:
         msg = "the data set has no control rows"
@@ -53,18 +46,18 @@ def reference_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvi
     )
 
 
-@RUN_CHECKS.register("held_out_controls_read")
-def held_out_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("held_out_controls_read", order=40)
+def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Controls of a held-out context (or batch) used in fitting without `transductive`."""
-    if frozen.split.transductive:
+    if split.definition.transductive:
         msg = "the split is transductive"
         raise NotApplicable(msg)
     rows = _rows_read(ds, run)
     if rows is None:
         msg = "the run does not declare the rows it read in fitting (rows_read)"
         raise NotApplicable(msg)
-    codes = fold_codes(ds, frozen)
-    column = schema.BATCH_ID if "batch" in frozen.split.ood_axes else schema.CONTEXT_ID
+    codes = fold_codes(ds, split)
+    column = schema.BATCH_ID if "batch" in split.definition.ood_axes else schema.CONTEXT_ID
     unit = ds.obs[column].cat.codes.to_numpy()
     open_units = np.unique(unit[in_folds(codes, "train", "val")])
     closed = ds.is_control & ~np.isin(unit, open_units)
@@ -77,14 +70,14 @@ def held_out_controls_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvid
     )
 
 
-@RUN_CHECKS.register("test_rows_read")
-def test_rows_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("test_rows_read", order=40)
+def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Test or calibration rows read in fitting."""
     rows = _rows_read(ds, run)
     if rows is None:
         msg = "the run does not declare the rows it read in fitting (rows_read)"
         raise NotApplicable(msg)
-    hit = ds.row_ids[rows & in_folds(fold_codes(ds, frozen), "test", "calib")].tolist()
+    hit = ds.row_ids[rows & in_folds(fold_codes(ds, split), "test", "calib")].tolist()
     return finding(
         "test_rows_read",
         hit,
@@ -92,10 +85,10 @@ def test_rows_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) ->
     )
 
 
-@RUN_CHECKS.register("made_on_other_rows")
-def made_on_other_rows(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("made_on_other_rows", order=40)
+def made_on_other_rows(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """A gene graph, selection of genes, scaler, PCA, embedding or cache made for other fit rows."""
-    bad = _wrong(ds, frozen, run, (*PREPARED, "model"))
+    bad = _wrong(ds, split, run, (*PREPARED, "model"))
     return finding(
         "made_on_other_rows",
         bad,
@@ -103,10 +96,10 @@ def made_on_other_rows(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence
     )
 
 
-@RUN_CHECKS.register("test_statistics_in_training")
-def test_statistics_in_training(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("test_statistics_in_training", order=40)
+def test_statistics_in_training(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Lists of differential genes or statistics over rows that include test, used in training."""
-    bad = _wrong(ds, frozen, run, STATISTICS)
+    bad = _wrong(ds, split, run, STATISTICS)
     return finding(
         "test_statistics_in_training",
         bad,
@@ -115,10 +108,10 @@ def test_statistics_in_training(ds: PerturbDataset, frozen: FrozenSplit, run: Ru
     )
 
 
-@RUN_CHECKS.register("pretrained_on_test")
-def pretrained_on_test(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("pretrained_on_test", order=40)
+def pretrained_on_test(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """A pre-trained encoder that saw test rows."""
-    bad = _wrong(ds, frozen, run, PRETRAINED)
+    bad = _wrong(ds, split, run, PRETRAINED)
     return finding(
         "pretrained_on_test",
         bad,
@@ -126,8 +119,8 @@ def pretrained_on_test(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence
     )
 
 
-@RUN_CHECKS.register("test_moments_read")
-def test_moments_read(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence) -> list[Finding]:
+@RUN_CHECKS.register("test_moments_read", order=40)
+def test_moments_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
     """Test conditions' variance, n, or anything but their names and input controls, read at prediction."""
     reads = run.records.predict_reads
     if reads is None:
@@ -150,7 +143,7 @@ def _rows_read(ds: PerturbDataset, run: RunEvidence) -> BoolArray | None:
     return out
 
 
-def _wrong(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence, kinds: tuple[str, ...]) -> list[str]:
+def _wrong(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence, kinds: tuple[str, ...]) -> list[str]:
     """Return what is wrong with the declared records of some kinds."""
     made = None if run.records.made is None else [r for r in run.records.made if r.what in kinds]
     if made is None:
@@ -159,18 +152,18 @@ def _wrong(ds: PerturbDataset, frozen: FrozenSplit, run: RunEvidence, kinds: tup
     if not made:
         msg = f"the run declares no {' or '.join(kinds)}"
         raise NotApplicable(msg)
-    codes = fold_codes(ds, frozen)
-    allowed = {rows_record(ds, np.flatnonzero(in_folds(codes, *frozen.fit_folds)))}
-    if ds.has_controls and "context" not in frozen.split.ood_axes:
-        allowed.add(rows_record(ds, np.flatnonzero(in_folds(codes, *frozen.fit_folds) | ds.is_control)))
+    codes = fold_codes(ds, split)
+    allowed = {rows_record(ds, np.flatnonzero(in_folds(codes, *split.fit_folds)))}
+    if ds.has_controls and "context" not in split.definition.ood_axes:
+        allowed.add(rows_record(ds, np.flatnonzero(in_folds(codes, *split.fit_folds) | ds.is_control)))
     return [
         f"{record.name or record.what} ({why})"
         for record in made
-        if (why := _why(ds, frozen, record, allowed))
+        if (why := _why(ds, split, record, allowed))
     ]
 
 
-def _why(ds: PerturbDataset, frozen: FrozenSplit, record: FitRecord, allowed: set[str]) -> str:
+def _why(ds: PerturbDataset, split: FrozenSplit, record: FitRecord, allowed: set[str]) -> str:
     """Return what is wrong with a record, empty if nothing."""
     if record.content_sha256 not in (None, ds.content_sha256):
         # Made from other data: only these could hold test rows of this one.
@@ -178,5 +171,5 @@ def _why(ds: PerturbDataset, frozen: FrozenSplit, record: FitRecord, allowed: se
     if record.rows_sha256 is not None:
         return "" if record.rows_sha256 in allowed else "other rows"
     if record.split_hash is not None:
-        return "" if record.split_hash == frozen.hash else f"split {record.split_hash[:12]}"
+        return "" if record.split_hash == split.hash else f"split {record.split_hash[:12]}"
     return {"fit": "", "external": "", "all": "all rows", "unknown": "unknown rows"}[record.rows]

@@ -19,7 +19,7 @@ from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import IntArray
-from perturbfm_core.store import read_json
+from perturbfm_core.store.atomic import read_json
 
 PREPARED = ("graph", "features", "scaler", "pca", "embedding", "cache")
 STATISTICS = ("de_genes", "statistics")

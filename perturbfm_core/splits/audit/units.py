@@ -99,11 +99,11 @@ def plain(name: str) -> str:
     return " ".join(name.casefold().split())
 
 
-@CHECKS.register("equivalent_conditions")
-def equivalent_conditions(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("equivalent_conditions", order=20)
+def equivalent_conditions(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A test condition that train has under another name: `B+A`, `A+control`, another case, an alias."""
-    codes = fold_codes(ds, frozen)
-    if same_condition_meant(frozen):
+    codes = fold_codes(ds, split)
+    if same_condition_meant(split):
         msg = "the split holds out rows of conditions that train may have"
         raise NotApplicable(msg)
     names = Names(ds)
@@ -127,21 +127,21 @@ def _canonical(names: Names, conditions: pd.DataFrame) -> dict[tuple[Any, ...], 
     return {names.condition(row): str(key) for key, row in zip(conditions.index, rows, strict=True)}
 
 
-@CHECKS.register("held_out_unit_in_train")
-def held_out_unit_in_train(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+@CHECKS.register("held_out_unit_in_train", order=20)
+def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """A held-out context or gene that train has seen, for example through a combination."""
-    axes = frozen.split.ood_axes
-    contexts, genes = _held(frozen)
+    axes = split.definition.ood_axes
+    contexts, genes = _held(split)
     if not contexts and not genes:
         if axes[:1] in (("context",), ("perturbation",)):
-            return _unlisted(ds, frozen)
+            return _unlisted(ds, split)
         msg = "the split holds out no whole contexts or genes"
         raise NotApplicable(msg)
-    codes = fold_codes(ds, frozen)
+    codes = fold_codes(ds, split)
     names = Names(ds)
     fit = conditions_in(ds, codes, "train", "val", "calib")
     # Of a few-shot split, some conditions of the held-out context train by declaration.
-    fit = fit[~fit.index.isin(list(frozen.split.params.get("few_shot", ())))]
+    fit = fit[~fit.index.isin(list(split.definition.params.get("few_shot", ())))]
     out: list[Finding] = []
     for what, held, seen in (
         ("context", contexts, set(fit[schema.CONTEXT_ID].astype(str))),
@@ -153,9 +153,9 @@ def held_out_unit_in_train(ds: PerturbDataset, frozen: FrozenSplit) -> list[Find
     return out
 
 
-def _held(frozen: FrozenSplit) -> tuple[list[str], list[str]]:
+def _held(split: FrozenSplit) -> tuple[list[str], list[str]]:
     """Return the contexts and genes that a split says it holds out as a whole."""
-    params, axes = frozen.split.params, frozen.split.ood_axes
+    params, axes = split.definition.params, split.definition.ood_axes
     if axes == ("context", "perturbation"):
         return list(params.get("contexts", ())), list(params.get("perturbations", ()))
     listed = [str(h) for h in params.get("holdout", ())]
@@ -168,15 +168,15 @@ def _genes(names: Names, pert: str) -> list[str]:
     return [*pert_genes(pert), *names.parts(pert)]
 
 
-def _unlisted(ds: PerturbDataset, frozen: FrozenSplit) -> list[Finding]:
+def _unlisted(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Return the units of test that train has where the split was given condition by condition.
 
     Warnings only: such a split may mean it, as one that asks for singles from their combinations.
     """
-    codes = fold_codes(ds, frozen)
+    codes = fold_codes(ds, split)
     names = Names(ds)
     fit, test = conditions_in(ds, codes, "train", "val", "calib"), conditions_in(ds, codes, "test")
-    if frozen.split.ood_axes[:1] == ("context",):
+    if split.definition.ood_axes[:1] == ("context",):
         seen = {plain(c) for c in fit[schema.CONTEXT_ID].astype(str)}
         hit = sorted({c for c in test[schema.CONTEXT_ID].astype(str) if plain(c) in seen})
         message = f"held-out context {hit[:1]} is in train, validation or calibration; list it in one fold"

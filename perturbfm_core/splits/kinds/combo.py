@@ -2,44 +2,55 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import canonical_pert
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.draft import (
-    KINDS,
     Draft,
+    Names,
     is_combo,
     must_be_known,
     partition,
-    take_params,
+    split_kind,
     wanted_folds,
 )
 
 
-@KINDS.register("combo_ood")
-def combo_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class ComboParams(Frozen):
+    """Parameters of ``combo_ood``."""
+
+    holdout: Annotated[Names, CommandOption("--holdout-combo")] = Field(
+        (), description="Combination A+B to hold out."
+    )
+
+
+@split_kind("combo_ood", ComboParams)
+def combo_ood(conditions: pd.DataFrame, spec: SplitSpec, params: ComboParams) -> list[Draft]:
     """Hold out combinations (``holdout``), or partition them into k folds; all singles stay in train.
 
     How many of a combination's singles train has (seen-0, seen-1, seen-2) is recorded per test condition.
     """
-    params = take_params(spec, {"holdout": []})
     perts = conditions[schema.PERT_ID].astype(str)
     combos = sorted(set(perts[is_combo(conditions) == 1]))
     if not combos:
         msg = "combo_ood needs combinations of perturbations, the data set has none"
         raise SplitError(msg)
     if spec.folds is None:
-        holdout = sorted({canonical_pert(c)[0] for c in params["holdout"]})
+        holdout = sorted({canonical_pert(c)[0] for c in params.holdout})
         if not holdout:
             msg = f"combo_ood needs --holdout-combo or --folds; there are {len(combos)} combinations, e.g. {combos[0]}"
             raise SplitError(msg)
         must_be_known(holdout, combos, "combination")
         parts, wanted = [holdout], [0]
     else:
-        if params["holdout"]:
+        if params.holdout:
             msg = "give either --holdout-combo or --folds, not both"
             raise SplitError(msg)
         parts, wanted = partition(combos, spec.folds, spec.seed, "combinations"), wanted_folds(spec)

@@ -2,54 +2,72 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.draft import (
-    KINDS,
     Draft,
+    Names,
     must_be_known,
     partition,
     seen_perts,
     share,
-    take_params,
+    split_kind,
     wanted_folds,
 )
 
 
-@KINDS.register("context_ood")
-def context_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class ContextParams(Frozen):
+    """Parameters of ``context_ood``."""
+
+    holdout: Annotated[Names, CommandOption("--holdout-context")] = Field(
+        (), description="Context to hold out."
+    )
+    few_shot_frac: float = Field(0.0, description="Share of a held-out context's conditions that train gets.")
+
+
+@split_kind("context_ood", ContextParams)
+def context_ood(conditions: pd.DataFrame, spec: SplitSpec, params: ContextParams) -> list[Draft]:
     """Hold out named contexts as a whole (``holdout``), or partition the contexts into k folds.
 
     Test keeps the perturbations that train has in another context; the others go to `unused`. Zero-shot
     unless ``few_shot_frac`` gives train that share of each held-out context's conditions.
     """
-    params = take_params(spec, {"holdout": [], "few_shot_frac": 0.0})
-    few = _few_shot(params)
+    few = _few_shot(params.few_shot_frac)
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     if spec.folds is None:
-        holdout = sorted(set(params["holdout"]))
+        holdout = sorted(set(params.holdout))
         if not holdout:
             msg = f"context_ood needs --holdout-context or --folds; contexts: {', '.join(contexts)}"
             raise SplitError(msg)
         must_be_known(holdout, contexts, "context")
         return [_draft(conditions, holdout, None, None, few, spec.seed)]
-    if params["holdout"]:
+    if params.holdout:
         msg = "give either --holdout-context or --folds, not both"
         raise SplitError(msg)
     parts = partition(contexts, spec.folds, spec.seed, "contexts")
     return [_draft(conditions, parts[f], f, spec.folds, few, spec.seed) for f in wanted_folds(spec)]
 
 
-@KINDS.register("leave_one_context_out")
-def leave_one_context_out(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class LeaveOneContextOutParams(Frozen):
+    """Parameters of ``leave_one_context_out``."""
+
+    few_shot_frac: float = Field(0.0, description="Share of a held-out context's conditions that train gets.")
+
+
+@split_kind("leave_one_context_out", LeaveOneContextOutParams)
+def leave_one_context_out(
+    conditions: pd.DataFrame, spec: SplitSpec, params: LeaveOneContextOutParams
+) -> list[Draft]:
     """Hold out each context in turn: `context_ood` once per context, as one cross-validation."""
-    few = _few_shot(take_params(spec, {"few_shot_frac": 0.0}))
+    few = _few_shot(params.few_shot_frac)
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     if len(contexts) < 2:
         msg = f"leave_one_context_out needs at least 2 contexts, found {contexts}"
@@ -61,8 +79,8 @@ def leave_one_context_out(conditions: pd.DataFrame, spec: SplitSpec) -> list[Dra
     return [_draft(conditions, [contexts[i]], i, len(contexts), few, spec.seed) for i in wanted]
 
 
-def _few_shot(params: dict[str, Any]) -> float:
-    return share(params, "few_shot_frac") if params["few_shot_frac"] else 0.0
+def _few_shot(value: float) -> float:
+    return share(value, "few_shot_frac") if value else 0.0
 
 
 def _draft(

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import distinct_genes, pert_genes
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.draft import (
-    KINDS,
     Draft,
+    Names,
     must_be_known,
     partition,
     share,
-    take_params,
+    split_kind,
     wanted_folds,
 )
 
 
-@KINDS.register("context_perturbation_ood")
-def context_perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class ContextPerturbationParams(Frozen):
+    """Parameters of ``context_perturbation_ood``."""
+
+    contexts: Annotated[Names, CommandOption("--holdout-context")] = Field(
+        (), description="Context to hold out."
+    )
+    perturbations: Annotated[Names, CommandOption("--holdout-perturbation")] = Field(
+        (), description="Gene or drug to hold out."
+    )
+    test_frac: float = Field(0.2, description="Share to test.")
+
+
+@split_kind("context_perturbation_ood", ContextPerturbationParams)
+def context_perturbation_ood(
+    conditions: pd.DataFrame, spec: SplitSpec, params: ContextPerturbationParams
+) -> list[Draft]:
     """Hold out ``contexts`` and ``perturbations`` at once: test has both, train neither.
 
     Conditions with only one of the two go to `unused`. Without ``perturbations``, ``test_frac`` of the genes
     are drawn. With k folds, fold f holds out part f of the contexts and part f of the genes.
     """
-    params = take_params(spec, {"contexts": [], "perturbations": [], "test_frac": 0.2})
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     genes = distinct_genes(conditions[schema.PERT_ID].astype(str))
     if spec.folds is not None:
-        if params["contexts"] or params["perturbations"]:
+        if params.contexts or params.perturbations:
             msg = "give either --holdout-context and --holdout-perturbation or --folds, not both"
             raise SplitError(msg)
         parts = zip(
@@ -41,16 +58,16 @@ def context_perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[
         )
         held = list(parts)
         return [_draft(conditions, *held[f], f, spec.folds) for f in wanted_folds(spec)]
-    wanted = sorted({str(c) for c in params["contexts"]})
+    wanted = sorted(set(params.contexts))
     if not wanted:
         msg = f"context_perturbation_ood needs --holdout-context or --folds; contexts: {', '.join(contexts[:12])}"
         raise SplitError(msg)
     must_be_known(wanted, contexts, "context")
-    chosen = sorted({str(g) for g in params["perturbations"]})
+    chosen = sorted(set(params.perturbations))
     if not chosen:
         out = conditions[schema.CONTEXT_ID].astype(str).isin(wanted)
         there = distinct_genes(conditions.loc[out, schema.PERT_ID].astype(str))
-        n = max(1, round(share(params, "test_frac") * len(there)))
+        n = max(1, round(share(params.test_frac, "test_frac") * len(there)))
         order = np.random.default_rng(spec.seed).permutation(len(there))
         chosen = sorted(there[i] for i in order[:n])
     must_be_known(chosen, genes, "perturbation")

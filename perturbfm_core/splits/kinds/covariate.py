@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, share, take_params, wanted_folds
+from perturbfm_core.splits.draft import Draft, Names, must_be_known, share, split_kind, wanted_folds
 
 
 def covariate_values(conditions: pd.DataFrame, name: str) -> list[str]:
@@ -25,39 +28,55 @@ def covariate_values(conditions: pd.DataFrame, name: str) -> list[str]:
     return [p.get(name, "") for p in parsed]
 
 
-@KINDS.register("covariate_transfer")
-def covariate_transfer(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class CovariateTransferParams(Frozen):
+    """Parameters of ``covariate_transfer``."""
+
+    covariate: Annotated[str, CommandOption("--covariate-name", stated=True)] = Field(
+        "context", description="Covariate: context, dose, modality, time, ..."
+    )
+    perturbations: Annotated[Names, CommandOption("--holdout-perturbation")] = Field(
+        (), description="Gene or drug to hold out."
+    )
+    values: Annotated[Names, CommandOption("--holdout-covariate")] = Field(
+        (), description="Covariate value to hold out."
+    )
+    test_frac: float = Field(0.2, description="Share to test.")
+
+
+@split_kind("covariate_transfer", CovariateTransferParams)
+def covariate_transfer(
+    conditions: pd.DataFrame, spec: SplitSpec, params: CovariateTransferParams
+) -> list[Draft]:
     """Hold out (perturbation, covariate value) pairs whose two halves train sees apart.
 
     With ``perturbations`` and ``values`` the pairs are their products; with either left out, all that are
     possible. Without both, ``test_frac`` of the eligible pairs is drawn, or k folds partition them.
     """
-    params = take_params(spec, {"covariate": "context", "perturbations": [], "values": [], "test_frac": 0.2})
     perts = [str(p) for p in conditions[schema.PERT_ID].astype(str)]
-    values = covariate_values(conditions, params["covariate"])
-    must_be_known(list(params["perturbations"]), sorted(set(perts)), "perturbation")
-    must_be_known(list(params["values"]), sorted(set(values)), f"value of {params['covariate']}")
+    values = covariate_values(conditions, params.covariate)
+    must_be_known(list(params.perturbations), sorted(set(perts)), "perturbation")
+    must_be_known(list(params.values), sorted(set(values)), f"value of {params.covariate}")
     pairs = list(zip(perts, values, strict=True))
     pool = sorted(
         pair
         for pair in set(pairs)
-        if (not params["perturbations"] or pair[0] in params["perturbations"])
-        and (not params["values"] or pair[1] in params["values"])
+        if (not params.perturbations or pair[0] in params.perturbations)
+        and (not params.values or pair[1] in params.values)
     )
     if not pool:
-        msg = f"no perturbation asked for occurs with a {params['covariate']} asked for; choose other pairs"
+        msg = f"no perturbation asked for occurs with a {params.covariate} asked for; choose other pairs"
         raise SplitError(msg)
     if spec.folds is not None and len(pool) < spec.folds:
         msg = f"{spec.folds} folds need at least {spec.folds} pairs, found {len(pool)}; ask for fewer folds"
         raise SplitError(msg)
     rng = np.random.default_rng(spec.seed)
     pool = [pool[i] for i in rng.permutation(len(pool))]
-    named = bool(params["perturbations"]) and bool(params["values"])
+    named = bool(params.perturbations) and bool(params.values)
     if spec.folds is not None:
         chosen = [pool[f :: spec.folds] for f in range(spec.folds)]
         wanted = wanted_folds(spec)
     else:
-        n = len(pool) if named else max(1, round(share(params, "test_frac") * len(pool)))
+        n = len(pool) if named else max(1, round(share(params.test_frac, "test_frac") * len(pool)))
         chosen, wanted = [pool], [0]
         pool_limit = n
     drafts = []
@@ -69,11 +88,11 @@ def covariate_transfer(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]
             pert, value = refused[0]
             msg = (
                 f"pair ({pert}, {value}) cannot be held out: train would not see {pert!r} with another "
-                f"{params['covariate']} and {value!r} with another perturbation; choose other pairs"
+                f"{params.covariate} and {value!r} with another perturbation; choose other pairs"
             )
             raise SplitError(msg)
         keys = conditions.index[[pair in held for pair in pairs]].tolist()
-        resolved = {"covariate": params["covariate"], "pairs": [list(p) for p in sorted(held)]}
+        resolved = {"covariate": params.covariate, "pairs": [list(p) for p in sorted(held)]}
         drafts.append(
             Draft(
                 test=keys,

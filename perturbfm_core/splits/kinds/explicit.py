@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
+from typing import Annotated
+
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import canonical_pert
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold
-from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts, take_params, wanted_folds
+from perturbfm_core.splits.draft import Draft, Names, is_combo, seen_perts, split_kind, wanted_folds
 from perturbfm_core.splits.split import Unit
 
 
-@KINDS.register("explicit")
-def explicit(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+def read_conditions(path: Path) -> dict[str, list[str]]:
+    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} cannot be read ({error})"
+        raise SplitError(msg) from error
+    if path.suffix.lower() == ".json":
+        try:
+            loaded = json.loads(text)
+        except json.JSONDecodeError as error:
+            msg = f"{path} is not valid JSON ({error})"
+            raise SplitError(msg) from error
+        if not isinstance(loaded, dict) or not all(
+            isinstance(v, list) and all(isinstance(x, str) for x in v) for v in loaded.values()
+        ):
+            msg = f"{path} must hold {{fold: [conditions]}}"
+            raise SplitError(msg)
+        return {str(k): list(v) for k, v in loaded.items()}
+    rows = list(csv.DictReader(text.splitlines()))
+    if not rows or not {"condition", "fold"} <= set(rows[0]):
+        msg = f"{path} must be JSON (.json) or a CSV with the columns condition and fold"
+        raise SplitError(msg)
+    out: dict[str, list[str]] = {}
+    for row in rows:
+        out.setdefault(row["fold"], []).append(row["condition"])
+    return out
+
+
+class ExplicitParams(Frozen):
+    """Parameters of ``explicit``."""
+
+    folds: Annotated[dict[str, Names], CommandOption("--conditions", read=read_conditions)] = Field(
+        default_factory=dict,
+        description="File of conditions: JSON {fold: [conditions]} or CSV condition,fold.",
+    )
+    cv_group: str | None = Field(
+        None, description="Name that joins explicit splits into one cross-validation."
+    )
+
+
+@split_kind("explicit", ExplicitParams)
+def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) -> list[Draft]:
     """Take the folds as listed: {fold: [condition keys or perturbation ids]}; unlisted conditions train.
 
     A perturbation id stands for all its conditions. With ``cv_group`` several lists form one
     cross-validation.
     """
-    params = take_params(spec, {"folds": {}, "cv_group": None})
     if (spec.folds is None) != (spec.fold is None):
         msg = "an explicit split is one fold: give --folds K with --fold I for its place in a cross-validation, or neither"
         raise SplitError(msg)
@@ -30,7 +77,7 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
     for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
         by_pert.setdefault(pert, []).append(str(key))
     known = set(conditions.index)
-    for fold, names in params["folds"].items():
+    for fold, names in params.folds.items():
         if fold not in schema.FOLDS:
             msg = f"unknown fold {fold!r} in the list of conditions; known: {', '.join(schema.FOLDS)}"
             raise SplitError(msg)

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, share, take_params
+from perturbfm_core.schema import Level
+from perturbfm_core.splits.draft import Draft, share, split_kind
 
 
-@KINDS.register("iid")
-def iid(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class IidParams(Frozen):
+    """Parameters of ``iid``."""
+
+    test_frac: float = Field(0.2, description="Share to test.")
+    level: Annotated[Level, CommandOption(hidden=True)] = Field("cell", description="Level of the data set.")
+
+
+def _level(ds: PerturbDataset) -> dict[str, Any]:
+    return {"level": ds.metadata.level}
+
+
+@split_kind("iid", IidParams, facts=_level)
+def iid(conditions: pd.DataFrame, spec: SplitSpec, params: IidParams) -> list[Draft]:
     """Hold out a random ``test_frac`` of the rows; of condition-level data, of the conditions.
 
     Replicates of a condition stay in one fold, since condition-level rows are drawn by condition.
     """
-    params = take_params(spec, {"test_frac": 0.2, "level": "cell"})
     if spec.folds is not None:
         msg = "iid takes --seed for repeats, not --folds"
         raise SplitError(msg)
-    fraction = share(params, "test_frac")
-    if params["level"] == "cell":
+    fraction = share(params.test_frac, "test_frac")
+    if params.level == "cell":
         return [Draft(test=[], params={"test_frac": fraction}, ood_axes=(), row_fraction=fraction)]
     n = max(1, round(fraction * len(conditions)))
     if n >= len(conditions):

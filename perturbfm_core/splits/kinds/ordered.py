@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, partition, take_params, wanted_folds
+from perturbfm_core.splits.draft import Draft, Names, must_be_known, partition, split_kind, wanted_folds
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.quantity import parse_dose, parse_times
 from perturbfm_core.splits.split import Axis
@@ -20,8 +23,17 @@ Levels = tuple[float, ...]
 MODES = {"extrapolation": 2, "interpolation": 3}
 
 
-@KINDS.register("dose_ood")
-def dose_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class OrderedParams(Frozen):
+    """Parameters of ``dose_ood`` and ``time_ood``."""
+
+    mode: str = Field("extrapolation", description="extrapolation or interpolation.")
+    perturbations: Annotated[Names, CommandOption("--holdout-perturbation")] = Field(
+        (), description="Gene or drug to hold out."
+    )
+
+
+@split_kind("dose_ood", OrderedParams)
+def dose_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -> list[Draft]:
     """Hold out each perturbation's top dose (``mode`` extrapolation) or a middle one (interpolation).
 
     All conditions of the perturbation at that dose leave train, in every context. They are tested where train
@@ -37,11 +49,11 @@ def dose_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
             named = ", ".join(repr(u) for u in sorted(found))
             msg = f"doses of {pert!r} have units that cannot be compared ({named}); use one unit on import"
             raise SplitError(msg)
-    return _along(conditions, spec, [(d[0],) if d else () for d in parsed], "dose")
+    return _along(conditions, spec, params, [(d[0],) if d else () for d in parsed], "dose")
 
 
-@KINDS.register("time_ood")
-def time_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+@split_kind("time_ood", OrderedParams)
+def time_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -> list[Draft]:
     """Hold out each perturbation's latest time (``mode`` extrapolation) or a middle one (interpolation).
 
     As `dose_ood`, by the covariate ``time``. A condition of several times ("24 h & 4 h") that touches the
@@ -51,22 +63,23 @@ def time_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
         msg = "time_ood needs the covariate 'time', the data set has none; import with --time-col"
         raise SplitError(msg)
     texts = covariate_values(conditions, "time")
-    return _along(conditions, spec, [parse_times(t) for t in texts], "time")
+    return _along(conditions, spec, params, [parse_times(t) for t in texts], "time")
 
 
-def _along(conditions: pd.DataFrame, spec: SplitSpec, levels: Sequence[Levels], axis: Axis) -> list[Draft]:
-    params = take_params(spec, {"mode": "extrapolation", "perturbations": []})
-    mode = str(params["mode"])
+def _along(
+    conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams, levels: Sequence[Levels], axis: Axis
+) -> list[Draft]:
+    mode = params.mode
     if mode not in MODES:
         msg = f"unknown mode {mode!r} of {spec.kind}; known: {', '.join(MODES)}"
         raise SplitError(msg)
     perts = [str(p) for p in conditions[schema.PERT_ID].astype(str)]
-    must_be_known(list(params["perturbations"]), sorted(set(perts)), "perturbation")
+    must_be_known(list(params.perturbations), sorted(set(perts)), "perturbation")
     levels_of: dict[str, set[float]] = {}
     for pert, found in zip(perts, levels, strict=True):
         levels_of.setdefault(pert, set()).update(found if len(found) == 1 else ())
     held = {pert: level for pert, found in levels_of.items() if (level := _held(found, mode)) is not None}
-    wanted_perts = sorted(params["perturbations"]) or sorted(held)
+    wanted_perts = sorted(params.perturbations) or sorted(held)
     short = [p for p in wanted_perts if p not in held]
     if short or not held:
         most = max((len(found) for found in levels_of.values()), default=0)

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import pandas as pd
+from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import CommandOption, Frozen
 from perturbfm_core.data.condition import distinct_genes, pert_genes
 from perturbfm_core.errors import SplitError
-from perturbfm_core.splits.draft import KINDS, Draft, must_be_known, partition, take_params, wanted_folds
+from perturbfm_core.splits.draft import Draft, Names, must_be_known, partition, split_kind, wanted_folds
 
 
-@KINDS.register("perturbation_ood")
-def perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec) -> list[Draft]:
+class PerturbationParams(Frozen):
+    """Parameters of ``perturbation_ood``."""
+
+    holdout: Annotated[Names, CommandOption("--holdout-perturbation")] = Field(
+        (), description="Gene or drug to hold out."
+    )
+
+
+@split_kind("perturbation_ood", PerturbationParams)
+def perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec, params: PerturbationParams) -> list[Draft]:
     """Hold out genes (``holdout``), or partition the genes into k folds.
 
     A combination with a held-out gene is a test condition, whatever its other gene.
     """
-    params = take_params(spec, {"holdout": []})
     genes = distinct_genes(conditions[schema.PERT_ID].astype(str))
     if spec.folds is None:
-        holdout = sorted(set(params["holdout"]))
+        holdout = sorted(set(params.holdout))
         if not holdout:
             msg = f"perturbation_ood needs --holdout-perturbation or --folds; there are {len(genes)} perturbed genes"
             raise SplitError(msg)
         must_be_known(holdout, genes, "perturbation")
         return [_draft(conditions, holdout, None, None)]
-    if params["holdout"]:
+    if params.holdout:
         msg = "give either --holdout-perturbation or --folds, not both"
         raise SplitError(msg)
     parts = partition(genes, spec.folds, spec.seed, "perturbed genes")

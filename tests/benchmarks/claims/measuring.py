@@ -22,12 +22,12 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Truth, compare, observed
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.evaluation.rowwise import pearson
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.models import Model, new_model
-from perturbfm_core.pipeline import predict_rows
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView, train_view
-from perturbfm_core.store import write_json
+from perturbfm_core.store.atomic import write_json
 
 RAW, CENTRED, NO_TARGET = "pearson", "pearson_centered", "pearson_centered_no_target"
 METRICS = (RAW, CENTRED, NO_TARGET)
@@ -39,14 +39,14 @@ class Case:
     """A split with what every entry on it shares."""
 
     ds: PerturbDataset
-    frozen: FrozenSplit
+    split: FrozenSplit
     view: TrainView
     truth: Truth
 
 
-def case(ds: PerturbDataset, frozen: FrozenSplit) -> Case:
+def case(ds: PerturbDataset, split: FrozenSplit) -> Case:
     """Return a split's train view and observed side."""
-    return Case(ds, frozen, train_view(ds, frozen), observed(ds, frozen))
+    return Case(ds, split, train_view(ds, split), observed(ds, split))
 
 
 @dataclass(eq=False)
@@ -70,16 +70,16 @@ class Run:
     seconds: float = 0.0
 
 
-def run(on: Case, model: str, seed: int = 0, knowledge: Knowledge | None = None, **params: Any) -> Run:
+def run(on: Case, model: str, seed: int = 0, knowledge: SideInfo | None = None, **params: Any) -> Run:
     """Fit on the train view, predict the test conditions, score them as the leaderboard does."""
     fitted = new_model(model, params)
-    fitted.knowledge = knowledge or Knowledge()
+    fitted.side_info = knowledge or SideInfo()
     start = time.process_time()
     with threadpool_limits(limits=1):
         fitted.fit(on.view, seed)
-        prediction = predict_rows(on.ds, on.frozen, fitted)
+        prediction = predict_rows(on.ds, on.split, fitted)
     seconds = time.process_time() - start
-    scores = evaluate(compare(on.ds, on.frozen, prediction, on.truth), ["delta"], level="condition")
+    scores = evaluate(compare(on.ds, on.split, prediction, on.truth), ["delta"], level="condition")
     values = {r.metric.name: r.values for r in scores.results}
     keys = [str(k) for k in on.truth.conditions.index]
     return Run(

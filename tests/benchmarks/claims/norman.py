@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.config import SplitSpec
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.graphs.features import read_features
 from perturbfm_core.graphs.kinds import build_from_table
-from perturbfm_core.graphs.knowledge import Knowledge
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.membership import membership_features
 from perturbfm_core.graphs.summary import genes_of
 from perturbfm_core.graphs.tables import read_table
@@ -107,12 +107,12 @@ def cases(ds: PerturbDataset, published: dict[str, Any], task: str, seed: int | 
             validation="inner_cv",
             calibration="inner_cv",
         )
-        (frozen,) = freeze(ds, spec)
-        out.append(m.case(ds, frozen))
+        (split,) = freeze(ds, spec)
+        out.append(m.case(ds, split))
     return out
 
 
-def knowledge(ds: PerturbDataset, data: Path) -> Knowledge:
+def knowledge(ds: PerturbDataset, data: Path) -> SideInfo:
     """Return the tables of features and the graphs, made of the public files by the package."""
     folder = data / "graphs"
     terms = {
@@ -135,7 +135,7 @@ def knowledge(ds: PerturbDataset, data: Path) -> Knowledge:
             ("reactome-graph", "reactome", terms["reactome"]),
         )
     }
-    return Knowledge(graphs=graphs, features=features)
+    return SideInfo(graphs=graphs, features=features)
 
 
 def chosen(per_fold: list[dict[str, m.Run]], names: tuple[str, ...], metric: str) -> tuple[m.Run, list[str]]:

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.knowledge import gather
-from perturbfm_core.leaderboard.compare import compare_entries
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.leaderboard.significance import compare_entries
 from perturbfm_core.leaderboard.tables import split_table
-from perturbfm_core.library import open_dataset
-from perturbfm_core.models import MODELS, new_model
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.benchmarks.claims import measuring as m
 from tests.cli.command import perturbfm
 
@@ -131,19 +131,19 @@ def quick(cells: list[tuple[str, str]], entries: list[str], out: Path | None) ->
     table = split_table(store)
     runs: list[dict[str, Any]] = []
     scores: list[pd.DataFrame] = []
-    for place, split in cells:
-        ds, frozen = open_dataset(place), folder.load(split)
-        on = m.case(ds, frozen)
+    for place, definition in cells:
+        ds, split = open_dataset(place), folder.load(definition)
+        on = m.case(ds, split)
         line = []
         for name in entries:
             entry = load_catalog().model(name)
             needs = new_model(entry.model, entry.params).needs()
-            found = m.run(on, entry.model, 0, gather(store, ds, frozen, needs), **entry.params)
-            run_id = f"{split}.{name}"
+            found = m.run(on, entry.model, 0, gather(store, ds, split, needs), **entry.params)
+            run_id = f"{definition}.{name}"
             runs.append(
                 {
                     "run_id": run_id,
-                    "split_hash": split,
+                    "split_hash": definition,
                     "entry": name,
                     "family": MODELS.get(entry.model).family,
                     "seed": 0,
@@ -156,7 +156,7 @@ def quick(cells: list[tuple[str, str]], entries: list[str], out: Path | None) ->
                 pd.DataFrame({"run_id": run_id, "key": found.keys, "value": found.values[m.CENTRED]})
             )
             line.append(f"{name} {_mean(found.values[m.CENTRED]):.4f}")
-        m.tell(f"{frozen.split.key}: " + ", ".join(line))
+        m.tell(f"{split.definition.key}: " + ", ".join(line))
     frame = pd.DataFrame(runs)
     compared = compare_entries(frame, table, pd.concat(scores))
     titles = dict(zip(table["split_hash"], table["split_key"], strict=True))

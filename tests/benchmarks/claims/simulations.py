@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import SplitSpec
-from perturbfm_core.graphs.knowledge import Knowledge
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.rewire import rewire
-from perturbfm_core.knowledge import truth_graph
-from perturbfm_core.library import ensure_dataset, open_dataset
+from perturbfm_core.pipeline.gene_graph import truth_graph
+from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.benchmarks.claims import measuring as m
 
 TRUE: dict[str, Any] = {"adjacency": ("network",)}
@@ -67,7 +67,7 @@ CLAIMS = [
 ]
 
 
-def load(store: ArtifactStore, prefix: str, fold: int) -> tuple[m.Case, dict[str, Knowledge]]:
+def load(store: ArtifactStore, prefix: str, fold: int) -> tuple[m.Case, dict[str, SideInfo]]:
     """Return a split (fold 0 is the frozen one) and the knowledge of each kind of graph."""
     name, kind = prefix.split(".")
     path = ensure_dataset(store, load_catalog().dataset(name))
@@ -76,9 +76,9 @@ def load(store: ArtifactStore, prefix: str, fold: int) -> tuple[m.Case, dict[str
     (key,) = [e.key for e in folder.index().splits if e.key.startswith(prefix)]
     graph = truth_graph(path, "network")
     graphs = {"true": graph, "rewired": rewire(graph, 0).renamed("network")}
-    known = {kind: Knowledge(graphs={"network": g}) for kind, g in graphs.items()}
-    frozen = freeze(ds, SplitSpec(kind=kind, folds=5))[fold] if fold else folder.load(key)
-    return m.case(ds, frozen), known
+    known = {kind: SideInfo(graphs={"network": g}) for kind, g in graphs.items()}
+    split = freeze(ds, SplitSpec(kind=kind, folds=5))[fold] if fold else folder.load(key)
+    return m.case(ds, split), known
 
 
 def main() -> None:
@@ -104,7 +104,7 @@ def main() -> None:
                 )
                 saved.append(
                     {
-                        "split": on.frozen.hash,
+                        "split": on.split.hash,
                         "entry": name,
                         "model": model,
                         "graph": graph,

@@ -19,22 +19,25 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from perturbfm_core.calibrating import configured_model, fit_calibrator
-from perturbfm_core.catalog import load_catalog
-from perturbfm_core.config import ModelEntry, SplitSpec
+from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
+from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.importing import import_h5ad
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.evaluation.comparison import compare
-from perturbfm_core.evaluation.uncertainty import clusters, coverage, novelty, selective
+from perturbfm_core.evaluation.panels.uncertainty import clusters
+from perturbfm_core.evaluation.panels.uncertainty import coverage
+from perturbfm_core.evaluation.panels.uncertainty import novelty
+from perturbfm_core.evaluation.panels.uncertainty import selective
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.knowledge import truth_graph
-from perturbfm_core.library import ensure_dataset, open_dataset
-from perturbfm_core.pipeline import predict_rows
-from perturbfm_core.runs import run_configs
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.pipeline.gene_graph import truth_graph
+from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.schema import COVERAGE_LEVELS
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.benchmarks.claims import measuring as m
 from tests.benchmarks.claims import norman
 
@@ -98,18 +101,18 @@ class Pooled:
         return [third == k for k in range(3)]
 
 
-def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: Knowledge) -> Pooled:
+def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: SideInfo) -> Pooled:
     """Fit, calibrate and predict every fold as a run does."""
-    (config,) = run_configs(ModelEntry(name=name.split(",")[0].replace(" ", "_"), description=name, **entry))
+    (config,) = model_configs(ModelEntry(name=name.split(",")[0].replace(" ", "_"), description=name, **entry))
     parts = []
     for on in cases:
         model = configured_model(config)
-        model.knowledge = known
+        model.side_info = known
         with threadpool_limits(limits=1):
             model.fit(on.view, config.seed)
-            calibrator = fit_calibrator(on.ds, on.frozen, on.view, model, config)
-            prediction = predict_rows(on.ds, on.frozen, model, calibrator=calibrator)
-        c = compare(on.ds, on.frozen, prediction, on.truth)
+            calibrator = fit_calibrator(on.ds, on.split, on.view, model, config)
+            prediction = predict_rows(on.ds, on.split, model, calibrator=calibrator)
+        c = compare(on.ds, on.split, prediction, on.truth)
         before = [coverage.inside(c, coverage.gaussian_half_width(c, x)) for x in COVERAGE_LEVELS]
         size = np.linalg.norm(c.mean, axis=1)
         half = [h for x in COVERAGE_LEVELS if (h := coverage.interval_half_width(c, x)) is not None]
@@ -223,7 +226,7 @@ def _ranked(v: dict[str, float] | None, met: Callable[[float], bool]) -> str:
     return "no ranking" if v is None else f"{_span(v)}, {'met' if met(v['value']) else 'not met'}"
 
 
-def simulated(seed: int | None) -> tuple[dict[str, list[m.Case]], Knowledge]:
+def simulated(seed: int | None) -> tuple[dict[str, list[m.Case]], SideInfo]:
     """Return the folds of both tasks on the frozen simulation, or on one of another seed, and its true network."""
     entry = load_catalog().dataset("sim_network")
     if seed is None:
@@ -235,22 +238,22 @@ def simulated(seed: int | None) -> tuple[dict[str, list[m.Case]], Knowledge]:
     kinds = {"unseen perturbations": "perturbation_ood", "unseen combinations": "combo_ood"}
     cases = {
         title: [
-            m.case(ds, frozen)
-            for frozen in freeze(
+            m.case(ds, split)
+            for split in freeze(
                 ds, SplitSpec(kind=kind, folds=5, validation="inner_cv", calibration="inner_cv")
             )
         ]
         for title, kind in kinds.items()
     }
-    return cases, Knowledge(graphs={"network": graph})
+    return cases, SideInfo(graphs={"network": graph})
 
 
-def real(data: Path) -> tuple[dict[str, list[m.Case]], Knowledge]:
+def real(data: Path) -> tuple[dict[str, list[m.Case]], SideInfo]:
     """Return the published folds of both tasks on Norman et al. 2019, and the tables of gene features."""
     ds = import_h5ad(m.real_file(data, norman.FILE), norman.MAPPING, name="norman")
     published = json.loads(m.real_file(data, "norman_folds.json").read_text())
     tasks = ("doubles", "singles")
-    return {t: norman.cases(ds, published, t, None) for t in tasks}, norman.knowledge(ds, data)
+    return {t: norman.cases(ds, published, t, None) for t in tasks}, norman.side_info(ds, data)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.scperturbench.degs import deg_order, moments, welch_scores
+from perturbfm_core.evaluation.panels.scperturbench.degs import deg_order, moments, welch_scores
 from tests.benchmarks.peers.beside import largest_differences, needs_peers, report, run_peer
 from tests.benchmarks.test_scperturbench import fifty
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbfm_core.evaluation.calibrated import calibration, expression
-from perturbfm_core.evaluation.calibrated.scores import KINDS, Sides, all_scores, inverse_rank, mean_error, r2
+from perturbfm_core.evaluation.panels.calibrated import calibration
+from perturbfm_core.evaluation.panels.calibrated import expression
+from perturbfm_core.evaluation.panels.calibrated.scores import KINDS, Sides, all_scores, inverse_rank, mean_error, r2
 
 
 def moments(groups):

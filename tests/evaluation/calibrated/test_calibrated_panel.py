@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from perturbfm_core.evaluation.calibrated.calibration import interpolated
+from perturbfm_core.evaluation.panels.calibrated.calibration import interpolated
 from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.panels import calibrated
+from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
 from perturbfm_core.evaluation.probes import with_prediction
 from tests.factories import comparison_of, prediction_of, simulated, split_one
 
@@ -20,10 +20,10 @@ from tests.factories import comparison_of, prediction_of, simulated, split_one
 @pytest.fixture(scope="module")
 def base():
     ds = simulated(n_obs=3000, n_genes=60, n_contexts=2, n_perts=10, n_combos=8, seed=1)
-    frozen = split_one(ds, "context_ood", {"holdout": ["C0"]})
-    truth = observed(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["C0"]})
+    truth = observed(ds, split)
     means = {k: truth.truth[i] for i, k in enumerate(truth.conditions.index)}
-    return compare(ds, frozen, prediction_of(ds, frozen, means), truth)
+    return compare(ds, split, prediction_of(ds, split, means), truth)
 
 
 def results(c):

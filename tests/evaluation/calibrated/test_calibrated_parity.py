@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.evaluation.parity.calibrated import compare
-from perturbfm_core.evaluation.parity.harness import KINDS
+from perturbfm_core.evaluation.panels.calibrated.parity import compare
+from perturbfm_core.evaluation.parity import KINDS
 
 FOLDER = Path(__file__).resolve().parents[2] / "parity" / "calibrated" / "synth_a"
 

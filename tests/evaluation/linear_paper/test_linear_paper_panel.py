@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from perturbfm_core.evaluation.comparison import TrainSide
-from perturbfm_core.evaluation.linear_paper import interactions, local_fdr, scores
+from perturbfm_core.evaluation.panels.linear_paper import interactions
+from perturbfm_core.evaluation.panels.linear_paper import local_fdr
+from perturbfm_core.evaluation.panels.linear_paper import scores
 from perturbfm_core.evaluation.panel import evaluate
 from tests.factories import comparison_of, conditions_of
 

@@ -4,10 +4,14 @@ import scipy.sparse as sp
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from perturbfm_core.evaluation.perturbench import aggregate, clouds, collapse, components, differential
-from perturbfm_core.evaluation.perturbench.population import clipped_mean, moments_of, table_population
-from perturbfm_core.evaluation.perturbench.rank import ranks
-from perturbfm_core.evaluation.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
+from perturbfm_core.evaluation.panels.perturbench import aggregate
+from perturbfm_core.evaluation.panels.perturbench import clouds
+from perturbfm_core.evaluation.panels.perturbench import collapse
+from perturbfm_core.evaluation.panels.perturbench import components
+from perturbfm_core.evaluation.panels.perturbench import differential
+from perturbfm_core.evaluation.panels.perturbench.population import clipped_mean, moments_of, table_population
+from perturbfm_core.evaluation.panels.perturbench.rank import ranks
+from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
 
 
 @pytest.fixture

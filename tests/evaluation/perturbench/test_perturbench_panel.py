@@ -6,7 +6,7 @@ import pytest
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import METRICS, panel_metrics
 from perturbfm_core.evaluation.panel import PANELS, evaluate
-from perturbfm_core.evaluation.perturbench.rank import ranks
+from perturbfm_core.evaluation.panels.perturbench.rank import ranks
 from tests.factories import comparison_of, prediction_of, simulated, split_one
 
 PANEL = "perturbench"
@@ -28,14 +28,14 @@ OF_MEANS = [m for m in panel_metrics(PANEL) if m.needs == "conditions"]
 @pytest.fixture(scope="module")
 def screen():
     ds = simulated(name="s", n_obs=1200, n_genes=60, n_contexts=2, n_perts=8, n_combos=0)
-    frozen = split_one(ds, "context_ood", {"holdout": ["C1"]})
-    return ds, frozen, observed(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["C1"]})
+    return ds, split, observed(ds, split)
 
 
 def predicted(screen, mean):
-    ds, frozen, truth = screen
+    ds, split, truth = screen
     by_key = dict(zip(truth.conditions.index, mean, strict=True))
-    return compare(ds, frozen, prediction_of(ds, frozen, by_key, space="log1p"), truth)
+    return compare(ds, split, prediction_of(ds, split, by_key, space="log1p"), truth)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_the_observed_side_is_made_once(screen, good):
 
 def test_large_predictions_are_made_again_instead_of_kept(screen, good, monkeypatch):
     kept = {m.name: m.function(good) for m in panel_metrics(PANEL)}
-    monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench._KEPT_BYTES", 0.0)
+    monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench.panel._KEPT_BYTES", 0.0)
     again = predicted(screen, good.mean)
     for item in panel_metrics(PANEL):
         np.testing.assert_allclose(item.function(again), kept[item.name], rtol=1e-5, atol=1e-6)
@@ -189,7 +189,7 @@ def test_large_predictions_are_made_again_instead_of_kept(screen, good, monkeypa
 
 def test_single_precision_distances_rank_alike(screen, good, monkeypatch):
     double = value(good, "mmd_rank_pca")
-    monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench._DOUBLE_WORK", 0.0)
+    monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench.panel._DOUBLE_WORK", 0.0)
     again = predicted(screen, good.mean)
     np.testing.assert_allclose(value(again, "mmd_rank_pca"), double, atol=1e-12)
     np.testing.assert_allclose(value(again, "mmd_none"), value(good, "mmd_none"), atol=1e-4)

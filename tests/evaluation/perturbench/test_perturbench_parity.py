@@ -4,7 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from perturbfm_core.evaluation.parity import KINDS, perturbench, run_case
+from perturbfm_core.evaluation.panels.perturbench import parity as perturbench
+from perturbfm_core.evaluation.parity import KINDS, run_case
 from tests.conftest import REPO
 
 HERE = REPO / "tests" / "parity" / "perturbench"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbfm_core.evaluation.scperturbench import degs
+from perturbfm_core.evaluation.panels.scperturbench import degs
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.scperturbench import cellwise, pipeline, pseudobulk
-from perturbfm_core.evaluation.scperturbench.sinkhorn import regularised_cost
+from perturbfm_core.evaluation.panels.scperturbench import cellwise
+from perturbfm_core.evaluation.panels.scperturbench import pipeline
+from perturbfm_core.evaluation.panels.scperturbench import pseudobulk
+from perturbfm_core.evaluation.panels.scperturbench.sinkhorn import regularised_cost
 
 S = np.asarray([1.0, 2.0, 3.0, 4.0])
 P = np.asarray([1.0, 3.0, 3.0, 2.0])
@@ -117,7 +119,7 @@ def test_transport_between_equal_points_is_undefined():
 
 
 def test_transport_stops_at_the_limit_of_iterations(monkeypatch):
-    monkeypatch.setattr("perturbfm_core.evaluation.scperturbench.sinkhorn.THRESHOLD", -1.0)
+    monkeypatch.setattr("perturbfm_core.evaluation.panels.scperturbench.sinkhorn.THRESHOLD", -1.0)
     result = regularised_cost(np.asarray([[0.0, 4.0], [4.0, 1.0]]))
     assert (result.iterations, result.converged) == (2000, False)
 

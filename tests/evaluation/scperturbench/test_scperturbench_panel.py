@@ -7,7 +7,9 @@ from perturbfm_core.evaluation.cells import Cells, Generator
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import panel_metrics
 from perturbfm_core.evaluation.panel import PANELS, evaluate
-from perturbfm_core.evaluation.scperturbench import degs, pipeline, sides
+from perturbfm_core.evaluation.panels.scperturbench import degs
+from perturbfm_core.evaluation.panels.scperturbench import pipeline
+from perturbfm_core.evaluation.panels.scperturbench import sides
 from tests.factories import comparison_of, prediction_of, simulated, split_one
 
 GENES = 130
@@ -192,12 +194,12 @@ def test_the_true_side_is_made_once_for_all_predictions(rng, monkeypatch):
 
 def test_generated_cells_of_a_screen_are_scored_and_a_better_prediction_wins():
     ds = simulated(n_obs=1200, n_genes=60, n_contexts=2, n_perts=6, n_batches=1)
-    frozen = split_one(ds, "context_ood", {"holdout": ["C0"]})
-    truth = observed(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["C0"]})
+    truth = observed(ds, split)
     keys = list(truth.conditions.index)
     good = {k: truth.truth[i] for i, k in enumerate(keys)}
     poor = {k: -truth.truth[i] for i, k in enumerate(keys)}
-    a, b = (values_of(compare(ds, frozen, prediction_of(ds, frozen, p), truth)) for p in (good, poor))
+    a, b = (values_of(compare(ds, split, prediction_of(ds, split, p), truth)) for p in (good, poor))
     for name in ("mse_top20", "pearson_distance_top5000", "edistance_top50", "wasserstein_top20"):
         assert np.nanmean(a[name]) < np.nanmean(b[name]), name
 

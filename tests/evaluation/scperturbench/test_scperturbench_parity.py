@@ -6,7 +6,8 @@ import pytest
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.parity import run_case
-from perturbfm_core.evaluation.scperturbench import pseudobulk, sinkhorn
+from perturbfm_core.evaluation.panels.scperturbench import pseudobulk
+from perturbfm_core.evaluation.panels.scperturbench import sinkhorn
 
 REPO = Path(__file__).resolve().parents[3]
 SYNTHETIC = REPO / "tests" / "parity" / "scperturbench"
@@ -70,7 +71,7 @@ def test_a_changed_number_is_caught(copied):
             id="squared",
         ),
         pytest.param(
-            lambda m: m.setattr("perturbfm_core.evaluation.scperturbench.pipeline.SUBSAMPLE_SEED", 43),
+            lambda m: m.setattr("perturbfm_core.evaluation.panels.scperturbench.pipeline.SUBSAMPLE_SEED", 43),
             {"edistance", "edistance as written", "sym_kldiv", "sym_kldiv as written"},
             id="seed",
         ),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from perturbfm_core.evaluation.scperturbench.ranking import published_scores
+from perturbfm_core.evaluation.panels.scperturbench.ranking import published_scores
 
 
 def test_scores_and_ranks_by_hand():

@@ -7,7 +7,8 @@ import pytest
 
 from perturbfm_core.evaluation.comparison import TrainSide
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.systema import baselines, scores
+from perturbfm_core.evaluation.panels.systema import baselines
+from perturbfm_core.evaluation.panels.systema import scores
 from tests.factories import comparison_of, conditions_of
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.evaluation.parity.systema import systema_records
+from perturbfm_core.evaluation.panels.systema.parity import systema_records
 
 TESTS = Path(__file__).resolve().parents[2]
 

@@ -14,8 +14,9 @@ from perturbfm_core.data.prediction import Intervals
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate, metrics_json
-from perturbfm_core.evaluation.uncertainty import coverage, novelty
-from perturbfm_core.evaluation.uncertainty.report import calibration_report
+from perturbfm_core.evaluation.panels.uncertainty import coverage
+from perturbfm_core.evaluation.panels.uncertainty import novelty
+from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
 from perturbfm_core.schema import COVERAGE_LEVELS
 from tests.factories import comparison_of, conditions_of
 

@@ -10,7 +10,9 @@ import scoringrules
 from scipy import stats
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
-from perturbfm_core.evaluation.uncertainty import clusters, gaussian, selective
+from perturbfm_core.evaluation.panels.uncertainty import clusters
+from perturbfm_core.evaluation.panels.uncertainty import gaussian
+from perturbfm_core.evaluation.panels.uncertainty import selective
 
 TIGHT = 1e-9
 

@@ -9,27 +9,16 @@ from scipy.spatial.distance import cdist
 from scipy.stats import false_discovery_control, mannwhitneyu
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from perturbfm_core.evaluation.virtual_cell import (
-    FULL,
-    VCC,
-    CellGroups,
-    ControlCells,
-    Sample,
-    aggregate,
-    de_metrics,
-    groups,
-    means,
-    profile,
-)
-from perturbfm_core.evaluation.virtual_cell.differential import (
-    DifferentialExpression,
-    adjusted,
-    differential_expression,
-    log2_ratio,
-)
-from perturbfm_core.evaluation.virtual_cell.edistance import ControlDistances, energy_distances
-from perturbfm_core.evaluation.virtual_cell.profiles import pearson_of_edistances
-from perturbfm_core.evaluation.virtual_cell.ranksum import prepare_controls, rank_sums, two_sided_p
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate
+from perturbfm_core.evaluation.panels.virtual_cell import de_metrics
+from perturbfm_core.evaluation.panels.virtual_cell import groups
+from perturbfm_core.evaluation.panels.virtual_cell import means
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, VCC, ControlCells, Sample, profile
+from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression, adjusted, differential_expression, log2_ratio
+from perturbfm_core.evaluation.panels.virtual_cell.edistance import ControlDistances, energy_distances
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import pearson_of_edistances
+from perturbfm_core.evaluation.panels.virtual_cell.ranksum import prepare_controls, rank_sums, two_sided_p
 
 
 def de_of(lfc, fdr):
@@ -218,7 +207,7 @@ def test_energy_distances_by_hand():
 
 @pytest.mark.parametrize("block", [7, 50, 10**6])
 def test_energy_distances_in_blocks_and_with_equal_cells(rng, monkeypatch, block):
-    monkeypatch.setattr("perturbfm_core.evaluation.virtual_cell.edistance._BLOCK_PAIRS", block)
+    monkeypatch.setattr("perturbfm_core.evaluation.panels.virtual_cell.edistance._BLOCK_PAIRS", block)
     X = rng.gamma(2.0, size=(40, 12)).astype(np.float32) + 30
     X[5:15], X[20:25] = X[0], X[30]
     rows = [np.arange(20, 30), np.arange(30, 40), np.arange(5, 12)]

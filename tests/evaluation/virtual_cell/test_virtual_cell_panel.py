@@ -8,15 +8,10 @@ import pytest
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import METRICS, panel_metrics
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.virtual_cell import (
-    FULL,
-    CellGroups,
-    ControlCells,
-    Sample,
-    profile,
-    profiles,
-)
-from perturbfm_core.evaluation.virtual_cell.aggregate import SPEARMAN_BROWN
+from perturbfm_core.evaluation.panels.virtual_cell import profiles
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, ControlCells, Sample, profile
+from perturbfm_core.evaluation.panels.virtual_cell.aggregate import SPEARMAN_BROWN
 from tests.factories import comparison_of, grid_rows, prediction_of, reordered, screen, split_all
 
 PANEL = "virtual_cell"
@@ -33,16 +28,16 @@ def frozen(synth_large):
     return split_all(synth_large, "perturbation_ood", folds=2)[0]
 
 
-def half(ds, frozen):
+def half(ds, split):
     """Return the comparison of a prediction of half the observed change."""
-    truth = observed(ds, frozen)
+    truth = observed(ds, split)
     by_key = dict(zip(truth.conditions.index, 0.5 * truth.truth, strict=True))
-    return compare(ds, frozen, prediction_of(ds, frozen, by_key), truth)
+    return compare(ds, split, prediction_of(ds, split, by_key), truth)
 
 
 @pytest.fixture(scope="module")
-def compared(synth_large, frozen):
-    return half(synth_large, frozen)
+def compared(synth_large, split):
+    return half(synth_large, split)
 
 
 def test_the_panel_has_every_metric():
@@ -98,7 +93,7 @@ def test_order_of_rows_does_not_matter(rng):
             np.testing.assert_allclose(got[name], expected[name], atol=1e-6, err_msg=name)
 
 
-def test_the_observed_side_is_computed_once_per_truth(synth_large, frozen, compared, monkeypatch):
+def test_the_observed_side_is_computed_once_per_truth(synth_large, split, compared, monkeypatch):
     scores(compared)
     calls = []
     plain = profiles.differential_expression

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from perturbfm_core.evaluation.parity import run_case
-from perturbfm_core.evaluation.parity.cell_eval import CLUSTERING
-from perturbfm_core.evaluation.virtual_cell import FULL
+from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL
 
 TESTS = Path(__file__).resolve().parents[2]
 REAL = TESTS.parents[1] / "shared" / "parity" / "cell_eval"

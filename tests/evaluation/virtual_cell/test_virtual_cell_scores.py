@@ -7,19 +7,19 @@ import pytest
 
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.evaluation.panels.virtual_cell import pairs_of
-from perturbfm_core.evaluation.virtual_cell import profile
-from perturbfm_core.evaluation.virtual_cell.profiles import VCC
+from perturbfm_core.evaluation.panels.virtual_cell.panel import pairs_of
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import profile
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import VCC
 from tests.factories import prediction_of, simulated, split_one
 
 
 def scored(share):
     """Return (comparison, values by metric) of a prediction that is a share of the true delta."""
     ds = simulated(n_obs=3000, n_genes=60, n_contexts=3, n_perts=8, n_combos=0, seed=3)
-    frozen = split_one(ds, "context_ood", {"holdout": ["C0"]})
-    truth = observed(ds, frozen)
+    split = split_one(ds, "context_ood", {"holdout": ["C0"]})
+    truth = observed(ds, split)
     means = {key: share * delta for key, delta in zip(truth.conditions.index, truth.truth, strict=True)}
-    c = compare(ds, frozen, prediction_of(ds, frozen, means), truth)
+    c = compare(ds, split, prediction_of(ds, split, means), truth)
     table = evaluate(c, ["virtual_cell"]).table()
     return c, table[table["scope"] == "global"].set_index("metric")["value"]
 

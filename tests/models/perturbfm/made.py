@@ -10,13 +10,13 @@ import torch
 
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.models import Model, new_model
-from perturbfm_core.models.perturbfm.fitting import NetworkFitter, principal_components
-from perturbfm_core.models.perturbfm.gate import TrainingRows
-from perturbfm_core.models.perturbfm.network import PerturbationNetwork
-from perturbfm_core.models.perturbfm.networks import Networks, rows_of
-from perturbfm_core.models.perturbfm.reading import FIRST_ID, Reader
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.models.perturbfm.network.fitting import NetworkFitter, principal_components
+from perturbfm_core.models.perturbfm.network.gate import TrainingRows
+from perturbfm_core.models.perturbfm.network.module import PerturbationNetwork
+from perturbfm_core.models.perturbfm.network.members import Networks, rows_of
+from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Reader
 from perturbfm_core.splits.view import TrainView
 from tests.factories import view_of
 
@@ -77,19 +77,19 @@ def rank4(
 
 
 def fitted(
-    name: str, view: TrainView, knowledge: Knowledge | None = None, seed: int = 0, **params: Any
+    name: str, view: TrainView, knowledge: SideInfo | None = None, seed: int = 0, **params: Any
 ) -> Model:
     """Return a fitted model that was given all graphs and features of `knowledge`."""
-    knowledge = knowledge or Knowledge()
+    knowledge = knowledge or SideInfo()
     asked = {"adjacency": list(knowledge.graphs), "gene_features": list(knowledge.features), **params}
     model = new_model(name, asked)
-    model.knowledge = knowledge
+    model.side_info = knowledge
     model.fit(view, seed)
     return model
 
 
 def prepared(
-    name: str, view: TrainView, knowledge: Knowledge, **params: Any
+    name: str, view: TrainView, knowledge: SideInfo, **params: Any
 ) -> tuple[PerturbationNetwork, TrainingRows, NetworkFitter]:
     """Return an untrained network of a version as it is at the first step, with what it would be trained on."""
     asked = {

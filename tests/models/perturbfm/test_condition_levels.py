@@ -8,15 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.models.perturbfm.condition_levels import (
-    MIN_ROWS,
-    PART_SHRINKAGE,
-    TRAIT_SHRINKAGE,
-    ConditionLevels,
-    Shrinkage,
-    effect_traits,
-    excess_of,
-)
+from perturbfm_core.models.perturbfm.variance.condition_levels import MIN_ROWS, PART_SHRINKAGE, TRAIT_SHRINKAGE, ConditionLevels, Shrinkage, effect_traits, excess_of
 from tests.factories import conditions_of
 
 GENES = [f"G{i}" for i in range(10)]

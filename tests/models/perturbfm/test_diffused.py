@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from perturbfm_core.models.perturbfm.diffused import DiffusionRows, _coordinates
-from perturbfm_core.models.perturbfm.reading import _distinct
+from perturbfm_core.models.perturbfm.network.sparse_product import DiffusionRows, _coordinates
+from perturbfm_core.models.perturbfm.network.featurizer import _distinct
 
 
 def rows() -> sp.csr_array:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.config import ModelEntry
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.knowledge import Knowledge
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.masks import PertMasks, read_masks
-from perturbfm_core.knowledge import gather, missing
-from perturbfm_core.models import load_model, new_model, save_model
-from perturbfm_core.pipeline import model_key, needs_of
-from perturbfm_core.runs import run_configs
-from perturbfm_core.store import ArtifactStore
+from perturbfm_core.pipeline.gene_graph import gather, missing
+from perturbfm_core.models.base import load_model, new_model, save_model
+from perturbfm_core.pipeline.experiment import model_key, needs_of
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.factories import query_of, simulated, split_all
 from tests.models.perturbfm.made import QUICK, fitted, graph_of, prepared, screen_view
 
@@ -61,18 +61,18 @@ def test_a_perturbation_acts_on_its_targets_or_is_a_gene():
     np.testing.assert_allclose(acts.toarray(), [[1, 3, 0], [0, 1, 0], [0, 0, 1]])
 
 
-def inputs_of(view: Any, known: Knowledge, name: str = "perturbfm-v1") -> Any:
+def inputs_of(view: Any, known: SideInfo, name: str = "perturbfm-v1") -> Any:
     return prepared(name, view, known)[1].source.inputs
 
 
 def test_a_mask_of_one_gene_is_that_gene():
     view = screen_view(pairs=0)
-    known = Knowledge({"ring": RING}, {"t": TABLE})
+    known = SideInfo({"ring": RING}, {"t": TABLE})
     plain = inputs_of(view, known)
     renamed = drug_view()
     alias = masks(drugA={"g3": 1.0}, drugB={"g4": 1.0})
     table = alias.extend(TABLE)
-    other = inputs_of(renamed, Knowledge({"ring": RING}, {"t": table}, masks=alias))
+    other = inputs_of(renamed, SideInfo({"ring": RING}, {"t": table}, masks=alias))
     np.testing.assert_allclose(other.features, plain.features, atol=1e-6)
     np.testing.assert_allclose(other.spread[0].toarray(), plain.spread[0].toarray(), atol=1e-6)
     for a, b in zip(other.diffused, plain.diffused, strict=True):
@@ -84,9 +84,9 @@ def test_a_mask_of_one_gene_is_that_gene():
 def test_diffusion_starts_from_the_targets_with_their_weights():
     view = screen_view(pairs=0)
     gene = {g: k for k, g in enumerate(view.conditions["pert_id"][:12])}
-    plain = inputs_of(view, Knowledge({"ring": RING}))
+    plain = inputs_of(view, SideInfo({"ring": RING}))
     alias = masks(drugA={"g0": 1.0, "g7": 0.5}, drugB={"g4": 1.0})
-    other = inputs_of(drug_view(), Knowledge({"ring": RING}, masks=alias))
+    other = inputs_of(drug_view(), SideInfo({"ring": RING}, masks=alias))
     T = plain.spread[0].shape[0] // len(view)
     dense = plain.spread[0].toarray().reshape(len(view), T, -1)
     mine = other.spread[0].toarray().reshape(len(view), T, -1)
@@ -108,7 +108,7 @@ def test_unseen_drugs_are_told_apart_by_their_targets(prior, tmp_path):
     acts = masks(
         drugA={"g3": 1.0}, drugB={"g4": 1.0}, x={"g15": 1.0}, y={"g16": 1.0, "g17": 2.0}, z={"g15": 2.0}
     )
-    known = Knowledge({"ring": RING}, {"t": table}, masks=acts)
+    known = SideInfo({"ring": RING}, {"t": table}, masks=acts)
     params = {**QUICK, "prior": prior, "epochs": 30, "pert_masks": "masks.npz"}
     model = fitted("perturbfm-v2", view, known, **params)
     query = query_of([("c0", d, "CRISPRi") for d in ("x", "y", "z")], GENES, control=view.control[[0, 0, 0]])
@@ -173,16 +173,16 @@ def test_files_that_hold_no_masks_are_refused(tmp_path):
 
 def test_the_model_key_knows_the_content_of_the_masks(tmp_path):
     ds = simulated(n_obs=160, n_genes=20, n_contexts=2, n_perts=6, n_combos=0)
-    frozen = split_all(ds, "perturbation_ood", {}, folds=3)[0]
+    split = split_all(ds, "perturbation_ood", {}, folds=3)[0]
     keys = []
     for k in (1.0, 2.0):
         write(tmp_path / "m.npz", **{**GOOD, "mask": k * GOOD["mask"]})
         entry = ModelEntry(name="e", description="", model="perturbfm-v2", params={"pert_masks": "m.npz"})
-        (config,) = run_configs(entry)
-        known = gather(ArtifactStore(), ds, frozen, needs_of(entry))
+        (config,) = model_configs(entry)
+        known = gather(ArtifactStore(), ds, split, needs_of(entry))
         assert known.masks is not None
         assert known.digests["masks"] == {"perturbations": known.masks.sha256}
-        keys.append(model_key(ds, frozen, config, known))
+        keys.append(model_key(ds, split, config, known))
     assert keys[0] != keys[1]
 
 

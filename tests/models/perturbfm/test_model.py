@@ -15,13 +15,13 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import SplitError
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.knowledge import EncoderFolder, Knowledge
-from perturbfm_core.models import Model, load_model, new_model, save_model
-from perturbfm_core.models.perturbfm import fitting
+from perturbfm_core.graphs.side_info import EncoderFolder, SideInfo
+from perturbfm_core.models.base import Model, load_model, new_model, save_model
+from perturbfm_core.models.perturbfm.network import fitting
 from perturbfm_core.models.perturbfm import model as model_module
-from perturbfm_core.models.perturbfm.encoder import EncoderConfig
-from perturbfm_core.models.perturbfm.pretraining import PretrainConfig, pretrain, save_encoder
-from perturbfm_core.models.train_graph import train_coexpression
+from perturbfm_core.models.perturbfm.encoder.module import EncoderConfig
+from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, pretrain, save_encoder
+from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.training.loop import LoopConfig
 from tests.factories import query_of, simulated, split_all
@@ -33,13 +33,13 @@ WHOLE: dict[str, Any] = {**QUICK, "prior": "process", "epochs": 4}
 
 
 @lru_cache(maxsize=1)
-def knowledge() -> Knowledge:
+def knowledge() -> SideInfo:
     """Return two graphs and a table of features."""
     table = GeneFeatures(
         "t", np.asarray(GENES), np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32)
     )
     graphs = {"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)}
-    return Knowledge(graphs, {"t": table})
+    return SideInfo(graphs, {"t": table})
 
 
 def saved(model: Model, folder: Path) -> dict[str, bytes]:
@@ -162,7 +162,7 @@ def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path
 
     def model_at(folder: Path | None) -> Any:
         model: Any = new_model("perturbfm-v2", {**WHOLE, "adjacency": ["ring"]})
-        model.knowledge, model.checkpoints = knowledge(), folder
+        model.side_info, model.checkpoints = knowledge(), folder
         return model
 
     plain = model_at(None)
@@ -190,9 +190,9 @@ def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path
 
 def test_a_test_row_changes_nothing_and_cannot_be_asked_for(tmp_path):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
-    frozen = _first_fold(ds)
+    split = _first_fold(ds)
     X = ds.expression[:].toarray()
-    test = frozen.rows(ds, "test")
+    test = split.rows(ds, "test")
     spoilt = X.copy()
     spoilt[test] = 9.0
     files, deltas = [], []
@@ -205,7 +205,7 @@ def test_a_test_row_changes_nothing_and_cannot_be_asked_for(tmp_path):
         with pytest.raises(SplitError, match="must not read them"):
             view.expression(test[:3])
         graph = train_coexpression(view, "a" * 64, name="coexpression")
-        model = fitted("perturbfm-v2", view, Knowledge({"coexpression": graph}), **WHOLE)
+        model = fitted("perturbfm-v2", view, SideInfo({"coexpression": graph}), **WHOLE)
         files.append(saved(model, tmp_path / str(k)))
         deltas.append(data.expression[test].mean())
     assert deltas[0] != deltas[1]
@@ -218,9 +218,9 @@ def _first_fold(ds: Any) -> Any:
 
 def test_a_graph_of_train_rows_is_made_again_for_every_inner_fold(monkeypatch):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
-    frozen = _first_fold(ds)
-    view = train_view(ds, frozen)
-    graph = train_coexpression(view, frozen.hash, name="coexpression")
+    split = _first_fold(ds)
+    view = train_view(ds, split)
+    graph = train_coexpression(view, split.hash, name="coexpression")
     made: list[set[str]] = []
 
     def spy(part: TrainView, *args: Any, **kwargs: Any) -> Any:
@@ -228,7 +228,7 @@ def test_a_graph_of_train_rows_is_made_again_for_every_inner_fold(monkeypatch):
         return train_coexpression(part, *args, **kwargs)
 
     monkeypatch.setattr(model_module, "train_coexpression", spy)
-    fitted("perturbfm-v1", view, Knowledge({"coexpression": graph}), **{**WHOLE, "gate": "off"})
+    fitted("perturbfm-v1", view, SideInfo({"coexpression": graph}), **{**WHOLE, "gate": "off"})
     for fit, _ in view.inner:
         assert set(view.conditions.index[fit]) in made
 
@@ -252,7 +252,7 @@ def test_spectral_features_of_a_graph_of_train_rows_are_not_shown_to_inner_folds
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
     view = train_view(ds, _first_fold(ds))
     own = train_coexpression(view, "a" * 64, name="coexpression")
-    known = Knowledge({"coexpression": own, "ring": graph_of([str(g) for g in view.genes])})
+    known = SideInfo({"coexpression": own, "ring": graph_of([str(g) for g in view.genes])})
     model: Any = fitted("perturbfm-v1", view, known, **WHOLE)
     assert len(model.reader.tables) == 1
     assert len(model.reader.graphs) == 2
@@ -265,16 +265,16 @@ def test_spectral_features_of_a_graph_of_train_rows_are_not_shown_to_inner_folds
 @pytest.mark.parametrize("freeze", [True, False])
 def test_a_pretrained_encoder_is_used_saved_and_left_as_it_is_if_frozen(name, freeze, tmp_path):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
-    frozen = _first_fold(ds)
-    view = train_view(ds, frozen)
+    split = _first_fold(ds)
+    view = train_view(ds, split)
     config = PretrainConfig(
         encoder=EncoderConfig(dim=4, hidden_dim=6, n_layers=1), loop=LoopConfig(epochs=2), device="cpu"
     )
-    made = pretrain(view, config, 0, split_hash=frozen.hash)
+    made = pretrain(view, config, 0, split_hash=split.hash)
     (tmp_path / "e").mkdir()
     save_encoder(made, tmp_path / "e")
     before = {k: v.clone() for k, v in made.encoder.state_dict().items()}
-    known = Knowledge(encoder=EncoderFolder(tmp_path / "e", "x", frozen.hash))
+    known = SideInfo(encoder=EncoderFolder(tmp_path / "e", "x", split.hash))
     model: Any = fitted(name, view, known, **QUICK, freeze_encoder=freeze)
     (network,) = model.networks.members
     after = network.encoder.state_dict()

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.knowledge import Knowledge
-from perturbfm_core.models import new_model
-from perturbfm_core.models.perturbfm.diffused import DiffusionRows
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import new_model
+from perturbfm_core.models.perturbfm.network.sparse_product import DiffusionRows
 from perturbfm_core.splits.view import Query
 from tests.factories import query_of
 from tests.models.perturbfm.made import (
@@ -27,7 +27,7 @@ from tests.models.perturbfm.made import (
 )
 
 GENES = [f"g{i}" for i in range(20)]
-RING = Knowledge({"ring": graph_of(GENES)})
+RING = SideInfo({"ring": graph_of(GENES)})
 
 
 def r2(mean, truth):
@@ -40,7 +40,7 @@ def r2(mean, truth):
 @pytest.mark.parametrize("name", VERSIONS)
 def test_every_version_fits_clean_targets_of_48_perturbations(name):
     view, table = rank4()
-    knowledge = Knowledge({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
+    knowledge = SideInfo({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
     params = {"hvg_count": 50} if name == "perturbfm-v3a" else {}
     model = fitted(name, view, knowledge, prior="none", gate="on", device="cpu", **params)
     assert r2(model.predict(view.query()).mean, view.delta) >= 0.95
@@ -64,7 +64,7 @@ def test_unseen_perturbations_differ_where_their_features_do(name, prior):
     )
     inner = [(np.arange(24) % 3 != j, np.arange(24) % 3 == j) for j in range(3)]
     view = replace(view, inner=inner if prior == "process" else [])
-    model = fitted(name, view, Knowledge({}, {"latent": twin}), **{**QUICK, "prior": prior, "epochs": 60})
+    model = fitted(name, view, SideInfo({}, {"latent": twin}), **{**QUICK, "prior": prior, "epochs": 60})
     asked = [("c", p) for p in ("g24", "g25", "g26", "twin")]
     query = query_of(asked, 24, control=np.repeat(view.control[:1], 4, axis=0))
     mean = model.predict(query).mean
@@ -78,7 +78,7 @@ def test_unseen_perturbations_differ_where_their_features_do(name, prior):
 @pytest.mark.parametrize("name", VERSIONS)
 def test_every_parameter_has_a_gradient_at_the_first_step(name, gating):
     view = screen_view()
-    knowledge = Knowledge({"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)})
+    knowledge = SideInfo({"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)})
     network, data, fitter = prepared(name, view, knowledge, gating_mode=gating, dropout=0.0)
     network.train()
     rows = np.arange(len(data.truth))
@@ -128,7 +128,7 @@ def test_a_graph_without_trust_contributes_nothing(name):
 @pytest.mark.parametrize("name", VERSIONS[1:4])
 def test_without_graph_the_graph_is_irrelevant(name):
     view = screen_view()
-    other = Knowledge({"ring": graph_of(GENES, shift=5)})
+    other = SideInfo({"ring": graph_of(GENES, shift=5)})
     with_graph = [fitted(name, view, k, **QUICK).predict(view.query()).mean for k in (RING, other)]
     without = [fitted(name, view, k, **QUICK, graph=False).predict(view.query()).mean for k in (RING, other)]
     assert not np.array_equal(*with_graph)
@@ -156,7 +156,7 @@ def test_gating_modes_are_different_and_can_be_switched_off():
 @pytest.mark.parametrize("name", VERSIONS[:4])
 def test_without_perturbation_all_perturbations_of_a_context_are_one(name):
     view = screen_view()
-    knowledge = RING if name != "perturbfm-v0" else Knowledge()
+    knowledge = RING if name != "perturbfm-v0" else SideInfo()
     contexts = view.conditions["context_id"].to_numpy()
     for on in (True, False):
         mean = (

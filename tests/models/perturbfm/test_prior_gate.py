@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm import prior as prior_module
-from perturbfm_core.models.perturbfm.entry_variance import EntryVariance
-from perturbfm_core.models.perturbfm.gate import MIN_GROUPS, TrainingRows, _box_least_squares, decide
-from perturbfm_core.models.perturbfm.prior import BASELINES, PROCESS, Prior, _simplex, folds_of
-from perturbfm_core.models.perturbfm.process import SetProcess
+from perturbfm_core.models.perturbfm.prior import stack as prior_module
+from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
+from perturbfm_core.models.perturbfm.network.gate import MIN_GROUPS, TrainingRows, _box_least_squares, decide
+from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, _simplex, folds_of
+from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
 from tests.factories import query_of, view_of
 
 

@@ -8,9 +8,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.likeness import Kernel, Likeness
-from perturbfm_core.models.perturbfm.process import SetProcess, _noise
-from perturbfm_core.models.perturbfm.strata_mean import StrataMean
+from perturbfm_core.models.perturbfm.prior.kernel import Kernel, Likeness
+from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess, _noise
+from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
 from tests.factories import query_of, view_of
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,86 @@
+"""What the four assets of an experiment share: opening it once per run, every seed, what is not applicable."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import dagster as dg
+
+from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
+from perturbfm_assets.resources import StoreResource
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.opening import open_experiments, why_not
+from perturbfm_core.progress import Progress, quiet
+
+# What one stage made of an experiment, and how it is described or checked.
+Stage = Callable[[Experiment], Any]
+Describe = Callable[[list[Experiment], list[Any]], dict[str, Any]]
+Checks = Callable[[list[Experiment], list[Any]], list[dg.AssetCheckResult]]
+
+
+class _Relay:
+    """Passes progress on to the log of the asset that runs now."""
+
+    listener: Progress = staticmethod(quiet)
+
+    def __call__(self, text: str) -> None:
+        self.listener(text)
+
+
+@lru_cache(maxsize=1)
+def _opened(
+    _run_id: str, home: str, split_dir: str, model: str, split_key: str
+) -> tuple[list[Experiment], _Relay]:
+    """Open a partition's experiments; the assets of one run share them."""
+    store, relay = StoreResource(home=home, split_dir=split_dir).open(), _Relay()
+    return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=relay), relay
+
+
+def _no_checks(_experiments: list[Experiment], _results: list[Any]) -> list[dg.AssetCheckResult]:
+    return []
+
+
+def each_seed(
+    context: dg.AssetExecutionContext,
+    resource: StoreResource,
+    stage: Stage,
+    describe: Describe,
+    checks: Checks = _no_checks,
+    check_names: tuple[str, ...] = (),
+    version: Callable[[Any], str] = lambda made: str(made.key),
+) -> dg.MaterializeResult:
+    """Run one pipeline stage for every seed of the partition's entry.
+
+    An entry that cannot run on the split materialises with status ``not_applicable`` and its reason.
+
+    Parameters
+    ----------
+    context, resource
+        Of the asset.
+    stage
+        Makes the stage's artifact of one experiment.
+    describe, checks
+        Metadata and check results of the experiments with what the stage made of each.
+    check_names
+        Names of the checks, which pass where the entry is not applicable.
+    version
+        What the content of an artifact is told by, for the asset's data version.
+    """
+    model, split_key = names_of(context.partition_key)
+    reason = why_not(SPLITS[split_key].traits, CATALOG.model(model))
+    if reason is not None:
+        skipped = [
+            dg.AssetCheckResult(passed=True, check_name=n, metadata={"not_applicable": reason})
+            for n in check_names
+        ]
+        metadata = {"status": "not_applicable", "reason": reason}
+        return dg.MaterializeResult(metadata=metadata, check_results=skipped)
+    experiments, relay = _opened(context.run_id, resource.home, resource.split_dir, model, split_key)
+    relay.listener = context.log.info
+    results = [stage(e) for e in experiments]
+    named = {"split_hash": experiments[0].split.hash, "seeds": len(results)}
+    return dg.MaterializeResult(
+        metadata={"status": "ok", **named, **describe(experiments, results)},
+        check_results=checks(experiments, results),
+        data_version=dg.DataVersion("-".join(version(r)[:16] for r in results)),
+    )

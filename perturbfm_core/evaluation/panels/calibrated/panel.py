@@ -1,0 +1,392 @@
+"""Panel `calibrated`: every score between what a mean predicts (0) and what a repeated experiment predicts (1).
+
+Raw metrics score the observed mean. Calibration needs a repeated experiment: the test cells of each condition
+are cut in two fixed halves, the first is the truth of all calibrated scores, the second the technical
+duplicate that the positive control is interpolated from. Everything is taken in terms of delta, so that the
+perturbed mean is the train mean added to the condition's own control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.evaluation.cells import Cells
+from perturbfm_core.evaluation.comparison import Comparison, TrainSide
+from perturbfm_core.evaluation.metric import MetricFunction, RatioFunction, metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.evaluation.panels.calibrated import calibration, expression
+from perturbfm_core.evaluation.panels.calibrated.scores import KINDS, Kind, Sides, all_scores
+from perturbfm_core.evaluation.panels.systema.baselines import matching_mean
+from perturbfm_core.schema import CONTEXT_ID, PERT_ID, BoolArray, FloatArray, IntArray
+
+PANEL = "calibrated"
+# WMSE keeps the perturbed genes: without them, doubling a prediction that shrinks too much would pay.
+HEADLINE = ("wmse", "pearson_centered_no_target")
+_SOURCE = "Mejia et al. 2025 (arXiv 2506.22641)"
+_RANGE_SOURCE = "Miller et al. 2025 (bioRxiv 10.1101/2025.10.20.683304)"
+_OWN = "PerturbFM, after Miller et al. 2025"
+_NARROW = (
+    "dynamic range fraction below 0.1, or the prediction has no value: duplicates tell no more than the mean"
+)
+_HALVES = "one of the controls has no value"
+
+Scores = dict[str, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """The two halves of each condition's cells.
+
+    Attributes
+    ----------
+    truth, duplicate
+        float64 [C, G], mean of the first and second half minus the condition's control; NaN for an empty half.
+    weights, p
+        float64 [C, G], gene weights and p-values of the first half against the rest of its context.
+    degs
+        bool [C, G].
+    """
+
+    truth: FloatArray
+    duplicate: FloatArray
+    weights: FloatArray
+    p: FloatArray
+    degs: BoolArray
+
+
+@dataclass(frozen=True, eq=False)
+class Controls:
+    """Scores of the controls on the first half, by metric."""
+
+    negative: Scores
+    positive: Scores
+    duplicate: Scores
+    saturation: FloatArray
+
+
+def _halves(c: Comparison) -> Halves | None:
+    """Return the halves of the observed cells, None without cells; computed once for a split."""
+
+    def compute() -> Halves | None:
+        if c.cells is None or c.control is None:
+            return None
+        return _cut(c.cells, c.control, c.contexts)
+
+    return c.once_per_truth("calibrated.halves", compute)
+
+
+def _cut(cells: Cells, control: FloatArray, contexts: np.ndarray) -> Halves:
+    shape = control.shape
+    mean, squares, duplicate = np.empty(shape), np.empty(shape), np.full(shape, np.nan)
+    n = np.empty(shape[0], dtype=np.int64)
+    for i in range(shape[0]):
+        X = cells.truth(i)
+        first = calibration.first_half(row.tobytes() for row in X)
+        A, B = X[first].astype(np.float64), X[~first]
+        n[i] = len(A)
+        mean[i] = A.mean(axis=0)
+        A -= mean[i]
+        squares[i] = np.einsum("ij,ij->j", A, A)
+        if len(B):
+            duplicate[i] = B.mean(axis=0, dtype=np.float64)
+    weights, p, degs = np.zeros(shape), np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
+    for context in np.unique(contexts):
+        rows = np.flatnonzero(contexts == context)
+        contrast = expression.against_rest(mean[rows], squares[rows], n[rows])
+        weights[rows] = expression.gene_weights(contrast)
+        p[rows], degs[rows] = contrast.p, expression.significant(contrast)
+    return Halves(mean - control, duplicate - control, weights, p, degs)
+
+
+def _sides(c: Comparison, truth: FloatArray, halves: Halves | None) -> Sides:
+    return Sides(
+        truth=truth,
+        control=np.zeros_like(truth),
+        center=np.broadcast_to(c.train_mean, truth.shape),
+        contexts=c.contexts,
+        weights=None if halves is None else halves.weights,
+        degs=None if halves is None else halves.degs,
+        keep=c.without_target,
+        offset=c.control,
+    )
+
+
+def _raw(c: Comparison) -> Scores:
+    return c.once("calibrated.raw", lambda: all_scores(_sides(c, c.truth, _halves(c)), c.mean))
+
+
+def _controls(c: Comparison) -> Controls:
+    """Return the scores of negative and positive controls; computed once for a split."""
+
+    def compute() -> Controls:
+        halves = _halves(c)
+        if halves is None:
+            none = dict.fromkeys(KINDS, np.full(len(c), np.nan))
+            return Controls(none, none, none, np.full(len(c), np.nan))
+        sides = _sides(c, halves.truth, halves)
+        lacking: BoolArray = np.asarray(np.isnan(halves.duplicate).any(axis=1), dtype=np.bool_)
+        duplicate = np.where(lacking[:, None], 0.0, halves.duplicate)
+        positive = _unless(lacking, sides, calibration.interpolated(duplicate, c.train_mean, halves.p))
+        train = all_scores(sides, np.array(sides.center))
+        control = all_scores(sides, np.zeros_like(sides.truth))
+        negative = {name: control[name] if kind.centered else train[name] for name, kind in KINDS.items()}
+        baselines = [train["wmse"]]
+        if c.train is not None:
+            for guess in _simple(c, c.train):
+                known = np.asarray(np.isfinite(guess).all(axis=1), dtype=np.bool_)
+                scored = all_scores(sides, np.where(known[:, None], guess, 0.0))["wmse"]
+                baselines.append(np.where(known, scored, np.nan))
+        share = calibration.saturation(control["wmse"], np.vstack(baselines), positive["wmse"])
+        return Controls(negative, positive, _unless(lacking, sides, duplicate), share)
+
+    return c.once_per_truth("calibrated.controls", compute)
+
+
+def _unless(lacking: BoolArray, sides: Sides, predicted: FloatArray) -> Scores:
+    scores = all_scores(sides, predicted)
+    return {name: np.where(lacking, np.nan, value) for name, value in scores.items()}
+
+
+def _simple(c: Comparison, train: TrainSide) -> tuple[FloatArray, FloatArray]:
+    """Return the deltas [C, G] of the matching mean and of the sum of singles (NaN where train lacks a part)."""
+    perts = np.asarray(train.conditions[PERT_ID].astype(str), dtype=np.str_)
+    contexts = np.asarray(train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
+    matching, additive = np.empty(c.truth.shape), np.empty(c.truth.shape)
+    for context in np.unique(c.contexts):
+        rows: IntArray = np.flatnonzero(c.contexts == context)
+        own = contexts == context
+        # A perturbation that the context lacks is taken from the other contexts.
+        use = own | ~np.isin(perts, perts[own])
+        asked = [str(x) for x in c.perturbations[rows]]
+        labels = [str(x) for x in perts[use]]
+        matching[rows] = matching_mean(asked, labels, train.delta[use], c.train_mean)
+        parts = [len(pert_genes(x)) for x in asked]
+        missing = np.full(c.truth.shape[1], np.nan)
+        additive[rows] = matching_mean(asked, labels, train.delta[use], missing) * np.asarray(parts)[:, None]
+    return matching, additive
+
+
+def _entry(c: Comparison) -> Scores:
+    """Return the scores of the prediction on the first half."""
+
+    def compute() -> Scores:
+        halves = _halves(c)
+        if halves is None:
+            return dict.fromkeys(KINDS, np.full(len(c), np.nan))
+        return all_scores(_sides(c, halves.truth, halves), c.mean)
+
+    return c.once("calibrated.entry", compute)
+
+
+def _parts(c: Comparison, name: str) -> tuple[FloatArray, FloatArray]:
+    controls = _controls(c)
+    return calibration.calibrated_parts(
+        name, _entry(c)[name], controls.negative[name], controls.positive[name]
+    )
+
+
+def _documented(function: Callable[[Comparison], FloatArray], text: str) -> MetricFunction:
+    function.__doc__ = text
+    return function
+
+
+def _ratio(name: str) -> RatioFunction:
+    def score(c: Comparison) -> tuple[FloatArray, FloatArray]:
+        return _parts(c, name)
+
+    score.__doc__ = (
+        f"Calibrated {name}: 0 at the negative control, 1 at the interpolated duplicate, unclipped.\n\n"
+        "On the first half of the test cells; groups aggregate as a ratio of means."
+    )
+    return score
+
+
+def _register_raw(name: str, kind: Kind) -> None:
+    metric(
+        PANEL,
+        name,
+        direction=kind.direction,
+        bounds=(kind.low, 1.0 if kind.direction == "max" else None),
+        version="1",
+        source=_SOURCE,
+        undefined=kind.undefined,
+        needs="cells" if kind.needs_cells else "conditions",
+    )(_documented(lambda c: _raw(c)[name], kind.description))
+
+
+def _register_range(name: str) -> None:
+    def fraction(c: Comparison) -> FloatArray:
+        controls = _controls(c)
+        return calibration.dynamic_range(name, controls.negative[name], controls.positive[name])
+
+    describe(f"drf_{name}", (-1.0, 1.0), _RANGE_SOURCE, _HALVES)(
+        _documented(
+            fraction,
+            f"Dynamic range fraction of {name}: from negative to positive control on the way to perfection.",
+        )
+    )
+
+
+def describe(
+    name: str, bounds: tuple[float | None, float | None], source: str, undefined: str
+) -> Callable[[MetricFunction], MetricFunction]:
+    """Register a number that describes the data, the same for every prediction, so that it has no best value."""
+    return metric(
+        PANEL,
+        name,
+        direction="target",
+        bounds=bounds,
+        version="1",
+        source=source,
+        undefined=undefined,
+        needs="cells",
+    )
+
+
+def saturation_strata(c: Comparison) -> dict[str, dict[str, str]]:
+    """Return {"saturation": {condition: resistant or saturated}}: how much simple baselines leave to gain."""
+    labels = calibration.saturation_stratum(_controls(c).saturation)
+    return {"saturation": {str(k): v for k, v in zip(c.conditions.index, labels, strict=True) if v}}
+
+
+@metric(
+    PANEL,
+    "headline",
+    direction="max",
+    bounds=(None, None),
+    version="1",
+    source=_OWN,
+    undefined=_NARROW,
+    needs="cells",
+    aggregate="ratio",
+    ratio_of=tuple((f"calibrated_{n}_gain", f"calibrated_{n}_range") for n in HEADLINE),
+)
+def headline(c: Comparison) -> tuple[FloatArray, FloatArray]:
+    """Mean of the calibrated WMSE and the calibrated centred Pearson without the perturbed genes.
+
+    0 at the negative controls, 1 at the interpolated duplicate, signed and unclipped. A group is the mean of
+    its two ratios of means.
+    """
+    above, below = zip(*(_parts(c, name) for name in HEADLINE), strict=True)
+    return np.stack(above, axis=1), np.stack(below, axis=1)
+
+
+def _register_calibrated(name: str) -> None:
+    metric(
+        PANEL,
+        f"calibrated_{name}",
+        direction="max",
+        bounds=(None, None),
+        version="1",
+        source=_RANGE_SOURCE,
+        undefined=_NARROW,
+        needs="cells",
+        aggregate="ratio",
+        ratio_of=((f"calibrated_{name}_gain", f"calibrated_{name}_range"),),
+    )(_ratio(name))
+
+
+def _register_terms(name: str) -> None:
+    """Register numerator and denominator, whose plain means give the ratio of means again."""
+    metric(
+        PANEL,
+        f"calibrated_{name}_gain",
+        direction="max",
+        bounds=(None, None),
+        version="1",
+        source=_OWN,
+        undefined=_NARROW,
+        needs="cells",
+    )(
+        _documented(
+            lambda c: _parts(c, name)[0], f"Numerator of calibrated {name}: gain on the negative control."
+        )
+    )
+    describe(f"calibrated_{name}_range", (0.0, None), _OWN, _NARROW)(
+        _documented(
+            lambda c: _parts(c, name)[1],
+            f"Denominator of calibrated {name}: gain of the positive on the negative control.",
+        )
+    )
+
+
+def _register_ceiling(name: str, *, halves: bool) -> None:
+    def ceiling(c: Comparison) -> FloatArray:
+        value = _controls(c).duplicate[name]
+        return value if halves else calibration.duplicated(value)
+
+    how = "the second half of the cells" if halves else "a duplicate of full size (Spearman-Brown)"
+    describe(f"ceiling_{name}", (0.0, None if halves else 1.0), _OWN, _HALVES)(
+        _documented(ceiling, f"Split-half ceiling of {name}: the score of {how}, with the same controls.")
+    )
+
+
+for _name in HEADLINE:
+    _register_calibrated(_name)
+for _name, _kind in KINDS.items():
+    _register_raw(_name, _kind)
+for _name in KINDS:
+    if _name not in HEADLINE:
+        _register_calibrated(_name)
+for _name in KINDS:
+    _register_terms(_name)
+for _name in KINDS:
+    _register_range(_name)
+_register_ceiling("wmse", halves=True)
+for _name in ("pearson_deltactrl", "pearson_deltapert", "pearson_centered_no_target"):
+    _register_ceiling(_name, halves=False)
+
+
+@describe(
+    "baseline_saturation", (0.0, None), "openreview U5Gq071xcI", "no range between control mean and duplicate"
+)
+def baseline_saturation(c: Comparison) -> FloatArray:
+    """Share of the WMSE range from control mean to positive control that the best simple baseline covers.
+
+    Baselines: control mean, train mean, matching mean, sum of singles. Below one half a condition is
+    resistant, else saturated.
+    """
+    return _controls(c).saturation
+
+
+def _collapse(c: Comparison) -> tuple[FloatArray, FloatArray]:
+    return c.once("calibrated.collapse", lambda: calibration.collapse(c.truth, c.mean, c.contexts))
+
+
+@metric(
+    PANEL,
+    "variance_ratio",
+    direction="target",
+    target=1.0,
+    bounds=(0.0, None),
+    version="1",
+    source=_SOURCE,
+    undefined="only one condition in this context is tested, or its conditions do not differ",
+)
+def variance_ratio(c: Comparison) -> FloatArray:
+    """Variance between predicted conditions of the context over that of the observed: 0 is mode collapse."""
+    return _collapse(c)[0]
+
+
+@metric(
+    PANEL,
+    "effective_rank_ratio",
+    direction="target",
+    target=1.0,
+    bounds=(0.0, None),
+    version="1",
+    source=_SOURCE,
+    undefined="only one condition in this context is tested, or its conditions do not differ",
+)
+def effective_rank_ratio(c: Comparison) -> FloatArray:
+    """Effective rank of the context's predicted deltas over that of the observed: near 0 is mode collapse."""
+    return _collapse(c)[1]
+
+
+add_panel(
+    PANEL, source=f"{_SOURCE}; {_RANGE_SOURCE}", headline="headline", order=70, strata=saturation_strata
+)

@@ -1,0 +1,110 @@
+"""PerturBench's aggregations by tests against the controls: scores, pvals, logp.
+
+V2 tests with the t-test that takes the group's size for the controls too (so that many controls earn no
+certainty); V1 uses the rank-sum test without tie correction, or that t-test, and raw p-values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtr, stdtr
+from scipy.stats import rankdata
+
+from perturbfm_core.evaluation.panels.perturbench.aggregate import single
+from perturbfm_core.evaluation.panels.perturbench.population import Moments, Population, dense
+from perturbfm_core.schema import FloatArray, IntArray
+
+TINY_V1 = 1e-24
+TINY_V2 = 1e-37
+
+
+def t_scores(
+    groups: Moments, controls: Moments, covariate: IntArray, *, control_variance: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Return (t [K, G], degrees of freedom [K, G]) of each group against its controls.
+
+    Welch's t with the group's number of cells on both sides, or with `control_variance` the pooled t with the
+    controls' variance on both sides. Undefined and infinite scores are 0 with NaN degrees of freedom.
+    """
+    n = groups.n[:, None].astype(np.float64)
+    v2 = controls.var()[covariate]
+    gap = groups.mean - controls.mean[covariate]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if control_variance:
+            m = controls.n[covariate][:, None]
+            t = gap / np.sqrt(v2 * (1 / n + 1 / m))
+            df = np.broadcast_to(n + m - 2, t.shape)
+        else:
+            a, b = groups.var() / n, v2 / n
+            t = gap / np.sqrt(a + b)
+            df = (a + b) ** 2 / ((a**2 + b**2) / (n - 1))
+    defined = np.isfinite(t)
+    return np.where(defined, t, 0.0), np.where(defined, df, np.nan)
+
+
+def t_pvals(t: FloatArray, df: FloatArray) -> FloatArray:
+    """Return two-sided p-values; 1 where the score is undefined."""
+    with np.errstate(invalid="ignore"):
+        p = 2 * stdtr(df, -np.abs(t))
+    return np.asarray(np.where(np.isfinite(p), p, 1.0))
+
+
+def scores(population: Population, *, control_variance: bool = False) -> FloatArray:
+    """Return [K, G], V2's aggregation `scores`: t in single precision."""
+    t, _ = t_scores(
+        population.moments,
+        population.controls.moments,
+        population.covariate,
+        control_variance=control_variance,
+    )
+    return single(t)
+
+
+def pvals(population: Population) -> FloatArray:
+    """Return [K, G], V2's aggregation `pvals`: raw two-sided p-values of `scores`."""
+    return t_pvals(*t_scores(population.moments, population.controls.moments, population.covariate))
+
+
+def adjusted(p: FloatArray) -> FloatArray:
+    """Return Benjamini-Hochberg adjusted p-values of each row [K, G]."""
+    G = p.shape[1]
+    order = np.argsort(p, axis=1)
+    ordered = np.take_along_axis(p, order, axis=1) * (G / np.arange(1, G + 1))
+    ordered = np.minimum.accumulate(ordered[:, ::-1], axis=1)[:, ::-1]
+    out = np.empty_like(p)
+    np.put_along_axis(out, order, np.minimum(ordered, 1.0), axis=1)
+    return out
+
+
+def signed_log(score: FloatArray, p: FloatArray, tiny: float) -> FloatArray:
+    """Return the score's sign times -ln(p + tiny)."""
+    return np.asarray(np.sign(score) * -np.log(p + tiny))
+
+
+def logp(population: Population) -> FloatArray:
+    """Return [K, G], V2's aggregation `logp`: signed -ln of the adjusted p-value."""
+    t, df = t_scores(population.moments, population.controls.moments, population.covariate)
+    return signed_log(t, adjusted(t_pvals(t, df)), TINY_V2)
+
+
+def logp_v1(population: Population, test: Literal["wilcoxon", "t"] = "wilcoxon") -> FloatArray:
+    """Return [K, G], V1's aggregation `logp`: signed -ln of the raw p-value."""
+    if test == "t":
+        t, df = t_scores(population.moments, population.controls.moments, population.covariate)
+        return signed_log(t, t_pvals(t, df), TINY_V1)
+    z = rank_sum_scores(population)
+    return signed_log(z, 2 * ndtr(-np.abs(z)), TINY_V1)
+
+
+def rank_sum_scores(population: Population) -> FloatArray:
+    """Return [K, G], the standardised rank sum of each group among its controls, without tie correction."""
+    out = np.empty_like(population.moments.mean)
+    reference = [dense(population.controls.block(v)) for v in range(population.controls.n)]
+    for k, v in enumerate(population.covariate):
+        X = dense(population.block(k))
+        n, m = len(X), len(reference[v])
+        total = rankdata(np.concatenate([X, reference[v]]), axis=0)[:n].sum(axis=0)
+        out[k] = (total - n * (n + m + 1) / 2) / np.sqrt(n * m * (n + m + 1) / 12)
+    return np.nan_to_num(out)

@@ -1,0 +1,177 @@
+"""Panel `scperturbench`: the metrics of scPerturBench on its subsets of differentially expressed genes.
+
+Subsets are the first 20, 50, 100 and 5000 genes (all, if there are fewer) of Welch's t-test of the condition's
+true cells against all control cells of its context. Values are raw: not rounded, not scaled between methods.
+Data sets hold no missing values and predictions are finite, so nothing is repaired here. Means are taken in
+double precision, so that the order of cells cannot matter; they differ from the peer's by its rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.evaluation.panels.scperturbench import pseudobulk
+from perturbfm_core.evaluation.panels.scperturbench.degs import TOPS, common_degs
+from perturbfm_core.evaluation.panels.scperturbench.sides import TRANSPORT_TOPS, Pair, TrueSides, pair
+from perturbfm_core.schema import FloatArray
+
+PANEL = "scperturbench"
+_SOURCE = "scPerturBench (bm2-lab/scPerturBench), pertpy 0.7"
+_NO_TEST = "fewer than two true or control cells to choose genes by"
+# A delta this small beside the expression is rounding, and has no correlation.
+_ROUNDING = 1e-9
+
+add_panel(PANEL, source=_SOURCE, headline=f"pearson_distance_top{max(TOPS)}", order=20)
+
+Bounds = tuple[float | None, float | None]
+Values = dict[str, FloatArray]
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _values(c: Comparison) -> Values:
+    """Return every metric of the panel, float64 [C] each."""
+    return c.once("scperturbench.values", lambda: _compute(c))
+
+
+def _compute(c: Comparison) -> Values:
+    cells = c.cells
+    if cells is None:
+        return {}
+    sides = c.once_per_truth("scperturbench.truth", TrueSides)
+    # Blocks of some hundred cells cost more to share among threads than to multiply.
+    with _threads().limit(limits=1, user_api="blas"):
+        pairs = [pair(cells, i, sides) for i in range(len(cells))]
+    control = np.stack([sides.control(cells, context).mean for context in cells.contexts])
+    genes = len(c.genes)
+    out: Values = {}
+    for top in TOPS:
+        out |= {f"{name}_top{top}": x for name, x in _profiles(pairs, control, top).items()}
+        k = min(top, genes)
+        for name in ("edistance", "sym_kldiv", "wasserstein"):
+            values = [getattr(x, name).get(k, np.nan) for x in pairs]
+            out[f"{name}_top{top}"] = np.asarray(values, dtype=np.float64)
+        out[f"common_degs_top{top}"] = np.asarray([_common(x, top) for x in pairs], dtype=np.float64)
+    return out
+
+
+def _profiles(pairs: list[Pair], control: FloatArray, top: int) -> Values:
+    """Return the distances between mean profiles on one subset, NaN where it is unknown."""
+    genes = control.shape[1]
+    columns = [x.true.columns(top, genes) for x in pairs]
+    known = np.asarray([x is not None for x in columns])
+    names = ("pearson_distance", *pseudobulk.PROFILES)
+    out = {name: np.full(len(pairs), np.nan) for name in names}
+    if not known.any():
+        return out
+    # Rows of one subset are equally long, so that each distance is one call.
+    S, P, C = (
+        np.stack([row[col] for row, col in zip(rows, columns, strict=True) if col is not None])
+        for rows in ([x.true.mean for x in pairs], [x.mean for x in pairs], control)
+    )
+    for name, distance in pseudobulk.PROFILES.items():
+        out[name][known] = distance(S, P)
+    correlation = pseudobulk.pearson_distance(S - C, P - C)
+    scale = _ROUNDING * np.maximum(np.abs(C).max(axis=1), np.finfo(np.float64).tiny)
+    flat = np.minimum(np.ptp(S - C, axis=1), np.ptp(P - C, axis=1)) <= scale
+    out["pearson_distance"][known] = np.where(flat, np.nan, correlation)
+    return out
+
+
+def _common(x: Pair, top: int) -> float:
+    if x.true.order is None or x.order is None or top >= len(x.mean):
+        return float("nan")
+    return common_degs(x.true.order, x.order, top)
+
+
+def _register(
+    stem: str,
+    text: str,
+    *,
+    undefined: str,
+    bounds: Bounds = (0.0, None),
+    direction: Literal["max", "min"] = "min",
+    tops: tuple[int, ...] = TOPS,
+) -> None:
+    for top in tops:
+        name = f"{stem}_top{top}"
+        function = _function(name)
+        function.__doc__ = f"{text}, on the top {top} true DEGs."
+        metric(
+            PANEL,
+            name,
+            direction=direction,
+            bounds=bounds,
+            version="1",
+            source=_SOURCE,
+            undefined=f"{_NO_TEST}{undefined}",
+            needs="cells",
+        )(function)
+
+
+def _function(name: str) -> Callable[[Comparison], FloatArray]:
+    def value(c: Comparison) -> FloatArray:
+        return _values(c)[name]
+
+    return value
+
+
+_register("mse", "Squared distance of true and predicted mean divided by the number of genes", undefined="")
+_register(
+    "pearson_distance",
+    "1 minus the Pearson correlation of true and predicted delta from all controls (PCC-delta)",
+    bounds=(0.0, 2.0),
+    undefined=", or a delta is constant over genes",
+)
+_register("edistance", "E-distance of true and predicted cells, Euclidean, V-statistics", undefined="")
+_register(
+    "sym_kldiv",
+    "Symmetric KL divergence of Gaussians, 1e-8 on deviations, mean over genes, as log2(d + 1)",
+    undefined="",
+)
+_register(
+    "wasserstein",
+    "Entropic transport cost of true and predicted cells, squared Euclidean, epsilon 0.05 x mean cost",
+    tops=TRANSPORT_TOPS,
+    undefined=", or all cells are one point",
+)
+_register(
+    "common_degs",
+    "Share of the true DEGs among as many predicted ones (a reconstruction, the peer shows no code)",
+    direction="max",
+    bounds=(0.0, 1.0),
+    tops=TRANSPORT_TOPS,
+    undefined=", or there are no more genes than the subset has",
+)
+_register("euclidean", "Euclidean distance of true and predicted mean", undefined="")
+_register(
+    "root_mean_squared_error",
+    "Euclidean distance of the means (the peer's name for it, no mean)",
+    undefined="",
+)
+_register("mean_absolute_error", "Mean absolute difference of true and predicted mean", undefined="")
+_register(
+    "spearman_distance",
+    "1 minus the Spearman correlation of true and predicted mean",
+    bounds=(0.0, 2.0),
+    undefined=", or a mean is constant over genes",
+)
+_register(
+    "cosine_distance",
+    "1 minus the cosine of true and predicted mean",
+    bounds=(0.0, 2.0),
+    undefined=", or a mean is zero",
+)
+_register("r2_distance", "1 minus R² of the predicted mean over genes", undefined="")
+_register("mmd", "Squared maximum mean discrepancy with a linear kernel (V-statistic)", undefined="")

@@ -1,0 +1,236 @@
+"""Parity cases of scPerturBench: its metrics, DEG tables, common DEGs, scores and ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.evaluation.panels.scperturbench import degs, ranking
+from perturbfm_core.evaluation.panels.scperturbench.pipeline import Groups, Pipeline, prepare, rounded, score
+from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+_EXPECTED = "expected.json"
+_INPUTS = "inputs.h5ad"
+_PEER = "scPerturBench"
+_CONTEXT_PIPELINE = "cellular_context_ood"
+_MAIN = ("mse", "pearson_distance", "edistance", "sym_kldiv", "wasserstein")
+# The peer wrote 4 decimals.
+_LAST_DECIMAL = 1e-4
+
+
+def _matches(folder: Path) -> bool:
+    try:
+        expected = json.loads((folder / _EXPECTED).read_text())
+    except (OSError, ValueError):
+        return False
+    return (folder / _INPUTS).is_file() and _PEER in str(expected.get("peer", ""))
+
+
+class _Case:
+    """The cells of a case and what the peer made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        data = anndata.read_h5ad(folder / _INPUTS)
+        self.expected: dict[str, Any] = json.loads((folder / _EXPECTED).read_text())
+        self.X: FloatArray = np.asarray(data.X)
+        self.obs: pd.DataFrame = data.obs.astype(str)
+        self.genes = np.asarray(data.var_names, dtype=np.str_)
+        self.position = {str(g): i for i, g in enumerate(self.genes)}
+        self.by_context = "condition1" in self.obs
+        self._groups: dict[tuple[str, str, str], Groups] = {}
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return "context" if self.by_context else "perturbation"
+
+    @cached_property
+    def degs(self) -> dict[tuple[str, str], dict[str, list[Any]]]:
+        """Return the peer's DEG tables by (context or "", perturbation)."""
+        table = self.expected["deg"]
+        if self.by_context:
+            return {(c, p): t for c, by_pert in table.items() for p, t in by_pert.items()}
+        return {("", p): t for p, t in table.items()}
+
+    def groups(self, context: str, pert: str, method: str) -> Groups:
+        """Return the cells of one evaluation, in file order."""
+        key = (context, pert, method)
+        if key not in self._groups:
+            mine, observed, imputed, control, this = self._masks(*key)
+            rows = (mine & imputed & this, mine & observed & this, mine & control)
+            imputed_cells, stimulated, controls = (self.X[r] for r in rows)
+            self._groups[key] = Groups(imputed_cells, stimulated, controls, self.genes)
+        return self._groups[key]
+
+    def _masks(self, context: str, pert: str, method: str) -> tuple[BoolArray, ...]:
+        obs = self.obs
+        by = (obs["method"] == method).to_numpy()
+        if self.by_context:
+            mine, name = (obs["condition1"] == context).to_numpy(), obs["condition2"]
+            observed = (obs["kind"] == "observed").to_numpy()
+            control = observed & (name == "control").to_numpy()
+            return mine, observed, ~observed & by, control, (name == pert).to_numpy()
+        kind, name = obs["Expcategory"], obs["perturbation"]
+        stimulated, imputed = (kind == "stimulated").to_numpy(), (kind == "imputed").to_numpy() & by
+        everything = np.ones(len(obs), dtype=np.bool_)
+        return everything, stimulated, imputed, (kind == "control").to_numpy(), (name == pert).to_numpy()
+
+    def order(self, X: FloatArray, control: FloatArray) -> tuple[FloatArray, IntArray]:
+        scores = degs.welch_scores(degs.moments(X), degs.moments(control))
+        return scores, degs.deg_order(scores)
+
+
+@register_case("scperturbench", _matches)
+def compare(folder: Path) -> Iterator[Record]:
+    """Yield every number of a case: metrics as written and unrounded, DEG tables, common DEGs, scores, ranks."""
+    case = _Case(folder)
+    yield from _metrics(case)
+    yield from _deg_tables(case)
+    yield from _common(case)
+    yield from _scores(case.expected)
+
+
+def _metrics(case: _Case) -> Iterator[Record]:
+    for record in case.expected["records"]:
+        context, pert, metric = record.get("outSample", ""), record["perturb"], record["metric"]
+        key = "|".join(x for x in (record["method"], context, pert, f"top{record['DEG']}") if x)
+        wanted = case.degs[context, pert]["genes"][: record["DEG"]]
+        groups = prepare(case.groups(context, pert, record["method"]), wanted, case.pipeline)
+        got = float("nan") if groups is None else score(groups, metric)
+        rtol, atol = _tolerance(case.X.dtype, metric)
+        yield Record(metric, key, _number(record["unrounded"]), got, atol=atol, rtol=rtol)
+        written = got if np.isnan(got) else rounded(got, metric)
+        yield Record(
+            f"{metric} as written",
+            key,
+            _number(record["performance"]),
+            written,
+            atol=1.01 * _LAST_DECIMAL,
+            rtol=rtol,
+        )
+        if groups is not None:
+            for name, X in (
+                ("Ncontrol", groups.control),
+                ("Nimputed", groups.imputed),
+                ("Nstimulated", groups.stimulated),
+            ):
+                yield Record("cells", f"{key}|{name}", record[name], len(X))
+            yield Record("genes", key, record["n_genes"], len(groups.genes))
+
+
+def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
+    """Return (relative, absolute): the peer keeps single precision, and runs Sinkhorn in it always."""
+    if dtype == np.float64:
+        return (1e-6, 0.0) if metric == "wasserstein" else (1e-12, 1e-12)
+    # A distance near 0 is a difference of near-equal numbers, exact to single precision only.
+    return (2e-5, 0.0) if metric in _MAIN else (1e-4, 1e-6)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _deg_tables(case: _Case) -> Iterator[Record]:
+    for (context, pert), table in case.degs.items():
+        key = "|".join(x for x in (context, pert) if x)
+        groups = case.groups(context, pert, "")
+        group, control = degs.moments(groups.stimulated), degs.moments(groups.control)
+        columns = [case.position[g] for g in table["genes"]]
+        scores = degs.welch_scores(group, control)
+        values = {
+            "scores": (scores, 1e-6),
+            "pvals_adj": (degs.welch_pvalues(group, control), 1e-9),
+            "foldchanges": (degs.fold_changes(group, control), 2e-6),
+        }
+        for name, (got, rtol) in values.items():
+            for gene, expected, mine in zip(table["genes"], table[name], got[columns], strict=True):
+                yield Record(f"DEG {name}", f"{key}|{gene}", _number(expected), float(mine), rtol=rtol)
+        ours = degs.deg_order(scores)
+        for top in degs.TOPS:
+            yield _same_top(f"{key}|top{top}", table["genes"], np.abs(scores[columns]), case.genes[ours], top)
+
+
+def _same_top(key: str, theirs: list[str], size: FloatArray, ours: Iterable[str], top: int) -> Record:
+    """Return how many of the peer's first genes are ours; those tied with the last may be any."""
+    n = min(top, len(theirs))
+    shared = len(set(theirs[:n]) & {str(g) for g in list(ours)[:n]})
+    sure = int((size > size[n - 1]).sum())
+    return Record("DEG subset", key, n, shared, low=min(sure, n), high=n)
+
+
+def _common(case: _Case) -> Iterator[Record]:
+    for name, by_top in case.expected["common_degs_reconstructed"].items():
+        method, *rest = name.split("|")
+        context, pert = rest if case.by_context else ("", rest[0])
+        groups = case.groups(context, pert, method)
+        true, true_order = case.order(groups.stimulated, groups.control)
+        predicted, predicted_order = case.order(groups.imputed, groups.control)
+        for top, expected in by_top.items():
+            if top.startswith("pred_top"):
+                n = int(top.removeprefix("pred_top"))
+                size = np.abs(predicted[predicted_order])
+                shared = len(set(expected) & {str(g) for g in case.genes[predicted_order[:n]]})
+                sure = int((size > size[min(n, len(size)) - 1]).sum())
+                yield Record("predicted DEGs", f"{name}|{top}", len(expected), shared, low=sure, high=n)
+                continue
+            got = degs.common_degs(true_order, predicted_order, int(top))
+            low, high = _tied_overlap(true, predicted, int(top))
+            tied = low - 1e-12 <= expected["score"] <= high + 1e-12
+            yield Record(
+                "common_degs (reconstructed)",
+                f"{name}|top{top}",
+                expected["score"],
+                got,
+                atol=1e-12,
+                low=low if tied else None,
+                high=high if tied else None,
+            )
+
+
+def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[float, float]:
+    """Return bounds of the share over all ways to break the ties at both cut-offs."""
+    sides = []
+    for scores in (true, predicted):
+        size = np.abs(scores)
+        last = np.sort(size)[::-1][min(top, len(size)) - 1]
+        sides.append((size > last, size == last, min(top, len(size)) - int((size > last).sum())))
+    (a, ta, na), (b, tb, nb) = sides
+    sure = int((a & b).sum())
+    only_a, only_b, both = int((ta & b).sum()), int((a & tb).sum()), int((ta & tb).sum())
+    high = sure + min(only_a, na) + min(only_b, nb) + min(both, na, nb)
+    room_a, room_b = int(ta.sum()) - only_a, int(tb.sum()) - only_b
+    low = sure + max(0, na - room_a) + max(0, nb - room_b)
+    return low / top, min(high, top) / top
+
+
+def _scores(expected: dict[str, Any]) -> Iterator[Record]:
+    """Yield the published scores and ranks, made from the peer's own written values."""
+    records = pd.DataFrame(expected["records"])
+    for entry in expected["published_style_scores"]:
+        group, methods = entry["group"], sorted(entry["methods"])
+        mine = records
+        for column, value in group.items():
+            mine = mine[mine[column] == value]
+        raw = {
+            metric: part.set_index("method")["performance"].reindex(methods).to_numpy()
+            for metric, part in mine.groupby("metric")
+            if metric in _MAIN
+        }
+        got = ranking.published_scores(raw)
+        key = "|".join(str(v) for v in group.values())
+        for i, method in enumerate(methods):
+            for column, value in entry["methods"][method].items():
+                yield Record(
+                    "rank" if "ank" in column else "score",
+                    f"{key}|{method}|{column}",
+                    _number(value),
+                    float(got[column][i]),
+                    atol=1e-12,
+                )

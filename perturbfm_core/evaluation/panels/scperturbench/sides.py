@@ -1,0 +1,158 @@
+"""What the panel keeps of true and predicted cells: each condition's cells are looked at once.
+
+The true side (its DEGs, its spread, the distances among its cells) depends on the data alone and is kept for
+all predictions; the cells themselves are not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from perturbfm_core.evaluation.cells import Cells
+from perturbfm_core.evaluation.panels.scperturbench import cellwise, degs
+from perturbfm_core.evaluation.panels.scperturbench.pipeline import subsample_rows
+from perturbfm_core.evaluation.panels.scperturbench.sinkhorn import regularised_cost
+from perturbfm_core.schema import FloatArray, IntArray
+
+# The peer computes the transport cost on small subsets only.
+TRANSPORT_TOPS = tuple(top for top in degs.TOPS if top <= 100)
+_CONTROL_BLOCK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class TrueSide:
+    """The true cells of one condition, summed up.
+
+    Attributes
+    ----------
+    mean
+        float64 [G], mean of all cells.
+    order
+        int32 [<= G], the first DEGs, as many as the largest subset needs; None without a test.
+    rows
+        Rows of the subsample.
+    spread
+        Spread of the subsample.
+    within
+        {number of genes: mean distance among the cells of the subsample}.
+    """
+
+    mean: FloatArray
+    order: IntArray | None
+    rows: IntArray
+    spread: cellwise.Spread
+    within: dict[int, float]
+
+    def columns(self, top: int, genes: int) -> IntArray | slice | None:
+        """Return the columns of a subset, all if it is no smaller than the genes, None if it is unknown."""
+        if top >= genes:
+            return slice(None)
+        return None if self.order is None else self.order[:top]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One condition's true and predicted cells, compared.
+
+    Attributes
+    ----------
+    true
+        The true side.
+    mean
+        float64 [G], mean of all predicted cells.
+    order
+        The predicted side's first DEGs, as in `TrueSide`.
+    sym_kldiv, edistance, wasserstein
+        {number of genes: value}, NaN where undefined.
+    """
+
+    true: TrueSide
+    mean: FloatArray
+    order: IntArray | None
+    sym_kldiv: dict[int, float]
+    edistance: dict[int, float]
+    wasserstein: dict[int, float]
+
+
+class TrueSides:
+    """The true sides of a comparison's conditions and the moments of its controls, made when first asked for."""
+
+    def __init__(self) -> None:
+        self._controls: dict[str, degs.Moments] = {}
+        self._sides: dict[int, TrueSide] = {}
+
+    def control(self, cells: Cells, context: str) -> degs.Moments:
+        """Return the moments of all control cells of a context."""
+        if context not in self._controls:
+            rows = cells.control_rows[context]
+
+            def blocks() -> Iterator[FloatArray]:
+                for start in range(0, len(rows), _CONTROL_BLOCK):
+                    yield cells.dense(rows[start : start + _CONTROL_BLOCK])
+
+            self._controls[context] = degs.blocked_moments(len(rows), cells.delta.shape[1], blocks)
+        return self._controls[context]
+
+    def side(self, i: int, S: FloatArray, control: degs.Moments) -> TrueSide:
+        """Return the true side of condition `i`, whose cells are `S`."""
+        if i not in self._sides:
+            moments = degs.moments(S)
+            # A condition has as many predicted as true cells, and the peer draws the predicted ones first.
+            rows = subsample_rows(len(S), len(S))[1]
+            drawn = _take(S, rows)
+            side = TrueSide(moments.mean, _order(moments, control), rows, cellwise.spread(drawn), {})
+            for k, X in _subsets(side, drawn):
+                side.within[k] = cellwise.mean_distance(cellwise.squared_distances(X, X))
+            self._sides[i] = side
+        return self._sides[i]
+
+
+def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
+    """Return condition `i` compared: cells are made dense once, and each block of distances is made once."""
+    control = sides.control(cells, cells.contexts[i])
+    S, P = cells.truth(i), cells.predicted(i)
+    true = sides.side(i, S, control)
+    moments = degs.moments(P)
+    order = _order(moments, control)
+    S, P = _take(S, true.rows), _take(P, subsample_rows(len(P))[0])
+    spread = cellwise.spread(P)
+    out = Pair(true, moments.mean, order, {}, {}, {})
+    largest = min(max(TRANSPORT_TOPS), S.shape[1])
+    for (k, s), (_, p) in zip(_subsets(true, S), _subsets(true, P), strict=True):
+        between = cellwise.squared_distances(s, p)
+        within = cellwise.mean_distance(cellwise.squared_distances(p, p))
+        distance = cellwise.edistance(cellwise.mean_distance(between), true.within[k], within)
+        # It cannot be negative, but for rounding.
+        out.edistance[k] = max(distance, 0.0)
+        if k <= largest:
+            out.wasserstein[k] = regularised_cost(between).cost
+    for top in degs.TOPS:
+        columns = true.columns(top, S.shape[1])
+        if columns is not None:
+            sides_of = (cellwise.Spread(x.mean[columns], x.std[columns]) for x in (true.spread, spread))
+            out.sym_kldiv[min(top, S.shape[1])] = max(cellwise.sym_kldiv(*sides_of), 0.0)
+    return out
+
+
+def _subsets(true: TrueSide, X: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Yield (number of genes, float64 [n, genes]) for each distinct subset that is defined."""
+    genes = X.shape[1]
+    for k in sorted({min(top, genes) for top in degs.TOPS}):
+        columns = true.columns(k, genes)
+        if columns is not None:
+            yield k, np.ascontiguousarray(X[:, columns], dtype=np.float64)
+
+
+def _take(X: FloatArray, rows: IntArray) -> FloatArray:
+    """Return the rows of a subsample, without a copy where it is everything."""
+    return X if len(rows) == len(X) else X[rows]
+
+
+def _order(group: degs.Moments, control: degs.Moments) -> IntArray | None:
+    if group.n < 2 or control.n < 2:
+        return None
+    largest = max([top for top in degs.TOPS if top < len(group.mean)], default=0)
+    return degs.deg_order(degs.welch_scores(group, control))[:largest].astype(np.int32)

@@ -1,0 +1,196 @@
+"""Panel `systema`: change against the mean of perturbed conditions, which systematic effects cannot inflate.
+
+The reference of a context is the mean of its train centroids; a context that train lacks gets the train mean
+delta added to its own controls. Names are those of the peer. The 20 genes are those that change most against
+the controls.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.evaluation.panels.systema import scores
+from perturbfm_core.evaluation.panels.systema.baselines import perturbed_reference
+from perturbfm_core.schema import CONTEXT_ID, BoolArray, FloatArray
+
+PANEL = "systema"
+_SOURCE = "Viñas Torné et al. 2025 (Systema)"
+_ROUNDING = 1e-5
+
+add_panel(PANEL, source=_SOURCE, headline="corr_all_allpert", order=60)
+
+
+def _reference(c: Comparison) -> FloatArray:
+    """Return [C, G], the perturbed reference of each condition minus its control."""
+
+    def compute() -> FloatArray:
+        out = np.array(np.broadcast_to(c.train_mean, c.truth.shape))
+        if c.train is None:
+            return out
+        contexts = np.asarray(c.train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
+        for context in np.unique(c.contexts):
+            mine, rows = contexts == context, c.contexts == context
+            if not mine.any():
+                continue
+            if c.train.expression is not None and c.control is not None:
+                out[rows] = perturbed_reference(c.train.expression[mine]) - c.control[rows]
+            else:
+                out[rows] = perturbed_reference(c.train.delta[mine])
+        return out
+
+    return c.once_per_truth("systema.reference", compute)
+
+
+def _top(c: Comparison) -> BoolArray:
+    return c.once_per_truth("systema.top", lambda: scores.top_genes(c.truth))
+
+
+def _predicted(c: Comparison) -> FloatArray:
+    """Return [C, G], predicted deltas, equal to the reference where only rounding tells them apart."""
+
+    def compute() -> FloatArray:
+        reference = _reference(c)
+        gap = np.abs(c.mean - reference).max(axis=1)
+        return np.where((gap <= _ROUNDING * np.abs(reference).max(axis=1))[:, None], reference, c.mean)
+
+    return c.once("systema.predicted", compute)
+
+
+def _register(
+    name: str,
+    function: MetricFunction,
+    text: str,
+    *,
+    direction: Literal["max", "min"],
+    bounds: tuple[float | None, float | None],
+    undefined: str = "never undefined",
+) -> None:
+    function.__doc__ = text
+    metric(PANEL, name, direction=direction, bounds=bounds, version="1", source=_SOURCE, undefined=undefined)(
+        function
+    )
+
+
+def _correlations() -> None:
+    for suffix, of in (("all", "all genes"), ("20de", "the 20 genes that change most")):
+        top = suffix == "20de"
+
+        def perturbed(c: Comparison, top: bool = top) -> FloatArray:
+            return scores.pearson_from(c.truth, _predicted(c), _reference(c), _top(c) if top else None)
+
+        def control(c: Comparison, top: bool = top) -> FloatArray:
+            return rowwise.pearson(c.mean, c.truth, _top(c) if top else None)
+
+        _register(
+            f"corr_{suffix}_allpert",
+            perturbed,
+            f"Pearson correlation over {of} of change against the mean of perturbed train conditions.",
+            direction="max",
+            bounds=(-1.0, 1.0),
+            undefined="prediction (or observation) equals the perturbed reference up to a constant",
+        )
+        _register(
+            f"corr_{suffix}",
+            control,
+            f"Pearson correlation over {of} of change against the controls.",
+            direction="max",
+            bounds=(-1.0, 1.0),
+            undefined="predicted or observed delta is constant over these genes",
+        )
+
+
+def _errors() -> None:
+    for suffix, of in (("all", "all genes"), ("20de", "the 20 genes that change most")):
+        top = suffix == "20de"
+
+        def mse(c: Comparison, top: bool = top) -> FloatArray:
+            return rowwise.mean_square(c.mean - c.truth, _top(c) if top else None)
+
+        def rmse(c: Comparison, top: bool = top) -> FloatArray:
+            return np.sqrt(rowwise.mean_square(c.mean - c.truth, _top(c) if top else None))
+
+        _register(
+            f"rmse_{suffix}", rmse, f"Root mean squared error over {of}.", direction="min", bounds=(0.0, None)
+        )
+        _register(f"mse_{suffix}", mse, f"Mean squared error over {of}.", direction="min", bounds=(0.0, None))
+
+
+_correlations()
+_errors()
+
+
+@metric(
+    PANEL,
+    "jaccard",
+    direction="max",
+    bounds=(0.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined=f"no more than {scores.TOP_K} genes, or all changes are equally large",
+)
+def jaccard(c: Comparison) -> FloatArray:
+    """Shared over all genes of the 20 that change most as observed and as predicted."""
+    return scores.jaccard(c.truth, c.mean)
+
+
+@metric(
+    PANEL,
+    "centroid_accuracy",
+    direction="max",
+    bounds=(0.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined="delta-only data has no expression, or only one condition in this context is tested",
+)
+def centroid_accuracy(c: Comparison) -> FloatArray:
+    """Share of the other observed conditions of the context that are farther from a prediction than its own.
+
+    Euclidean distance of mean expression, all genes; a tie counts against.
+    """
+    out = np.full(len(c), np.nan)
+    if c.control is None:
+        return out
+    truth, predicted = c.control + c.truth, c.control + c.mean
+    for context in np.unique(c.contexts):
+        rows = np.flatnonzero(c.contexts == context)
+        own = np.eye(len(rows), dtype=np.bool_)
+        out[rows] = scores.centroid_accuracy(predicted[rows], truth[rows], truth[rows], own)
+    return out
+
+
+@metric(
+    PANEL,
+    "systematic_variation",
+    direction="target",
+    bounds=(-1.0, 1.0),
+    version="1",
+    source=_SOURCE,
+    undefined="the condition, or all of its context together, does not change",
+)
+def systematic_variation(c: Comparison) -> FloatArray:
+    """Cosine of the observed delta with the mean delta of its context's conditions, train and test.
+
+    It describes the split, not the prediction, so that it has no best value: the nearer to 1, the more of the
+    change is common to all perturbations.
+    """
+
+    def compute() -> FloatArray:
+        out = np.full(len(c), np.nan)
+        train = (
+            None if c.train is None else np.asarray(c.train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
+        )
+        for context in np.unique(c.contexts):
+            rows = c.contexts == context
+            deltas = [c.truth[rows]]
+            if c.train is not None and train is not None:
+                deltas.append(c.train.delta[train == context])
+            out[rows] = scores.systematic_variation(c.truth[rows], np.concatenate(deltas).mean(axis=0))
+        return out
+
+    return c.once_per_truth("systema.variation", compute)

@@ -1,0 +1,145 @@
+"""Parity with Systema, and with the scores of the linear-model paper and of Open Problems on the same cells.
+
+The records of a cell-eval case's ``systema`` and ``definitional_not_upstream_code``; no kind of case of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.panels import openproblems
+from perturbfm_core.evaluation.panels.linear_paper import scores as linear
+from perturbfm_core.evaluation.panels.systema import baselines, scores
+from perturbfm_core.evaluation.parity import Record
+from perturbfm_core.schema import FloatArray
+
+_RTOL, _ATOL = 1e-12, 1e-13
+CONTROL = "control"
+
+Means = Mapping[str, FloatArray]
+
+
+def systema_records(folder: Path) -> Iterable[Record]:
+    """Yield every record under ``systema`` and ``definitional_not_upstream_code`` of a cell-eval case."""
+    import anndata
+
+    expected = json.loads((folder / "expected.json").read_text())
+    real = anndata.read_h5ad(folder / "real.h5ad")
+    observed = _means(real.X, real.obs["perturbation"].astype(str).to_numpy())
+    with np.load(folder / "pred.npz", allow_pickle=False) as given:
+        predicted = _means(given["X"], given["perturbation"])
+    yield from _systema(expected["systema"], observed, predicted, [str(g) for g in real.var_names])
+    yield from _definitional(expected["definitional_not_upstream_code"], observed, predicted)
+
+
+def _means(X: Any, labels: Any) -> dict[str, FloatArray]:
+    X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
+    return {str(q): X[labels == q].mean(axis=0) for q in np.unique(labels)}
+
+
+def _value(metric: str, key: str, expected: object, got: object) -> Record:
+    theirs = float("nan") if expected is None else float(str(expected))
+    return Record(f"systema.{metric}", key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL)
+
+
+def _names(metric: str, expected: list[Any], got: list[Any]) -> Iterable[Record]:
+    """Yield one record for each place of two lists of names or positions: 1 where they agree."""
+    for i in range(max(len(expected), len(got))):
+        theirs, ours = (x[i] if i < len(x) else None for x in (expected, got))
+        yield _value(metric, f"{i}: {theirs}", 1.0, float(theirs == ours))
+
+
+def _systema(
+    expected: Mapping[str, Any], observed: Means, predicted: Means, genes: list[str]
+) -> Iterable[Record]:
+    perts = sorted(q for q in observed if q != CONTROL)
+    train, test = perts[: len(perts) // 2], perts[len(perts) // 2 :]
+    yield from _names("train_perts", expected["train_perts"], train)
+    yield from _names("test_perts", expected["test_perts"], test)
+    control = observed[CONTROL]
+    reference = baselines.perturbed_reference(np.stack([observed[q] for q in train]))
+    for name, ours in (("perturbed_centroid_reference", reference), ("control_mean", control)):
+        for gene, theirs, value in zip(genes, expected[name], ours, strict=True):
+            yield _value(name, gene, theirs, value)
+
+    every = np.stack([observed[q] for q in perts])
+    Y, Q = (np.stack([side[q] for q in test]) for side in (observed, predicted))
+    top = scores.top_genes(Y - control)
+    got = {
+        "corr_all_allpert": scores.pearson_from(Y, Q, reference),
+        "corr_20de_allpert": scores.pearson_from(Y, Q, reference, top),
+        "corr_all": scores.pearson_from(Y, Q, control),
+        "corr_20de": scores.pearson_from(Y, Q, control, top),
+        "mse_all": rowwise.mean_square(Q - Y),
+        "mse_20de": rowwise.mean_square(Q - Y, top),
+        "jaccard": scores.jaccard(Y - control, Q - control),
+    }
+    got |= {"rmse_all": np.sqrt(got["mse_all"]), "rmse_20de": np.sqrt(got["mse_20de"])}
+    for i, q in enumerate(test):
+        for metric, theirs in expected["per_perturbation"][q].items():
+            if metric == "top20_idx":
+                yield from _names(f"{metric}", theirs, np.flatnonzero(top[i]).tolist())
+            else:
+                yield _value(metric, q, theirs, got[metric][i])
+    for name, candidates in (("all", perts), ("test", test)):
+        same = np.asarray([[q == o for o in candidates] for q in test])
+        ours = scores.centroid_accuracy(Q, Y, np.stack([observed[o] for o in candidates]), same)
+        for q, theirs in expected[f"centroid_accuracy_vs_{name}_perts"].items():
+            yield _value(f"centroid_accuracy_vs_{name}_perts", q, theirs, ours[test.index(q)])
+
+    mean = every.mean(axis=0)
+    for name, start in (("avg_ctl", control), ("avg_pert", mean)):
+        # Both take the direction from the control to the mean of all centroids.
+        cosines = scores.systematic_variation(every - start, mean - control)
+        for q, theirs in expected["systematic_variation_cosine"][name].items():
+            yield _value("systematic_variation_cosine", f"{name}|{q}", theirs, cosines[perts.index(q)])
+        yield _value(
+            "systematic_variation_mean", name, expected["systematic_variation_mean"][name], cosines.mean()
+        )
+        pairs = scores.pairwise_cosine(every - start).mean()
+        yield _value("pairwise_cosine_mean", name, expected["pairwise_cosine_mean"][name], pairs)
+
+
+def _definitional(expected: Mapping[str, Any], observed: Means, predicted: Means) -> Iterable[Record]:
+    k, control = expected["topk_used"], observed[CONTROL]
+    yield replace(
+        _value("linear_paper.topk_used", "topk", k, k), skipped="a setting of the case, taken as input"
+    )
+    genes = linear.expressed(control, k)
+    yield from _names(
+        "linear_paper.topk_gene_idx", expected["topk_gene_idx_sorted_by_ctrl_expression"], genes.tolist()
+    )
+    perts = list(expected["linear_paper"])
+    Y, Q = (np.stack([side[q] for q in perts])[:, genes] for side in (observed, predicted))
+    got = {
+        "l2": linear.l2(Y, Q),
+        "r2_is_pearson": linear.pearson(Y, Q),
+        "r2_delta_is_pearson_delta": linear.pearson(Y - control[genes], Q - control[genes]),
+    }
+    for i, q in enumerate(perts):
+        for metric, theirs in expected["linear_paper"][q].items():
+            yield _value(f"linear_paper.{metric}", q, theirs, got[metric][i])
+
+    given = expected["openproblems_on_delta_matrix"]
+    # Each side minus its own controls.
+    D = np.stack([observed[q] - control for q in given["rows"]])
+    P = np.stack([predicted[q] - predicted[CONTROL] for q in given["rows"]])
+    rows = {
+        "rmse": np.sqrt(rowwise.mean_square(P - D)),
+        "mae": rowwise.mean_absolute(P - D),
+        "pearson": rowwise.pearson(P, D),
+        "spearman": openproblems.spearman(P, D),
+        "cosine": rowwise.cosine(P, D),
+    }
+    for metric, values in given["rowwise"].items():
+        for q, theirs, ours in zip(given["rows"], values, rows[metric], strict=True):
+            yield _value(f"openproblems.{metric}", q, theirs, ours)
+        name = f"mean_rowwise_{metric}"
+        yield _value(f"openproblems.{name}", "mean", given[name], openproblems.mean_of_rows(rows[metric]))

@@ -1,0 +1,383 @@
+"""Panel `uncertainty`: whether the predictive variance and the intervals hold.
+
+``coverage_*`` and what has no prefix are of the Gaussian with the predicted mean and variance; ``conformal_*``
+are of the calibrated intervals that come with a prediction. Curves are in ``calibration.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import MetricFunction, SetStatistic, metric
+from perturbfm_core.evaluation.panel import add_panel
+from perturbfm_core.evaluation.panels.uncertainty import coverage, gaussian, novelty, selective
+from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
+from perturbfm_core.schema import COVERAGE_LEVELS, FloatArray, IntArray
+
+PANEL = "uncertainty"
+PIT_BINS = 20
+_OWN = "PerturbFM"
+_NO_INTERVAL = "the prediction has no calibrated interval of this level"
+_NO_GENES = "no gene changes beyond sampling noise, or the sampling variance is unknown"
+_FEW = "fewer than 3 conditions, or their errors do not differ"
+_NO_NOVELTY = "fewer than 5 perturbations on a side: held-out conditions hardly differ in novelty"
+
+
+# ---- one value per condition --------------------------------------------------------------------------------
+
+
+def _undefined(c: Comparison) -> FloatArray:
+    return np.full(len(c), np.nan)
+
+
+def covered(c: Comparison, level: float, *, conformal: bool, significant: bool = False) -> FloatArray:
+    """Return [C], the share of (significant) genes inside the Gaussian or the calibrated interval."""
+
+    def compute() -> FloatArray:
+        half = coverage.interval_half_width(c, level) if conformal else coverage.gaussian_half_width(c, level)
+        if half is None:
+            return _undefined(c)
+        return coverage.inside(c, half, coverage.significant(c) if significant else None)
+
+    return c.once(f"uncertainty.covered.{level:g}.{conformal}.{significant}", compute)
+
+
+def width(c: Comparison, level: float) -> FloatArray:
+    """Return [C], the mean width of the calibrated interval over genes."""
+    half = coverage.interval_half_width(c, level)
+    return _undefined(c) if half is None else np.asarray(2 * half.mean(axis=1))
+
+
+def _register_level(level: float) -> None:
+    def add(
+        name: str,
+        function: MetricFunction,
+        text: str,
+        undefined: str,
+        direction: Literal["target", "min"] = "target",
+    ) -> None:
+        function.__doc__ = text
+        metric(
+            PANEL,
+            f"{name}_{level:g}",
+            direction=direction,
+            target=level if direction == "target" else None,
+            bounds=(0.0, 1.0) if direction == "target" else (0.0, None),
+            version="1",
+            source=_OWN,
+            undefined=undefined,
+            needs="variance",
+        )(function)
+
+    share = "Share of genes whose observed delta lies in the"
+    de = "Share of significantly changed genes in the"
+    add(
+        "coverage",
+        lambda c: covered(c, level, conformal=False),
+        f"{share} central {level:.0%} Gaussian interval.",
+        "never undefined",
+    )
+    add(
+        "conformal_coverage",
+        lambda c: covered(c, level, conformal=True),
+        f"{share} calibrated {level:.0%} interval.",
+        _NO_INTERVAL,
+    )
+    add(
+        "coverage_de",
+        lambda c: covered(c, level, conformal=False, significant=True),
+        f"{de} central {level:.0%} Gaussian interval.",
+        _NO_GENES,
+    )
+    add(
+        "conformal_coverage_de",
+        lambda c: covered(c, level, conformal=True, significant=True),
+        f"{de} calibrated {level:.0%} interval.",
+        f"{_NO_INTERVAL}, or {_NO_GENES}",
+    )
+    add(
+        "conformal_width",
+        lambda c: width(c, level),
+        f"Mean over genes of the width of the calibrated {level:.0%} interval, in log1p units.",
+        _NO_INTERVAL,
+        "min",
+    )
+
+
+for _level in COVERAGE_LEVELS:
+    _register_level(_level)
+
+
+@metric(
+    PANEL,
+    "nll",
+    direction="min",
+    bounds=(None, None),
+    version="1",
+    source=_OWN,
+    undefined="never undefined",
+    needs="variance",
+)
+def nll(c: Comparison) -> FloatArray:
+    """Mean over genes of the Gaussian negative log likelihood of the observed delta, in nats."""
+    return np.asarray(gaussian.nll(c.truth, c.mean, c.var).mean(axis=1))
+
+
+@metric(
+    PANEL,
+    "crps",
+    direction="min",
+    bounds=(0.0, None),
+    version="1",
+    source="Gneiting and Raftery 2007",
+    undefined="never undefined",
+    needs="variance",
+)
+def crps(c: Comparison) -> FloatArray:
+    """Mean over genes of the Gaussian continuous ranked probability score, in log1p units."""
+    return np.asarray(gaussian.crps(c.truth, c.mean, c.var).mean(axis=1))
+
+
+@metric(
+    PANEL,
+    "interval_width",
+    direction="min",
+    bounds=(0.0, None),
+    version="1",
+    source=_OWN,
+    undefined="never undefined",
+    needs="variance",
+)
+def interval_width(c: Comparison) -> FloatArray:
+    """Mean over genes of the width of the central 90 % Gaussian interval, in log1p units."""
+    return np.asarray(2 * coverage.gaussian_half_width(c, 0.9).mean(axis=1))
+
+
+@metric(
+    PANEL,
+    "spearman_genes",
+    direction="max",
+    bounds=(-1.0, 1.0),
+    version="1",
+    source=_OWN,
+    undefined="predicted variance or error is constant over genes",
+    needs="variance",
+)
+def spearman_genes(c: Comparison) -> FloatArray:
+    """Rank correlation over genes of absolute error and predicted standard deviation."""
+    return rowwise.pearson(rankdata(np.abs(c.truth - c.mean), axis=1), rankdata(c.var, axis=1))
+
+
+# ---- one value for several conditions together ----------------------------------------------------------------
+
+
+def risk(c: Comparison) -> FloatArray:
+    """Return [C], the root mean squared error of each condition."""
+    return c.once("uncertainty.risk", lambda: np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1)))
+
+
+def _of_risk(
+    name: str,
+    function: Callable[[FloatArray, FloatArray], float],
+    text: str,
+    direction: Literal["min", "max"],
+    bounds: tuple[float | None, float | None],
+    undefined: str,
+    source: str = _OWN,
+) -> None:
+    def statistic(c: Comparison) -> SetStatistic:
+        error, sigma = risk(c), novelty.sigma(c)
+        return lambda positions: function(error[positions], sigma[positions])
+
+    statistic.__doc__ = text
+    metric(
+        PANEL,
+        name,
+        direction=direction,
+        bounds=bounds,
+        version="1",
+        source=source,
+        undefined=undefined,
+        needs="variance",
+        aggregate="set",
+    )(statistic)
+
+
+_of_risk(
+    "aurc",
+    selective.aurc,
+    "Mean error of the least uncertain conditions, averaged over how many are kept.",
+    "min",
+    (0.0, None),
+    "fewer than 2 conditions",
+    "Geifman et al. 2019",
+)
+_of_risk(
+    "excess_aurc",
+    selective.excess_aurc,
+    "Area under the risk-coverage curve above the oracle's, as a share of what a random order has above it.",
+    "min",
+    (0.0, None),
+    _FEW,
+    "PerturbFM, after Geifman et al. 2019",
+)
+_of_risk(
+    "error_detection_auroc",
+    selective.error_detection,
+    "AUROC of the predicted standard deviation for the third of the conditions with the largest error.",
+    "max",
+    (0.0, 1.0),
+    _FEW,
+)
+_of_risk(
+    "spearman_conditions",
+    selective.spearman,
+    "Rank correlation over conditions of error and predicted standard deviation.",
+    "max",
+    (-1.0, 1.0),
+    "fewer than 3 conditions, or error or predicted variance does not differ between them",
+)
+
+
+def _register_gap(name: str, text: str, undefined: str, *, conformal: bool, terciles: bool) -> None:
+    def statistic(c: Comparison) -> SetStatistic:
+        values = [covered(c, level, conformal=conformal) for level in COVERAGE_LEVELS]
+
+        def largest(positions: IntArray) -> float:
+            if not terciles:
+                return coverage.gap(values, COVERAGE_LEVELS, positions)
+            tercile = coverage.predicted_effect(c, positions)
+            names = np.asarray([tercile.get(str(k), "") for k in c.conditions.index[positions]])
+            gaps = [
+                coverage.gap(values, COVERAGE_LEVELS, positions[names == g])
+                for g in sorted(set(tercile.values()))
+            ]
+            return max(gaps) if gaps else float("nan")
+
+        return largest
+
+    statistic.__doc__ = text
+    metric(
+        PANEL,
+        name,
+        direction="min",
+        bounds=(0.0, 1.0),
+        version="1",
+        source=_OWN,
+        undefined=undefined,
+        needs="variance",
+        aggregate="set",
+    )(statistic)
+
+
+_register_gap(
+    "coverage_gap",
+    "Largest distance of mean Gaussian coverage from its level, over levels.",
+    "never undefined",
+    conformal=False,
+    terciles=False,
+)
+_register_gap(
+    "conformal_coverage_gap",
+    "Largest distance of mean calibrated coverage from its level, over levels.",
+    _NO_INTERVAL,
+    conformal=True,
+    terciles=False,
+)
+_register_gap(
+    "conformal_coverage_gap_by_effect",
+    "The same in the worst tercile of predicted effect size.",
+    f"{_NO_INTERVAL}; or predicted effect sizes do not differ, or of fewer than 3 conditions",
+    conformal=True,
+    terciles=True,
+)
+
+
+@metric(
+    PANEL,
+    "pit_deviation",
+    direction="min",
+    bounds=(0.0, 1.0),
+    version="1",
+    source=_OWN,
+    undefined="never undefined",
+    needs="variance",
+    aggregate="set",
+)
+def pit_deviation(c: Comparison) -> SetStatistic:
+    """Total variation distance of the histogram of Gaussian PIT values (20 bins) from uniform."""
+    shares = c.once("uncertainty.pit", lambda: pit_shares(c))
+    return lambda positions: float(0.5 * np.abs(shares[positions].mean(axis=0) - 1 / PIT_BINS).sum())
+
+
+def pit_shares(c: Comparison) -> FloatArray:
+    """Return [C, 20], the share of each condition's PIT values in equal bins."""
+    return gaussian.histogram(gaussian.pit(c.truth, c.mean, c.var), PIT_BINS)
+
+
+def _register_novelty(
+    name: str, score: Callable[[Comparison], FloatArray | None], text: str, *, describes: bool
+) -> None:
+    def statistic(c: Comparison) -> SetStatistic:
+        _, label = novelty.labels(c)
+        found = score(c)
+
+        def area(positions: IntArray) -> float:
+            if found is None or not novelty.enough(c, label, positions):
+                return float("nan")
+            mine = positions[np.isfinite(label[positions])]
+            return selective.auroc(label[mine] > 0, found[mine])
+
+        return area
+
+    statistic.__doc__ = text
+    metric(
+        PANEL,
+        name,
+        direction="target" if describes else "max",
+        bounds=(0.0, 1.0),
+        version="1",
+        source=_OWN,
+        undefined=_NO_NOVELTY,
+        needs="variance",
+        aggregate="set",
+    )(statistic)
+
+
+_register_novelty(
+    "ood_auroc",
+    novelty.model_score,
+    "AUROC of the predicted (epistemic) uncertainty for the more novel of the held-out conditions.",
+    describes=False,
+)
+_register_novelty(
+    "ood_auroc_membership",
+    novelty.lacking,
+    "What a look-up table reaches: AUROC of the number of parts that train lacks, for comparison.",
+    describes=True,
+)
+_register_novelty(
+    "ood_auroc_distance",
+    novelty.distance,
+    "What the distance of the predicted delta to the nearest train delta reaches, for comparison.",
+    describes=True,
+)
+
+
+def _summary(values: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return the panel's values as ``metrics.json`` groups them."""
+    selective = ("aurc", "excess_aurc", "error_detection_auroc")
+    return {
+        **{name: values.get(name) for name in ("nll", "crps", "ood_auroc")},
+        "risk_coverage": {name: values.get(name) for name in selective},
+        "conformal": {k: v for k, v in values.items() if k.startswith("conformal_")},
+    }
+
+
+add_panel(PANEL, source=_OWN, headline="nll", order=100, summary=_summary, report=calibration_report)

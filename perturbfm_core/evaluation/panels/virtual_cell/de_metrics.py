@@ -1,0 +1,106 @@
+"""Agreement of two tables of differential expression, cell-eval's definitions and conventions.
+
+`real` is what was observed, `pred` what the predicted cells give; all functions return float64 [P] or one number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
+from perturbfm_core.schema import BoolArray, FloatArray
+
+CUTOFFS: tuple[int | None, ...] = (None, 50, 100, 200, 500)
+_FDR_FLOOR = 1e-10
+
+
+def overlap_at(real: DifferentialExpression, pred: DifferentialExpression, k: int | None) -> FloatArray:
+    """Return the share of the k most changed observed DE genes that are among the k most changed predicted ones.
+
+    `k` is at most the number of observed DE genes, and equal to it if None. Without any: 0.
+    """
+    return _shared(real, pred, real.significant.sum(axis=1), k)
+
+
+def precision_at(real: DifferentialExpression, pred: DifferentialExpression, k: int | None) -> FloatArray:
+    """Return `overlap_at` with the number of *predicted* DE genes as limit of k, for both lists."""
+    return _shared(real, pred, pred.significant.sum(axis=1), k)
+
+
+def _shared(
+    real: DifferentialExpression, pred: DifferentialExpression, available: FloatArray, k: int | None
+) -> FloatArray:
+    length = available if k is None else np.minimum(k, available)
+    limit = length[:, None]
+    both = ((real.rank < limit) & (pred.rank < limit)).sum(axis=1)
+    return np.asarray(both / np.maximum(length, 1))
+
+
+def spearman_of_counts(real: DifferentialExpression, pred: DifferentialExpression) -> float:
+    """Return the Spearman correlation, over perturbations with DE genes, of observed and predicted numbers.
+
+    1 if no perturbation has any, NaN for a single one or constant numbers.
+    """
+    n_real, n_pred = real.significant.sum(axis=1), pred.significant.sum(axis=1)
+    some = n_real > 0
+    if not some.any():
+        return 1.0
+    return _spearman(n_real[some], n_pred[some])
+
+
+def direction_match(real: DifferentialExpression, pred: DifferentialExpression) -> FloatArray:
+    """Return the share of observed DE genes whose predicted change has the same sign; NaN without any."""
+    same = (np.sign(real.lfc32) == np.sign(pred.lfc32)) & real.significant
+    return _ratio(same.sum(axis=1), real.significant.sum(axis=1))
+
+
+def spearman_of_changes(real: DifferentialExpression, pred: DifferentialExpression) -> FloatArray:
+    """Return the Spearman correlation of fold changes over the observed DE genes; NaN for fewer than two."""
+    return np.asarray(
+        [_spearman(a[s], b[s]) for a, b, s in zip(real.lfc32, pred.lfc32, real.significant, strict=True)]
+    )
+
+
+def recall(real: DifferentialExpression, pred: DifferentialExpression) -> FloatArray:
+    """Return the share of observed DE genes that are predicted DE genes; NaN without any."""
+    return _ratio((real.significant & pred.significant).sum(axis=1), real.significant.sum(axis=1))
+
+
+def areas(real: DifferentialExpression, pred: DifferentialExpression) -> tuple[FloatArray, FloatArray]:
+    """Return (average precision, area under the ROC curve) of predicted -log10 FDR for observed DE genes.
+
+    NaN where all genes or none are observed DE genes. Equal scores form one threshold.
+    """
+    scores = -np.log10(np.clip(pred.fdr32, np.float32(_FDR_FLOOR), np.float32(1.0)))
+    both = [_areas(label, score) for label, score in zip(real.significant, scores, strict=True)]
+    return np.asarray([b[0] for b in both]), np.asarray([b[1] for b in both])
+
+
+def _areas(label: BoolArray, score: FloatArray) -> tuple[float, float]:
+    positives = int(label.sum())
+    negatives = len(label) - positives
+    if not positives or not negatives:
+        return np.nan, np.nan
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(label) - 1)
+    hits = np.cumsum(label[order])[ends]
+    called = ends + 1.0
+    gained = np.diff(hits, prepend=0)
+    precision = float((gained * (hits / called)).sum() / positives)
+    false = np.concatenate([[0.0], (called - hits) / negatives])
+    true = np.concatenate([[0.0], hits / positives])
+    return precision, float(np.trapezoid(true, false))
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+
+
+def _spearman(a: FloatArray, b: FloatArray) -> float:
+    if len(a) < 2:
+        return np.nan
+    x, y = rankdata(a), rankdata(b)
+    x, y = x - x.mean(), y - y.mean()
+    size = np.sqrt((x @ x) * (y @ y))
+    return float(x @ y / size) if size > 0 else np.nan

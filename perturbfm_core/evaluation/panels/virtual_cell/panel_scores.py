@@ -1,0 +1,177 @@
+"""Panel `virtual_cell`, continued: cell-eval's normalised scores and its split-half ceilings, by context.
+
+A score compares an entry with the mean baseline on the same cells: 0 like the baseline or worse, 1 perfect. A
+ceiling describes the data: what one disjoint half of all cells scores against the other, corrected to full
+size. Both are one number for a context, given for each of its conditions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.panels.virtual_cell.aggregate import (
+    SPEARMAN_BROWN,
+    describe,
+    disjoint_halves,
+    mean_vector,
+    normalised_scores,
+    split_half_ceiling,
+)
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.panel import PANEL, VERSION, Pair, pairs_of
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
+    EDISTANCE,
+    FULL,
+    VCC,
+    ControlCells,
+    Sample,
+    profile,
+)
+from perturbfm_core.schema import FloatArray
+
+_SOURCE = "cell-eval (Arc Institute)"
+_CONTROL = "\x00control"
+# The E-distances of the baseline, whose cells are all alike, are constant: their correlation is undefined.
+_BASELINE = tuple(name for name in FULL if name != EDISTANCE)
+
+Values = dict[str, float]
+
+
+def _means(values: Mapping[str, FloatArray]) -> Values:
+    return {name: summary["mean"] for name, summary in describe(values).items()}
+
+
+def _baseline(c: Comparison, pair: Pair) -> Values:
+    """Return the mean of every metric of the mean baseline: the unweighted mean of all groups, controls too."""
+    rows, real, _ = pair
+    vector = mean_vector(np.vstack([real.mean, real.control.ranked.mean])).astype(np.float32)
+    groups = CellGroups(
+        real.groups.sizes,
+        real.groups.n_genes,
+        lambda i: np.repeat(vector[None], int(real.groups.sizes[i]), axis=0),
+    )
+    values = profile(real, Sample(groups, real.control), c.perturbations[rows], c.genes, _BASELINE)
+    return _means(values) | {EDISTANCE: np.nan}
+
+
+def _scores(c: Comparison) -> list[tuple[Pair, Values, Values]]:
+    """Return (context, scores of the full profile, scores of the challenge's) of each context."""
+    pairs = pairs_of(c)
+    baselines = c.once_per_truth("virtual_cell.baseline", lambda: [_baseline(c, pair) for pair in pairs])
+    out = []
+    for pair, baseline in zip(pairs, baselines, strict=True):
+        rows, real, pred = pair
+        entry = _means(profile(real, pred, c.perturbations[rows], c.genes, FULL))
+        both = [name for name in FULL if name in entry and name in baseline]
+        full = normalised_scores({n: entry[n] for n in both}, {n: baseline[n] for n in both})
+        vcc = normalised_scores({n: entry[n] for n in VCC}, {n: baseline[n] for n in VCC})
+        out.append((pair, full, vcc))
+    return out
+
+
+def _ceilings(c: Comparison) -> list[tuple[Pair, Values]]:
+    def compute() -> list[tuple[Pair, Values]]:
+        return [(pair, _ceiling(c, pair)) for pair in pairs_of(c)]
+
+    return c.once_per_truth("virtual_cell.ceilings", compute)
+
+
+def _ceiling(c: Comparison, pair: Pair) -> Values:
+    rows, real, _ = pair
+    groups = [real.groups.dense(i) for i in range(len(rows))]
+    controls = real.control.X
+    controls = controls.toarray() if hasattr(controls, "toarray") else controls
+    # Cells in the order of a hash of their values, so that the halves do not depend on the order of rows.
+    parts = [np.asarray(part, dtype=np.float32)[_hash_order(part)] for part in (controls, *groups)]
+    names = [_CONTROL, *(f"{i:06d}" for i in range(len(groups)))]
+    labels = np.repeat(np.asarray(names, dtype=np.str_), [len(part) for part in parts])
+    stacked = np.concatenate(parts)
+    first, second, kept = disjoint_halves(labels)
+    if _CONTROL not in kept or len(kept) < 2:
+        return {}
+    present = [name for name in kept if name != _CONTROL]
+    sides = []
+    for half in (first, second):
+        cells = [half[labels[half] == name] for name in present]
+        sides.append(
+            Sample(CellGroups.of_rows(stacked, cells), ControlCells(stacked[half[labels[half] == _CONTROL]]))
+        )
+    perturbations = c.perturbations[rows][[int(name) for name in present]]
+    return split_half_ceiling(
+        profile(sides[0], sides[1], perturbations, c.genes, (*SPEARMAN_BROWN, "de_nsig_counts_real"))
+    )
+
+
+def _hash_order(cells: FloatArray) -> np.ndarray:
+    digests = [
+        hashlib.blake2b(np.ascontiguousarray(row, dtype=np.float32).tobytes(), digest_size=8).digest()
+        for row in cells
+    ]
+    return np.argsort(np.asarray(digests), kind="stable")
+
+
+def _score(which: int) -> MetricFunction:
+    def value(c: Comparison) -> FloatArray:
+        out = np.full(len(c), np.nan)
+        for (rows, _, _), *scores in c.once("virtual_cell.scores", lambda: _scores(c)):
+            out[rows] = scores[which]["avg_score"]
+        return out
+
+    return value
+
+
+def _ceiling_of(name: str) -> MetricFunction:
+    def value(c: Comparison) -> FloatArray:
+        out = np.full(len(c), np.nan)
+        for (rows, _, _), ceiling in _ceilings(c):
+            out[rows] = ceiling.get(name, np.nan)
+        return out
+
+    return value
+
+
+for _name, _which, _text in (
+    (
+        "score_full",
+        0,
+        "Normalised score of the full profile: mean over its metrics of the way from the mean baseline to perfection, each at least 0.",
+    ),
+    (
+        "score_vcc",
+        1,
+        "Normalised score of the Virtual Cell Challenge: mean over mae, discrimination_score_l1 and overlap_at_N of the way from the mean baseline to perfection.",
+    ),
+):
+    _function = _score(_which)
+    _function.__doc__ = _text
+    metric(
+        PANEL,
+        _name,
+        direction="max",
+        bounds=(0.0, 1.0),
+        version=VERSION,
+        source=_SOURCE,
+        undefined="the context has no control cells",
+        needs="cells",
+    )(_function)
+
+for _name in SPEARMAN_BROWN:
+    _function = _ceiling_of(_name)
+    _function.__doc__ = (
+        f"Split-half ceiling of {_name}: disjoint halves of cells and controls, Spearman-Brown corrected."
+    )
+    metric(
+        PANEL,
+        f"ceiling_{_name}",
+        direction="target",
+        bounds=(0.0, 1.0),
+        version=VERSION,
+        source=_SOURCE,
+        undefined="the halves do not agree better than chance, or there are too few cells or DE genes",
+        needs="cells",
+    )(_function)

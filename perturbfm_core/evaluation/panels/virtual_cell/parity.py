@@ -1,0 +1,202 @@
+"""Parity with cell-eval 0.8.2: per-perturbation values, summaries, mean baseline, scores and ceilings.
+
+The predicted file's own controls are used, as the peer does, and its order of operations is followed in single
+precision. Baseline metrics are computed from the vector of the case (the vector itself is compared too), since
+its last bit decides the E-distances of a constant prediction. Average scores hold the peer's value for
+``clustering_agreement``, which is not computed here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.evaluation.panels.systema.parity import systema_records
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate
+from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, VCC, ControlCells, Sample, profile
+from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.schema import FloatArray, StrArray
+
+# (absolute, relative) tolerance.
+FLOAT32 = (2e-6, 0.0)
+FLOAT64 = (1e-15, 1e-12)
+EXACT = (0.0, 0.0)
+# Computed by the peer in single precision, and averages that contain such values.
+SINGLE = ("pearson_delta", "mse", "mae", "mse_delta", "mae_delta", "pearson_edistance", "avg_score")
+CLUSTERING = "clustering_agreement"
+_CLUSTERING_REASON = "informational: Leiden clusters depend on random seed and library versions, and need packages beyond this project's"
+_CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
+_HALVES = "ceiling_raw_self_split_mean"
+# Column of a differential-expression table, its values here, tolerance.
+_COLUMNS = {
+    "statistic": ("statistic", EXACT),
+    "p_value": ("p", FLOAT64),
+    "fdr": ("fdr", FLOAT64),
+    "log2_fold_change": ("lfc", FLOAT32),
+    "target_mean": ("target_mean", FLOAT32),
+    "ref_mean": ("control_mean", FLOAT32),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """The files of a case."""
+
+    expected: dict[str, Any]
+    names: StrArray
+    genes: StrArray
+    X: FloatArray
+    labels: StrArray
+    predicted: FloatArray
+    pred_labels: StrArray
+
+    def sample(self, X: FloatArray, labels: StrArray) -> Sample:
+        """Return one side, compared with its own controls."""
+        rows = [np.flatnonzero(labels == name) for name in self.names]
+        control = ControlCells(X[labels == self.expected["control"]])
+        return Sample(CellGroups.of_rows(X, rows), control, literal=True)
+
+    def baseline(self, real: Sample) -> Sample:
+        """Return the mean baseline: as many equal cells as observed, beside the observed controls."""
+        vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=np.float32)
+        sizes = real.groups.sizes
+        groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
+        return Sample(groups, real.control, literal=True)
+
+
+def read_case(folder: Path) -> Case:
+    """Return the content of a case folder."""
+    import anndata
+
+    expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+    real = anndata.read_h5ad(folder / "real.h5ad")
+    labels = np.asarray(real.obs[expected["pert_col"]].astype(str), dtype=np.str_)
+    with np.load(folder / "pred.npz", allow_pickle=False) as pred:
+        X, pred_labels = pred["X"], pred["perturbation"]
+    names = np.unique(labels[labels != expected["control"]])
+    genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
+    return Case(expected, names, genes, np.asarray(real.X, dtype=np.float32), labels, X, pred_labels)
+
+
+def _matches(folder: Path) -> bool:
+    path = folder / "expected.json"
+    return (
+        path.is_file()
+        and (folder / "pred.npz").is_file()
+        and '"cell_eval"' in path.read_text(encoding="utf-8")
+    )
+
+
+@register_case("cell_eval", _matches)
+def compare(folder: Path) -> Iterable[Record]:
+    """Yield every record of a case of cell-eval 0.8.2 (and of Systema, whose numbers it holds too)."""
+    case = read_case(folder)
+    real = case.sample(case.X, case.labels)
+    pred = case.sample(case.predicted, case.pred_labels)
+    yield from _tables(folder, case, {"real": real, "pred": pred})
+    yield from _values(case, real, pred)
+    yield from _ceilings(case)
+    yield from systema_records(folder)
+
+
+def _tables(folder: Path, case: Case, sides: Mapping[str, Sample]) -> Iterator[Record]:
+    for side, sample in sides.items():
+        with np.load(folder / f"de_{side}.npz", allow_pickle=False) as table:
+            rows = np.searchsorted(case.names, table["target"])
+            column = {str(g): j for j, g in enumerate(case.genes)}
+            genes = np.asarray([column[str(g)] for g in table["feature"]])
+            for name, (attribute, tolerance) in _COLUMNS.items():
+                got = _column(sample.de, attribute)[rows, genes]
+                for i, expected in enumerate(table[name]):
+                    key = f"{side}/{_entry(case, rows[i], genes[i])}"
+                    yield Record(f"de.{name}", key, float(expected), float(got[i]), *tolerance)
+
+
+def _entry(case: Case, row: int, gene: int) -> str:
+    """Return the name of one entry of a differential-expression table."""
+    return f"{case.names[row]}/{case.genes[gene]}"
+
+
+def _column(de: DifferentialExpression, attribute: str) -> FloatArray:
+    return np.broadcast_to(getattr(de, attribute), de.p.shape)
+
+
+def _values(case: Case, real: Sample, pred: Sample) -> Iterator[Record]:
+    expected = case.expected
+    entry = profile(real, pred, case.names, case.genes)
+    yield from _per_perturbation("", case, entry, expected["cell_eval"]["per_perturbation"])
+    summaries = aggregate.describe(entry)
+    for statistic, by_metric in expected["cell_eval"]["aggregate_describe"].items():
+        mine = {name: summary[statistic] for name, summary in summaries.items()}
+        prefix = "describe.counts." if statistic in ("count", "null_count") else "describe."
+        yield from _records(prefix, statistic, by_metric, mine)
+
+    theirs = expected["cell_eval_baseline"]
+    vector = aggregate.mean_vector(np.vstack([real.mean, real.control.ranked.mean]))
+    for j, value in enumerate(theirs["vector"]):
+        yield Record("baseline.vector", str(case.genes[j]), float(value), float(vector[j]), *FLOAT32)
+    base = profile(real, case.baseline(real), case.names, case.genes)
+    yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"])
+    base_means = _means(base)
+    yield from _records("baseline.", "mean", theirs["mean"], base_means)
+
+    clustering = expected["cell_eval"]["aggregate_describe"]["mean"].get(CLUSTERING)
+    for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
+        means = {m: v for m, v in _means(entry).items() if m in metrics}
+        if metrics is FULL and clustering is not None:
+            means[CLUSTERING] = _number(clustering)
+            base_means[CLUSTERING] = _number(theirs["mean"][CLUSTERING])
+        scores = aggregate.normalised_scores(means, base_means)
+        yield from _records("score.", key, expected[key], scores)
+
+
+def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
+    return {name: summary["mean"] for name, summary in aggregate.describe(values).items()}
+
+
+def _ceilings(case: Case) -> Iterator[Record]:
+    first, second, names = aggregate.disjoint_halves(case.labels, seed=0)
+    halved = replace(case, names=names[names != case.expected["control"]])
+    sides = [halved.sample(case.X[rows], case.labels[rows]) for rows in (first, second)]
+    theirs = case.expected["cell_eval"]
+    values = profile(sides[0], sides[1], halved.names, case.genes, tuple(theirs[_HALVES]))
+    yield from _records("ceiling.", "halves", theirs[_HALVES], _means(values))
+    yield from _records("ceiling.", "corrected", theirs[_CEILINGS], aggregate.split_half_ceiling(values))
+
+
+def _per_perturbation(
+    prefix: str, case: Case, got: Mapping[str, FloatArray], expected: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Record]:
+    for i, name in enumerate(case.names):
+        mine = {metric: float(values[i]) for metric, values in got.items()}
+        yield from _records(prefix, str(name), expected[str(name)], mine)
+
+
+def _records(
+    prefix: str, key: str, expected: Mapping[str, Any], got: Mapping[str, float]
+) -> Iterator[Record]:
+    for metric, value in expected.items():
+        if metric == CLUSTERING:
+            yield Record(prefix + metric, key, _number(value), np.nan, skipped=_CLUSTERING_REASON)
+            continue
+        yield Record(prefix + metric, key, _number(value), got[metric], *_tolerance(prefix, metric))
+
+
+def _tolerance(prefix: str, metric: str) -> tuple[float, float]:
+    if prefix == "describe.counts.":
+        return EXACT
+    if metric in SINGLE:
+        return FLOAT32
+    ranked = metric.startswith(("overlap_at", "precision_at", "discrimination", "de_nsig"))
+    return EXACT if ranked and not prefix else FLOAT64
+
+
+def _number(value: Any) -> float:
+    return np.nan if value is None else float(value)

@@ -1,0 +1,153 @@
+"""Parity cases: the numbers that a peer's own code gave, compared with ours record by record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.errors import MetricError
+from perturbfm_core.registry import Discovery, Registry
+
+
+@dataclass(frozen=True)
+class Record:
+    """One number of the peer beside ours.
+
+    Attributes
+    ----------
+    metric
+        Name under which records are summed up.
+    key
+        What the number is of (condition, method, ...).
+    expected, got
+        The peer's value and ours; NaN stands for undefined, and equals NaN.
+    atol, rtol
+        ``|got - expected| <= atol + rtol * |expected|`` passes.
+    skipped
+        The documented reason why the record is not compared, None if it is.
+    low, high
+        If given, any `got` between them passes (ties that the peer breaks at random).
+    """
+
+    metric: str
+    key: str
+    expected: float
+    got: float
+    atol: float = 0.0
+    rtol: float = 0.0
+    skipped: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Return whether ours is the peer's within tolerance."""
+        if np.isnan(self.expected) or np.isnan(self.got):
+            return bool(np.isnan(self.expected) and np.isnan(self.got))
+        if np.isinf(self.expected) or np.isinf(self.got):
+            return self.expected == self.got
+        if (
+            self.low is not None
+            and self.high is not None
+            and self.low - 1e-12 <= self.got <= self.high + 1e-12
+        ):
+            return True
+        return abs(self.got - self.expected) <= self.atol + self.rtol * abs(self.expected)
+
+
+@dataclass(frozen=True)
+class CaseKind:
+    """One kind of parity case.
+
+    Attributes
+    ----------
+    name
+        Shown as ``kind``.
+    matches
+        (directory) -> whether its files are of this kind.
+    compare
+        (directory) -> records.
+    """
+
+    name: str
+    matches: Callable[[Path], bool]
+    compare: Callable[[Path], Iterable[Record]]
+
+
+KINDS: Registry[CaseKind] = Registry(
+    "parity case kind", MetricError, Discovery("perturbfm_core.evaluation.panels", "parity*")
+)
+
+
+def register_case(
+    name: str, matches: Callable[[Path], bool]
+) -> Callable[[Callable[[Path], Iterable[Record]]], Any]:
+    """Register the decorated comparison as a kind of parity case."""
+
+    def register(compare: Callable[[Path], Iterable[Record]]) -> Callable[[Path], Iterable[Record]]:
+        KINDS.add(name, CaseKind(name, matches, compare))
+        return compare
+
+    return register
+
+
+def run_case(folder: Path) -> dict[str, Any]:
+    """Compare a parity case and return ``{case, kind, compared, skipped, failed, metrics}``.
+
+    Raises
+    ------
+    MetricError
+        If the folder is no parity case, or of several kinds.
+    """
+    kinds = [kind for _, kind in KINDS.items() if folder.is_dir() and kind.matches(folder)]
+    if len(kinds) != 1:
+        found = (
+            ", ".join(sorted(p.name for p in folder.glob("*"))[:8])
+            if folder.is_dir()
+            else "no such directory"
+        )
+        msg = f"{folder} is no parity case this program knows (kinds: {', '.join(KINDS.names())}); found: {found}"
+        raise MetricError(msg)
+    metrics: dict[str, dict[str, Any]] = {}
+    failures: list[dict[str, Any]] = []
+    for record in kinds[0].compare(folder):
+        entry = metrics.setdefault(
+            record.metric,
+            {
+                "compared": 0,
+                "skipped": 0,
+                "failed": 0,
+                "max_abs_diff": 0.0,
+                "max_rel_diff": 0.0,
+                "tolerance": f"{record.atol:g} + {record.rtol:g} |x|",
+                "reasons": {},
+            },
+        )
+        if record.skipped is not None:
+            entry["skipped"] += 1
+            entry["reasons"][record.skipped] = entry["reasons"].get(record.skipped, 0) + 1
+            continue
+        entry["compared"] += 1
+        gap = abs(record.got - record.expected)
+        if np.isfinite(gap):
+            entry["max_abs_diff"] = max(entry["max_abs_diff"], float(gap))
+            if record.expected != 0:
+                entry["max_rel_diff"] = max(entry["max_rel_diff"], float(gap / abs(record.expected)))
+        if not record.ok:
+            entry["failed"] += 1
+            failures.append(
+                {"metric": record.metric, "key": record.key, "expected": record.expected, "got": record.got}
+            )
+    return {
+        "case": folder.name,
+        "kind": kinds[0].name,
+        "compared": sum(m["compared"] for m in metrics.values()),
+        "skipped": sum(m["skipped"] for m in metrics.values()),
+        "failed": len(failures),
+        "metrics": metrics,
+        "failures": failures[:20],
+    }

@@ -1,0 +1,183 @@
+"""Every learned entry against the baseline that inner folds chose, per board, corrected for their number.
+
+The best baseline *on test* is chosen with a look at test and looks better than it is. Here, on each split, the
+reference is the baseline of highest score on that split's inner folds: what one would have used.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
+from perturbfm_core.leaderboard.collect import INNER_METRICS
+from perturbfm_core.leaderboard.database import query
+from perturbfm_core.leaderboard.standings import that_count, units_of_key, without_signal
+from perturbfm_core.schema import FloatArray
+from perturbfm_core.store.artifacts import ArtifactStore
+
+DRAWS = 10_000
+LEVEL = 0.05
+COLUMNS = (
+    "board",
+    "entry",
+    "reference",
+    "value",
+    "reference_value",
+    "diff",
+    "diff_low",
+    "diff_high",
+    "p_worse",
+    "p_worse_holm",
+    "p_better",
+    "p_better_holm",
+    "verdict",
+    "n_conditions",
+    "n_undefined",
+    "n_units",
+    "no_signal",
+)
+
+
+def against_baseline(
+    store: ArtifactStore, metric: str = "pearson_centered", family: str | None = None
+) -> pd.DataFrame:
+    """Return `compare_entries` on the published leaderboard, for a metric of panel ``delta``.
+
+    Raises
+    ------
+    ConfigError
+        If runs keep no score of that metric on inner folds.
+    StoreError
+        If there is no leaderboard.
+    """
+    if metric not in INNER_METRICS:
+        msg = f"runs keep no {metric!r} of their inner folds, which choose the baseline; they keep: {', '.join(INNER_METRICS)}"
+        raise ConfigError(msg)
+    runs = query(
+        store,
+        f"SELECT run_id, split_hash, entry, entry_hash, family, seed, inner_{metric} FROM runs WHERE is_current "
+        "ORDER BY created, run_id",
+    )
+    newest = runs.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
+    splits = query(store, "SELECT split_hash, board, unit, no_signal FROM splits")
+    scores = query(
+        store,
+        "SELECT run_id, key, value FROM scores WHERE scope = 'condition' AND panel = 'delta' "
+        f"AND metric = '{metric}'",
+    )
+    return compare_entries(runs[runs["entry_hash"] == newest], splits, scores, metric, family)
+
+
+def compare_entries(
+    runs: pd.DataFrame,
+    splits: pd.DataFrame,
+    scores: pd.DataFrame,
+    metric: str = "pearson_centered",
+    family: str | None = None,
+) -> pd.DataFrame:
+    """Return the table of `COLUMNS`, one row per board and entry that is no baseline (or is of a `family`).
+
+    A condition's difference is that of its values, each the mean over seeds and folds; folds without signal are left
+    out as on the leaderboard. p-values are those of a
+    bootstrap over the split's units, one-sided, and corrected over all rows after Holm (1979). With fewer than five
+    units there is no p-value and the verdict is ``too few units``.
+
+    Parameters
+    ----------
+    runs
+        Current runs: ``run_id, split_hash, entry, family, seed, inner_<metric>``.
+    splits
+        ``split_hash, board, unit, no_signal``.
+    scores
+        Values of the metric by condition: ``run_id, key, value``.
+    """
+    table = runs.merge(splits[["split_hash", "board", "unit", "no_signal"]], on="split_hash", how="inner")
+    values = scores[["run_id", "key", "value"]].merge(table, on="run_id", how="inner")
+    rows: list[dict[str, Any]] = []
+    for board, members in table.groupby("board", sort=True):
+        rows += _board(str(board), members, values[values["board"] == board], f"inner_{metric}", family)
+    out = pd.DataFrame(rows, columns=list(COLUMNS))
+    for side in ("worse", "better"):
+        out[f"p_{side}_holm"] = holm(out[f"p_{side}"].to_numpy(dtype=np.float64))
+    known = out["p_worse"].notna()
+    worse = known & (out["p_worse_holm"] < LEVEL)
+    better = known & (out["p_better_holm"] < LEVEL)
+    out["verdict"] = np.select(
+        [~known, worse, better], ["too few units", "worse", "better"], "not told apart"
+    )
+    return out
+
+
+def _board(
+    board: str, members: pd.DataFrame, values: pd.DataFrame, inner: str, family: str | None
+) -> list[dict[str, Any]]:
+    counted = that_count(members)
+    values = values[values["split_hash"].isin(counted["split_hash"])]
+    chosen = _chosen(counted, inner)
+    if not chosen:
+        return []
+    mean = values.groupby(["split_hash", "entry", "key"])["value"].mean()
+    reference = pd.concat([mean.loc[s, b] for s, b in chosen.items()], keys=list(chosen))
+    unit = str(members["unit"].iloc[0])
+    names = sorted(set(chosen.values()))
+    rows = []
+    wanted = members["family"] != "baseline" if family is None else members["family"] == family
+    for entry in sorted(members.loc[wanted, "entry"].unique()):
+        # Only splits that the entry has run on; undefined values are left out on both sides, and counted.
+        own = mean.xs(entry, level="entry")
+        asked = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
+        both = asked.dropna().groupby(level="key").mean()
+        diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
+        bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
+        drawn = bootstrap.means(diff[:, None])
+        (interval,) = bootstrap.intervals(diff[:, None])
+        rows.append(
+            {
+                "board": board,
+                "entry": entry,
+                "reference": ", ".join(names),
+                "value": float(both["own"].mean()),
+                "reference_value": float(both["reference"].mean()),
+                "diff": float(diff.mean()) if len(diff) else float("nan"),
+                "diff_low": interval.low,
+                "diff_high": interval.high,
+                **_p_values(drawn),
+                "n_conditions": len(both),
+                "n_undefined": asked.index.get_level_values("key").nunique() - len(both),
+                "n_units": bootstrap.n_units,
+                "no_signal": bool(without_signal(members).all()),
+            }
+        )
+    return rows
+
+
+def _chosen(members: pd.DataFrame, inner: str) -> dict[str, str]:
+    """Return {split: the baseline of highest score on its inner folds}; splits without such scores are left out."""
+    baselines = members[(members["family"] == "baseline") & members[inner].notna()]
+    means = baselines.groupby(["split_hash", "entry"])[inner].mean()
+    return {str(s): str(part.idxmax()[1]) for s, part in means.groupby(level="split_hash")}
+
+
+def _p_values(drawn: FloatArray | None) -> dict[str, float]:
+    if drawn is None:
+        return {"p_worse": float("nan"), "p_better": float("nan")}
+    finite = drawn[np.isfinite(drawn)]
+    n = len(finite) + 1
+    return {
+        "p_worse": float((1 + (finite >= 0).sum()) / n),
+        "p_better": float((1 + (finite <= 0).sum()) / n),
+    }
+
+
+def holm(p: FloatArray) -> FloatArray:
+    """Return p-values corrected for their number after Holm (1979); NaN is left out and stays."""
+    out = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    factor = len(order) - np.arange(len(order))
+    out[order] = np.minimum(np.maximum.accumulate(p[order] * factor), 1.0)
+    return out

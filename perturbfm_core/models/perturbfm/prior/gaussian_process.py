@@ -1,0 +1,350 @@
+"""The set process: a Gaussian process over interventions, the learned part of every PerturbFM prior.
+
+A condition is a set of perturbed genes in a context. Two conditions are alike if they perturb the same genes,
+genes of like measured effect or genes of like features, in like contexts (see `likeness`). The process works on
+deltas less a mean and less the direct effects on the targets themselves; every gene has its own noise level and
+every condition its own precision:
+
+    delta_g - mean_g - direct_g ~ N(0, K + lambda_g diag(noise))
+
+Kernel weights (a preset of `PRESETS`) and noise levels are those of least error on inner folds, which hold out
+whole units; an error is relative to the size of the condition's effect, so that no strong one decides alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.prior.kernel import Kernel, Likeness
+from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
+from perturbfm_core.schema import FloatArray
+from perturbfm_core.splits.view import Query, TrainView
+
+Direct = Literal["none", "constant", "state"]
+
+LAMBDAS = tuple(float(2.0**k) for k in range(-2, 7))
+_SIMPLER: dict[Direct, tuple[Direct, ...]] = {
+    "none": ("none",),
+    "constant": ("none", "constant"),
+    "state": ("none", "constant", "state"),
+}
+# How far a gene's own noise level may leave the pooled one: its own error against this many times the pooled.
+POOLING = (0.0, 0.3, 3.0, 1e6)
+_DEFAULT_LAMBDA = 2.0
+_NOISE_ROUNDS = 2
+_NOISE_RANGE = (0.2, 5.0)
+_NOISE_CONDITIONS = 20
+
+PRESETS: tuple[Kernel, ...] = (
+    Kernel(identity=1.0),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5, by_size=False),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=2.0, by_size=False),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5),
+    Kernel(identity=2.0, features=1.0),
+    Kernel(identity=6.0, features=1.0),
+    Kernel(identity=1.0, effect=0.5, pair=0.5, linear=0.5, features=0.5),
+)
+_CONTEXT_SHARES = ((0.0, 0.0), (0.3, 0.3), (0.7, 0.3))
+
+
+class SetProcess:
+    """A Gaussian process over interventions.
+
+    Parameters
+    ----------
+    tables
+        Gene-feature tables for genes whose effects were not measured.
+    direct
+        How effects on the targets themselves may be modelled apart: not at all, as a constant per modality, or by
+        the target's control expression (see `DirectEffect`); inner folds may choose a simpler way than this.
+    presets
+        Kernel weights to choose from (default: those of `PRESETS` that the data can tell apart).
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[GeneFeatures] = (),
+        direct: Direct = "none",
+        presets: Sequence[Kernel] | None = None,
+    ) -> None:
+        self.tables = tuple(tables)
+        self.direct: Direct = direct
+        self.presets = None if presets is None else tuple(presets)
+        self._targets: DirectEffect | None = None
+        self._fold_errors: FloatArray | None = None
+        self.kernel = PRESETS[0]
+        self.pooling = POOLING[-1]
+        self.lambdas: FloatArray = np.zeros(0)
+        self.likeness = Likeness(self.tables)
+        self.mean = StrataMean()
+        self.noise: FloatArray = np.zeros(0)
+        self._eigen: tuple[FloatArray, FloatArray] = (np.zeros(0), np.zeros((0, 0)))
+        self._dual: FloatArray = np.zeros((0, 0), dtype=np.float32)
+        self._scale: FloatArray = np.zeros(0)
+        self.choice: dict[str, Any] = {}
+
+    # ---- choosing ------------------------------------------------------------------------------------
+
+    def choose(self, view: TrainView) -> SetProcess:
+        """Choose kernel and noise levels by the view's inner folds; without two folds, keep the defaults."""
+        presets = self._candidates(view)
+        self.lambdas = np.full(len(view.genes), _DEFAULT_LAMBDA)
+        self.kernel, self.pooling = presets[-1], POOLING[-1]
+        if len(view.inner) < 2:
+            self.choice = {"by": "default", **asdict(self.kernel)}
+            return self
+        options: list[tuple[Direct, Kernel]] = []
+        errors: list[FloatArray] = []
+        for direct in _SIMPLER[self.direct]:
+            self.direct = direct
+            options += [(direct, kernel) for kernel in presets]
+            errors += self._errors(view, presets)
+        scores = np.asarray([[_crossed_score(e, p) for p in POOLING] for e in errors])
+        best, pooling = np.unravel_index(int(np.argmin(scores)), scores.shape)
+        self.direct, self.kernel = options[int(best)]
+        self.pooling = POOLING[int(pooling)]
+        self._fold_errors = errors[int(best)]
+        self.lambdas = _noise_levels(self._fold_errors.sum(axis=0), self.pooling)
+        self.choice = {
+            "by": f"{len(view.inner)} inner folds",
+            **asdict(self.kernel),
+            "direct": self.direct,
+            "pooling": self.pooling,
+            "relative_error": float(scores.min()),
+        }
+        return self
+
+    def _candidates(self, view: TrainView) -> list[Kernel]:
+        if self.presets is not None:
+            return list(self.presets)
+        space = Likeness(self.tables).fit(view)
+        kept = [k for k in PRESETS if space.can(k)]
+        if space.contexts < 2:
+            return kept
+        return [
+            Kernel(**{**asdict(k), "context": share, "level": level})
+            for k in kept
+            for share, level in _CONTEXT_SHARES
+        ]
+
+    def _errors(self, view: TrainView, presets: Sequence[Kernel]) -> list[FloatArray]:
+        """Return per preset float64 [folds, lambdas, G], relative squared errors summed over held-out rows."""
+        shape = (len(view.inner), len(LAMBDAS), len(view.genes))
+        out: list[FloatArray] = [np.zeros(shape) for _ in presets]
+        for j, (fit, held) in enumerate(view.inner):
+            part, rest = view.subset(fit), view.subset(held)
+            part, targets = self._apart(part)
+            truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
+            weight = relative_weights(rest.delta - part.delta.mean(axis=0)).astype(np.float32)[:, None]
+            space = Likeness(self.tables).fit(part)
+            train, cross = space.blocks(), space.blocks(rest.query())
+            for e, kernel in zip(out, presets, strict=True):
+                mean = StrataMean(by_size=kernel.by_size).fit(part)
+                solver = _Solver(train(kernel), part.delta - mean.predict(part.query()))
+                C, target = cross(kernel), truth - mean.predict(rest.query())
+                for i, lam in enumerate(LAMBDAS):
+                    e[j, i] = (weight * (target - solver.predict(C, lam)) ** 2).sum(axis=0)
+        return out
+
+    def _apart(self, view: TrainView) -> tuple[TrainView, DirectEffect | None]:
+        """Return the view without effects on the targets themselves, and those effects."""
+        if self.direct == "none":
+            return view, None
+        targets = DirectEffect(state=self.direct == "state").fit(view)
+        return replace(view, delta=targets.without(view)), targets
+
+    # ---- fitting and predicting ------------------------------------------------------------------------
+
+    def fit(self, view: TrainView, lambdas: FloatArray | None = None) -> SetProcess:
+        """Fit on a view with the chosen kernel and noise levels."""
+        if lambdas is not None:
+            self.lambdas = lambdas
+        view, self._targets = self._apart(view)
+        self.likeness = Likeness(self.tables).fit(view)
+        self.mean = StrataMean(by_size=self.kernel.by_size).fit(view)
+        residual = view.delta - self.mean.predict(view.query())
+        solver = _Solver(self.likeness.blocks()(self.kernel), residual)
+        self._dual = solver.dual(self.lambdas)
+        # As they are saved, so that a fitted and a loaded process say the same.
+        self.noise = solver.noise
+        self._eigen = (solver.values, solver.vectors.astype(np.float32).astype(np.float64))
+        self._scale = solver.signal(self.lambdas)
+        return self
+
+    def for_fold(self, view: TrainView, fold: int) -> SetProcess:
+        """Return the process fitted on what inner fold `fold` leaves, at the noise levels of the other folds."""
+        other = SetProcess(self.tables, self.direct, self.presets)
+        other.kernel = self.kernel
+        levels = self.lambdas
+        if self._fold_errors is not None and len(self._fold_errors) > 2:
+            levels = _noise_levels(self._fold_errors.sum(axis=0) - self._fold_errors[fold], self.pooling)
+        return other.fit(view.subset(view.inner[fold][0]), levels)
+
+    def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta)."""
+        C = self.likeness.blocks(query)(self.kernel)
+        mean = self.mean.predict(query) + C.astype(np.float32) @ self._dual
+        if self._targets is not None:
+            mean = mean + self._targets.predict(query)
+        e, Q = self._eigen
+        prior = self.likeness.diagonal(query, self.kernel)
+        projected = ((C / np.sqrt(self.noise)) @ Q) ** 2
+        levels, which = np.unique(self.lambdas, return_inverse=True)
+        left = np.stack([prior - projected @ (1.0 / (e + lam)) for lam in levels], axis=1)
+        var = np.maximum(left, 1e-6)[:, which] * self._scale
+        return mean.astype(np.float32), var.astype(np.float32)
+
+    # ---- state -----------------------------------------------------------------------------------------
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        own = {
+            "dual": self._dual,
+            "lambdas": self.lambdas,
+            "noise": self.noise,
+            "eigenvalues": self._eigen[0],
+            "eigenvectors": self._eigen[1].astype(np.float32),
+            "scale": self._scale,
+        }
+        return {
+            **{f"{prefix}.{k}": v for k, v in own.items()},
+            **self.likeness.arrays(f"{prefix}.likeness"),
+            **self.mean.arrays(f"{prefix}.mean"),
+            **({} if self._targets is None else self._targets.arrays(f"{prefix}.direct")),
+        }
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the fitted state that is not an array."""
+        return {
+            f"{prefix}.kernel": asdict(self.kernel),
+            f"{prefix}.choice": self.choice,
+            f"{prefix}.treated": self.direct,
+            **self.likeness.meta(f"{prefix}.likeness"),
+            **self.mean.meta(f"{prefix}.mean"),
+            **({} if self._targets is None else self._targets.meta(f"{prefix}.direct")),
+        }
+
+    def restore(
+        self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
+    ) -> None:
+        """Take back what `arrays` and `meta` returned."""
+        self._dual, self.lambdas = arrays[f"{prefix}.dual"], arrays[f"{prefix}.lambdas"]
+        self.noise, self._scale = arrays[f"{prefix}.noise"], arrays[f"{prefix}.scale"]
+        self._eigen = (arrays[f"{prefix}.eigenvalues"], arrays[f"{prefix}.eigenvectors"].astype(np.float64))
+        self.direct = meta[f"{prefix}.treated"]
+        self.kernel, self.choice = Kernel(**meta[f"{prefix}.kernel"]), meta[f"{prefix}.choice"]
+        self.likeness.restore(f"{prefix}.likeness", arrays, meta)
+        self.mean.restore(f"{prefix}.mean", arrays, meta)
+        if self.direct != "none":
+            self._targets = DirectEffect(state=self.direct == "state")
+            self._targets.restore(f"{prefix}.direct", arrays, meta, genes)
+
+
+def relative_weights(centred: FloatArray) -> FloatArray:
+    """Return float64 [n], one over the squared norm of each row plus the median one.
+
+    Squared errors so weighted are relative to the size of the effect, save for the smallest.
+    """
+    size = (centred.astype(np.float64) ** 2).sum(axis=1)
+    out: FloatArray = 1.0 / (size + np.median(size) + 1e-12)
+    return out
+
+
+class _Solver:
+    """Kernel regression of many genes for many noise levels from one eigendecomposition.
+
+    Parameters
+    ----------
+    K
+        float64 [n, n].
+    Y
+        float32 [n, G], targets.
+    """
+
+    def __init__(self, K: FloatArray, Y: FloatArray) -> None:
+        self.noise = _noise(K, Y)
+        root = 1.0 / np.sqrt(self.noise)
+        values, vectors = np.linalg.eigh(root[:, None] * K * root[None])
+        self.values: FloatArray = np.maximum(values, 0.0)
+        self.vectors: FloatArray = vectors
+        self._root = root
+        self._rotated = (vectors.T @ (root[:, None] * Y)).astype(np.float32)
+
+    def predict(self, C: FloatArray, lam: float) -> FloatArray:
+        """Return float32 [q, G] for cross kernels C [q, n] at one noise level."""
+        left = ((C * self._root) @ self.vectors) / (self.values + lam)
+        out: FloatArray = left.astype(np.float32) @ self._rotated
+        return out
+
+    def dual(self, lambdas: FloatArray) -> FloatArray:
+        """Return float32 [n, G]: the weights of train conditions for genes of the given noise levels [G]."""
+        out = np.zeros(self._rotated.shape, dtype=np.float32)
+        for lam in np.unique(lambdas):
+            at = lambdas == lam
+            scaled = self._rotated[:, at] / (self.values + lam).astype(np.float32)[:, None]
+            out[:, at] = (self._root[:, None] * self.vectors).astype(np.float32) @ scaled
+        return out
+
+    def signal(self, lambdas: FloatArray) -> FloatArray:
+        """Return float64 [G], the scale of each gene's process: its mean standardised square."""
+        out = np.zeros(len(lambdas))
+        for lam in np.unique(lambdas):
+            at = lambdas == lam
+            out[at] = (self._rotated[:, at].astype(np.float64) ** 2 / (self.values + lam)[:, None]).mean(
+                axis=0
+            )
+        return np.asarray(np.maximum(out, 1e-8))
+
+
+def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
+    """Return float64 [n], the relative noise variance of each condition, of geometric mean 1.
+
+    Taken from the median over genes of the absolute leave-one-out residual, relative to each gene's median: a
+    condition of few cells misses in every gene, one of an odd effect in its few.
+    """
+    n = len(Y)
+    noise = np.ones(n)
+    if n < _NOISE_CONDITIONS:
+        return noise
+    for _ in range(_NOISE_ROUNDS):
+        inverse = np.linalg.inv(K + _DEFAULT_LAMBDA * np.diag(noise))
+        left_out = np.abs((inverse @ Y) / np.diag(inverse)[:, None])
+        per_gene = np.median(left_out, axis=0)
+        moving = per_gene > 0
+        if not moving.any():
+            return noise
+        scale = np.median(left_out[:, moving] / per_gene[moving], axis=1) ** 2
+        scale = np.maximum(scale, 1e-12)
+        noise = np.clip(scale / np.exp(np.mean(np.log(scale))), *_NOISE_RANGE)
+    return noise
+
+
+def _noise_levels(errors: FloatArray, pooling: float) -> FloatArray:
+    """Return float64 [G], the level of least error per gene, held to the pooled one by `pooling`.
+
+    Parameters
+    ----------
+    errors
+        float64 [lambdas, G].
+    """
+    own = errors / np.maximum(errors.mean(axis=0), 1e-300)
+    pooled = errors.sum(axis=1) / max(float(errors.sum(axis=1).mean()), 1e-300)
+    out: FloatArray = np.asarray(LAMBDAS)[np.argmin(own + pooling * pooled[:, None], axis=0)]
+    return out
+
+
+def _crossed_score(errors: FloatArray, pooling: float) -> float:
+    """Return the error on each fold at the noise levels that the other folds choose, summed."""
+    total = errors.sum(axis=0)
+    position = {lam: i for i, lam in enumerate(LAMBDAS)}
+    out = 0.0
+    for fold in errors:
+        chosen = [position[lam] for lam in _noise_levels(total - fold, pooling)]
+        out += float(fold[chosen, np.arange(fold.shape[1])].sum())
+    return out

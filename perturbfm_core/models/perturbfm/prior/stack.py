@@ -1,0 +1,334 @@
+"""The prior: a convex stack of the baselines and the set process, weighed by what they predicted out of fold.
+
+The network never sees a prediction of a condition by a member that was fitted on it: it learns on
+``delta - prior`` with the prior out of fold, and the same rows decide stack weights, gate and calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.models.baselines.additive import Additive
+from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.means import (
+    ContextGeneral,
+    ControlOnly,
+    GlobalMean,
+    PerPerturbationContextMean,
+    PerPerturbationMean,
+)
+from perturbfm_core.models.baselines.ridge import RidgeRegression
+from perturbfm_core.models.baselines.scaled_additive import ScaledAdditive
+from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
+from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct, SetProcess, relative_weights
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.splits.split import units_of
+from perturbfm_core.splits.view import Query, TrainView
+
+# The classes, not their names: what decides a number must be reached by imports.
+_KINDS: tuple[type[Baseline], ...] = (
+    ControlOnly,
+    GlobalMean,
+    PerPerturbationMean,
+    PerPerturbationContextMean,
+    Additive,
+    ScaledAdditive,
+    ContextGeneral,
+    RidgeRegression,
+    SetKernelRidge,
+)
+BASELINES = tuple(kind.name for kind in _KINDS)
+PROCESS = "set_process"
+MIN_UNITS = 10
+_SHRINK_UNITS = 10.0
+_ALL = "all"
+
+
+@dataclass(frozen=True, eq=False)
+class PriorFold:
+    """The prior on one inner fold.
+
+    Attributes
+    ----------
+    fit, held
+        bool [n], conditions that it was fitted on and that it predicts.
+    mean, var
+        float32 [held, G], prior and the process's variance of it, by members that did not see these conditions.
+    best
+        float32 [held, G], prediction of the single best baseline.
+    """
+
+    fit: BoolArray
+    held: BoolArray
+    mean: FloatArray
+    var: FloatArray
+    best: FloatArray
+
+
+class _Member(Protocol):
+    def __call__(self, query: Query) -> FloatArray: ...
+
+
+class Prior:
+    """A stack of members, one weight vector per stratum.
+
+    Parameters
+    ----------
+    members
+        Registered baselines.
+    tables
+        Gene features for the set process.
+    direct
+        How the set process treats effects on the targets themselves.
+    """
+
+    def __init__(
+        self, members: Sequence[str] = BASELINES, tables: Sequence[GeneFeatures] = (), direct: Direct = "none"
+    ) -> None:
+        self.names = [*members, PROCESS]
+        self.process = SetProcess(tables, direct)
+        self.weights: dict[str, FloatArray] = {}
+        self.best = PROCESS
+        self.errors: dict[str, float] = {}
+        self.folds: list[PriorFold] = []
+        self._known: set[str] = set()
+        self._fitted: dict[str, Baseline] = {}
+
+    def fit(self, view: TrainView, seed: int) -> Prior:
+        """Predict out of fold, weigh the members, fit them on everything."""
+        self.process.choose(view)
+        self._known = _known_singles(view)
+        per_fold = [self._predict_fold(view, j, seed) for j in range(len(view.inner))]
+        self._weigh(view, per_fold)
+        self._fitted = {name: _fit_baseline(name, view, seed) for name in self._used()}
+        self.process.fit(view)
+        return self
+
+    def _used(self) -> list[str]:
+        """Return the baselines that any stratum gives weight to."""
+
+        import numpy as np
+
+        total = np.sum(list(self.weights.values()), axis=0)
+        return [n for n, w in zip(self.names, total, strict=True) if w > 0 and n != PROCESS]
+
+    def _predict_fold(self, view: TrainView, j: int, seed: int) -> tuple[FloatArray, FloatArray, list[str]]:
+        """Return ([members, held, G] means, [held, G] variance of the process, strata of the held)."""
+
+        import numpy as np
+
+        fit, held = view.inner[j]
+        part, query = view.subset(fit), view.subset(held).query()
+        means = [_fit_baseline(name, part, seed)._mean(query) for name in self.names[:-1]]
+        mean, var = self.process.for_fold(view, j).predict(query)
+        return (
+            np.stack([*(np.asarray(m, dtype=np.float32) for m in means), mean]),
+            var,
+            _strata(query, _known_singles(part)),
+        )
+
+    def _weigh(self, view: TrainView, per_fold: list[tuple[FloatArray, FloatArray, list[str]]]) -> None:
+        import numpy as np
+
+        k = len(self.names)
+        if not per_fold:
+            self.weights = {_ALL: np.eye(k)[-1]}
+            return
+        grams: list[dict[str, tuple[FloatArray, FloatArray, set[str]]]] = []
+        centre = view.delta.mean(axis=0)
+        for (_, held), (means, _, strata) in zip(view.inner, per_fold, strict=True):
+            truth = view.delta[held]
+            weight = relative_weights(truth - centre)
+            units = units_of(view.conditions[held], view.unit)
+            grams.append(_grams(means - truth[None], weight, strata, units))
+        total = _sum(grams)
+        self.weights, best = _stack(total, k)
+        self.best = self.names[best]
+        gram = total[_ALL][0]
+        self.errors = {n: float(gram[i, i] / max(total[_ALL][1][0], 1)) for i, n in enumerate(self.names)}
+        for j, ((fit, held), (means, var, strata)) in enumerate(zip(view.inner, per_fold, strict=True)):
+            others = _sum([g for i, g in enumerate(grams) if i != j]) if len(grams) > 1 else total
+            crossed, crossed_best = _stack(others, k)
+            W = np.asarray([crossed.get(s, crossed[_ALL]) for s in strata], dtype=np.float32)
+            mean = np.einsum("hk,khg->hg", W, means, optimize=True)
+            self.folds.append(PriorFold(fit, held, mean, var, means[crossed_best]))
+
+    def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta by the set process)."""
+
+        import numpy as np
+
+        process, var = self.process.predict(query)
+        strata = _strata(query, self._known)
+        W = np.asarray([self.weights.get(s, self.weights[_ALL]) for s in strata], dtype=np.float32)
+        out = W[:, [-1]] * process
+        for i, name in enumerate(self.names[:-1]):
+            if name in self._fitted and W[:, i].any():
+                out += W[:, [i]] * np.asarray(self._fitted[name]._mean(query), dtype=np.float32)
+        return out, var
+
+    # ---- state -----------------------------------------------------------------------------------------
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        out = self.process.arrays(f"{prefix}.{PROCESS}")
+        for name, model in self._fitted.items():
+            out.update({f"{prefix}.{name}.{k}": v for k, v in model.arrays().items()})
+        return out
+
+    def meta(self, prefix: str) -> dict[str, Any]:
+        """Return the fitted state that is not an array."""
+        return {
+            f"{prefix}.weights": {k: v.tolist() for k, v in self.weights.items()},
+            f"{prefix}.names": self.names,
+            f"{prefix}.known": sorted(self._known),
+            f"{prefix}.members": {name: model.meta() for name, model in self._fitted.items()},
+            **self.process.meta(f"{prefix}.{PROCESS}"),
+        }
+
+    def restore(
+        self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
+    ) -> None:
+        """Take back what `arrays` and `meta` returned."""
+
+        import numpy as np
+
+        self.names = list(meta[f"{prefix}.names"])
+        self.weights = {k: np.asarray(v) for k, v in meta[f"{prefix}.weights"].items()}
+        self._known = set(meta[f"{prefix}.known"])
+        self.process.restore(f"{prefix}.{PROCESS}", arrays, meta, genes)
+        for name, state in meta[f"{prefix}.members"].items():
+            model = _new_baseline(name, genes)
+            head = f"{prefix}.{name}."
+            model.restore({k[len(head) :]: v for k, v in arrays.items() if k.startswith(head)}, state)
+            self._fitted[name] = model
+
+    def summary(self) -> dict[str, Any]:
+        """Return what is told in ``training.json``."""
+        return {
+            "members": {
+                stratum: {n: round(float(w), 4) for n, w in zip(self.names, weights, strict=True) if w > 0}
+                for stratum, weights in self.weights.items()
+            },
+            "best_baseline": self.best,
+            "relative_error": self.errors,
+            "set_process": self.process.choice,
+        }
+
+
+def _new_baseline(name: str, genes: list[str]) -> Baseline:
+    """Return an unfitted baseline of the stack."""
+    model = next(kind for kind in _KINDS if kind.name == name)()
+    model.genes = genes
+    return model
+
+
+def _fit_baseline(name: str, view: TrainView, seed: int) -> Baseline:
+    model = _new_baseline(name, [str(g) for g in view.genes])
+    model._fit(view, seed)
+    return model
+
+
+def _known_singles(view: TrainView) -> set[str]:
+    perts = view.conditions[schema.PERT_ID].astype(str)
+    return {p for p in perts if len(pert_genes(p)) == 1}
+
+
+def _strata(query: Query, known: set[str]) -> list[str]:
+    """Return the stratum of each condition: how many genes it perturbs, and how many train has as singles."""
+    genes = [pert_genes(p) for p in query.conditions[schema.PERT_ID].astype(str)]
+    return [f"{len(g)} perturbed, {sum(x in known for x in g)} seen" for g in genes]
+
+
+Gram = tuple[FloatArray, FloatArray, set[str]]
+
+
+def _grams(
+    errors: FloatArray, weight: FloatArray, strata: list[str], units: list[tuple[str, ...]]
+) -> dict[str, Gram]:
+    """Return, per stratum and over all, the members' weighted error products, the count, and the units."""
+
+    import numpy as np
+
+    k = len(errors)
+    row = np.asarray(strata)
+    out: dict[str, Gram] = {}
+    for name in [_ALL, *sorted(set(strata))]:
+        at = np.flatnonzero(row == name) if name != _ALL else np.arange(len(row))
+        E = errors[:, at] * np.sqrt(weight[at]).astype(np.float32)[None, :, None]
+        flat = E.reshape(k, -1)
+        found = {u for i in at for u in units[i]} or {str(i) for i in at}
+        out[name] = (
+            (flat @ flat.T).astype(np.float64) if name != _ALL else np.zeros((k, k)),
+            np.asarray([float(len(at))]),
+            found,
+        )
+    out[_ALL] = (np.sum([g[0] for n, g in out.items() if n != _ALL], axis=0), out[_ALL][1], out[_ALL][2])
+    return out
+
+
+def _sum(grams: Sequence[dict[str, Gram]]) -> dict[str, Gram]:
+    out: dict[str, Gram] = {}
+    for one in grams:
+        for name, (gram, n, units) in one.items():
+            if name in out:
+                out[name] = (out[name][0] + gram, out[name][1] + n, out[name][2] | units)
+            else:
+                out[name] = (gram, n, units)
+    return out
+
+
+def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
+    """Return ({stratum: weights}, the member that is best alone).
+
+    Weights minimise the error of the mixture on the simplex and are shrunk to the single best member of the
+    stratum; a stratum of few units takes the weights of all, and few units in all take the best member alone.
+    """
+
+    import numpy as np
+
+    best = int(np.argmin(np.diag(grams[_ALL][0])))
+    out = {_ALL: np.eye(k)[best]}
+    if len(grams[_ALL][2]) < MIN_UNITS:
+        return out, best
+    for name, (gram, _, units) in grams.items():
+        if len(units) < MIN_UNITS:
+            continue
+        alone = np.eye(k)[int(np.argmin(np.diag(gram)))]
+        share = _SHRINK_UNITS / (len(units) + _SHRINK_UNITS)
+        mixed = (1.0 - share) * _simplex(gram) + share * alone
+        out[name] = np.where(mixed < 1e-3, 0.0, mixed) / mixed[mixed >= 1e-3].sum()
+    return out, best
+
+
+def _simplex(gram: FloatArray) -> FloatArray:
+    """Return the weights >= 0 of sum 1 that minimise w' gram w."""
+
+    from scipy.optimize import nnls
+    import numpy as np
+
+    k = len(gram)
+    scale = float(np.trace(gram)) / k or 1.0
+    # A root by eigenvalues: members that predict the same make the matrix singular.
+    values, vectors = np.linalg.eigh(gram / scale)
+    factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    heavy = 1e3
+    weights, _ = nnls(np.vstack([factor, heavy * np.ones((1, k))]), np.concatenate([np.zeros(k), [heavy]]))
+    return np.asarray(weights / weights.sum())
+
+
+def folds_of(prior: Prior) -> tuple[IntArray, IntArray]:
+    """Return int64 ([m] condition, [m] fold) of every out-of-fold row of a fitted prior, fold by fold."""
+
+    import numpy as np
+
+    rows = [np.flatnonzero(f.held) for f in prior.folds]
+    if not rows:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(r) for r in rows])

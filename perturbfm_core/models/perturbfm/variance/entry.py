@@ -1,0 +1,138 @@
+"""The variance of an entry, for a condition like any other, learned from errors on held-out conditions.
+
+    var_ig = s2_ig + exp(b_g + c v_ig)
+
+v_ig is the predicted size of an entry against the spread of its gene, b_g each gene's own level; c, one number for
+all genes, is learned by beta-NLL on out-of-fold residuals.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from perturbfm_core.progress import OnEpoch
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.training.loop import LoopConfig, train
+from perturbfm_core.training.losses import beta_nll
+
+_EPOCHS = 120
+_LR = 0.03
+_SHRINK = 8.0
+_FLOOR = 1e-6
+# Share of the mean excess that a gene keeps whose errors are within sampling noise.
+_LEAST = 0.02
+
+
+class _Head(torch.nn.Module):
+    def __init__(self, level: torch.Tensor) -> None:
+        super().__init__()
+        self.level = torch.nn.Parameter(level)
+        self.slope = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, v: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of the variance [n, G]."""
+        return self.level + self.slope * v
+
+
+class EntryVariance:
+    """The fitted variance beyond that of sampling.
+
+    Attributes
+    ----------
+    level
+        float64 [G], b.
+    slope
+        c.
+    """
+
+    def __init__(self) -> None:
+        self.level: FloatArray = np.zeros(0)
+        self.slope = 0.0
+        self._scale: FloatArray = np.zeros(0)
+        self._middle = 0.0
+
+    def fit(
+        self,
+        mean: FloatArray,
+        error: FloatArray,
+        s2: FloatArray,
+        fold: IntArray,
+        usable: BoolArray,
+        seed: int,
+        on_epoch: OnEpoch | None = None,
+    ) -> FloatArray:
+        """Fit on out-of-fold rows and return float32 [m, G], their own variances, each without its fold's level.
+
+        Parameters
+        ----------
+        mean, error, s2
+            float32 [m, G]: predicted delta, error, sampling variance.
+        fold
+            int64 [m].
+        usable
+            bool [folds, m]: rows whose condition the fold's predictor was fitted on; a condition that two folds
+            hold out is no witness of its own variance.
+        """
+        self._scale = np.sqrt((mean.astype(np.float64) ** 2).mean(axis=0) + 1e-8)
+        v = self._sizes(mean)
+        self._middle = float(v.mean())
+        v = v - self._middle
+        excess = error.astype(np.float64) ** 2 - s2
+        start = torch.from_numpy(np.log(_shrunk(excess) + _FLOOR).astype(np.float32))
+        V = torch.from_numpy(v.astype(np.float32))
+        errors, noise = torch.from_numpy(error.astype(np.float32)), torch.from_numpy(s2.astype(np.float32))
+        head, zero = _Head(start.clone()), torch.zeros_like(errors)
+
+        def loss(module: torch.nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+            var = noise + module(V).clamp(-20.0, 10.0).exp()
+            # The likelihood of each gene's level alone would follow its few largest errors.
+            held = 0.01 * (head.level - start).square().mean()
+            return {"loss": beta_nll(zero, var, errors) + held}
+
+        train(
+            head,
+            loss,
+            len(errors),
+            LoopConfig(epochs=_EPOCHS, lr=_LR, weight_decay=0.0, ema_decay=0.0),
+            seed=seed,
+            on_epoch=on_epoch,
+            phase="variance",
+        )
+        self.slope = float(head.slope.detach())
+        shape = np.exp(np.clip(self.slope * v, -10.0, 10.0))
+        self.level = np.log(_shrunk(excess / shape) + _FLOOR)
+        out = np.empty(error.shape, dtype=np.float32)
+        for j in np.unique(fold):
+            mine, others = fold == j, usable[j] & (fold != j)
+            level = np.log(_shrunk(excess[others] / shape[others]) + _FLOOR) if others.any() else self.level
+            out[mine] = np.exp(level) * shape[mine]
+        return out
+
+    def predict(self, mean: FloatArray) -> FloatArray:
+        """Return float32 [n, G] for predicted deltas [n, G]."""
+        shape = np.clip(self.slope * (self._sizes(mean) - self._middle), -10.0, 10.0)
+        return np.asarray(np.exp(np.clip(self.level + shape, -20.0, 10.0)), dtype=np.float32)
+
+    def _sizes(self, mean: FloatArray) -> FloatArray:
+        return np.asarray(np.log1p(np.abs(mean) / self._scale))
+
+    def arrays(self, prefix: str) -> dict[str, FloatArray]:
+        """Return the fitted arrays under prefixed names."""
+        return {
+            f"{prefix}.level": self.level,
+            f"{prefix}.scale": self._scale,
+            f"{prefix}.slope": np.asarray([self.slope, self._middle]),
+        }
+
+    def restore(self, prefix: str, arrays: dict[str, FloatArray]) -> None:
+        """Take back what `arrays` returned."""
+        self.level, self._scale = arrays[f"{prefix}.level"], arrays[f"{prefix}.scale"]
+        self.slope, self._middle = (float(x) for x in arrays[f"{prefix}.slope"])
+
+
+def _shrunk(excess: FloatArray) -> FloatArray:
+    """Return float64 [G], the mean of excess squared errors [n, G], shrunk towards that of all genes."""
+    n, overall = len(excess), max(float(excess.mean()), 0.0)
+    out = (excess.sum(axis=0) + _SHRINK * overall) / (n + _SHRINK)
+    return np.asarray(np.maximum(out, _LEAST * overall))

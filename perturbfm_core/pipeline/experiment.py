@@ -1,0 +1,163 @@
+"""An experiment: one model entry with one seed on one split, the value that the stages of a run pass along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from perturbfm_core.catalog.entries import ModelEntry, Tuned
+from perturbfm_core.config import Frozen, content_hash, parse
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.splits.audit.core import Finding, require_clean
+from perturbfm_core.splits.folder import SplitStats
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.code import code_of
+from perturbfm_core.uncertainty.config import UncertaintyConfig
+
+
+class ModelConfig(Frozen):
+    """One entry with one seed, all parameters resolved: its hash names the run.
+
+    `tuned` is not part of the hash: it says where the parameters come from.
+    """
+
+    entry: str
+    model: str
+    params: dict[str, Any]
+    seed: int
+    uncertainty: UncertaintyConfig = UncertaintyConfig()
+    tuned: Tuned | None = Field(default=None, exclude=True)
+
+    @property
+    def config_hash(self) -> str:
+        """Return the hash with the seed."""
+        return content_hash(self.model_dump(mode="json"))
+
+    @property
+    def entry_hash(self) -> str:
+        """Return the hash without the seed: all seeds of one configuration share it."""
+        return content_hash(self.model_dump(mode="json", exclude={"seed"}))
+
+    def new_model(self) -> Model:
+        """Return the unfitted model: the entry's own, or an ensemble of it."""
+        asked = self.uncertainty
+        if asked.ensemble == 1:
+            return new_model(self.model, self.params)
+        members = {"model": self.model, "params": self.params, "members": asked.ensemble, "bag": asked.bag}
+        return new_model("ensemble", members)
+
+
+def model_configs(entry: ModelEntry) -> list[ModelConfig]:
+    """Return one resolved configuration per seed of a catalog entry."""
+    params = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    asked = parse(UncertaintyConfig, entry.uncertainty, f"uncertainty of entry {entry.name!r}")
+    return [
+        ModelConfig(
+            entry=entry.name,
+            model=entry.model,
+            params=params,
+            seed=seed,
+            uncertainty=asked,
+            tuned=entry.tuned,
+        )
+        for seed in entry.seeds
+    ]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Identities of what an experiment makes before it is scored, under ``runs/.objects``.
+
+    Attributes
+    ----------
+    model
+        Of the fit: data, split, configuration with seed, side information, code.
+    prediction
+        Of the prediction: the fit, and the code that predicts.
+    code
+        {stage: digest} of the code behind both.
+    libraries
+        {distribution: "major.minor"} of the numeric libraries behind both.
+    """
+
+    model: str
+    prediction: str
+    code: dict[str, str]
+    libraries: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One entry with one seed on one frozen split: what a fit, a prediction, scores and a run belong to.
+
+    Attributes
+    ----------
+    store
+        Where artifacts lie.
+    dataset, split
+        The data set, and a split that was frozen on it.
+    config
+        The resolved entry.
+    side_info
+        Graphs, gene features, encoder and masks that the model reads.
+    read_stats
+        Gives what is stored beside the split; called when it is first needed.
+    tell
+        Told of progress.
+    """
+
+    store: ArtifactStore
+    dataset: PerturbDataset
+    split: FrozenSplit
+    config: ModelConfig
+    side_info: SideInfo
+    read_stats: Callable[[], SplitStats]
+    tell: Progress = quiet
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """Return the warnings of the leakage audit.
+
+        Raises
+        ------
+        SplitError
+            If the split is of other data, or the audit blocks it.
+        """
+        self.split.check_dataset(self.dataset)
+        return tuple(require_clean(self.dataset, self.split))
+
+    @cached_property
+    def stats(self) -> SplitStats:
+        """Return the split's statistics, ceilings, floors and strata."""
+        return self.read_stats()
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Return the keys of the fit and the prediction."""
+        own = self.config.new_model().modules()
+        fit = code_of(f"{__package__}.trained_model", *own)
+        predict = code_of(f"{__package__}.prediction", *own)
+        model = content_hash(
+            {
+                "stage": "trained_model",
+                "data": self.dataset.content_sha256,
+                "split": self.split.hash,
+                "config": self.config.config_hash,
+                "side_info": self.side_info.digests,
+                "code": fit.digest,
+            }
+        )
+        return Keys(
+            model=model,
+            prediction=content_hash({"stage": "prediction", "model": model, "code": predict.digest}),
+            code={"trained_model": fit.digest, "prediction": predict.digest},
+            libraries={**predict.libraries, **fit.libraries},
+        )

@@ -1,0 +1,338 @@
+"""Stage `metric_panel`: a prediction scored by every panel, one object per panel, and its calibration report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import content_hash
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction import RowPrediction, read_prediction
+from perturbfm_core.evaluation.comparison import Comparison, Truth, compare, observed
+from perturbfm_core.evaluation.panel import PANELS, Panel, Strata, evaluate, metrics_json
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.splits.folder import SplitStats
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.code import Code, code_of
+from perturbfm_core.uncertainty.calibrator import calibration_of
+
+STRATA_FILE = "strata.json"
+# The panel whose report is ``calibration.json``.
+CALIBRATION_PANEL = "uncertainty"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A scored prediction.
+
+    Attributes
+    ----------
+    table
+        Long scores without the columns that name the run.
+    metrics, calibration
+        Content of ``metrics.json`` and ``calibration.json``.
+    comparison
+        Aligned truth and prediction.
+    stats
+        The split's statistics.
+    """
+
+    table: pd.DataFrame
+    metrics: dict[str, Any]
+    calibration: dict[str, Any]
+    comparison: Comparison
+    stats: SplitStats
+
+    @property
+    def flags(self) -> dict[str, bool | None]:
+        """Return the flags that every reader of these scores must see."""
+        return {
+            "no_signal": self.stats.no_signal,
+            "shared_control": bool(self.comparison.shared_control.any()),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class PanelScores:
+    """The scores of an experiment as objects of the store.
+
+    Attributes
+    ----------
+    panels
+        {panel: its object with ``scores.parquet``}, in the order of reports.
+    calibration
+        The object with ``calibration.json``.
+    code
+        Digest of the code behind all of them.
+    """
+
+    experiment: Experiment
+    predicted: Artifact
+    panels: Mapping[str, Artifact]
+    calibration: Artifact
+    code: str
+
+    @property
+    def key(self) -> str:
+        """Return one identity of all scores."""
+        return content_hash(
+            {**{n: a.key for n, a in self.panels.items()}, "calibration": self.calibration.key}
+        )
+
+    @property
+    def reused(self) -> bool:
+        """Return whether nothing had to be scored."""
+        return self.calibration.reused and all(a.reused for a in self.panels.values())
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Return the scores of all panels in long form."""
+        parts = [pd.read_parquet(a.path / schema.SCORES_FILE) for a in self.panels.values()]
+        return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """Return the content of ``metrics.json``."""
+        return metrics_json(self.table)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Return aligned truth and prediction."""
+        e = self.experiment
+        prediction = read_prediction(self.predicted.path / schema.PREDICTIONS_FILE)
+        return compare(e.dataset, e.split, prediction, observed_side(e.dataset, e.split))
+
+
+def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
+    """Score an experiment's prediction; a panel that the same prediction and code were scored by is found.
+
+    Parameters
+    ----------
+    e
+        The experiment.
+    fitted, predicted
+        What `fit` and `predict` returned for it.
+
+    Raises
+    ------
+    MetricError
+        If a metric fails: a panel is complete or fails.
+    """
+    made = _Scoring(e, fitted, predicted)
+    panels = {name: made.panel(name, panel) for name, panel in PANELS.items()}
+    calibration = made.calibration(panels)
+    code = content_hash(made.digests)
+    return PanelScores(e, predicted, panels, calibration, code)
+
+
+class _Scoring:
+    """One experiment being scored; what panels share is made once, and only if a panel is not found."""
+
+    def __init__(self, e: Experiment, fitted: Artifact, predicted: Artifact) -> None:
+        self._e, self._fitted, self._predicted = e, fitted, predicted
+        self.digests: dict[str, str] = {}
+        self._announced = False
+
+    @cached_property
+    def _comparison(self) -> Comparison:
+        return PanelScores(self._e, self._predicted, {}, self._predicted, "").comparison
+
+    def _code(self, name: str, *modules: str) -> Code:
+        code = code_of(__name__, *modules)
+        self.digests[name] = code.digest
+        return code
+
+    def _announce(self) -> None:
+        if not self._announced:
+            self._e.tell(f"scoring {self._e.config.entry}, seed {self._e.config.seed}")
+            self._announced = True
+
+    @cached_property
+    def _strata(self) -> dict[str, dict[str, str]]:
+        """Return the strata of test conditions: those beside the split, and those that panels add.
+
+        The latter are of the observed side alone, so all entries on a split share them.
+        """
+        e = self._e
+        adding = {n: p for n, p in PANELS.items() if p.strata is not None}
+        modules = [m for p in adding.values() for m in p.modules]
+        key = content_hash(
+            {
+                "stage": "strata",
+                "data": e.dataset.content_sha256,
+                "split": e.split.hash,
+                "code": self._code("strata", *modules).digest,
+            }
+        )
+        found = e.store.find(key)
+        if found is None:
+
+            def fill(folder: Path) -> None:
+                self._announce()
+                write_json(folder / STRATA_FILE, _added_strata(self._comparison))
+
+            e.store.put_object(key, fill)
+        added = read_json(e.store.object(key) / STRATA_FILE)
+        return {**e.stats.strata, **added}
+
+    def panel(self, name: str, panel: Panel) -> Artifact:
+        """Return the scores of one panel."""
+        e = self._e
+        key = content_hash(
+            {
+                "stage": "metric_panel",
+                "panel": name,
+                "prediction": self._predicted.key,
+                "strata": self._strata,
+                "code": self._code(name, *panel.modules).digest,
+            }
+        )
+        if (found := e.store.find(key)) is not None:
+            return found
+
+        def fill(folder: Path) -> None:
+            self._announce()
+            scored = evaluate(self._comparison, [name], level=e.dataset.metadata.level, strata=self._strata)
+            scored.table().to_parquet(folder / schema.SCORES_FILE, index=False)
+
+        return Artifact(key, e.store.put_object(key, fill), reused=False)
+
+    def calibration(self, panels: Mapping[str, Artifact]) -> Artifact:
+        """Return the calibration report; it repeats some values of its panel."""
+        e = self._e
+        key = content_hash(
+            {
+                "stage": "calibration",
+                "prediction": self._predicted.key,
+                "strata": e.stats.strata,
+                "panel": panels[CALIBRATION_PANEL].key,
+                "code": self._code("calibration", *PANELS.get(CALIBRATION_PANEL).modules).digest,
+            }
+        )
+        if (found := e.store.find(key)) is not None:
+            return found
+
+        def fill(folder: Path) -> None:
+            table = pd.read_parquet(panels[CALIBRATION_PANEL].path / schema.SCORES_FILE)
+            content = calibration_json(
+                self._comparison,
+                metrics_json(table),
+                e.stats.strata,
+                variance_source=source_of_variance(self._fitted.path),
+                calibrator=calibration_of(self._fitted.path),
+            )
+            write_json(folder / schema.CALIBRATION_FILE, content)
+
+        return Artifact(key, e.store.put_object(key, fill), reused=False)
+
+
+def _added_strata(comparison: Comparison) -> dict[str, dict[str, str]]:
+    out: dict[str, dict[str, str]] = {}
+    for _, panel in PANELS.items():
+        if panel.strata is not None:
+            out |= {name: dict(of) for name, of in panel.strata(comparison).items()}
+    return out
+
+
+def score_prediction(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    prediction: RowPrediction,
+    stats: SplitStats,
+    *,
+    panels: Iterable[str] | None = None,
+    variance_source: str = "as given",
+    calibrator: dict[str, Any] | None = None,
+) -> Scores:
+    """Score any prediction on a split, whoever made it, with every panel (or the named ones).
+
+    Parameters
+    ----------
+    ds, split
+        Data and split.
+    prediction
+        What is to be scored.
+    stats
+        What is stored beside the split.
+    panels
+        Names of panels, all by default.
+    variance_source
+        Where the variance comes from, for ``calibration.json``.
+    calibrator
+        What the prediction's calibrator says of itself, for ``calibration.json``.
+
+    Raises
+    ------
+    PredictionError
+        If the prediction does not cover, or does not belong to, the split.
+    """
+    comparison = compare(ds, split, prediction, observed_side(ds, split))
+    strata = {**stats.strata, **_added_strata(comparison)}
+    table = evaluate(comparison, panels, level=ds.metadata.level, strata=strata).table()
+    metrics = metrics_json(table)
+    calibration = calibration_json(
+        comparison, metrics, stats.strata, variance_source=variance_source, calibrator=calibrator
+    )
+    return Scores(table, metrics, calibration, comparison, stats)
+
+
+def calibration_json(
+    comparison: Comparison,
+    metrics: Mapping[str, Any],
+    strata: Strata,
+    *,
+    variance_source: str,
+    calibrator: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return the content of ``calibration.json``.
+
+    Parameters
+    ----------
+    comparison
+        Aligned truth and prediction.
+    metrics
+        Content of ``metrics.json``, of which some values of the panel are repeated.
+    strata
+        {stratum: {condition key: value}} of the split.
+    variance_source
+        Where the variance comes from.
+    calibrator
+        What the calibrator says of itself, None without one.
+    """
+    report = PANELS.get(CALIBRATION_PANEL).report
+    uncertainty = metrics.get(CALIBRATION_PANEL, {})
+    return {
+        **(calibrator or {"method": "as given" if comparison.intervals else "none"}),
+        "variance": "filled constant" if comparison.var_filled else variance_source,
+        "n_test_conditions": len(comparison),
+        **{name: uncertainty.get(name) for name in ("coverage", "conformal_coverage", "nll", "crps")},
+        **({} if report is None else report(comparison, strata)),
+    }
+
+
+_OBSERVED: dict[tuple[str, str], Truth] = {}
+
+
+def observed_side(ds: PerturbDataset, split: FrozenSplit) -> Truth:
+    """Return the observed side of a split, kept for the next entry on it."""
+    key = (ds.content_sha256, split.hash)
+    if key not in _OBSERVED:
+        while len(_OBSERVED) >= 2:
+            _OBSERVED.pop(next(iter(_OBSERVED)))
+        _OBSERVED[key] = observed(ds, split)
+    return _OBSERVED[key]
+
+
+def source_of_variance(model_path: Path) -> str:
+    """Return where the variance of the model in a folder comes from, as ``calibration.json`` names it."""
+    meta = model_path / schema.MODEL_META_FILE
+    training = read_json(meta).get("training", {}) if meta.is_file() else {}
+    return f"{training.get('variance', {}).get('source', 'unknown')} residuals"

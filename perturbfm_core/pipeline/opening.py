@@ -1,0 +1,110 @@
+"""Opening experiments: a split and an entry found by name, checked against each other, side information gathered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.graphs.side_info import Needs
+from perturbfm_core.models.base import MODELS, applicable, new_model
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.experiment import Experiment, ModelConfig, model_configs
+from perturbfm_core.pipeline.gene_graph import gather, missing
+from perturbfm_core.pipeline.pretrained_encoder import no_cells
+from perturbfm_core.pipeline.split import stats_with_bounds
+from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.splits.folder import SplitFolder, traits_of
+from perturbfm_core.splits.index import SplitTraits
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store.artifacts import ArtifactStore
+
+
+def needs_of(entry: ModelEntry | ModelConfig) -> Needs:
+    """Return the graphs, gene features, encoder and masks that a configured model reads."""
+    return new_model(entry.model, entry.params).needs()
+
+
+def why_not(traits: SplitTraits, entry: ModelEntry) -> str | None:
+    """Return why an entry cannot run on a split with these traits, None if it can."""
+    needs = needs_of(entry)
+    reason = applicable(traits, MODELS.get(entry.model).requires) or missing(needs)
+    return reason or (no_cells(traits) if needs.encoder is not None else None)
+
+
+def open_experiment(
+    store: ArtifactStore,
+    dataset: PerturbDataset,
+    split: FrozenSplit,
+    config: ModelConfig,
+    tell: Progress = quiet,
+) -> Experiment:
+    """Open the experiment of a resolved configuration, its side information built or loaded.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    dataset, split
+        The data set, and a split that was frozen on it.
+    config
+        The resolved entry.
+    tell
+        Told of progress.
+
+    Raises
+    ------
+    SplitError
+        If the split is of other data, or the audit blocks it.
+    GraphError, ModelError
+        If side information is missing, or belongs to another split.
+    """
+    # Data and split are checked before anything is built from them, whoever calls.
+    split.check_dataset(dataset)
+    return Experiment(
+        store=store,
+        dataset=dataset,
+        split=split,
+        config=config,
+        side_info=gather(store, dataset, split, config.new_model().needs(), tell),
+        read_stats=lambda: stats_with_bounds(store, dataset, split),
+        tell=tell,
+    )
+
+
+def open_experiments(
+    store: ArtifactStore,
+    split: str | FrozenSplit,
+    entry: ModelEntry,
+    *,
+    data: Path | PerturbDataset | None = None,
+    tell: Progress = quiet,
+) -> list[Experiment]:
+    """Open one experiment per seed of an entry.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    split
+        A frozen split; or its hash, a prefix of it, or its key.
+    entry
+        The catalog entry.
+    data
+        The data set, or the directory of its artifact; by default it is looked for.
+    tell
+        Told of progress.
+
+    Raises
+    ------
+    SplitError
+        If the entry is not applicable to the split.
+    """
+    found = split if isinstance(split, FrozenSplit) else SplitFolder(store.split_dir).load(split)
+    dataset = data if isinstance(data, PerturbDataset) else dataset_of(store, found, data)
+    reason = why_not(traits_of(found, dataset), entry)
+    if reason is not None:
+        msg = f"entry {entry.name!r} is not applicable to split {found.definition.key}: it {reason}"
+        raise SplitError(msg)
+    return [open_experiment(store, dataset, found, config, tell) for config in model_configs(entry)]

@@ -1,0 +1,196 @@
+"""Stage `report`: a scored experiment published as a run directory, complete or not at all, with its HTML report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import StoreError
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.metric_panel import PanelScores
+from perturbfm_core.pipeline.prediction import PREDICT_FILE
+from perturbfm_core.pipeline.trained_model import FIT_FILE
+from perturbfm_core.registry import plugin_digests
+from perturbfm_core.reports.pages.run import run_report
+from perturbfm_core.splits.folder import SplitStats
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.atomic import read_json, write_atomic, write_json
+from perturbfm_core.store.run_record import (
+    DatasetRecord,
+    Flags,
+    ObjectKeys,
+    RunRecord,
+    SplitRecord,
+    read_run_record,
+)
+
+
+def report(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> Path:
+    """Publish a scored experiment as a run directory with its report, by one rename.
+
+    Parameters
+    ----------
+    e
+        The experiment.
+    fitted, predicted, scored
+        What the earlier stages returned for it.
+
+    Returns
+    -------
+    Path
+        The run directory.
+    """
+    e.tell(f"writing the report of {e.config.entry}, seed {e.config.seed}")
+    record = _record(e, fitted, predicted, scored)
+    records = read_json(fitted.path / schema.RECORDS_FILE)
+    records["predict_reads"] = read_json(predicted.path / PREDICT_FILE)["reads"]
+    while True:
+        run_id = e.store.new_run_id(e.split.hash, e.config.entry, e.config.config_hash)
+        record = record.model_copy(update={"run_id": run_id})
+        destination = e.store.run(run_id)
+        with e.store.stage() as staging:
+            folder = staging.path
+            for source, names in (
+                (fitted.path, (schema.MODEL_FILE, schema.MODEL_META_FILE)),
+                (fitted.path, (schema.CALIBRATOR_FILE, schema.CALIBRATOR_META_FILE)),
+                (predicted.path, (schema.PREDICTIONS_FILE,)),
+                (scored.calibration.path, (schema.CALIBRATION_FILE,)),
+            ):
+                for name in names:
+                    # A copy: whoever edits a run in place must not change the object that others reuse.
+                    shutil.copyfile(source / name, folder / name)
+            training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
+            write_json(folder / schema.TRAINING_FILE, training)
+            write_json(folder / schema.METRICS_FILE, scored.metrics)
+            write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
+            write_atomic(folder / schema.SPLIT_HASH_FILE, e.split.hash + "\n")
+            named_scores(scored.table, record).to_parquet(folder / schema.SCORES_FILE, index=False)
+            calibration = read_json(scored.calibration.path / schema.CALIBRATION_FILE)
+            page = run_report(
+                record, scored.table, scored.comparison, e.split.definition, e.stats, calibration
+            )
+            write_atomic(folder / schema.REPORT_FILE, page)
+            record.write(folder)
+            try:
+                staging.publish(destination)
+            except (StoreError, OSError):
+                # The same experiment, published by another process in the same second, has this id.
+                if not destination.exists():
+                    raise
+                continue
+        return destination
+
+
+def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> RunRecord:
+    """Return the run's record, but for its id."""
+    fit = read_json(fitted.path / FIT_FILE)
+    predict = read_json(predicted.path / PREDICT_FILE)
+    return RunRecord(
+        **described(e.dataset, e.split, scored.comparison, e.stats),
+        run_id="",
+        entry=e.config.entry,
+        model=e.config.model,
+        family=MODELS.get(e.config.model).family,
+        params=e.config.params,
+        uncertainty=e.config.uncertainty.model_dump(mode="json"),
+        tuned=None if e.config.tuned is None else e.config.tuned.model_dump(mode="json"),
+        seed=e.config.seed,
+        config_hash=e.config.config_hash,
+        entry_hash=e.config.entry_hash,
+        graph_hash=fit["graph_hash"],
+        side_info=fit["side_info"],
+        objects=ObjectKeys(
+            model=fitted.key,
+            prediction=predicted.key,
+            scores=scored.key,
+            panels={name: artifact.key for name, artifact in scored.panels.items()},
+        ),
+        parent_run=parent_run(e, scored.key),
+        code={**e.keys.code, "metric_panel": scored.code},
+        libraries=e.keys.libraries,
+        environment=fit["environment"],
+        audit=[finding.to_json() for finding in e.findings],
+        fallback_control_rows=fit["fallback_control_rows"],
+        inner_folds=fit["inner_folds"],
+        timings={"fit_s": fit["fit_s"], "predict_s": predict["predict_s"]},
+    )
+
+
+def parent_run(e: Experiment, scores_key: str) -> str | None:
+    """Return the newest run of the same configuration, if its scores were others."""
+    tail = f"_{e.split.hash[:7]}_{e.config.entry}_{e.config.config_hash[:8]}"
+    for path in reversed(e.store.run_dirs()):
+        if tail in path.name:
+            old = read_run_record(path)
+            same = old.objects is not None and old.objects.scores == scores_key
+            return None if same else old.run_id
+    return None
+
+
+def described(
+    ds: PerturbDataset, split: FrozenSplit, comparison: Comparison, stats: SplitStats
+) -> dict[str, Any]:
+    """Return the fields of a `RunRecord` that data, split and comparison decide.
+
+    Parameters
+    ----------
+    ds, split
+        Data and split.
+    comparison
+        Aligned truth and prediction.
+    stats
+        What is stored beside the split.
+    """
+    definition = split.definition
+    return {
+        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f"),
+        "data_hash": ds.content_sha256,
+        "split_hash": split.hash,
+        "dataset": DatasetRecord(
+            name=ds.name,
+            content_sha256=ds.content_sha256,
+            level=ds.metadata.level,
+            space=ds.metadata.space,
+            n_obs=ds.n_obs,
+            n_genes=ds.n_genes,
+            source=ds.metadata.source,
+            licence=ds.metadata.licence,
+            path=None if ds.path is None else str(ds.path),
+        ),
+        "split": SplitRecord(
+            hash=split.hash,
+            key=definition.key,
+            kind=definition.kind,
+            cv=definition.cv.model_dump(mode="json") if definition.cv else None,
+        ),
+        "flags": Flags(no_signal=stats.no_signal, shared_control=bool(comparison.shared_control.any())),
+        "plugins": plugin_digests(),
+        "generator": comparison.cells.generator.model_dump(mode="json") if comparison.cells else None,
+        "alignment": comparison.alignment,
+        "var_filled": comparison.var_filled,
+        "notes": comparison.notes,
+    }
+
+
+def named_scores(table: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
+    """Return scores with the columns that name their run, in the order of the schema."""
+    out = table.assign(
+        run_id=record.run_id,
+        dataset=record.dataset.name,
+        split_hash=record.split_hash,
+        split_kind=record.split.kind,
+        entry=record.entry,
+        config_hash=record.config_hash,
+        seed=record.seed,
+    )
+    return out[list(schema.SCORE_COLUMNS)]

@@ -1,0 +1,196 @@
+"""Stage `split`: splits frozen, audited and verified, with statistics, ceilings and floors beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import content_hash
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.evaluation.ceilings import PANEL, bounds_of
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.splits.audit.core import audit, require_clean
+from perturbfm_core.splits.folder import SplitFolder, SplitStats, row_digests, traits_of
+from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds
+from perturbfm_core.splits.strata import strata_of
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.code import code_of
+
+BOUNDS_FILE = "bounds.json"
+
+
+def freeze_split(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    spec: SplitSpec,
+    *,
+    bounds: bool = True,
+    progress: Progress = quiet,
+) -> list[tuple[FrozenSplit, SplitStats, bool]]:
+    """Freeze the splits that `spec` describes, audited, with ceilings and floors beside them.
+
+    Returns
+    -------
+    list
+        (split, statistics, whether it is new). A split that exists keeps its hash and file.
+
+    Raises
+    ------
+    SplitError
+        If the audit blocks one of them; then none is written.
+    """
+    return save_splits(store, ds, freeze(ds, spec), bounds=bounds, progress=progress)
+
+
+def save_splits(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    frozen_all: Sequence[FrozenSplit],
+    *,
+    bounds: bool = True,
+    progress: Progress = quiet,
+) -> list[tuple[FrozenSplit, SplitStats, bool]]:
+    """Write splits with what belongs beside them, if the audit blocks none (see `freeze_split`)."""
+    folder = SplitFolder(store.split_dir)
+    for split in frozen_all:
+        require_clean(ds, split)
+    out = []
+    for i, split in enumerate(frozen_all):
+        progress(f"split {i + 1} of {len(frozen_all)}: {split.definition.key}")
+        stats = split_stats(ds, split, bounds=bounds, progress=progress)
+        old = folder.stats(split.hash)
+        if old is not None and not bounds:
+            stats = stats.model_copy(
+                update={"ceiling": old.ceiling, "floor": old.floor, "no_signal": old.no_signal}
+            )
+        if old is not None:
+            stats = stats.model_copy(update={"supersedes": old.supersedes})
+        new = folder.save(split, stats)
+        out.append((split, stats, new))
+    return out
+
+
+def split_stats(
+    ds: PerturbDataset, split: FrozenSplit, *, bounds: bool = True, progress: Progress = quiet
+) -> SplitStats:
+    """Return what is stored beside a split (see `SplitStats`)."""
+    codes = split.codes(ds)
+    counts: dict[str, dict[str, int]] = {}
+    for i, fold in enumerate(schema.FOLDS):
+        rows = np.flatnonzero(codes == i)
+        if len(rows):
+            counts[fold] = {"conditions": len(np.unique(ds.condition_codes[rows])), "rows": len(rows)}
+    unused = (
+        split.definition.folds.table.get("unused", ())
+        if isinstance(split.definition.folds, ConditionFolds)
+        else ()
+    )
+    stats = SplitStats(
+        counts=counts,
+        traits=traits_of(split, ds),
+        row_digests=row_digests(split, ds),
+        strata=strata_of(ds, split, expression=bounds),
+        audit=tuple(f.to_json() for f in audit(ds, split)),
+        dropped_perturbations=tuple(sorted({k.split("|")[1] for k in unused}))
+        if "context" in split.definition.ood_axes
+        else (),
+    )
+    if bounds:
+        ceiling, floor, no_signal = bounds_of(
+            ds, split, progress=lambda done, n: progress(f"split-half ceiling, halving {done} of {n}")
+        )
+        stats = stats.model_copy(update={"ceiling": ceiling, "floor": floor, "no_signal": no_signal})
+    return stats
+
+
+def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit) -> SplitStats:
+    """Return a split's statistics, computing and storing ceilings and floors if they are not there yet."""
+    folder = SplitFolder(store.split_dir)
+    stats = folder.stats(split.hash)
+    if stats is None or stats.ceiling is None:
+        computed = split_stats(ds, split)
+        stats = computed if stats is None else computed.model_copy(update={"supersedes": stats.supersedes})
+        folder.save_stats(split.hash, stats)
+    if not _lacking(stats):
+        return stats
+    # A metric that was added after the split was frozen: the frozen file stays, its bounds are kept as an object.
+    key = _bounds_key(split)
+
+    def fill(target: Path) -> None:
+        ceiling, floor, _ = bounds_of(ds, split)
+        write_json(target / BOUNDS_FILE, {"ceiling": ceiling, "floor": floor})
+
+    store.put_object(key, fill)
+    return _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
+
+
+def stored_stats(store: ArtifactStore, split: FrozenSplit) -> SplitStats | None:
+    """Return a split's statistics as far as they were computed before, None if nothing is stored."""
+    stats = SplitFolder(store.split_dir).stats(split.hash)
+    if stats is None or stats.ceiling is None or not _lacking(stats):
+        return stats
+    found = store.find(_bounds_key(split))
+    return stats if found is None else _with_bounds(stats, read_json(found.path / BOUNDS_FILE))
+
+
+def _lacking(stats: SplitStats) -> list[str]:
+    """Return the metrics that have neither ceiling nor floor beside a split."""
+    known = set(stats.ceiling or {}) | set((stats.floor or {}).get("train_mean") or {})
+    return [metric.name for metric in PANELS.get(PANEL).metrics if metric.name not in known]
+
+
+def _bounds_key(split: FrozenSplit) -> str:
+    code = code_of("perturbfm_core.evaluation.ceilings", *PANELS.get(PANEL).modules)
+    return content_hash({"stage": "bounds", "split": split.hash, "code": code.digest})
+
+
+def _with_bounds(stats: SplitStats, bounds: dict[str, Any]) -> SplitStats:
+    """Return statistics with the bounds of metrics that they lack; those that they have are kept."""
+    ceiling = {**bounds["ceiling"], **(stats.ceiling or {})}
+    floor = {
+        kind: {**bounds["floor"].get(kind, {}), **values} for kind, values in (stats.floor or {}).items()
+    }
+    return stats.model_copy(update={"ceiling": ceiling, "floor": floor})
+
+
+def migrate_split(
+    store: ArtifactStore, old: FrozenSplit, ds: PerturbDataset
+) -> tuple[FrozenSplit, SplitStats]:
+    """Carry a split over to a new version of its data, if every condition keeps its fold.
+
+    Raises
+    ------
+    SplitError
+        If conditions (or, by row, row ids) differ, naming what differs.
+    """
+    split = old.definition
+    if split.dataset.content_sha256 == ds.content_sha256:
+        msg = f"split {old.hash[:12]} already belongs to this data; there is nothing to migrate"
+        raise SplitError(msg)
+    ref = split.dataset.model_copy(
+        update={"name": ds.name, "content_sha256": ds.content_sha256, "genes_sha256": ds.genes_sha256}
+    )
+    cv = split.cv
+    if cv is not None:
+        # Folds that are carried over meet in a group of their own: never pooled with those on the old data.
+        cv = cv.model_copy(update={"group": content_hash([cv.group, ds.content_sha256])[:16]})
+    new = FrozenSplit(split.model_copy(update={"dataset": ref, "cv": cv}), old.row_codes)
+    if isinstance(split.folds, RowFolds):
+        treated = ds.condition_codes >= 0
+        codes = new.codes(ds)
+        if not np.array_equal(codes >= 0, treated):
+            msg = f"control rows of {ds.name!r} are not those split {old.hash[:12]} was frozen with; freeze a new one"
+            raise SplitError(msg)
+    require_clean(ds, new)
+    stats = split_stats(ds, new).model_copy(update={"supersedes": old.hash})
+    SplitFolder(store.split_dir).save(new, stats)
+    return new, stats

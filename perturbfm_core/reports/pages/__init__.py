@@ -1,0 +1,1 @@
+"""HTML pages: of a run, of the leaderboard, of a tuning study."""

@@ -1,0 +1,333 @@
+"""What a run says of conditions: deltas with intervals, and whether to trust them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import canonical_pert, keys_of, pert_genes
+from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.schema import BoolArray, FloatArray, StrArray
+from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
+from perturbfm_core.screening.requests import Requests, controls, unknown_covariates
+from perturbfm_core.splits.view import Query
+from perturbfm_core.uncertainty.novelty import (
+    Evidence,
+    Trust,
+    Verdict,
+    judge,
+    membership,
+    overlap,
+    p_values,
+    part_labels,
+    state_distance,
+)
+
+_TIE = 1e-9
+_TIE_DELTA = 1e-6
+_NOBODY = "~"
+
+BLOCK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions of some conditions and what they are worth.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [C].
+    genes
+        [G].
+    mean, sd, lower, upper
+        float64 [C, G]; an interval that cannot be given is NaN.
+    share
+        float64 [C, G], epistemic share of the variance, None where the model does not tell it.
+    level
+        Nominal coverage of the intervals.
+    method
+        How they were made.
+    evidence, verdicts
+        What each verdict rests on, and the verdicts.
+    nearest
+        The train condition most like each, empty where none is like it, and how alike (0 to 1).
+    notes
+        Unknown names.
+    """
+
+    conditions: pd.DataFrame
+    genes: StrArray
+    mean: FloatArray
+    sd: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    share: FloatArray | None
+    level: float
+    method: str
+    evidence: list[Evidence]
+    verdicts: list[Verdict]
+    nearest: list[tuple[str, float]]
+    notes: list[tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    def top(self, i: int, n: int) -> pd.DataFrame:
+        """Return the `n` genes of largest predicted change of condition `i`, as a table."""
+        at = np.argsort(-np.abs(self.mean[i]), kind="stable")[: max(n, 0)]
+        return pd.DataFrame(
+            {
+                "gene": self.genes[at],
+                "mean": self.mean[i, at],
+                "sd": self.sd[i, at],
+                "lower": self.lower[i, at],
+                "upper": self.upper[i, at],
+                "epistemic_share": np.nan if self.share is None else self.share[i, at],
+            }
+        )
+
+    def summary(self, i: int) -> dict[str, Any]:
+        """Return everything of condition `i` but its genes, as JSON."""
+        verdict, evidence = self.verdicts[i], self.evidence[i]
+        return {
+            "condition": str(self.conditions.index[i]),
+            **{str(c): str(self.conditions.iloc[i][c]) for c in schema.CONDITION_COLUMNS},
+            "effect_size": float(np.linalg.norm(self.mean[i])),
+            "level": self.level,
+            "intervals": self.method,
+            "verdict": verdict.text,
+            "kind": verdict.kind,
+            "in_distribution": verdict.in_distribution,
+            "trust": verdict.trust,
+            "reasons": list(verdict.reasons),
+            "nearest": self.nearest[i][0],
+            "nearest_likeness": self.nearest[i][1],
+            "evidence": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(evidence).items()},
+            "notes": list(self.notes[i]),
+        }
+
+    def long(self) -> pd.DataFrame:
+        """Return one row per condition and gene: condition, gene, mean, sd, lower, upper, epistemic_share, verdict."""
+        C, G = self.mean.shape
+        codes = np.repeat(np.arange(C), G)
+        texts, text = np.unique([v.text for v in self.verdicts], return_inverse=True)
+
+        def flat(values: FloatArray | None) -> Any:
+            if values is None:
+                return np.full(C * G, np.nan, dtype=np.float32)
+            return values.astype(np.float32).ravel()
+
+        return pd.DataFrame(
+            {
+                "condition": pd.Categorical.from_codes(codes, self.conditions.index.astype(str).tolist()),
+                "gene": pd.Categorical.from_codes(np.tile(np.arange(G), C), self.genes.tolist()),
+                "mean": flat(self.mean),
+                "sd": flat(self.sd),
+                "lower": flat(self.lower),
+                "upper": flat(self.upper),
+                "epistemic_share": flat(self.share),
+                "verdict": pd.Categorical.from_codes(text[codes], texts.tolist()),
+            }
+        )
+
+
+def predict_requests(run: FittedRun, asked: Requests, level: float = 0.9) -> Predictions:
+    """Predict conditions, with intervals of one level and a verdict each.
+
+    Neither the values of test rows nor their number are read, whether or not a condition is one of test.
+
+    Raises
+    ------
+    ConfigError
+        If the run's calibrated intervals do not have the level.
+    """
+    query = asked.query
+    prediction = run.predict(query)
+    half, method = half_widths(run, prediction, level)
+    flags = None if prediction.intervals is None else prediction.intervals.flag
+    evidence = _evidence(run, asked, prediction, flags, calibrated=prediction.intervals is not None)
+    mean = prediction.mean.astype(np.float64)
+    share = None
+    if prediction.var_epistemic is not None:
+        share = np.clip(
+            prediction.var_epistemic.astype(np.float64) / np.maximum(prediction.var, 1e-300), 0.0, 1.0
+        )
+    return Predictions(
+        conditions=query.conditions,
+        genes=query.genes,
+        mean=mean,
+        sd=np.sqrt(prediction.var.astype(np.float64)),
+        lower=mean - half,
+        upper=mean + half,
+        share=share,
+        level=level,
+        method=method,
+        evidence=evidence,
+        verdicts=[judge(e) for e in evidence],
+        nearest=nearest(run, asked),
+        notes=asked.notes,
+    )
+
+
+def predict_blocks(
+    run: FittedRun, asked: Requests, level: float = 0.9, size: int = BLOCK
+) -> Iterator[Predictions]:
+    """Answer `size` conditions at a time, which bounds memory; all at once where intervals rest on the whole query."""
+    method = None if run.calibrator is None else run.calibrator.info.get("method")
+    step = max(len(asked.query), 1) if method == "weighted" else size
+    for start in range(0, len(asked.query), step):
+        yield predict_requests(run, asked.take(np.arange(start, min(start + step, len(asked.query)))), level)
+
+
+def half_widths(run: FittedRun, prediction: Prediction, level: float) -> tuple[FloatArray, str]:
+    """Return (float64 [C, G] half of each interval's width, NaN where none can be given; how it was made)."""
+    if not 0.0 < level < 1.0:
+        msg = f"--level is {level:g}; give a coverage between 0 and 1"
+        raise ConfigError(msg)
+    intervals = prediction.intervals
+    if intervals is None:
+        info = {} if run.calibrator is None else run.calibrator.info
+        reason = info.get("reason", "the run has no calibrator")
+        z = float(stats.norm.ppf(0.5 + level / 2.0))
+        return z * np.sqrt(prediction.var.astype(np.float64)), f"Gaussian, not calibrated: {reason}"
+    at = np.flatnonzero(np.isclose(intervals.levels, level))
+    if not len(at):
+        known = ", ".join(f"{x:g}" for x in intervals.levels)
+        msg = f"the intervals of run {run.id} are calibrated at {known}, not at {level:g}; give one of them as --level"
+        raise ConfigError(msg)
+    method = "calibrated" if run.calibrator is None else str(run.calibrator.info.get("method", "calibrated"))
+    return intervals.half_width(int(at[0]), prediction.var), f"conformal, {method}"
+
+
+def nearest(run: FittedRun, asked: Requests) -> list[tuple[str, float]]:
+    """Return (key, likeness) of the train condition most like each, in the model's own likeness or by shared genes."""
+    query, train = asked.query, run.view.conditions
+    if run.process is None:
+        alike, keys = overlap(query.conditions, train), train.index
+    else:
+        alike, keys = run.process.likeness(query), run.process.conditions.index
+    best = alike.max(axis=1)
+    # The first of equals: rounding must not choose.
+    at = np.argmax(alike >= best[:, None] - _TIE, axis=1)
+    return [
+        (str(keys[j]) if x > 0 else "", float(np.clip(x, 0.0, 1.0))) for j, x in zip(at, best, strict=True)
+    ]
+
+
+def _evidence(
+    run: FittedRun, asked: Requests, prediction: Prediction, flags: BoolArray | None, *, calibrated: bool
+) -> list[Evidence]:
+    query, train = asked.query, run.view.conditions
+    m = membership(query.conditions, train)
+    seen = {label for parts in part_labels(train) for label in parts}
+    unseen = [
+        tuple(x.rpartition("|")[0] for x in parts if x not in seen) for parts in part_labels(query.conditions)
+    ]
+    moved = {label.rpartition("|")[0] for label in seen}
+    blank = _blank(run, query, unseen)
+    doses = [
+        _dose_evidence(run, *row) for row in _fields(query, schema.PERT_ID, schema.MODALITY, schema.DOSES)
+    ]
+    covariates = unknown_covariates(query.conditions, train)
+    known_here = _known_here(query.conditions, train)
+    novelty = run.novelty(query)
+    p = p_values(novelty, run.reference) if len(run.reference) else None
+    share = epistemic_share(prediction)
+    contexts = query.conditions[schema.CONTEXT_ID].astype(str).tolist()
+    state = _states(run, contexts)
+    return [
+        Evidence(
+            parts=int(m.parts[i]),
+            alone=int(m.alone[i]),
+            anywhere=int(m.anywhere[i]),
+            same=bool(m.same[i]),
+            known=bool(m.known[i]),
+            known_here=bool(known_here[i]),
+            context_seen=bool(m.context[i]),
+            unseen=unseen[i],
+            blank=blank[i],
+            novelty=float(novelty[i]),
+            p=None if p is None else float(p[i]),
+            n_reference=len(run.reference),
+            epistemic=None if share is None else float(share[i]),
+            train_epistemic=run.train_epistemic,
+            state=None if state is None or m.context[i] else float(state[i]),
+            contexts_held_out=run.contexts_held_out,
+            calibrated=calibrated,
+            widened=bool(flags[i]) if flags is not None else False,
+            other_modality=tuple(g for g in unseen[i] if g in moved),
+            doses=doses[i][1],
+            dose_trust=doses[i][0],
+            covariates=covariates[i],
+        )
+        for i in range(len(query))
+    ]
+
+
+def _fields(query: Query, *columns: str) -> list[tuple[str, ...]]:
+    return list(query.conditions[list(columns)].astype(str).itertuples(index=False, name=None))
+
+
+def _dose_evidence(run: FittedRun, pert: str, modality: str, doses: str) -> tuple[Trust, tuple[str, ...]]:
+    """Return (how far the doses of one condition allow trust, why not farther)."""
+    names = pert_genes(pert)
+    each = doses.split(schema.COMBO_SEPARATOR) if doses else [""] * len(names)
+    found = [run.doses.judged(name, modality, dose) for name, dose in zip(names, each, strict=True)]
+    order: tuple[Trust, ...] = ("low", "fair", "high")
+    least = order[min((order.index(trust) for trust, _ in found), default=2)]
+    return least, tuple(reason for _, reason in found if reason)
+
+
+def _known_here(conditions: pd.DataFrame, train: pd.DataFrame) -> BoolArray:
+    """Return bool [C]: train has the perturbation in the same context and modality, at any dose and covariate."""
+    columns = [schema.CONTEXT_ID, schema.PERT_ID, schema.MODALITY]
+    seen = set(train[columns].astype(str).itertuples(index=False, name=None))
+    asked = conditions[columns].astype(str).itertuples(index=False, name=None)
+    return np.asarray([row in seen for row in asked], dtype=np.bool_)
+
+
+def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the unseen genes of each condition whose name makes no difference to the prediction.
+
+    Each is replaced by a name that nothing is known of. Where the predicted deltas stay the same, save at the gene
+    itself, the model has nothing to tell it apart by.
+    """
+    owner = [(i, gene) for i, genes in enumerate(unseen) for gene in genes]
+    if not owner:
+        return [() for _ in unseen]
+    rows = []
+    for i, gene in owner:
+        row = query.conditions.iloc[i].astype(str)
+        parts = [_NOBODY if g == gene else g for g in pert_genes(row[schema.PERT_ID])]
+        doses = row[schema.DOSES].split(schema.COMBO_SEPARATOR) if row[schema.DOSES] else None
+        pert, dose = canonical_pert(schema.COMBO_SEPARATOR.join(parts), doses)
+        rows.append((row[schema.CONTEXT_ID], pert, row[schema.MODALITY], dose, row[schema.COVARIATES]))
+    table = pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS))
+    table.index = pd.Index(keys_of(table), name=schema.CONDITION)
+    at = np.asarray([i for i, _ in owner])
+    given = Query(table, query.genes, None if query.control is None else query.control[at])
+    asked = Query(query.conditions.iloc[at], query.genes, given.control)
+    change = np.abs(run.model.predict(asked).mean - run.model.predict(given).mean)
+    change[np.asarray([gene for _, gene in owner])[:, None] == query.genes[None]] = 0.0
+    same = change.max(axis=1) <= _TIE_DELTA
+    out: list[tuple[str, ...]] = [() for _ in unseen]
+    for (i, gene), blank in zip(owner, same, strict=True):
+        if blank:
+            out[i] = (*out[i], gene)
+    return out
+
+
+def _states(run: FittedRun, contexts: list[str]) -> FloatArray | None:
+    asked = controls(run, contexts)
+    if asked is None:
+        return None
+    known = controls(run, sorted(set(run.view.conditions[schema.CONTEXT_ID].astype(str))))
+    return None if known is None else state_distance(asked, known)

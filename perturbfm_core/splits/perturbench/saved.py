@@ -1,0 +1,334 @@
+"""Splits saved by other tools: PerturBench's CSV files and JSON lists of rows, as by-row `explicit` splits.
+
+A saved split names rows as the source file does (``obs_names``) or counts them from 0 in its order. It is
+bound to the rows of a data set by name, whatever their order there. Control rows keep the roles that every
+split here gives them: what the file says of them is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import rows_digest
+from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import Fold, IntArray
+from perturbfm_core.splits.freeze import inner_folds
+from perturbfm_core.splits.kinds.explicit import axis_of
+from perturbfm_core.splits.split import (
+    Axis,
+    DatasetRef,
+    FrozenSplit,
+    Policy,
+    RowFolds,
+    Split,
+    codes_digest,
+    unit_of_axes,
+)
+
+# How files name the folds; a row in no split is unused.
+FOLD_NAMES: Mapping[str, Fold] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "calib": "calib",
+    "calibration": "calib",
+    "test": "test",
+    "ood": "test",
+    "unused": "unused",
+    "none": "unused",
+    "nan": "unused",
+    "": "unused",
+}
+_LIST_SUFFIXES = ("_idx", "_index", "_indices", "_ids", "_obs", "_cells")
+
+
+@dataclass(frozen=True)
+class SavedSplit:
+    """A split as a file holds it.
+
+    Attributes
+    ----------
+    name
+        File or folder it comes from.
+    fold_of
+        {row name or position: fold}; rows it does not name are unused.
+    complete
+        Whether it must name every row (a CSV does, lists need not).
+    """
+
+    name: str
+    fold_of: Mapping[str | int, Fold]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class ImportedSplit:
+    """A saved split, frozen on a data set.
+
+    Attributes
+    ----------
+    name
+        File or folder it comes from.
+    split
+        The split.
+    controls
+        Control rows whose fold in the file was dropped.
+    """
+
+    name: str
+    split: FrozenSplit
+    controls: int
+
+
+def read_split_csv(path: Path) -> SavedSplit:
+    """Read ``row name,split`` with or without a header line; an empty split means none.
+
+    Raises
+    ------
+    SplitError
+        If the file has other columns, an unknown fold, or names a row twice.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path} cannot be read as CSV ({error})"
+        raise SplitError(msg) from error
+    if not lines or any(len(line) != 2 for line in lines):
+        widths = sorted({len(line) for line in lines})
+        msg = (
+            f"{path} must have two columns, row name and split, found {widths or 'no lines'}; drop the others"
+        )
+        raise SplitError(msg)
+    # PerturBench writes a header that it cannot read back; its saved splits have none.
+    if lines[0][1].strip().lower() not in FOLD_NAMES:
+        lines = lines[1:]
+    fold_of: dict[str | int, Fold] = {}
+    for number, (name, split) in enumerate(lines, start=1):
+        if name in fold_of:
+            msg = f"{path} names row {name!r} twice; name each row once"
+            raise SplitError(msg)
+        fold_of[name] = _fold(split, f"{path}, row {number}")
+    return SavedSplit(path.stem, fold_of, complete=True)
+
+
+def read_split_json(path: Path) -> SavedSplit:
+    """Read ``{fold: [positions or row names]}``.
+
+    Raises
+    ------
+    SplitError
+        If it is something else, or lists a row twice.
+    """
+    loaded = _json(path)
+    if not isinstance(loaded, dict) or not loaded:
+        msg = f"{path} must hold {{fold: [row positions or names]}}, found {type(loaded).__name__}"
+        raise SplitError(msg)
+    return _saved(path.stem, {str(k): v for k, v in loaded.items()}, str(path))
+
+
+def read_split_dir(path: Path) -> list[SavedSplit]:
+    """Read all saved splits of a folder: one per CSV and JSON file, or one of ``train.json``, ``val.json``, ....
+
+    Raises
+    ------
+    SplitError
+        If there is none, or one cannot be read.
+    """
+    if not path.is_dir():
+        msg = f"{path} is not a folder; give --csv for one file"
+        raise SplitError(msg)
+    lists: dict[str, Path] = {}
+    out = []
+    for file in sorted(path.glob("*.json")):
+        fold = _fold_of_file(file)
+        if fold is None:
+            out.append(read_split_json(file))
+        else:
+            lists[fold] = file
+    if lists:
+        out.append(_saved(path.name, {fold: _json(file) for fold, file in lists.items()}, str(path)))
+    out += [read_split_csv(file) for file in sorted(path.glob("*.csv"))]
+    if not out:
+        found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
+        msg = f"{path} has no CSV or JSON split, found {found}; give the folder of saved splits"
+        raise SplitError(msg)
+    return out
+
+
+def _fold_of_file(path: Path) -> str | None:
+    """Return the fold that a file of one list is named after, None for a whole split."""
+    stem = path.stem.lower()
+    for suffix in _LIST_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    return stem if stem and stem in FOLD_NAMES else None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        msg = f"{path} is not valid JSON ({error})"
+        raise SplitError(msg) from error
+
+
+def _saved(name: str, lists: Mapping[str, Any], where: str) -> SavedSplit:
+    fold_of: dict[str | int, Fold] = {}
+    for key, rows in lists.items():
+        fold = _fold(key, where)
+        plain = isinstance(rows, list) and all(
+            isinstance(r, str | int) and not isinstance(r, bool) for r in rows
+        )
+        if not plain:
+            msg = f"{where}: {key!r} must be a list of row positions or row names"
+            raise SplitError(msg)
+        for row in rows:
+            if row in fold_of:
+                msg = f"{where} lists row {row!r} in {fold_of[row]!r} and {fold!r}; list each row once"
+                raise SplitError(msg)
+            fold_of[row] = fold
+    return SavedSplit(name, fold_of, complete=False)
+
+
+def _fold(text: str, where: str) -> Fold:
+    fold = FOLD_NAMES.get(text.strip().lower())
+    if fold is None:
+        msg = f"{where}: unknown split {text!r}; use one of {', '.join(k for k in FOLD_NAMES if k)}"
+        raise SplitError(msg)
+    return fold
+
+
+# ---- freezing --------------------------------------------------------------------------------------------
+
+
+def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tuple[IntArray, int]:
+    """Return the fold code of every row of `ds`, and how many control rows the file had put somewhere.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    saved
+        The saved split.
+    names
+        Row names of the file that the split was made on, in its order.
+
+    Raises
+    ------
+    SplitError
+        If rows of the data set, the file and the split do not go together.
+    """
+    known = {name: i for i, name in enumerate(names)}
+    file_codes = np.full(len(names), -1, dtype=np.int8)
+    for row, fold in saved.fold_of.items():
+        place = row if isinstance(row, int) else known.get(row, -1)
+        if not 0 <= place < len(names):
+            msg = f"split {saved.name!r} has row {row!r}, which the file of {len(names)} rows has not; give the file it was made on"
+            raise SplitError(msg)
+        if file_codes[place] >= 0:
+            msg = f"split {saved.name!r} has row {names[place]!r} by name and by position; use one of them"
+            raise SplitError(msg)
+        file_codes[place] = schema.FOLDS.index(fold)
+    if saved.complete and (file_codes < 0).any():
+        lost = names[int(np.flatnonzero(file_codes < 0)[0])]
+        msg = f"split {saved.name!r} lacks {int((file_codes < 0).sum())} rows of the file, e.g. {lost!r}; give the file it was made on"
+        raise SplitError(msg)
+    file_codes[file_codes < 0] = schema.FOLDS.index("unused")
+    places = np.asarray([known.get(str(row), -1) for row in ds.row_ids], dtype=np.int64)
+    if (places < 0).any():
+        lost = str(ds.row_ids[int(np.flatnonzero(places < 0)[0])])
+        msg = (
+            f"{int((places < 0).sum())} rows of data set {ds.name!r} are not in the file, e.g. {lost!r}; "
+            "import the data set from this file"
+        )
+        raise SplitError(msg)
+    codes = file_codes[places]
+    control = ds.condition_codes < 0
+    dropped = int((control & (codes != schema.FOLDS.index("unused"))).sum())
+    codes[control] = -1
+    return codes, dropped
+
+
+def freeze_rows(
+    ds: PerturbDataset,
+    codes: IntArray,
+    params: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    fit_rows: str = "train",
+) -> FrozenSplit:
+    """Return the by-row `explicit` split of fold codes.
+
+    What is new in test follows from the conditions: nothing (i.i.d.), if train has some of them too. A
+    validation or calibration fold is what the codes have; else inner folds serve.
+
+    Raises
+    ------
+    SplitError
+        If train or test has no perturbed row.
+    """
+    rows = {fold: np.flatnonzero(codes == i) for i, fold in enumerate(schema.FOLDS)}
+    for fold in ("train", "test"):
+        if not len(rows[fold]):
+            msg = f"the split has no perturbed row in {fold}; give one with rows in train and test"
+            raise SplitError(msg)
+    present = {fold: np.unique(ds.condition_codes[r]) for fold, r in rows.items()}
+    fitted = np.union1d(present["train"], present["val"])
+    axes: tuple[Axis, ...] = ()
+    if not np.isin(present["test"], fitted).any():
+        axes = (axis_of(ds.conditions.iloc[present["test"]], ds.conditions.iloc[fitted]),)
+    rng = np.random.default_rng([seed, 1])
+    inner = inner_folds(ds.conditions.iloc[present["train"]], unit_of_axes(axes), rng)
+    fallback: Policy = "none" if inner is None else "inner_cv"
+    split = Split(
+        dataset=DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256),
+        kind="explicit",
+        params=dict(params),
+        seed=seed,
+        folds=RowFolds(n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes)),
+        validation="fold" if len(rows["val"]) else fallback,
+        calibration="fold" if len(rows["calib"]) else fallback,
+        inner=inner,
+        fit_rows="train+val" if fit_rows == "train+val" else "train",
+        ood_axes=axes,
+    )
+    return FrozenSplit(split, codes)
+
+
+def import_saved(
+    ds: PerturbDataset, saved: SavedSplit, names: Sequence[str], params: Mapping[str, Any] | None = None
+) -> ImportedSplit:
+    """Freeze a saved split on a data set (see `row_codes` and `freeze_rows`)."""
+    codes, controls = row_codes(ds, saved, names)
+    split = freeze_rows(ds, codes, {"source": "perturbench", **(params or {})})
+    return ImportedSplit(saved.name, split, controls)
+
+
+def saved_in_columns(columns: Mapping[str, Sequence[Any]]) -> list[SavedSplit]:
+    """Return the splits that a file holds as obs columns: ``split`` and ``..._split_seed<n>``.
+
+    Parameters
+    ----------
+    columns
+        {obs column: value of each row of the file}.
+    """
+    out = []
+    for name, values in columns.items():
+        if name == "split" or re.fullmatch(r".*_split_seed\d+", name):
+            texts = ["" if value is None or value != value else str(value) for value in values]
+            fold_of: dict[str | int, Fold] = {i: _fold(t, f"obs column {name}") for i, t in enumerate(texts)}
+            out.append(SavedSplit(name, fold_of, complete=True))
+    return out

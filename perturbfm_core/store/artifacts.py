@@ -1,0 +1,182 @@
+"""The artifact store: the only place where paths of data sets, runs, objects and locks are built."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from perturbfm_core import schema
+from perturbfm_core.errors import StoreError
+from perturbfm_core.store.atomic import Staging, file_lock, sweep_staging
+from perturbfm_core.store.machine import max_train
+
+RUN_ID_PATTERN = re.compile(r"^\d{8}-\d{6}_[0-9a-f]{7}_[a-z0-9][a-z0-9_.-]*_[0-9a-f]{8}(-[0-9a-f]{4})?$")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What one stage of the pipeline made, or found made already: an immutable folder of the store.
+
+    Attributes
+    ----------
+    key, path
+        Its identity and directory under ``runs/.objects``.
+    reused
+        Whether it was there already.
+    """
+
+    key: str
+    path: Path
+    reused: bool
+
+
+class ArtifactStore:
+    """Where artifacts lie.
+
+    Parameters
+    ----------
+    home
+        Root of ``data/`` and ``runs/``; default ``PERTURBFM_HOME`` or the current directory.
+    split_dir
+        Folder of the frozen splits; default ``PERTURBFM_SPLIT_DIR`` or ``./splits``.
+    """
+
+    def __init__(self, home: Path | str | None = None, split_dir: Path | str | None = None) -> None:
+        self.home = Path(home or os.environ.get("PERTURBFM_HOME") or ".")
+        self.split_dir = Path(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
+        self.data = self.home / "data"
+        self.runs = self.home / "runs"
+        self.objects = self.runs / ".objects"
+        self.staging_root = self.runs / ".staging"
+        self.locks = self.runs / ".locks"
+        self.leaderboard = self.runs / "leaderboard.duckdb"
+        self.leaderboard_page = self.runs / "leaderboard.html"
+        self.studies = self.runs / ".studies"
+
+    def dataset(self, name: str) -> Path:
+        """Return the directory of the data set called `name`."""
+        return self.data / name
+
+    def datasets(self) -> list[Path]:
+        """Return every data set artifact under ``data/``."""
+        return sorted(p.parent for p in self.data.glob(f"*/{schema.META_FILE}"))
+
+    def graph(self, name: str) -> Path:
+        """Return the file of the gene graph called `name`."""
+        return self.data / "graphs" / f"{name}.npz"
+
+    def feature_table(self, name: str) -> Path:
+        """Return the file of the table of gene features called `name`."""
+        return self.data / "features" / f"{name}.npz"
+
+    def stage(self) -> Staging:
+        """Open a staging directory under ``runs/.staging``, sweeping stale ones first."""
+        sweep_staging(self.staging_root)
+        return Staging(self.staging_root)
+
+    # ---- immutable objects -----------------------------------------------------------------------
+
+    def object(self, key: str) -> Path:
+        """Return the directory of the immutable object with this key (it need not exist)."""
+        return self.objects / key[:2] / key
+
+    def find(self, key: str) -> Artifact | None:
+        """Return the immutable object with this key, None if nobody made it yet."""
+        path = self.object(key)
+        return Artifact(key, path, reused=True) if path.is_dir() else None
+
+    def checkpoints(self, key: str) -> Path:
+        """Return the directory where the training of the object `key` keeps its state until it is published."""
+        return self.runs / ".checkpoints" / key
+
+    def put_object(self, key: str, fill: Callable[[Path], None]) -> Path:
+        """Return the object `key`, made by `fill(directory)` if it is not there yet.
+
+        Two racing writers both succeed; the first to publish wins.
+        """
+        path = self.object(key)
+        if path.is_dir():
+            return path
+        with self.stage() as staging:
+            fill(staging.path)
+            try:
+                staging.publish(path)
+            except (StoreError, OSError):
+                if not path.is_dir():
+                    raise
+        return path
+
+    # ---- runs --------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Path:
+        """Return the directory of a run."""
+        return self.runs / run_id
+
+    def new_run_id(self, split_hash: str, model: str, config_hash: str) -> str:
+        """Return an unused run id ``<UTC>_<split7>_<model>_<config8>[-<rand4>]``."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        base = run_id = f"{stamp}_{split_hash[:7]}_{model}_{config_hash[:8]}"
+        while self.run(run_id).exists():
+            run_id = f"{base}-{uuid.uuid4().hex[:4]}"
+        return run_id
+
+    def run_dirs(self) -> list[Path]:
+        """Return the directories of all complete runs, oldest first."""
+        return sorted(
+            path
+            for path in self.runs.glob("*_*_*")
+            if path.is_dir() and all((path / name).is_file() for name in schema.RUN_FILES)
+        )
+
+    def find_run(self, name: str) -> Path:
+        """Return a run by path, id or unique prefix of its id."""
+        direct = Path(name)
+        if (direct / schema.CONFIG_FILE).is_file():
+            return direct
+        hits = [p for p in self.run_dirs() if p.name.startswith(name)]
+        if len(hits) == 1:
+            return hits[0]
+        found = "no run" if not hits else f"{len(hits)} runs"
+        msg = f"{found} in {self.runs} match {name!r}; give a run directory or a longer prefix of its id"
+        raise StoreError(msg)
+
+    # ---- studies -------------------------------------------------------------------------------------
+
+    def study(self, name: str) -> Path:
+        """Return the SQLite file of the tuning study called `name`."""
+        return self.studies / f"{name}.db"
+
+    def study_page(self, name: str) -> Path:
+        """Return the page of the tuning study called `name`."""
+        return self.runs / f"study_{name}.html"
+
+    # ---- locks ---------------------------------------------------------------------------------------
+
+    def lock(self, name: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """Return a lock shared by every process on this store; without `wait` it gives False if it is taken."""
+        return file_lock(self.locks / f"{name}.lock", wait=wait)
+
+    @contextlib.contextmanager
+    def training_slot(self, waiting: Callable[[], None] | None = None) -> Iterator[int]:
+        """Hold one of ``PERTURBFM_MAX_TRAIN`` (default 1) training slots; yields how many there are.
+
+        `waiting` is called once if all slots are taken.
+        """
+        slots = max_train()
+        announced = False
+        while True:
+            for i in range(slots):
+                with file_lock(self.locks / f"train-{i}.lock", wait=False) as held:
+                    if held:
+                        yield slots
+                        return
+            if not announced and waiting is not None:
+                waiting()
+                announced = True
+            time.sleep(0.1)
