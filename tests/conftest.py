@@ -16,8 +16,7 @@ from perturbfm_core.data.dataset import PerturbDataset, make_obs
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
-
-REPO = Path(__file__).resolve().parents[1]
+from tests.support.paths import REPO
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
 settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)

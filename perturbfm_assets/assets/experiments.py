@@ -75,7 +75,7 @@ def each_seed(
         ]
         metadata = {"status": "not_applicable", "reason": reason}
         return dg.MaterializeResult(metadata=metadata, check_results=skipped)
-    experiments, relay = _opened(context.run_id, resource.home, resource.split_dir, model, split_key)
+    experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
     relay.listener = context.log.info
     results = [stage(e) for e in experiments]
     named = {"split_hash": experiments[0].split.hash, "seeds": len(results)}

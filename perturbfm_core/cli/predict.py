@@ -21,7 +21,7 @@ DataPathOption = Annotated[
     Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
 ]
 _NUMBERS = ("mean", "sd", "lower", "upper", "epistemic_share")
-_SHOWN = ("trust", "nearest", "nearest_likeness", "effect_size", "intervals")
+_SHOWN = ("trust", "nearest", "nearest_similarity", "effect_size", "intervals")
 
 
 def _long_schema() -> pa.Schema:

@@ -40,15 +40,17 @@ def tune(
     Every parameter of the model is an option: what is given is fixed and not searched.
     """
 
-    from perturbfm_core import tuning
+    from perturbfm_core.tuning.record import check_registration
+    from perturbfm_core.tuning.record import register as register_entry
+    from perturbfm_core.tuning.search import tune as search
 
     if register is not None:
         # What would be refused at the end is refused before the work.
-        tuning.check_registration(register)
+        check_registration(register)
     fixed = {**parse_pairs(param or [], "--param"), **given_parameters(ctx)}
     chosen = configured(find_entry(entry), fixed)
     with progress(trials, silent=as_json) as tell:
-        made = tuning.tune(
+        made = search(
             store(),
             split,
             chosen,
@@ -80,7 +82,7 @@ def tune(
         "gain_se": found.gain_se,
     }
     if register is not None:
-        result["registered"] = str(tuning.register(made, register))
+        result["registered"] = str(register_entry(made, register))
         result["note"] = "reload the Dagster code location to see it in the grid"
     emit(result, as_json)
 

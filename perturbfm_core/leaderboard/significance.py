@@ -15,7 +15,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import INNER_METRICS
 from perturbfm_core.leaderboard.database import query
-from perturbfm_core.leaderboard.standings import that_count, units_of_key, without_signal
+from perturbfm_core.leaderboard.standings import counted_runs, units_of_key, without_signal
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -115,7 +115,7 @@ def compare_entries(
 def _board(
     board: str, members: pd.DataFrame, values: pd.DataFrame, inner: str, family: str | None
 ) -> list[dict[str, Any]]:
-    counted = that_count(members)
+    counted = counted_runs(members)
     values = values[values["split_hash"].isin(counted["split_hash"])]
     chosen = _chosen(counted, inner)
     if not chosen:

@@ -90,7 +90,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
 def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict[str, Any]]:
     silent = without_signal(members)
     no_signal = bool(silent.all())
-    counted = that_count(members)
+    counted = counted_runs(members)
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]
     if scores.empty:
         return []
@@ -139,7 +139,7 @@ def without_signal(table: pd.DataFrame) -> Any:
     return table["no_signal"].astype("boolean").fillna(False).astype(bool)
 
 
-def that_count(members: pd.DataFrame) -> pd.DataFrame:
+def counted_runs(members: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of a board on splits with signal; all of them where no split has any."""
     silent = without_signal(members)
     return members if silent.all() else members[~silent]

@@ -41,11 +41,11 @@ class ConditionProcess(Protocol):
     def conditions(self) -> pd.DataFrame:
         """Return the train conditions [n]."""
 
-    def likeness(self, query: Query) -> FloatArray:
+    def similarity(self, query: Query) -> FloatArray:
         """Return float64 [q, n], the correlation of each condition with each of train, at most 1."""
 
     def out_of_fold(self, view: TrainView) -> FloatArray:
-        """Return float64 [m], the highest likeness of every held-out condition to what is left, fold by fold."""
+        """Return float64 [m], the highest similarity of every held-out condition to what is left, fold by fold."""
 
     def describable(self) -> list[str]:
         """Return the genes that features describe, where the process uses them."""

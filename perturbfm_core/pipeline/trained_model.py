@@ -16,7 +16,7 @@ from perturbfm_core.data.prediction import OutOfFold
 from perturbfm_core.evaluation.inner import inner_scores
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import Model, save_model
-from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.experiment import Experiment, ModelConfig
 from perturbfm_core.progress import epoch_listener
 from perturbfm_core.splits.audit.own import fit_records
 from perturbfm_core.splits.audit.run import FitRecord
@@ -81,7 +81,7 @@ def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
     model.fit(view, e.config.seed)
     seconds = time.perf_counter() - start
     save_model(model, folder)
-    save_calibrator(fit_calibrator(e, view, model), folder)
+    save_calibrator(fit_calibrator(e.dataset, e.split, view, model, e.config), folder)
     write_json(
         folder / FIT_FILE,
         {
@@ -97,7 +97,9 @@ def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
     write_atomic(folder / schema.RECORDS_FILE, records.model_dump_json(exclude_none=True))
 
 
-def fit_calibrator(e: Experiment, view: TrainView, model: Model) -> Calibrator:
+def fit_calibrator(
+    ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model, config: ModelConfig
+) -> Calibrator:
     """Fit the calibrator of a fitted model on its split's calibration fold, else on its own inner folds.
 
     Where the split calibrates on nothing, or the model could hold nothing out, the calibrator changes nothing
@@ -105,24 +107,26 @@ def fit_calibrator(e: Experiment, view: TrainView, model: Model) -> Calibrator:
 
     Parameters
     ----------
-    e
-        The experiment.
+    ds, split
+        Data and split.
     view
         The train view that the model was fitted on.
     model
         The fitted model, its out-of-fold predictions in `Model.oof`.
+    config
+        Its configuration, whose uncertainty block says how to calibrate.
     """
-    asked, policy = e.config.uncertainty, e.split.definition.calibration
+    asked, policy = config.uncertainty, split.definition.calibration
     if policy == "none":
         return Calibrator.without(asked, "the split has neither a calibration fold nor inner folds")
-    inner = None if model.oof is None or not len(model.oof) else as_scored(e.dataset, e.split, model.oof)
+    inner = None if model.oof is None or not len(model.oof) else as_scored(ds, split, model.oof)
     residuals: OutOfFold | None = inner
     if policy == "fold":
-        residuals = as_scored(e.dataset, e.split, calibration_fold(e.dataset, e.split, view, model.predict))
+        residuals = as_scored(ds, split, calibration_fold(ds, split, view, model.predict))
     if residuals is None:
         reason = "the model's residuals are those of its own fit: its inner folds hold nothing out"
         return Calibrator.without(asked, reason)
-    guard = guard_of(e.dataset, e.split)
+    guard = guard_of(ds, split)
     return Calibrator.fit(asked, residuals, guard, gene_scale(view.delta), for_scaling=inner or residuals)
 
 

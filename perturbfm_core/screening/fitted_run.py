@@ -77,7 +77,7 @@ class FittedRun:
             return np.concatenate([m.novelty for m in folds])
         cuts = np.cumsum([len(m.parts) for m in folds])[:-1]
         alike = np.split(self.process.out_of_fold(self.view), cuts)
-        return np.concatenate([m.with_likeness(x) for m, x in zip(folds, alike, strict=True)])
+        return np.concatenate([m.with_similarity(x) for m, x in zip(folds, alike, strict=True)])
 
     @cached_property
     def contexts_held_out(self) -> bool:
@@ -101,10 +101,12 @@ class FittedRun:
         return self.calibrator.apply(prediction, query.conditions)
 
     def novelty(self, query: Query) -> FloatArray:
-        """Return float64 [C], distance to train: by the model's likeness and by name, by name alone without one."""
+        """Return float64 [C], distance to train: by the model's similarity and by name, by name alone without one."""
         m = membership(query.conditions, self.view.conditions)
         return (
-            m.novelty if self.process is None else m.with_likeness(self.process.likeness(query).max(axis=1))
+            m.novelty
+            if self.process is None
+            else m.with_similarity(self.process.similarity(query).max(axis=1))
         )
 
 

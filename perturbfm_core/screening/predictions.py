@@ -109,7 +109,7 @@ class Predictions:
             "trust": verdict.trust,
             "reasons": list(verdict.reasons),
             "nearest": self.nearest[i][0],
-            "nearest_likeness": self.nearest[i][1],
+            "nearest_similarity": self.nearest[i][1],
             "evidence": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(evidence).items()},
             "notes": list(self.notes[i]),
         }
@@ -208,12 +208,12 @@ def half_widths(run: FittedRun, prediction: Prediction, level: float) -> tuple[F
 
 
 def nearest(run: FittedRun, asked: Requests) -> list[tuple[str, float]]:
-    """Return (key, likeness) of the train condition most like each, in the model's own likeness or by shared genes."""
+    """Return (key, similarity) of the train condition most like each, in the model's own similarity or by shared genes."""
     query, train = asked.query, run.view.conditions
     if run.process is None:
         alike, keys = overlap(query.conditions, train), train.index
     else:
-        alike, keys = run.process.likeness(query), run.process.conditions.index
+        alike, keys = run.process.similarity(query), run.process.conditions.index
     best = alike.max(axis=1)
     # The first of equals: rounding must not choose.
     at = np.argmax(alike >= best[:, None] - _TIE, axis=1)

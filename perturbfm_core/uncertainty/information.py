@@ -4,7 +4,7 @@ Under a Gaussian process, observing a set S of conditions with noise tells ``1/2
 about it, with K the covariance that is left given train. That set function is monotone and submodular, so greedy
 choice reaches at least 1 - 1/e of the best set of its size (Nemhauser et al. 1978; Krause et al. 2008), and a
 candidate like one already chosen has little left to tell. Where only a variance is known, maximal marginal relevance
-(Carbonell and Goldstein 1998) weighs it against likeness to what is chosen.
+(Carbonell and Goldstein 1998) weighs it against similarity to what is chosen.
 """
 
 from __future__ import annotations

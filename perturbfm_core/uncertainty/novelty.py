@@ -56,13 +56,13 @@ class Membership:
         """Return float64 [C], the share of parts that no train condition has."""
         return np.asarray(1.0 - self.anywhere / np.maximum(self.parts, 1))
 
-    def with_likeness(self, likeness: FloatArray) -> FloatArray:
-        """Return float64 [C] from 0 to 1: half for unlikeness to train, half for the share of parts it lacks.
+    def with_similarity(self, similarity: FloatArray) -> FloatArray:
+        """Return float64 [C] from 0 to 1: half for dissimilarity to train, half for the share of parts it lacks.
 
-        A gene of unknown effect resembles one without effect, so that the highest `likeness` [C] alone would call
+        A gene of unknown effect resembles one without effect, so that the highest `similarity` [C] alone would call
         it familiar.
         """
-        return np.asarray(0.5 * (1.0 - likeness) + 0.5 * self.lacking)
+        return np.asarray(0.5 * (1.0 - similarity) + 0.5 * self.lacking)
 
     @property
     def novelty(self) -> FloatArray:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.support.paths import REPO
+
 _DEMO = yaml.safe_load((REPO / "perturbfm_assets/catalog/suites/demo.yaml").read_text())["grid"][0]
 SUITE = {
     "name": "small",

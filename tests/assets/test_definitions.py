@@ -18,18 +18,16 @@ import pytest
 import yaml
 import zarr
 
-from perturbfm_core.pipeline.dataset import dataset_of
-from perturbfm_core.pipeline.gene_graph import build_graph
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
 from perturbfm_core.graphs.side_info import Needs
-from perturbfm_core.pipeline.gene_graph import gather
-from perturbfm_core.models.base import MODELS
-from perturbfm_core.models.base import Requires
+from perturbfm_core.models.base import MODELS, Requires
+from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.gene_graph import build_graph, gather
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
 from tests.assets.conftest import REPO, SUITE, Location, copy_location
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 INDEX = json.loads((REPO / "splits/index.json").read_text())["splits"]
 DEMO = [e for e in INDEX if e["dataset"] == "demo"]

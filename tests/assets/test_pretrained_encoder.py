@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
-from perturbfm_core.pipeline.dataset import dataset_of
-from perturbfm_core.pipeline import pretrained_encoder as encoders
 from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig
+from perturbfm_core.pipeline import pretrained_encoder as encoders
+from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.test_definitions import CONTEXT, alone, checks, metadata

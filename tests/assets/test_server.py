@@ -23,7 +23,7 @@ import pytest
 
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import REPO, Location, copy_location
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 CHROMIUM = Path("/usr/bin/chromium")
 (SPLIT,) = [

@@ -15,10 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from perturbfm_core.evaluation.panels.perturbench import aggregate
-from perturbfm_core.evaluation.panels.perturbench import clouds
-from perturbfm_core.evaluation.panels.perturbench import components
-from perturbfm_core.evaluation.panels.perturbench import differential
+from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, components, differential
 from perturbfm_core.evaluation.panels.perturbench.population import table_population
 from perturbfm_core.evaluation.panels.perturbench.rank import ranks
 from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS

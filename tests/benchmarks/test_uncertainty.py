@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.splits.freeze import freeze
-from tests.uncertainty.measure import measure, table
+from tests.support.coverage import measure, table
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 NORMAN = "pb_norman_k562_singles_doubles.h5ad"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import VARIABLES, Work, perturbfm
+from tests.support.command import VARIABLES, Work, perturbfm
 
 
 @pytest.fixture(autouse=True)

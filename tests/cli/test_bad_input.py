@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import zarr
 
-from tests.cli.command import Work, attempt, perturbfm
+from tests.support.command import Work, attempt, perturbfm
 
 SIZE = ("--n-obs", 200, "--n-genes", 50, "--n-contexts", 3, "--n-perts", 5)
 IMPORT = ("--pert-col", "pert", "--context-col", "line", "--control-label", "ctrl", "--out", "NEW")
@@ -538,8 +538,7 @@ def test_catalog_name_taken_by_the_packaged_one(work):
 
 
 def test_entry_that_cannot_run_on_the_split(work, monkeypatch):
-    from perturbfm_core.models.base import MODELS
-    from perturbfm_core.models.base import Requires
+    from perturbfm_core.models.base import MODELS, Requires
 
     monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=3))
     argv = ["run", "--data", "D", "--split", work.split, "--entry", "ridge"]

@@ -14,7 +14,7 @@ import pytest
 from perturbfm_core import __version__
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline.dataset import open_dataset
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
 
 # ---- export ------------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,11 @@ import pytest
 
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.graphs.io import read_graph
-from perturbfm_core.pipeline.gene_graph import build_graph
 from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.pipeline.gene_graph import build_graph
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
 
 
 @pytest.fixture

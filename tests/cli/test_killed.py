@@ -17,9 +17,9 @@ from safetensors.numpy import load_file
 from perturbfm_core import schema
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
-from tests.cli.command import VARIABLES, Work, perturbfm
+from tests.support.command import VARIABLES, Work, perturbfm
+from tests.support.paths import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "train": ["train", "linear", "--data", "D", "--split", "SPLIT"],
     "run": ["run", "--data", "D", "--split", "SPLIT", "--entry", "additive"],
@@ -65,7 +65,14 @@ def killed(template: Work, tmp_path_factory: pytest.TempPathFactory):
             made[name] = tmp_path_factory.mktemp(name)
             environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
             subprocess.run(
-                [sys.executable, REPO / "tests/cli/killer.py", source, made[name], str(POINTS[name]), *argv],
+                [
+                    sys.executable,
+                    REPO / "tests/support/killer.py",
+                    source,
+                    made[name],
+                    str(POINTS[name]),
+                    *argv,
+                ],
                 env={
                     **environment,
                     "PYTHONPATH": str(REPO),

@@ -8,9 +8,9 @@ import pytest
 
 from perturbfm_core.cli.main import main
 from perturbfm_core.cli.metrics import metrics_page
+from tests.support.paths import REPO
 
-ROOT = Path(__file__).resolve().parents[2]
-CASE = ROOT / "tests" / "parity" / "perturbench" / "splits_synth"
+CASE = REPO / "tests" / "parity" / "perturbench" / "splits_synth"
 
 
 def run(capsys, *argv):
@@ -44,7 +44,7 @@ def cell(capsys, tmp_path, monkeypatch):
 
 
 def test_the_page_of_metrics_is_up_to_date():
-    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (REPO / "docs" / "metrics.md").read_text(encoding="utf-8")
     assert page == metrics_page() + "\n", "run `perturbfm metrics list --markdown > docs/metrics.md`"
 
 

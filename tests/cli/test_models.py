@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
-from perturbfm_core.cli.model_options import configured, find_entry, parameters
 from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.cli.model_options import configured, find_entry, parameters
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.experiment import model_configs
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
 
 # Every option that users of such tools look for, as the interface of the networks promises them.
 PROMISED = [

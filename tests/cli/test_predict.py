@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from perturbfm_core.screening.predictions import predict_blocks
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline.dataset import open_dataset
-from tests.cli.command import attempt, perturbfm
+from perturbfm_core.screening.predictions import predict_blocks
+from tests.support.command import attempt, perturbfm
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from rich.progress import Progress
 
 from perturbfm_core.cli import output
 from perturbfm_core.models.perturbfm.encoder.pretraining import load_encoder
-from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.progress import EpochReport, epoch_listener
-from tests.cli.command import attempt, perturbfm
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.support.command import attempt, perturbfm
 
 SMALL = ["--epochs", 2, "--hidden-dim", 8, "--dim", 4]
 

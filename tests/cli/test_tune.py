@@ -13,7 +13,7 @@ import yaml
 
 from perturbfm_core.cli import output
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
 
 # Of two other contexts, one validates.
 FOLD = ["splits", "create", "--data", "D", "--spec", "context_ood", "--holdout-context", "C0", "--no-bounds"]

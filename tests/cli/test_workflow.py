@@ -21,9 +21,10 @@ from perturbfm_core.cli.main import app
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.models.base import load_model
 from perturbfm_core.store.artifacts import RUN_ID_PATTERN, ArtifactStore
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
+from tests.support.paths import TESTS
 
-PARITY = Path(__file__).resolve().parents[1] / "parity"
+PARITY = TESTS / "parity"
 COMMAND = Path(sys.executable).with_name("perturbfm")
 CONTRACT = {
     "config.json",

@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_covariates, canonical_pert, condition_codes, condition_key, distinct_genes, escape, keys_of, parse_covariates, parse_key, pert_genes, unescape
+from perturbfm_core.data.condition import (
+    canonical_covariates,
+    canonical_pert,
+    condition_codes,
+    condition_key,
+    distinct_genes,
+    escape,
+    keys_of,
+    parse_covariates,
+    parse_key,
+    pert_genes,
+    unescape,
+)
 from perturbfm_core.data.dataset import make_obs
 from perturbfm_core.errors import DatasetError
 

@@ -8,11 +8,10 @@ import pytest
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
-from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.metric import METRICS
-from perturbfm_core.evaluation.panel import evaluate
-from tests.factories import prediction_of, simulated, split_one
+from perturbfm_core.evaluation.panel import PANELS, evaluate
+from tests.support.factories import prediction_of, simulated, split_one
 
 # A perfect mean is not a perfect set of cells: these score generated cells, which keep the controls' noise.
 OF_CELLS = {name for name, m in METRICS.items() if m.needs == "cells"}

@@ -13,7 +13,7 @@ from perturbfm_core.evaluation.ceilings import bounds_of
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.split import FrozenSplit
-from tests.factories import grid_rows, screen, split_one
+from tests.support.factories import grid_rows, screen, split_one
 
 DELTA = [m.name for m in PANELS.get("delta").metrics]
 PERTS = ["g0", "g1", "P2", "P3", "P4", "P5"]

@@ -15,7 +15,7 @@ from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.splits.split import FrozenSplit
-from tests.factories import grid_rows, prediction_of, screen, split_one
+from tests.support.factories import grid_rows, prediction_of, screen, split_one
 
 # In the order of their condition keys.
 PERTS = ["A", "g1+g2", "g1"]
@@ -29,7 +29,7 @@ def ds() -> PerturbDataset:
 
 
 @pytest.fixture(scope="module")
-def frozen(ds: PerturbDataset) -> FrozenSplit:
+def split(ds: PerturbDataset) -> FrozenSplit:
     """Return the split."""
     return split_one(ds, "context_ood", {"holdout": ["x"]})
 

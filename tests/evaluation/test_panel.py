@@ -19,7 +19,7 @@ from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.metric import METRICS, Metric, metric
 from perturbfm_core.evaluation.panel import PANELS, add_panel, evaluate, metrics_json
 from perturbfm_core.schema import COVERAGE_LEVELS, SCORE_COLUMNS
-from tests.factories import comparison_of, prediction_of, screen, simulated, split_one
+from tests.support.factories import comparison_of, prediction_of, screen, simulated, split_one
 
 # Panels of this project; those of peers have quirks of their own, and tests of their own.
 OWN = ("delta", "uncertainty")
@@ -100,7 +100,7 @@ def test_a_panel_has_its_headline_among_its_metrics(name: str) -> None:
 def test_badness_is_less_the_better_a_value_is(
     direction: str, target: float | None, better: float, worse: float
 ) -> None:
-    item = Metric("p", "m", lambda c: c.mean, direction, (0.0, 1.0), "1", "s", target=target)  # type: ignore[arg-type]
+    item = Metric("p", "m", lambda c: c.mean, "A metric.", direction, (0.0, 1.0), "1", "s", target=target)  # type: ignore[arg-type]
     assert item.badness(better) < item.badness(worse)
     assert item.best == {"max": 1.0, "min": 0.0, "target": 0.5}[direction]
 
@@ -201,8 +201,8 @@ def test_scoring_changes_nothing_of_the_comparison(item: Metric) -> None:
 @pytest.fixture
 def extra(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Comparison], object]], None]:
     """Return a function that adds a metric `extra.odd`, gone after the test."""
-    monkeypatch.setattr(METRICS, "_items", dict(METRICS._items))
-    monkeypatch.setattr(PANELS, "_items", dict(PANELS._items))
+    monkeypatch.setattr(METRICS, "_members", dict(METRICS._items))
+    monkeypatch.setattr(PANELS, "_members", dict(PANELS._items))
     add_panel("extra", source="here", headline="odd")
 
     def add(function: Callable[[Comparison], object]) -> None:
@@ -248,7 +248,7 @@ def test_the_cause_of_a_failed_metric_is_kept(extra: Callable[..., None]) -> Non
 
 
 def test_a_panel_without_its_headline_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PANELS, "_items", dict(PANELS._items))
+    monkeypatch.setattr(PANELS, "_members", dict(PANELS._items))
     add_panel("bare", source="here", headline="nothing")
     with pytest.raises(MetricError, match=r"unknown metric 'bare\.nothing'"):
         evaluate(TWO, ["bare"])
@@ -262,7 +262,7 @@ def test_an_unknown_panel_is_refused_with_the_known_ones() -> None:
 
 
 def test_a_metric_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METRICS, "_items", dict(METRICS._items))
+    monkeypatch.setattr(METRICS, "_members", dict(METRICS._items))
     with pytest.raises(MetricError, match=r"metric delta\.mute has no docstring"):
         metric("delta", "mute", direction="max", bounds=(0, 1), version="1", source="here")(lambda c: c.mean)
 
@@ -328,8 +328,8 @@ def test_a_metric_that_is_undefined_everywhere_has_a_reason_everywhere(extra: Ca
 def test_a_metric_of_cells_is_not_applicable_without_them(
     monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
-    monkeypatch.setattr(METRICS, "_items", dict(METRICS._items))
-    monkeypatch.setattr(PANELS, "_items", dict(PANELS._items))
+    monkeypatch.setattr(METRICS, "_members", dict(METRICS._items))
+    monkeypatch.setattr(PANELS, "_members", dict(PANELS._items))
     add_panel("extra", source="here", headline="odd")
 
     @metric("extra", "odd", direction="max", bounds=(0.0, 1.0), version="1", source="here", needs="cells")

@@ -13,7 +13,7 @@ from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
 from perturbfm_core.evaluation.probes import ATTACKS, probe, with_prediction
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
-from tests.factories import comparison_of, prediction_of, simulated, split_one
+from tests.support.factories import comparison_of, prediction_of, simulated, split_one
 
 # The attacks that must not pay. `perturbed_mean_as_control` is not among them: see below.
 FUTILE = (

@@ -10,10 +10,9 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs import coexpression
-from perturbfm_core.graphs.coexpression import coexpression_graph
-from perturbfm_core.graphs.coexpression import train_coexpression
+from perturbfm_core.graphs.coexpression import coexpression_graph, train_coexpression
 from perturbfm_core.splits.view import train_view
-from tests.factories import grid_rows, reordered, screen, split_one, view_of, with_values
+from tests.support.factories import grid_rows, reordered, screen, split_one, view_of, with_values
 
 
 def names(G: int) -> np.ndarray:
@@ -138,7 +137,7 @@ def graph_of(ds, split):
 
 
 @pytest.fixture(scope="module")
-def frozen(ds):
+def split(ds):
     return split_one(
         ds, "perturbation_ood", {"holdout": ["A"]}, val_frac=0.3, validation="fold", calibration="inner_cv"
     )

@@ -16,9 +16,9 @@ import pytest
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import run_config, score_rows, split_table, write_run
+from tests.support.factories import run_config, score_rows, split_table, write_run
+from tests.support.paths import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 A, B = "a" * 64, "b" * 64
 
 

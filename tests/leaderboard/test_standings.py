@@ -16,7 +16,7 @@ from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs, collect
 from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings, without_signal
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import run_config, score_rows, split_table, write_run
+from tests.support.factories import run_config, score_rows, split_table, write_run
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 Made = tuple[dict[str, Any], pd.DataFrame]

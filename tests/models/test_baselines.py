@@ -15,7 +15,7 @@ from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.splits.view import TrainView, train_view
-from tests.factories import query_of, simulated, split_one, view_of
+from tests.support.factories import query_of, simulated, split_one, view_of
 
 #        context  perturbation   g0 g1 g2
 TABLE = [

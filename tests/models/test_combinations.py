@@ -15,7 +15,7 @@ from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable
 from perturbfm_core.models.baselines.kernels import median_distance
 from perturbfm_core.splits.view import TrainView
-from tests.factories import conditions_of, query_of, view_of
+from tests.support.factories import conditions_of, query_of, view_of
 
 Rows = Sequence[Sequence[str]]
 

@@ -21,7 +21,7 @@ from perturbfm_core.models.base import MODELS, Model, Requires, applicable, load
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query, TrainView, train_view
-from tests.factories import query_of, screen, simulated, split_one, view_of
+from tests.support.factories import query_of, screen, simulated, split_one, view_of
 
 every_model = pytest.mark.parametrize("name", MODELS.names())
 

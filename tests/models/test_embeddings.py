@@ -14,10 +14,10 @@ from sklearn.linear_model import Ridge
 
 from perturbfm_core.errors import ConfigError, GraphError
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.side_info import SideInfo, Needs
+from perturbfm_core.graphs.side_info import Needs, SideInfo
 from perturbfm_core.models.base import Model, load_model, new_model, save_model
 from perturbfm_core.splits.view import TrainView
-from tests.factories import query_of, view_of
+from tests.support.factories import query_of, view_of
 
 Rows = Sequence[Sequence[str]]
 MODELS = ("gene_embedding_ridge", "kernel_ridge", "knn")

@@ -17,14 +17,24 @@ from torch.utils.flop_counter import FlopCounterMode
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import ModelError, SplitError
-from perturbfm_core.models.perturbfm.encoder.module import EncoderConfig, SetTransformerEncoder, highly_variable, new_encoder
-from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, load_encoder, pretrain, save_encoder
+from perturbfm_core.models.perturbfm.encoder.module import (
+    EncoderConfig,
+    SetTransformerEncoder,
+    highly_variable,
+    new_encoder,
+)
+from perturbfm_core.models.perturbfm.encoder.pretraining import (
+    PretrainConfig,
+    load_encoder,
+    pretrain,
+    save_encoder,
+)
 from perturbfm_core.schema import ENCODER_FILE, ENCODER_META_FILE
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.training.checkpoints import Checkpoint
-from perturbfm_core.training.loop import LoopConfig
 from perturbfm_core.training.determinism import deterministic
-from tests.factories import screen, simulated, split_one, view_of
+from perturbfm_core.training.loop import LoopConfig
+from tests.support.factories import screen, simulated, split_one, view_of
 
 KINDS = pytest.mark.parametrize("kind", ["mlp", "set-transformer"])
 SMALL = {"dim": 8, "hidden_dim": 16, "n_latents": 4, "n_heads": 2, "n_layers": 2}

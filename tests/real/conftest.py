@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import VARIABLES
+from tests.support.command import VARIABLES
+from tests.support.paths import REPO
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = REPO.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.data.prediction import read_prediction
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 FILE = "sc_norman_mcfaline_4contexts.h5ad"
 GLIOMA = ["A172", "T98G", "U87MG"]

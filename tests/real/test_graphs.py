@@ -10,7 +10,7 @@ from perturbfm_core.graphs.diffusion import diffuse
 from perturbfm_core.graphs.io import read_graph
 from perturbfm_core.graphs.rewire import rewire
 from perturbfm_core.graphs.spectral import spectral_features
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 SOURCES = {
     "string": "graphs/string_v12_human_ntm700.parquet",

@@ -10,7 +10,7 @@ import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 FILE = "sc_kang_ifnb_5celltypes.h5ad"
 SHARED = "CD8 T cells"

@@ -10,7 +10,7 @@ import pytest
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
 
 FILE = "pb_l1000_3drugs_65lines_doses.h5ad"
 CONDITION = ["context", "condition", "dose_um", "time"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 FILE = "pb_norman_k562_singles_doubles.h5ad"
 ENTRIES = ("additive", "global_mean")

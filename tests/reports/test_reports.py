@@ -17,14 +17,14 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.leaderboard import database
-from perturbfm_core.reports.plots import condition as plots
 from perturbfm_core.reports.html import DASH, interval, number, render
 from perturbfm_core.reports.pages.leaderboard import leaderboard_page
 from perturbfm_core.reports.pages.run import run_report
+from perturbfm_core.reports.plots import condition as plots
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import (
+from tests.support.factories import (
     grid_rows,
     prediction_of,
     run_config,
@@ -103,7 +103,7 @@ def ds() -> PerturbDataset:
 
 
 @pytest.fixture(scope="module")
-def frozen(ds: PerturbDataset) -> FrozenSplit:
+def split(ds: PerturbDataset) -> FrozenSplit:
     """Return a split that tests the context with tags in its name."""
     return split_one(ds, "context_ood", {"holdout": [CONTEXTS[0]]})
 
@@ -302,9 +302,7 @@ def test_an_undefined_headline_gives_way_to_the_next_metric(ds: PerturbDataset, 
     assert_self_contained(text)
 
 
-def test_a_report_of_nothing_but_undefined_values_says_so(
-    comparison: Comparison, split: FrozenSplit
-) -> None:
+def test_a_report_of_nothing_but_undefined_values_says_so(comparison: Comparison, split: FrozenSplit) -> None:
     table = evaluate(comparison, ["delta", "uncertainty"]).table()
     table = table.assign(value=np.nan, status="undefined", reason="for no reason")
     text = report_of(comparison, split, table=table)

@@ -11,7 +11,7 @@ from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import grid_rows, screen, split_one
+from tests.support.factories import grid_rows, screen, split_one
 
 
 @pytest.fixture(scope="session")

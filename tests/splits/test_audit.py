@@ -16,7 +16,7 @@ from perturbfm_core.pipeline.trained_model import fit
 from perturbfm_core.splits.audit.core import CHECKS, Finding, audit, require_clean
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import grid_rows, screen, split_one, table_of, with_values
+from tests.support.factories import grid_rows, screen, split_one, table_of, with_metadata, with_values
 
 CLEAN = {
     "context": ("context_ood", {"holdout": ["x"]}),
@@ -124,7 +124,7 @@ def test_changed_data_are_found(ds: PerturbDataset, by_condition: FrozenSplit) -
     X[-1, -1] += 1
     changed = with_values(ds, X)
     assert "belongs to data set" in blocking(changed, by_condition)["changed_data"].message
-    changed.metadata = changed.metadata.model_copy(update={"content_sha256": ds.content_sha256})
+    changed = with_metadata(changed, content_sha256=ds.content_sha256)
     found = blocking(changed, by_condition)
     assert list(found) == ["changed_data"]
     assert (

@@ -26,7 +26,7 @@ from perturbfm_core.splits.audit.permutation import permutation_control
 from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, read_run, rows_record
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.splits.view import query, train_view
-from tests.factories import grid_rows, reordered, screen, split_one, table_of, with_values
+from tests.support.factories import grid_rows, reordered, screen, split_one, table_of, with_values
 
 SINGLES = ["A", "B", "C", "D", "E"]
 PERTS = [*SINGLES, "A+B", "C+D"]
@@ -84,9 +84,7 @@ def _with_codes(split: FrozenSplit, codes: Any, **update: Any) -> FrozenSplit:
     return FrozenSplit(split.definition.model_copy(update={"folds": folds, **update}), codes)
 
 
-def _moved(
-    split: FrozenSplit, source: str, target: str, *, keep: bool = False, **update: Any
-) -> FrozenSplit:
+def _moved(split: FrozenSplit, source: str, target: str, *, keep: bool = False, **update: Any) -> FrozenSplit:
     """Return a split with the first condition of a fold in another (too)."""
     table = table_of(split)
     key = table[source][0]
@@ -99,7 +97,12 @@ def _by_row(split: FrozenSplit, ds: PerturbDataset = CELLS) -> tuple[FrozenSplit
     """Return a by-condition split as codes of rows, with a by-row split to put them into."""
     rows = split_one(ds, "iid", {"test_frac": 0.3})
     blank = rows.definition.model_copy(
-        update={"ood_axes": split.definition.ood_axes, "validation": "none", "calibration": "none", "inner": None}
+        update={
+            "ood_axes": split.definition.ood_axes,
+            "validation": "none",
+            "calibration": "none",
+            "inner": None,
+        }
     )
     return FrozenSplit(blank, rows.row_codes), split.codes(ds).copy()
 
@@ -187,7 +190,9 @@ def _torn_replicates(fold: str) -> Planted:
     first = np.flatnonzero(codes == schema.FOLDS.index("test"))[0]
     codes[first] = schema.FOLDS.index(fold)  # type: ignore[arg-type]
     folds = RowFolds(n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes))
-    return Planted(ds, FrozenSplit(base.definition.model_copy(update={"folds": folds, "ood_axes": ()}), codes))
+    return Planted(
+        ds, FrozenSplit(base.definition.model_copy(update={"folds": folds, "ood_axes": ()}), codes)
+    )
 
 
 def _confounded(noise: int) -> Planted:

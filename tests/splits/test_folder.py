@@ -20,7 +20,16 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.index import INDEX_FILE
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, Split
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import grid_rows, reordered, screen, split_all, split_one, table_of, with_values
+from tests.support.factories import (
+    grid_rows,
+    reordered,
+    screen,
+    split_all,
+    split_one,
+    table_of,
+    with_metadata,
+    with_values,
+)
 
 SCREEN = screen(grid_rows(["A", "B"], ["x", "y"]))
 FROZEN = split_one(SCREEN, "context_ood", {"holdout": ["x"]})
@@ -280,8 +289,7 @@ def test_a_split_of_other_data_is_refused(ds: PerturbDataset, by_condition: Froz
 
 def test_a_split_of_other_genes_is_refused() -> None:
     renamed = screen(grid_rows(["A", "B"], ["x", "y"]), genes=["h0", "g1", "g2", "g3", "g4", "g5"])
-    claimed = renamed.metadata.model_copy(update={"content_sha256": SCREEN.content_sha256})
-    renamed.metadata = claimed
+    renamed = with_metadata(renamed, content_sha256=SCREEN.content_sha256)
     with pytest.raises(SplitError, match="frozen with other genes or another gene order"):
         FROZEN.check_dataset(renamed)
 
@@ -371,7 +379,7 @@ def test_verification_hashes_the_data_again(
     X = ds.values.expression.copy()
     X[0, 0] += 1
     changed = with_values(ds, X)
-    changed.metadata = changed.metadata.model_copy(update={"content_sha256": ds.content_sha256})
+    changed = with_metadata(changed, content_sha256=ds.content_sha256)
     (problem,) = folder.verify(by_condition.hash, changed).problems
     assert re.search(f"recorded {ds.content_sha256[:12]}, found {changed.computed_sha256[:12]}", problem)
 

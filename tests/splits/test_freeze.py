@@ -20,7 +20,7 @@ from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit, inner_masks, units_of
-from tests.factories import (
+from tests.support.factories import (
     contexts_of,
     grid_rows,
     perts_of,
@@ -226,7 +226,9 @@ def test_k_folds_partition_the_held_out_units(kind: str, k: int) -> None:
     held = [f.definition.params["holdout"] for f in folds]
     assert sorted(u for h in held for u in h) == sorted(_units(kind))
     assert max(map(len, held)) - min(map(len, held)) <= 1
-    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [(i, k) for i in range(k)]
+    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [
+        (i, k) for i in range(k)
+    ]
     assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
     assert len({f.hash for f in folds}) == k
 
@@ -241,7 +243,10 @@ def test_a_fold_made_alone_is_the_fold_made_with_the_others(kind: str) -> None:
 def test_folds_of_other_seeds_are_another_cross_validation() -> None:
     ds = _screen_of("combo_ood")
     groups = {
-        f.definition.cv.group for s in (0, 1) for f in split_all(ds, "combo_ood", folds=2, seed=s) if f.definition.cv
+        f.definition.cv.group
+        for s in (0, 1)
+        for f in split_all(ds, "combo_ood", folds=2, seed=s)
+        if f.definition.cv
     }
     assert len(groups) == 2
 
@@ -288,7 +293,11 @@ def test_leave_one_context_out_holds_out_each_context_once() -> None:
     assert [f.definition.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
     assert [contexts_of(table_of(f)["test"]) for f in folds] == [{"x"}, {"y"}, {"z"}]
     assert {f.definition.kind for f in folds} == {"context_ood"}
-    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [(0, 3), (1, 3), (2, 3)]
+    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [
+        (0, 3),
+        (1, 3),
+        (2, 3),
+    ]
     assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
 
 
@@ -632,7 +641,10 @@ def test_no_policy_is_kept_where_a_single_unit_leaves_nothing_to_hold_out() -> N
 def test_inner_folds_are_by_perturbation_where_one_context_trains() -> None:
     split = split_one(screen(grid_rows(["A", "B", "C"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
     assert split.definition.inner is not None
-    assert (split.definition.inner.unit, sorted(split.definition.inner.folds)) == ("perturbation", ["A", "B", "C"])
+    assert (split.definition.inner.unit, sorted(split.definition.inner.folds)) == (
+        "perturbation",
+        ["A", "B", "C"],
+    )
     assert split.definition.validation == "inner_cv"
 
 

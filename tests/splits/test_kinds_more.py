@@ -19,7 +19,7 @@ from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.quantity import parse_dose, parse_times
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
-from tests.factories import contexts_of, grid_rows, perts_of, screen, split_all, split_one, table_of
+from tests.support.factories import contexts_of, grid_rows, perts_of, screen, split_all, split_one, table_of
 
 PERTS = ["A", "B", "C", "D"]
 

@@ -17,12 +17,21 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.parity import run_case
 from perturbfm_core.splits.audit.core import audit
-from perturbfm_core.splits.perturbench.saved import freeze_rows, import_saved, read_split_csv, read_split_dir, read_split_json, row_codes, saved_in_columns
+from perturbfm_core.splits.perturbench.saved import (
+    freeze_rows,
+    import_saved,
+    read_split_csv,
+    read_split_dir,
+    read_split_json,
+    row_codes,
+    saved_in_columns,
+)
 from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
-from tests.factories import reordered, screen
+from tests.support.factories import reordered, screen
+from tests.support.paths import REPO, TESTS
 
-CASE = Path(__file__).resolve().parents[1] / "parity" / "perturbench" / "splits_synth"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "parity" / "perturbench"
+CASE = TESTS / "parity" / "perturbench" / "splits_synth"
+SHARED = REPO.parent / "shared" / "parity" / "perturbench"
 CASES = [CASE, *(pytest.param(p, id=p.name) for p in sorted(SHARED.glob("splits_*")) if p.name != CASE.name)]
 
 

@@ -14,9 +14,10 @@ import yaml
 
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.splits.draft import KINDS
-from tests.cli.command import attempt, perturbfm
+from tests.support.command import attempt, perturbfm
+from tests.support.paths import REPO
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = REPO / "docs"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import MIN_UNITS, freeze
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import reordered, screen, table_of, with_values
+from tests.support.factories import reordered, screen, table_of, with_values
 
 DOSES = ["", "1 uM", "500 nM", "10 uM"]
 TIMES = ["", "6 h", "24 h", "24 h & 4 h"]

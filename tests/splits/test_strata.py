@@ -11,7 +11,7 @@ import pytest
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.splits.strata import benjamini_hochberg, hotelling, strata_of, terciles
-from tests.factories import grid_rows, screen, split_one
+from tests.support.factories import grid_rows, screen, split_one
 
 STRONG, WEAK, NONE = ["P0", "P1"], ["P2", "P3"], ["P4", "P5"]
 

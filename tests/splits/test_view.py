@@ -10,7 +10,7 @@ from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView, query, train_view
-from tests.factories import grid_rows, screen, split_one, with_values
+from tests.support.factories import grid_rows, screen, split_one, with_metadata, with_values
 
 CONTEXTS = ["x", "y", "z", "w"]
 
@@ -22,7 +22,7 @@ def cells() -> PerturbDataset:
 
 
 @pytest.fixture(scope="module")
-def frozen(cells: PerturbDataset) -> FrozenSplit:
+def split(cells: PerturbDataset) -> FrozenSplit:
     """Return a split with every fold: context x is tested, one validates, one calibrates."""
     return split_one(
         cells,
@@ -62,9 +62,7 @@ def test_controls_of_the_screen_have_roles_of_their_own(cells: PerturbDataset) -
 def test_cells_of_train_and_validation_and_their_input_controls_are_served(
     cells: PerturbDataset, split: FrozenSplit, view: TrainView, fold: str
 ) -> None:
-    rows = np.concatenate(
-        [split.rows(cells, fold), _controls(cells, _context(cells, split, fold), "input")]
-    )  # type: ignore[arg-type]
+    rows = np.concatenate([split.rows(cells, fold), _controls(cells, _context(cells, split, fold), "input")])  # type: ignore[arg-type]
     assert np.array_equal(view.expression(rows), cells.expression[rows])
 
 
@@ -224,7 +222,7 @@ def test_nothing_that_is_hidden_reaches_the_view(
     X = cells.expression.copy()
     X[rows] = 9.0
     changed = with_values(cells, X)
-    changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
+    changed = with_metadata(changed, content_sha256=cells.content_sha256)
     other = train_view(changed, split)
     for mine, theirs in ((view, other), (view.validation, other.validation)):
         assert mine is not None
@@ -239,7 +237,7 @@ def test_a_change_of_train_rows_reaches_the_view(
     X = cells.expression.copy()
     X[split.rows(cells, "train")] = 9.0
     changed = with_values(cells, X)
-    changed.metadata = changed.metadata.model_copy(update={"content_sha256": cells.content_sha256})
+    changed = with_metadata(changed, content_sha256=cells.content_sha256)
     assert not np.array_equal(train_view(changed, split).delta, view.delta)
 
 

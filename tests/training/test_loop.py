@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from safetensors import safe_open
 
 from perturbfm_core.errors import ModelError
+from perturbfm_core.progress import EpochReport, epoch_listener
 from perturbfm_core.training.averaging import AveragedWeights
 from perturbfm_core.training.checkpoints import CHECKPOINT_FILE, Checkpoint, checkpoint_at
-from perturbfm_core.training.loop import LoopConfig, train
-from perturbfm_core.progress import EpochReport, epoch_listener
-from perturbfm_core.training.record import TrainingRecord
 from perturbfm_core.training.determinism import deterministic
+from perturbfm_core.training.loop import LoopConfig, train
+from perturbfm_core.training.record import TrainingRecord
 from tests.training.test_seeding_device import global_state
 
 X = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 6))).float()

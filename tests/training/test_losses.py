@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from perturbfm_core.training.losses import beta_nll, direction_loss, direction_target, distance_loss, noise_weighted_mse, noise_weights, pair_distances, signal_variance
+from perturbfm_core.training.losses import (
+    beta_nll,
+    direction_loss,
+    direction_target,
+    distance_loss,
+    noise_weighted_mse,
+    noise_weights,
+    pair_distances,
+    signal_variance,
+)
 
 
 def t(values, dtype=torch.float64) -> torch.Tensor:

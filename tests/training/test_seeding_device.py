@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from perturbfm_core.errors import ModelError
+from perturbfm_core.training.determinism import (
+    derived_seed,
+    derived_seeds,
+    deterministic,
+    seed_sequence,
+    torch_generator,
+)
 from perturbfm_core.training.device import autocast, compiled, precision_on, resolve_device
-from perturbfm_core.training.determinism import derived_seed, derived_seeds, deterministic, seed_sequence, torch_generator
 
 
 def global_state() -> list[bytes]:

@@ -13,13 +13,12 @@ from perturbfm_core import schema
 from perturbfm_core.config import parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError
-from perturbfm_core.uncertainty.calibrator import Calibrator
+from perturbfm_core.uncertainty.calibrator import Calibrator, load_calibrator, save_calibrator
 from perturbfm_core.uncertainty.config import UncertaintyConfig
-from perturbfm_core.uncertainty.calibrator import load_calibrator, save_calibrator
 from perturbfm_core.uncertainty.conformal import Conformal
 from perturbfm_core.uncertainty.scaling import Scaling
-from tests.factories import conditions_of
-from tests.uncertainty.made import guard_for, residuals_of, world
+from tests.support.factories import conditions_of
+from tests.support.residuals import guard_for, residuals_of, world
 
 GENES = 30
 ROWS = [("c", f"N{i}") for i in range(8)]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.factories import simulated, split_all
-from tests.uncertainty.measure import LEVELS, TERCILES, Measured, measure
+from tests.support.coverage import LEVELS, TERCILES, Measured, measure
+from tests.support.factories import simulated, split_all
 
 SINGLES: dict[str, Any] = {"n_obs": 4000, "n_genes": 80, "n_contexts": 1, "n_perts": 60, "n_combos": 0}
 PAIRS: dict[str, Any] = {"n_obs": 6000, "n_genes": 80, "n_contexts": 1, "n_perts": 40, "n_combos": 80}

@@ -11,7 +11,7 @@ from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.models.base import load_model, new_model, save_model
 from perturbfm_core.models.ensemble import bag, combine, member_seeds
 from perturbfm_core.splits.view import train_view
-from tests.factories import query_of, simulated, split_one, view_of
+from tests.support.factories import query_of, simulated, split_one, view_of
 
 
 def test_members_have_seeds_of_their_own() -> None:

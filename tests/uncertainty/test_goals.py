@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.evaluation.panels.uncertainty.clusters import by_cluster
-from perturbfm_core.pipeline.prediction import predict_rows, query_of_test
 from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.prediction import predict_rows, query_of_test
+from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.splits.view import train_view
-from tests.factories import simulated, split_all
-from tests.uncertainty.measure import LEVELS, TERCILES, Measured, measure
+from tests.support.coverage import LEVELS, TERCILES, Measured, measure
+from tests.support.factories import simulated, split_all
 
 SCREEN: dict[str, Any] = {
     "n_obs": 7000,
@@ -87,7 +87,7 @@ def test_the_stages_that_predict_get_neither_number_nor_variance_of_test_cells()
     ds = simulated(**SCREEN)
     (split, *_) = split_all(ds, "combo_ood", {}, folds=3, calibration="inner_cv", validation="inner_cv")
     (config,) = model_configs(ModelEntry(name="e", description="x", model="additive"))
-    view, model = train_view(ds, split), configured_model(config)
+    view, model = train_view(ds, split), config.new_model()
     model.fit(view, config.seed)
     asked: list[Any] = []
     plain, calibrator = model.predict, fit_calibrator(ds, split, view, model, config)

@@ -12,8 +12,8 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.uncertainty.calibrator import Calibrator
 from perturbfm_core.uncertainty.config import UncertaintyConfig
 from perturbfm_core.uncertainty.guard import guard_of
-from tests.factories import conditions_of, simulated, split_one
-from tests.uncertainty.made import guard_for, residuals_of, world
+from tests.support.factories import conditions_of, simulated, split_one
+from tests.support.residuals import guard_for, residuals_of, world
 
 
 def honest(n: int = 30, **fields: object) -> OutOfFold:

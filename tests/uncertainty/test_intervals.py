@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.data.prediction import Intervals, OutOfFold, Prediction, RowPrediction, read_prediction, write_prediction
+from perturbfm_core.data.prediction import (
+    Intervals,
+    OutOfFold,
+    Prediction,
+    RowPrediction,
+    read_prediction,
+    write_prediction,
+)
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import compare, observed
-from tests.factories import conditions_of, prediction_of, screen, split_one
+from tests.support.factories import conditions_of, prediction_of, screen, split_one
 
 LEVELS = np.asarray([0.5, 0.9])
 

@@ -9,22 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.pipeline import trained_model as calibrating
-from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.comparison import compare, observed
-from perturbfm_core.models.base import new_model
-from perturbfm_core.models.base import Model
-from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.pipeline import trained_model as calibrating
 from perturbfm_core.pipeline.experiment import ModelConfig
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.splits import residuals as residual_sources
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView, query, train_view
-from tests.factories import simulated, split_all
+from tests.support.factories import simulated, split_all
 
 LEVEL, AT = 0.9, 2
 CONFIG = ModelConfig(entry="kernel", model="ridge", params={"alphas": [0.1], "control_components": 0}, seed=0)

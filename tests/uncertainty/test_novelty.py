@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.uncertainty.novelty import Evidence, judge, membership, overlap, p_values, state_distance
-from tests.factories import conditions_of
+from tests.support.factories import conditions_of
 
 TRAIN = conditions_of(
     [("c", "A", "on"), ("c", "B", "on"), ("d", "A", "on"), ("c", "B+C", "on"), ("c", "E", "off")]
@@ -41,7 +41,7 @@ def test_membership_counts_parts_by_name_and_modality():
     assert m.lacking.tolist() == [0, 0, 0, 0, 1]
     # In train; in another context (.25); new pair (.25); and C seen in a pair only (.5 * .25); everything new (1).
     assert m.novelty.tolist() == [0.0, 0.25, 0.25, 0.375, 1.0]
-    assert m.with_likeness(np.asarray([1, 0.5, 0.5, 0.5, 0.8])).tolist() == pytest.approx(
+    assert m.with_similarity(np.asarray([1, 0.5, 0.5, 0.5, 0.8])).tolist() == pytest.approx(
         [0.0, 0.25, 0.25, 0.25, 0.6]
     )
 

@@ -10,7 +10,14 @@ from crepes import ConformalRegressor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perturbfm_core.uncertainty.quantiles import binned_quantiles, cv_plus, hierarchical_quantiles, row_weights, unit_weights, weighted_quantiles
+from perturbfm_core.uncertainty.quantiles import (
+    binned_quantiles,
+    cv_plus,
+    hierarchical_quantiles,
+    row_weights,
+    unit_weights,
+    weighted_quantiles,
+)
 
 
 def test_every_unit_weighs_the_same_however_many_rows_it_has() -> None:

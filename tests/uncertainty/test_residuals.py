@@ -14,7 +14,7 @@ from perturbfm_core.models.base import new_model
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.splits.residuals import as_scored, calibration_fold, new_units
 from perturbfm_core.splits.view import TrainView, train_view
-from tests.factories import conditions_of, simulated, split_one, view_of
+from tests.support.factories import conditions_of, simulated, split_one, view_of
 
 SINGLES = [("c", p) for p in ("A", "B", "C", "D")]
 INNER = [[0, 1], [2, 3]]

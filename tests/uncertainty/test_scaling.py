@@ -11,8 +11,8 @@ from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.uncertainty.config import ScaleConfig
 from perturbfm_core.uncertainty.groups import perturbations
 from perturbfm_core.uncertainty.scaling import Scaling
-from tests.factories import conditions_of
-from tests.uncertainty.made import residuals_of
+from tests.support.factories import conditions_of
+from tests.support.residuals import residuals_of
 
 ONE = ScaleConfig(gene_scale=False, effect=False, stratum=False)
 

@@ -20,7 +20,7 @@ from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.graphs.spectral import spectral_features
 from perturbfm_core.models.base import MODELS, Family, Model
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
-from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Reader
+from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.gate import (
     CLOSED,
     MIN_GROUPS,
@@ -82,7 +82,7 @@ class PerturbFM(Model):
     def _forget(self) -> None:
         """Be as before a fit."""
         self.prior: Prior | None = None
-        self.reader: Reader | None = None
+        self.featurizer: Featurizer | None = None
         self.networks: Networks | None = None
         self.gate = _UNFITTED
         self.variance: PredictiveVariance | None = None
@@ -133,7 +133,7 @@ class PerturbFM(Model):
             self.training["prior"] = self.prior.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
-        self.reader = Reader(p, self.version, tables, graphs, self._labels, masks=masks).fit(view)
+        self.featurizer = Featurizer(p, self.version, tables, graphs, self._labels, masks=masks).fit(view)
         held = self._held_out(view, tables)
         added = np.zeros_like(view.delta[held.condition])
         if p.gate == "off":
@@ -163,9 +163,9 @@ class PerturbFM(Model):
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
         if self.prior is None:
             condition: IntArray = np.arange(len(view))
-            reader = self._fitted_reader()
+            featurizer = self._fitted_featurizer()
             prior = self._plain_prior(view.query())
-            inputs = reader.read(view.query(), prior)
+            inputs = featurizer.read(view.query(), prior)
             fold: IntArray = np.full(len(view), -1, dtype=np.int64)
             for j, (_, held) in enumerate(view.inner):
                 fold[held] = j
@@ -173,20 +173,22 @@ class PerturbFM(Model):
             condition, fold = folds_of(self.prior)
             if not len(condition):
                 return _Held(None, condition)
-            parts, whole = [], self._fitted_reader()
+            parts, whole = [], self._fitted_featurizer()
             for part in self.prior.folds:
                 left = view.subset(part.fit)
                 graphs = self._graphs(left)
-                reader = Reader(self.params, self.version, tables, graphs, self._labels, like=whole).fit(left)
-                parts.append(reader.read(view.subset(part.held).query(), part.mean))
+                featurizer = Featurizer(
+                    self.params, self.version, tables, graphs, self._labels, like=whole
+                ).fit(left)
+                parts.append(featurizer.read(view.subset(part.held).query(), part.mean))
             inputs, prior = join(parts), np.concatenate([f.mean for f in self.prior.folds])
-        reader.calibrate(inputs)
-        self._channel_scale = reader.scale
+        featurizer.calibrate(inputs)
+        self._channel_scale = featurizer.scale
         from perturbfm_core.models.perturbfm.network.members import rows_of
 
         rows = rows_of(
             inputs,
-            reader.scale,
+            featurizer.scale,
             truth=view.delta[condition],
             prior=prior,
             s2=np.nan_to_num(view.s2[condition]).astype(np.float32),
@@ -201,15 +203,15 @@ class PerturbFM(Model):
         """Train on the inner folds to set gate and epochs, then on all; return what is added out of fold."""
         from perturbfm_core.models.perturbfm.network.members import Networks
 
-        p, reader = self.params, self._fitted_reader()
-        reader.scale = self._channel_scale
+        p, featurizer = self.params, self._fitted_featurizer()
+        featurizer.scale = self._channel_scale
         crossed: FloatArray = np.zeros((2, len(data.truth)))
         added = np.zeros((2, *data.truth.shape), dtype=np.float32)
         records: list[dict[str, Any]] = []
         networks = Networks(p, self.version)
         data = networks.prepare(
             view,
-            reader,
+            featurizer,
             data,
             self.side_info.encoder,
             cell_encoder=self.cell_encoder,
@@ -245,7 +247,7 @@ class PerturbFM(Model):
         if rest is None or len(rest) < _MIN_VALIDATION:
             return None
         prior, _ = self._prior_of(rest.query())
-        inputs = self._fitted_reader().read(rest.query(), prior)
+        inputs = self._fitted_featurizer().read(rest.query(), prior)
         return TrainingRows(
             source=networks.source(inputs, self._channel_scale),
             truth=rest.delta,
@@ -255,11 +257,11 @@ class PerturbFM(Model):
             groups=[],
         )
 
-    def _fitted_reader(self) -> Reader:
-        if self.reader is None:
-            msg = "the reader is fitted before the networks"
+    def _fitted_featurizer(self) -> Featurizer:
+        if self.featurizer is None:
+            msg = "the featurizer is fitted before the networks"
             raise RuntimeError(msg)
-        return self.reader
+        return self.featurizer
 
     # ---- variance --------------------------------------------------------------------------------------
 
@@ -325,7 +327,7 @@ class PerturbFM(Model):
         spread = np.zeros_like(prior)
         if self.networks is None:
             return prior, process, spread
-        inputs = self._fitted_reader().read(query, prior)
+        inputs = self._fitted_featurizer().read(query, prior)
         members = self.networks.added(inputs, self._channel_scale, self.gate.g)
         if len(members) > 1:
             spread = members.var(axis=0, ddof=1).astype(np.float32)
@@ -353,7 +355,7 @@ class PerturbFM(Model):
         if self.variance is not None:
             out.update(self.variance.arrays("variance"))
         if self.networks is not None:
-            out.update(self._fitted_reader().arrays("reader"))
+            out.update(self._fitted_featurizer().arrays("featurizer"))
             out.update(self.networks.arrays("network"))
         return out
 
@@ -365,7 +367,7 @@ class PerturbFM(Model):
         if self.variance is not None:
             out.update(self.variance.meta("variance"))
         if self.networks is not None:
-            out.update(self._fitted_reader().meta("reader"))
+            out.update(self._fitted_featurizer().meta("featurizer"))
             out["networks"] = self.networks.meta()
         return out
 
@@ -383,9 +385,9 @@ class PerturbFM(Model):
             return
         from perturbfm_core.models.perturbfm.network.members import Networks
 
-        self.reader = Reader(self.params, self.version, (), (), {})
-        self.reader.restore("reader", arrays, meta, self.genes)
-        self._channel_scale = self.reader.scale
+        self.featurizer = Featurizer(self.params, self.version, (), (), {})
+        self.featurizer.restore("featurizer", arrays, meta, self.genes)
+        self._channel_scale = self.featurizer.scale
         self.networks = Networks(self.params, self.version)
         self.networks.restore("network", arrays, meta["networks"])
 

@@ -23,8 +23,8 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.graphs.features import read_features
 from perturbfm_core.graphs.kinds import build_from_table
-from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.membership import membership_features
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.summary import genes_of
 from perturbfm_core.graphs.tables import read_table
 from perturbfm_core.splits.freeze import freeze

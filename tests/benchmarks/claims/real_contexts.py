@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.catalog.loading import load_catalog
-from perturbfm_core.pipeline.gene_graph import gather
 from perturbfm_core.leaderboard.significance import compare_entries
 from perturbfm_core.leaderboard.tables import split_table
-from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.models.base import MODELS, new_model
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.pipeline.gene_graph import gather
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.benchmarks.claims import measuring as m
-from tests.cli.command import perturbfm
+from tests.support.command import perturbfm
 
 CELLS = ("--pert-col", "condition", "--control-label", "control")
 # {name: (file, columns, specs of splits)}

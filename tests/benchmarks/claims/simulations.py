@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.catalog.entries import SplitSpec
-from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.graphs.rewire import rewire
-from perturbfm_core.pipeline.gene_graph import truth_graph
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
+from perturbfm_core.pipeline.gene_graph import truth_graph
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.store.artifacts import ArtifactStore

@@ -19,22 +19,19 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from perturbfm_core.pipeline.trained_model import configured_model, fit_calibrator
-from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.data.importing import import_h5ad
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.evaluation.comparison import compare
-from perturbfm_core.evaluation.panels.uncertainty import clusters
-from perturbfm_core.evaluation.panels.uncertainty import coverage
-from perturbfm_core.evaluation.panels.uncertainty import novelty
-from perturbfm_core.evaluation.panels.uncertainty import selective
+from perturbfm_core.evaluation.panels.uncertainty import clusters, coverage, novelty, selective
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import SideInfo
-from perturbfm_core.pipeline.gene_graph import truth_graph
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
-from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.gene_graph import truth_graph
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.schema import COVERAGE_LEVELS
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -103,10 +100,12 @@ class Pooled:
 
 def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: SideInfo) -> Pooled:
     """Fit, calibrate and predict every fold as a run does."""
-    (config,) = model_configs(ModelEntry(name=name.split(",")[0].replace(" ", "_"), description=name, **entry))
+    (config,) = model_configs(
+        ModelEntry(name=name.split(",")[0].replace(" ", "_"), description=name, **entry)
+    )
     parts = []
     for on in cases:
-        model = configured_model(config)
+        model = config.new_model()
         model.side_info = known
         with threadpool_limits(limits=1):
             model.fit(on.view, config.seed)

@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.models.perturbfm.variance.condition_levels import MIN_ROWS, PART_SHRINKAGE, TRAIT_SHRINKAGE, ConditionLevels, Shrinkage, effect_traits, excess_of
-from tests.factories import conditions_of
+from perturbfm_core.models.perturbfm.variance.condition_levels import (
+    MIN_ROWS,
+    PART_SHRINKAGE,
+    TRAIT_SHRINKAGE,
+    ConditionLevels,
+    Shrinkage,
+    effect_traits,
+    excess_of,
+)
+from tests.support.factories import conditions_of
 
 GENES = [f"G{i}" for i in range(10)]
 PAIRS = [f"{a}+{b}" for a, b in combinations(GENES, 2)]

@@ -12,15 +12,14 @@ import pytest
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.graphs.masks import PertMasks, read_masks
-from perturbfm_core.pipeline.gene_graph import gather, missing
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import load_model, new_model, save_model
-from perturbfm_core.pipeline.experiment import model_key, needs_of
-from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.experiment import model_configs, model_key, needs_of
+from perturbfm_core.pipeline.gene_graph import gather, missing
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.factories import query_of, simulated, split_all
-from tests.models.perturbfm.made import QUICK, fitted, graph_of, prepared, screen_view
+from tests.support.factories import query_of, simulated, split_all
+from tests.support.networks import QUICK, fitted, graph_of, prepared, screen_view
 
 GENES = [f"g{i}" for i in range(20)]
 RING = graph_of(GENES)

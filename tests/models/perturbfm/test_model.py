@@ -14,18 +14,18 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import SplitError
+from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import EncoderFolder, SideInfo
 from perturbfm_core.models.base import Model, load_model, new_model, save_model
-from perturbfm_core.models.perturbfm.network import fitting
 from perturbfm_core.models.perturbfm import model as model_module
 from perturbfm_core.models.perturbfm.encoder.module import EncoderConfig
 from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, pretrain, save_encoder
-from perturbfm_core.graphs.coexpression import train_coexpression
+from perturbfm_core.models.perturbfm.network import fitting
 from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.training.loop import LoopConfig
-from tests.factories import query_of, simulated, split_all
-from tests.models.perturbfm.made import QUICK, VERSIONS, fitted, graph_of, screen_view
+from tests.support.factories import query_of, simulated, split_all
+from tests.support.networks import QUICK, VERSIONS, fitted, graph_of, screen_view
 
 GENES = [f"g{i}" for i in range(20)]
 # The whole fit: a prior, networks on inner folds, a gate that is open, a variance.
@@ -254,8 +254,8 @@ def test_spectral_features_of_a_graph_of_train_rows_are_not_shown_to_inner_folds
     own = train_coexpression(view, "a" * 64, name="coexpression")
     known = SideInfo({"coexpression": own, "ring": graph_of([str(g) for g in view.genes])})
     model: Any = fitted("perturbfm-v1", view, known, **WHOLE)
-    assert len(model.reader.tables) == 1
-    assert len(model.reader.graphs) == 2
+    assert len(model.featurizer.tables) == 1
+    assert len(model.featurizer.graphs) == 2
 
 
 # ---- encoders ------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import new_model
 from perturbfm_core.models.perturbfm.network.sparse_product import DiffusionRows
 from perturbfm_core.splits.view import Query
-from tests.factories import query_of
-from tests.models.perturbfm.made import (
+from tests.support.factories import query_of
+from tests.support.networks import (
     GATINGS,
     QUICK,
     VERSIONS,

@@ -1,14 +1,14 @@
-"""The set process asked about conditions: likeness, what train leaves unknown, and held-out novelty."""
+"""The set process asked about conditions: similarity, what train leaves unknown, and held-out novelty."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
 from perturbfm_core.splits.view import Query, TrainView, train_view
-from tests.factories import conditions_of, simulated, split_all
+from tests.support.factories import conditions_of, simulated, split_all
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def test_its_columns_are_the_covariance_that_observing_train_leaves(fitted):
     view, process = fitted
     query = pairs(view)
     left = SetProcessPosterior(process).posterior(query)
-    K = process.likeness.blocks()(process.kernel)
-    C = process.likeness.blocks(query)(process.kernel)
-    Q = process.likeness.blocks(query, query)(process.kernel)
-    assert np.diag(Q) == pytest.approx(process.likeness.diagonal(query, process.kernel))
+    K = process.similarity.blocks()(process.kernel)
+    C = process.similarity.blocks(query)(process.kernel)
+    Q = process.similarity.blocks(query, query)(process.kernel)
+    assert np.diag(Q) == pytest.approx(process.similarity.diagonal(query, process.kernel))
     for at, noise in enumerate(left.noise):
         full = Q - C @ np.linalg.solve(K + noise * np.diag(process.noise), C.T)
         got = np.stack([left.column(i)[at] for i in range(3)])
@@ -50,9 +50,9 @@ def test_its_columns_are_the_covariance_that_observing_train_leaves(fitted):
         assert np.diag(got) == pytest.approx(left.variance[at], abs=1e-5)
 
 
-def test_likeness_is_one_with_oneself_and_at_most_one(fitted):
+def test_similarity_is_one_with_oneself_and_at_most_one(fitted):
     view, process = fitted
-    alike = SetProcessPosterior(process).likeness(view.query())
+    alike = SetProcessPosterior(process).similarity(view.query())
     assert alike.max() <= 1 + 1e-9
     assert np.diag(alike) == pytest.approx(1.0)
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm.prior import stack as prior_module
-from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 from perturbfm_core.models.perturbfm.network.gate import MIN_GROUPS, TrainingRows, _box_least_squares, decide
-from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, _simplex, folds_of
+from perturbfm_core.models.perturbfm.prior import stack as prior_module
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from tests.factories import query_of, view_of
+from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, _simplex, folds_of
+from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
+from tests.support.factories import query_of, view_of
 
 
 def combos(n=8, G=12, folds=4, seed=0):

@@ -55,8 +55,8 @@ def poisson_fit(basis: FloatArray, counts: FloatArray, steps: int = 50) -> Float
 def central_null(z: FloatArray) -> tuple[float, float, float] | None:
     """Return (mean, standard deviation, share) of the normal null fitted to the central values, None if there is none."""
 
-    from scipy.optimize import minimize
     import numpy as np
+    from scipy.optimize import minimize
 
     low, middle, high = np.quantile(z, [0.25, 0.5, 0.75])
     width = 4.3 * np.exp(-0.26 * np.log10(len(z))) if len(z) <= 500_000 else 1.0

@@ -72,8 +72,8 @@ def fit(population: Population, n_components: int = N_COMPONENTS) -> Basis:
 def _by_covariance(population: Population, center: FloatArray, n: int, k: int) -> FloatArray:
     """Return [G, k], the first k eigenvectors of the covariance, summed many cells at a time."""
 
-    from scipy.linalg import eigh
     import numpy as np
+    from scipy.linalg import eigh
 
     G = len(center)
     dtype = np.float64 if n * G * G <= _DOUBLE_WORK else np.float32
@@ -87,9 +87,8 @@ def _by_covariance(population: Population, center: FloatArray, n: int, k: int) -
 def _by_iteration(population: Population, center: FloatArray, k: int) -> FloatArray:
     """Return [G, k], the same by Lanczos iteration to machine precision, where the covariance is too large."""
 
-    from scipy.sparse.linalg import LinearOperator
-    from scipy.sparse.linalg import eigsh
     import numpy as np
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     blocks = [population.block(i) for i in range(len(population))]
     blocks += [population.controls.block(v) for v in range(population.controls.n)]

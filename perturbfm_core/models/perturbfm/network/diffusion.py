@@ -51,7 +51,7 @@ def spread_over(
 
 
 def normalisation(graph: GeneGraph) -> Normalisation:
-    """Return how a graph is scaled for diffusion: regulation keeps its weights, likeness is symmetrised."""
+    """Return how a graph is scaled for diffusion: regulation keeps its weights, similarity is symmetrised."""
     A = graph.adjacency
     return "symmetric" if A.nnz == 0 or abs(A - A.T).max() < 1e-9 else "spectral"
 

@@ -27,7 +27,7 @@ _EXPRESSION_COMPONENTS = 16
 _INTERVENTION_CHANNELS = 3
 
 
-class Reader:
+class Featurizer:
     """Turns conditions into `Inputs`.
 
     Parameters
@@ -43,7 +43,7 @@ class Reader:
     masks
         Which genes perturbations act on, None where they are genes; `tables` have the perturbations already.
     like
-        The reader of the whole train view, whose widths and covariates a reader of part of it takes over.
+        The featurizer of the whole train view, whose widths and covariates a featurizer of part of it takes over.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Reader:
         labels: dict[str, int],
         *,
         masks: PertMasks | None = None,
-        like: Reader | None = None,
+        like: Featurizer | None = None,
     ) -> None:
         import numpy as np
 
@@ -81,7 +81,7 @@ class Reader:
 
     # ---- fitting ---------------------------------------------------------------------------------------
 
-    def fit(self, view: TrainView) -> Reader:
+    def fit(self, view: TrainView) -> Featurizer:
         """Learn vocabularies, axes and scales from train conditions."""
 
         import numpy as np
@@ -120,7 +120,7 @@ class Reader:
             self._widen(self._like)
         return self
 
-    def _widen(self, whole: Reader) -> None:
+    def _widen(self, whole: Featurizer) -> None:
         """Fill up with zeros what fewer conditions or contexts left narrower than in the whole train view."""
 
         import numpy as np

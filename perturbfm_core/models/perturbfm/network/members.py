@@ -20,7 +20,7 @@ from perturbfm_core.models.perturbfm.encoder.module import (
     state_arrays,
 )
 from perturbfm_core.models.perturbfm.encoder.pretraining import load_encoder
-from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Reader
+from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.fitting import NetworkFitter, added_by
 from perturbfm_core.models.perturbfm.network.gate import TrainingRows
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
@@ -56,7 +56,7 @@ class Networks:
     def prepare(
         self,
         view: TrainView,
-        reader: Reader,
+        featurizer: Featurizer,
         data: TrainingRows,
         encoder: EncoderFolder | None,
         *,
@@ -68,7 +68,7 @@ class Networks:
 
         Parameters
         ----------
-        view, reader, data
+        view, featurizer, data
             Train conditions, what reads them, and what the networks learn.
         encoder
             A pre-trained cell encoder, None without.
@@ -78,11 +78,11 @@ class Networks:
             See `Model`.
         """
         inputs = data.source.inputs
-        self.spec = _specify(self.params, self.version, reader, inputs, len(view.genes))
-        nodes = [reader.describe([str(g) for g in graph.genes]) for graph in reader.graphs]
+        self.spec = _specify(self.params, self.version, featurizer, inputs, len(view.genes))
+        nodes = [featurizer.describe([str(g) for g in graph.genes]) for graph in featurizer.graphs]
         maker = self._encoder_maker(view, encoder, cell_encoder)
         self._fitter = NetworkFitter(self.params, self.spec, nodes, maker, on_epoch, checkpoints)
-        return replace(data, source=TensorSource(inputs, reader.scale, self._fitter.device))
+        return replace(data, source=TensorSource(inputs, featurizer.scale, self._fitter.device))
 
     @property
     def fitter(self) -> NetworkFitter:
@@ -222,7 +222,7 @@ def rows_of(inputs: Inputs, scale: FloatArray, **fields: Any) -> TrainingRows:
 
 
 def _specify(
-    params: PerturbFMParams, version: int, reader: Reader, inputs: Inputs, genes: int
+    params: PerturbFMParams, version: int, featurizer: Featurizer, inputs: Inputs, genes: int
 ) -> NetworkSpec:
     p = params
     return NetworkSpec(
@@ -232,15 +232,15 @@ def _specify(
         dim=p.hidden_dim,
         layers=p.n_layers,
         dropout=p.dropout,
-        ids=FIRST_ID + len(reader.labels),
+        ids=FIRST_ID + len(featurizer.labels),
         features=inputs.features.shape[2],
         basal=inputs.basal.shape[1],
         context=inputs.context.shape[1],
-        graphs=len(reader.graphs),
+        graphs=len(featurizer.graphs),
         steps=p.diffusion_steps,
-        nodes=tuple(len(g.genes) for g in reader.graphs),
+        nodes=tuple(len(g.genes) for g in featurizer.graphs),
         node_features=inputs.features.shape[2],
-        channels=reader.n_channels,
+        channels=featurizer.n_channels,
         bases=p.num_bases,
         gating=p.gating_mode if p.gating else "none",
         contextual=p.contextual_operator,

@@ -1,7 +1,7 @@
 """The set process: a Gaussian process over interventions, the learned part of every PerturbFM prior.
 
 A condition is a set of perturbed genes in a context. Two conditions are alike if they perturb the same genes,
-genes of like measured effect or genes of like features, in like contexts (see `likeness`). The process works on
+genes of like measured effect or genes of like features, in like contexts (see `similarity`). The process works on
 deltas less a mean and less the direct effects on the targets themselves; every gene has its own noise level and
 every condition its own precision:
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, Likeness
+from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
 from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -81,7 +81,7 @@ class SetProcess:
         self.kernel = PRESETS[0]
         self.pooling = POOLING[-1]
         self.lambdas: FloatArray = np.zeros(0)
-        self.likeness = Likeness(self.tables)
+        self.similarity = SimilarityKernel(self.tables)
         self.mean = StrataMean()
         self.noise: FloatArray = np.zeros(0)
         self._eigen: tuple[FloatArray, FloatArray] = (np.zeros(0), np.zeros((0, 0)))
@@ -123,7 +123,7 @@ class SetProcess:
     def _candidates(self, view: TrainView) -> list[Kernel]:
         if self.presets is not None:
             return list(self.presets)
-        space = Likeness(self.tables).fit(view)
+        space = SimilarityKernel(self.tables).fit(view)
         kept = [k for k in PRESETS if space.can(k)]
         if space.contexts < 2:
             return kept
@@ -142,7 +142,7 @@ class SetProcess:
             part, targets = self._apart(part)
             truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
             weight = relative_weights(rest.delta - part.delta.mean(axis=0)).astype(np.float32)[:, None]
-            space = Likeness(self.tables).fit(part)
+            space = SimilarityKernel(self.tables).fit(part)
             train, cross = space.blocks(), space.blocks(rest.query())
             for e, kernel in zip(out, presets, strict=True):
                 mean = StrataMean(by_size=kernel.by_size).fit(part)
@@ -166,10 +166,10 @@ class SetProcess:
         if lambdas is not None:
             self.lambdas = lambdas
         view, self._targets = self._apart(view)
-        self.likeness = Likeness(self.tables).fit(view)
+        self.similarity = SimilarityKernel(self.tables).fit(view)
         self.mean = StrataMean(by_size=self.kernel.by_size).fit(view)
         residual = view.delta - self.mean.predict(view.query())
-        solver = _Solver(self.likeness.blocks()(self.kernel), residual)
+        solver = _Solver(self.similarity.blocks()(self.kernel), residual)
         self._dual = solver.dual(self.lambdas)
         # As they are saved, so that a fitted and a loaded process say the same.
         self.noise = solver.noise
@@ -188,12 +188,12 @@ class SetProcess:
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta)."""
-        C = self.likeness.blocks(query)(self.kernel)
+        C = self.similarity.blocks(query)(self.kernel)
         mean = self.mean.predict(query) + C.astype(np.float32) @ self._dual
         if self._targets is not None:
             mean = mean + self._targets.predict(query)
         e, Q = self._eigen
-        prior = self.likeness.diagonal(query, self.kernel)
+        prior = self.similarity.diagonal(query, self.kernel)
         projected = ((C / np.sqrt(self.noise)) @ Q) ** 2
         levels, which = np.unique(self.lambdas, return_inverse=True)
         left = np.stack([prior - projected @ (1.0 / (e + lam)) for lam in levels], axis=1)
@@ -214,7 +214,7 @@ class SetProcess:
         }
         return {
             **{f"{prefix}.{k}": v for k, v in own.items()},
-            **self.likeness.arrays(f"{prefix}.likeness"),
+            **self.similarity.arrays(f"{prefix}.similarity"),
             **self.mean.arrays(f"{prefix}.mean"),
             **({} if self._targets is None else self._targets.arrays(f"{prefix}.direct")),
         }
@@ -225,7 +225,7 @@ class SetProcess:
             f"{prefix}.kernel": asdict(self.kernel),
             f"{prefix}.choice": self.choice,
             f"{prefix}.treated": self.direct,
-            **self.likeness.meta(f"{prefix}.likeness"),
+            **self.similarity.meta(f"{prefix}.similarity"),
             **self.mean.meta(f"{prefix}.mean"),
             **({} if self._targets is None else self._targets.meta(f"{prefix}.direct")),
         }
@@ -239,7 +239,7 @@ class SetProcess:
         self._eigen = (arrays[f"{prefix}.eigenvalues"], arrays[f"{prefix}.eigenvectors"].astype(np.float64))
         self.direct = meta[f"{prefix}.treated"]
         self.kernel, self.choice = Kernel(**meta[f"{prefix}.kernel"]), meta[f"{prefix}.choice"]
-        self.likeness.restore(f"{prefix}.likeness", arrays, meta)
+        self.similarity.restore(f"{prefix}.similarity", arrays, meta)
         self.mean.restore(f"{prefix}.mean", arrays, meta)
         if self.direct != "none":
             self._targets = DirectEffect(state=self.direct == "state")

@@ -1,4 +1,4 @@
-"""Likeness of conditions: the kernel's components, fitted on train conditions and evaluated on any."""
+"""SimilarityKernel of conditions: the kernel's components, fitted on train conditions and evaluated on any."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Kernel:
     linear
         Inner product of the summed single effects.
     features
-        Sum over pairs of genes of the likeness of their external features.
+        Sum over pairs of genes of the similarity of their external features.
     context
         Share of all that which holds in like contexts only, 0 to 1.
     level
@@ -72,7 +72,7 @@ class _Described:
     covariates: list[str]
 
 
-class Likeness:
+class SimilarityKernel:
     """The fitted components.
 
     Parameters
@@ -97,7 +97,7 @@ class Likeness:
         self._width = {"effect": 1.0, "pair": 1.0, "linear": 1.0, "context": 1.0}
         self._train: _Described | None = None
 
-    def fit(self, view: TrainView) -> Likeness:
+    def fit(self, view: TrainView) -> SimilarityKernel:
         """Learn axes and widths from train conditions."""
 
         import numpy as np
@@ -165,9 +165,9 @@ class Likeness:
             "effect": np.exp(-_squared(a.sums, t.sums) / self._width["effect"]),
             "pair": _over_parts(a, t, np.exp(-_squared(a.effects, t.effects) / self._width["pair"])),
             "linear": a.sums @ t.sums.T / self._width["linear"],
-            "features": _over_parts(a, t, _feature_likeness(a, t), signed=True),
+            "features": _over_parts(a, t, _feature_similarity(a, t), signed=True),
         }
-        context = self._context_likeness(a, t)
+        context = self._context_similarity(a, t)
 
         def kernel_of(kernel: Kernel) -> FloatArray:
             K = np.zeros_like(context)
@@ -201,7 +201,7 @@ class Likeness:
             if kernel.features:
                 one = _only(a, at)
                 signed = amount * a.parts.sign[at]
-                out[i] += kernel.features * float(signed @ _feature_likeness(one, one) @ signed)
+                out[i] += kernel.features * float(signed @ _feature_similarity(one, one) @ signed)
         return out + kernel.level
 
     # ---- describing ------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class Likeness:
         out: FloatArray = a.parts.incidence(names) @ b.parts.incidence(names).T
         return out
 
-    def _context_likeness(self, a: _Described, b: _Described) -> FloatArray:
+    def _context_similarity(self, a: _Described, b: _Described) -> FloatArray:
         import numpy as np
 
         if a.context is not None and b.context is not None:
@@ -339,7 +339,7 @@ def _median(D: FloatArray) -> float:
 
 
 def _over_parts(a: _Described, b: _Described, L: FloatArray, *, signed: bool = False) -> FloatArray:
-    """Return float64 [a, b]: likeness of parts [parts of a, parts of b] summed over the pairs of conditions."""
+    """Return float64 [a, b]: similarity of parts [parts of a, parts of b] summed over the pairs of conditions."""
 
     import numpy as np
 
@@ -353,7 +353,7 @@ def _over_parts(a: _Described, b: _Described, L: FloatArray, *, signed: bool = F
     return out
 
 
-def _feature_likeness(a: _Described, b: _Described) -> FloatArray:
+def _feature_similarity(a: _Described, b: _Described) -> FloatArray:
     """Return float64 [parts of a, parts of b]: mean of the tables' squared cosines, and their product.
 
     Negative cosines count as none; a gene that a table lacks is like no other in it.

@@ -1,4 +1,4 @@
-"""The set process asked about conditions: likeness to train, and the covariance that train leaves."""
+"""The set process asked about conditions: similarity to train, and the covariance that train leaves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, Likeness
+from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
 from perturbfm_core.models.similarity import Posterior
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -26,15 +26,15 @@ class SetProcessPosterior:
     @property
     def conditions(self) -> pd.DataFrame:
         """Return the train conditions [n]."""
-        return self.process.likeness.conditions
+        return self.process.similarity.conditions
 
-    def likeness(self, query: Query) -> FloatArray:
+    def similarity(self, query: Query) -> FloatArray:
         """Return float64 [q, n], the kernel's correlation of each condition with each of train."""
-        space, kernel = self.process.likeness, self.process.kernel
+        space, kernel = self.process.similarity, self.process.kernel
         return _correlation(space, kernel, query, np.diag(space.blocks()(kernel)))
 
     def out_of_fold(self, view: TrainView) -> FloatArray:
-        """Return float64 [m], the highest likeness of each condition that an inner fold holds out to those it leaves.
+        """Return float64 [m], the highest similarity of each condition that an inner fold holds out to those it leaves.
 
         The kernel's space is fitted anew on what the fold leaves, so that a held-out single is as unmeasured as a
         gene that nobody perturbed.
@@ -43,8 +43,8 @@ class SetProcessPosterior:
         out = []
         for fit, held in view.inner:
             part, rest = view.subset(fit), view.subset(held)
-            apart, _ = SetProcess(p.likeness.tables, p.direct)._apart(part)
-            space = Likeness(p.likeness.tables).fit(apart)
+            apart, _ = SetProcess(p.similarity.tables, p.direct)._apart(part)
+            space = SimilarityKernel(p.similarity.tables).fit(apart)
             own = np.diag(space.blocks()(p.kernel))
             out.append(_correlation(space, p.kernel, rest.query(), own).max(axis=1))
         return np.concatenate(out) if out else np.zeros(0)
@@ -53,7 +53,7 @@ class SetProcessPosterior:
         """Return the genes of the feature tables, none where the kernel does not use them."""
         if not self.process.kernel.features:
             return []
-        return sorted({str(g) for table in self.process.likeness.tables for g in table.genes})
+        return sorted({str(g) for table in self.process.similarity.tables for g in table.genes})
 
     def posterior(self, query: Query) -> Posterior:
         """Return the covariance of conditions [q] given train, by noise level of the genes."""
@@ -61,20 +61,20 @@ class SetProcessPosterior:
         values, vectors = p._eigen
         levels, counts = np.unique(p.lambdas, return_counts=True)
         projected = _in_blocks(
-            query, lambda part: (p.likeness.blocks(part)(p.kernel) / np.sqrt(p.noise)) @ vectors
+            query, lambda part: (p.similarity.blocks(part)(p.kernel) / np.sqrt(p.noise)) @ vectors
         )
-        prior = p.likeness.diagonal(query, p.kernel)
+        prior = p.similarity.diagonal(query, p.kernel)
         explained = np.stack([(projected**2) @ (1.0 / (values + lam)) for lam in levels])
 
         def column(i: int) -> FloatArray:
             one = _take(query, slice(i, i + 1))
-            covariance = _in_blocks(query, lambda part: p.likeness.blocks(part, one)(p.kernel))[:, 0]
+            covariance = _in_blocks(query, lambda part: p.similarity.blocks(part, one)(p.kernel))[:, 0]
             return np.stack([covariance - projected @ (projected[i] / (values + lam)) for lam in levels])
 
         return Posterior(levels, counts / counts.sum(), np.maximum(prior[None] - explained, 0.0), column)
 
 
-def _correlation(space: Likeness, kernel: Kernel, query: Query, own: FloatArray) -> FloatArray:
+def _correlation(space: SimilarityKernel, kernel: Kernel, query: Query, own: FloatArray) -> FloatArray:
     cross = _in_blocks(query, lambda part: space.blocks(part)(kernel))
     size = np.sqrt(np.outer(np.maximum(space.diagonal(query, kernel), 0.0), np.maximum(own, 0.0)))
     return np.asarray(np.divide(cross, size, out=np.zeros_like(cross), where=size > 0))

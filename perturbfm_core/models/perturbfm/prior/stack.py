@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.graphs.features import GeneFeatures
@@ -310,8 +309,8 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
 def _simplex(gram: FloatArray) -> FloatArray:
     """Return the weights >= 0 of sum 1 that minimise w' gram w."""
 
-    from scipy.optimize import nnls
     import numpy as np
+    from scipy.optimize import nnls
 
     k = len(gram)
     scale = float(np.trace(gram)) / k or 1.0

@@ -9,10 +9,8 @@ among the choices. A part that no row has (an unseen gene) has level zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import scipy.sparse as sp
 
@@ -195,8 +193,8 @@ class _Design:
     ) -> tuple[float, FloatArray, FloatArray]:
         """Return (intercept, [K] slopes, [P] levels) of least squares on some rows; zeros for what is left out."""
 
-        from scipy.sparse.linalg import lsqr
         import numpy as np
+        from scipy.sparse.linalg import lsqr
 
         K, P = self._U.shape[1], self._Z.shape[1]
         scales = [np.asarray([_INTERCEPT**-0.5])]
@@ -228,7 +226,6 @@ def _choose(
     """Return the penalties of least error on held-out folds, those of traits first, and the cross-fitted terms [m]."""
 
     import numpy as np
-
 
     def crossed(shrinkage: Shrinkage) -> tuple[float, FloatArray]:
         out: FloatArray = np.zeros(len(y))

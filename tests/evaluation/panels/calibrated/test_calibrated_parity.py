@@ -1,0 +1,44 @@
+"""The calibrated metrics of the peer: every record, and faults that must show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from perturbfm_core.evaluation.panels.calibrated.parity import compare
+from perturbfm_core.evaluation.parity import KINDS
+from tests.support.paths import TESTS
+
+FOLDER = TESTS / "parity" / "calibrated" / "synth_a"
+
+
+def test_every_record_is_the_peers():
+    records = list(compare(FOLDER))
+    assert len(records) == 5 * 13 * 12 + 5 * 12 * 80 + 2 * 80
+    assert [r for r in records if not r.ok] == []
+    assert not any(r.skipped for r in records)
+
+
+def test_the_case_is_found_by_its_files():
+    assert [k.name for _, k in KINDS.items() if k.matches(FOLDER)] == ["calibrated"]
+
+
+def test_a_changed_number_fails(tmp_path):
+    folder = tmp_path / "case"
+    shutil.copytree(FOLDER, folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    expected["values"]["noisy"]["wmse"]["P00"] *= 1 + 1e-9
+    expected["values"]["control"]["pearson_deltactrl"]["P01"] = 0.0
+    (folder / "expected.json").write_text(json.dumps(expected))
+    wrong = [(r.metric, r.key) for r in compare(folder) if not r.ok]
+    assert wrong == [("pearson_deltactrl", "control|P01"), ("wmse", "noisy|P00")]
+
+
+@pytest.mark.parametrize("name", ["cells.h5ad", "predictions.npz", "expected.json"])
+def test_an_incomplete_case_is_not_of_this_kind(tmp_path, name):
+    folder = tmp_path / "case"
+    shutil.copytree(FOLDER, folder)
+    (folder / name).unlink()
+    assert not KINDS.get("calibrated").matches(folder)

@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from scipy import stats
+from scipy.spatial.distance import cdist
+
+from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, collapse, components, differential
+from perturbfm_core.evaluation.panels.perturbench.population import clipped_mean, moments_of, table_population
+from perturbfm_core.evaluation.panels.perturbench.rank import ranks
+from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
+
+
+@pytest.fixture
+def cells(rng):
+    """40 cells x 12 genes: 3 groups and controls in two covariate combinations, rows in no order."""
+    group = np.repeat([-1, 0, 1, -1, 2], [8, 8, 8, 8, 8])
+    covariate = np.repeat([0, 0, 0, 1, 1], 8)
+    order = rng.permutation(40)
+    X = np.where(rng.random((40, 12)) < 0.5, rng.gamma(2, 1, (40, 12)), 0)
+    return X, group[order], covariate[order]
+
+
+def population(cells, sparse=False):
+    X, group, covariate = cells
+    return table_population(sp.csr_array(X) if sparse else X, group, covariate, 3)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_moments(cells, sparse):
+    X, group, _ = cells
+    found = population(cells, sparse)
+    for k in range(3):
+        np.testing.assert_allclose(found.moments.mean[k], X[group == k].mean(axis=0), atol=1e-14)
+        np.testing.assert_allclose(found.moments.spread[k], X[group == k].var(axis=0), atol=1e-13)
+        np.testing.assert_allclose(found.moments.var()[k], X[group == k].var(axis=0, ddof=1), atol=1e-13)
+
+
+def test_a_constant_gene_has_no_variance_at_all():
+    X = np.full((5, 2), np.float32(0.1))
+    assert (moments_of(lambda _: X, 1).spread == 0).all()
+    assert (moments_of(lambda _: sp.csr_array(X), 1).spread == 0).all()
+
+
+def test_logfc_by_hand():
+    mean, control = np.asarray([[0.3, 0.0]]), np.asarray([[0.1, 0.1]])
+    np.testing.assert_allclose(aggregate.logfc(mean, control), [[1.0, -1.0]])
+    assert aggregate.logfc(np.asarray([[-1.0]]), np.asarray([[1.0]])) == 0
+
+
+def test_dispersion_by_hand():
+    X = np.asarray([[1.0, 0.0, 2.0], [3.0, 0.0, 2.0]])
+    moments = moments_of(lambda _: X, 1)
+    np.testing.assert_allclose(aggregate.dispersion(moments), [[0.5, 0.0, 0.0]])
+    np.testing.assert_allclose(aggregate.dispersion(moments, adjust=False), [[1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("version", ["V1", "V2"])
+def test_scaled_is_within_the_covariate_in_v2_only(cells, version, sparse):
+    X, group, covariate = cells
+    found = aggregate.scaled(population(cells, sparse), version)
+    for k, v in enumerate([0, 0, 1]):
+        scope = X if version == "V1" else X[covariate == v]
+        z = (X[group == k] - scope.mean(axis=0)) / scope.std(axis=0, ddof=1)
+        np.testing.assert_allclose(found[k], np.clip(z, -10, 10).mean(axis=0), atol=1e-12)
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 0.7), (0.2, 0.7), (-2.0, -0.5)])
+def test_clipping_counts_implicit_zeros(rng, bounds):
+    X = np.where(rng.random((6, 4)) < 0.5, rng.normal(size=(6, 4)), 0)
+    low, high = (np.full(4, b) for b in bounds)
+    expected = np.clip(X, low, high).mean(axis=0)
+    np.testing.assert_allclose(clipped_mean(X, low, high), expected)
+    np.testing.assert_allclose(clipped_mean(sp.csr_array(X), low, high), expected)
+
+
+def test_scores_take_the_groups_size_on_both_sides(cells):
+    X, group, covariate = cells
+    X = np.concatenate([X, X[(group < 0) & (covariate == 0)] + 0.1])
+    group, covariate = np.append(group, [-1] * 8), np.append(covariate, [0] * 8)
+    found = population((X, group, covariate))
+    a, b = X[group == 0], X[(group < 0) & (covariate == 0)]
+    sides = (a.mean(0), a.std(0, ddof=1), 8, b.mean(0), b.std(0, ddof=1), 8)
+    t, p = stats.ttest_ind_from_stats(*sides, equal_var=False)
+    np.testing.assert_allclose(differential.scores(found)[0], t, rtol=1e-6)
+    np.testing.assert_allclose(differential.pvals(found)[0], p, rtol=1e-9)
+    q = stats.false_discovery_control(p)
+    np.testing.assert_allclose(differential.logp(found)[0], np.sign(t) * -np.log(q), rtol=1e-6)
+    pooled = stats.ttest_ind_from_stats(a.mean(0), b.std(0, ddof=1), 8, b.mean(0), b.std(0, ddof=1), 16)
+    with_control = differential.scores(found, control_variance=True)[0]
+    np.testing.assert_allclose(with_control, pooled.statistic, rtol=1e-6)
+
+
+def test_infinite_scores_are_zero():
+    X = np.asarray([[1.0], [1.0], [0.0], [0.0]])
+    group = np.asarray([0, 0, -1, -1])
+    found = table_population(X, group, np.zeros(4, dtype=int), 1)
+    assert differential.scores(found) == 0
+    assert differential.pvals(found) == 1
+    assert differential.logp(found) == 0
+
+
+def test_rank_sum_scores(cells):
+    X, group, covariate = cells
+    found = differential.rank_sum_scores(population(cells))
+    for k, v in enumerate([0, 0, 1]):
+        expected = stats.ranksums(X[group == k], X[(group < 0) & (covariate == v)]).statistic
+        np.testing.assert_allclose(found[k], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_components_are_those_of_all_cells(cells, wide, monkeypatch):
+    if wide:
+        monkeypatch.setattr(components, "_WIDEST", 3)
+    X, group, _ = cells
+    found = population(cells, sparse=True)
+    basis = components.fit(found, 4)
+    D = X - X.mean(axis=0)
+    axes = np.linalg.svd(D, full_matrices=False)[2][:4].T
+    np.testing.assert_allclose(np.abs(basis.axes.T @ axes), np.eye(4), atol=1e-9)
+    largest = np.abs(basis.axes).argmax(axis=0)
+    assert (basis.axes[largest, np.arange(4)] > 0).all()
+    np.testing.assert_allclose(components.project(found, basis)[1], D[group == 1] @ basis.axes, atol=1e-9)
+    np.testing.assert_allclose(
+        components.pca_average(found.moments.mean, basis)[1], (D[group == 1] @ basis.axes).mean(0), atol=1e-9
+    )
+
+
+def test_r2_divides_by_the_predictions_variance():
+    P, R = np.asarray([[0.0, 2.0], [1.0, 1.0], [1.0, 1.0]]), np.asarray([[0.0, 4.0], [1.0, 1.0], [1.0, 2.0]])
+    np.testing.assert_allclose(r2_score(P, R), [1 - 4 / 2, 1.0, 0.0])
+
+
+def test_top_k_recall_by_hand():
+    P, R = np.asarray([[3.0, -2.0, 1.0, 0.0]]), np.asarray([[0.0, -2.0, 1.0, 0.5]])
+    assert top_k_recall(P, R, 2) == 0.5
+    assert top_k_recall(P, P, 8) == 0.5  # four columns for eight places
+    tied = np.asarray([[1.0, 1.0, -1.0]])
+    assert top_k_recall(tied, np.asarray([[5.0, 4.0, 0.0]]), 2) == 1.0  # the earlier columns
+
+
+@pytest.mark.parametrize("name", VECTOR_METRICS)
+def test_pairs_order_as_the_metric_does(rng, name):
+    P, R = rng.normal(size=(6, 80)), rng.normal(size=(6, 80))
+    kind = VECTOR_METRICS[name]
+    exact, fast = kind.all_pairs(P, R), kind.pairwise(P, R)
+    np.testing.assert_allclose(np.diag(exact), kind.score(P, R))
+    similar = kind.similarity
+    np.testing.assert_array_equal(ranks(exact, similarity=similar), ranks(fast, similarity=similar))
+
+
+@pytest.mark.parametrize("name", VECTOR_METRICS)
+def test_vector_metrics_are_best_on_a_perfect_prediction(rng, name):
+    R = rng.normal(size=(5, 60))
+    kind = VECTOR_METRICS[name]
+    best = kind.bounds[1] if kind.similarity else kind.bounds[0]
+    np.testing.assert_allclose(kind.score(R, R), best, atol=1e-12)
+    assert (ranks(kind.pairwise(R, R), similarity=kind.similarity) == 0).all()
+
+
+def test_ranks_by_hand():
+    # Columns are observations: own values 3, 2, 9 of distances.
+    M = np.asarray([[3.0, 1.0, 9.0], [1.0, 2.0, 9.0], [4.0, 5.0, 9.0]])
+    np.testing.assert_allclose(ranks(M, similarity=False), [0.5, 0.5, 0.5])
+    np.testing.assert_allclose(ranks(M, similarity=False, denominator="n"), [1 / 3, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(ranks(M, similarity=True), [0.5, 0.5, 0.5])
+    assert ranks(np.asarray([[7.0]]), similarity=False) == 0
+
+
+def test_undefined_values_rank_last():
+    M = np.asarray([[np.nan, 0.1, 0.3], [0.2, 0.5, 0.1], [0.9, np.nan, 0.2]])
+    np.testing.assert_allclose(ranks(M, similarity=True), [1.0, 0.0, 0.5])
+    np.testing.assert_allclose(ranks(np.full((3, 3), np.nan), similarity=True), 0.5)
+
+
+def test_equal_predictions_tie_whatever_the_rounding(rng):
+    P, R = np.tile(rng.normal(size=80), (7, 1)), rng.normal(size=(7, 80))
+    P *= 1 + 1e-15 * rng.normal(size=P.shape)
+    for kind in VECTOR_METRICS.values():
+        np.testing.assert_allclose(ranks(kind.pairwise(P, R), similarity=kind.similarity), 0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_mmd_is_the_energy_distance(rng, dtype, monkeypatch):
+    monkeypatch.setattr(clouds, "_ROWS", 3)
+    monkeypatch.setattr(clouds, "_COLUMNS", 4)
+    P = [rng.normal(size=(n, 3)) for n in (4, 7)]
+    R = [rng.normal(size=(n, 3)) for n in (5, 6, 2)]
+    found = clouds.mmd_matrix(P, R, dtype=dtype)
+    for i, p in enumerate(P):
+        for j, r in enumerate(R):
+            expected = cdist(p, r).mean() - 0.5 * cdist(p, p).mean() - 0.5 * cdist(r, r).mean()
+            assert found[i, j] == pytest.approx(expected, abs=1e-10 if dtype is np.float64 else 1e-5)
+    np.testing.assert_allclose(clouds.mmd(P, P), 0.0, atol=1e-6)
+
+
+def test_energy_leaves_self_distances_out(rng):
+    p, r = rng.normal(size=(4, 3)), rng.normal(size=(5, 3)) + 1
+    squared = [cdist(a, b, "sqeuclidean").sum() for a, b in ((p, r), (p, p), (r, r))]
+    expected = 2 * squared[0] / 20 - squared[1] / 12 - squared[2] / 20
+    found = clouds.energy(moments_of(lambda _: p, 1), moments_of(lambda _: r, 1))
+    np.testing.assert_allclose(found, expected)
+
+
+def test_collapse_by_hand():
+    R = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+    assert collapse.variance_ratio(R / 2, R) == pytest.approx(0.25)
+    assert collapse.diversity_ratio(R / 2, R) == pytest.approx(1.0)
+    same = np.ones((2, 2))
+    assert collapse.variance_ratio(same, R) == 0
+    assert collapse.diversity_ratio(same, R) == pytest.approx(0, abs=1e-12)
+    assert collapse.diversity_ratio(np.zeros((2, 2)), R) == 0
+    assert np.isnan([collapse.variance_ratio(R, same), collapse.diversity_ratio(R, same)]).all()
+    assert np.isnan([collapse.variance_ratio(R[:1], R[:1]), collapse.diversity_ratio(R[:1], R[:1])]).all()
+
+
+def test_spearman(rng):
+    P, R = rng.normal(size=(3, 20)), rng.normal(size=(3, 20))
+    expected = [stats.spearmanr(p, r).statistic for p, r in zip(P, R, strict=True)]
+    np.testing.assert_allclose(collapse.spearman(P, R), expected)
+
+
+def test_cells_in_another_order_give_the_same(cells, rng):
+    X, group, covariate = cells
+    order = rng.permutation(len(X))
+    a, b = population(cells), population((X[order], group[order], covariate[order]))
+    for function in (aggregate.scaled, differential.scores, differential.logp, differential.logp_v1):
+        np.testing.assert_allclose(function(a), function(b), atol=1e-6)

@@ -1,0 +1,88 @@
+import json
+import shutil
+
+import pytest
+
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.panels.scperturbench import pseudobulk, sinkhorn
+from perturbfm_core.evaluation.parity import run_case
+from tests.support.paths import REPO
+
+SYNTHETIC = REPO / "tests" / "parity" / "scperturbench"
+REAL = REPO.parent / "shared" / "parity" / "scperturbench"
+SMALL = SYNTHETIC / "synth_subsample_2000plus"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        SYNTHETIC / "synth_context_300x60",
+        SYNTHETIC / "synth_subsample_2000plus",
+        REAL / "norman_genetic_130genes",
+    ],
+    ids=lambda folder: folder.name,
+)
+def test_case_gives_the_peers_numbers(folder):
+    if folder.parent == REAL and not folder.is_dir():
+        pytest.skip(f"real data are absent: {folder}")
+    result = run_case(folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    assert result["kind"] == "scperturbench"
+    assert result["failures"] == []
+    assert result["skipped"] == 0
+    by_metric = {}
+    for record in expected["records"]:
+        by_metric[record["metric"]] = by_metric.get(record["metric"], 0) + 1
+    for metric, n in by_metric.items():
+        assert result["metrics"][metric]["compared"] == n
+        assert result["metrics"][f"{metric} as written"]["compared"] == n
+    # Also where rounding decides the value, because the order of operations is the peer's.
+    assert result["metrics"]["pearson_distance"]["max_rel_diff"] < 1e-12
+    assert result["metrics"]["sym_kldiv"]["max_rel_diff"] < 1e-8
+    if expected["published_style_scores"]:
+        assert result["metrics"]["rank"]["compared"] > 300
+
+
+@pytest.fixture
+def copied(tmp_path):
+    folder = tmp_path / "case"
+    shutil.copytree(SMALL, folder)
+    return folder
+
+
+def test_a_changed_number_is_caught(copied):
+    path = copied / "expected.json"
+    expected = json.loads(path.read_text())
+    expected["records"][0]["unrounded"] *= 1.0001
+    path.write_text(json.dumps(expected))
+    result = run_case(copied)
+    assert [f["metric"] for f in result["failures"]] == [expected["records"][0]["metric"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "caught"),
+    [
+        pytest.param(lambda m: m.setattr(sinkhorn, "EPSILON", 0.051), {"wasserstein"}, id="epsilon"),
+        pytest.param(
+            lambda m: m.setitem(pseudobulk.PROFILES, "euclidean", pseudobulk.mmd),
+            {"euclidean", "euclidean as written"},
+            id="squared",
+        ),
+        pytest.param(
+            lambda m: m.setattr("perturbfm_core.evaluation.panels.scperturbench.pipeline.SUBSAMPLE_SEED", 43),
+            {"edistance", "edistance as written", "sym_kldiv", "sym_kldiv as written"},
+            id="seed",
+        ),
+    ],
+)
+def test_a_planted_fault_is_caught(monkeypatch, change, caught):
+    change(monkeypatch)
+    failed = {name for name, m in run_case(SMALL)["metrics"].items() if m["failed"]}
+    assert caught <= failed
+
+
+def test_a_folder_of_another_peer_is_not_this_kind(copied):
+    path = copied / "expected.json"
+    path.write_text(json.dumps({"peer": "someone else"}))
+    with pytest.raises(MetricError, match="no parity case"):
+        run_case(copied)

@@ -1,0 +1,65 @@
+"""cell-eval's own numbers, record by record."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL
+from perturbfm_core.evaluation.parity import run_case
+from tests.support.paths import TESTS
+
+REAL = TESTS.parents[1] / "shared" / "parity" / "cell_eval"
+CASES = [TESTS / "parity" / "cell_eval" / "synth_a", REAL / "devel_norman"]
+
+
+@pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
+def test_every_record_is_the_peers(folder):
+    if not folder.is_dir():
+        pytest.skip(f"no real-data case: {folder} is absent")
+    result = run_case(folder)
+    assert result["kind"] == "cell_eval"
+    assert result["failed"] == 0, result["failures"]
+    assert result["compared"] > 8_000
+    for name, entry in result["metrics"].items():
+        if name.rpartition(".")[2] in (*FULL, CLUSTERING):
+            assert (entry["compared"] == 0) == (CLUSTERING in name)
+            assert sum(entry["reasons"].values()) == entry["skipped"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Path(shutil.copytree(CASES[0], tmp_path / "case"))
+
+
+def failing(folder):
+    return {name for name, entry in run_case(folder)["metrics"].items() if entry["failed"]}
+
+
+def test_a_changed_expectation_is_caught(copy):
+    path = copy / "expected.json"
+    expected = json.loads(path.read_text())
+    expected["cell_eval"]["per_perturbation"]["G046"]["overlap_at_N"] += 1e-9
+    expected["cell_eval_score_vcc_profile"]["avg_score"] *= 1.0001
+    path.write_text(json.dumps(expected))
+    assert failing(copy) == {"overlap_at_N", "score.avg_score"}
+
+
+def test_a_changed_cell_is_caught(copy):
+    with np.load(copy / "pred.npz") as pred:
+        arrays = dict(pred)
+    arrays["X"][arrays["perturbation"] == "G051", 7] *= 1.5
+    np.savez(copy / "pred.npz", **arrays)
+    assert {"mse", "mae_delta", "de.log2_fold_change", "pearson_edistance"} <= failing(copy)
+
+
+def test_swapped_labels_are_caught(copy):
+    with np.load(copy / "pred.npz") as pred:
+        arrays = dict(pred)
+    names = arrays["perturbation"]
+    arrays["perturbation"] = np.where(names == "G045", "G046", np.where(names == "G046", "G045", names))
+    np.savez(copy / "pred.npz", **arrays)
+    assert {"overlap_at_N", "discrimination_score_l1", "pearson_delta", "score.mae"} <= failing(copy)

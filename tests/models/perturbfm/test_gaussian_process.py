@@ -1,0 +1,211 @@
+"""The set process and its kernel: hand values, and a dense Gaussian process beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import DotProduct
+
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess, _noise
+from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
+from tests.support.factories import query_of, view_of
+
+RNG = np.random.default_rng(0)
+
+
+def similarity(kernel, rows, asked, *, delta=None, tables=(), **extra):
+    """Return float64 [asked, rows], a kernel between conditions."""
+    delta = np.random.default_rng(1).normal(size=(len(rows), 5)) if delta is None else np.asarray(delta)
+    view = view_of(rows, delta, **extra)
+    return SimilarityKernel(tables).fit(view).blocks(query_of(asked, delta.shape[1]))(kernel)
+
+
+# ---- the kernel ----------------------------------------------------------------------------------------------
+
+
+def test_identity_counts_shared_genes():
+    rows = [("c", "a"), ("c", "b"), ("c", "a+b"), ("c", "b+d")]
+    K = similarity(Kernel(identity=1.0), rows, [("c", "a"), ("c", "a+b"), ("c", "x"), ("c", "d+x")])
+    np.testing.assert_allclose(K, [[1, 0, 1, 0], [1, 1, 2, 1], [0, 0, 0, 0], [0, 0, 0, 1]], atol=1e-12)
+
+
+def test_switched_on_and_off_are_different_interventions():
+    rows = [("c", "a", "CRISPRa"), ("c", "a", "CRISPRi")]
+    K = similarity(Kernel(identity=1.0), rows, [("c", "a", "CRISPRi"), ("c", "a", "KO")])
+    np.testing.assert_allclose(K, [[0, 1], [0, 0]], atol=1e-12)
+
+
+def test_effect_is_an_rbf_of_the_summed_single_effects():
+    # Singles 3 e0 and 4 e1: their sum lies at 4 from the first and at 3 from the second; an unseen gene at zero.
+    rows, delta = [("c", "a"), ("c", "b")], [[3.0, 0.0], [0.0, 4.0]]
+    K = similarity(Kernel(effect=1.0), rows, [("c", "a"), ("c", "a+b"), ("c", "x")], delta=delta)
+    d2 = np.asarray([[0, 25], [16, 9], [9, 16]])
+    np.testing.assert_allclose(K, np.exp(-d2 / 25.0), atol=1e-6)
+
+
+def test_pair_sums_over_pairs_of_genes():
+    rows, delta = [("c", "a"), ("c", "b")], [[3.0, 0.0], [0.0, 4.0]]
+    K = similarity(Kernel(pair=1.0), rows, [("c", "a+b")], delta=delta)
+    np.testing.assert_allclose(K, [[1 + np.exp(-1.0), 1 + np.exp(-1.0)]], atol=1e-6)
+
+
+def test_linear_is_the_inner_product_over_the_median_square():
+    rows, delta = [("c", "a"), ("c", "b")], [[3.0, 0.0], [0.0, 4.0]]
+    K = similarity(Kernel(linear=1.0), rows, [("c", "a+b"), ("c", "x")], delta=delta)
+    np.testing.assert_allclose(K, np.asarray([[9, 16], [0, 0]]) / 12.5, atol=1e-6)
+
+
+def test_features_are_squared_cosines_and_their_product():
+    table = GeneFeatures(
+        "t", np.asarray(["a", "b", "x"]), np.asarray([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
+    )
+    rows = [("c", "a"), ("c", "b")]
+    K = similarity(Kernel(features=1.0), rows, [("c", "x"), ("c", "a"), ("c", "unknown")], tables=[table])
+    cosine = np.asarray([[0.5**0.5, 0.5**0.5], [1.0, 0.0], [0.0, 0.0]])
+    # One table: the mean of squares, and the product of the cosines, which is the cosine.
+    np.testing.assert_allclose(K, cosine**2 + cosine, atol=1e-6)
+
+
+def test_features_are_signed():
+    table = GeneFeatures("t", np.asarray(["a"]), np.ones((1, 1), dtype=np.float32))
+    rows = [("c", "a", "CRISPRa"), ("c", "a", "CRISPRi")]
+    K = similarity(Kernel(features=1.0), rows, [("c", "a", "CRISPRi")], tables=[table])
+    np.testing.assert_allclose(K, [[-2.0, 2.0]], atol=1e-6)
+
+
+def test_a_share_of_the_kernel_holds_in_like_contexts_only():
+    rows = [("c", "a"), ("d", "a")]
+    K = similarity(Kernel(identity=1.0, context=0.7, level=0.3), rows, [("c", "a"), ("e", "a"), ("c", "x")])
+    # Without controls contexts are alike only if they are the same; the level is of the context alone.
+    np.testing.assert_allclose(K, [[1.3, 0.3], [0.3, 0.3], [0.3, 0.0]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        Kernel(identity=0.7, level=0.2),
+        Kernel(effect=1.0, pair=0.5, linear=2.0),
+        Kernel(identity=0.3, effect=1.0, features=1.0, context=0.5, level=0.1),
+    ],
+)
+def test_the_diagonal_is_that_of_the_kernel_and_the_kernel_is_no_less_than_nothing(kernel):
+    perts = ["a", "b", "d", "a+b", "b+d"]
+    rows = [(c, p, m) for c in ("c", "d") for p in perts for m in ("CRISPRa", "CRISPRi")]
+    table = GeneFeatures("t", np.asarray(["a", "b"]), RNG.normal(size=(2, 3)).astype(np.float32))
+    view = view_of(rows, np.random.default_rng(2).normal(size=(len(rows), 6)))
+    space = SimilarityKernel([table]).fit(view)
+    K = space.blocks()(kernel)
+    np.testing.assert_allclose(K, K.T, atol=1e-9)
+    np.testing.assert_allclose(space.diagonal(view.query(), kernel), np.diag(K), atol=1e-9)
+    if not kernel.features:
+        assert np.linalg.eigvalsh(K).min() > -1e-9
+
+
+# ---- the process ---------------------------------------------------------------------------------------------
+
+
+def world(n=10, G=7, seed=3):
+    """Return a view of singles and pairs without inner folds, and conditions to predict."""
+    rng = np.random.default_rng(seed)
+    perts = [f"p{i}" for i in range(n)] + [f"p{i}+p{i + 1}" for i in range(4)]
+    rows = [("c", p) for p in perts]
+    asked = query_of([("c", p) for p in ("p0", "p0+p5", "p2+new", "new")], G)
+    return view_of(rows, rng.normal(size=(len(rows), G))), asked
+
+
+def test_mean_and_variance_are_those_of_the_dense_formulas():
+    view, query = world()
+    process = SetProcess(presets=[Kernel(identity=0.4, effect=1.0, pair=0.5)])
+    process.choose(view)
+    lambdas = np.asarray([0.5, 0.5, 2.0, 2.0, 8.0, 8.0, 8.0])
+    mean, var = process.fit(view, lambdas).predict(query)
+    K, C = process.similarity.blocks()(process.kernel), process.similarity.blocks(query)(process.kernel)
+    prior = process.similarity.diagonal(query, process.kernel)
+    center = StrataMean().fit(view)
+    Y = (view.delta - center.predict(view.query())).astype(np.float64)
+    for g, lam in enumerate(lambdas):
+        A = np.linalg.inv(K + lam * np.eye(len(K)))
+        expected = center.predict(query)[:, g] + C @ A @ Y[:, g]
+        np.testing.assert_allclose(mean[:, g], expected, rtol=1e-4, atol=1e-5)
+        scale = Y[:, g] @ A @ Y[:, g] / len(K)
+        left = np.maximum(prior - np.einsum("ij,jk,ik->i", C, A, C), 1e-6)
+        np.testing.assert_allclose(var[:, g], left * scale, rtol=1e-3)
+
+
+def test_the_identity_kernel_is_sklearns_linear_process_on_indicators():
+    view, query = world()
+    process = SetProcess(presets=[Kernel(identity=1.0)])
+    process.choose(view)
+    mean, var = process.fit(view, np.full(7, 1.5)).predict(query)
+    genes = sorted({"new"} | {g for p in view.conditions["pert_id"] for g in p.split("+")})
+
+    def indicators(conditions):
+        return np.asarray([[float(g in p.split("+")) for g in genes] for p in conditions["pert_id"]])
+
+    center = StrataMean().fit(view)
+    X, Y = indicators(view.conditions), view.delta - center.predict(view.query())
+    kernel = DotProduct(sigma_0=0.0, sigma_0_bounds="fixed")
+    reference = GaussianProcessRegressor(kernel, alpha=1.5, optimizer=None).fit(X, Y)
+    expected, spread = reference.predict(indicators(query.conditions), return_std=True)
+    np.testing.assert_allclose(mean, center.predict(query) + expected, rtol=1e-4, atol=1e-5)
+    # One scale per gene lies between the two, whose process has variance 1.
+    ratio = var / spread[:, :1] ** 2
+    np.testing.assert_allclose(ratio, np.repeat(ratio[:1], len(query), axis=0), rtol=1e-3)
+
+
+def test_what_is_known_better_varies_less():
+    view, query = world()
+    process = SetProcess(presets=[Kernel(identity=0.3, effect=1.0)])
+    process.choose(view)
+    var = process.fit(view).predict(query)[1]
+    assert (var[0] < var[2]).all()
+    assert (var > 0).all()
+
+
+def test_a_planted_noisy_condition_is_found():
+    rng = np.random.default_rng(0)
+    n, G = 40, 60
+    W = rng.normal(size=(n, 3))
+    K = W @ W.T
+    Y = W @ rng.normal(size=(3, G)) + 0.3 * rng.normal(size=(n, G))
+    Y[7] += 3.0 * rng.normal(size=G)
+    noise = _noise(K, Y.astype(np.float32))
+    assert int(np.argmax(noise)) == 7
+    assert noise[7] > 3 * np.median(noise)
+    # An odd effect in a few genes is not noise.
+    odd = Y.copy()
+    odd[7] = W[7] @ np.zeros((3, G)) + Y[8]
+    odd[9, :3] += 30.0
+    assert _noise(K, odd.astype(np.float32))[9] < 2 * np.median(_noise(K, odd.astype(np.float32)))
+
+
+def test_few_conditions_are_all_as_precise():
+    assert np.array_equal(_noise(np.eye(5), RNG.normal(size=(5, 3))), np.ones(5))
+
+
+def test_inner_folds_choose_the_kernel_that_holds_out_best():
+    rng = np.random.default_rng(4)
+    n, G = 30, 20
+    latent = rng.normal(size=(n, 3))
+    table = GeneFeatures("t", np.asarray([f"p{i}" for i in range(n)]), latent.astype(np.float32))
+    # Deltas follow the direction of the features; ids say nothing of held-out genes.
+    direction = latent / np.linalg.norm(latent, axis=1, keepdims=True)
+    delta = direction @ rng.normal(size=(3, G)) * 3
+    view = view_of([("c", f"p{i}") for i in range(n)], delta, inner=[list(range(j, n, 5)) for j in range(5)])
+    chosen = SetProcess([table]).choose(view)
+    assert chosen.kernel.features > 0
+    assert SetProcess().choose(view).kernel.features == 0
+    assert chosen.choice["by"] == "5 inner folds"
+
+
+def test_strata_means_are_shrunk_to_the_mean_of_all():
+    view = view_of([("c", "a"), ("c", "b"), ("c", "a+b")], [[0.0], [3.0], [9.0]])
+    mean = StrataMean().fit(view)
+    # Mean of all 4; singles (3 + 5 * 4) / 7; pairs (9 + 5 * 4) / 6; a triple has the mean of all.
+    out = mean.predict(query_of([("c", "x"), ("c", "x+y"), ("c", "x+y+z")], 1))
+    np.testing.assert_allclose(out[:, 0], [23 / 7, 29 / 6, 4.0], rtol=1e-6)
+    flat = StrataMean(by_size=False).fit(view)
+    np.testing.assert_allclose(flat.predict(query_of([("c", "x"), ("c", "x+y")], 1))[:, 0], [4.0, 4.0])

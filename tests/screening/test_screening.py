@@ -1,0 +1,326 @@
+"""Asking a run: never a test value, the same numbers as its own prediction, and what is suggested."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import parse_key
+from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.pipeline.experiment import ModelConfig
+from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.pipeline.trained_model import fit_calibrator
+from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
+from perturbfm_core.screening.predictions import predict_blocks, predict_requests
+from perturbfm_core.screening.requests import Request, resolve_requests, unknown_covariates
+from perturbfm_core.screening.suggestions import suggest
+from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import train_view
+from tests.support.factories import conditions_of, simulated, split_all, split_one
+
+
+@lru_cache(maxsize=4)
+def opened(model: str, kind: str = "combo_ood") -> FittedRun:
+    ds = simulated(n_obs=1200, n_genes=30, n_contexts=4, n_perts=8, n_combos=10, control_fraction=0.4)
+    if kind == "combo_ood":
+        split = split_all(ds, kind, {}, folds=5)[0]
+    else:
+        split = split_one(ds, kind, {"holdout": ["C0"]})
+    return fitted_run(ds, split, model)
+
+
+def fitted_run(ds: PerturbDataset, split: FrozenSplit, model: str) -> FittedRun:
+    params = {"gate": "off"} if model.startswith("perturbfm") else {}
+    config = ModelConfig(entry="x", model=model, params=params, seed=0)
+    fitted, view = config.new_model(), train_view(ds, split)
+    fitted.fit(view, 0)
+    calibrator = fit_calibrator(ds, split, view, fitted, config)
+    return FittedRun({"run_id": "r", "model": model}, ds, split, fitted, calibrator)
+
+
+def held_out(run: FittedRun) -> list[Request]:
+    keys = [parse_key(k) for k in run.split.definition.folds.table["test"]]
+    return [Request(k["pert_id"], k["context_id"]) for k in keys]
+
+
+def poisoned(ds: PerturbDataset, split: FrozenSplit) -> PerturbDataset:
+    """Return the data with other values in every test row and reference control, under the same content hash."""
+    counts = ds.values.counts.toarray()
+    rows = split.rows(ds, "test")
+    counts[rows] = np.random.default_rng(1).poisson(40.0, size=(len(rows), counts.shape[1]))
+    counts[ds.controls.roles == 2] = 1
+    meta = ds.metadata.model_copy(update={"content_sha256": ds.content_sha256})
+    return PerturbDataset(ds.obs, ds.genes, Values(counts=type(ds.values.counts)(counts)), meta)
+
+
+@pytest.mark.parametrize("kind", ["combo_ood", "context_ood"])
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_values_of_test_rows_are_never_read(model, kind):
+    run = opened(model, kind)
+    other = FittedRun(run.config, poisoned(run.ds, run.split), run.split, run.model, run.calibrator)
+    rows = run.split.rows(run.ds, "test")
+    assert not np.array_equal(run.ds.delta(rows), other.ds.delta(rows))
+    a, b = (predict_requests(r, resolve_requests(r, held_out(r))) for r in (run, other))
+    for name in ("mean", "sd", "lower", "upper"):
+        assert np.array_equal(getattr(a, name), getattr(b, name))
+    assert (a.verdicts, a.nearest) == (b.verdicts, b.nearest)
+    assert suggest(run, 3).table.equals(suggest(other, 3).table)
+
+
+def test_a_test_condition_gets_the_runs_own_prediction_and_interval():
+    run = opened("perturbfm-v0")
+    got = predict_requests(run, resolve_requests(run, held_out(run)), 0.8)
+    own = predict_rows(run.ds, run.split, run.model, calibrator=run.calibrator)
+    order = [run.split.definition.folds.table["test"].index(k) for k in sorted(got.conditions.index)]
+    assert got.mean[order] == pytest.approx(own.mean, abs=1e-5)
+    half = own.intervals.half_width(1, own.var)
+    assert (got.upper - got.mean)[order] == pytest.approx(half, rel=1e-3)
+    assert (got.mean - got.lower)[order] == pytest.approx(half, rel=1e-3)
+    assert (got.lower < got.mean).all()
+
+
+def test_verdicts_tell_train_new_combinations_and_unknown_genes_apart():
+    for model in ("additive", "perturbfm-v0"):
+        run = opened(model)
+        train = run.view.conditions.iloc[0]
+        pair = held_out(run)[0]
+        asked = [
+            Request(train["pert_id"], train["context_id"]),
+            pair,
+            Request(f"{pair.perturbation.split('+')[0]}+TP53", pair.context),
+        ]
+        got = predict_requests(run, resolve_requests(run, asked))
+        assert got.verdicts[0].kind == "in train"
+        assert got.verdicts[0].trust == "high"
+        assert got.verdicts[2].trust == "low"
+        assert got.verdicts[2].in_distribution is not True
+        assert "knows nothing of TP53" in got.verdicts[2].text
+        assert got.notes[2][0].startswith("unknown gene 'TP53'")
+        assert got.evidence[0].novelty < got.evidence[1].novelty < got.evidence[2].novelty
+        assert got.nearest[0] == (str(run.view.conditions.index[0]), pytest.approx(1.0))
+
+
+def test_a_context_that_train_lacks_is_compared_by_its_controls():
+    run = opened("additive", "context_ood")
+    got = predict_requests(run, resolve_requests(run, [Request("G00", "C0"), Request("G00", "C1")]))
+    assert "unseen context" in got.verdicts[0].kind
+    assert got.evidence[0].contexts_held_out
+    assert got.evidence[0].state > 0
+    assert got.evidence[1].state is None
+    assert got.verdicts[0].trust in ("fair", "low")
+
+
+def test_without_a_calibrator_intervals_are_gaussian_and_not_trusted():
+    run = opened("additive")
+    bare = FittedRun(run.config, run.ds, run.split, run.model, None)
+    got = predict_requests(bare, resolve_requests(bare, held_out(bare)[:1]), 0.95)
+    assert got.upper - got.mean == pytest.approx(1.959964 * got.sd, rel=1e-5)
+    assert got.method == "Gaussian, not calibrated: the run has no calibrator"
+    assert got.verdicts[0].trust == "low"
+
+
+def test_the_long_table_is_every_gene_of_every_condition():
+    run = opened("perturbfm-v0")
+    got = predict_requests(run, resolve_requests(run, held_out(run)[:2]))
+    table = got.long()
+    assert list(table) == [
+        *("condition", "gene", "mean", "sd", "lower", "upper", "epistemic_share", "verdict"),
+    ]
+    assert len(table) == 2 * 30
+    row = table.iloc[30 + 4]
+    assert (row["condition"], row["gene"]) == (got.conditions.index[1], run.ds.genes[4])
+    assert row["mean"] == pytest.approx(got.mean[1, 4])
+    assert row["verdict"] == got.verdicts[1].text
+    assert table["epistemic_share"].between(0, 1).all()
+
+
+def test_what_train_leaves_open_must_be_said():
+    run = opened("additive")
+    frame = run.view.conditions.copy()
+    frame.loc[frame.index[:3], "modality"] = "KO"
+    mixed = FittedRun(run.config, run.ds, run.split, run.model, run.calibrator)
+    mixed.__dict__["view"] = replace(run.view, conditions=frame)
+    with pytest.raises(ConfigError, match="2 different modality \\(CRISPRa, KO\\); say which by --modality"):
+        resolve_requests(mixed, [Request("G00", "C0")])
+    assert resolve_requests(mixed, [Request("G00", "C0", modality="KO")]).query.conditions[
+        "modality"
+    ].tolist() == ["KO"]
+    with pytest.raises(ConfigError, match="is the control"):
+        resolve_requests(run, [Request("control", "C0")])
+
+
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_a_modality_must_be_one_of_the_data_set(model):
+    run = opened(model)
+    with pytest.raises(ConfigError, match="unknown modality 'crispra'; nearest: CRISPRa"):
+        resolve_requests(run, [Request("G00", "C1", modality="crispra")])
+    frame = run.view.conditions.copy()
+    frame.loc[frame.index[-1], "modality"] = "KO"
+    mixed = replace(run)
+    mixed.__dict__["view"] = replace(run.view, conditions=frame)
+    pert = next(p for p in frame["pert_id"] if "+" not in p)
+    got = predict_requests(mixed, resolve_requests(mixed, [Request(pert, "C1", modality="KO")]))
+    assert got.verdicts[0].kind == f"gene seen under another modality ({pert})"
+    assert "knows nothing" not in got.verdicts[0].text
+    if got.evidence[0].blank:
+        assert f"train has {pert} under another modality only" in got.verdicts[0].text
+        assert got.verdicts[0].trust == "low"
+
+
+def test_a_context_whose_controls_come_with_rows_of_other_folds_only_is_refused():
+    rows = [(p, c) for c in "ABC" for p in ("g0", "g1", "g2", "g3")]
+    rng = np.random.default_rng(0)
+    columns = {schema.PERT_ID: [p for p, _ in rows], schema.CONTEXT_ID: [c for _, c in rows]}
+    values = Values(delta=rng.normal(size=(12, 5)).astype("f4"), x_control=rng.random((12, 5)).astype("f4"))
+    ds = PerturbDataset(
+        make_obs(columns, [f"r{i}" for i in range(12)]),
+        [f"g{i}" for i in range(5)],
+        values,
+        DatasetMetadata(name="s", space="log1p", control_policy="file"),
+    )
+    run = fitted_run(ds, split_one(ds, "context_ood", {"holdout": ["C"]}), "additive")
+    assert resolve_requests(run, [Request("g1", "A")]).query.control.shape == (1, 5)
+    for contexts in (["C"], ["A", "C"]):
+        with pytest.raises(ConfigError, match=r"context 'C' has no control that .*; ask for one of A, B$"):
+            resolve_requests(run, [Request("g1", c) for c in contexts])
+
+
+def test_a_covariate_that_train_lacks_is_said_and_lowers_trust():
+    run = opened("additive")
+    train = run.view.conditions.iloc[0]
+    known, strange = (
+        predict_requests(
+            run, resolve_requests(run, [Request(train["pert_id"], train["context_id"], covariates=c)])
+        )
+        for c in ("", "nonsense=1")
+    )
+    assert known.verdicts[0].trust == "high"
+    assert strange.verdicts[0].trust == "fair"
+    assert strange.verdicts[0].in_distribution is None
+    assert "covariate 'nonsense' is unknown to train" in strange.verdicts[0].text
+
+
+def test_covariates_are_compared_by_name_and_value():
+    times = ['{"time":"6 h"}', '{"time":"24 h"}']
+    train = conditions_of([("c", "A", "", "", t) for t in times])
+    given = ("", times[0], '{"time":"48 h"}', '{"other":"x","time":"6 h"}')
+    got = unknown_covariates(conditions_of([("c", "A", "", "", t) for t in given]), train)
+    assert got == [
+        ("no covariate 'time' was given",),
+        (),
+        ("train has no time=48 h",),
+        ("covariate 'other' is unknown to train",),
+    ]
+
+
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_blocks_answer_as_all_at_once(model):
+    run = opened(model)
+    asked = resolve_requests(run, held_out(run))
+    whole, blocks = predict_requests(run, asked, 0.8), list(predict_blocks(run, asked, 0.8, size=3))
+    assert len(blocks) == -(-len(whole) // 3) > 1
+    for name in ("mean", "sd", "lower", "upper"):
+        joined = np.concatenate([getattr(b, name) for b in blocks])
+        assert joined == pytest.approx(getattr(whole, name), abs=1e-5)
+    assert [v.trust for b in blocks for v in b.verdicts] == [v.trust for v in whole.verdicts]
+    assert [n for b in blocks for n in b.notes] == whole.notes
+    # Weights by density depend on the whole query.
+    info = {**run.calibrator.info, "method": "weighted"}
+    weighted = replace(run, calibrator=SimpleNamespace(info=info, apply=run.calibrator.apply))
+    assert len(list(predict_blocks(weighted, asked, 0.8, size=3))) == 1
+
+
+def test_the_epistemic_share_is_at_most_all():
+    ones = np.ones((2, 3), dtype=np.float32)
+    over = np.asarray([[0.5, 0.5, 0.5], [9.0, 9.0, 9.0]], dtype=np.float32)
+    assert epistemic_share(Prediction(ones, ones, over)).tolist() == [0.5, 1.0]
+
+
+# ---- suggesting --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
+def test_only_unmeasured_conditions_are_suggested_each_once(model):
+    run = opened(model)
+    found = suggest(run, 8)
+    assert found.method == ("entropy" if model == "perturbfm-v0" else "variance")
+    pairs = set(zip(found.table["context"], found.table["perturbation"], strict=True))
+    assert len(pairs) == 8
+    measured = set(
+        run.ds.conditions[["context_id", "pert_id"]].astype(str).itertuples(index=False, name=None)
+    )
+    assert not pairs & measured
+    # 28 pairs less 10 measured ones in each of 4 contexts.
+    assert (found.n_candidates, found.n_possible) == (72, 72)
+    assert found.table["rank"].tolist() == list(range(1, 9))
+    assert np.isfinite(found.table[["information", "novelty", "effect_size"]].to_numpy()).all()
+
+
+def test_information_falls_from_suggestion_to_suggestion():
+    gains = suggest(opened("perturbfm-v0"), 10).table["information"].to_numpy()
+    assert (np.diff(gains) <= 1e-9).all()
+    assert (gains > 0).all()
+
+
+def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_out():
+    run = opened("perturbfm-v0")
+    train = run.view.conditions.iloc[0]
+    new = held_out(run)[:2]
+    parts = new[0].perturbation.split("+")
+    listed = [
+        *new,
+        Request("+".join(parts[::-1]), new[0].context),
+        Request(train["pert_id"], train["context_id"]),
+    ]
+    found = suggest(run, 9, candidates=listed)
+    assert sorted(found.table["perturbation"]) == sorted(a.perturbation for a in new)
+    assert (found.n_candidates, found.n_possible) == (2, 2)
+    assert found.notes == ("candidates left out: 1 already in train",)
+    with pytest.raises(ConfigError, match="train has all 1 candidates"):
+        suggest(run, 1, candidates=listed[-1:])
+
+
+def test_candidates_of_other_contexts_are_left_out():
+    run = opened("perturbfm-v0")
+    listed = [Request("G00+G05", "C1"), Request("G01+G06", "C2"), Request("G02+G07", "C3")]
+    found = suggest(run, 3, contexts=["C1"], candidates=listed)
+    assert found.table["context"].tolist() == ["C1"]
+    assert found.notes == ("candidates left out: 2 of other contexts than C1",)
+    with pytest.raises(ConfigError, match="no candidate is of context C0; the first is of 'C1'"):
+        suggest(run, 3, contexts=["C0"], candidates=listed)
+
+
+def test_diversity_is_refused_where_it_serves_nothing():
+    with pytest.raises(ConfigError, match="--diversity serves --method variance only"):
+        suggest(opened("perturbfm-v0"), 2, diversity=0.9)
+    assert len(suggest(opened("perturbfm-v0"), 2, diversity=0.9, method="variance").table) == 2
+
+
+def test_entropy_needs_a_process_and_contexts_must_exist():
+    with pytest.raises(ConfigError, match="'additive' has no process over conditions; use --method variance"):
+        suggest(opened("additive"), method="entropy")
+    with pytest.raises(ConfigError, match="unknown context 'c1'; nearest: C1"):
+        suggest(opened("additive"), contexts=["c1"])
+
+
+def test_a_seeded_sample_serves_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr("perturbfm_core.screening.suggestions.MAX_CANDIDATES", 30)
+    run = opened("additive")
+    a, b = suggest(run, 3), suggest(run, 3)
+    assert a.n_candidates == 30
+    assert a.n_possible == 72
+    pd.testing.assert_frame_equal(a.table, b.table)
+    monkeypatch.setattr("perturbfm_core.screening.suggestions.MAX_CANDIDATES", 10)
+    drawn = suggest(run, 3)
+    assert 0 < drawn.n_candidates <= 10
+    assert drawn.n_possible == 112  # counted before what is measured is taken out

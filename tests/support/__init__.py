@@ -1,0 +1,1 @@
+"""What tests share: factories of small data sets and runs, the command line in process, processes to kill."""
