@@ -1,5 +1,7 @@
 """Jobs: one entry on one split, single stages, the leaderboard."""
 
+from typing import Any
+
 import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset
@@ -49,6 +51,6 @@ build_graph = dg.define_asset_job(
 )
 
 
-def quiet_logs(level: str = "WARNING") -> dict:
+def quiet_logs(level: str = "WARNING") -> dict[str, Any]:
     """Return the run configuration that keeps events below `level` off the console (the UI has them all)."""
     return {"loggers": {"console": {"config": {"log_level": level}}}}

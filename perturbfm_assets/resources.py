@@ -5,7 +5,7 @@ import dagster as dg
 from perturbfm_core.store.artifacts import ArtifactStore
 
 
-class StoreResource(dg.ConfigurableResource):
+class StoreResource(dg.ConfigurableResource[ArtifactStore]):
     """The artifact store; empty fields take the environment's folders."""
 
     home: str = ""

@@ -1,5 +1,7 @@
 """Refreshes by the clock; off until somebody turns them on in the UI."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from perturbfm_assets.jobs import benchmark, refresh_leaderboard
@@ -20,7 +22,7 @@ def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=f"All cells of suite {suite.name}: {suite.description}",
     )
-    def refresh(context: dg.ScheduleEvaluationContext):
+    def refresh(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         """Request the suite's cells."""
         at = context.scheduled_execution_time.strftime("%Y%m%d-%H%M")
         for split in suite_split_keys(ArtifactStore(), suite.name):

@@ -14,7 +14,7 @@ from perturbfm_assets.jobs import benchmark, refresh_leaderboard
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=60,
 )
-def rank_after_cells(context: dg.RunStatusSensorContext):
+def rank_after_cells(context: dg.RunStatusSensorContext) -> dg.RunRequest:
     """Rebuild the leaderboard after cells finished, at most once a minute."""
     # The minute of this tick, not of the cell: a cell that ended after an earlier tick of its minute asks again.
     return dg.RunRequest(run_key=f"rank-{int(time.time() // 60)}")

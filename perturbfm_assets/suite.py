@@ -42,7 +42,7 @@ def suite_split_keys(store: ArtifactStore, suite: str) -> list[str]:
         keys += [split.definition.key for spec in group.splits for split in freeze(ds, spec)]
     missing = [k for k in keys if k not in SPLITS]
     if missing:
-        message = f"splits {missing} of suite {suite!r} are not split yet; run `perturbfm demo --suite {suite}` and reload"
+        message = f"splits {missing} of suite {suite!r} are not frozen yet; run `perturbfm demo --suite {suite}` and reload"
         raise dg.Failure(message)
     return keys
 

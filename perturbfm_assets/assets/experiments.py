@@ -78,7 +78,7 @@ def each_seed(
     experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
     relay.listener = context.log.info
     results = [stage(e) for e in experiments]
-    named = {"split_hash": experiments[0].split.hash, "seeds": len(results)}
+    named: dict[str, Any] = {"split_hash": experiments[0].split.hash, "seeds": len(results)}
     return dg.MaterializeResult(
         metadata={"status": "ok", **named, **describe(experiments, results)},
         check_results=checks(experiments, results),

@@ -1,5 +1,6 @@
 """Asset `leaderboard`: the database over all runs, and its page."""
 
+
 import dagster as dg
 
 from perturbfm_assets.assets.report import report

@@ -1,5 +1,6 @@
 """Asset `split`: a frozen split, verified and audited."""
 
+
 import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset

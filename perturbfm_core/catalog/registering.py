@@ -39,7 +39,7 @@ def entry_file(kind: type[AnyEntry], name: str, option: str = "--name") -> Path:
         If the name is no key, or the packaged catalog has it.
     """
     folder, noun = _KINDS[kind]
-    check_key(name, f"name of a {noun}")
+    check_key(name, f"{noun} name")
     target = user_folder() / folder / f"{name}.yaml"
     if name in getattr(load_catalog(), folder) and not target.exists():
         msg = f"the catalog already has a {noun} {name!r}; give another {option}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from perturbfm_core.catalog.entries import DatasetEntry
 from perturbfm_core.catalog.loading import load_catalog
@@ -20,7 +21,40 @@ if TYPE_CHECKING:
     from perturbfm_core.data.importing import ColumnMapping
 
 
-app = typer.Typer(no_args_is_help=True, help="Make, import and inspect data sets.")
+_PRESET = "import-"
+
+
+class _DataVerbs(TyperGroup):
+    """The verbs of ``perturbfm data``, one ``import-<name>`` per preset among them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the verbs."""
+        from perturbfm_core.data.preset import PRESETS
+
+        return [*super().list_commands(ctx), *(_PRESET + name for name in PRESETS)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return one verb, that of a preset made now; None if there is none of that name."""
+        found = super().get_command(ctx, cmd_name)
+        if found is not None or not cmd_name.startswith(_PRESET):
+            return found
+        from perturbfm_core.data.preset import PRESETS
+
+        preset = cmd_name.removeprefix(_PRESET)
+        if preset not in PRESETS:
+            return None
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+        alone.command(cmd_name)(_preset_verb(preset))
+        return typer.main.get_command(alone)
+
+
+app = typer.Typer(
+    cls=_DataVerbs,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Make, import and inspect data sets.",
+)
 
 OutOption = Annotated[Path, typer.Option("--out", help="Directory to make.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an existing data set.")]
@@ -220,42 +254,26 @@ def import_(
     _run_import(file, mapping, out, name, licence, storage, register, force, as_json)
 
 
-@app.command("import-perturbench")
-def import_perturbench(
-    dataset: Annotated[Path, typer.Option("--dataset", help="A preprocessed PerturBench h5ad file.")],
-    out: OutOption,
-    name: NameOption = None,
-    storage: StorageOption = "zarr",
-    register: RegisterOption = False,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Import a PerturBench file: condition, cell_type, treatment; log1p values."""
+def _preset_verb(name: str) -> Callable[..., None]:
+    """Return the verb that imports files of one preset."""
+    from perturbfm_core.data.preset import PRESETS
 
-    from perturbfm_core.data.presets import perturbench_mapping
+    chosen = PRESETS.get(name)
 
-    _run_import(
-        dataset, perturbench_mapping(dataset), out, name, "unknown", storage, register, force, as_json
-    )
+    def import_preset(
+        dataset: Annotated[Path, typer.Option("--dataset", help="The h5ad file.")],
+        out: OutOption,
+        name: NameOption = None,
+        storage: StorageOption = "zarr",
+        register: RegisterOption = False,
+        force: ForceOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        mapping = chosen.mapping(dataset)
+        _run_import(dataset, mapping, out, name, chosen.licence, storage, register, force, as_json)
 
-
-@app.command("import-scperturb")
-def import_scperturb(
-    dataset: Annotated[Path, typer.Option("--dataset", help="An scPerturb h5ad file.")],
-    out: OutOption,
-    name: NameOption = None,
-    storage: StorageOption = "zarr",
-    register: RegisterOption = False,
-    force: ForceOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Import an scPerturb file: perturbation, cell line or type, dose, time; raw counts."""
-
-    from perturbfm_core.data.presets import scperturb_mapping
-
-    _run_import(
-        dataset, scperturb_mapping(dataset), out, name, "CC BY 4.0", storage, register, force, as_json
-    )
+    import_preset.__doc__ = f"Import one {chosen.description}."
+    return import_preset
 
 
 def _run_import(

@@ -10,7 +10,12 @@ import typer
 from perturbfm_core import schema
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
 
-app = typer.Typer(no_args_is_help=True, help="Score predictions made elsewhere.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Score predictions made elsewhere.",
+)
 
 
 @app.callback()

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from perturbfm_core.graphs.graph import GeneGraph
 
 
-app = typer.Typer(no_args_is_help=True, help="Build, register and inspect gene graphs and gene features.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Build, register and inspect gene graphs and gene features.",
+)
 
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name in the catalog, by which models ask for it.")

@@ -9,7 +9,12 @@ import typer
 
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
 
-app = typer.Typer(no_args_is_help=True, help="Rebuild, show and query the leaderboard.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Rebuild, show and query the leaderboard.",
+)
 
 
 @app.command("refresh")

@@ -25,7 +25,12 @@ if TYPE_CHECKING:
     from perturbfm_core.evaluation.metric import Metric
 
 
-app = typer.Typer(no_args_is_help=True, help="List, validate and probe the metrics.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="List, validate and probe the metrics.",
+)
 
 PredsOption = Annotated[Path, typer.Option("--preds", help="The predictions.npz.")]
 

@@ -11,7 +11,12 @@ from perturbfm_core.cli.model_options import find_entry
 from perturbfm_core.cli.output import JsonOption, emit, emit_table
 from perturbfm_core.cli.parameters import Parameters
 
-app = typer.Typer(no_args_is_help=True, help="Look at models and catalog entries.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Look at models and catalog entries.",
+)
 
 
 @app.command("list")

@@ -85,7 +85,7 @@ def _is_numeric(values: Iterable[Any]) -> bool:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:  # noqa: PLR0124 - only what is not a number differs from itself
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
         return f"{value:.4f}"

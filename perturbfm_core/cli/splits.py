@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from perturbfm_core.splits.folder import SplitFolder
 
 
-app = typer.Typer(no_args_is_help=True, help="Freeze, find, import, audit and verify splits.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Freeze, find, import, audit and verify splits.",
+)
 app.command("import-perturbench")(import_perturbench)
 app.command("audit")(audit)
 
@@ -50,6 +55,10 @@ class KindCommand(ParameterCommand):
         from perturbfm_core.splits.draft import KINDS
 
         return [Parameters(name, kind.params) for name, kind in KINDS.items()]
+
+    def is_misnamed(self, args: Sequence[str]) -> bool:
+        """Return True: a kind that is missing or unknown is to be said before its options."""
+        return True
 
     def elsewhere(self, option: str, name: str) -> str | None:
         """Return what to say of an option that another kind has."""

@@ -1,1 +1,1 @@
-"""Data sets: the artifact, its content hash, control matching, condition tables, imports, simulator."""
+"""Perturbation data sets: files, content hash, control matching, condition tables, import, simulation."""

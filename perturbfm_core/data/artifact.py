@@ -1,4 +1,4 @@
-"""Reading and writing the data set artifact: ``meta.json`` with ``data.npz`` or ``data.zarr``."""
+"""Reading and writing of data sets on disk: ``meta.json`` with ``data.npz`` or ``data.zarr``."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def write_dataset(
     ds
         The data set.
     path
-        Directory to make.
+        Directory to create.
     storage
-        ``npz``: the dense interchange form; ``zarr``: sparse, for anything large.
+        ``npz``: dense interchange format; ``zarr``: sparse, for large data sets.
     truth
-        Arrays of a simulator's ground truth, stored beside as ``truth.npz`` (never read by models).
+        Arrays of a simulator's ground truth, stored as ``truth.npz`` in the same directory (never read by
+        models).
     overwrite
         Replace an existing artifact.
     """
@@ -82,7 +83,7 @@ def load_dataset(path: Path | str) -> PerturbDataset:
     Raises
     ------
     DatasetError
-        If the directory, its ``meta.json`` or its matrix is missing, damaged or of another version.
+        If the directory, its ``meta.json`` or its matrix is missing, damaged or of another schema version.
     """
     path = Path(path)
     if not (path / schema.META_FILE).is_file():
@@ -124,7 +125,7 @@ def load_dataset(path: Path | str) -> PerturbDataset:
 
 
 def _default_policy(stored: dict[str, Any], arrays: dict[str, Any]) -> None:
-    """Fill in what a foreign ``meta.json`` may leave open: space, and how controls are matched."""
+    """Fill in fields that a ``meta.json`` of another tool may lack: space, and how controls are matched."""
     stored.setdefault("space", "log1p" if "X_pert" in arrays else "delta")
     if "control_policy" not in stored:
         given = "delta" in arrays or "X_control" in arrays
@@ -135,7 +136,13 @@ def _default_policy(stored: dict[str, Any], arrays: dict[str, Any]) -> None:
 
 
 def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any]:
-    """Read all arrays of an npz; pickled objects and damaged files raise `error` in one line."""
+    """Read all arrays of an npz file; pickled objects are never loaded.
+
+    Raises
+    ------
+    error
+        With a message of one line, if the file is missing, damaged or holds pickled objects.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
@@ -233,7 +240,7 @@ def _npz_values(arrays: dict[str, Any], path: Path, metadata: DatasetMetadata) -
 
 
 def _check_derived(ds: PerturbDataset, arrays: dict[str, Any]) -> None:
-    """Check that matrices which this project derives agree with what the file holds."""
+    """Check that derived matrices (normalised counts, controls, deltas) agree with those in the file."""
     if not ds.has_controls:
         return
     rows = np.arange(ds.n_obs)
@@ -278,7 +285,7 @@ def _obs_to_json(obs: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _obs_from_json(table: Any, path: Path) -> pd.DataFrame:
-    """Read a row table; foreign files may leave out all but pert_id, context_id, batch_id and is_control."""
+    """Read a row table; only pert_id, context_id, batch_id and is_control are required."""
     where = f"obs in {path / schema.META_FILE}"
     if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
         msg = f"{where} is not a table of columns"
@@ -334,7 +341,7 @@ def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.Data
     if np.array_equal(index, np.arange(len(obs))):
         return obs
     picked = obs.iloc[index]
-    # Contexts and batches that lost all their rows are gone.
+    # Made anew, so that contexts and batches without any remaining row are dropped from the categories.
     return make_obs({c: picked[c].array for c in picked.columns}, list(picked.index))
 
 
@@ -391,7 +398,7 @@ def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
 
     try:
         group = zarr.open_group(str(path), mode="r")
-        # Without X_pert the matrix of log1p data is not stored: it follows from delta and X_control.
+        # log1p data read from an npz without X_pert have no stored matrix: X = delta + X_control.
         derived = metadata.space == "log1p" and "X" not in group and "layers/delta" in group
         main = None if derived else read_elem(group["X"])
         layers = {

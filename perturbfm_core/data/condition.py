@@ -1,7 +1,8 @@
-"""Conditions: what was done to which cells, under one canonical key.
+"""Experimental conditions and their canonical keys.
 
-A condition is (context, perturbation, modality, doses, covariates). Its key joins the five fields with
-``|`` (in that order, ``|`` and ``%`` percent-escaped), so it is readable in a split file and sorts by context.
+A condition is (context, perturbation, modality, doses, covariates). Its key joins the five fields in that
+order with ``|``, after percent-escaping ``|`` and ``%``, so that keys are readable in a split file and sort
+by context.
 """
 
 from __future__ import annotations
@@ -19,22 +20,42 @@ from perturbfm_core.schema import IntArray, StrArray
 
 
 def escape(field: str) -> str:
-    """Return `field` with the key's separator made harmless."""
+    """Return `field` with ``|`` and ``%`` percent-escaped."""
     return field.replace("%", "%25").replace("|", "%7C")
 
 
 def unescape(field: str) -> str:
-    """Undo `escape`."""
+    """Return the original field (inverse of `escape`)."""
     return field.replace("%7C", "|").replace("%25", "%")
 
 
 def condition_key(context: str, pert: str, modality: str = "", doses: str = "", covariates: str = "") -> str:
-    """Return the canonical key of one condition."""
+    """Return the canonical key of one condition.
+
+    Parameters
+    ----------
+    context
+        Cell line, cell type or tissue.
+    pert
+        Perturbation id in canonical form (see `canonical_pert`).
+    modality
+        How the perturbation was made, e.g. CRISPRi.
+    doses
+        Doses of the parts, joined by ``+``.
+    covariates
+        Further covariates in canonical form (see `canonical_covariates`).
+    """
     return "|".join(escape(x) for x in (context, pert, modality, doses, covariates))
 
 
 def parse_key(key: str) -> dict[str, str]:
-    """Return the five fields of a condition key by column name."""
+    """Return the five fields of a condition key by column name.
+
+    Raises
+    ------
+    DatasetError
+        If `key` does not have five fields.
+    """
     fields = [unescape(x) for x in key.split("|")]
     if len(fields) != len(schema.CONDITION_COLUMNS):
         msg = f"{key!r} is not a condition key (context|perturbation|modality|doses|covariates)"
@@ -43,7 +64,7 @@ def parse_key(key: str) -> dict[str, str]:
 
 
 def pert_genes(pert_id: str) -> list[str]:
-    """Return the genes (or drugs) that a perturbation id names; none for the control."""
+    """Return the genes (or drugs) of a perturbation id; none for the control."""
     return [] if pert_id == schema.CONTROL else pert_id.split(schema.COMBO_SEPARATOR)
 
 
@@ -60,21 +81,21 @@ def canonical_pert(
     Parameters
     ----------
     label
-        Perturbation as the file names it, parts joined by any character of `separators`.
+        Perturbation as named in the file, parts joined by any character of `separators`.
     doses
-        One dose per part, or None.
+        One dose per part, one dose for all parts, or None.
     control
         The control label (None: "control"); as a part of a combination ("A+control") it is dropped.
     separators
-        Without any, the whole label is one part.
+        Characters that separate parts; if empty, the whole label is one part.
     aliases
-        Other names of a part, to the name to use.
+        {other name of a part: name to use}.
 
     Raises
     ------
     DatasetError
-        If a part is empty, repeated or a name with a meaning of its own, or the number of doses is not the
-        number of parts.
+        If a part is empty, repeated or reserved (``control``, or contains ``+``), or the number of doses is
+        neither one nor the number of parts.
     """
     label = label.strip()
     control = schema.CONTROL if control is None else control
@@ -111,13 +132,13 @@ def canonical_pert(
 
 
 def canonical_covariates(covariates: Mapping[str, str]) -> str:
-    """Return covariates as one canonical string: JSON with sorted keys, empty without any."""
+    """Return covariates as one canonical string: JSON with sorted keys, empty if there are none."""
     kept = {str(k): str(v) for k, v in sorted(covariates.items()) if str(v) != ""}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":")) if kept else ""
 
 
 def parse_covariates(text: str) -> dict[str, str]:
-    """Undo `canonical_covariates`."""
+    """Return the covariates of a canonical string (inverse of `canonical_covariates`)."""
     return dict(json.loads(text)) if text else {}
 
 
@@ -136,6 +157,8 @@ def condition_codes(obs: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     codes
         int64 [N], the row's condition as a position in `conditions`; -1 for control rows.
     """
+    # One integer per combination of the five categories (mixed radix), so that only the distinct combinations
+    # have to be turned into text.
     joint = np.zeros(len(obs), dtype=np.int64)
     columns = [obs[c].cat for c in schema.CONDITION_COLUMNS]
     for column in columns:

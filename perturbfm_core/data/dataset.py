@@ -1,4 +1,4 @@
-"""`PerturbDataset`: rows, genes and values of one perturbation data set, validated once and immutable."""
+"""`PerturbDataset`: a validated, immutable perturbation data set (rows, genes, expression values)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ _LOG1P_CEILING = 25.0
 
 
 def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd.DataFrame:
-    """Return a row table in canonical form from canonical values.
+    """Return a row table in canonical form.
 
     Parameters
     ----------
     columns
-        ``pert_id`` and any of the other `schema.OBS_COLUMNS` (default: one context and batch ``"all"``, empty
-        modality, doses and covariates), optionally ``weight``.
+        {column: values [N], already canonical}: ``pert_id`` and any of the other `schema.OBS_COLUMNS`
+        (default: one context and batch ``"all"``, empty modality, doses and covariates), optionally
+        ``weight``.
     row_ids
-        One id per row.
+        Row ids [N].
     """
     n = len(row_ids)
     defaults = {
@@ -54,7 +55,7 @@ def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd
             series = pd.Series(values, index=obs.index)
             if not isinstance(series.dtype, pd.CategoricalDtype):
                 series = series.astype(str).astype("category")
-            # Sorted categories make codes independent of the order of rows.
+            # Sorted categories make the category codes independent of the order of rows.
             series = series.cat.remove_unused_categories()
             series = series.cat.reorder_categories(sorted(series.cat.categories), ordered=False)
             obs[name] = series
@@ -64,25 +65,25 @@ def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd
 
 
 class PerturbDataset:
-    """One perturbation data set in either storage.
+    """One perturbation data set.
 
     Parameters
     ----------
     obs
-        Row table as `make_obs` returns it.
+        Row table as returned by `make_obs`.
     genes
         Gene ids [G], unique.
     values
-        The matrices, or a function that loads them on first use (which then validates them).
+        The matrices [N, G], or a function that returns them, called (and its result validated) on first use.
     metadata
         Name, level, space, control policy, content hash.
     path
-        Directory of the artifact that it comes from, None if there is none.
+        Directory of the artifact that the data set was read from, None if there is none.
 
     Raises
     ------
     DatasetError
-        If the rows, genes or values break the contract.
+        If rows, genes or values are invalid.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PerturbDataset:
     # ---- shape and identity ------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        """Return name, shape, conditions, contexts and space, as AnnData shows its own."""
+        """Return name, shape, conditions, contexts and space, in the style of AnnData."""
         perturbations = self.conditions[schema.PERT_ID].nunique()
         contexts = self.contexts
         shown = ", ".join(contexts[:4]) + (", ..." if len(contexts) > 4 else "")
@@ -123,7 +124,7 @@ class PerturbDataset:
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Return the row table [N], read-only: index = row ids, columns = `schema.OBS_COLUMNS` and others kept."""
+        """Return the read-only row table [N]: index = row ids, columns = `schema.OBS_COLUMNS` and any others."""
         return self._obs
 
     @property
@@ -133,7 +134,7 @@ class PerturbDataset:
 
     @property
     def path(self) -> Path | None:
-        """Return the directory of the artifact that it was read from, None if it is in memory only."""
+        """Return the directory that the data set was read from, None if it is in memory only."""
         return self._path
 
     @property
@@ -158,21 +159,27 @@ class PerturbDataset:
 
     @property
     def content_sha256(self) -> str:
-        """Return the recorded content hash, computing it where none was recorded."""
+        """Return the recorded content hash, or compute it if none is recorded."""
         return self.metadata.content_sha256 or self.computed_sha256
 
     @cached_property
     def computed_sha256(self) -> str:
-        """Return the content hash computed from the values now in memory."""
+        """Return the content hash computed from the values in memory."""
         return content_sha256(self.obs, self.genes, self.metadata.space, self.values)
 
     @cached_property
     def genes_sha256(self) -> str:
-        """Return the digest of the gene ids in their order."""
+        """Return the SHA-256 of the gene ids in their order."""
         return genes_digest(self.genes)
 
     def verify_content(self) -> None:
-        """Raise `DatasetError` if the values do not have the recorded content hash."""
+        """Check the values against the recorded content hash, if there is one.
+
+        Raises
+        ------
+        DatasetError
+            If the content hash of the values differs from the recorded one.
+        """
         if self.metadata.content_sha256 and self.computed_sha256 != self.metadata.content_sha256:
             msg = (
                 f"content of data set {self.name!r} changed: recorded {self.metadata.content_sha256[:12]}, "
@@ -195,7 +202,13 @@ class PerturbDataset:
 
     @cached_property
     def expression(self) -> Matrix:
-        """Return log1p expression [N, G] (CSR or dense float32), None for delta and z-score data."""
+        """Return log1p expression [N, G] (CSR or dense float32), None for delta and z-score data.
+
+        Raises
+        ------
+        DatasetError
+            If there are counts but no normalisation is declared.
+        """
         values = self.values
         if values.expression is not None:
             return values.expression
@@ -210,21 +223,21 @@ class PerturbDataset:
 
     @property
     def has_controls(self) -> bool:
-        """Return whether deltas are taken against this data set's own control rows."""
+        """Return whether deltas are computed against control rows of this data set."""
         return self.metadata.control_policy in ("mean", "sampled")
 
     @cached_property
     def is_control(self) -> BoolArray:
-        """Return bool [N], the control rows."""
+        """Return bool [N]: whether each row is a control."""
         return np.asarray(self.obs[schema.IS_CONTROL].to_numpy(), dtype=np.bool_)
 
     @cached_property
     def controls(self) -> ControlGroups:
-        """Return the control cells' roles and matching."""
+        """Return the roles of the control cells and their matching to rows."""
         return control_groups(self.obs, self.metadata.control_seed)
 
     def control_pools(self, role: Role) -> GroupMoments:
-        """Return moments of every control pool of `role`: (context, batch) groups, then whole contexts.
+        """Return mean and variance of the control pools of `role`: (context, batch) groups, then contexts.
 
         Only control rows of that role are read.
         """
@@ -233,10 +246,19 @@ class PerturbDataset:
         return self._pools[role]
 
     def x_control(self, rows: IntArray, role: Role = "input", seed: int = 0) -> FloatArray:
-        """Return float32 [n, G], the matched control of each row.
+        """Return float32 [n, G], the matched control of each row in log1p units.
 
-        By the data set's policy: the mean of the matching `role` controls, one of them sampled with `seed`, or
-        the file's own. Zero for delta-only data.
+        It follows the control policy of the data set: the mean of the matching controls, one of them drawn at
+        random, or the control given in the file. Zero for delta-only data.
+
+        Parameters
+        ----------
+        rows
+            int [n], row positions.
+        role
+            Role of the controls: ``input`` (read by models) or ``reference`` (subtracted for scoring).
+        seed
+            Seed of the draw, for the policy ``sampled``.
         """
         if self.metadata.control_policy == "none":
             return np.zeros((len(rows), self.n_genes), dtype=np.float32)
@@ -247,7 +269,8 @@ class PerturbDataset:
         pool = groups.match[role][groups.group[rows]]
         if self.metadata.control_policy == "mean":
             return self.control_pools(role).mean[pool].astype(np.float32)
-        # Each row draws by its own id: its control depends neither on the other rows nor on their order.
+        # The draw is a hash of the row id, so that a row's control does not depend on the other rows or their
+        # order.
         ids = self.row_ids
         mine = np.flatnonzero(groups.has_role(role))
         mine = mine[np.argsort(ids[mine])]
@@ -265,7 +288,7 @@ class PerturbDataset:
         return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
 
     def given_control(self, rows: IntArray) -> FloatArray | None:
-        """Return float32 [n, G], the control that the file states or implies, None for delta-only data."""
+        """Return float32 [n, G], the control given in the file or implied by it, None if there is none."""
         values = self.values
         if values.x_control is not None:
             return np.asarray(values.x_control[rows], dtype=np.float32)
@@ -274,7 +297,7 @@ class PerturbDataset:
         return np.asarray(take_rows(self.expression, rows) - values.delta[rows], dtype=np.float32)
 
     def delta(self, rows: IntArray, role: Role = "input") -> FloatArray:
-        """Return float32 [n, G]: the rows' expression minus their matched control of `role`."""
+        """Return float32 [n, G]: expression of rows minus their matched control of `role`, in log1p units."""
         given = self.values.delta
         if not self.has_controls and given is not None:
             return np.asarray(given[rows], dtype=np.float32)
@@ -369,7 +392,10 @@ class PerturbDataset:
 
 
 def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
-    """Return moments of the chosen control rows by (context, batch), followed by those of whole contexts."""
+    """Return moments of control rows per (context, batch) group, followed by those per context.
+
+    `chosen` (bool [N]) selects the control rows.
+    """
     groups = ds.controls
     rows = np.flatnonzero(chosen)
     X = take_rows(ds.expression, rows)
@@ -381,6 +407,8 @@ def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
     n = np.bincount(codes, minlength=k)
     w = n.astype(np.float64) if weights is None else np.bincount(codes, weights=weights, minlength=k)
 
+    # Sums are additive: those of a context are the sums over its groups, without a second pass over the
+    # matrix.
     def with_contexts(a: Any) -> Any:
         extra = np.zeros((c, *a.shape[1:]), dtype=a.dtype)
         np.add.at(extra, groups.context_of_group, a)
@@ -395,17 +423,32 @@ def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
 
 
 def check_space(X: Matrix, space: str, what: str) -> None:
-    """Raise `DatasetError` if the values of `X` cannot be in the declared `space`.
+    """Check that the values of a matrix are plausible for the declared scale.
 
-    Nothing is converted on suspicion: the message says which declaration would fit.
+    Values are never converted automatically: the message says which declaration would fit.
+
+    Parameters
+    ----------
+    X
+        Matrix [N, G], CSR or dense.
+    space
+        Declared scale: log1p, counts, delta or zscore.
+    what
+        Name of the matrix for the message.
+
+    Raises
+    ------
+    DatasetError
+        If the values cannot be in `space`.
     """
     data = X.data if hasattr(X, "indptr") else np.asarray(X).reshape(-1)
     if not len(data):
         return
     low, high = float(np.min(data)), float(np.max(data))
+    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
     whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
     if not np.isfinite([low, high]).all():
-        return  # named row and gene come from the validation of values
+        return  # non-finite values are reported by `check_finite`, with row and gene
     if space == "log1p":
         if low < 0:
             msg = f"{what} has negative values (minimum {low:.4g}), log1p expression has none; declare --space delta or zscore"

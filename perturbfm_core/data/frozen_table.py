@@ -1,4 +1,4 @@
-"""A pandas table that refuses to be changed: what `PerturbDataset` hands out of its rows and conditions."""
+"""Read-only pandas tables, the type of `PerturbDataset.obs` and `PerturbDataset.conditions`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 class _ReadOnlyIndexer:
-    """An indexer such as ``loc`` that reads and never sets."""
+    """Indexer such as ``loc`` that supports reading but not assignment."""
 
     def __init__(self, indexer: Any) -> None:
         self._indexer = indexer
@@ -31,14 +31,15 @@ class _ReadOnlyIndexer:
 
 @lru_cache(maxsize=1)
 def _frozen_table() -> type[pd.DataFrame]:
-    """Return the class; it is made on first use, so that importing this module does not load pandas."""
+    """Return the class of read-only tables, created on first use."""
 
-    class FrozenTable(pd.DataFrame):
-        """A data frame whose columns and values cannot be set; what is derived from it is an ordinary data frame."""
+    class FrozenTable(pd.DataFrame):  # type: ignore[misc]
+        """Data frame whose columns and values cannot be set; its methods return ordinary data frames."""
 
         @property
         def _constructor(self) -> Callable[..., pd.DataFrame]:
-            return pd.DataFrame
+            out: Callable[..., pd.DataFrame] = pd.DataFrame
+            return out
 
         def __setattr__(self, name: str, value: Any) -> None:
             if name in ("index", "columns") or name in self.columns:
@@ -70,18 +71,19 @@ def _frozen_table() -> type[pd.DataFrame]:
         insert = _refuse
         pop = _refuse
         update = _refuse
-        # What every method with ``inplace=True`` ends in.
+        # pandas calls this at the end of every method with ``inplace=True``.
         _update_inplace = _refuse
 
     return FrozenTable
 
 
 def frozen(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a copy of a table that refuses changes."""
+    """Return a read-only copy of a table."""
     out = _frozen_table()(table, copy=True)
     blocks: Any = out._mgr
     for block in blocks.blocks:
-        # A block of numbers or objects is an array; categories have codes, nullable types data and a mask.
+        # The buffers of a block: an array of numbers or objects, the codes of categories, or data and mask of
+        # nullable types.
         parts = [
             block.values,
             *(getattr(block.values, a, None) for a in ("_codes", "_ndarray", "_data", "_mask")),
@@ -89,5 +91,5 @@ def frozen(table: pd.DataFrame) -> pd.DataFrame:
         for part in parts:
             flags = getattr(part, "flags", None)
             if hasattr(flags, "writeable"):
-                flags.writeable = False
+                flags.writeable = False  # type: ignore[union-attr]
     return out

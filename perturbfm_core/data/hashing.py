@@ -1,8 +1,9 @@
-"""The canonical content hash: the same for the same cells, in any row order and either storage.
+"""Content hash of a data set, independent of the order of rows and of the storage format.
 
-SHA-256 over the space, the gene ids and the *sorted* digests of all rows. A row's digest covers its id, its
-obs fields and its values in canonical form: ascending gene indices and values of the non-zero entries,
-little-endian, integer counts where the data have them, else float32 as stored in the source file.
+It is the SHA-256 of the space, the gene ids and the *sorted* digests of all rows. A row's digest covers its
+id, its obs fields and its values in canonical form: ascending gene indices and values of the non-zero
+entries, little-endian, as integer counts where the data have them, else as float32 as stored in the source
+file.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
     genes
         Gene ids [G].
     space
-        Space of the source values.
+        Scale of the source values (log1p, counts, delta or zscore).
     values
-        The matrices; counts alone are hashed where there are any.
+        The matrices [N, G]. Where there are counts, expression and delta are not hashed.
     """
     matrices: list[Matrix] = [
         X
@@ -52,6 +53,7 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
     ]
     if values.x_control is not None:
         matrices.append(values.x_control)
+    # Explicit little-endian types, so that the hash does not depend on the machine.
     dtype = "<i4" if values.counts is not None else "<f4"
     fields = _field_digests(obs)
     row_ids = [str(r) for r in obs.index]
@@ -63,10 +65,12 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
             digest = hashlib.sha256(row_ids[row].encode() + b"\0" + fields[row])
             for indices, data, indptr in parts:
                 lo, hi = indptr[i], indptr[i + 1]
+                # The number of entries comes first, so that entries of two matrices cannot be confused.
                 digest.update(int(hi - lo).to_bytes(8, "little"))
                 digest.update(indices[lo:hi].data)
                 digest.update(data[lo:hi].data)
             digests.append(digest.digest())
+    # Sorted digests make the hash independent of the order of rows.
     digests.sort()
     total = hashlib.sha256(_VERSION + b"\0" + space.encode() + b"\0" + genes_digest(genes).encode())
     total.update(b"".join(digests))
@@ -74,12 +78,13 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
 
 
 def _canonical(block: Matrix, dtype: str) -> tuple[Any, Any, Any]:
+    # Canonical CSR has no explicit zeros: dense and sparse storage of equal values give equal bytes.
     csr = as_csr(block)
     return csr.indices.astype("<i4", copy=False), csr.data.astype(dtype, copy=False), csr.indptr
 
 
 def _field_digests(obs: pd.DataFrame) -> list[bytes]:
-    """Return one digest per row of its obs fields, computed once per distinct combination."""
+    """Return the digest of each row's obs fields, computed once per distinct combination of values."""
     columns: list[list[Any]] = []
     for name in schema.OBS_COLUMNS:
         if name == schema.IS_CONTROL:
@@ -99,7 +104,7 @@ def _field_digests(obs: pd.DataFrame) -> list[bytes]:
 
 
 def row_rank_hash(row_ids: StrArray, seed: int) -> StrArray:
-    """Return a seeded hash of each row id (hex), by which random but fixed choices are made."""
+    """Return a seeded hash of each row id (hex text), for random choices that do not depend on row order."""
     key = seed.to_bytes(8, "little")
     return np.asarray(
         [hashlib.blake2b(str(r).encode(), key=key, digest_size=8).hexdigest() for r in row_ids], dtype=np.str_

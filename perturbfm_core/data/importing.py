@@ -1,4 +1,4 @@
-"""Import of any h5ad as a data set, by a declared mapping of its columns and a declared scale."""
+"""Import of h5ad files as data sets, with a declared mapping of obs columns and scale of the values."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from perturbfm_core.schema import Level, Space
 
 
 class ColumnMapping(Frozen):
-    """Which columns of an h5ad mean what, and in which scale its values are.
+    """Meaning of the columns of an h5ad file, and scale of its values.
 
     Attributes
     ----------
     pert_col, context_col, batch_col, dose_col, time_col, modality_col, weight_col
         obs columns; only `pert_col` is required. `covariate_cols` are kept as further covariates.
     control_label
-        The perturbation that means "none"; not needed for differences.
+        Perturbation label of control cells; not needed for delta and z-score data.
     modality
         One modality for all rows, instead of `modality_col`.
     separators
@@ -44,7 +44,7 @@ class ColumnMapping(Frozen):
     target_sum
         Counts per cell after normalisation (``space: counts`` only).
     aliases
-        Other names of a perturbed gene, to the name to use.
+        {other name of a perturbed gene: name to use}.
     """
 
     pert_col: str
@@ -80,17 +80,27 @@ def import_h5ad(
 ) -> PerturbDataset:
     """Read an h5ad file as a data set.
 
-    Only the mapped obs columns, the gene ids and one matrix are kept: everything else of the file (statistics,
-    embeddings, lists of differential genes) may have been fitted on all rows and would leak.
+    Only the mapped obs columns, the gene ids and one matrix are kept. Everything else in the file
+    (statistics, embeddings, lists of differentially expressed genes) may have been computed on all rows and
+    would leak test information.
 
     Parameters
     ----------
     path
         The h5ad file.
     mapping
-        Its columns and scale.
+        Meaning of its columns, and scale of its values.
     name
         Name of the data set.
+    source
+        Origin of the data, e.g. a URL or accession (default: the file name).
+    licence
+        Licence of the data.
+    control_policy
+        Matched control of a row: the ``mean`` of its input controls, or one ``sampled`` control cell. Not
+        used for delta and z-score data, which have no controls.
+    gene_selection
+        How the genes were selected, and on which rows (default: not selected, rows unknown).
     progress
         Called with the name of each stage.
 
@@ -125,7 +135,7 @@ def import_h5ad(
         values = Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
     elif mapping.space == "counts":
         csr = as_csr(sp.csr_array(X))
-        # An integer cannot say that it was missing.
+        # Checked before the cast: integers have no value for missing counts.
         names = np.asarray(obs.index, dtype=np.str_), np.asarray(genes, dtype=np.str_)
         check_finite(csr, f"{where} of {path.name}", *names, allow_negative=True)
         values = Values(
@@ -147,7 +157,7 @@ def read_obs(path: Path) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _open_h5ad(path: Path) -> Iterator[Any]:
-    """Open an h5ad file; whatever goes wrong while it is open is the file's damage, told in one line."""
+    """Open an h5ad file; any error while it is open is reported as a damaged file, in one line."""
     import h5py
 
     if not path.is_file():
@@ -163,7 +173,7 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
     except DatasetError:
         raise
     except Exception as exc:
-        # h5py and anndata raise OSError, KeyError, ValueError and their own kinds for damaged files.
+        # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
         detail = " ".join(str(exc).split())[:160]
         msg = f"{path} cannot be read as h5ad, it is truncated or not HDF5 ({detail}); fetch it again"
         raise DatasetError(msg) from exc
@@ -196,7 +206,7 @@ def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
 
 
 def _described(obs: pd.DataFrame, name: str, option: str, path: Path, control: Any) -> Any:
-    """Return a column that describes a treatment as text: control rows, which have none, may lack it."""
+    """Return a column that describes the treatment, as text; only control rows may have missing values."""
     column = (
         _column(obs.loc[~control], name, option, path) if name in obs else _column(obs, name, option, path)
     )
@@ -224,8 +234,8 @@ def _column(obs: pd.DataFrame, name: str, option: str, path: Path) -> pd.Series:
 def _text(column: pd.Series) -> pd.Series:
     """Return a column as text; whole numbers lose their decimal point ("10.0" and "10" are one dose).
 
-    Numbers are never written with an exponent: its sign would read as a separator, and its few digits would
-    make two ids one.
+    Numbers are never written with an exponent: the plus sign in "1e+06" would be read as a separator, and a
+    short mantissa could merge two different ids.
     """
     dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
     if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
@@ -261,7 +271,7 @@ def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
         modality = _described(obs, m.modality_col, "--modality-col", path, untreated)
     else:
         modality = np.full(len(obs), m.modality, dtype=object)
-    # A control cell has no modality: it is the same cell for every screen in its context.
+    # Control cells have no modality, since they are the controls of every modality in their context.
     columns[schema.MODALITY] = np.where(control, "", modality)
     covariates = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
     kept = {

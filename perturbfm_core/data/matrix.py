@@ -1,4 +1,4 @@
-"""The stored values of a data set, sparse where they are sparse."""
+"""Matrices of a data set (counts, expression, deltas, controls), sparse or dense."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Values:
     Attributes
     ----------
     counts
-        Integer counts, CSR; `expression` is then derived from them.
+        Integer counts, CSR; log1p expression is then derived from them.
     expression
         log1p expression, CSR or dense float32.
     delta
         Differences to the matched control, dense float32: the only matrix of delta and z-score data.
     x_control
-        Matched control of each row, dense float32, where a file brings its own.
+        Matched control of each row, dense float32, if the file provides it.
     """
 
     counts: Matrix | None = None
@@ -50,18 +50,37 @@ def as_csr(X: Matrix) -> Any:
 
 
 def row_blocks(n: int, size: int = 8192) -> list[slice]:
-    """Return slices of at most `size` rows that cover `n` rows."""
+    """Return slices of at most `size` rows that together cover `n` rows."""
     return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
 
 def values_of(X: Matrix) -> FloatArray:
-    """Return the stored values of a matrix, flat: all of a dense one, the explicit ones of a sparse one."""
+    """Return the values of a matrix as a flat array; of a sparse one, only those stored explicitly."""
     data: FloatArray = X.data if sp.issparse(X) else np.asarray(X).reshape(-1)
     return data
 
 
 def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow_negative: bool) -> None:
-    """Raise `DatasetError` naming the first bad value if any is not finite (or negative)."""
+    """Check that all values of a matrix are finite, and not negative where that is required.
+
+    Parameters
+    ----------
+    X
+        Matrix [N, G], CSR or dense.
+    what
+        Name of the matrix for the message.
+    rows
+        Row ids [N].
+    genes
+        Gene ids [G].
+    allow_negative
+        Whether negative values are valid, as they are for differences.
+
+    Raises
+    ------
+    DatasetError
+        If a value is not finite or negative; the message gives row and gene of the first one.
+    """
     for block in row_blocks(X.shape[0]):
         part = X[block]
         data = values_of(part)
@@ -88,20 +107,21 @@ def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow
 
 
 def normalize_log1p(counts: Any, target_sum: float, totals: FloatArray | None = None) -> Any:
-    """Return ``log1p(counts / row total * target_sum)`` as float32 CSR; empty rows stay empty.
+    """Return ``log1p(counts / row total * target_sum)`` as float32 CSR [N, G]; empty rows stay empty.
 
     Parameters
     ----------
     counts
-        CSR [N, G] of counts.
+        Counts, CSR [N, G].
     target_sum
         Counts per row after scaling.
     totals
-        Row totals to use instead of the sums over these genes.
+        float [N], row totals to use instead of the sums over these genes.
     """
     if totals is None:
         totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
     scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
+    # log1p(0) = 0: the result has the sparsity pattern of the counts, whose index arrays are shared.
     out = sp.csr_array(
         (np.empty(counts.nnz, dtype=np.float32), counts.indices, counts.indptr),
         shape=counts.shape,
@@ -116,5 +136,5 @@ def normalize_log1p(counts: Any, target_sum: float, totals: FloatArray | None = 
 
 
 def take_rows(X: Matrix, rows: IntArray) -> Matrix:
-    """Return the given rows of a matrix, sparse or dense as it was."""
+    """Return the rows of a matrix at the given positions, in the same format (sparse or dense)."""
     return X[rows]

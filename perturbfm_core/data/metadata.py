@@ -1,4 +1,4 @@
-"""What a data set says of itself, beside its matrix."""
+"""Metadata of a data set: name, source, scale of the values, control policy, gene selection."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from perturbfm_core.schema import Level, Space
 
 
 class GeneSelection(Frozen):
-    """How the genes of a data set were chosen, and from which rows."""
+    """How the genes of a data set were selected, and on which rows."""
 
     method: str = "none"
     rows: Literal["all", "train", "unknown"] = "unknown"
 
 
 class Normalization(Frozen):
-    """How counts become log1p expression: ``log1p(count / total * target_sum)``."""
+    """Normalisation of counts to log1p expression: ``log1p(count / row total * target_sum)``."""
 
     target_sum: float = Field(default=1e4, gt=0)
 
@@ -26,10 +26,10 @@ class Normalization(Frozen):
 class DatasetMetadata(Frozen):
     """Metadata of a data set (``metadata`` in ``meta.json``).
 
-    `space` is that of the source values: ``counts`` are served as normalised log1p expression.
-    `control_policy` is how a row's matched control is made: ``mean`` of the input controls, one ``sampled``
-    control cell, as given in the ``file``, or ``none`` (delta-only data). `content_sha256` is empty until the
-    hash was computed.
+    `space` is the scale of the source values; ``counts`` are provided to models as normalised log1p
+    expression. `control_policy` is how a row's matched control is obtained: ``mean`` of the input controls,
+    one ``sampled`` control cell, read from the ``file``, or ``none`` (delta-only data). `content_sha256` is
+    empty until the hash has been computed.
     """
 
     name: str

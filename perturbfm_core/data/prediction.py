@@ -1,4 +1,4 @@
-"""Predictions: per condition as models make them, per row as the artifact holds them."""
+"""Predicted expression changes with variances and intervals, per condition and as ``predictions.npz``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ class Intervals:
     levels
         float64 [L], nominal coverage of each interval, ascending.
     factor
-        float32 [L, R, B]: half-width in standard deviations, of each level, row and bin of genes; NaN where no
-        interval of that level can be given.
+        float32 [L, R, B]: half-width in standard deviations for each level, row and bin of genes; NaN where
+        no interval of that level can be given.
     gene_bin
         int16 [G], bin of each gene.
     flag
-        bool [R], rows whose interval was widened because too few calibration units resemble them; None for none.
+        bool [R], rows whose interval was widened because too few calibration units are similar to them; None
+        if there are none.
     effective
-        float32 [R], effective number of calibration units behind each row's interval, None where unknown.
+        float32 [R], effective number of calibration units used for each row's interval, None where unknown.
     """
 
     levels: FloatArray
@@ -64,12 +65,15 @@ class Intervals:
             raise PredictionError(msg)
 
     def half_width(self, level: int, var: FloatArray) -> FloatArray:
-        """Return float64 [R, G], half the width of the interval of one level (by position), NaN without one."""
+        """Return float64 [R, G], half-width of the intervals of one level; NaN where there is no interval.
+
+        `level` is a position in `levels`, `var` the predicted variance [R, G].
+        """
         factor: FloatArray = self.factor[level].astype(np.float64)[:, self.gene_bin] * np.sqrt(var)
         return factor
 
     def rows(self, positions: IntArray) -> Intervals:
-        """Return the intervals of some rows, in the order given."""
+        """Return the intervals of the rows at the given positions, in that order."""
         flag = None if self.flag is None else self.flag[positions]
         effective = None if self.effective is None else self.effective[positions]
         return Intervals(self.levels, self.factor[:, positions], self.gene_bin, flag, effective)
@@ -77,16 +81,17 @@ class Intervals:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of some conditions, in their order.
+    """Predicted expression changes of conditions, in their order.
 
     Attributes
     ----------
     mean
-        float32 [C, G], expected delta.
+        float32 [C, G], expected delta in log1p units.
     var
         float32 [C, G], predictive variance of the observed condition mean.
     var_epistemic
-        float32 [C, G], the part of `var` that more training data would remove, or None.
+        float32 [C, G], the part of `var` that more training data would remove (epistemic uncertainty), or
+        None.
     intervals
         Calibrated prediction intervals, or None.
     """
@@ -99,27 +104,28 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """What predictors say of train or calibration conditions that they were not fitted on.
+    """Predictions of training or calibration conditions by models that were not fitted on them.
 
     Attributes
     ----------
     conditions
-        Condition table [n], index = key; a condition that several folds hold out occurs once for each.
+        Condition table [n], index = key; a condition that several folds hold out has one row for each.
     truth
-        float32 [n, G], observed delta.
+        float32 [n, G], observed delta in log1p units.
     prediction
-        Mean and variance of each row, both from predictors (and residuals) that exclude it.
+        Mean and variance of each row, both from models (and residuals) that exclude it.
     units
-        The exchangeable units of each row that its predictor had not seen (see `unit`).
+        Exchangeable units of each row that are new to its model (see `unit`).
     fold
-        int64 [n], which predictor made each row.
+        int64 [n], index of the model that predicted each row.
     source
-        ``out_of_fold``: inner folds of train; ``calibration_fold``: the split's calibration fold, predicted by
-        the final model; ``in_sample``: the model's own fit, which nothing may be calibrated on.
+        ``out_of_fold``: inner folds of the training conditions; ``calibration_fold``: the split's calibration
+        fold, predicted by the final model; ``in_sample``: fitted values, which must not be used for
+        calibration.
     unit
         Name of the exchangeable unit that `units` lists.
     fitted
-        For each fold, the keys of the conditions that its predictor was fitted or stopped on.
+        For each fold, the keys of the conditions that its model was fitted or early-stopped on.
     """
 
     conditions: pd.DataFrame
@@ -157,20 +163,22 @@ class OutOfFold:
 
 @dataclass(frozen=True, eq=False)
 class RowPrediction:
-    """The artifact ``predictions.npz``.
+    """Predictions of data set rows, as stored in ``predictions.npz``.
 
     Attributes
     ----------
     mean, var
-        float32 [R, G] in delta space.
+        float32 [R, G], mean and variance of the delta in log1p units.
     idx
-        int64 [n], row positions of the data set.
+        int64 [n], row positions in the data set.
     row
-        int64 [n], which row of `mean` serves ``idx[i]``; None means R = n, in order.
+        int64 [n], the row of `mean` that predicts data set row ``idx[i]``; None means R = n, in order.
     genes, row_id
-        Names of the columns and of ``idx``, where the file has them.
+        Gene ids of the columns and row ids of ``idx``, if the file has them.
     split_hash, data_content_sha256, space, control
-        What it was made for, where the file says so.
+        Split, data set, scale and control that the predictions were made for, if the file states them.
+    var_epistemic
+        float32 [R, G], the part of `var` that more training data would remove, or None.
     var_filled
         Whether the file had no variance and a constant was filled in.
     intervals
@@ -224,7 +232,7 @@ class RowPrediction:
 
     @property
     def rows(self) -> IntArray:
-        """Return int64 [n], the row of `mean` that serves each idx."""
+        """Return int64 [n], the row of `mean` that predicts each row in `idx`."""
         return np.arange(len(self.idx)) if self.row is None else self.row
 
 
@@ -260,9 +268,14 @@ def write_prediction(prediction: RowPrediction, path: Path) -> None:
 
 
 def read_prediction(path: Path) -> RowPrediction:
-    """Read a prediction npz of this or another tool; pickled objects are refused.
+    """Read ``predictions.npz`` of this or another tool; pickled objects are refused.
 
-    A file without ``var`` gets a constant variance of 1, and is marked so.
+    A file without ``var`` gets a constant variance of 1 and the flag `var_filled`.
+
+    Raises
+    ------
+    PredictionError
+        If the file is missing, damaged or malformed.
     """
     arrays = read_npz(path, PredictionError)
     missing = [key for key in ("mean", "idx") if key not in arrays]

@@ -1,13 +1,13 @@
-"""A simulator with known truth: counts from a sparse gene network under perturbation.
+"""Simulator of single-cell perturbation screens with known ground truth.
 
 Single and combined perturbations act on their target genes and propagate over a signed, sparse regulatory
-network through a saturating response. Combinations are not sums: perturbations of like pathways buffer each
-other, and programs respond that neither perturbation touches alone. Contexts have their own
-baseline and their own active edges; cells have a state that shifts their baseline and, where asked, gates
-their response; batches shift genes. Counts are negative binomial.
+network with a saturating response. Combinations are not sums: perturbations that engage the same pathways
+buffer each other, and gene programs respond that neither perturbation activates alone. Each context has its
+own baseline expression and its own active edges; each cell has a state that shifts its baseline and,
+optionally, scales its response; batches shift genes. Counts are negative binomial.
 
-Rates are made without BLAS and rounded to six significant digits before sampling, so that the data do not
-depend on threads or instruction sets.
+Expression rates are computed without BLAS and rounded to six significant digits before sampling, so that the
+data do not depend on the number of threads or the instruction set.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ class SimulationConfig(Frozen):
     """Parameters of one simulated data set.
 
     `n_combos` pairs are drawn from the single perturbations (default: half as many as singles). `doses` scale
-    a perturbation's strength by a Hill curve with half effect at 1. `context_specificity` is the share of
-    edges switched off in a context; `state_gating` how strongly a cell's state scales its response.
+    a perturbation's strength by a Hill curve with its half-maximal effect at dose 1. `context_specificity` is
+    the expected share of edges switched off in a context; `state_gating` is how strongly a cell's state
+    scales its response.
     """
 
     name: str = "synth"
@@ -84,20 +85,20 @@ class SimulationConfig(Frozen):
 
     @property
     def combos(self) -> int:
-        """Return the number of pairs."""
+        """Return the number of combinations of two perturbations."""
         return self.n_perts // 2 if self.n_combos is None else self.n_combos
 
 
 @dataclass(frozen=True, eq=False)
 class SimulationTruth:
-    """What the simulator knows and a model must find out.
+    """Ground truth of a simulated data set.
 
     Attributes
     ----------
     network
         CSR [G, G], ``network[target, regulator]`` = signed weight.
     conditions
-        Condition keys [C].
+        Condition keys [C], contexts outermost.
     log_fold_change
         float32 [C, G], natural-log change of the expression rate, averaged over cell states.
     genes
@@ -176,7 +177,7 @@ def simulate(config: SimulationConfig) -> tuple[PerturbDataset, SimulationTruth]
 def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
     G = config.n_genes
     fan_in = min(config.edges_per_gene, G - 1)
-    # A few genes regulate many: popularity falls off as a power of a random rank.
+    # Few genes regulate many others: the chance of being a regulator falls off as a power of a random rank.
     popularity = (1.0 + rng.permutation(G)) ** -0.7
     popularity /= popularity.sum()
     regulators = np.concatenate([rng.choice(G, size=fan_in, replace=False, p=popularity) for _ in range(G)])
@@ -186,8 +187,9 @@ def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
     edges = (regulators[keep].astype(np.int64), targets[keep], weights[keep])
     gain = np.zeros(G)
     np.add.at(gain, edges[1], np.abs(edges[2]))
+    # The absolute weights of the edges into a gene sum to `_ROW_GAIN`, which bounds what a step of
+    # propagation adds.
     scaled = _ROW_GAIN * edges[2] / np.where(gain[edges[1]] > 0, gain[edges[1]], 1.0)
-    # Strong regulators keep their influence: rows are scaled to a bounded gain, so propagation converges.
     network = sp.csr_array((scaled, (edges[1], edges[0])), shape=(G, G))
     active = []
     for _ in range(config.n_contexts):
@@ -199,6 +201,7 @@ def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
     level = np.linspace(-1.0, 1.0, config.n_states) if config.n_states > 1 else np.zeros(1)
     program = rng.normal(0.0, 1.0, size=G) * (rng.random(G) < 0.2)
     loading = rng.choice([-1.0, 1.0], size=G)
+    # Perturbed genes are drawn from the strongest regulators, so that perturbations have downstream effects.
     out_degree = np.bincount(edges[0], minlength=G)
     hubs = np.argsort(-out_degree, kind="stable")[: max(2 * config.n_perts, 1)]
     pert_targets = np.sort(rng.choice(hubs, size=config.n_perts, replace=False))
@@ -223,7 +226,7 @@ def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
 
 
 def _treatments(config: SimulationConfig, world: _World, genes: list[str]) -> list[tuple[str, str]]:
-    """Return (pert_id, doses) of every treatment: singles at every dose, combinations at the top dose."""
+    """Return (pert_id, doses) of every treatment: singles at every dose, combinations at the highest dose."""
     names = [genes[t] for t in world.targets]
     texts = [f"{d:g}" for d in config.doses] or [""]
     top = f"{max(config.doses):g}" if config.doses else ""
@@ -265,9 +268,10 @@ def _assign_cells(
         treatment.append(np.concatenate([np.full(control, -1), np.sort(spread)]))
     ctx, treat = np.concatenate(context), np.concatenate(treatment)
     batch = rng.integers(0, config.n_batches, size=len(ctx))
-    # Batches lean towards some states, as samples of real cells do.
+    # Batches differ in their proportions of cell states, as real samples do.
     if config.n_states > 1:
         lean = rng.random((config.n_batches, config.n_states)) + 0.5
+        # Inverse sampling: a cell's state is the number of cumulative proportions below a uniform number.
         edges = np.cumsum(lean / lean.sum(axis=1, keepdims=True), axis=1)
         state = (rng.random(len(ctx))[:, None] > edges[batch]).sum(axis=1)
     else:
@@ -285,6 +289,7 @@ def _assign_cells(
 def _effects(config: SimulationConfig, world: _World, treatments: list[tuple[str, str]]) -> FloatArray:
     """Return float64 [contexts, treatments, G]: log changes of the rate at an average state."""
     n_single = config.n_perts * max(len(config.doses), 1)
+    # Hill curve with coefficient 1, scaled so that dose 1 has the factor 1 and the limit is 2.
     hill = [d / (1.0 + d) * 2.0 for d in config.doses] or [1.0]
     top = max(hill)
     out = np.zeros((config.n_contexts, len(treatments), config.n_genes))
@@ -303,12 +308,14 @@ def _effects(config: SimulationConfig, world: _World, treatments: list[tuple[str
 
 
 def _epistasis(world: _World, i: int, j: int, a: FloatArray, b: FloatArray, effect_size: float) -> FloatArray:
-    """Return [G], what two perturbations do together beyond the sum of what each does.
+    """Return float64 [G], the interaction of two perturbations with single effects `a` and `b` [G].
 
-    Perturbations of like pathways buffer each other, of unlike ones they add up to more; where they meet in a
-    pathway, its program responds, which neither touches alone. Both follow from what a perturbation engages,
-    so they can be learned from other pairs.
+    Perturbations with similar pathway loadings buffer each other, those with opposite loadings enhance each
+    other; in addition, the gene programs of shared pathways respond, which neither perturbation activates
+    alone. Both depend only on the pathway loadings of the two perturbations, so they can be learned from
+    other pairs.
     """
+    # Python sums instead of dot products: BLAS may round differently from machine to machine.
     shared = world.pathways[i] * world.pathways[j]
     alike = math.tanh(float(sum(shared)))
     program = sum(weight * genes for weight, genes in zip(shared, world.programs, strict=True))
@@ -317,18 +324,21 @@ def _epistasis(world: _World, i: int, j: int, a: FloatArray, b: FloatArray, effe
 
 
 def _propagate(world: _World, context: int, doses: list[tuple[int, float]]) -> FloatArray:
+    """Return float64 [G], log changes caused by perturbations (index, dose factor) in one context."""
     A = world.active[context]
     source = np.zeros(A.shape[0])
     for p, dose in doses:
         source[world.targets[p]] += world.strength[p] * dose
     x = source
     for _ in range(_PROPAGATION_STEPS):
+        # tanh saturates: a regulator transmits at most a change of 2, however strongly it is perturbed.
         x = source + A @ (2.0 * np.tanh(x / 1.5))
     return np.asarray(x)
 
 
 def _round_significant(x: FloatArray) -> FloatArray:
-    """Round positive numbers to 20 significant bits (six digits), so that the last bits cannot matter."""
+    """Round positive numbers to 20 significant bits (six digits), to remove differences in the last bits."""
+    # frexp: x = mantissa * 2**exponent with mantissa in [0.5, 1), so x * scale has 20 bits before the point.
     _, exponent = np.frexp(x)
     scale = np.ldexp(1.0, np.asarray(20 - exponent, dtype=np.int32))
     out: FloatArray = np.rint(x * scale) / scale
@@ -353,6 +363,8 @@ def _sample(
         key = (c, t, s)
         if key not in cache:
             change = lfc[c, t] * world.gate[s] if t >= 0 else 0.0
+            # Relative to the total of the unperturbed context: a perturbation may change a cell's total
+            # counts.
             rate = np.exp(np.clip(world.baseline[c] + world.state_program[s] + change, -12.0, 8.0))
             cache[key] = _round_significant(rate / np.exp(world.baseline[c]).sum() * config.depth)
         return cache[key]
@@ -369,19 +381,20 @@ def _sample(
         mean = np.stack([rates(int(context[i]), int(treatment[i]), int(state[i])) for i in span])
         mean *= world.batch_factor[batch[block]]
         mean *= size[block][:, None]
+        # Negative binomial as a gamma-Poisson mixture: variance = mean + mean^2 / dispersion.
         lam = rng.standard_gamma(np.broadcast_to(world.dispersion, mean.shape))
         lam *= mean
         lam /= world.dispersion
         drawn = rng.poisson(lam)
         row, column = np.nonzero(drawn)
-        # Held as narrow as they fit: these lists and the whole they are joined to exist at once.
+        # Stored in the narrowest type: the lists and the array they are joined into are in memory together.
         data.append(narrow(drawn[row, column]))
         indices.append(narrow(column))
         lengths.append(np.bincount(row, minlength=block.stop - block.start))
         if len(cache) * config.n_genes > 50_000_000:
             cache.clear()
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-    # Wide row pointers would make scipy widen the column indices as well.
+    # 64-bit row pointers would make scipy convert the column indices to 64 bits as well.
     indptr = indptr.astype(np.int32 if indptr[-1] < 2**31 else np.int64)
     values = np.concatenate(data, dtype=np.int32)
     data.clear()

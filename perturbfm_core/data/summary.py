@@ -1,4 +1,4 @@
-"""A data set at a glance."""
+"""Summary of a data set: size, conditions, contexts, controls and metadata."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from perturbfm_core.data.dataset import PerturbDataset
 
 
 def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
-    """Return what is worth knowing of a data set at a glance.
+    """Return the summary of a data set as {name: value}.
 
     Parameters
     ----------
     ds
         The data set; its matrix is not read.
     path
-        Where its artifact lies.
+        Directory of its artifact.
     """
     control = ds.is_control
     shared = (

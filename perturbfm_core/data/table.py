@@ -1,4 +1,4 @@
-"""The condition table: one row per condition, what models train on and metrics score."""
+"""Condition table: pseudobulk expression changes, one row per condition, for training and scoring."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ S2Source = Literal["cells", "replicates", "unknown"]
 
 @dataclass(frozen=True, eq=False)
 class ConditionTable:
-    """Pseudobulk of the chosen rows of a data set.
+    """Pseudobulk of selected rows of a data set, in log1p units.
 
     Attributes
     ----------
@@ -32,17 +32,17 @@ class ConditionTable:
     delta
         {role: float32 [C, G]}: mean expression minus the matched control mean of `role`.
     control
-        {role: float32 [C, G]}: that control mean; absent for delta-only data.
+        {role: float32 [C, G]}: that control mean; empty for delta-only data.
     s2_pert
         float32 [C, G], sampling variance of the perturbed mean (0 where unknown).
     s2_control
         {role: float32 [C, G]}, sampling variance of the control mean.
     s2_source
-        Where `s2_pert` comes from.
+        How `s2_pert` was estimated: between ``cells``, between ``replicates``, or ``unknown``.
     shared_control
         bool [C]: whether both roles subtract the same controls.
     fallback_rows
-        Rows matched to their whole context because their batch has no controls.
+        Number of rows matched to all controls of their context because their batch has none.
     """
 
     conditions: pd.DataFrame
@@ -59,7 +59,7 @@ class ConditionTable:
         return len(self.conditions)
 
     def select(self, positions: IntArray) -> ConditionTable:
-        """Return the table of some conditions, in the order given."""
+        """Return the table of the conditions at the given positions, in that order."""
         return ConditionTable(
             conditions=self.conditions.iloc[positions],
             n=self.n[positions],
@@ -74,14 +74,14 @@ class ConditionTable:
 
 
 def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> ConditionTable:
-    """Compute the condition table of some perturbed rows, blockwise on sparse data.
+    """Compute the condition table of perturbed rows, block by block on sparse data.
 
     Parameters
     ----------
     ds
         The data set.
     rows
-        Row positions to use (default: all perturbed rows); control rows among them are ignored.
+        int [n], row positions to use (default: all perturbed rows); control rows among them are ignored.
     """
     all_codes = ds.condition_codes
     rows = np.flatnonzero(all_codes >= 0) if rows is None else np.asarray(rows, dtype=np.int64)
@@ -115,12 +115,15 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
             pools = ds.control_pools(role)
             shape = (len(present), len(pools.n))
             W = _pool_weights(groups.match[role][groups.group[rows]], codes, shape, weights)
+            # Restricted to pools that some condition is matched to (columns with entries).
             used = np.flatnonzero(np.diff(W.tocsc().indptr) > 0)
             W = W[:, used]
             matched = W @ pools.mean[used]
             pool_s2 = _pool_variance(pools.var, groups.n_groups)[used] / np.maximum(pools.n[used], 1)[:, None]
             control[role] = matched.astype(np.float32)
             delta[role] = (mean - matched).astype(np.float32)
+            # Variance of a weighted mean of pool means, taken as independent: squared weights times
+            # variances.
             s2_control[role] = (W.power(2) @ pool_s2).astype(np.float32)
     else:
         zero = np.zeros_like(mean, dtype=np.float32)
@@ -147,6 +150,7 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
 def _sampling_variance(
     ds: PerturbDataset, conditions: pd.DataFrame, moments: Any
 ) -> tuple[FloatArray, S2Source]:
+    """Return (float32 [C, G] sampling variance of the condition means, how it was estimated)."""
     shape = moments.mean.shape
     if not (moments.n > 1).any():
         return np.zeros(shape, dtype=np.float32), "unknown"
@@ -155,14 +159,19 @@ def _sampling_variance(
     if ds.metadata.level == "cell":
         contexts = np.unique(conditions[schema.CONTEXT_ID].to_numpy().astype(str), return_inverse=True)[1]
         own = shrink_variance(moments, contexts)
+        # A context whose conditions all have one cell has no pooled variance: that of all contexts is used.
         var = np.where(np.isnan(own), var, own)
     source: S2Source = "cells" if ds.metadata.level == "cell" else "replicates"
     return (var / np.maximum(moments.n, 1)[:, None]).astype(np.float32), source
 
 
 def _pool_variance(var: FloatArray, n_groups: int) -> FloatArray:
-    """Return pool variances, where a pool of one cell has the mean of the other (context, batch) groups'."""
+    """Return float64 [pools, G]: variances of control pools.
+
+    Pools of one cell, which have no variance, get the mean over the (context, batch) groups that have one.
+    """
     known = np.isfinite(var)
+    # The pools after `n_groups` are whole contexts: their cells are already in the groups.
     known[n_groups:] = False
     count = known.sum(axis=0)
     mean = np.divide(
@@ -172,7 +181,7 @@ def _pool_variance(var: FloatArray, n_groups: int) -> FloatArray:
 
 
 def _pool_weights(pool: IntArray, codes: IntArray, shape: tuple[int, int], weights: FloatArray | None) -> Any:
-    """Return CSR [C, pools]: the share of each condition's rows that each control pool matches."""
+    """Return CSR [C, pools]: the share (by weight) of a condition's rows that is matched to each pool."""
     w = np.ones(len(pool)) if weights is None else weights
     W = sp.coo_array((w, (codes, pool)), shape=shape).tocsr()
     W.sum_duplicates()

@@ -1,1 +1,1 @@
-"""Scoring: truth and prediction aligned once, metrics and panels by registry, ceilings, floors, the peers' parity cases."""
+"""Metrics and metric panels, ceilings and floors, attacks on metrics, and parity checks with other benchmarks."""

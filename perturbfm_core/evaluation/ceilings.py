@@ -1,8 +1,8 @@
-"""What the data allow: split-half ceilings, null floors, and what trivial predictors score.
+"""Split-half ceilings, null floors and scores of trivial predictors of a split.
 
-The ceiling compares each test condition with itself, from disjoint cells *and* disjoint controls: no
-predictor can be expected to score above what this leaves for one without noise. The null floor is what the train mean scores
-when every condition is resampled from controls, so that there is nothing to predict.
+The ceiling compares each test condition with itself, from disjoint cells *and* disjoint controls; corrected for
+the noise of the halves, it is the score that a perfect predictor can be expected to reach. The null floor is the
+score of the train mean when every condition is resampled from controls, so that there is nothing to predict.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset, control_pool_moments
 from perturbfm_core.data.matrix import take_rows
 from perturbfm_core.data.pseudobulk import group_sums
-from perturbfm_core.evaluation.comparison import Comparison, Truth, observed
+from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
 from perturbfm_core.evaluation.panel import PANELS, evaluate
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
@@ -39,6 +39,19 @@ def bounds_of(
 ) -> tuple[dict[str, Any], dict[str, Any], bool | None]:
     """Return (ceiling, floor, no_signal) of a split for the metrics of panel `delta`.
 
+    Parameters
+    ----------
+    ds
+        The data set that the split belongs to.
+    split
+        The split; its test conditions are scored.
+    halvings
+        Number of random halvings, and of resampled null experiments, that are averaged.
+    seed
+        Seed of both.
+    progress
+        Called after every halving with (halvings done, halvings in all).
+
     Returns
     -------
     ceiling
@@ -49,19 +62,21 @@ def bounds_of(
     no_signal
         Whether the ceiling of `pearson` is at most 0.1; None where it cannot be known.
     """
-    truth = observed(ds, split)
+    observed_side = observed(ds, split)
     floor: dict[str, Any] = {
-        "control_mean": _score(truth, np.zeros_like(truth.truth), ds.genes),
-        "train_mean": _score(truth, np.broadcast_to(truth.train_mean, truth.truth.shape), ds.genes),
+        "control_mean": _score(observed_side, np.zeros_like(observed_side.observed), ds.genes),
+        "train_mean": _score(
+            observed_side, np.broadcast_to(observed_side.train_mean, observed_side.observed.shape), ds.genes
+        ),
     }
     if not ds.has_controls or ds.metadata.level != "cell":
         reason = "the data set has no single cells with controls"
         return {"reason": reason}, {**floor, "null": {"reason": reason}}, None
     rng = np.random.default_rng([seed, 17])
     halves, nulls = [], []
-    nuller = _Null(ds, split, truth)
+    nuller = _Null(ds, split, observed_side)
     for i in range(halvings):
-        halves.append(_score_halves(ds, truth, rng))
+        halves.append(_score_halves(ds, observed_side, rng))
         nulls.append(nuller.draw(rng))
         progress(i + 1, halvings)
     ceiling: dict[str, Any] = {}
@@ -69,6 +84,8 @@ def bounds_of(
     for name, value in half.items():
         item: dict[str, float | None] = {"half": value}
         if name.startswith(_CORRELATIONS) and value is not None:
+            # Spearman-Brown: the correlation of two replicates twice as large as the halves. Its square root is
+            # that of one replicate with the noise-free truth (reliability and its index in classical test theory).
             full = 2 * value / (1 + value) if value > 0 else 0.0
             item |= {"spearman_brown": full, "noise_free": float(np.sqrt(full))}
         ceiling[name] = item
@@ -88,25 +105,25 @@ def _mean_of(draws: list[dict[str, float | None]]) -> dict[str, float | None]:
     return out
 
 
-def _comparison(truth: Truth, mean: FloatArray, genes: StrArray) -> Comparison:
+def _comparison(observed_side: ObservedSide, mean: FloatArray, genes: StrArray) -> Comparison:
     return Comparison(
-        conditions=truth.conditions,
+        conditions=observed_side.conditions,
         genes=genes,
-        truth=truth.truth,
-        mean=np.asarray(mean, dtype=np.float64),
-        var=np.ones_like(truth.truth),
-        train_mean=truth.train_mean,
-        control=truth.control,
-        n=truth.n,
-        shared_control=truth.shared_control,
-        s2=truth.s2,
+        observed=observed_side.observed,
+        predicted=np.asarray(mean, dtype=np.float64),
+        predicted_var=np.ones_like(observed_side.observed),
+        train_mean=observed_side.train_mean,
+        control=observed_side.control,
+        n=observed_side.n,
+        shared_control=observed_side.shared_control,
+        s2=observed_side.s2,
         var_filled=True,
     )
 
 
-def _score(truth: Truth, mean: FloatArray, genes: StrArray) -> dict[str, float | None]:
+def _score(observed_side: ObservedSide, mean: FloatArray, genes: StrArray) -> dict[str, float | None]:
     """Return {metric: mean over the conditions where it is defined} of panel `delta`."""
-    comparison = _comparison(truth, mean, genes)
+    comparison = _comparison(observed_side, mean, genes)
     out: dict[str, float | None] = {}
     for result in evaluate(comparison, [PANEL]).results:
         good = np.isfinite(result.values)
@@ -114,37 +131,41 @@ def _score(truth: Truth, mean: FloatArray, genes: StrArray) -> dict[str, float |
     return out
 
 
-def _score_halves(ds: PerturbDataset, truth: Truth, rng: np.random.Generator) -> dict[str, float | None]:
-    """Return what one random half of each condition scores as a predictor of the other half."""
-    C = len(truth.conditions)
-    half = _alternate(truth.codes, rng)
-    codes = truth.codes * 2 + half
+def _score_halves(
+    ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator
+) -> dict[str, float | None]:
+    """Return {metric: score} of one random half of each condition as the prediction of the other half."""
+    C = len(observed_side.conditions)
+    half = _alternate(observed_side.codes, rng)
+    codes = observed_side.codes * 2 + half
     size = np.bincount(codes, minlength=2 * C)
     controls = np.flatnonzero(ds.is_control)
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()[controls]
     paired = dict(zip(ds.contexts, np.bincount(context, minlength=len(ds.contexts)) > 1, strict=True))
-    # Half a condition needs a cell and a control of its own.
-    keep = (size.reshape(C, 2) > 0).all(axis=1) & truth.conditions[schema.CONTEXT_ID].map(paired).to_numpy()
+    # Each half needs at least one cell and one control of its own.
+    keep = (size.reshape(C, 2) > 0).all(axis=1) & observed_side.conditions[schema.CONTEXT_ID].map(
+        paired
+    ).to_numpy()
     if not keep.any():
         return {metric.name: None for metric in PANELS.get(PANEL).metrics}
-    X = take_rows(ds.expression, truth.rows)
+    X = take_rows(ds.expression, observed_side.rows)
     means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     side = _alternate(context, rng)
     deltas = []
     for s in (0, 1):
         chosen = np.zeros(ds.n_obs, dtype=np.bool_)
         chosen[controls[side == s]] = True
-        deltas.append(means[:, s] - _matched(ds, truth, codes, s, chosen))
-    kept = Truth(
-        conditions=truth.conditions[keep],
-        rows=truth.rows,
-        codes=truth.codes,
-        truth=deltas[1][keep],
+        deltas.append(means[:, s] - _matched(ds, observed_side, codes, s, chosen))
+    kept = ObservedSide(
+        conditions=observed_side.conditions[keep],
+        rows=observed_side.rows,
+        codes=observed_side.codes,
+        observed=deltas[1][keep],
         control=None,
-        train_mean=truth.train_mean,
-        n=truth.n[keep],
-        shared_control=truth.shared_control[keep],
-        s2=truth.s2[keep],
+        train_mean=observed_side.train_mean,
+        n=observed_side.n[keep],
+        shared_control=observed_side.shared_control[keep],
+        s2=observed_side.s2[keep],
     )
     return _score(kept, deltas[0][keep], ds.genes)
 
@@ -161,16 +182,21 @@ def _alternate(groups: IntArray, rng: np.random.Generator) -> IntArray:
     return out
 
 
-def _matched(ds: PerturbDataset, truth: Truth, codes: IntArray, side: int, chosen: BoolArray) -> FloatArray:
+def _matched(
+    ds: PerturbDataset, observed_side: ObservedSide, codes: IntArray, side: int, chosen: BoolArray
+) -> FloatArray:
     """Return [C, G]: the mean of the chosen controls that match one half of each condition's rows."""
     pools = control_pool_moments(ds, chosen)
     groups = ds.controls
+    # Controls of the row's own group where any were chosen, else those of its context.
     own = pools.n[: groups.n_groups] > 0
     match = np.where(own, np.arange(groups.n_groups), groups.n_groups + groups.context_of_group)
     rows = codes % 2 == side
-    pool = match[groups.group[truth.rows[rows]]]
-    owner = truth.codes[rows]
-    W = sp.coo_array((np.ones(len(pool)), (owner, pool)), shape=(len(truth.conditions), len(pools.n))).tocsr()
+    pool = match[groups.group[observed_side.rows[rows]]]
+    owner = observed_side.codes[rows]
+    W = sp.coo_array(
+        (np.ones(len(pool)), (owner, pool)), shape=(len(observed_side.conditions), len(pools.n))
+    ).tocsr()
     total = np.asarray(W.sum(axis=1)).reshape(-1, 1)
     used = np.flatnonzero(pools.n > 0)
     out: FloatArray = (W[:, used] @ pools.mean[used]) / np.maximum(total, 1)
@@ -178,17 +204,18 @@ def _matched(ds: PerturbDataset, truth: Truth, codes: IntArray, side: int, chose
 
 
 class _Null:
-    """Redraws a split's deltas with all conditions taken from controls of their context.
+    """Resampling of a split's deltas under the null hypothesis that no perturbation has an effect.
 
-    The controls stand for their population: the cells that serve as controls and those that pose as perturbed
-    are drawn from them independently, as in an experiment where nothing works.
+    The controls of a context are taken as the population: control cells and "perturbed" cells are both drawn from
+    them with replacement, independently.
     """
 
-    def __init__(self, ds: PerturbDataset, split: FrozenSplit, truth: Truth) -> None:
-        self.truth, self.genes = truth, ds.genes
+    def __init__(self, ds: PerturbDataset, split: FrozenSplit, observed_side: ObservedSide) -> None:
+        self.observed_side, self.genes = observed_side, ds.genes
         context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
         self.test_context = np.asarray(
-            [ds.contexts.index(c) for c in truth.conditions[schema.CONTEXT_ID].astype(str)], dtype=np.int64
+            [ds.contexts.index(c) for c in observed_side.conditions[schema.CONTEXT_ID].astype(str)],
+            dtype=np.int64,
         )
         fit = split.rows(ds, *split.fit_folds)
         codes = ds.condition_codes[fit]
@@ -204,17 +231,18 @@ class _Null:
         self.roles = {c: (ds.controls.shared[c], X.shape[0]) for c, X in self.pools.items()}
 
     def draw(self, rng: np.random.Generator) -> dict[str, float | None]:
-        """Return what the train mean scores in one resampled experiment."""
-        G = self.truth.truth.shape[1]
-        truth = np.zeros((len(self.test_context), G))
+        """Return {metric: score} of the train mean in one resampled experiment."""
+        G = self.observed_side.observed.shape[1]
+        observed_delta = np.zeros((len(self.test_context), G))
         train_sum = np.zeros(G)
         for c, X in self.pools.items():
             shared, n = self.roles[c]
+            # Shared controls are subtracted from train and test alike; otherwise each side has half of them.
             role_size = n if shared else max(1, n // 2)
             seen = _bootstrap_mean(X, role_size, rng)
             reference = seen if shared else _bootstrap_mean(X, role_size, rng)
             for i in np.flatnonzero(self.test_context == c):
-                truth[i] = _bootstrap_mean(X, int(self.truth.n[i]), rng) - reference
+                observed_delta[i] = _bootstrap_mean(X, int(self.observed_side.n[i]), rng) - reference
             mine = self.train_n[self.train_context == c]
             if len(mine):
                 weights = np.zeros(n)
@@ -222,8 +250,8 @@ class _Null:
                     weights += np.bincount(rng.integers(0, n, size=size), minlength=n) / size
                 train_sum += X.T @ weights - len(mine) * seen
         mean = train_sum / max(len(self.train_n), 1)
-        null = replace(self.truth, truth=truth, train_mean=mean)
-        return _score(null, np.broadcast_to(mean, truth.shape), self.genes)
+        null = replace(self.observed_side, observed=observed_delta, train_mean=mean)
+        return _score(null, np.broadcast_to(mean, observed_delta.shape), self.genes)
 
 
 def _bootstrap_mean(X: Any, size: int, rng: np.random.Generator) -> FloatArray:

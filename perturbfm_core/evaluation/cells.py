@@ -1,7 +1,6 @@
-"""The cells behind a comparison, for metrics that need more than means.
+"""Observed, control and generated cells of the test conditions, for metrics that need more than means.
 
-A model that predicts means is given cells by a declared generator, so that its numbers can be compared at
-all; which one was used is recorded with the scores.
+A model that predicts means gets cells from a declared generator; which one is recorded with the scores.
 """
 
 from __future__ import annotations
@@ -47,9 +46,9 @@ class Cells:
     truth_rows
         Row positions of the test cells of each condition [C].
     control_rows
-        {context: row positions of *all* its control cells}: what the peers subtract and test against.
+        {context: row positions of *all* its control cells}, which other benchmarks subtract and test against.
     input_rows
-        {context: row positions of its input controls}: what models see and the generator shifts.
+        {context: row positions of its input controls}, which models see and the generator shifts.
     contexts
         Context of each condition [C].
     delta, var
@@ -57,7 +56,7 @@ class Cells:
     generator
         How predicted cells are made.
     keys
-        Condition keys [C], by which the generator draws; without them it draws by position.
+        Condition keys [C] that seed the generator of each condition; without them its position does.
     """
 
     X: Any
@@ -71,7 +70,7 @@ class Cells:
     keys: tuple[str, ...] = ()
 
     def _rng(self, i: int, stream: int) -> np.random.Generator:
-        """Return the generator of one condition, which does not depend on the order of conditions."""
+        """Return the random generator of one condition, the same in any order of the conditions."""
         own = i
         if self.keys:
             own = int.from_bytes(hashlib.blake2b(self.keys[i].encode(), digest_size=8).digest(), "little")
@@ -130,11 +129,11 @@ def cells_of(
     ds
         The data set.
     conditions
-        Table [C].
+        Condition table [C], index = key.
     rows, codes
-        Test rows and the condition of each.
+        Row positions of the test cells [N] and the condition (0 to C - 1) of each.
     delta, var
-        Prediction [C, G].
+        Predicted delta and variance [C, G], log1p units.
     generator
         How predicted cells are made.
     """
@@ -153,7 +152,7 @@ def cells_of(
         mine = row_context == number[context]
         control_rows[context] = np.flatnonzero(mine & ds.is_control)
         pool = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
-        # In the order of a hash of the row ids: which cells are drawn does not depend on the order of rows.
+        # Sorted by a hash of the row ids, so that the cells drawn do not depend on the order of rows.
         input_rows[context] = pool[np.argsort(row_rank_hash(ds.row_ids[pool], generator.seed), kind="stable")]
     keys = tuple(str(k) for k in conditions.index)
     return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)

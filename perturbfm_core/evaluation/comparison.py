@@ -1,4 +1,4 @@
-"""`Comparison`: what was predicted beside what was observed, aligned once, for all metrics."""
+"""Alignment of a prediction with the observed test conditions, shared by all metrics."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Comparison:
         Condition table [C], index = key.
     genes
         Gene ids [G].
-    truth
-        float64 [C, G], observed mean minus the mean of the matched *reference* controls.
-    mean, var
+    observed
+        float64 [C, G], observed delta: mean minus the mean of the matched *reference* controls.
+    predicted, predicted_var
         float64 [C, G], predicted delta and its predictive variance.
     train_mean
         float64 [G], unweighted mean of the train conditions' deltas.
@@ -68,28 +68,30 @@ class Comparison:
     shared_control
         bool [C], whether truth and train subtract the same controls.
     s2
-        float64 [C, G], sampling variance of `truth`.
+        float64 [C, G], sampling variance of `observed`.
     alignment
         ``by_name`` or ``positional_unverified``.
     var_filled
         Whether the prediction came without variance.
     notes
-        What happened on the way, e.g. how many predicted rows were not asked for.
+        Counts from the alignment, e.g. of predicted rows outside the test fold.
     train
-        The train conditions, for metrics that refer to them; None where a comparison is made without.
+        The train conditions, for metrics that refer to them; None where they are not available.
     cells
-        True, control and generated cells, None for data without them.
+        Observed, control and generated cells, None for data without them.
     intervals
         Calibrated prediction intervals of the conditions, None where the prediction has none.
     var_epistemic
-        float64 [C, G], the part of `var` that more training data would remove, None where not told.
+        float64 [C, G], the part of `predicted_var` that more training data would remove, None if unknown.
+    shared, observed_shared
+        Intermediate results by key, of this comparison and of all comparisons on the same observed side.
     """
 
     conditions: pd.DataFrame
     genes: StrArray
-    truth: FloatArray
-    mean: FloatArray
-    var: FloatArray
+    observed: FloatArray
+    predicted: FloatArray
+    predicted_var: FloatArray
     train_mean: FloatArray
     control: FloatArray | None
     n: IntArray
@@ -103,19 +105,22 @@ class Comparison:
     intervals: Intervals | None = None
     var_epistemic: FloatArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
-    truth_shared: dict[str, Any] = field(default_factory=dict, repr=False)
+    observed_shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
-        """Return what `compute` gives, computed once for all metrics that share it under `key`."""
+        """Return the result of `compute`, computed once and shared by all metrics that use the same `key`."""
         if key not in self.shared:
             self.shared[key] = compute()
         return cast("T", self.shared[key])
 
-    def once_per_truth(self, key: str, compute: Callable[[], T]) -> T:
-        """Return what `compute` gives from the observed side alone, computed once for all predictions of a split."""
-        if key not in self.truth_shared:
-            self.truth_shared[key] = compute()
-        return cast("T", self.truth_shared[key])
+    def once_per_observed(self, key: str, compute: Callable[[], T]) -> T:
+        """Return the result of `compute`, computed once for all predictions of a split.
+
+        It must depend on the observed side alone.
+        """
+        if key not in self.observed_shared:
+            self.observed_shared[key] = compute()
+        return cast("T", self.observed_shared[key])
 
     def __len__(self) -> int:
         return len(self.conditions)
@@ -124,7 +129,7 @@ class Comparison:
     def without_target(self) -> BoolArray:
         """Return bool [C, G], False at the genes that a condition perturbs itself."""
         position = {str(g): i for i, g in enumerate(self.genes)}
-        keep = np.ones(self.truth.shape, dtype=np.bool_)
+        keep = np.ones(self.observed.shape, dtype=np.bool_)
         for i, pert in enumerate(self.conditions[schema.PERT_ID].astype(str)):
             for gene in pert_genes(pert):
                 if gene in position:
@@ -143,13 +148,27 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """The observed side of a split's comparisons, the same for every entry."""
+class ObservedSide:
+    """The observed side of a split's comparisons, the same for every entry.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [C], index = key.
+    rows, codes
+        Row positions of the test rows [N] and the condition (0 to C - 1) of each.
+    observed
+        float64 [C, G], observed mean minus the mean of the matched *reference* controls.
+    control, train_mean, n, shared_control, s2, train
+        See `Comparison`.
+    shared
+        Intermediate results by key, shared by all comparisons with this side.
+    """
 
     conditions: pd.DataFrame
     rows: IntArray
     codes: IntArray
-    truth: FloatArray
+    observed: FloatArray
     control: FloatArray | None
     train_mean: FloatArray
     n: IntArray
@@ -159,7 +178,7 @@ class Truth:
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def observed(ds: PerturbDataset, split: FrozenSplit) -> Truth:
+def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
     """Return the observed side: test rows, their condition means, and the train mean."""
     rows = split.rows(ds, "test")
     table = condition_table(ds, rows)
@@ -167,11 +186,11 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> Truth:
     position = {key: i for i, key in enumerate(table.conditions.index)}
     names = ds.conditions.index[ds.condition_codes[rows]]
     control = table.control.get("reference")
-    return Truth(
+    return ObservedSide(
         conditions=table.conditions,
         rows=rows,
         codes=np.asarray([position[k] for k in names], dtype=np.int64),
-        truth=table.delta["reference"].astype(np.float64),
+        observed=table.delta["reference"].astype(np.float64),
         control=None if control is None else control.astype(np.float64),
         train_mean=train.delta["input"].astype(np.float64).mean(axis=0),
         train=_train_side(train),
@@ -191,7 +210,7 @@ def compare(
     ds: PerturbDataset,
     split: FrozenSplit,
     prediction: RowPrediction,
-    truth: Truth | None = None,
+    side: ObservedSide | None = None,
     generator: Generator | None = None,
 ) -> Comparison:
     """Align a prediction with the test conditions of a split.
@@ -199,60 +218,73 @@ def compare(
     Columns are aligned by gene name and rows by row id where the prediction has them; several rows of one
     condition are averaged.
 
+    Parameters
+    ----------
+    ds
+        The data set that the split belongs to.
+    split
+        The split whose test rows are compared.
+    prediction
+        Predicted delta and variance by row, log1p units.
+    side
+        The observed side, if already computed (see `observed`).
+    generator
+        How predicted means become cells; the default `Generator` if None.
+
     Raises
     ------
     PredictionError
         If the prediction belongs to other data or another split, lacks genes or test rows, or is not finite.
     """
-    truth = observed(ds, split) if truth is None else truth
+    side = observed(ds, split) if side is None else side
     _check_origin(ds, split, prediction)
     columns, by_name = _gene_columns(ds, prediction)
     rows_of = _row_lookup(ds, prediction)
-    missing = truth.rows[rows_of[truth.rows] < 0]
+    missing = side.rows[rows_of[side.rows] < 0]
     if len(missing):
         names = sorted(set(ds.conditions.index[ds.condition_codes[missing]]))
-        msg = f"prediction lacks {len(missing)} of {len(truth.rows)} test rows, in conditions {names[:3]}; predict them all"
+        msg = f"prediction lacks {len(missing)} of {len(side.rows)} test rows, in conditions {names[:3]}; predict them all"
         raise PredictionError(msg)
-    source = rows_of[truth.rows]
-    mean = _average(prediction.mean, source, truth.codes, len(truth.conditions))
-    var = _average(prediction.var, source, truth.codes, len(truth.conditions))
+    source = rows_of[side.rows]
+    mean = _average(prediction.mean, source, side.codes, len(side.conditions))
+    var = _average(prediction.var, source, side.codes, len(side.conditions))
     epistemic = prediction.var_epistemic
     if epistemic is not None:
-        epistemic = _average(epistemic, source, truth.codes, len(truth.conditions))
+        epistemic = _average(epistemic, source, side.codes, len(side.conditions))
     if columns is not None:
         mean, var = mean[:, columns], var[:, columns]
         epistemic = None if epistemic is None else epistemic[:, columns]
     bad = ~(np.isfinite(mean).all(axis=1) & np.isfinite(var).all(axis=1))
     if bad.any():
-        names = truth.conditions.index[bad].tolist()
+        names = side.conditions.index[bad].tolist()
         msg = f"prediction is NaN or infinite in {int(bad.sum())} conditions, e.g. {names[:3]}; predict finite values"
         raise PredictionError(msg)
     # Before averaging, in which a negative value could vanish.
     negative = np.asarray((prediction.var < 0).any(axis=1))[source]
     if negative.any():
-        names = truth.conditions.index[np.unique(truth.codes[negative])].tolist()
+        names = side.conditions.index[np.unique(side.codes[negative])].tolist()
         msg = f"prediction has negative variance in {len(names)} conditions, e.g. {names[:3]}"
         raise PredictionError(msg)
     named = by_name and prediction.row_id is not None
     return Comparison(
-        conditions=truth.conditions,
+        conditions=side.conditions,
         genes=ds.genes,
-        truth=truth.truth,
-        mean=mean,
-        var=var,
-        train_mean=truth.train_mean,
-        control=truth.control,
-        n=truth.n,
-        shared_control=truth.shared_control,
-        s2=truth.s2,
+        observed=side.observed,
+        predicted=mean,
+        predicted_var=var,
+        train_mean=side.train_mean,
+        control=side.control,
+        n=side.n,
+        shared_control=side.shared_control,
+        s2=side.s2,
         alignment="by_name" if named else "positional_unverified",
         var_filled=prediction.var_filled,
-        notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(truth.rows))},
-        train=truth.train,
-        cells=cells_of(ds, truth.conditions, truth.rows, truth.codes, mean, var, generator or Generator()),
-        intervals=_intervals(prediction.intervals, source, truth.codes, len(truth.conditions), columns),
+        notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(side.rows))},
+        train=side.train,
+        cells=cells_of(ds, side.conditions, side.rows, side.codes, mean, var, generator or Generator()),
+        intervals=_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
         var_epistemic=epistemic,
-        truth_shared=truth.shared,
+        observed_shared=side.shared,
     )
 
 
@@ -296,7 +328,7 @@ def _gene_columns(ds: PerturbDataset, prediction: RowPrediction) -> tuple[IntArr
 
 
 def _row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
-    """Return int64 [N]: which row of the prediction's mean serves each row of the data set, -1 for none."""
+    """Return int64 [N]: the row of the prediction's mean for each row of the data set, -1 for none."""
     idx = prediction.idx
     if prediction.row_id is not None:
         wanted = ds.obs.index.get_indexer(prediction.row_id.tolist())
@@ -319,7 +351,7 @@ def _row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
 def _intervals(
     given: Intervals | None, source: IntArray, codes: IntArray, n: int, columns: IntArray | None
 ) -> Intervals | None:
-    """Return the intervals of conditions; of several predicted rows the mean of their factors."""
+    """Return the intervals of conditions, averaging the factors of several predicted rows of one condition."""
     if given is None:
         return None
     factor = np.stack([_average(level, source, codes, n) for level in given.factor])
@@ -333,7 +365,7 @@ def _intervals(
 
 
 def _average(values: FloatArray, source: IntArray, codes: IntArray, n: int) -> FloatArray:
-    """Return float64 [n, G]: mean of the prediction rows that serve each condition."""
+    """Return float64 [n, G]: mean of the prediction rows of each condition."""
     first = np.full(n, -1, dtype=np.int64)
     first[codes[::-1]] = source[::-1]
     if np.array_equal(first[codes], source):

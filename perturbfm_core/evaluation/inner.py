@@ -1,4 +1,4 @@
-"""What inner folds say of a model: the scores by which one may be chosen without a look at test."""
+"""Scores of a model on inner folds of train, by which models are chosen without looking at test."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from perturbfm_core.schema import FloatArray
 
 
 def inner_scores(residuals: OutOfFold | None, center: FloatArray) -> dict[str, float]:
-    """Return the mean over conditions of ``pearson`` and ``pearson_centered`` out of fold; empty without folds.
+    """Return the mean over held-out conditions of ``pearson`` and ``pearson_centered``; empty without folds.
 
-    Defined as the metrics of panel ``delta`` of these names; a condition held out by several folds counts in each.
+    The metrics are those of panel ``delta`` with these names; a condition held out by several folds counts in each.
 
     Parameters
     ----------
     residuals
-        Predictions of train conditions by models that did not see them.
+        Predictions of train conditions by models that were fitted without them.
     center
-        [G], mean delta of the train conditions.
+        [G], mean delta of the train conditions, log1p units.
     """
     if residuals is None or residuals.source != "out_of_fold" or not len(residuals.truth):
         return {}
@@ -27,7 +27,8 @@ def inner_scores(residuals: OutOfFold | None, center: FloatArray) -> dict[str, f
     sides = {"pearson": np.zeros(truth.shape[1]), "pearson_centered": center.astype(np.float64)}
     out = {}
     for name, c in sides.items():
-        # A constant prediction has no correlation; it must not be chosen for the conditions where it has.
+        # A constant prediction has no correlation; it counts as 0, so that a model is not judged by only the
+        # conditions where its correlation is defined.
         values = np.nan_to_num(pearson(mean - c, truth - c), nan=0.0)
         out[name] = float(values.mean())
     return out

@@ -1,4 +1,4 @@
-"""The metric registry: one decorated function per metric, with direction, bounds, version and source."""
+"""Registry of metrics: one decorated function each, with direction, bounds, version and source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Metric:
     Attributes
     ----------
     panel, name
-        Its place; the name is unique in the panel.
+        Panel of the metric, and its name, unique in the panel.
     function
         (comparison) -> float [C], one value per condition, NaN where undefined; of a ratio a pair
         (numerator, denominator), each [C] or [C, parts]; of a set a function from positions of conditions to
@@ -50,13 +50,13 @@ class Metric:
     target
         The best value of a ``target`` metric; None where it only describes the data and has none.
     aggregate
-        How conditions become one number. ``mean``: of their values. ``ratio``: the sum of their numerators
-        over the sum of their denominators, averaged over the parts; each sum over the conditions where the
-        part is defined. The value of one condition is its own ratio. ``set``: a statistic of several conditions
-        together, such as a rank correlation over them; single conditions and perturbations have none.
+        How conditions become one number. ``mean``: the mean of their values. ``ratio``: the sum of their
+        numerators over the sum of their denominators, averaged over the parts; each sum covers the conditions
+        where the part is defined, and the value of one condition is its own ratio. ``set``: a statistic of
+        several conditions together, such as a rank correlation over them; undefined for a single condition.
     ratio_of
-        Of a ratio, the metrics of the same panel that hold numerator and denominator of each part, from which
-        anything can be pooled again.
+        For a ratio, the (numerator, denominator) metrics of the same panel for each part, from which the ratio
+        can be computed for any group of conditions.
     """
 
     panel: str
@@ -94,7 +94,7 @@ METRICS: Registry[Metric] = Registry("metric", MetricError, PANEL_MODULES)
 
 
 class Declaration(TypedDict, total=False):
-    """What a metric declares beside panel, name and function (see `Metric`)."""
+    """Properties of a metric other than panel, name, description and function (see `Metric`)."""
 
     direction: Required[MetricDirection]
     bounds: Required[tuple[float | None, float | None]]
@@ -110,21 +110,21 @@ class Declaration(TypedDict, total=False):
 def metric(
     panel: str, name: str, description: str | None = None, **declared: Unpack[Declaration]
 ) -> Callable[[AnyFunction], AnyFunction]:
-    """Register the decorated function as a metric; it stays callable as it was.
+    """Register the decorated function as a metric and return it unchanged.
 
     Parameters
     ----------
     panel, name
-        Its panel, and its name in it.
+        The panel that the metric belongs to, and its name in that panel.
     description
         One line that says what it measures; by default the first line of the function's docstring.
     **declared
-        Direction, bounds, version and source, and what else is not the default (see `Metric`).
+        Direction, bounds, version and source, and any other property that is not the default (see `Metric`).
 
     Raises
     ------
     MetricError
-        If nothing describes the metric, or what it declares does not go together.
+        If there is no description, or the declared properties are invalid.
     """
 
     def register(function: AnyFunction) -> AnyFunction:
@@ -138,7 +138,7 @@ def metric(
 
 
 def _check(item: Metric) -> None:
-    """Raise `MetricError` if a metric's declaration cannot serve."""
+    """Raise `MetricError` if a metric's declared properties are invalid."""
     where = f"metric {item.panel}.{item.name}"
     if not item.description:
         msg = f"{where} has no docstring to describe it"

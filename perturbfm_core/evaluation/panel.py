@@ -1,4 +1,4 @@
-"""Panels: named sets of metrics, evaluated together and averaged without dropping anything."""
+"""Panels: named sets of metrics that are evaluated together, with undefined values counted."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Panel:
     name
         Key in ``metrics.json``; its metrics are those registered under it.
     source
-        The paper or project whose numbers it gives.
+        The paper or project that defines its metrics.
     headline
         The metric that ranks entries by default.
     strata
         (comparison) -> {stratum: {condition key: value}}: groups of test conditions that the panel adds for all
         panels, from the observed side alone; None for none.
     summary
-        ({metric: value}) -> what ``metrics.json`` holds of the panel beside its values; None for nothing.
+        ({metric: value}) -> further content of ``metrics.json`` for the panel; None for none.
     report
-        (comparison, strata) -> what the panel leaves in a file of its own beside scores; None for nothing.
+        (comparison, strata) -> content of a separate file of the panel; None for none.
     """
 
     name: str
@@ -85,11 +85,11 @@ def add_panel(
     name
         Key in ``metrics.json``.
     source
-        The paper or project whose numbers it gives.
+        The paper or project that defines its metrics.
     headline
-        Its metric that ranks entries by default (checked when the panel runs).
+        The metric of the panel that ranks entries by default (checked when the panel runs).
     order
-        Place in reports: panels are shown by it, those without one last.
+        Position in reports, smallest first.
     strata, summary, report
         See `Panel`.
     """
@@ -111,9 +111,9 @@ class MetricValues:
     reason
         Why, if not applicable.
     parts
-        Of a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
+        For a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
     statistic
-        Of a set, its value for the conditions at some positions.
+        For a set metric, the function from positions of conditions to its value.
     """
 
     metric: Metric
@@ -153,7 +153,17 @@ def _ratio_of_sums(numerator: FloatArray, denominator: FloatArray, codes: IntArr
 
 @dataclass(frozen=True, eq=False)
 class PanelScores:
-    """All metrics of one or more panels on one comparison."""
+    """All metrics of one or more panels on one comparison.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [C], index = key.
+    results
+        One `MetricValues` per metric.
+    strata
+        {stratum: {condition key: value}}, groups of conditions to average over.
+    """
 
     conditions: pd.DataFrame
     results: list[MetricValues]
@@ -163,8 +173,8 @@ class PanelScores:
         """Return the scores in long form: panel, metric, version, direction, scope, key, value, n, status, reason.
 
         Scopes are the conditions themselves, then means over all of them, by perturbation, by context and by
-        stratum (of a ratio: the ratio of means; of a set: its statistic). `n` is the number of conditions a mean covers; a mean leaves
-        undefined values out and says in `reason` how many.
+        stratum (for a ratio metric the ratio of means, for a set metric its statistic). `n` is the number of
+        conditions in the group; a mean leaves undefined values out, and `reason` counts them.
         """
         scope, key, codes = self._layout
         blocks = [self._block(result, codes) for result in self.results]
@@ -256,12 +266,23 @@ def evaluate(
     level: str = "cell",
     strata: Mapping[str, Mapping[str, str]] | None = None,
 ) -> PanelScores:
-    """Evaluate every metric of the given panels (default: all) on a comparison.
+    """Evaluate every metric of the given panels on a comparison.
+
+    Parameters
+    ----------
+    comparison
+        Observed and predicted deltas, aligned.
+    panels
+        Names of panels (default: all).
+    level
+        Level of the data set, ``cell`` or ``condition``; metrics that need cells do not apply to the latter.
+    strata
+        {stratum: {condition key: value}}, groups of conditions to average over.
 
     Raises
     ------
     MetricError
-        If a metric raises, returns the wrong shape, or gives an infinite value: a panel is complete or fails.
+        If a metric raises, returns the wrong shape, or gives an infinite value, so that no panel is incomplete.
     """
     names = list(PANELS) if panels is None else list(panels)
     results = []
@@ -307,7 +328,7 @@ def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
 
 
 def _checked(metric: Metric, statistic: SetStatistic) -> SetStatistic:
-    """Return the statistic of a set metric, which fails the panel if it raises or is infinite."""
+    """Return the statistic of a set metric, wrapped so that it fails the panel if it raises or is infinite."""
 
     def value(positions: IntArray) -> float:
         try:

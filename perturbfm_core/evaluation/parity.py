@@ -1,4 +1,7 @@
-"""Parity cases: the numbers that a peer's own code gave, compared with ours record by record."""
+"""Parity cases: comparison of this project's metrics with the numbers of another benchmark's own code.
+
+A peer is a benchmark whose metrics are reimplemented here. A case is a folder with its inputs and its numbers.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,22 @@ from perturbfm_core.registry import Discovery, Registry
 
 @dataclass(frozen=True)
 class Record:
-    """One number of the peer beside ours.
+    """One number of the peer and of this project.
 
     Attributes
     ----------
     metric
-        Name under which records are summed up.
+        Name by which records are grouped in the summary.
     key
-        What the number is of (condition, method, ...).
+        What the number belongs to (condition, method, ...).
     expected, got
-        The peer's value and ours; NaN stands for undefined, and equals NaN.
+        The peer's value and this project's; NaN means undefined, and equals NaN.
     atol, rtol
         ``|got - expected| <= atol + rtol * |expected|`` passes.
     skipped
-        The documented reason why the record is not compared, None if it is.
+        The reason why the record is not compared, None if it is.
     low, high
-        If given, any `got` between them passes (ties that the peer breaks at random).
+        If given, any `got` between them passes (for ties that the peer breaks at random).
     """
 
     metric: str
@@ -45,7 +48,7 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        """Return whether ours is the peer's within tolerance."""
+        """Return whether `got` equals `expected` within tolerance."""
         if np.isnan(self.expected) or np.isnan(self.got):
             return bool(np.isnan(self.expected) and np.isnan(self.got))
         if np.isinf(self.expected) or np.isinf(self.got):
@@ -86,7 +89,15 @@ KINDS: Registry[CaseKind] = Registry(
 def register_case(
     name: str, matches: Callable[[Path], bool]
 ) -> Callable[[Callable[[Path], Iterable[Record]]], Any]:
-    """Register the decorated comparison as a kind of parity case."""
+    """Register the decorated comparison as a kind of parity case.
+
+    Parameters
+    ----------
+    name
+        Name of the kind.
+    matches
+        (directory) -> whether its files are of this kind.
+    """
 
     def register(compare: Callable[[Path], Iterable[Record]]) -> Callable[[Path], Iterable[Record]]:
         KINDS.add(name, CaseKind(name, matches, compare))
@@ -101,7 +112,7 @@ def run_case(folder: Path) -> dict[str, Any]:
     Raises
     ------
     MetricError
-        If the folder is no parity case, or of several kinds.
+        If the folder is not a parity case, or matches several kinds.
     """
     kinds = [kind for _, kind in KINDS.items() if folder.is_dir() and kind.matches(folder)]
     if len(kinds) != 1:

@@ -1,7 +1,7 @@
-"""Anti-gaming probes: known attacks on metrics, applied to a prediction, and what every metric makes of them.
+"""Anti-gaming probes: attacks on a prediction, and the change of every metric under each.
 
-An attack changes what is predicted, never what is observed. A metric that an attack improves rewards
-something else than knowing the effect of a perturbation.
+An attack changes the prediction, never the observation, and adds no knowledge. A metric that improves under an
+attack therefore rewards something other than knowing the effect of a perturbation.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Attack:
-    """One way to change a prediction without knowing more.
+    """One way to change a prediction without any further knowledge.
 
     Attributes
     ----------
     name
-        Shown in tables.
+        Name in tables.
     function
-        (comparison) -> the attacked comparison, None where it cannot be carried out.
+        (comparison) -> the attacked comparison, None where the attack is impossible.
     impossible
-        Why it may not be.
+        Why it can be impossible.
     """
 
     name: str
@@ -83,26 +83,26 @@ def with_prediction(
         Other fields of the generated cells to replace.
     """
     mean = np.array(mean, dtype=np.float64)
-    var = c.var if var is None else np.asarray(var, dtype=np.float64)
+    var = c.predicted_var if var is None else np.asarray(var, dtype=np.float64)
     made = None if c.cells is None else replace(c.cells, delta=mean, var=var, **cells)
-    # What was computed for the old prediction must not be found again; what the truth gave may be.
-    return replace(c, mean=mean, var=var, cells=made, shared={})
+    # Intermediate results of the old prediction must not be reused; those of the observed side may be.
+    return replace(c, predicted=mean, predicted_var=var, cells=made, shared={})
 
 
 @_attack("added_noise")
 def added_noise(c: Comparison) -> Comparison:
     """Add Gaussian noise as large as the prediction itself, different for every condition and gene."""
-    size = NOISE_SCALE * np.sqrt(np.square(c.mean).mean(axis=1, keepdims=True))
-    noise = np.empty_like(c.mean)
+    size = NOISE_SCALE * np.sqrt(np.square(c.predicted).mean(axis=1, keepdims=True))
+    noise = np.empty_like(c.predicted)
     for i, key in enumerate(c.conditions.index.astype(str)):
-        noise[i] = np.random.default_rng([NOISE_SEED, *key.encode()]).standard_normal(c.mean.shape[1])
-    return with_prediction(c, c.mean + size * noise)
+        noise[i] = np.random.default_rng([NOISE_SEED, *key.encode()]).standard_normal(c.predicted.shape[1])
+    return with_prediction(c, c.predicted + size * noise)
 
 
 @_attack("double_amplitude")
 def double_amplitude(c: Comparison) -> Comparison:
     """Predict twice the change."""
-    return with_prediction(c, AMPLITUDE * c.mean)
+    return with_prediction(c, AMPLITUDE * c.predicted)
 
 
 @_attack("swapped_controls", "delta-only data, or no controls of a second context")
@@ -119,17 +119,17 @@ def swapped_controls(c: Comparison) -> Comparison | None:
         return None
     means = np.stack([np.mean([row for k, row in pools if k == context], axis=0) for context in contexts])
     other = np.roll(means, -1, axis=0)[np.searchsorted(contexts, c.contexts)]
-    return with_prediction(c, other + c.mean - c.control)
+    return with_prediction(c, other + c.predicted - c.control)
 
 
 @_attack("perturbed_mean_as_control")
 def perturbed_mean_as_control(c: Comparison) -> Comparison:
     """Subtract the train mean from the prediction, as if perturbed cells were its controls.
 
-    To a correlation of centred deltas this is the same as halving the amplitude, for
-    mean - 2 m = 2 (mean / 2 - m): it pays whoever predicts more than is certain, with nothing learned.
+    For a correlation of centred deltas this equals halving the amplitude, because p - 2 m = 2 (p / 2 - m) for a
+    prediction p and the train mean m: it helps predictions that are too large, without any knowledge.
     """
-    return with_prediction(c, c.mean - c.train_mean)
+    return with_prediction(c, c.predicted - c.train_mean)
 
 
 @_attack("log1p_twice", _NO_EXPRESSION)
@@ -137,29 +137,29 @@ def log1p_twice(c: Comparison) -> Comparison | None:
     """Take the logarithm of predicted expression once more."""
     if c.control is None:
         return None
-    return with_prediction(c, np.log1p(np.maximum(c.control + c.mean, 0.0)) - c.control)
+    return with_prediction(c, np.log1p(np.maximum(c.control + c.predicted, 0.0)) - c.control)
 
 
 @_attack("constant_prediction")
 def constant_prediction(c: Comparison) -> Comparison:
     """Predict the mean of the predictions for every condition."""
-    return with_prediction(c, np.broadcast_to(c.mean.mean(axis=0), c.mean.shape))
+    return with_prediction(c, np.broadcast_to(c.predicted.mean(axis=0), c.predicted.shape))
 
 
 @_attack("train_mean_relabelled")
 def train_mean_relabelled(c: Comparison) -> Comparison:
     """Predict the mean change of the train conditions for every condition."""
-    return with_prediction(c, np.broadcast_to(c.train_mean, c.mean.shape))
+    return with_prediction(c, np.broadcast_to(c.train_mean, c.predicted.shape))
 
 
 @_attack("variance_inflation")
 def variance_inflation(c: Comparison) -> Comparison:
     """Spread predicted cells by four times the stated variance, and state it; means stay as they were."""
-    var = INFLATION * c.var
+    var = INFLATION * c.predicted_var
     if c.cells is None:
-        return with_prediction(c, c.mean, var)
+        return with_prediction(c, c.predicted, var)
     noisy = c.cells.generator.model_copy(update={"residual_noise": True})
-    return with_prediction(c, c.mean, var, generator=noisy)
+    return with_prediction(c, c.predicted, var, generator=noisy)
 
 
 def probe(
@@ -169,12 +169,12 @@ def probe(
     level: str = "cell",
     attacks: Iterable[str] | None = None,
 ) -> pd.DataFrame:
-    """Attack a prediction in every known way and report the change of every metric.
+    """Apply every attack to a prediction and report the change of every metric.
 
     Parameters
     ----------
     comparison
-        The prediction as it is.
+        The original prediction.
     panels
         Panels to evaluate (default: all).
     level
@@ -240,7 +240,15 @@ def _changes(attack: Attack, before: pd.DataFrame, after: pd.DataFrame | None) -
 
 
 def better(metric: Metric, before: float, after: float) -> bool:
-    """Return whether `after` is better than `before` by more than rounding."""
+    """Return whether `after` is better than `before` by more than rounding.
+
+    Parameters
+    ----------
+    metric
+        The metric, which defines what is better.
+    before, after
+        Its values; False where one is not finite, or the metric has no best value.
+    """
     if not (np.isfinite(before) and np.isfinite(after)):
         return False
     if metric.direction == "target" and metric.target is None:

@@ -1,4 +1,4 @@
-"""Comparing metrics with a reference, and scoring a prediction that has no split."""
+"""Comparison of metrics with reference values, and scores of a prediction without a split."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from perturbfm_core.splits.split import DatasetRef, FrozenSplit, RowFolds, Split
 
 
 def panels_without_split(ds: PerturbDataset, prediction: RowPrediction) -> dict[str, Any]:
-    """Return all panels for every predicted row; the other perturbed rows stand for train.
+    """Return all panels for every predicted row, with the other perturbed rows as train.
 
     Raises
     ------
     PredictionError
-        If nothing perturbed is predicted, or nothing is left for metrics that refer to train.
+        If no perturbed row is predicted, or none is left for metrics that refer to train.
     """
     treated = ds.condition_codes >= 0
     predicted = np.zeros(ds.n_obs, dtype=np.bool_)
@@ -50,13 +50,22 @@ def panels_without_split(ds: PerturbDataset, prediction: RowPrediction) -> dict[
         validation="none",
         calibration="none",
     )
-    # What it was made for does not matter here: the folds are those of its own rows.
+    # The split that the prediction was made for is ignored: the folds follow from its rows.
     comparison = compare(ds, FrozenSplit(split, codes), replace(prediction, split_hash=None))
     return metrics_json(evaluate(comparison, level=ds.metadata.level).table())
 
 
 def compare_json(ours: dict[str, Any], reference: dict[str, Any], tolerance: float) -> dict[str, Any]:
-    """Compare every number of a reference with the one at the same place in ours.
+    """Compare every number of a reference with the number at the same place of our metrics.
+
+    Parameters
+    ----------
+    ours
+        Nested dictionary in the form of ``metrics.json``.
+    reference
+        Nested dictionary of expected values; only its numbers are compared, and its key ``notes`` is ignored.
+    tolerance
+        Largest allowed |ours - reference| / max(1, |reference|).
 
     Returns
     -------

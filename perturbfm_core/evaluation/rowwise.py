@@ -1,4 +1,4 @@
-"""Row-wise statistics of two matrices, over all columns or those of a mask; vectorised over rows."""
+"""Row-wise statistics of pairs of matrices, over all columns or those of a mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ _CONSTANT = 1e-12
 
 
 def pearson(A: FloatArray, B: FloatArray, mask: BoolArray | None = None) -> FloatArray:
-    """Return [C], the Pearson correlation of each pair of rows; NaN where a row is constant."""
+    """Return [C], the Pearson correlation of each pair of rows; NaN where a row is constant.
+
+    Parameters
+    ----------
+    A, B
+        Values [C, G].
+    mask
+        Columns to use in each row [C, G]; all by default.
+    """
     if mask is None:
         a, b = A - A.mean(axis=1, keepdims=True), B - B.mean(axis=1, keepdims=True)
     else:
@@ -21,7 +29,15 @@ def pearson(A: FloatArray, B: FloatArray, mask: BoolArray | None = None) -> Floa
 
 
 def cosine(A: FloatArray, B: FloatArray, mask: BoolArray | None = None) -> FloatArray:
-    """Return [C], the cosine of each pair of rows; NaN where a row is zero."""
+    """Return [C], the cosine of each pair of rows; NaN where a row is zero.
+
+    Parameters
+    ----------
+    A, B
+        Values [C, G].
+    mask
+        Columns to use in each row [C, G]; all by default.
+    """
     a, b = (A, B) if mask is None else (A * mask, B * mask)
     return _ratio(a, b, np.zeros(len(A)), np.zeros(len(B)))
 
@@ -29,7 +45,7 @@ def cosine(A: FloatArray, B: FloatArray, mask: BoolArray | None = None) -> Float
 def _ratio(a: FloatArray, b: FloatArray, scale_a: FloatArray, scale_b: FloatArray) -> FloatArray:
     dot = np.einsum("ij,ij->i", a, b)
     na, nb = np.sqrt(np.einsum("ij,ij->i", a, a)), np.sqrt(np.einsum("ij,ij->i", b, b))
-    # A row that is constant but for rounding has no direction.
+    # A row that is constant up to rounding has no direction.
     width = np.sqrt(a.shape[1])
     defined = (na > _CONSTANT * width * scale_a) & (nb > _CONSTANT * width * scale_b) & (na > 0) & (nb > 0)
     out = np.full(len(a), np.nan)
@@ -54,9 +70,18 @@ def mean_absolute(A: FloatArray, mask: BoolArray | None = None) -> FloatArray:
 
 
 def top_overlap(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None) -> FloatArray:
-    """Return [C], the share of the k columns where B is largest in size that are among those of A.
+    """Return [C], the share of the k columns of largest |B| that are among the k columns of largest |A|.
 
-    Ties go to the earlier column. NaN where a row has fewer than k + 1 columns or no order (all equal).
+    Ties go to the earlier column. NaN where there are no more than k columns, or all values of a row are equal.
+
+    Parameters
+    ----------
+    A, B
+        Values [C, G].
+    k
+        Number of columns in each of the two sets.
+    mask
+        Columns to use in each row [C, G]; all by default.
     """
     a, b = np.abs(A), np.abs(B)
     if mask is not None:

@@ -1,1 +1,1 @@
-"""What is known of genes beside the data: feature tables, graphs, and how a perturbation spreads over them."""
+"""Prior knowledge of genes: gene graphs, gene features, perturbation targets, and diffusion over graphs."""

@@ -1,4 +1,4 @@
-"""Co-expression graphs: the strongest correlations of every gene, computed exactly, block by block."""
+"""Co-expression graphs: the strongest Pearson correlations of every gene, computed exactly in blocks."""
 
 from __future__ import annotations
 
@@ -36,31 +36,40 @@ def coexpression_graph(
     split_hash: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> GeneGraph:
-    """Return the undirected graph of each gene's `top_k` genes of largest absolute Pearson correlation.
+    """Return the undirected graph that joins each gene to its `top_k` most strongly correlated genes.
 
-    An edge weighs the correlation with its sign; it stays if either gene keeps it. Genes that do not vary have
-    no edge. At most a block of the [G, G] correlations is held at a time.
+    The weight of an edge is the Pearson correlation with its sign; the strength is its absolute value. An
+    edge is kept if it is among the strongest of either gene. Genes without variance have no edges. Only a
+    block of the [G, G] correlations is in memory at a time.
 
     Parameters
     ----------
     X
-        Expression [n, G], CSR or dense.
+        Expression or deltas [n, G], CSR or dense.
     genes
         Gene ids [G].
+    name
+        Name of the graph.
+    top_k
+        Number of edges that each gene keeps.
     max_cells
-        More rows than these are subsampled, with `seed`.
+        If there are more rows, a random sample of this size is used.
+    seed
+        Seed of the sample.
     groups
-        int [n], a group per row: correlations are then within groups, each centred on its own mean, so that
-        differences between contexts do not make every pair of genes look related.
+        int [n], group of each row. Rows are then centred on the mean of their group, so that differences
+        between groups (e.g. contexts) do not make all genes look correlated.
     min_weight
-        Least absolute correlation of an edge.
+        Smallest absolute correlation of an edge.
     split_hash
-        The split whose train rows `X` holds.
+        Hash of the split whose training rows are in `X`.
+    meta
+        Further metadata of the graph.
 
     Raises
     ------
     GraphError
-        If there are fewer than 3 rows, or shapes disagree.
+        If there are fewer than 3 rows, `top_k` is less than 1, or shapes disagree.
     """
     n, G = X.shape
     if len(genes) != G or (groups is not None and len(groups) != n):
@@ -99,11 +108,13 @@ def _correlations(X: Matrix, groups: IntArray | None, top_k: int, min_weight: fl
     for block in row_blocks(G, _GENE_BLOCK):
         C = np.zeros((block.stop - block.start, G), dtype=np.float32)
         for part in row_blocks(n, _ROW_BLOCK):
+            # Columns of Z have mean 0 in each group and norm 1 over all rows: Z.T @ Z are the correlations.
             Z = _standardised(X[part], codes[part], mean, scale)
             C += Z[:, block].T @ Z
         at = np.arange(block.start, block.stop)
         C[np.arange(len(at)), at] = 0.0
         strength = np.abs(C)
+        # A partial sort finds the k strongest without ordering all G.
         best = (
             np.argpartition(-strength, k - 1, axis=1)[:, :k] if k else np.zeros((len(at), 0), dtype=np.int64)
         )
@@ -113,25 +124,26 @@ def _correlations(X: Matrix, groups: IntArray | None, top_k: int, min_weight: fl
         cols.append(best[good])
         values.append(weight[good])
     found = (np.concatenate(values), (np.concatenate(rows), np.concatenate(cols)))
-    # Rounding may leave the last bit of a correlation above 1.
+    # Rounding may leave a correlation slightly above 1.
     adjacency = either_way(sp.coo_array(found, shape=(G, G)))
     adjacency.data = np.clip(adjacency.data, -1.0, 1.0)
     return adjacency
 
 
 def _moments(X: Matrix, codes: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return float32 group means [groups, G] and [G], one over the root of the sum of squares around them."""
+    """Return (float32 [groups, G] group means, float32 [G] 1 / root of the sum of squares around them)."""
     count = np.bincount(codes)
     member = sp.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
     first = np.asarray(_dense(member @ X), dtype=np.float64)
     mean = first / count[:, None]
     spread = np.zeros(X.shape[1])
     magnitude = np.zeros(X.shape[1])
+    # A second pass around the means is more accurate than the difference of second moment and squared mean.
     for part in row_blocks(X.shape[0], _ROW_BLOCK):
         values = np.asarray(_dense(X[part]), dtype=np.float64)
         spread += ((values - mean[codes[part]]) ** 2).sum(axis=0)
         magnitude += (values**2).sum(axis=0)
-    # What is left of a constant by rounding is no variance.
+    # A constant gene has a small sum of squares from rounding, which must not count as variance.
     varies = spread > 1e-10 * np.maximum(magnitude, 1e-30)
     scale = np.divide(1.0, np.sqrt(spread), out=np.zeros_like(spread), where=varies)
     return mean.astype(np.float32), scale.astype(np.float32)
@@ -157,20 +169,28 @@ def train_coexpression(
     max_cells: int = MAX_CELLS,
     seed: int = 0,
 ) -> GeneGraph:
-    """Return the co-expression graph of a view's own rows, bound to its split.
+    """Return the co-expression graph of a training view's own rows; it can be used with the view's split only.
 
-    Of single cells: expression of the view's cells and its contexts' input controls, correlated within contexts.
-    Of data by condition, or a view without cells: the deltas of its conditions. Validation rows are left out; so are the held-out rows of
-    an inner fold where `view` is the subset without them.
+    For single-cell data, expression of the view's cells and of the input controls of their contexts is
+    correlated within contexts. For condition-level data, or a view without access to cells, the deltas of its
+    conditions are correlated. Validation rows are left out, and so are the held-out rows of an inner fold if
+    `view` is the subset without them.
 
     Parameters
     ----------
     view
-        The train view of a split, or a subset of it.
+        Training view of a split, or a subset of it.
     split_hash
-        The split; the graph is refused with any other.
-    top_k, max_cells, seed
-        See `coexpression_graph`; cells are chosen by their ids, whatever the order of rows.
+        Hash of the split.
+    name
+        Name of the graph.
+    top_k
+        Number of edges that each gene keeps.
+    max_cells
+        If there are more cells, a random sample of this size is used; it depends on the row ids, not their
+        order.
+    seed
+        Seed of the sample.
 
     Raises
     ------

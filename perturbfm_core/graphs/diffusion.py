@@ -1,4 +1,4 @@
-"""How far a perturbation spreads: precomputed, sparse diffusion rows of chosen genes over a graph."""
+"""Diffusion of perturbations over a gene graph: powers of its adjacency and personalised PageRank."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ _SOURCE_BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """Diffusion rows of some genes.
+    """Diffusion from source genes to all genes of a graph.
 
     Attributes
     ----------
     sources
-        Gene ids [P], as asked for.
+        Ids of the source genes [P].
     known
         bool [P], whether the graph has the gene; rows of the others are empty.
     genes
-        Node ids [N] of the graph.
+        Gene ids [N] of the graph's nodes.
     steps
-        One CSR float32 [P, N] per step: ``steps[t - 1][p]`` is e_p A^t.
+        One CSR float32 [P, N] per step: ``steps[t - 1][p]`` is e_p A^t, row p of the t-th power of the
+        normalised adjacency.
     """
 
     sources: list[str]
@@ -41,17 +42,22 @@ class Diffusion:
     steps: list[Any]
 
     def stacked(self) -> Any:
-        """Return CSR [T * P, N]: all sources of step 1, then of step 2, ..."""
+        """Return CSR [T * P, N]: the rows of all sources after step 1, then after step 2, ..."""
         return sp.csr_array(sp.vstack(self.steps))
 
 
 def normalised(adjacency: Any, how: Normalisation) -> Any:
-    """Return CSR float64 of a signed adjacency, scaled so that its powers stay bounded.
+    """Return CSR float64 [N, N] of a signed adjacency, scaled so that its powers stay bounded.
 
-    ``random_walk``: every row divided by the sum of its magnitudes. ``symmetric``: entries divided by the root of
-    the source's sum times the target's. ``spectral``: weights as they are, over the largest singular value.
+    ``random_walk``: every row is divided by the sum of its absolute weights. ``symmetric``: an entry is
+    divided by the root of (sum of absolute weights out of its source) times (sum of absolute weights into its
+    target). ``spectral``: all weights are divided by the largest singular value.
+
+    Raises
+    ------
+    GraphError
+        If `how` is unknown.
     """
-
     import numpy as np
 
     if how not in get_args(Normalisation):
@@ -76,27 +82,35 @@ def diffuse(
     normalisation: Normalisation = "random_walk",
     top_n: int = TOP_N,
 ) -> Diffusion:
-    """Return D[p, t] = e_p A^t for t = 1..steps, with the signs of the edges.
+    """Return e_p A^t for every source p and t = 1..steps, with A the normalised adjacency.
 
-    Powers are exact; only what is returned is cut to the `top_n` entries of largest magnitude of each row.
+    Signs of edges are multiplied along paths. Powers are exact; only the returned rows are cut to their
+    `top_n` entries of largest magnitude.
 
     Parameters
     ----------
     graph
-        Effects flow from ``adjacency``'s rows to its columns.
+        The graph; effects flow from ``adjacency``'s rows to its columns.
     sources
-        Perturbed genes; one that the graph does not have gets empty rows.
+        Ids of the perturbed genes [P]; a gene that the graph does not have gets empty rows.
     steps
         Number of steps T.
     normalisation
-        See `normalised`.
-    """
+        Scaling of the adjacency, see `normalised`.
+    top_n
+        Number of entries kept in each row.
 
+    Raises
+    ------
+    GraphError
+        If `steps` or `top_n` is less than 1.
+    """
     import numpy as np
 
     if steps < 1 or top_n < 1:
         msg = f"steps is {steps} and top_n {top_n}; both must be at least 1"
         raise GraphError(msg)
+    # Rows e_p A^t are computed as columns, (A^T)^t e_p: a sparse matrix times a dense block of sources.
     forward = sp.csr_array(normalised(graph.adjacency, normalisation).T)
     at, known = _nodes(graph, sources)
     parts: list[list[Any]] = [[] for _ in range(steps)]
@@ -123,11 +137,32 @@ def personalised_pagerank(
     top_n: int = TOP_N,
     tolerance: float = 1e-6,
 ) -> Diffusion:
-    """Return one row per source: Σ_t restart (1 - restart)^t e_p A^t, the walk that returns home (t from 0).
+    """Return personalised PageRank: one row per source, Σ_t restart (1 - restart)^t e_p A^t (t from 0).
 
-    The series is summed until what is left of it is below `tolerance`. The result has a single step.
+    With the random-walk normalisation of a graph without negative edges, this is the stationary distribution
+    of a walk that returns to its source with probability `restart` at each step. The series is cut when the
+    remaining weight is below `tolerance`. The result has a single step.
+
+    Parameters
+    ----------
+    graph
+        The graph; effects flow from ``adjacency``'s rows to its columns.
+    sources
+        Ids of the perturbed genes [P]; a gene that the graph does not have gets an empty row.
+    restart
+        Probability of a return to the source, between 0 and 1.
+    normalisation
+        Scaling of the adjacency, see `normalised`.
+    top_n
+        Number of entries kept in each row.
+    tolerance
+        Weight of the series that may be left out.
+
+    Raises
+    ------
+    GraphError
+        If `restart` is not between 0 and 1.
     """
-
     import numpy as np
 
     if not 0 < restart < 1:
@@ -135,6 +170,7 @@ def personalised_pagerank(
         raise GraphError(msg)
     forward = sp.csr_array(normalised(graph.adjacency, normalisation).T)
     at, known = _nodes(graph, sources)
+    # The weights after term t sum to (1 - restart)^(t + 1).
     terms = math.ceil(math.log(tolerance) / math.log(1.0 - restart))
     parts = []
     for start in _starts(at, known, len(graph.genes)):
@@ -149,6 +185,7 @@ def personalised_pagerank(
 
 
 def _nodes(graph: GeneGraph, sources: Sequence[str]) -> tuple[IntArray, BoolArray]:
+    """Return (int64 [P] node of each source, -1 if unknown; bool [P] whether it is known)."""
     import numpy as np
 
     at = np.asarray([graph.position.get(str(g), -1) for g in sources], dtype=np.int64)
@@ -156,8 +193,7 @@ def _nodes(graph: GeneGraph, sources: Sequence[str]) -> tuple[IntArray, BoolArra
 
 
 def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
-    """Yield float64 [N, p], the unit columns of the sources, block by block."""
-
+    """Yield float64 [N, p], the unit vectors of the sources as columns, for blocks of sources."""
     import numpy as np
 
     for block in row_blocks(len(at), _SOURCE_BLOCK):
@@ -168,8 +204,7 @@ def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
 
 
 def _cut(rows: FloatArray, top_n: int) -> Any:
-    """Return CSR float32 of the `top_n` entries of largest magnitude of each row of a dense block."""
-
+    """Return CSR float32 with the `top_n` entries of largest magnitude in each row of a dense block."""
     import numpy as np
 
     if top_n < rows.shape[1]:
@@ -186,6 +221,7 @@ def _cut(rows: FloatArray, top_n: int) -> Any:
 
 
 def _inverse(x: FloatArray) -> FloatArray:
+    """Return 1 / x, 0 where x is 0: a gene without edges stays without."""
     import numpy as np
 
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
@@ -197,6 +233,7 @@ def _largest_singular_value(A: Any) -> float:
 
     if not A.nnz:
         return 0.0
+    # svds needs matrices larger than the number of singular values that it computes.
     if min(A.shape) < 3:
         return float(np.linalg.norm(A.toarray(), 2))
     return float(svds(A, k=1, v0=np.ones(A.shape[0]), return_singular_vectors=False)[0])

@@ -1,4 +1,4 @@
-"""Gene-feature tables: any genes x features matrix, external to the data set."""
+"""Gene features: tables [genes, features] from outside the data set, such as embeddings."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class GeneFeatures:
     name
         Name in the catalog.
     genes
-        Gene ids [N], each once.
+        Gene ids [N], unique.
     matrix
-        float32 [N, F], finite.
+        float32 [N, F], finite values.
     """
 
     name: str
@@ -52,18 +52,18 @@ class GeneFeatures:
 
     @cached_property
     def position(self) -> dict[str, int]:
-        """Return the row of each gene."""
+        """Return {gene: row of the matrix}."""
         return {str(g): i for i, g in enumerate(self.genes)}
 
     @cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of names and values."""
+        """Return the SHA-256 of gene ids and values."""
         digest = hashlib.sha256("\n".join(self.genes.tolist()).encode())
         digest.update(np.ascontiguousarray(self.matrix, dtype="<f4").tobytes())
         return digest.hexdigest()
 
     def rows(self, genes: list[str]) -> tuple[FloatArray, BoolArray]:
-        """Return (float32 [n, F] features, bool [n] whether the table has the gene); missing rows are zero."""
+        """Return (float32 [n, F] features, bool [n] whether the table has the gene); others are zero."""
         at = np.asarray([self.position.get(g, -1) for g in genes], dtype=np.int64)
         known = at >= 0
         out = np.zeros((len(genes), self.matrix.shape[1]), dtype=np.float32)
@@ -77,10 +77,10 @@ def read_features(path: Path, name: str | None = None) -> GeneFeatures:
     Parameters
     ----------
     path
-        An npz with ``genes`` [N] and one matrix [N, F] (``features``, ``emb``, ...), or a parquet file with a
-        column (or index) of gene ids and numeric columns.
+        An npz file with ``genes`` [N] and one matrix [N, F] (``features``, ``emb``, ...), or a parquet file
+        with a column (or index) of gene ids and numeric columns.
     name
-        Its name (default: the file's stem).
+        Name of the table (default: the file name without its suffix).
 
     Raises
     ------

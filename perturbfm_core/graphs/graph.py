@@ -1,4 +1,4 @@
-"""Gene graphs: weighted, possibly signed and directed edges between genes, kept sparse."""
+"""Gene graphs: sparse, weighted edges between genes, with or without sign and direction."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class GeneGraph:
     name
         Name in the catalog.
     genes
-        Node ids [N]; may hold genes that the data set does not measure.
+        Gene ids of the nodes [N]; may include genes that the data set does not measure.
     adjacency
-        CSR float32 [N, N], ``adjacency[source, target]``; symmetric where the graph is undirected.
+        CSR float32 [N, N], ``adjacency[source, target]``; symmetric if the graph is undirected.
     split_hash
-        The split whose train rows it was built from, None for knowledge that no data set's fold touched.
+        Hash of the split whose training rows it was built from, None if it was not built from the data set.
     meta
         How it was built: kind, sources, parameters.
     """
@@ -57,12 +57,12 @@ class GeneGraph:
 
     @cached_property
     def position(self) -> dict[str, int]:
-        """Return the node of each gene."""
+        """Return {gene: index of its node}."""
         return {str(g): i for i, g in enumerate(self.genes)}
 
     @cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of names, edges and weights."""
+        """Return the SHA-256 of gene ids, edges and weights."""
         digest = hashlib.sha256("\n".join(self.genes.tolist()).encode())
         adjacency = self.adjacency.copy()
         adjacency.sort_indices()
@@ -75,7 +75,13 @@ class GeneGraph:
         return GeneGraph(name, self.genes, self.adjacency, self.split_hash, self.meta)
 
     def require_split(self, split_hash: str) -> None:
-        """Raise `GraphError` if the graph was built from the rows of another split."""
+        """Check that the graph may be used with a split, given by its hash.
+
+        Raises
+        ------
+        GraphError
+            If the graph was built from the training rows of another split.
+        """
         if self.split_hash is not None and self.split_hash != split_hash:
             msg = (
                 f"graph {self.name!r} was built from the train rows of split {self.split_hash[:12]} and must not be "
@@ -99,12 +105,20 @@ def from_edges(
 
     Parameters
     ----------
-    source, target, weight
-        [E] gene ids and weights; self edges are dropped.
+    name
+        Name of the graph.
+    source, target
+        Gene ids [E] of the two ends of each edge; edges from a gene to itself are dropped.
+    weight
+        float [E], weight of each edge.
     directed
-        Without it every edge is entered both ways.
+        Whether edges have a direction; otherwise each is entered in both.
     genes
-        Node ids (default: all genes that occur, sorted).
+        Gene ids of the nodes [N] (default: all genes that occur, sorted).
+    split_hash
+        Hash of the split whose training rows the edges were computed from.
+    meta
+        Further metadata of the graph.
     """
     nodes = np.unique(np.concatenate([source, target])) if genes is None else genes
     position = {str(g): i for i, g in enumerate(nodes)}
@@ -115,6 +129,7 @@ def from_edges(
     a, b, w = a[keep], b[keep], w[keep]
     if not directed:
         a, b, w = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w])
+    # Sorted by pair, then by falling magnitude: the first edge of each pair is the one to keep.
     order = np.lexsort((-np.abs(w), b, a))
     a, b, w = a[order], b[order], w[order]
     first = np.ones(len(a), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Graphs of known interactions: scored and undirected (STRING), or signed and directed (TF to target)."""
+"""Gene graphs from tables of interactions: protein interactions (STRING) and gene regulation (TF to target)."""
 
 from __future__ import annotations
 
@@ -38,20 +38,23 @@ def scored_graph(
 ) -> GeneGraph:
     """Return an undirected graph of scored interactions, as STRING publishes them.
 
-    An edge weighs score / 1000 for scores up to 1000, else the score itself over the largest.
+    The weight of an edge is its score if no score exceeds 1, score / 1000 if none exceeds 1000, else the
+    score divided by the largest.
 
     Parameters
     ----------
     table
         Columns of two genes (``source``/``target``, ``protein1``/``protein2``, ...) and ``combined_score``.
+    name
+        Name of the graph.
     min_score
-        The least score, in the table's own unit (STRING: 400 medium, 700 high, 900 highest).
+        Smallest score of an edge, in units of the table (STRING: 400 medium, 700 high, 900 highest).
     top_k
-        Keep a gene's strongest edges only (an edge stays if either gene keeps it).
+        Number of edges that each gene keeps (default: all); an edge is kept if either gene keeps it.
     keep
         Genes to keep (default: all).
     names
-        Names of the ids, where the table has ids that are not the data's gene names.
+        {id in the table: gene name in the data}, if they differ.
 
     Raises
     ------
@@ -90,25 +93,29 @@ def regulatory_graph(
     keep: Collection[str] | None = None,
     names: dict[str, str] | None = None,
 ) -> GeneGraph:
-    """Return a signed, directed graph from transcription factor to target (DoRothEA, CollecTRI, TRRUST).
+    """Return a signed, directed graph from transcription factors to targets (DoRothEA, CollecTRI, TRRUST).
 
-    An edge weighs the mean of its signs: +1 activation, -1 repression. Edges of unknown sign, and those whose
-    records cancel, are left out.
+    The weight of an edge is the mean sign of its records: +1 activation, -1 repression. Records of unknown
+    sign are left out, and so are edges whose records cancel.
 
     Parameters
     ----------
     table
         Columns of factor and target, and the sign as ``mor``, ``sign``, ``weight`` or ``mode`` (Activation,
         Repression, Unknown); without a header: factor, target, mode.
+    name
+        Name of the graph.
     confidence
-        Letters of the confidence levels to keep, where the table has that column.
-    keep, names
-        See `scored_graph`.
+        Letters of the confidence levels to keep, if the table has that column.
+    keep
+        Genes to keep (default: all).
+    names
+        {id in the table: gene name in the data}, if they differ.
 
     Raises
     ------
     GraphError
-        If columns are missing, a sign is none, or no edge is left.
+        If columns are missing, a sign cannot be read, or no edge is left.
     """
     source, target = _ends(table, names)
     sign = _signs(table)
@@ -140,7 +147,23 @@ def edge_graph(
     keep: Collection[str] | None = None,
     names: dict[str, str] | None = None,
 ) -> GeneGraph:
-    """Return a graph of any table of edges: two columns of genes and ``weight`` (or a score; default all 1)."""
+    """Return a graph of any table of edges: two columns of genes and ``weight`` (or a score; default all 1).
+
+    Parameters
+    ----------
+    table
+        Columns of source and target genes and, optionally, of weights.
+    name
+        Name of the graph.
+    directed
+        Whether edges have a direction.
+    top_k
+        Number of edges that each gene keeps (default: all).
+    keep
+        Genes to keep (default: all).
+    names
+        {id in the table: gene name in the data}, if they differ.
+    """
     source, target = _ends(table, names)
     found = find_column(table, ("weight", *_SCORES))
     weight = np.ones(len(source)) if found is None else numbers(found, str(found.name))
@@ -158,11 +181,13 @@ def edge_graph(
 
 
 def _ends(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[StrArray, StrArray]:
+    """Return the gene names [E] of the two ends of every edge."""
     source = gene_names(id_column(table, SOURCE_COLUMNS, "sources", 0), names)
     return source, gene_names(id_column(table, TARGET_COLUMNS, "targets", 1), names)
 
 
 def _signs(table: pd.DataFrame) -> FloatArray:
+    """Return float64 [E], the sign of every record: 1, -1, or 0 if unknown."""
     found = find_column(table, _SIGNS)
     if found is not None:
         return np.sign(numbers(found, str(found.name)))

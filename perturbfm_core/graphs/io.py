@@ -1,4 +1,4 @@
-"""Gene graphs and gene features as npz files."""
+"""Reading and writing of gene graphs, and writing of gene features, as npz files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perturbfm_core.store.atomic import write_atomic
 
 
 def write_graph(graph: GeneGraph, path: Path) -> None:
-    """Write a graph as npz, atomically: `edge_index`, `edge_weight`, `genes`, `split_hash`, `meta`."""
+    """Write a graph atomically as npz: ``edge_index``, ``edge_weight``, ``genes``, ``split_hash``, ``meta``."""
     coo = graph.adjacency.tocoo()
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -33,20 +33,20 @@ def write_graph(graph: GeneGraph, path: Path) -> None:
 
 
 def read_graph(path: Path, name: str | None = None) -> GeneGraph:
-    """Read a graph from npz.
+    """Read a graph from an npz file.
 
     Parameters
     ----------
     path
-        ``genes`` [G] with ``adjacency`` [G, G], or with ``edge_index`` [2, E] (source, target) and
+        File with ``genes`` [N] and ``adjacency`` [N, N], or ``edge_index`` [2, E] (source, target) and
         ``edge_weight`` [E] (default: all 1); optionally ``split_hash`` and ``meta`` (JSON text).
     name
-        Its name (default: the file's stem).
+        Name of the graph (default: the file name without its suffix).
 
     Raises
     ------
     GraphError
-        If the file has neither form, or an edge has no gene.
+        If the file has neither form, or an edge points outside the genes.
     """
     arrays = read_npz(path, GraphError)
     if "genes" not in arrays or not {"adjacency", "edge_index"} & set(arrays):
@@ -100,7 +100,7 @@ def _meta(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def write_features(features: GeneFeatures, path: Path) -> None:
-    """Write a table of gene features as npz, atomically: `genes`, `features`."""
+    """Write a table of gene features atomically as npz: ``genes``, ``features``."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,

@@ -1,4 +1,4 @@
-"""Kinds of graph that are built from a published table."""
+"""Registry of the kinds of gene graphs that are built from a published table."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from perturbfm_core.registry import Registry
 
 @dataclass(frozen=True)
 class TableKind:
-    """One kind.
+    """One kind of gene graph.
 
     Attributes
     ----------
     build
         (table, name, keep, names, options) -> graph.
     options
-        Names of the options that it takes.
+        Names of its options.
     description
-        What its edges mean, for help and lists.
+        Meaning of its edges, for help and lists.
     """
 
     build: Callable[..., GeneGraph]
@@ -67,19 +67,23 @@ def build_from_table(
 
     Parameters
     ----------
+    kind
+        Name of the kind.
     source
-        The table (see `read_table`).
+        File of the table (see `read_table`).
+    name
+        Name of the graph.
     keep
         Genes to keep (default: all).
     names
-        A table of names for the ids (see `read_names`).
-    options
-        Those that the kind takes; what is None takes its default.
+        File of a table that maps ids to gene names (see `read_names`).
+    **options
+        Options of the kind; None stands for the default.
 
     Raises
     ------
     GraphError
-        If the kind is unknown or the table does not serve it.
+        If the kind is unknown, or the graph cannot be built from the table.
     """
     chosen = TABLE_KINDS.get(kind)
     given = {k: v for k, v in options.items() if v is not None}

@@ -1,4 +1,4 @@
-"""Masks: which genes a perturbation acts on, for perturbations that are no genes, such as drugs."""
+"""Perturbation masks: the target genes of perturbations that are not genes, such as drugs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class PertMasks:
     Attributes
     ----------
     perturbations
-        Ids [P], each once, none without a target.
+        Perturbation ids [P], unique, each with at least one target.
     genes
-        Gene ids [K], each once; they need not be measured.
+        Gene ids [K], unique; they need not be measured.
     mask
-        float32 [P, K], weights; zero where a perturbation does not act, negative where it acts the other way.
+        float32 [P, K], weights of the targets: zero for genes that are not targets, with opposite signs for
+        opposite effects.
     """
 
     perturbations: StrArray
@@ -57,12 +58,12 @@ class PertMasks:
 
     @cached_property
     def position(self) -> dict[str, int]:
-        """Return the row of each perturbation."""
+        """Return {perturbation: row of the mask}."""
         return {str(p): i for i, p in enumerate(self.perturbations)}
 
     @cached_property
     def sha256(self) -> str:
-        """Return the SHA-256 of names and weights."""
+        """Return the SHA-256 of ids and weights."""
         digest = hashlib.sha256()
         for names in (self.perturbations, self.genes):
             digest.update(("\n".join(names.tolist()) + "\n\n").encode())
@@ -70,17 +71,19 @@ class PertMasks:
         return digest.hexdigest()
 
     def mean(self, rows: FloatArray, known: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Return (float32 [P, F], bool [P]): weighted means of features [K, F] over genes whose features are known.
+        """Return (float32 [P, F] weighted mean features of the targets, bool [P] whether any target is known).
 
-        A perturbation of which no target is known has zeros.
+        `rows` are features of the genes [K, F], `known` (bool [K]) is whether a gene has any. A perturbation
+        without a known target has zeros.
         """
+        # Divided by absolute weights, so that opposite signs cancel in the features but not in the divisor.
         weights = self.mask * known
         size = np.abs(weights).sum(axis=1, keepdims=True)
         out = (weights @ rows) / np.where(size > 0, size, 1.0)
         return out.astype(np.float32), np.asarray(size[:, 0] > 0)
 
     def extend(self, table: GeneFeatures) -> GeneFeatures:
-        """Return a table of gene features that has the perturbations as well, each the mean of its targets."""
+        """Return the table with a row for each perturbation as well: the weighted mean of its targets."""
         rows, found = self.mean(*table.rows(self.genes.tolist()))
         kept = ~np.isin(table.genes, self.perturbations[found])
         return GeneFeatures(
@@ -90,9 +93,9 @@ class PertMasks:
         )
 
     def sources(self, names: Sequence[str]) -> tuple[list[str], sp.csr_array]:
-        """Return the genes that perturbations act on, and CSR float64 [names, genes] of the weights.
+        """Return (target genes of the named perturbations, CSR float64 [names, targets] of the weights).
 
-        A perturbation without a mask is a gene and acts on itself.
+        A name without a mask is taken to be a gene that is its own target.
         """
         targets: dict[str, int] = {}
         row, column, weight = [], [], []
@@ -110,12 +113,12 @@ class PertMasks:
 
 
 def read_masks(path: Path) -> PertMasks:
-    """Read masks from an npz with ``perturbations`` [P] (or ``pert``), ``genes`` [K] and ``mask`` [P, K].
+    """Read masks from an npz file with ``perturbations`` [P] (or ``pert``), ``genes`` [K], ``mask`` [P, K].
 
     Raises
     ------
     GraphError
-        If the file has another form.
+        If the file is missing or has another form.
     """
     if not path.is_file():
         msg = f"perturbation masks {path} do not exist; give the path of an npz with perturbations, genes and mask"

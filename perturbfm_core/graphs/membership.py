@@ -1,4 +1,4 @@
-"""What gene sets say (GO, Reactome, any terms): graphs of shared membership, and features of membership."""
+"""Gene graphs and gene features from gene sets (Gene Ontology, Reactome or any other terms)."""
 
 from __future__ import annotations
 
@@ -32,30 +32,33 @@ def membership_graph(
     keep: Collection[str] | None = None,
     names: dict[str, str] | None = None,
 ) -> GeneGraph:
-    """Return the graph of shared terms.
+    """Return the graph that joins genes which share terms.
 
-    Two genes are joined with weight Σ 1 / log(size) over the terms they share (the index of Adamic and Adar
-    2003): sharing a small term says more than sharing a large one.
+    The weight of an edge is Σ 1 / log(size) over the shared terms (the index of Adamic and Adar 2003): a
+    shared small term is more informative than a shared large one.
 
     Parameters
     ----------
     table
-        One row per (term, gene), any order; repeated rows count once.
+        One row per (term, gene), in any order; repeated rows count once.
+    name
+        Name of the graph.
     top_k
-        Neighbours that each gene keeps; an edge stays if either gene keeps it.
-    min_term, max_term
-        Terms with fewer or more genes are left out: they tell nothing apart. Sizes count all genes of the table.
+        Number of edges that each gene keeps; an edge is kept if either gene keeps it.
+    min_term
+        Terms with fewer genes are left out (at least 2). Sizes count all genes of the table.
+    max_term
+        Terms with more genes are left out, as uninformative.
     keep
         Genes to keep (default: all).
     names
-        See `interactions.scored_graph`.
+        {id in the table: gene name in the data}, if they differ.
 
     Raises
     ------
     GraphError
         If columns are missing or no two genes share a term.
     """
-
     import numpy as np
 
     nodes, B, size = _incidence(table, names)
@@ -64,6 +67,8 @@ def membership_graph(
         wanted = np.isin(nodes, np.asarray(sorted(keep), dtype=np.str_))
         nodes, B = nodes[wanted], B[wanted]
     B = sp.csr_array(B[:, chosen])
+    # B diag(1 / log size) B.T sums the weights of shared terms for every pair of genes, here in blocks of
+    # rows.
     weighted = sp.csr_array((B * (1.0 / np.log(size[chosen]))).T)
     parts = []
     for block in row_blocks(len(nodes), _BLOCK):
@@ -99,28 +104,31 @@ def membership_features(
     seed: int = 0,
     names: dict[str, str] | None = None,
 ) -> GeneFeatures:
-    """Return float32 [N, dim] features of genes: truncated SVD of the matrix of membership (U S).
+    """Return float32 [N, dim] gene features: truncated SVD (U S) of the weighted gene-by-term membership matrix.
 
-    A gene is in a term with weight 1 / log(1 + size), as in the retrieval of documents: a small term says more.
-    Unlike features of `membership_graph`, no gene loses neighbours to a limit.
+    A membership has the weight 1 / log(1 + size of the term), as rare words weigh more in document retrieval.
+    Unlike features of `membership_graph`, these do not depend on a limit of neighbours per gene.
 
     Parameters
     ----------
-    table, names
-        See `membership_graph`.
+    table
+        One row per (term, gene), in any order; repeated rows count once.
+    name
+        Name of the table.
     dim
-        Features, at most as many as genes and terms allow.
+        Number of features, less than the numbers of genes and of terms.
     max_term
-        Terms of more genes are left out, and genes that then have no term.
+        Terms with more genes are left out, and genes that then have no term.
     seed
-        Of the randomised decomposition (Halko et al. 2011).
+        Seed of the randomised SVD (Halko et al. 2011).
+    names
+        {id in the table: gene name in the data}, if they differ.
 
     Raises
     ------
     GraphError
         If columns are missing, or `dim` is not between 1 and one less than the number of genes or terms.
     """
-
     import numpy as np
     from sklearn.decomposition import TruncatedSVD
 
@@ -140,8 +148,7 @@ def membership_features(
 
 
 def _incidence(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[Any, Any, Any]:
-    """Return (genes [N], CSR of ones [N, terms], genes of each term [terms])."""
-
+    """Return (gene names [N], CSR [N, terms] of ones, number of genes of each term [terms])."""
     import numpy as np
 
     genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
@@ -149,5 +156,6 @@ def _incidence(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[Any, 
     nodes, row = np.unique(genes, return_inverse=True)
     distinct, col = np.unique(terms, return_inverse=True)
     B = sp.csr_array((np.ones(len(row)), (row, col)), shape=(len(nodes), len(distinct)))
+    # Repeated rows were summed; they count once.
     B.data[:] = 1.0
     return nodes, B, np.bincount(B.indices, minlength=len(distinct))

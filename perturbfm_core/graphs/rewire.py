@@ -1,4 +1,4 @@
-"""Rewired graphs: every gene keeps its degrees, the edges go elsewhere. The control of what a graph tells."""
+"""Degree-preserving random rewiring of gene graphs, as a control for the information in their edges."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ _ROUNDS = 20
 
 
 def rewire(graph: GeneGraph, seed: int, *, rounds: int = _ROUNDS) -> GeneGraph:
-    """Return the graph with its edges swapped at random, every degree kept.
+    """Return the graph with randomly swapped edges, in which every gene keeps its degrees.
 
-    Two edges a→b and c→d become a→d and c→b (undirected: of either orientation), unless that makes a self
-    edge or one that is there already: the Markov chain of Maslov and Sneppen 2002, in rounds that try to swap all
-    edges in pairs at once. The weight of an edge stays with its source (undirected: with either end).
+    Two edges a→b and c→d become a→d and c→b (in an undirected graph, after a random choice of their
+    orientation), unless this makes an edge from a gene to itself or one that exists already. This is the
+    Markov chain of Maslov and Sneppen 2002, in rounds that try to swap all edges in pairs at once. The weight
+    of an edge stays with its source (undirected: with either end).
 
     Parameters
     ----------
     graph
         Any graph; an undirected one stays symmetric.
     seed
-        Of the swaps.
+        Seed of the swaps.
     rounds
-        Each tries to swap every edge once.
+        Number of rounds, each of which tries to swap every edge once.
     """
     rng = np.random.default_rng(seed)
     n = len(graph.genes)
@@ -33,15 +34,19 @@ def rewire(graph: GeneGraph, seed: int, *, rounds: int = _ROUNDS) -> GeneGraph:
     source, target, weight = coo.row.astype(np.int64), coo.col.astype(np.int64), coo.data
     directed = bool(abs(graph.adjacency - graph.adjacency.T).max() > 0) if coo.nnz else True
     if not directed:
+        # One entry per undirected edge; the mirror image is added again at the end.
         once = source < target
         source, target, weight = source[once], target[once], weight[once]
     for _ in range(rounds if len(source) > 1 else 0):
         if not directed:
             flip = rng.random(len(source)) < 0.5
             source, target = np.where(flip, target, source), np.where(flip, source, target)
+        # Random pairs of edges: the first half of a random order with the second.
         order = rng.permutation(len(source))
         half = len(order) // 2
         a, b = order[:half], order[half : 2 * half]
+        # Edges that are swapped in this round still count as taken: a few valid swaps are lost, no edge is
+        # repeated.
         taken = _keys(source, target, n, directed)
         one = _keys(source[a], target[b], n, directed)
         two = _keys(source[b], target[a], n, directed)
@@ -59,14 +64,14 @@ def rewire(graph: GeneGraph, seed: int, *, rounds: int = _ROUNDS) -> GeneGraph:
 
 
 def _keys(source: IntArray, target: IntArray, n: int, directed: bool) -> IntArray:
-    """Return one number per edge, the same for both directions of an undirected one."""
+    """Return int64 [E], a number that identifies an edge; both directions of an undirected edge have the same."""
     if directed:
         return source * n + target
     return np.minimum(source, target) * n + np.maximum(source, target)
 
 
 def _all_new(one: IntArray, two: IntArray, fine: BoolArray) -> BoolArray:
-    """Return which of the proposed pairs of edges are proposed by no other pair (among those still fine)."""
+    """Return bool [pairs]: swaps whose two new edges are proposed by no other swap, among those still valid."""
     pairs = np.flatnonzero(fine)
     keys = np.concatenate([one[pairs], two[pairs]])
     _, where, count = np.unique(keys, return_inverse=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""The bundle of side information that a model is given beside its train view."""
+"""Side information of models: gene graphs, gene features, a cell encoder and perturbation masks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from perturbfm_core.graphs.masks import PertMasks
 
 T = TypeVar("T")
 
-# The graph that is built from a split's own train rows; no file may have its name.
+# Name of the graph that is built from a split's own training rows; no graph file may have it.
 COEXPRESSION = "coexpression"
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Names of the graphs, gene-feature tables, pre-trained cell encoder and masks that a configured model reads."""
+    """Side information that a configured model needs.
+
+    Attributes
+    ----------
+    graphs, features
+        Names of gene graphs and of gene-feature tables.
+    encoder, masks
+        Name of a pre-trained cell encoder, and file of perturbation masks; None if not needed.
+    """
 
     graphs: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
@@ -31,16 +39,16 @@ class Needs:
 
 @dataclass(frozen=True)
 class EncoderFolder:
-    """A pre-trained cell encoder on disk, found to belong to the split it is to be used on.
+    """A pre-trained cell encoder on disk that may be used with a split.
 
     Attributes
     ----------
     path
         Its folder.
     sha256
-        Of its form and weights.
+        Hash of its architecture and weights.
     split_hash
-        The split whose train rows it was trained on.
+        Hash of the split whose training rows it was trained on.
     """
 
     path: Path
@@ -55,13 +63,13 @@ class SideInfo:
     Attributes
     ----------
     graphs
-        Gene graphs; one built from data belongs to a split (see `GeneGraph.split_hash`).
+        {name: gene graph}; one built from data belongs to a split (see `GeneGraph.split_hash`).
     features
-        Gene-feature tables.
+        {name: gene-feature table}.
     encoder
-        The pre-trained cell encoder, None without one.
+        The pre-trained cell encoder, None if there is none.
     masks
-        Which genes perturbations act on, None where they are genes.
+        Target genes of the perturbations, None if perturbations are genes.
     """
 
     graphs: Mapping[str, GeneGraph] = field(default_factory=dict)
@@ -70,16 +78,16 @@ class SideInfo:
     masks: PertMasks | None = None
 
     def graph(self, name: str) -> GeneGraph:
-        """Return the graph called `name`, or raise `GraphError` with the known names."""
+        """Return the graph called `name`; an unknown name raises `GraphError`."""
         return _get(self.graphs, name, "graph")
 
     def feature_table(self, name: str) -> GeneFeatures:
-        """Return the gene features called `name`, or raise `GraphError` with the known names."""
+        """Return the gene features called `name`; an unknown name raises `GraphError`."""
         return _get(self.features, name, "table of gene features")
 
     @property
     def digests(self) -> dict[str, dict[str, str]]:
-        """Return {kind: {name: SHA-256}} of everything in it."""
+        """Return {kind: {name: SHA-256}} of all side information."""
         return {
             "graphs": {k: v.sha256 for k, v in sorted(self.graphs.items())},
             "features": {k: v.sha256 for k, v in sorted(self.features.items())},
@@ -89,7 +97,7 @@ class SideInfo:
 
     @property
     def graph_hash(self) -> str | None:
-        """Return one hash over all graphs, None without any; recorded in every run."""
+        """Return one hash of all graphs, None if there are none; it is recorded in every run."""
         return content_hash(self.digests["graphs"]) if self.graphs else None
 
 

@@ -1,4 +1,4 @@
-"""Gene features from a graph: its leading singular vectors."""
+"""Spectral gene features: the leading singular vectors of a gene graph."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ _MIN_NODES = 3
 def spectral_features(
     graph: GeneGraph, dim: int = 64, *, seed: int = 0, name: str | None = None
 ) -> GeneFeatures:
-    """Return float32 [N, dim] features of every node: truncated SVD of the adjacency, as `regularised`.
+    """Return float32 [N, dim] features of every gene: truncated SVD, A = U S V^T, of the `regularised` adjacency.
 
-    A gene of an undirected graph has U √S; of a directed one its half as a source, U √S, and its half as a
-    target, V √S, of dim / 2 each. Genes of like neighbours have like features; a gene without edges has zeros.
+    The features are U √S for an undirected graph. For a directed graph they are U √S (the gene as a source)
+    and V √S (the gene as a target), dim / 2 each. Genes with similar neighbours have similar features; a gene
+    without edges has zeros.
 
     Parameters
     ----------
     graph
-        The graph; its weights' signs are kept.
+        The graph; the signs of its weights are kept.
     dim
-        Features, at most what the graph has dimensions for (fewer are returned from a smaller graph).
+        Number of features; fewer are returned for a graph with too few genes.
     seed
-        Of the iteration's start. Each vector's entry of largest magnitude is positive, so that the same graph
-        gives the same signs.
+        Seed of the iteration's start vector. The entry of largest magnitude of each vector is made positive,
+        so that the signs do not depend on it.
     name
         Name of the table (default: ``<graph>_svd<dim>``).
 
@@ -39,7 +40,6 @@ def spectral_features(
     GraphError
         If the graph has no edge or fewer than 3 genes, or `dim` is less than 1 (directed: 2).
     """
-
     import numpy as np
     from scipy.sparse.linalg import svds
 
@@ -56,7 +56,9 @@ def spectral_features(
     k = min(dim // 2 if directed else dim, A.shape[0] - 1)
     start = np.random.default_rng(seed).standard_normal(A.shape[0])
     U, S, Vt = svds(A, k=k, v0=start)
+    # svds does not promise an order of the singular values.
     order = np.argsort(-S, kind="stable")
+    # Each side gets the root of the singular values, so that the product of the two sides approximates A.
     scale = np.sqrt(np.maximum(S[order], 0.0))
     left, right = U[:, order], Vt[order].T
     sign = _signs(left)
@@ -66,12 +68,13 @@ def spectral_features(
 
 
 def regularised(adjacency: Any) -> Any:
-    """Return CSR float64: every edge over the roots of (its source's + mean, its target's + mean) sums of magnitudes.
+    """Return CSR float64 [N, N]: the adjacency normalised by regularised degrees (Qin and Rohe 2013).
 
-    Without the mean, every small component of a graph (a lone pair of genes) would have a leading singular vector of
-    its own, and the features would tell components apart and nothing else (Qin and Rohe 2013).
+    An edge is divided by the roots of (degree of its source + mean degree) and of (degree of its target +
+    mean degree), where degrees are sums of absolute weights. Without the mean degree, every small component
+    of the graph (such as an isolated pair of genes) would have a leading singular vector of its own, and the
+    features would only separate components.
     """
-
     import numpy as np
 
     A = sp.csr_array(adjacency, dtype=np.float64)
@@ -79,6 +82,7 @@ def regularised(adjacency: Any) -> Any:
     scale = []
     for axis in (1, 0):
         degree = np.asarray(magnitude.sum(axis=axis)).reshape(-1)
+        # The mean is over genes with edges, so that genes without any do not change the features of others.
         linked = degree > 0
         root = np.sqrt(degree + degree[linked].mean()) if linked.any() else np.ones_like(degree)
         scale.append(sp.diags_array(1.0 / root))
@@ -86,8 +90,7 @@ def regularised(adjacency: Any) -> Any:
 
 
 def _signs(vectors: FloatArray) -> FloatArray:
-    """Return the sign of each column's entry of largest magnitude."""
-
+    """Return the sign of the entry of largest magnitude of each column, 1 for a column of zeros."""
     import numpy as np
 
     top = np.argmax(np.abs(vectors), axis=0)

@@ -1,4 +1,4 @@
-"""What there is to say of a gene graph in a few numbers."""
+"""Summary statistics of gene graphs, and their coverage of a data set's genes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 
 
 def summary(graph: GeneGraph) -> dict[str, Any]:
-    """Return kind, size, density, degrees and weights of a graph; an undirected edge counts once."""
+    """Return kind, size, density, degree and weights of a graph; an undirected edge counts once."""
     A = graph.adjacency
     directed = bool(graph.meta.get("directed", True))
     n, nnz = len(graph.genes), int(A.nnz)
@@ -34,7 +34,7 @@ def summary(graph: GeneGraph) -> dict[str, Any]:
 
 
 def coverage(graph: GeneGraph, ds: PerturbDataset) -> dict[str, Any]:
-    """Return how many of a data set's measured and perturbed genes have an edge in the graph."""
+    """Return how many measured and perturbed genes of a data set have an edge in the graph."""
     linked = np.diff(graph.adjacency.indptr) + np.bincount(
         graph.adjacency.indices, minlength=len(graph.genes)
     )

@@ -1,4 +1,4 @@
-"""Tables of edges and of terms, as their publishers write them."""
+"""Readers for published tables of edges (interactions) and of terms (gene sets)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _gmt(text: str) -> pd.DataFrame:
     genes: list[str] = []
     for line in text.splitlines():
         term, *rest = line.split("\t")
-        # Some publishers write a weight behind the gene: "TP53,1.0".
+        # Some files have a weight after the gene: "TP53,1.0".
         found = [g.split(",")[0].strip() for g in rest[1:]]
         found = [g for g in found if g]
         genes += found
@@ -71,7 +71,7 @@ def _delimited(path: Path, head: str, delimiter: str | None) -> pd.DataFrame:
         delimiter = "\t" if "\t" in head else " "
     words = [w.strip().strip('"').lstrip("#") for w in head.rstrip("\n").split(delimiter)]
     named = bool({w.lower() for w in words} & _HEADER_WORDS)
-    # A gene may be called NA; nothing is a missing value by its name.
+    # A gene may be called NA, so no text is read as a missing value.
     table = pd.read_csv(
         path, sep=delimiter, header=0 if named else None, keep_default_na=False, encoding="utf-8"
     )
@@ -81,7 +81,7 @@ def _delimited(path: Path, head: str, delimiter: str | None) -> pd.DataFrame:
 
 
 def find_column(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
-    """Return the first column of a table with one of the known names (in any case), None without."""
+    """Return the first column with one of the known names, in upper or lower case; None if there is none."""
     lower = {str(c).lower(): c for c in table.columns}
     return next((table[lower[k]] for k in known if k in lower), None)
 
@@ -89,10 +89,21 @@ def find_column(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
 def id_column(table: pd.DataFrame, known: tuple[str, ...], what: str, position: int) -> Any:
     """Return a column of ids by its known names, or by position in a table without a header.
 
+    Parameters
+    ----------
+    table
+        The table.
+    known
+        Names that the column may have, in order of preference.
+    what
+        Plural noun for the message, e.g. "genes".
+    position
+        Index of the column in a table without a header.
+
     Raises
     ------
     GraphError
-        If there is none, listing what there is.
+        If there is no such column; the message lists the columns.
     """
     found = find_column(table, known)
     if found is None and list(table.columns) == list(range(table.shape[1])) and position < table.shape[1]:
@@ -107,7 +118,13 @@ def id_column(table: pd.DataFrame, known: tuple[str, ...], what: str, position: 
 
 
 def numbers(values: Any, what: str) -> FloatArray:
-    """Return a column as float64, or raise `GraphError` naming the first value that is no number."""
+    """Return a column as float64 [rows]; `what` is its name for the message.
+
+    Raises
+    ------
+    GraphError
+        If a value is not a finite number; the message gives the first one.
+    """
     out = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(out))
     if len(bad):
@@ -117,7 +134,13 @@ def numbers(values: Any, what: str) -> FloatArray:
 
 
 def gene_names(ids: Any, names: dict[str, str] | None = None) -> StrArray:
-    """Return ids as fixed-width text, translated where `names` has them."""
+    """Return ids as an array of names, translated by `names` ({id: name}) where that has them.
+
+    Raises
+    ------
+    GraphError
+        If an id is missing.
+    """
     codes, distinct = pd.factorize(ids)
     if (codes < 0).any():
         msg = f"{int((codes < 0).sum())} rows of the table name no gene; remove them"
@@ -129,7 +152,13 @@ def gene_names(ids: Any, names: dict[str, str] | None = None) -> StrArray:
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Read a table of names (first column an id, second the name to use), as STRING's ``protein.info``."""
+    """Read {id: name} from the first two columns of a table, such as STRING's ``protein.info``.
+
+    Raises
+    ------
+    GraphError
+        If the file cannot be read or has one column.
+    """
     table = read_table(path)
     if table.shape[1] < 2:
         msg = f"{path} has one column; a table of names needs two (id, name)"

@@ -10,6 +10,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
+from perturbfm_core.leaderboard.columns import Columns
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import RunRecord, read_run_record
 
@@ -34,32 +35,39 @@ class Runs:
 # Scores on inner folds, by which one entry may be chosen over another without a look at test.
 INNER_METRICS = ("pearson", "pearson_centered")
 
-RUN_COLUMNS = (
-    "run_id",
-    "created",
-    "dataset",
-    "data_sha256",
-    "split_hash",
-    "split_key",
-    "split_kind",
-    "entry",
-    "model",
-    "family",
-    "seed",
-    "config_hash",
-    "entry_hash",
-    "code",
-    "git_commit",
-    "no_signal",
-    "shared_control",
-    "alignment",
-    "fit_seconds",
-    "inner_pearson",
-    "inner_pearson_centered",
-    "parent_run",
-    "path",
-    "is_current",
-)
+RUN_COLUMNS: Columns = {
+    "run_id": "text",
+    "created": "text",
+    "dataset": "text",
+    "data_sha256": "text",
+    "split_hash": "text",
+    "split_key": "text",
+    "split_kind": "text",
+    "entry": "text",
+    "model": "text",
+    "family": "text",
+    "seed": "int",
+    "config_hash": "text",
+    "entry_hash": "text",
+    "code": "text",
+    "git_commit": "text",
+    "no_signal": "bool",
+    "shared_control": "bool",
+    "alignment": "text",
+    "fit_seconds": "float",
+    "inner_pearson": "float",
+    "inner_pearson_centered": "float",
+    "parent_run": "text",
+    "path": "text",
+    "is_current": "bool",
+}
+
+SCORE_COLUMNS: Columns = {
+    **dict.fromkeys(schema.SCORE_COLUMNS, "text"),
+    "seed": "int",
+    "value": "float",
+    "n": "int",
+}
 
 
 def collect(store: ArtifactStore) -> Runs:
@@ -72,9 +80,7 @@ def collect(store: ArtifactStore) -> Runs:
     StoreError
         If a complete run's files cannot be read.
     """
-    configs = []
-    for path in store.run_dirs():
-        configs.append(_row(read_run_record(path), str(path)))
+    configs = [_row(read_run_record(path), str(path)) for path in store.run_dirs()]
     table = pd.DataFrame(configs, columns=[*RUN_COLUMNS, "dataset_record"])
     if table.empty:
         return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)))

@@ -18,15 +18,24 @@ import duckdb
 import pandas as pd
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.collect import collect
+from perturbfm_core.leaderboard.collect import RUN_COLUMNS, SCORE_COLUMNS, collect
+from perturbfm_core.leaderboard.columns import Columns, typed
 from perturbfm_core.leaderboard.peer_views import PEER_VIEWS
-from perturbfm_core.leaderboard.standings import standings
+from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings
+from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import fsync_path
 
 KEEP = 3
 _VERSION = "v1.2.0"
 _FILE = re.compile(r"^leaderboard-(\d+)\.duckdb$")
+_COLUMNS: dict[str, Columns] = {
+    "scores": SCORE_COLUMNS,
+    "runs": RUN_COLUMNS,
+    "splits": SPLIT_COLUMNS,
+    "datasets": DATASET_COLUMNS,
+    "standings": STANDING_COLUMNS,
+}
 
 _VIEW = """
 CREATE VIEW leaderboard AS
@@ -97,7 +106,7 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
         con.execute(f"ATTACH '{_quoted(building)}' AS board (STORAGE_VERSION '{_VERSION}')")
         con.execute("USE board")
         for name, frame in tables.items():
-            con.register("incoming", _typed(frame))
+            con.register("incoming", typed(frame, _COLUMNS[name]))
             con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
             con.unregister("incoming")
         con.execute(_VIEW)
@@ -114,67 +123,6 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
     # A log of an earlier file of this name would make the new one unreadable.
     _remove(target.with_name(target.name + ".wal"))
     building.rename(target)
-
-
-def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with types that an all-empty column would otherwise lose."""
-    out = frame.copy()
-    for column in out.columns:
-        if column in _FLOATS:
-            out[column] = pd.to_numeric(out[column]).astype("Float64")
-        elif column in _INTEGERS:
-            out[column] = out[column].astype("Int64")
-        elif column in _BOOLEANS:
-            out[column] = out[column].astype("boolean")
-        else:
-            out[column] = out[column].astype("string")
-    return out
-
-
-_FLOATS = frozenset(
-    [
-        "value",
-        "ci_low",
-        "ci_high",
-        "diff",
-        "diff_low",
-        "diff_high",
-        "badness",
-        "ceiling",
-        "ceiling_noise_free",
-        "null_floor",
-        "train_mean_floor",
-        "control_mean_floor",
-        "fit_seconds",
-        "inner_pearson",
-        "inner_pearson_centered",
-        "ceiling_pearson",
-        "null_pearson",
-    ]
-)
-_INTEGERS = frozenset(
-    [
-        "n",
-        "seed",
-        "n_splits",
-        "n_splits_expected",
-        "n_splits_no_signal",
-        "n_seeds",
-        "n_conditions",
-        "n_undefined",
-        "n_units",
-        "cv_fold",
-        "cv_k",
-        "n_obs",
-        "n_genes",
-        "n_train",
-        "n_val",
-        "n_calib",
-        "n_test",
-        "n_unused",
-    ]
-)
-_BOOLEANS = frozenset(["ranked", "no_signal", "shared_control", "is_current"])
 
 
 def _quoted(path: Path) -> str:

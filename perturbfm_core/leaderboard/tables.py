@@ -11,6 +11,7 @@ from perturbfm_core import schema
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import slug
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.leaderboard.columns import Columns
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -21,42 +22,42 @@ HEADLINE_SQL = (
     "FROM leaderboard WHERE panel = 'delta' AND metric = 'pearson' ORDER BY board, rank NULLS LAST, entry"
 )
 
-DATASET_COLUMNS = (
-    "dataset",
-    "data_sha256",
-    "level",
-    "space",
-    "n_obs",
-    "n_genes",
-    "source",
-    "licence",
-    "path",
-)
+DATASET_COLUMNS: Columns = {
+    "dataset": "text",
+    "data_sha256": "text",
+    "level": "text",
+    "space": "text",
+    "n_obs": "int",
+    "n_genes": "int",
+    "source": "text",
+    "licence": "text",
+    "path": "text",
+}
 
-_SPLIT_COLUMNS = [
-    "split_hash",
-    "split_key",
-    "dataset",
-    "data_sha256",
-    "kind",
-    "board",
-    "cv_group",
-    "cv_fold",
-    "cv_k",
-    "unit",
-    "validation",
-    "calibration",
-    "n_train",
-    "n_val",
-    "n_calib",
-    "n_test",
-    "n_unused",
-    "no_signal",
-    "ceiling_pearson",
-    "null_pearson",
-    "ceiling",
-    "floor",
-]
+SPLIT_COLUMNS: Columns = {
+    "split_hash": "text",
+    "split_key": "text",
+    "dataset": "text",
+    "data_sha256": "text",
+    "kind": "text",
+    "board": "text",
+    "cv_group": "text",
+    "cv_fold": "int",
+    "cv_k": "int",
+    "unit": "text",
+    "validation": "text",
+    "calibration": "text",
+    "n_train": "int",
+    "n_val": "int",
+    "n_calib": "int",
+    "n_test": "int",
+    "n_unused": "int",
+    "no_signal": "bool",
+    "ceiling_pearson": "float",
+    "null_pearson": "float",
+}
+# Per metric, for the standings; not part of the database.
+_BOUNDS = ("ceiling", "floor")
 
 
 def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitStats | None]) -> pd.DataFrame:
@@ -99,7 +100,7 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
                 "floor": floor,
             }
         )
-    return pd.DataFrame(rows, columns=_SPLIT_COLUMNS)
+    return pd.DataFrame(rows, columns=[*SPLIT_COLUMNS, *_BOUNDS])
 
 
 def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
@@ -113,11 +114,15 @@ def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
         The table of runs (`Runs.table`), whose records describe their data sets.
     """
     rows: dict[str, dict[str, Any]] = {}
-    for record in runs["dataset_record"] if "dataset_record" in runs else ():
+    for record in runs.get("dataset_record", ()):
         rows[record.content_sha256] = {
             "dataset": record.name,
             "data_sha256": record.content_sha256,
-            **{name: getattr(record, name) for name in DATASET_COLUMNS[2:]},
+            **{
+                name: getattr(record, name)
+                for name in DATASET_COLUMNS
+                if name not in ("dataset", "data_sha256")
+            },
         }
     places = {p.resolve(): p for p in store.datasets()}
     for entry in load_catalog().datasets.values():

@@ -1,1 +1,4 @@
-"""Models that predict deltas: one contract, the baselines, PerturbFM. Finding them does not import torch."""
+"""Models that predict expression deltas: the common base class, the baselines and PerturbFM.
+
+Discovering them does not import torch.
+"""

@@ -1,4 +1,4 @@
-"""The contract of all models, their registry, and saving without pickle."""
+"""Base class of all models, their registry, and saving and loading without pickle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from perturbfm_core.store.run_record import Family
 
 @dataclass(frozen=True)
 class Requires:
-    """What a model needs of data and split to be applicable."""
+    """Requirements of a model on data and split."""
 
     controls: bool = False
     cells: bool = False
@@ -41,9 +41,9 @@ class Requires:
 class Model(ABC):
     """A predictor of deltas.
 
-    A subclass registers itself with ``@MODELS.register(name)``, sets `family` and, where they are not the default,
-    `requires`, `Params` and `search_space`, and implements the abstract methods; `fit` and `predict` validate around
-    them.
+    A subclass registers itself with ``@MODELS.register(name)``, sets `family` and, where they are not the
+    default, `requires`, `Params` and `search_space`, and implements the abstract methods. `fit` and `predict`
+    call these and validate their input and output.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Model(ABC):
     family: ClassVar[Family]
     requires: ClassVar[Requires] = Requires()
     search_space: ClassVar[SearchSpace] = {}
-    """Where `perturbfm tune` looks for better values, by name of the parameter; nothing by default."""
+    """Ranges that `perturbfm tune` searches, by name of the parameter; none by default."""
 
     class Params(Frozen):
         """Parameters of the model; none by default."""
@@ -65,25 +65,28 @@ class Model(ABC):
         self.side_info = SideInfo()
         self.genes: list[str] = []
         self.training: dict[str, Any] = {}
-        # Set by `fit`, not saved: what it says of train conditions it did not fit, None if it held nothing out.
+        # Set by `fit`, not saved: predictions of held-out train conditions, None if nothing was held out.
         self.oof: OutOfFold | None = None
-        # Set by who calls `fit`: told of every epoch, and where trainings keep what they can go on from.
+        # Set by whoever calls `fit`: called after every epoch, and the folder of training checkpoints.
         self.on_epoch: OnEpoch | None = None
         self.checkpoints: Path | None = None
 
     def needs(self) -> Needs:
-        """Return the graphs and gene features that this configuration reads; none by default.
+        """Return the graphs and gene features that this configuration uses; none by default.
 
         They are set as `side_info` before `fit`; a fitted model keeps what it needs among its arrays.
         """
         return Needs()
 
     def modules(self) -> tuple[str, ...]:
-        """Return the modules that define the model: a change in what they reach by imports makes its fits stale."""
+        """Return the modules that define the model.
+
+        A change in the code that they reach by imports makes earlier fits of the model stale.
+        """
         return (type(self).__module__,)
 
     def searchable(self) -> dict[str, SearchDimension]:
-        """Return those dimensions of `search_space` that have an effect in this configuration; all by default."""
+        """Return the dimensions of `search_space` that affect this configuration; all by default."""
         return dict(self.search_space)
 
     def fit(self, view: TrainView, seed: int) -> None:
@@ -94,12 +97,12 @@ class Model(ABC):
         view
             Train conditions; test rows cannot be reached from it.
         seed
-            Seeds every random step.
+            Seed of every random step.
 
         Raises
         ------
         ModelError
-            If there is nothing to fit on, or the fit is not finite.
+            If there are no train conditions.
         """
         if not len(view):
             msg = f"model {self.name!r} got no train conditions"
@@ -109,12 +112,12 @@ class Model(ABC):
         self._fit_variance(view, seed)
 
     def predict(self, query: Query) -> Prediction:
-        """Predict the delta of each condition of `query`, genes in the order of fitting.
+        """Predict the delta of each condition of `query`, with genes in the order of fitting.
 
         Raises
         ------
         ModelError
-            If the model is not fitted, or `query` has other genes.
+            If the model is not fitted, `query` has other genes, or the prediction is not finite.
         """
         if not self.genes:
             msg = f"model {self.name!r} is not fitted"
@@ -129,7 +132,7 @@ class Model(ABC):
         return prediction
 
     def condition_process(self) -> ConditionProcess | None:
-        """Return the process over conditions that the fitted model rests on, None without one."""
+        """Return the Gaussian process over conditions that the fitted model rests on, None without one."""
         return None
 
     @abstractmethod
@@ -138,7 +141,7 @@ class Model(ABC):
 
     @abstractmethod
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        """Learn the predictive variance, from residuals of conditions that were held out."""
+        """Learn the predictive variance from residuals of held-out conditions."""
 
     @abstractmethod
     def _predict(self, query: Query) -> Prediction:
@@ -154,27 +157,30 @@ class Model(ABC):
 
     @abstractmethod
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
 
 
 class ModelRegistry(Registry[type[Model]]):
-    """The registry of models; a class without what the contract asks is refused when it is registered."""
+    """The registry of models; a class that does not meet the requirements on models is refused."""
 
     def add(self, name: str, item: type[Model], order: int = 0) -> type[Model]:
         """Register a model class under `name`, which becomes its `Model.name`.
 
         Parameters
         ----------
-        name, item, order
-            See `Registry.add`.
+        name, item
+            Name and class of the model.
+        order
+            Position in listings; models of the same order are listed as they were registered.
 
         Raises
         ------
         ModelError
-            If the class lacks something of the contract.
+            If the class lacks something that every model must have.
         """
         where = f"model {name!r} ({item.__module__}.{getattr(item, '__qualname__', item)})"
-        if not (isinstance(item, type) and issubclass(item, Model)):
+        given: Any = item
+        if not (isinstance(given, type) and issubclass(given, Model)):
             msg = f"{where} is no subclass of Model"
             raise ModelError(msg)
         check_key(name, "name of a model")
@@ -193,8 +199,9 @@ class ModelRegistry(Registry[type[Model]]):
         if needed:
             msg = f"{where}: parameters {', '.join(needed)} have no default; every parameter needs one"
             raise ModelError(msg)
-        if not isinstance(item.requires, Requires):
-            msg = f"{where}: `requires` must be a Requires, found {type(item.requires).__name__}"
+        requires: Any = item.requires
+        if not isinstance(requires, Requires):
+            msg = f"{where}: `requires` must be a Requires, found {type(requires).__name__}"
             raise ModelError(msg)
         unknown = sorted(set(item.search_space) - set(item.Params.model_fields))
         if unknown:
@@ -208,13 +215,13 @@ MODELS = ModelRegistry("model", ModelError, Discovery("perturbfm_core.models", "
 
 
 def new_model(name: str, params: dict[str, Any] | None = None) -> Model:
-    """Return an unfitted model by registered name, its parameters validated."""
+    """Return an unfitted model by registered name, with validated parameters."""
     kind = MODELS.get(name)
     return kind(parse(kind.Params, params or {}, f"parameters of model {name!r}"))
 
 
 def applicable(traits: SplitTraits, requires: Requires) -> str | None:
-    """Return why a model cannot run on a split, None if it can."""
+    """Return the reason why a model cannot run on a split, None if it can."""
     if requires.controls and not traits.controls:
         return "needs control rows, the data set has differences only"
     if requires.cells and traits.level != "cell":
@@ -245,7 +252,7 @@ def save_model(model: Model, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> Model:
-    """Read a model back from its folder.
+    """Read a model from its folder.
 
     Raises
     ------

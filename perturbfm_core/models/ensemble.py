@@ -1,4 +1,4 @@
-"""Ensembles of any model: seeds and bags of members, what they say together, and the generic ensemble."""
+"""Ensembles of any model: member seeds, bags of units, the combined prediction, and the model `ensemble`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,24 @@ _MIN_UNITS = 5
 
 
 def member_seeds(seed: int, members: int) -> list[int]:
-    """Return a seed for each member, all different, derived from one."""
+    """Return a different seed for each member, all derived from one."""
     return [int(s.generate_state(1, np.uint32)[0]) for s in np.random.SeedSequence(seed).spawn(members)]
 
 
 def bag(units: Sequence[tuple[str, ...]], share: float, seed: int) -> BoolArray:
-    """Return bool [n], the conditions of one bag: those whose units are all among a random share of the units.
+    """Return bool [n], the conditions of one bag, made from a random share of the units.
 
-    Conditions without a unit are in every bag. Where there are several units, one stays in at least, and one is
-    left out at least unless the share is 1.
+    A condition is in the bag if all its units are; conditions without a unit are in every bag. If there are
+    several units, at least one is kept, and at least one is left out unless the share is 1.
+
+    Parameters
+    ----------
+    units
+        Exchangeable units of each condition [n].
+    share
+        Share of the units to keep, from 0 to 1.
+    seed
+        Seed of the draw.
     """
     names = sorted({u for us in units for u in us})
     if share >= 1 or len(names) < 2:
@@ -38,20 +47,22 @@ def bag(units: Sequence[tuple[str, ...]], share: float, seed: int) -> BoolArray:
     order = np.random.default_rng([seed, 23]).permutation(len(names))[:kept]
     inside = {names[i] for i in order}
     out = np.asarray([inside.issuperset(us) for us in units], dtype=np.bool_)
-    # Where every condition has several units, a small bag may hold none whole.
+    # If every condition has several units, a small bag may contain no condition completely: then take
+    # conditions with at least one unit in the bag.
     return out if out.any() else np.asarray([bool(inside & set(us)) for us in units], dtype=np.bool_)
 
 
 def combine(members: Sequence[Prediction]) -> Prediction:
-    """Return the mean of members' means; variance = mean of variances + variance of means.
+    """Return the mean of the members' means; variance = mean of variances + variance of means.
 
-    That is the variance of the members' mixture. The variance of means is `var_epistemic`, with what all members
-    report themselves.
+    This is the variance of the members' mixture distribution. `var_epistemic` is the variance of means plus
+    the members' own epistemic variance, if all members report one.
     """
     means = np.stack([p.mean.astype(np.float64) for p in members])
     spread = means.var(axis=0)
     within = np.mean([p.var.astype(np.float64) for p in members], axis=0)
     own = [p.var_epistemic for p in members if p.var_epistemic is not None]
+    # Law of total variance: the spread between members is what more data could remove.
     epistemic = spread + (np.mean(own, axis=0) if len(own) == len(members) else 0.0)
     return Prediction(
         mean=means.mean(axis=0).astype(np.float32),
@@ -62,12 +73,12 @@ def combine(members: Sequence[Prediction]) -> Prediction:
 
 @MODELS.register("ensemble")
 class Ensemble(Model):
-    """Predicts the mean of members of one model on bags of train units; their disagreement is epistemic variance."""
+    """Predicts the mean of models fitted on bags of train units; their disagreement is epistemic variance."""
 
     family = "learned"
 
     class Params(Frozen):
-        """Parameters of `Ensemble`: which model, its parameters, members, and the share of units each is fitted on."""
+        """Parameters of `Ensemble`: model, its parameters, number of members, share of units per bag."""
 
         model: str = "ridge"
         params: dict[str, Any] = Field(default_factory=dict)
@@ -79,7 +90,7 @@ class Ensemble(Model):
         self._members: list[Model] = []
 
     def needs(self) -> Needs:
-        """Return what the members need."""
+        """Return the side information that the members need."""
         return self._member().needs()
 
     def modules(self) -> tuple[str, ...]:
@@ -96,7 +107,7 @@ class Ensemble(Model):
     def _fit_members(self, view: TrainView, seed: int) -> list[Model]:
         units = units_of(view.conditions, view.unit)
         if len({u for us in units for u in us}) < _MIN_UNITS:
-            # Bags of a few contexts would leave members next to nothing.
+            # Bags of very few contexts would leave the members too few conditions.
             units = units_of(view.conditions, "perturbation")
         members = []
         for own in member_seeds(seed, self.params.members):
@@ -107,7 +118,10 @@ class Ensemble(Model):
         return members
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        """Members bring their variance; inner folds are predicted by ensembles that leave them out."""
+        """Compute out-of-fold predictions with ensembles that leave out each inner fold.
+
+        The members bring their own variance.
+        """
         parts = []
         for fit, held in view.inner:
             members = self._fit_members(view.subset(fit), seed)
@@ -125,7 +139,7 @@ class Ensemble(Model):
         return combine([member.predict(query) for member in self._members])
 
     def arrays(self) -> dict[str, FloatArray]:
-        """Return the members' arrays, each under its number."""
+        """Return the members' arrays, prefixed by the number of the member."""
         return {f"{i}.{k}": v for i, m in enumerate(self._members) for k, v in m.arrays().items()}
 
     def meta(self) -> dict[str, Any]:
@@ -137,7 +151,7 @@ class Ensemble(Model):
         }
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back the members."""
+        """Restore the members from `arrays` and `meta`."""
         self._members = []
         for i, state in enumerate(meta["members"]):
             member = new_model(self.params.model, state["params"])

@@ -1,4 +1,4 @@
-"""What a model declares of its hyperparameters: the range in which each is worth searching."""
+"""Search space of a model: the range in which each hyperparameter is worth searching."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class FloatRange:
     low, high
         Smallest and largest value.
     log
-        Whether equal ratios, rather than equal differences, are equally likely.
+        Whether values are drawn uniformly on a log scale.
     listed
-        Whether the parameter is a list of values to choose among; it gets a list of this one.
+        Whether the parameter is a list of candidate values; it is then set to a list with this one value.
     """
 
     low: float
@@ -34,7 +34,7 @@ class FloatRange:
 
 @dataclass(frozen=True)
 class IntRange:
-    """A whole number in [low, high]; fields as in `FloatRange`."""
+    """An integer in [low, high]; fields as in `FloatRange`."""
 
     low: int
     high: int
@@ -52,7 +52,7 @@ class Choice:
     Attributes
     ----------
     values
-        Texts, numbers or truth values, at least two.
+        Strings, numbers or booleans, at least two.
     """
 
     values: tuple[str | int | float | bool | None, ...]
@@ -75,5 +75,15 @@ def _check(range_: FloatRange | IntRange) -> None:
 
 
 def with_values(params: dict[str, Any], space: SearchSpace, values: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration's parameters with the searched ones replaced by `values`."""
+    """Return parameters in which the searched ones are replaced by `values`.
+
+    Parameters
+    ----------
+    params
+        Parameters of a configuration by name.
+    space
+        Search space of the model.
+    values
+        New values of the searched parameters by name.
+    """
     return params | {name: [v] if space[name].listed else v for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""What a model may tell of the conditions themselves: which are alike, and what is left unknown of them."""
+"""Interface to a model's Gaussian process over conditions: similarity to train and posterior covariance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perturbfm_core.splits.view import Query, TrainView
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """Covariance of some conditions given train, in units of each gene's process.
+    """Posterior covariance of some conditions given train, in units of each gene's process variance.
 
     Attributes
     ----------
@@ -23,9 +23,9 @@ class Posterior:
     weights
         float64 [L], share of the genes that have each level.
     variance
-        float64 [L, q].
+        float64 [L, q], posterior variance of each condition.
     column
-        ``column(i)`` is float64 [L, q], the covariance with condition i.
+        ``column(i)`` is float64 [L, q], the posterior covariance of all conditions with condition i.
     """
 
     noise: FloatArray
@@ -35,20 +35,23 @@ class Posterior:
 
 
 class ConditionProcess(Protocol):
-    """A Gaussian process over conditions that a fitted model rests on."""
+    """A Gaussian process over conditions on which the predictions of a fitted model are based."""
 
     @property
     def conditions(self) -> pd.DataFrame:
         """Return the train conditions [n]."""
 
     def similarity(self, query: Query) -> FloatArray:
-        """Return float64 [q, n], the correlation of each condition with each of train, at most 1."""
+        """Return float64 [q, n], the prior correlation of each condition with each train condition."""
 
     def out_of_fold(self, view: TrainView) -> FloatArray:
-        """Return float64 [m], the highest similarity of every held-out condition to what is left, fold by fold."""
+        """Return float64 [m], the similarity of every held-out condition to its nearest fitted condition.
+
+        The rows are the held-out conditions of the inner folds, fold by fold.
+        """
 
     def describable(self) -> list[str]:
-        """Return the genes that features describe, where the process uses them."""
+        """Return the genes that have features, if the process uses features."""
 
     def posterior(self, query: Query) -> Posterior:
-        """Return the covariance of conditions [q] given train."""
+        """Return the posterior covariance of conditions [q] given train."""

@@ -14,7 +14,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
-from perturbfm_core.evaluation.comparison import Comparison, Truth, compare, observed
+from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, compare, observed
 from perturbfm_core.evaluation.panel import PANELS, Panel, Strata, evaluate, metrics_json
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.splits.folder import SplitStats
@@ -318,10 +318,10 @@ def calibration_json(
     }
 
 
-_OBSERVED: dict[tuple[str, str], Truth] = {}
+_OBSERVED: dict[tuple[str, str], ObservedSide] = {}
 
 
-def observed_side(ds: PerturbDataset, split: FrozenSplit) -> Truth:
+def observed_side(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
     """Return the observed side of a split, kept for the next entry on it."""
     key = (ds.content_sha256, split.hash)
     if key not in _OBSERVED:

@@ -1,1 +1,1 @@
-"""Frozen splits: what is held out, hashed and never regenerated in silence."""
+"""Frozen train, validation, calibration and test splits, identified by a content hash."""

@@ -1,4 +1,4 @@
-"""Split kinds: their registry, and the drafts they hand over before validation, calibration and inner folds are carved."""
+"""Registry of split kinds, and the draft splits that they propose (test conditions only)."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from perturbfm_core.splits.split import Axis
 
 @dataclass(frozen=True)
 class Draft:
-    """One proposed split.
+    """One proposed split, before validation, calibration and inner folds are chosen.
 
     Attributes
     ----------
     test, unused
         Condition keys.
     params
-        Resolved parameters, part of the hash.
+        Resolved parameters, part of the split's hash.
     ood_axes
-        What is new in test.
+        What is unseen in the test fold.
     fold, k
-        Place in a cross-validation, if any.
+        Position in a cross-validation, if any.
     fixed
-        Conditions whose fold the user named.
+        {condition key: fold} of conditions whose fold was given by the user.
     row_fraction
         For by-row splits: the share of rows to test (then `test` is empty).
     batches
         For by-row splits: the batches whose rows are tested (then `test` is empty).
     spare
-        {condition key: unit} of the train conditions that may leave for validation or calibration, each unit
-        as a whole; None where all may, by the split's exchangeable unit.
+        {condition key: unit} of the training conditions that may be moved to validation or calibration, each
+        unit as a whole; None if all may, by the split's exchangeable unit.
     """
 
     test: list[str]
@@ -61,7 +61,7 @@ class Draft:
 P = TypeVar("P", bound=Frozen)
 DraftFunction = Callable[["pd.DataFrame", SplitSpec, P], list[Draft]]
 Facts = Callable[[PerturbDataset], dict[str, Any]]
-# A name from the command line or a YAML file, where one like 7 arrives as a number.
+# A name from the command line or a YAML file, where a name such as 7 is parsed as a number.
 Name = Annotated[str, BeforeValidator(str)]
 Names = tuple[Name, ...]
 
@@ -73,13 +73,13 @@ class SplitKind:
     Attributes
     ----------
     name
-        As ``--spec`` and suites call it.
+        Name in ``--spec`` and suites.
     draft
         (conditions, spec, params) -> proposed splits, several for k folds.
     params
         Type of its parameters; the command line has an option for each.
     facts
-        Gives parameters that only the rows of a data set decide, None for none.
+        Function that returns parameters derived from the rows of a data set, None if there are none.
     """
 
     name: str
@@ -93,19 +93,19 @@ class SplitKind:
         return (self.draft.__doc__ or "").strip().split("\n")[0]
 
     def drafts(self, ds: PerturbDataset, spec: SplitSpec) -> list[Draft]:
-        """Return the proposed splits of a request.
+        """Return the splits that this kind proposes for a specification.
 
         Parameters
         ----------
         ds
             The data set.
         spec
-            The request; its parameters are validated here.
+            The specification; its parameters are validated here.
 
         Raises
         ------
         SplitError
-            If a parameter is unknown or unfit, or nothing can be held out.
+            If a parameter is unknown or invalid, or nothing can be held out.
         """
         unknown = sorted(set(spec.params) - set(self.params.model_fields))
         if unknown:
@@ -133,16 +133,16 @@ def split_kind(
     Parameters
     ----------
     name
-        As ``--spec`` and suites call it.
+        Name in ``--spec`` and suites.
     params
         Type of its parameters, each with a default and a description.
     facts
-        Gives parameters that only the rows of a data set decide.
+        Function that returns parameters derived from the rows of a data set.
 
     Raises
     ------
     SplitError
-        If the kind is not described, or a parameter has no default.
+        If the function has no docstring, or a parameter has no default.
     """
 
     def register(draft: DraftFunction[P]) -> DraftFunction[P]:
@@ -161,7 +161,13 @@ def split_kind(
 
 
 def share(value: float, name: str) -> float:
-    """Return a parameter that is a share, or raise `SplitError`."""
+    """Return a parameter that must be a share between 0 and 1 (exclusive); `name` is for the message.
+
+    Raises
+    ------
+    SplitError
+        If it is not between 0 and 1.
+    """
     if not 0 < value < 1:
         msg = f"{name} must lie between 0 and 1, found {value!r}"
         raise SplitError(msg)
@@ -169,7 +175,22 @@ def share(value: float, name: str) -> float:
 
 
 def must_be_known(wanted: Sequence[str], known: list[str], what: str) -> None:
-    """Raise `SplitError` listing the known names if one of `wanted` is not among them."""
+    """Check that names occur in the data set.
+
+    Parameters
+    ----------
+    wanted
+        Names to check.
+    known
+        Names that occur.
+    what
+        Noun for the message, e.g. "context".
+
+    Raises
+    ------
+    SplitError
+        If one of `wanted` is not in `known`; the message lists the known names.
+    """
     for name in wanted:
         if name not in known:
             shown = ", ".join(known[:12]) + (f", ... ({len(known)} in all)" if len(known) > 12 else "")
@@ -178,7 +199,24 @@ def must_be_known(wanted: Sequence[str], known: list[str], what: str) -> None:
 
 
 def partition(units: list[str], k: int, seed: int, what: str) -> list[list[str]]:
-    """Return `k` random parts of `units`, sizes differing by at most one."""
+    """Return `k` random parts of `units`, whose sizes differ by at most one.
+
+    Parameters
+    ----------
+    units
+        Names to partition.
+    k
+        Number of parts.
+    seed
+        Seed of the random order.
+    what
+        Plural noun for the message, e.g. "contexts".
+
+    Raises
+    ------
+    SplitError
+        If there are fewer units than parts.
+    """
     if len(units) < k:
         msg = f"{k} folds need at least {k} {what}, found {len(units)}; ask for fewer folds"
         raise SplitError(msg)
@@ -187,7 +225,13 @@ def partition(units: list[str], k: int, seed: int, what: str) -> list[list[str]]
 
 
 def wanted_folds(spec: SplitSpec) -> list[int]:
-    """Return which folds of a k-fold split are asked for."""
+    """Return the indices of the requested folds of a k-fold split; empty if the split has no folds.
+
+    Raises
+    ------
+    SplitError
+        If the requested fold does not exist.
+    """
     if spec.folds is None:
         return []
     if spec.fold is None:
@@ -199,7 +243,7 @@ def wanted_folds(spec: SplitSpec) -> list[int]:
 
 
 def seen_perts(conditions: pd.DataFrame) -> set[str]:
-    """Return the perturbation ids of some conditions."""
+    """Return the perturbation ids of conditions."""
     return set(conditions[schema.PERT_ID].astype(str))
 
 

@@ -1,4 +1,4 @@
-"""The folder of frozen splits: writing, look-up by prefix, index, verification."""
+"""Folder of frozen splits: writing, look-up by hash prefix, index and verification."""
 
 from __future__ import annotations
 
@@ -24,24 +24,30 @@ MIN_PREFIX = 7
 
 
 class SplitStats(Frozen):
-    """What is known of a split beside its hash; can be made again at any time.
+    """Statistics of a split on its data; not part of its hash, and reproducible at any time.
 
     Attributes
     ----------
     counts
         {fold: {"conditions": n, "rows": n}}.
     traits
-        What decides which models are applicable.
+        Properties of the training data that decide which models are applicable.
     row_digests
         {fold: SHA-256 of the fold's sorted row ids}.
     strata
-        {stratum: {test condition: value}}, e.g. how many singles of a combination train has.
+        {stratum: {test condition: value}}, e.g. how many parts of a combination train has as single
+        perturbations.
     audit
         Findings of the leakage audit.
     ceiling, floor
-        Per metric: split-half ceiling, and null, train-mean and control-mean floors (None before scoring).
+        Per metric: split-half ceiling, and floors of null, train-mean and control-mean predictions (None
+        before scoring).
     no_signal
-        Whether the ceiling is too low for any ranking.
+        Whether the ceiling is too low for any ranking of models.
+    dropped_perturbations
+        Perturbations of the unused conditions, for a split that holds out contexts.
+    supersedes
+        Hash of the split that this one replaces.
     """
 
     counts: dict[str, dict[str, int]]
@@ -63,11 +69,11 @@ class Verification:
     Attributes
     ----------
     hash
-        The split.
+        Hash of the split.
     with_data
-        Whether the data were at hand and compared.
+        Whether the split was compared with its data.
     problems
-        What is wrong, empty if nothing.
+        Description of each problem, empty if there is none.
     """
 
     hash: str
@@ -76,7 +82,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Return whether nothing is wrong."""
+        """Return whether there are no problems."""
         return not self.problems
 
 
@@ -86,7 +92,7 @@ class SplitFolder:
     Parameters
     ----------
     path
-        The folder (``splits/`` unless ``PERTURBFM_SPLIT_DIR`` says otherwise).
+        The folder (``splits/`` unless ``PERTURBFM_SPLIT_DIR`` names another).
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -99,7 +105,13 @@ class SplitFolder:
         return sorted(p.stem for p in self.path.glob("*.json") if _is_hash(p.stem))
 
     def resolve(self, prefix: str) -> str:
-        """Return the full hash for a hash, a unique prefix of at least 7 characters, or a partition key."""
+        """Return the full hash for a hash, a unique prefix of at least 7 characters, or a partition key.
+
+        Raises
+        ------
+        SplitError
+            If the prefix is too short or matches no split or several splits, or no split has the key.
+        """
         known = self.hashes()
         text = prefix.strip().lower()
         if "." in text:
@@ -119,11 +131,17 @@ class SplitFolder:
         raise SplitError(msg)
 
     def load(self, prefix: str) -> FrozenSplit:
-        """Return a split by hash, prefix or key, checked against its hash."""
+        """Return a split by hash, prefix or key, checked against its hash.
+
+        Raises
+        ------
+        SplitError
+            If there is no such split, or its file is damaged, edited or renamed.
+        """
         full = self.resolve(prefix)
         path = self.path / f"{full}.json"
         try:
-            # Bytes, since reading as text would let a changed line ending pass.
+            # Read as bytes, since reading as text would hide changed line endings.
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
             msg = f"{path.name} is not a split file ({error}); restore it from version control"
@@ -145,18 +163,18 @@ class SplitFolder:
         return codes
 
     def stats(self, split_hash: str) -> SplitStats | None:
-        """Return the statistics beside a split, None where there are none."""
+        """Return the stored statistics of a split, None where there are none."""
         path = self.path / f"{split_hash}.stats.json"
         if not path.is_file():
             return None
         return parse(SplitStats, read_json(path, SplitError), path.name)
 
     def index(self) -> Index:
-        """Return the folder's index (empty where there is none)."""
+        """Return the index of the folder (empty where there is none)."""
         return read_index(self.path)
 
     def entry(self, split: Split, stats: SplitStats | None) -> IndexEntry:
-        """Return the index line of a split with its statistics."""
+        """Return the index entry of a split with its statistics."""
         return IndexEntry(
             hash=split.hash,
             key=split.key,
@@ -173,12 +191,16 @@ class SplitFolder:
     # ---- writing ------------------------------------------------------------------------------------
 
     def save(self, split: FrozenSplit, stats: SplitStats) -> bool:
-        """Write a split with its statistics and its line in the index.
+        """Write a split with its statistics and its entry in the index.
 
         Returns
         -------
-        bool
-            Whether the split is new; an existing one keeps its file and gets the new statistics.
+        Whether the split is new; an existing one keeps its file and gets the new statistics.
+
+        Raises
+        ------
+        SplitError
+            If an existing file of the split is damaged, or another split has the same partition key.
         """
         definition = split.definition
         path = self.path / f"{definition.hash}.json"
@@ -203,7 +225,7 @@ class SplitFolder:
         return new
 
     def save_stats(self, split_hash: str, stats: SplitStats) -> None:
-        """Replace the statistics beside a split."""
+        """Replace the stored statistics of a split."""
         write_json(self.path / f"{split_hash}.stats.json", stats.model_dump(mode="json"))
 
     def _save_codes(self, split: FrozenSplit) -> None:
@@ -220,9 +242,9 @@ class SplitFolder:
     # ---- verification ---------------------------------------------------------------------------------
 
     def verify(self, split_hash: str, ds: PerturbDataset | None) -> Verification:
-        """Check one split's file, index line and statistics, and with the data everything.
+        """Check the file, index entry and statistics of a split, and its folds on the data set if given.
 
-        With data: their content is hashed again, folds are derived again and compared by row digests.
+        With a data set, its content is hashed again, and the rows of the folds are compared by their digests.
         """
         problems: list[str] = []
         try:
@@ -257,7 +279,7 @@ class SplitFolder:
 
 
 def traits_of(split: FrozenSplit, ds: PerturbDataset) -> SplitTraits:
-    """Return what the split offers to fit on."""
+    """Return the properties of a split's training data that decide which models are applicable."""
     fit = ds.conditions.iloc[np.unique(ds.condition_codes[split.rows(ds, *split.fit_folds)])]
     return SplitTraits(
         level=ds.metadata.level,

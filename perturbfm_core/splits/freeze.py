@@ -1,4 +1,4 @@
-"""Freezing: from a data set and a spec to splits, with validation, calibration and inner folds."""
+"""Creation of frozen splits from a data set and a split specification."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ INNER_FOLDS = 5
 
 
 def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
-    """Return the splits that `spec` describes on `ds` (several for k folds), not yet written.
+    """Return the splits that `spec` describes on `ds` (several for k folds), without writing them.
 
-    The same spec on the same data gives the same hashes.
+    The same specification on the same data gives the same hashes.
 
     Raises
     ------
     SplitError
-        If the kind is unknown, a name does not occur, or a fold would be empty.
+        If the kind is unknown, a name does not occur in the data set, or a fold would be empty.
     """
     kind = KINDS.get(spec.kind)
     facts = {} if kind.facts is None else kind.facts(ds)
@@ -61,7 +61,7 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
         params["transductive"] = True
     cv = None
     if draft.fold is not None and draft.k is not None:
-        # Everything but the fold number, so that folds made one by one meet in the same group.
+        # Everything but the fold number, so that folds created one at a time get the same group.
         identity: dict[str, Any] = {
             "spec": spec.model_dump(mode="json", exclude={"fold"}),
             "data": ds.content_sha256,
@@ -108,12 +108,12 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
 
 
 def _downgrade(policy: Policy, inner: InnerFolds | None) -> Policy:
-    """Return ``none`` where inner folds were wanted but a single unit leaves nothing to hold out."""
+    """Return ``none`` where inner folds were requested but cannot be made, with a single unit in training."""
     return "none" if policy == "inner_cv" and inner is None else policy
 
 
 def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
-    """Return how many units validate and calibrate, and the policy of each."""
+    """Return (validation units, calibration units, validation policy, calibration policy)."""
     counts: list[int] = []
     policies: list[Policy] = []
     for asked, fraction in ((spec.validation, spec.val_frac), (spec.calibration, spec.calib_frac)):
@@ -137,7 +137,10 @@ def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
 def _carve_conditions(
     conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator
 ) -> tuple[dict[str, Fold], Policy, Policy]:
-    """Assign every condition a fold, carving val and calib out of train the way test was carved."""
+    """Return ({condition: fold}, validation policy, calibration policy).
+
+    Validation and calibration conditions are taken out of train by whole units, as the test conditions were.
+    """
     fold_of: dict[str, Fold] = dict.fromkeys((str(k) for k in conditions.index), "train")
     fold_of.update(dict.fromkeys(draft.unused, "unused"))
     fold_of.update(dict.fromkeys(draft.test, "test"))
@@ -161,12 +164,13 @@ def _carve_conditions(
     val, calib = set(order[:n_val]), set(order[n_val : n_val + n_calib])
     for key, us in zip(free.index, units, strict=True):
         in_val, in_calib = bool(val & set(us)), bool(calib & set(us))
+        # A condition that shares units with both folds (a combination) would leak between them.
         if in_val and in_calib:
             fold_of[key] = "unused"
         elif in_val or in_calib:
             fold_of[key] = "val" if in_val else "calib"
     if draft.ood_axes == ("context",) and (val or calib):
-        # As in test, only perturbations that the remaining train contexts have can be asked for.
+        # As in test, only perturbations that occur in the remaining training contexts are kept.
         seen = seen_perts(conditions[[fold_of[k] == "train" for k in conditions.index]])
         for key, pert in zip(free.index, free[schema.PERT_ID].astype(str), strict=True):
             if fold_of[key] in ("val", "calib") and pert not in seen:
@@ -182,7 +186,7 @@ def _carve_conditions(
 
 
 def _spare_units(free: pd.DataFrame, spare: dict[str, str]) -> list[tuple[str, ...]]:
-    """Return the unit by which each train condition may leave, none for those that must stay."""
+    """Return the unit of each training condition that may be moved, none for those that must stay."""
     return [(spare[key],) if key in spare else () for key in free.index]
 
 
@@ -193,7 +197,10 @@ def _require_fold(fold_of: dict[str, Fold], fold: Fold) -> None:
 
 
 def _spare(free: pd.DataFrame, covariate: str, order: list[str]) -> list[str]:
-    """Return the train conditions, in order, that can leave while train keeps every perturbation and value."""
+    """Return the training conditions, in the given order, that can be moved to validation or calibration.
+
+    Train must keep every perturbation and every value of the covariate.
+    """
     values = covariate_values(free, covariate)
     halves = dict(zip(free.index, zip(free[schema.PERT_ID].astype(str), values, strict=True), strict=True))
     by_pert = Counter(pert for pert, _ in halves.values())
@@ -209,7 +216,7 @@ def _spare(free: pd.DataFrame, covariate: str, order: list[str]) -> list[str]:
 
 
 def _without_auto(spec: SplitSpec, n_units: int, n_spare: int) -> tuple[int, int, Policy, Policy]:
-    """Return the policies where too few units can leave train: inner folds, unless a fold was asked for."""
+    """Return sizes and policies where too few units can be moved: inner folds replace automatic folds."""
     update = {p: "inner_cv" for p in ("validation", "calibration") if getattr(spec, p) == "auto"}
     out = _policies(spec.model_copy(update=update), n_units)
     if out[0] + out[1] > n_spare:
@@ -224,6 +231,7 @@ def _without_auto(spec: SplitSpec, n_units: int, n_spare: int) -> tuple[int, int
 def _carve_rows(
     ds: PerturbDataset, spec: SplitSpec, fraction: float, rng: np.random.Generator
 ) -> tuple[IntArray, Policy, Policy]:
+    """Return (int8 [N] fold codes, validation policy, calibration policy) with random rows in each fold."""
     treated = np.flatnonzero(ds.condition_codes >= 0)
     order = rng.permutation(treated)
     n_test = round(fraction * len(treated))
@@ -242,7 +250,10 @@ def _carve_rows(
 def _carve_batches(
     ds: PerturbDataset, spec: SplitSpec, test: tuple[str, ...], rng: np.random.Generator
 ) -> tuple[IntArray, Policy, Policy]:
-    """Assign whole batches: the given ones to test, random ones of the others to validation and calibration."""
+    """Return (int8 [N] fold codes, validation policy, calibration policy) with whole batches in each fold.
+
+    The given batches are tested; validation and calibration batches are drawn from the others.
+    """
     batch = ds.obs[schema.BATCH_ID].astype(str).to_numpy()
     treated = ds.condition_codes >= 0
     others = sorted(set(batch[treated]) - set(test))
@@ -261,7 +272,21 @@ def _carve_batches(
 
 
 def inner_folds(train: pd.DataFrame, unit: Unit, rng: np.random.Generator) -> InnerFolds | None:
-    """Return group-wise folds inside train by `unit`, or by perturbation where one unit is all there is."""
+    """Return grouped folds within the training conditions.
+
+    Parameters
+    ----------
+    train
+        Condition table of train.
+    unit
+        Exchangeable unit to group by; if train has one only, conditions are grouped by perturbation.
+    rng
+        Source of the random assignment.
+
+    Returns
+    -------
+    At most `INNER_FOLDS` folds, None if train has a single perturbation.
+    """
     ladder: list[Unit] = [unit] if unit == "perturbation" else [unit, "perturbation"]
     for candidate in ladder:
         names = sorted({u for us in units_of(train, candidate) for u in us})

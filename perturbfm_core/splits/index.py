@@ -1,4 +1,4 @@
-"""The index of a split folder: one line per frozen split, readable without opening splits or data."""
+"""Index of a split folder: one entry per frozen split, readable without opening splits or data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INDEX_FILE = "index.json"
 
 
 class SplitTraits(Frozen):
-    """What a split offers to fit on; decides which models are applicable."""
+    """Properties of a split's training data that decide which models are applicable."""
 
     level: Level = "cell"
     controls: bool = True
@@ -23,7 +23,7 @@ class SplitTraits(Frozen):
 
 
 class IndexEntry(Frozen):
-    """One line of ``splits/index.json``: what definitions need without opening the split."""
+    """One entry of ``splits/index.json``: identity, kind and traits of a split."""
 
     hash: str
     key: str

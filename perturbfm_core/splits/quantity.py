@@ -1,4 +1,4 @@
-"""Doses and times as numbers: "10 uM", "0.5+1 uM", "6 h", "24 h & 4 h"."""
+"""Parsing of doses and times such as "10 uM", "0.5+1 uM", "6 h" and "24 h & 4 h" into numbers."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ _TIME_UNITS: dict[str, tuple[str, float]] = {
 def parse_dose(text: str) -> tuple[float, str] | None:
     """Return (value, base unit) of a dose, None for no dose.
 
-    The parts of a combination ("1+0.5 uM") add up; a part without a unit has that of the last part. Molar
-    units come out in M, masses per volume in g/ml.
+    The parts of a combination ("1+0.5 uM") are summed; a part without a unit has that of the last part. Molar
+    concentrations are returned in M, masses per volume in g/ml.
 
     Raises
     ------
     SplitError
-        If a part is not a number, or the parts have units that do not add up.
+        If a part is not a number, or the parts have incompatible units.
     """
+    # A plus sign after "e" belongs to an exponent ("1e+3"), not to a combination.
     if not text.strip():
         return None
     pieces = [p.strip() for p in re.split(r"(?<![eE])" + re.escape(schema.COMBO_SEPARATOR), text)]
@@ -53,16 +54,17 @@ def parse_dose(text: str) -> tuple[float, str] | None:
             msg = f"dose {text!r} has units that do not add up ({base}, {kind}); use one unit on import"
             raise SplitError(msg)
         base, total = kind, total + value * factor
+    # Twelve digits remove rounding errors of the conversion, so that equal doses compare equal.
     return None if base is None else (float(f"{total:.12g}"), base)
 
 
 def parse_times(text: str) -> tuple[float, ...]:
-    """Return the times in hours that a text names, ascending; none for no time.
+    """Return the times in a text, in hours, ascending; empty for an empty text.
 
     Raises
     ------
     SplitError
-        If it names anything but times.
+        If a part of the text is not a time.
     """
     out = set()
     for part in filter(None, _SEVERAL.split(text.strip())):
@@ -82,7 +84,7 @@ def _number(text: str, what: str) -> tuple[float, str]:
 def _unit(text: str, known: dict[str, tuple[str, float]], what: str, whole: str) -> tuple[str, float]:
     plain = text.replace("µ", "u").replace("μ", "u").strip()
     folded = {name.lower(): value for name, value in reversed(list(known.items()))}
-    # A capital decides between mM and M, millimolar and molar; else case does not matter.
+    # An exact match first; otherwise upper and lower case are not distinguished.
     found = known.get(plain) or folded.get(plain.lower())
     if found is None:
         msg = f"{what} {whole!r} has the unknown unit {text!r}; use one of {', '.join(u for u in known if u)}"

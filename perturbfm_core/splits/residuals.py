@@ -1,7 +1,7 @@
-"""Residuals that may serve calibration: of conditions that their predictor never saw.
+"""Residuals for calibration, of conditions that the predicting model was not fitted on.
 
-Two sources: the inner folds of train, predicted by models that each leave one fold out, and the split's
-calibration fold, predicted by the final model. Test rows are reached by neither.
+There are two sources: the inner folds of the training conditions, predicted by models that each leave one
+fold out, and the split's calibration fold, predicted by the final model. Neither uses test rows.
 """
 
 from __future__ import annotations
@@ -24,19 +24,16 @@ Part = tuple[BoolArray, BoolArray, Prediction]
 
 
 def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
-    """Gather the predictions of inner folds.
+    """Collect the predictions of all inner folds; return None if there are no folds.
 
     Parameters
     ----------
     view
-        The view whose inner folds they are.
+        The training view that the inner folds belong to.
     parts
-        (seen, held, prediction) of each fold: masks [n] over the view's conditions that the fold's predictor
-        was fitted or stopped on, and of those that it predicts, in order.
-
-    Returns
-    -------
-    None if there are no parts.
+        (seen, held, prediction) of each fold: bool [n] masks over the view's conditions, of those that the
+        fold's model was fitted or early-stopped on and of those that it predicts; the prediction has the
+        latter in order.
     """
     if not parts:
         return None
@@ -60,6 +57,7 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
         units=units,
         fold=np.repeat(np.arange(len(parts)), [int(held.sum()) for _, held, _ in parts]),
         source="out_of_fold",
+        # If the folds needed different kinds of units, the condition is declared as the unit of all.
         unit=kinds[0] if len(set(kinds)) == 1 else "condition",
         fitted=tuple(frozenset(view.conditions.index[seen].astype(str)) for seen, *_ in parts),
     )
@@ -68,7 +66,18 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
 def calibration_fold(
     ds: PerturbDataset, split: FrozenSplit, view: TrainView, predict: Callable[[Query], Prediction]
 ) -> OutOfFold:
-    """Return what the final model, fitted on `view`, says of the split's calibration fold.
+    """Return the final model's predictions of the split's calibration fold.
+
+    Parameters
+    ----------
+    ds
+        The data set of the split.
+    split
+        The split.
+    view
+        Training view that the model was fitted on.
+    predict
+        Function that returns the model's prediction for a query.
 
     Raises
     ------
@@ -81,6 +90,7 @@ def calibration_fold(
         raise SplitError(msg)
     table = condition_table(ds, rows)
     seen = view.conditions
+    # Validation conditions count as seen, since the model may have been stopped early on them.
     if view.validation is not None:
         seen = pd.concat([seen, view.validation.conditions])
     kind, units = new_units(table.conditions, seen, split.definition.unit)
@@ -97,12 +107,27 @@ def calibration_fold(
 
 
 def as_scored(ds: PerturbDataset, split: FrozenSplit, residuals: OutOfFold) -> OutOfFold:
-    """Return residuals of the truth that scores have: mean of the cells minus that of their *reference* controls.
+    """Return residuals whose truth is the scored delta, against *reference* instead of input controls.
 
-    A model learns from deltas against input controls, and their sampling noise along with them: its residuals
-    against the same controls lack that noise, those of scores have it, and that of the reference controls
-    besides. Intervals that are to cover scored deltas must be calibrated on such. Only the contexts of train
-    and calibration conditions are read, and only the width of intervals depends on it.
+    A model is fitted to deltas against input controls, including the sampling noise of these controls. Its
+    residuals against the same controls therefore lack that noise, while scored residuals have it and the
+    noise of the reference controls as well. Intervals for scored deltas must be calibrated on residuals of
+    the same kind. Only training and calibration conditions and the controls of their contexts are read, and
+    only the widths of intervals depend on them.
+
+    Parameters
+    ----------
+    ds
+        The data set of the split.
+    split
+        The split.
+    residuals
+        Predictions with truth against input controls.
+
+    Raises
+    ------
+    SplitError
+        If a condition is neither in the folds fitted on nor, for a calibration fold, in that fold.
     """
     if not ds.has_controls:
         return residuals
@@ -117,11 +142,22 @@ def as_scored(ds: PerturbDataset, split: FrozenSplit, residuals: OutOfFold) -> O
 
 
 def new_units(held: pd.DataFrame, seen: pd.DataFrame, unit: Unit) -> tuple[Unit, list[tuple[str, ...]]]:
-    """Return the kind of unit, and for each held condition those of its units that no seen condition has.
+    """Return (kind of unit, for each held-out condition those of its units that no seen condition has).
 
-    The split's own unit serves unless inner folds could not keep it whole (a single train context); then it is
-    the perturbation, and where nothing is new at all (random rows) the condition.
+    The kind is the split's own unit unless some held-out condition has no new unit of that kind (for example
+    where a single training context made inner folds by context impossible). Then it is the perturbation, and
+    if that is not new either (random rows), the condition.
+
+    Parameters
+    ----------
+    held
+        Table of the conditions that are predicted.
+    seen
+        Table of the conditions that the model was fitted or early-stopped on.
+    unit
+        Exchangeable unit of the split.
     """
+    # In order of preference; dict.fromkeys drops repetitions.
     kinds: tuple[Unit, ...] = (unit, "perturbation", "condition")
     for kind in dict.fromkeys(kinds):
         known = {u for us in units_of(seen, kind) for u in us}

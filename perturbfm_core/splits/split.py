@@ -1,4 +1,4 @@
-"""The frozen split: who trains, who validates, who calibrates, who is tested."""
+"""Frozen splits: the definition of folds (train, val, calib, test, unused) and their rows in a data set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Axis = Literal["context", "perturbation", "combo", "pair", "condition", "dose", 
 
 
 class DatasetRef(Frozen):
-    """Which data a split belongs to."""
+    """Identity of the data set that a split belongs to."""
 
     name: str
     content_sha256: str
@@ -35,14 +35,14 @@ class DatasetRef(Frozen):
 
 
 class ConditionFolds(Frozen):
-    """Folds as a table of condition keys; independent of row order."""
+    """Folds as {fold: condition keys}, independent of the order of rows."""
 
     by: Literal["condition"] = "condition"
     table: dict[Fold, tuple[str, ...]]
 
 
 class RowFolds(Frozen):
-    """Folds as one code per row, held in ``<hash>.npz``; bound to the order of rows."""
+    """Folds as one code per row, stored in ``<hash>.npz``; valid for one order of rows only."""
 
     by: Literal["row"] = "row"
     n_obs: int
@@ -51,7 +51,7 @@ class RowFolds(Frozen):
 
 
 class CvGroup(Frozen):
-    """Place of a split among the folds of one cross-validation."""
+    """Position of a split among the folds of one cross-validation."""
 
     group: str
     fold: int
@@ -60,7 +60,10 @@ class CvGroup(Frozen):
 
 
 class InnerFolds(Frozen):
-    """Group-wise folds inside train, for early stopping, stacking, gating and calibration."""
+    """Grouped folds within the training conditions, for early stopping, stacking, gating and calibration.
+
+    `folds` maps each exchangeable unit to its fold.
+    """
 
     unit: Unit
     k: int
@@ -68,26 +71,27 @@ class InnerFolds(Frozen):
 
 
 class Split(Frozen):
-    """One frozen split; its identity is the hash of all its fields.
+    """Definition of one frozen split; its identity is the hash of all its fields.
 
     Attributes
     ----------
     dataset
-        Name and hashes of the data.
+        Name and hashes of the data set.
     kind, params, seed
-        How it was made.
+        Split kind, with the parameters and seed that it was made with.
     folds
         Fold of every condition or row; controls are in no fold.
     cv
-        Its place in a cross-validation.
+        Its position in a cross-validation, None if it belongs to none.
     validation, calibration
-        ``fold``, ``inner_cv`` (then `inner` serves) or ``none``.
+        Which data are used: a ``fold`` of their own, the inner folds (``inner_cv``) or ``none``.
     inner
-        Folds inside train by the exchangeable unit.
+        Folds within the training conditions, grouped by the exchangeable unit.
     fit_rows
-        Rows that every entry fits on.
+        Folds that every model is fitted on.
     ood_axes
-        What is new in test: context, perturbation, combo, pair, dose, time, batch; empty for i.i.d.
+        What is unseen in the test fold: context, perturbation, combo, pair, dose, time, batch; empty for
+        i.i.d.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -131,13 +135,13 @@ class Split(Frozen):
 
     @cached_property
     def hash(self) -> str:
-        """Return the split's identity: SHA-256 of the canonical JSON of all fields."""
+        """Return the SHA-256 of the canonical JSON of all fields, which identifies the split."""
         return content_hash(self.model_dump(mode="json"))
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Split:
-        """Return a copy with some fields replaced, and its own hash."""
+        """Return a copy with the fields in `update` replaced, and a hash of its own."""
         out = super().model_copy(update=update, deep=deep)
-        # The copy would keep the cached hash of the original.
+        # Otherwise the copy would keep the cached hash of the original.
         out.__dict__.pop("hash", None)
         return out
 
@@ -148,16 +152,16 @@ class Split(Frozen):
 
     @property
     def transductive(self) -> bool:
-        """Return whether held-out contexts' controls may enter fitting."""
+        """Return whether controls of held-out contexts may be used in fitting."""
         return bool(self.params.get("transductive", False))
 
     @property
     def unit(self) -> Unit:
-        """Return the exchangeable unit: what one would draw again to repeat the experiment."""
+        """Return the exchangeable unit: what would be sampled anew if the experiment were repeated."""
         return unit_of_axes(self.ood_axes)
 
     def to_text(self) -> str:
-        """Return the file's text: readable JSON with the hash, the only accepted form."""
+        """Return the text of the split file: indented JSON with the hash, the only accepted form."""
         return (
             json.dumps({"hash": self.hash, **self.model_dump(mode="json")}, indent=1, ensure_ascii=False)
             + "\n"
@@ -165,12 +169,12 @@ class Split(Frozen):
 
     @classmethod
     def from_text(cls, text: str, source: str) -> Split:
-        """Read a split file's text, checking its hash and form.
+        """Read the text of a split file and check its hash and form; `source` names the file in messages.
 
         Raises
         ------
         SplitError
-            If the text is not valid, or differs by any byte from what its content would be written as.
+            If the text is not valid, or differs in any byte from what `to_text` returns for its content.
         """
         try:
             payload = json.loads(text)
@@ -199,14 +203,19 @@ class Split(Frozen):
 
 
 class FrozenSplit:
-    """A split with its rows: by condition from the data set, by row from the codes beside the file.
+    """A split that can be applied to its data set, with the row codes of a by-row split.
 
     Parameters
     ----------
     definition
-        What was frozen: kind, folds, policies.
+        Definition of the split: kind, folds, policies.
     codes
-        int8 [N] positions in `schema.FOLDS` (-1 controls), for a by-row split.
+        int8 [N], positions in `schema.FOLDS` (-1 for controls); only for a by-row split.
+
+    Raises
+    ------
+    SplitError
+        If the row codes of a by-row split are missing or do not have the declared digest.
     """
 
     def __init__(self, definition: Split, codes: IntArray | None = None) -> None:
@@ -229,7 +238,13 @@ class FrozenSplit:
         return self._row_codes
 
     def check_dataset(self, ds: PerturbDataset) -> None:
-        """Raise `SplitError` if the split was frozen on other data than `ds`."""
+        """Check that the split was frozen on the content and genes of `ds`.
+
+        Raises
+        ------
+        SplitError
+            If the content hash or the genes differ.
+        """
         ref = self.definition.dataset
         if ref.content_sha256 != ds.content_sha256:
             msg = (
@@ -247,7 +262,7 @@ class FrozenSplit:
         Raises
         ------
         SplitError
-            If the data set is another one, or a condition is in no fold.
+            If the split was frozen on another data set, or the conditions of split and data set differ.
         """
         self.check_dataset(ds)
         folds = self.definition.folds
@@ -279,12 +294,12 @@ class FrozenSplit:
 
     @property
     def fit_folds(self) -> tuple[Fold, ...]:
-        """Return the folds whose rows every entry fits on."""
+        """Return the folds that every model is fitted on."""
         return ("train",) if self.definition.fit_rows == "train" else ("train", "val")
 
 
 def unit_of_axes(axes: Sequence[Axis]) -> Unit:
-    """Return the exchangeable unit of a split: its first axis, whole perturbations for dose, time and batch."""
+    """Return the exchangeable unit of a split: its first axis; the perturbation for dose, time and batch."""
     if not axes:
         return "condition"
     first = axes[0]
@@ -292,20 +307,20 @@ def unit_of_axes(axes: Sequence[Axis]) -> Unit:
 
 
 def codes_digest(codes: IntArray) -> str:
-    """Return the SHA-256 of row fold codes."""
+    """Return the SHA-256 of the row codes of a by-row split."""
     return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i1").tobytes()).hexdigest()
 
 
 def units_of(conditions: pd.DataFrame, unit: Unit) -> list[tuple[str, ...]]:
-    """Return the exchangeable units that each condition touches.
+    """Return the exchangeable units that each condition belongs to.
 
     Parameters
     ----------
     conditions
-        Condition table, index = key.
+        Condition table [C], index = key.
     unit
-        ``context``; ``perturbation`` (every gene of it); ``combo`` (the combination, none for singles);
-        ``pair`` (perturbation with its covariates and context); ``condition``.
+        ``context``; ``perturbation`` (each perturbed gene); ``combo`` (the combination, none for single
+        perturbations); ``pair`` and ``condition`` (the condition itself).
     """
     perts = conditions[schema.PERT_ID].astype(str).tolist()
     if unit == "context":
@@ -318,7 +333,11 @@ def units_of(conditions: pd.DataFrame, unit: Unit) -> list[tuple[str, ...]]:
 
 
 def inner_masks(inner: InnerFolds, conditions: pd.DataFrame) -> list[tuple[BoolArray, BoolArray]]:
-    """Return (fit, held-out) masks over train conditions for every inner fold that holds something out."""
+    """Return masks (fit, held out), bool [C] each, over training conditions for every inner fold.
+
+    Folds that would hold out nothing or everything are skipped.
+    """
+    # A condition with units in several folds (a combination of two genes) is held out by each of them.
     units = units_of(conditions, inner.unit)
     fold_sets = [{inner.folds[u] for u in us if u in inner.folds} for us in units]
     out = []

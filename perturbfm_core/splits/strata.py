@@ -1,20 +1,21 @@
-"""Strata of test conditions, by which scores are broken down.
+"""Strata of test conditions (effect size, distance to train, ...) for the breakdown of scores.
 
 ``seen``
-    How many of a combination's singles train has (0, 1, 2, ...), for combinations only.
+    Number of a combination's parts that train has as single perturbations (0, 1, 2, ...); combinations only.
 ``cells``
     Number of rows, in terciles.
 ``effect``
-    Size of the effect, in terciles: norm of the observed delta, less what its sampling noise adds.
+    Effect size, in terciles: norm of the observed delta, corrected for sampling noise.
 ``response``
-    ``null`` where the perturbed cells cannot be told from their controls, else ``responds``; where there are
-    cells. Null perturbations must not decide ranks.
+    ``null`` where the perturbed cells do not differ significantly from their controls, else ``responds``;
+    single-cell data only. Perturbations without an effect should not decide the ranking of models.
 ``distance``
-    Distance to train, in terciles: one minus the highest cosine of the observed delta with that of any train
-    condition, in the space of the first principal components of the train deltas.
+    Distance to train, in terciles: one minus the highest cosine similarity of the observed delta to any
+    training delta, in the space of the leading components of the training deltas.
 
 Terciles are ``low``, ``middle`` and ``high`` among the test conditions of the split; a quantity that does not
-vary gives no stratum. Strata use the observed test deltas: they serve to read scores, and no model sees them.
+vary gives no stratum. Strata use the observed test deltas: they help to interpret scores and are never given
+to a model.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ def strata_of(ds: PerturbDataset, split: FrozenSplit, *, expression: bool = True
 
     Parameters
     ----------
-    ds, split
-        The split and its data.
+    ds
+        The data set of the split.
+    split
+        The split.
     expression
-        Whether to read the matrix; without it there are only ``seen`` and ``cells``.
+        Whether to read the matrix; otherwise only ``seen`` and ``cells`` are computed.
     """
     fit_rows, test_rows = split.rows(ds, *split.fit_folds), split.rows(ds, "test")
     fit = ds.conditions.iloc[np.unique(ds.condition_codes[fit_rows])]
@@ -66,7 +69,7 @@ def strata_of(ds: PerturbDataset, split: FrozenSplit, *, expression: bool = True
 
 
 def terciles(keys: pd.Index, values: FloatArray) -> dict[str, str]:
-    """Return {key: ``low``, ``middle`` or ``high``}, nothing where values are fewer than 3 or too often equal."""
+    """Return {key: ``low``, ``middle`` or ``high``} of values [C]; empty if too few or too often equal."""
     if len(values) < MIN_CONDITIONS or float(np.ptp(values)) == 0:
         return {}
     lower, upper = np.quantile(values, [1 / 3, 2 / 3])
@@ -86,7 +89,9 @@ def _seen(fit: pd.DataFrame, test: pd.DataFrame) -> dict[str, str]:
 
 
 def effect_size(table: ConditionTable) -> FloatArray:
-    """Return float64 [C]: norm of the delta against reference controls, less what noise adds to its square."""
+    """Return float64 [C]: norm of the delta against reference controls, corrected for sampling noise."""
+    # E|observed|^2 = |true|^2 + sum of the sampling variances, so the sum is subtracted from the squared
+    # norm.
     delta = table.delta["reference"].astype(np.float64)
     noise = (table.s2_pert + table.s2_control["reference"]).astype(np.float64)
     out: FloatArray = np.sqrt(np.maximum((delta**2).sum(axis=1) - noise.sum(axis=1), 0.0))
@@ -94,9 +99,13 @@ def effect_size(table: ConditionTable) -> FloatArray:
 
 
 def distance_to_train(train: ConditionTable, test: ConditionTable) -> FloatArray:
-    """Return float64 [C]: one minus the highest cosine with a train condition, among the leading components."""
+    """Return float64 [C]: one minus the highest cosine similarity of each test delta to a training delta.
+
+    Both are projected on the leading singular vectors of the training deltas, which reduces sampling noise.
+    """
     from sklearn.utils.extmath import randomized_svd
 
+    # Test deltas subtract reference controls and training deltas input controls, so that noise is not shared.
     seen, asked = train.delta["input"].astype(np.float64), test.delta["reference"].astype(np.float64)
     k = min(N_COMPONENTS, *seen.shape)
     axes = randomized_svd(seen, n_components=k, random_state=0)[2]
@@ -112,12 +121,16 @@ def _unit(x: FloatArray) -> FloatArray:
 
 
 def _response(ds: PerturbDataset, rows: IntArray, conditions: IntArray) -> dict[str, str]:
-    """Return which conditions differ from their controls: Hotelling's test, Benjamini-Hochberg over all."""
+    """Return {condition: ``responds`` or ``null``} by Hotelling's test with Benjamini-Hochberg correction.
+
+    Cells of a condition are compared with control cells of their context, on principal components of both.
+    """
     if ds.metadata.level != "cell" or not ds.has_controls or ds.expression is None:
         return {}
     p_values = np.full(len(conditions), np.nan)
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
-    # Reference controls alone, since the input ones are what deltas of train subtract.
+    # Reference controls only, since training deltas subtract the input controls; all controls where the roles
+    # share them.
     control = ds.controls.roles == REFERENCE
     control = control if control.any() else ds.is_control
     rng = np.random.default_rng(0)
@@ -145,6 +158,7 @@ def _response(ds: PerturbDataset, rows: IntArray, conditions: IntArray) -> dict[
 
 def _thinned(position: IntArray, rng: np.random.Generator) -> IntArray:
     """Return positions of at most `MAX_CELLS` random rows of each condition."""
+    # A stable sort by condition of randomly ordered rows; the rank is the index within the condition.
     order = rng.permutation(len(position))
     order = order[np.argsort(position[order], kind="stable")]
     counts = np.bincount(position)
@@ -153,34 +167,39 @@ def _thinned(position: IntArray, rng: np.random.Generator) -> IntArray:
 
 
 def _components(ds: PerturbDataset, rows: IntArray) -> FloatArray:
-    """Return float64 [n, k], some rows' expression on the principal components of at most 5,000 of them."""
+    """Return float64 [n, k], expression of rows on the principal components of at most 5,000 of them."""
     from sklearn.utils.extmath import randomized_svd
 
     X = take_rows(ds.expression, rows)
+    # Rounded up: every step-th row is at most `MAX_ROWS` rows.
     step = -(-len(rows) // MAX_ROWS)
     sample = X[np.arange(0, len(rows), step)]
     dense = np.asarray(sample.toarray() if hasattr(sample, "toarray") else sample, dtype=np.float32)
     dense = dense - dense.mean(axis=0, keepdims=True)
     k = min(N_COMPONENTS, *dense.shape)
     axes = randomized_svd(dense, n_components=k, random_state=0)[2]
+    # Projected without centring, which keeps X sparse; a common shift does not change differences of means.
     out: FloatArray = np.asarray(X @ axes.T, dtype=np.float64)
     return out
 
 
 def hotelling(a: FloatArray, b: FloatArray) -> float:
-    """Return the p-value of Hotelling's two-sample test; NaN where there are too few rows for it."""
+    """Return the p-value of Hotelling's test for two samples [n, k] and [m, k]; NaN with too few rows."""
     n, m, k = len(a), len(b), a.shape[1]
     dof = n + m - 2
     if n < 2 or m < 2 or dof <= k:
         return float("nan")
     centred = np.concatenate([a - a.mean(axis=0), b - b.mean(axis=0)])
     gap = a.mean(axis=0) - b.mean(axis=0)
+    # T^2 with the pooled covariance; a pseudo-inverse, since components without variance make it singular.
     t2 = n * m / (n + m) * float(gap @ np.linalg.pinv(centred.T @ centred / dof) @ gap)
+    # T^2 scaled by (dof - k + 1) / (dof k) has an F distribution with k and dof - k + 1 degrees of freedom.
     return float(stats.f.sf(t2 * (dof - k + 1) / (dof * k), k, dof - k + 1))
 
 
 def benjamini_hochberg(p: FloatArray, rate: float) -> BoolArray:
-    """Return which hypotheses are rejected at the false discovery rate."""
+    """Return bool [n]: the hypotheses that are rejected at the false discovery rate, given p-values [n]."""
+    # All p-values up to the largest one with p_(i) <= rate * i / n are rejected.
     order = np.argsort(p)
     passed = p[order] <= rate * np.arange(1, len(p) + 1) / len(p)
     n = int(np.flatnonzero(passed).max()) + 1 if passed.any() else 0

@@ -1,4 +1,4 @@
-"""What a model may see: train and validation rows, never a test row."""
+"""Training view of a split: the conditions and rows that a model may read, without test rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit, inner_mas
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Conditions to predict, with what may be known of them.
+    """Conditions to predict, with the information that a model may use: their names and input controls.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Query:
     genes
         Gene ids [G].
     control
-        float32 [C, G], mean of the matched input controls, None for delta-only data.
+        float32 [C, G], mean of the matched input controls in log1p units, None for delta-only data.
     """
 
     conditions: pd.DataFrame
@@ -39,7 +39,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class TrainView:
-    """Train conditions of one split.
+    """Training conditions of one split.
 
     Attributes
     ----------
@@ -48,24 +48,27 @@ class TrainView:
     genes
         Gene ids [G].
     delta
-        float32 [n, G], mean expression minus the mean of the matched input controls.
+        float32 [n, G], mean expression minus the mean of the matched input controls, in log1p units.
     s2
-        float32 [n, G], sampling variance of `delta` (perturbed and control side).
+        float32 [n, G], sampling variance of `delta` (perturbed and control means).
     n_cells
-        int64 [n].
+        int64 [n], rows of each condition.
     control
         float32 [n, G], mean of the matched input controls, None for delta-only data.
     inner
         (fit, held-out) masks over the n conditions, by the split's inner folds.
     unit
-        The exchangeable unit of the split: what inner folds, bags and calibration must keep whole.
+        Exchangeable unit of the split, which inner folds, bagging and calibration must not divide.
     validation
-        The validation conditions in the same form, None where the split has no validation fold.
+        The validation conditions in the same form, None if the split has no validation fold.
+    dataset
+        The data set, None for a view without access to single rows.
     allowed_rows
-        bool [N]: rows of the data set that may be read (train, validation, their contexts' input controls).
+        bool [N]: rows of the data set that may be read: training and validation rows and the input controls
+        of their contexts.
     fit_rows
-        bool [N]: those of `allowed_rows` that are the view's own: cells of its conditions, without validation, and
-        their contexts' input controls.
+        bool [N]: those of `allowed_rows` that belong to the view's own conditions, without validation: their
+        cells and the input controls of their contexts.
     """
 
     conditions: pd.DataFrame
@@ -85,7 +88,7 @@ class TrainView:
         return len(self.conditions)
 
     def subset(self, mask: BoolArray) -> TrainView:
-        """Return the view of some conditions, with what the inner folds leave of them and their cells only."""
+        """Return the view of the conditions in `mask` (bool [n]), with their inner folds and rows only."""
         return TrainView(
             conditions=self.conditions[mask],
             genes=self.genes,
@@ -103,7 +106,7 @@ class TrainView:
         )
 
     def _without(self, rows: BoolArray | None, dropped: pd.Index) -> BoolArray | None:
-        """Return `rows` less those of dropped conditions and of contexts that only those have."""
+        """Return `rows` without cells of dropped conditions and controls of contexts that only these have."""
         if self.dataset is None or rows is None:
             return None
         ds = self.dataset
@@ -117,16 +120,16 @@ class TrainView:
         return np.asarray(rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
 
     def query(self) -> Query:
-        """Return these conditions as something to predict."""
+        """Return the conditions of this view as a query, to predict them."""
         return Query(self.conditions, self.genes, self.control)
 
     def expression(self, rows: IntArray) -> FloatArray:
-        """Return float32 [n, G], log1p expression of train or validation cells or their input controls.
+        """Return float32 [n, G], log1p expression of training or validation rows or their input controls.
 
         Raises
         ------
         SplitError
-            If any of the rows is not among `allowed_rows`.
+            If a row is not in `allowed_rows`, or the view has no data set.
         """
         if self.dataset is None or self.allowed_rows is None:
             msg = "this view has no cells; inner folds serve conditions only"
@@ -146,7 +149,7 @@ class TrainView:
 
 
 def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
-    """Return the train view of a split (its `fit_rows`), with validation and inner folds."""
+    """Return the training view of a split (the folds in its `fit_rows`), with validation and inner folds."""
     fit_rows = split.rows(ds, *split.fit_folds)
     table = condition_table(ds, fit_rows)
     validation = None
@@ -170,7 +173,17 @@ def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
 
 
 def query(ds: PerturbDataset, split: FrozenSplit, table: ConditionTable) -> Query:
-    """Return conditions of a split as something to predict: their names and input controls only."""
+    """Return a query for conditions of a split: their names and input controls only.
+
+    Parameters
+    ----------
+    ds
+        The data set of the split.
+    split
+        The split.
+    table
+        The conditions to predict; their observed deltas are not passed on.
+    """
     return Query(table.conditions, ds.genes, table.control.get("input"))
 
 
@@ -190,7 +203,11 @@ def _inner(inner: InnerFolds | None, table: ConditionTable) -> list[tuple[BoolAr
 
 
 def _allowed(ds: PerturbDataset, split: FrozenSplit, *folds: Fold) -> BoolArray:
-    """Return bool [N]: the rows of some folds and the input controls of their contexts."""
+    """Return bool [N]: the rows of the given folds and the input controls of their contexts.
+
+    A transductive split allows the input controls of all contexts. A split by batch excludes the controls of
+    held-out batches unless it is transductive.
+    """
     fit = np.isin(split.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
     open_contexts = np.unique(context if split.definition.transductive else context[fit])

@@ -1,4 +1,4 @@
-"""The weights that are kept: their running mean over steps, and the best of those."""
+"""Exponential moving average of network weights, and the best average by validation score."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class AveragedWeights:
     """Exponential moving average of parameters, without the bias of its start.
 
-    With decay d the mean after t steps is sum of d**(t-i) w_i over the sum of d**(t-i): after one step the
-    weights themselves, so that a short training is not held at its initialisation.
+    With decay d, the mean after t steps is the sum over i of d**(t-i) w_i, divided by the sum of d**(t-i).
+    After one step it equals the weights themselves, so that a short training is not held back by its
+    initialisation.
 
     Parameters
     ----------
     parameters
-        What is averaged; changed in place only by `in_place` and `install`.
+        The parameters to average; only `in_place` and `install` change them.
     decay
-        In [0, 1); 0 keeps the last step.
+        In [0, 1); 0 keeps the weights of the last step.
     """
 
     def __init__(self, parameters: list[torch.nn.Parameter], decay: float) -> None:
@@ -33,18 +34,19 @@ class AveragedWeights:
         self.best: list[torch.Tensor] | None = None
 
     def update(self) -> None:
-        """Take in the parameters after a step."""
+        """Update the average with the parameters after a step."""
         self.steps += 1
         self._bias *= self._decay
-        # Moving the mean itself by this share equals dividing a sum that began at zero by its total weight.
+        # With share (1 - d) / (1 - d^t), the recursion mean += share (w - mean) equals the weighted sum
+        # above, since the weights d^(t-i) sum to (1 - d^t) / (1 - d).
         share = (1.0 - self._decay) / (1.0 - self._bias)
         average = get_ema_multi_avg_fn(1.0 - share)  # type: ignore[no-untyped-call]
         average(self.mean, self._values, self.steps)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Put the mean in the place of the parameters for this block."""
-        # Memory changes hands, nothing is copied.
+        """Replace the parameters by their average inside this block."""
+        # Only the pointers to memory are exchanged, nothing is copied.
         self._point_at(self.mean)
         try:
             yield
@@ -56,23 +58,33 @@ class AveragedWeights:
             parameter.data = value
 
     def keep(self) -> None:
-        """Remember the mean as it is now."""
+        """Store the current average as the best one."""
         if self.best is None:
             self.best = [m.clone() for m in self.mean]
         else:
             torch._foreach_copy_(self.best, self.mean)
 
     def install(self) -> None:
-        """Set the parameters to the remembered mean, or to the present one if none was."""
+        """Set the parameters to the stored best average, or to the current one if none was stored."""
         with torch.no_grad():
             torch._foreach_copy_(self._values, self.mean if self.best is None else self.best)
 
     def restore(self, mean: list[torch.Tensor], best: list[torch.Tensor] | None, steps: int) -> None:
-        """Take back `mean`, `best` and `steps`."""
+        """Restore a saved state.
+
+        Parameters
+        ----------
+        mean
+            Current average, one tensor per parameter.
+        best
+            Best average so far, None if none was stored.
+        steps
+            Number of steps that the average covers.
+        """
         torch._foreach_copy_(self.mean, mean)
         self.best = None if best is None else [b.to(m.device) for b, m in zip(best, self.mean, strict=True)]
         self.steps = steps
         self._bias = 1.0
         for _ in range(steps):
-            # The same products in the same order: the next share has the same bits.
+            # The same products in the same order, so that the next share is identical to the last bit.
             self._bias *= self._decay

@@ -1,4 +1,4 @@
-"""Resumable state of a training: one safetensors file with the rest as JSON in its header."""
+"""Resumable training state: one safetensors file, with the scalar state as JSON in its header."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ _HEADER = "state"
 class Checkpoint:
     """Where one training keeps its state, and how often.
 
-    One file holds tensors and JSON, so that a kill leaves the state of one epoch, never parts of two.
+    One file holds tensors and JSON, so that a killed process leaves the state of one epoch, never parts of
+    two.
 
     Attributes
     ----------
     folder
-        A folder of this training's own; it may be removed at any time.
+        A folder used by this training only; it may be removed at any time.
     every_seconds, every_epochs
-        The state is written at the end of an epoch when either has passed.
+        The state is written at the end of an epoch when either interval has passed.
     identity
-        Whatever must not differ between a run and its continuation beside the loop's configuration, such as
-        the key of the model with its data.
+        Whatever must be the same in a run and its continuation besides the configuration of the loop, such as
+        the key of the model and its data.
     """
 
     folder: Path
@@ -44,29 +45,29 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """Return the file."""
+        """Return the path of the checkpoint file."""
         return self.folder / CHECKPOINT_FILE
 
     def at(self, *names: str | int) -> Checkpoint:
-        """Return the checkpoint of a part of this training, in a folder below."""
+        """Return the checkpoint of one part of this training, in a subfolder."""
         return replace(
             self, folder=self.folder.joinpath(*(str(n) for n in names)), _written=[time.monotonic()]
         )
 
     def due(self, epoch: int) -> bool:
-        """Return whether the state after this epoch is to be written."""
+        """Return whether the state after this epoch should be written."""
         by_epoch = self.every_epochs is not None and epoch % self.every_epochs == 0
         return by_epoch or time.monotonic() - self._written[0] >= self.every_seconds
 
     def write(self, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
-        """Write tensors and JSON in one rename."""
+        """Write tensors and JSON state atomically, as one file."""
         on_cpu = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
         header = {_HEADER: json.dumps(state, allow_nan=False)}
         write_atomic(self.path, save(on_cpu, metadata=header))
         self._written[0] = time.monotonic()
 
     def read(self, config_hash: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        """Return (tensors, JSON), None if there is nothing to go on from.
+        """Return (tensors, JSON state), or None if there is no checkpoint.
 
         Raises
         ------
@@ -93,5 +94,15 @@ class Checkpoint:
 
 
 def checkpoint_at(root: Path | None, *names: str | int, **options: Any) -> Checkpoint | None:
-    """Return the checkpoint of a part under a model's `checkpoints` folder, None without such a folder."""
+    """Return the checkpoint of one part of a model's training, None if the model keeps none.
+
+    Parameters
+    ----------
+    root
+        The model's `checkpoints` folder, None without one.
+    *names
+        Path of the part below `root`, such as ``"member", 3``.
+    **options
+        Further fields of `Checkpoint`.
+    """
     return None if root is None else Checkpoint(root, **options).at(*names)

@@ -1,4 +1,4 @@
-"""Seeds by purpose, and the context in which a CPU run repeats byte for byte."""
+"""Deterministic torch: generators seeded by purpose, and a context in which CPU runs repeat byte for byte."""
 
 from __future__ import annotations
 
@@ -21,14 +21,24 @@ __all__ = [
 
 
 def torch_generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a torch generator of a purpose."""
+    """Return a torch generator seeded for one purpose.
+
+    Parameters
+    ----------
+    seed
+        Base seed.
+    *purpose
+        Names and numbers that identify the purpose (see `seed_sequence`).
+    device
+        Device of the generator.
+    """
     generator = torch.Generator(device)
     generator.manual_seed(derived_seeds(1, seed, *purpose)[0])
     return generator
 
 
 def seed_torch(seed: int, device: torch.device | str = "cpu") -> None:
-    """Seed torch's global generators of the CPU and of `device`; those of other devices keep their state."""
+    """Seed torch's global generators of the CPU and of `device`, but not those of other devices."""
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type == "cuda":
         with torch.cuda.device(device):
@@ -37,23 +47,24 @@ def seed_torch(seed: int, device: torch.device | str = "cpu") -> None:
 
 @contextlib.contextmanager
 def deterministic(seed: int | None = None, device: torch.device | str = "cpu") -> Iterator[int]:
-    """Keep torch's global state to this block; on the CPU, the same block gives the same bytes.
+    """Confine torch's global random state and settings to this block; on the CPU it repeats byte for byte.
 
-    Layers initialise and drop out from torch's global generator: build and train them inside. State of the
-    generator and settings are as before afterwards, whatever is raised.
+    Layers draw their initial weights and drop-out masks from torch's global generator, so networks should be
+    built and trained inside the block. Afterwards the state of the generator and the settings are as before,
+    even if an exception was raised.
 
     Parameters
     ----------
     seed
-        Seeds torch's generators, None to go on from their state.
+        Seed of torch's generators, None to continue from their current state.
     device
-        On the CPU, operations without a repeatable form are refused. On CUDA they are allowed, since sparse
-        and indexed sums have none: results there repeat up to rounding.
+        On the CPU, operations without a deterministic implementation are refused. On CUDA they are allowed,
+        since sparse and indexed sums have none: results there repeat up to rounding.
 
     Yields
     ------
     int
-        Threads of one operation; the bytes hold for this number.
+        Number of threads per operation; byte-for-byte repetition holds for this number only.
     """
     device = torch.device(device)
     mode = torch.get_deterministic_debug_mode()
@@ -63,7 +74,8 @@ def deterministic(seed: int | None = None, device: torch.device | str = "cpu") -
         try:
             if device.type == "cpu":
                 torch.set_deterministic_debug_mode("error")
-                # Only fresh memory that is read before it is written would change, at the price of writing it.
+                # Filling fresh memory costs time and matters only to code that reads memory before writing
+                # it.
                 memory.fill_uninitialized_memory = False
             if seed is not None:
                 seed_torch(seed, device)

@@ -1,4 +1,4 @@
-"""Where a network is trained, and what its device allows."""
+"""Choice of the training device and of the numerical precision that it supports."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from perturbfm_core.training.options import Precision
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """Return the device called `name`; ``auto`` is CUDA where there is one.
+    """Return the device called `name`; ``auto`` is CUDA if available, else the CPU.
 
     Raises
     ------
     ModelError
-        If the device is unknown, or CUDA is asked for and absent.
+        If the device is unknown, or CUDA is requested but not available.
     """
     found = torch.cuda.is_available()
     if name == "auto":
@@ -34,19 +34,29 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def precision_on(device: torch.device, precision: Precision) -> Literal["fp32", "bf16"]:
-    """Return the precision that a configuration comes to on a device: bf16 on CUDA that has it, else fp32."""
+    """Return the precision in effect on a device: bf16 on CUDA if supported and allowed, else fp32."""
     if device.type == "cuda" and precision != "fp32" and torch.cuda.is_bf16_supported():
         return "bf16"
     return "fp32"
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the context for the forward pass: mixed precision on CUDA, nothing on the CPU."""
+    """Return the context for the forward pass: mixed precision on CUDA if configured, else a null context."""
     if precision_on(device, precision) == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 
 
 def compiled(module: torch.nn.Module, device: torch.device, wanted: bool) -> Any:
-    """Return `module` compiled if that is wanted and the device is CUDA, else itself; parameters are shared."""
+    """Return the compiled module if that is wanted and the device is CUDA, else the module itself.
+
+    Parameters
+    ----------
+    module
+        The network; the compiled module shares its parameters.
+    device
+        Device on which it is trained.
+    wanted
+        Whether the configuration requests compilation.
+    """
     return torch.compile(module) if wanted and device.type == "cuda" else module

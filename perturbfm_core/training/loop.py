@@ -1,4 +1,4 @@
-"""The one epoch loop of all networks."""
+"""Epoch loop shared by all networks."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ class LoopConfig(Frozen):
     Attributes
     ----------
     epochs
-        Most epochs that are run.
+        Maximum number of epochs.
     horizon
-        Epochs over which the cosine falls to zero (default: `epochs`). A refit for the chosen number of epochs
-        keeps the horizon of the fit that chose it, and so its learning rates.
+        Epochs over which the cosine schedule falls to zero (default: `epochs`). A refit for a chosen number
+        of epochs keeps the horizon of the fit that chose it, and thus its learning rates.
     batch_size
-        Rows per step, drawn anew each epoch; None takes all at once.
+        Rows per step, drawn anew in each epoch; None uses all rows at once.
     ema_decay
-        Per step, of the weights that are validated and kept; 0 keeps the last step's.
+        Decay per step of the moving average of the weights, which is what is validated and kept; 0 keeps the
+        weights of the last step.
     patience
-        Epochs without a better validation score after which training stops.
+        Number of epochs without a better validation score after which training stops.
     validate_every
         Epochs between validations.
     grad_clip
-        Largest norm of the gradient, None for any.
+        Maximum norm of the gradient, None for no limit.
     precision, compile
         Mixed precision and ``torch.compile`` take effect on CUDA only.
     """
@@ -82,39 +83,43 @@ def train(
 ) -> TrainingRecord:
     """Train `module` in place; it ends on `device`, in evaluation mode, with the kept weights.
 
-    Those are the averaged weights of the epoch with the best validation score, or of the last epoch. On the CPU
-    the same arguments give the same bytes, interrupted or not: every epoch seeds torch's global generator from
-    (seed, epoch), so nothing random outlives an epoch. A loss that draws should draw from that generator.
+    The kept weights are the moving average at the epoch with the best validation score, or at the last epoch
+    without validation. On the CPU the same arguments give the same bytes, interrupted or not: every epoch
+    seeds torch's global generator from (seed, epoch), so that no random state is carried from one epoch to
+    the next. A loss that needs random numbers should draw them from that generator.
 
     Parameters
     ----------
     module
-        The network. Its buffers are constants: layers that gather batch statistics are refused.
+        The network. Its buffers must be constant: layers that collect batch statistics are refused.
     loss
-        ``loss(module, rows)`` with rows int64 [B] on the device: scalar tensors by name, among them ``"loss"``,
-        a mean over the rows. It is given the compiled module where that is in effect.
+        ``loss(module, rows)`` with rows int64 [B] on the device: scalar tensors by name, one of them
+        ``"loss"``, a mean over the rows. It receives the compiled module where compilation is in effect.
     n_rows
-        Rows of the training data, whatever a row is.
+        Number of rows of the training data; what a row is, only `loss` knows.
+    config
+        Epochs, optimiser, schedule, early stopping and precision.
     seed
-        Seeds order, drop-out and all else that is random.
+        Seed of row order, drop-out and everything else that is random.
     device
-        Where to train; tensors that `loss` reads are the caller's to put there.
+        Where to train; the caller must move the tensors that `loss` uses there.
     validate
         ``validate(module)``: score, higher is better, of the averaged weights in evaluation mode.
     parameter_groups
         Groups as AdamW takes them, with their own ``lr`` or ``weight_decay`` (default: all parameters that
         require a gradient).
     on_epoch
-        Is told after every epoch.
+        Called with a report after every epoch.
     checkpoint
-        Where to keep the state. A finished training there is taken as it is.
+        Where to keep the state. A finished training found there is not repeated.
     phase
         What is being trained, for reports and messages.
 
     Raises
     ------
     ModelError
-        If the loss is not finite, no validation score ever was, or the checkpoint is of another configuration.
+        If there are no rows, the loss is not finite, no validation score is finite, or the checkpoint belongs
+        to another configuration.
     """
     if n_rows < 1:
         msg = f"{phase} has no rows to train on"
@@ -185,7 +190,13 @@ class _Run:
         self.state = _Progress()
 
     def go(self, on_epoch: OnEpoch | None, checkpoint: Checkpoint | None) -> TrainingRecord:
-        """Run what is left of the training."""
+        """Run the remaining epochs of the training.
+
+        Raises
+        ------
+        ModelError
+            If the validation score was not finite in any epoch.
+        """
         kept = None if checkpoint is None else checkpoint.read(self.config_hash(checkpoint.identity))
         if kept is not None:
             tensors, told = kept
@@ -218,7 +229,13 @@ class _Run:
         return record
 
     def one_epoch(self) -> EpochReport:
-        """Run one epoch and validate if it is time to."""
+        """Run one epoch, and validate if it is due.
+
+        Raises
+        ------
+        ModelError
+            If the loss is not finite.
+        """
         state, config = self.state, self.config
         seed_torch(self.seeds[state.epoch], self.device)
         factor = self.lr_factor(state.epoch)
@@ -243,14 +260,20 @@ class _Run:
         return EpochReport(self.phase, state.epoch, config.epochs, parts["loss"], score)
 
     def lr_factor(self, epoch: int) -> float:
-        """Return the share of the learning rate in an epoch, from 0."""
+        """Return the factor on the learning rate in an epoch, counted from 0."""
         if self.config.schedule == "constant":
             return 1.0
         done = epoch / (self.config.horizon or self.config.epochs)
         return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
     def steps(self) -> dict[str, float]:
-        """Take one step per batch; return the mean of every part of the loss over the rows."""
+        """Take one optimiser step per batch; return the mean of every part of the loss over the rows.
+
+        Raises
+        ------
+        ModelError
+            If the loss function returns no ``"loss"``, or the module changed a buffer.
+        """
         module, config = self.module, self.config
         module.train()
         whole = self.batch == self.n_rows
@@ -270,7 +293,7 @@ class _Run:
             self.optimizer.step()
             self.weights.update()
             names = list(parts)
-            # Read once per epoch: a look at a value on a GPU waits for everything before it.
+            # Values are read once per epoch, since reading one from a GPU waits for all queued work.
             values = torch.stack([parts[name].detach().float() for name in names]) * (len(rows) / self.n_rows)
             total = values if total is None else total + values
         self.require_constant_buffers()
@@ -278,7 +301,15 @@ class _Run:
         return dict(zip(names, total.tolist(), strict=True))
 
     def require_constant_buffers(self) -> None:
-        """Raise if the first epoch changed a buffer: averaged weights and batch statistics do not fit."""
+        """Check that the first epoch changed no buffer.
+
+        Batch statistics belong to the live weights; the averaged weights that are kept would not fit them.
+
+        Raises
+        ------
+        ModelError
+            If a buffer was changed.
+        """
         if self.state.epoch != 1:
             return
         for name, buffer in self.module.named_buffers():
@@ -287,7 +318,7 @@ class _Run:
                 raise ModelError(msg)
 
     def score(self) -> float | None:
-        """Return the validation score of the averaged weights, None where it is not finite."""
+        """Return the validation score of the averaged weights, None if it is not finite."""
         assert self.validate is not None  # noqa: S101
         self.module.eval()
         with self.weights.in_place(), torch.no_grad():
@@ -295,13 +326,13 @@ class _Run:
         return score if math.isfinite(score) else None
 
     def patience_is_over(self) -> bool:
-        """Return whether validation has not improved for too long."""
+        """Return whether the validation score has not improved for `patience` epochs."""
         return self.validate is not None and self.state.epoch - self.state.best_epoch >= self.config.patience
 
     # ---- what is kept --------------------------------------------------------------------------------------
 
     def config_hash(self, identity: str) -> str:
-        """Return the hash of all that a continuation must share with its beginning, data aside."""
+        """Return the hash of everything that a continuation must share with the original run, except data."""
         return content_hash(
             {
                 "version": _CHECKPOINT_VERSION,
@@ -320,7 +351,7 @@ class _Run:
         )
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return weights, their mean and best, and the optimiser's moments, by parameter."""
+        """Return weights, their current and best average, and the optimiser's moments, by parameter name."""
         out: dict[str, torch.Tensor] = {}
         if self.weights.best is not None:
             out.update({f"best.{n}": t for n, t in zip(self.names, self.weights.best, strict=True)})
@@ -343,18 +374,18 @@ class _Run:
             "best_score": state.best_score,
             "seconds": state.seconds,
             "curves": state.curves,
-            # Every epoch seeds torch's generator with its own of these: there is no other random state.
+            # Every epoch seeds torch's generator with its own seed: there is no other random state.
             "next_seed": self.seeds[state.epoch],
         }
 
     def restore(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
-        """Take back what `tensors` and `told` returned."""
+        """Restore the state that `tensors` and `told` returned."""
         with torch.no_grad():
             for name, parameter in zip(self.names, self.parameters, strict=True):
                 parameter.copy_(tensors[f"live.{name}"])
                 moments = {key: tensors.get(f"adam.{key}.{name}") for key in _MOMENTS}
                 if moments["step"] is not None:
-                    # A parameter that no step has moved yet has no moments.
+                    # AdamW has no moments yet for a parameter that no step has changed.
                     self.optimizer.state[parameter] = {
                         k: v.to(self.device) for k, v in moments.items() if v is not None
                     }

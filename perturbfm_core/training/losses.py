@@ -1,7 +1,7 @@
 """Losses on condition means with known sampling variance, vectorised over conditions [n] and genes [G].
 
-What depends on the measured side alone (`noise_weights`, `direction_target`, `pair_distances`) is computed once
-and indexed by row in the loss.
+Quantities that depend on the measured deltas alone (`noise_weights`, `direction_target`, `pair_distances`)
+are computed once and indexed by row in the loss. All deltas are in log1p units, variances in their square.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ Tensor = torch.Tensor
 _DISTANCE_FLOOR = 1e-3
 
 
-# ---- mean ----------------------------------------------------------------------------------------------------
+# ---- mean
+# ----------------------------------------------------------------------------------------------------
 
 
 def signal_variance(y: Tensor, s2: Tensor, floor: float = 0.1) -> Tensor:
-    """Return tau [G], each gene's variance over conditions beyond that of sampling.
+    """Return tau [G], each gene's variance over conditions in excess of the sampling variance.
 
-    The variance of `y` over conditions less the mean of `s2`; at least `floor` times the mean variance of all
-    genes, so that no gene is taken to be free of signal.
+    It is the variance of `y` over conditions minus the mean of `s2`, but at least `floor` times the mean
+    variance over genes, so that no gene is assumed to carry no signal.
 
     Parameters
     ----------
     y, s2
-        [n, G] deltas and their sampling variances.
+        float [n, G], measured deltas and their sampling variances.
+    floor
+        Lower bound of tau, as a share of the mean variance over genes.
     """
+    # Measured variance = signal variance + mean sampling variance; the difference estimates the signal.
     variance = y.var(dim=0, correction=0)
     least = floor * variance.mean() + torch.finfo(y.dtype).tiny
     return torch.maximum(variance - s2.mean(dim=0), least)
@@ -37,17 +41,17 @@ def signal_variance(y: Tensor, s2: Tensor, floor: float = 0.1) -> Tensor:
 def noise_weights(s2: Tensor, tau: Tensor | float, rows: Tensor | None = None) -> Tensor:
     """Return [n, G] weights ``1 / (s2 + tau)``, scaled to a mean of 1.
 
-    A value counts by how well it is known: noise-free ones by the signal they could carry, noisy ones by their
-    noise.
+    This is the inverse of the total variance of a measured delta around its gene's mean: the inverse signal
+    variance of the gene for a precisely measured value, less for a noisy one.
 
     Parameters
     ----------
     s2
-        [n, G] sampling variance of the perturbed mean; zero where it is unknown.
+        float [n, G], sampling variance of the measured mean; zero where it is unknown.
     tau
         [G] or one number > 0, variance of the signal.
     rows
-        [n] weights of the conditions, such as ``combo_weight`` for combinations.
+        float [n], weights of the conditions, such as ``combo_weight`` for combinations.
     """
     weights = 1.0 / (s2 + tau)
     if rows is not None:
@@ -61,30 +65,32 @@ def noise_weighted_mse(mu: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     Parameters
     ----------
     mu, y
-        [n, G] predicted and measured deltas.
+        float [n, G], predicted and measured deltas.
     weights
-        [n, G] as `noise_weights` returns them, of the same rows.
+        float [n, G], as returned by `noise_weights` for the same rows.
     """
     return (weights * (mu - y).square()).mean()
 
 
-# ---- direction -----------------------------------------------------------------------------------------------
+# ---- direction
+# -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class DirectionTarget:
-    """What the direction of predictions is compared with.
+    """Measured directions with which predicted directions are compared.
 
     Attributes
     ----------
     center
-        [G], the mean delta of the train conditions.
+        float [G], mean delta of the train conditions.
     unit
-        [n, G], centred measured deltas over (norm + `offset`).
+        float [n, G], centred measured deltas divided by (norm + `offset`).
     offset
-        A tenth of the median norm of the centred deltas: vectors much shorter than that have no direction.
+        Scalar, a tenth of the median norm of the centred deltas: much shorter vectors have no meaningful
+        direction.
     reliability
-        [n] in [0, 1]: the share of the squared norm that is not sampling noise.
+        float [n] in [0, 1]: the share of the squared norm that is not sampling noise.
     """
 
     center: Tensor
@@ -94,22 +100,23 @@ class DirectionTarget:
 
 
 def direction_target(y: Tensor, s2: Tensor, *, offset: float = 0.1) -> DirectionTarget:
-    """Return the target of `direction_loss` from the train conditions.
+    """Return the target of `direction_loss`, computed from the train conditions.
 
     Parameters
     ----------
     y, s2
-        [n, G] measured deltas and their sampling variances.
+        float [n, G], measured deltas and their sampling variances.
     offset
-        Added to norms, as a share of their median.
+        Added to the norms, as a share of their median.
     """
     center = y.mean(dim=0)
     centred = y - center
     norm = torch.linalg.vector_norm(centred, dim=1)
-    # A middle pair is averaged, unlike torch.median, so that an even number has no preferred half.
+    # torch.quantile averages the middle pair of an even number; torch.median would take the lower one.
     added = offset * torch.quantile(norm, 0.5)
     tiny = torch.finfo(y.dtype).tiny
     signal = norm.square()
+    # E|y|^2 = |true delta|^2 + sum of s2, so the share of signal is 1 - sum(s2) / |y|^2, kept in [0, 1].
     reliability = ((signal - s2.sum(dim=1)) / signal.clamp_min(tiny)).clamp(0.0, 1.0)
     return DirectionTarget(center, centred / (norm + added).clamp_min(tiny)[:, None], added, reliability)
 
@@ -117,15 +124,16 @@ def direction_target(y: Tensor, s2: Tensor, *, offset: float = 0.1) -> Direction
 def direction_loss(mu: Tensor, target: DirectionTarget, rows: Tensor) -> Tensor:
     """Return the mean over conditions of ``reliability * (1 - cosine)`` of centred deltas.
 
-    The cosine's denominators have an offset, so that it is smooth at zero and short vectors cannot reach 1. The
-    mean is over all conditions, reliable or not: where effects are null nothing is taught.
+    The denominators of the cosine have an offset, so that it is smooth at zero and short vectors cannot reach
+    1. The mean is over all conditions, reliable or not, so that a data set of null effects contributes almost
+    nothing.
 
     Parameters
     ----------
     mu
-        [B, G] predicted deltas.
+        float [B, G], predicted deltas.
     target
-        As `direction_target` returns it.
+        As returned by `direction_target`.
     rows
         int64 [B], the conditions of `mu` in `target`.
     """
@@ -135,27 +143,35 @@ def direction_loss(mu: Tensor, target: DirectionTarget, rows: Tensor) -> Tensor:
     return (target.reliability[rows] * (1.0 - cosine)).mean()
 
 
-# ---- variance ------------------------------------------------------------------------------------------------
+# ---- variance
+# ------------------------------------------------------------------------------------------------
 
 
 def beta_nll(mean: Tensor, var: Tensor, y: Tensor, beta: float = 0.5) -> Tensor:
     """Return the beta-weighted Gaussian negative log-likelihood, without its constant.
 
-    ``mean(sg(var)**beta * (log var + (y - mean)**2 / var) / 2)`` with sg a stopped gradient: beta = 0 is the
-    likelihood, beta = 1 weighs all residuals alike (Seitzer et al., ICLR 2022). Pass ``mean.detach()`` to fit
-    the variance alone.
+    ``mean(sg(var)**beta * (log var + (y - mean)**2 / var) / 2)``, where sg stops the gradient: beta = 0 is
+    the likelihood, beta = 1 gives all residuals the same weight (Seitzer et al., ICLR 2022). Pass
+    ``mean.detach()`` to fit the variance alone.
 
     Parameters
     ----------
     mean, var, y
-        [n, G]; `var` > 0 is the whole predictive variance, sampling noise included.
+        float [n, G], predicted mean, predictive variance > 0 (including the sampling noise), and measured
+        value.
+    beta
+        Exponent of the weight, from 0 to 1.
     """
     nll = 0.5 * (var.log() + (y - mean).square() / var)
+    # The plain likelihood scales the gradient of the mean by 1 / var, so that noisy entries are hardly
+    # fitted; var^beta undoes that (fully for beta = 1). Detached, it only reweights and adds no gradient of
+    # its own.
     weight = var.detach().pow(beta)
     return (weight * nll).mean()
 
 
-# ---- distances -----------------------------------------------------------------------------------------------
+# ---- distances
+# -----------------------------------------------------------------------------------------------
 
 
 def pair_distances(y: Tensor, s2: Tensor | None = None) -> Tensor:
@@ -164,31 +180,35 @@ def pair_distances(y: Tensor, s2: Tensor | None = None) -> Tensor:
     Parameters
     ----------
     y
-        [n, G].
+        float [n, G], deltas.
     s2
-        [n, G] sampling variances; what they add to the expected distance is subtracted, down to zero.
+        float [n, G], sampling variances; their contribution to the expected distance is subtracted, down to
+        zero.
     """
+    # Distances do not depend on the centre; centring reduces cancellation in |a|^2 + |b|^2 - 2 a.b.
     centred = y - y.mean(dim=0)
     norm = centred.square().sum(dim=1)
     squared = norm[:, None] + norm[None, :] - 2.0 * (centred @ centred.T)
     if s2 is not None:
+        # E|y_i - y_j|^2 = |true difference|^2 + sum of s2_i + sum of s2_j.
         noise = s2.sum(dim=1)
         squared = squared - noise[:, None] - noise[None, :]
     return squared.clamp_min(0.0)
 
 
 def distance_loss(mu: Tensor, squared: Tensor, rows: Tensor) -> Tensor:
-    """Return how far predicted distances between conditions are from the measured ones: a pull against collapse.
+    """Return the error of predicted distances between conditions, a penalty on predictions that are equal.
 
-    Mean squared difference of distances over the pairs of the batch, over the mean squared measured distance of
-    all pairs: near 1 if all predictions are the same, 0 if all distances are right. One condition alone has none.
+    It is the mean squared difference of predicted and measured distances over the pairs of the batch, divided
+    by the mean squared measured distance of all pairs: near 1 if all predictions are equal, 0 if all
+    distances are right. A batch of one condition has no pairs and no loss.
 
     Parameters
     ----------
     mu
-        [B, G] predicted deltas.
+        float [B, G], predicted deltas.
     squared
-        [n, n] squared distances of all conditions, as `pair_distances` returns them.
+        float [n, n], squared measured distances of all conditions, as returned by `pair_distances`.
     rows
         int64 [B], the conditions of `mu` in `squared`.
     """
@@ -198,9 +218,9 @@ def distance_loss(mu: Tensor, squared: Tensor, rows: Tensor) -> Tensor:
     wanted = squared[rows[i], rows[j]]
     n = len(squared)
     spread = squared.sum() / (n * (n - 1))
-    # Conditions that noise alone tells apart pull nowhere.
+    # Where all measured distances are noise (spread 0), the loss is switched off by the last factor.
     scale = torch.where(spread > 0, spread, torch.ones_like(spread))
-    # The slope of a root is infinite at zero, where collapsed predictions lie.
+    # The gradient of a square root is infinite at zero, which is where collapsed predictions lie.
     least = _DISTANCE_FLOOR * scale
     got = (pair_distances(mu)[i, j] + least).sqrt()
     return (got - (wanted + least).sqrt()).square().mean() / scale * (spread > 0)

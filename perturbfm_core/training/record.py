@@ -8,28 +8,28 @@ from perturbfm_core.config import Frozen
 
 
 class TrainingRecord(Frozen):
-    """How one training went.
+    """Summary of one training.
 
     Attributes
     ----------
     phase
         What was trained.
     epochs_planned, epochs
-        Epochs asked for and run.
+        Epochs planned and epochs run.
     best_epoch
-        Epochs after which the kept weights were reached: what a refit without validation needs.
+        Number of epochs after which the kept weights were reached: what a refit without validation needs.
     best_score
         Validation score of the kept weights, None without validation.
     stopped_early
-        Whether patience ran out before the planned epochs.
+        Whether training stopped before the planned epochs because the validation score no longer improved.
     rows, batch_size, parameters
-        Rows per epoch, rows per step, trained numbers.
+        Rows per epoch, rows per step, number of trained parameters.
     device, precision, compiled, threads
-        What was in effect: the configuration may allow more than the device has.
+        What was in effect; the configuration may request more than the device supports.
     curves
         {"loss", its parts, "lr", "validation": one value per epoch}; None where it was not measured.
     seconds
-        Wall time, over all interruptions.
+        Wall time in seconds, summed over interruptions.
     """
 
     phase: str
@@ -54,5 +54,5 @@ class TrainingRecord(Frozen):
         return self.rows * self.epochs / max(self.seconds, 1e-9)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record for ``training.json``, without `seconds`: the same fit leaves the same bytes."""
+        """Return the record for ``training.json`` without `seconds`, so that equal fits give equal bytes."""
         return self.model_dump(mode="json", exclude={"seconds"})

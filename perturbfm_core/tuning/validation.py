@@ -194,9 +194,9 @@ def _metric(name: str, fit: TrainView, held: TrainView, mean: FloatArray) -> Flo
     comparison = Comparison(
         conditions=held.conditions,
         genes=held.genes,
-        truth=held.delta.astype(np.float64),
-        mean=mean,
-        var=np.ones_like(mean),
+        observed=held.delta.astype(np.float64),
+        predicted=mean,
+        predicted_var=np.ones_like(mean),
         train_mean=fit.delta.mean(axis=0, dtype=np.float64),
         control=None,
         n=held.n_cells,

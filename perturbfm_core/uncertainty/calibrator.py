@@ -1,8 +1,8 @@
-"""The calibrator of an entry: fitted once on residuals of unseen conditions, applied to every prediction.
+"""Calibrator of an entry: fitted once on residuals of unseen conditions and applied to every prediction.
 
-Scaling and conformal quantiles come from the same residuals unless the split has a calibration fold: then
-scaling is fitted on the inner folds of train, so that the calibration fold serves the quantiles alone and the
-guarantee of `hierarchical` holds.
+Scaling and conformal quantiles are fitted on the same residuals unless the split has a calibration fold. In
+that case scaling is fitted on the inner folds of train, so that the calibration fold is used for the
+quantiles alone and the guarantee of `hierarchical` holds.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Calibrator:
     Attributes
     ----------
     config
-        What was asked for.
+        The configuration that it was fitted with.
     scaling, conformal
-        The fitted steps, None for those that are not taken.
+        The fitted steps, None for those that are switched off.
     info
-        What ``calibration.json`` says of them.
+        Their description for ``calibration.json``.
     """
 
     config: UncertaintyConfig
@@ -73,13 +73,14 @@ class Calibrator:
         config
             The entry's configuration.
         residuals
-            What conformal quantiles are made of.
+            Residuals for the conformal quantiles.
         guard
-            Refuses test rows and rows that were fitted on.
+            Refuses test rows and rows that the predictor was fitted on.
         gene_scale
-            [G], size of each gene's train deltas (`perturbfm_core.data.gene_bins`), which bins genes.
+            float [G], size of each gene's train deltas in log1p units (`perturbfm_core.data.gene_bins`); it
+            bins the genes.
         for_scaling
-            What scaling is fitted on; default `residuals`.
+            Residuals on which scaling is fitted; default `residuals`.
 
         Raises
         ------
@@ -125,7 +126,7 @@ class Calibrator:
 
     @classmethod
     def without(cls, config: UncertaintyConfig, reason: str) -> Calibrator:
-        """Return a calibrator that changes nothing, and says why."""
+        """Return a calibrator that changes nothing and records the reason."""
         return cls(config, info={"method": "none", "reason": reason, "guarantee": "none"})
 
     def apply(self, prediction: Prediction, conditions: pd.DataFrame) -> Prediction:
@@ -140,7 +141,7 @@ class Calibrator:
 def _guarantee(
     config: UncertaintyConfig, residuals: OutOfFold, n: int, *, fresh: bool
 ) -> dict[str, str] | str:
-    """Return which guarantee the intervals have, by level where it differs."""
+    """Return the guarantee that the intervals have, by level where it differs."""
     method = config.conformal.method
     if method == "none":
         return "none"
@@ -182,7 +183,7 @@ def save_calibrator(calibrator: Calibrator, folder: Path) -> None:
 
 
 def load_calibrator(folder: Path) -> Calibrator:
-    """Read a calibrator back from its folder.
+    """Read a calibrator from its folder.
 
     Raises
     ------
@@ -206,7 +207,7 @@ def load_calibrator(folder: Path) -> Calibrator:
 
 
 def calibration_of(folder: Path) -> dict[str, Any]:
-    """Return what the calibrator in a folder says of itself; a method of ``none`` where there is none."""
+    """Return the description of the calibrator in a folder; method ``none`` if there is no calibrator."""
     meta = folder / schema.CALIBRATOR_META_FILE
     if not meta.is_file():
         return {

@@ -1,4 +1,4 @@
-"""What an entry's ``uncertainty:`` block may say."""
+"""Configuration of uncertainty: the ``uncertainty:`` block of an entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GENE_SCALE: Group = "gene_scale"
 
 
 class ScaleConfig(Frozen):
-    """Post-hoc scaling of the variance: by bins of genes, by predicted effect size, by stratum, else by one factor."""
+    """Post-hoc scaling of the variance by gene bin, effect size and stratum, or by one factor alone."""
 
     gene_scale: bool = True
     effect: bool = True
@@ -25,11 +25,11 @@ class ScaleConfig(Frozen):
 
 
 class ConformalConfig(Frozen):
-    """How intervals are made of calibration residuals.
+    """How intervals are made from calibration residuals.
 
-    `groups` lists what has quantiles of its own: axes that divide conditions serve `mondrian` alone, in the
-    order given, the last dropped first where a group has fewer than `min_units` units; ``gene_scale`` serves
-    every method. `weights` and `min_effective` serve `weighted`.
+    `groups` lists the axes with separate quantiles. Axes that divide conditions serve `mondrian` alone, in
+    the order given; the last is dropped first where a group has fewer than `min_units` units. ``gene_scale``
+    serves every method. `weights` and `min_effective` serve `weighted`.
     """
 
     method: Method = "mondrian"
@@ -41,7 +41,7 @@ class ConformalConfig(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _groups_of_the_method(cls, value: Any) -> Any:
-        # Only Mondrian has groups unless asked for.
+        # Other methods than Mondrian have groups only if the configuration names some.
         if isinstance(value, dict) and value.get("method", "mondrian") != "mondrian":
             return {"groups": (), **value}
         return value
@@ -68,9 +68,9 @@ class ConformalConfig(Frozen):
 class UncertaintyConfig(Frozen):
     """The ``uncertainty:`` block of an entry.
 
-    `ensemble` members are fitted with seeds of their own on a share `bag` of the train units; `scale` and
-    `conformal` are fitted on residuals of conditions that the predictor did not see. Bins of genes are
-    `gene_bins` quantiles of the size of their train deltas.
+    `ensemble` members are fitted with different seeds on a share `bag` of the train units; `scale` and
+    `conformal` are fitted on residuals of conditions that the predictor did not see. Genes are divided into
+    `gene_bins` quantile bins by the size of their train deltas.
     """
 
     ensemble: int = Field(default=1, ge=1, le=100)

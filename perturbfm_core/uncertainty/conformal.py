@@ -1,14 +1,14 @@
-"""Conformal intervals: how many predicted standard deviations reach far enough on calibration residuals.
+"""Conformal intervals: quantiles of calibration residuals in units of the predicted standard deviation.
 
 ``pooled``
-    Weight 1/n per unit and 1/(n G) per gene. Asymptotic: no finite-sample claim.
+    Weight 1/n per unit and 1/(n G) per gene. Asymptotic: no finite-sample guarantee.
 ``hierarchical``
-    Weight 1/(n + 1) per unit and 1/(n + 1) at infinity. Guaranteed for a random gene of a new exchangeable unit
-    where residuals come from a calibration fold and nothing else was fitted on them; no interval where a level
-    is out of reach of n units.
+    Weight 1/(n + 1) per unit and 1/(n + 1) at infinity. Guaranteed for a random gene of a new exchangeable
+    unit if the residuals come from a calibration fold and nothing else was fitted on them; no interval where
+    n units are too few to reach a level.
 ``mondrian``
-    `pooled` within groups of conditions. A group with too few units takes the quantiles of the coarser group,
-    at last of all units.
+    `pooled` within groups of conditions. A group with too few units takes the quantiles of the next coarser
+    group, and ultimately of all units.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Path = tuple[str, ...]
 
 
 def scores_of(residuals: OutOfFold) -> FloatArray:
-    """Return float64 [n, G], absolute residuals in predicted standard deviations."""
+    """Return float64 [n, G], absolute residuals in units of the predicted standard deviation."""
     sigma = np.sqrt(np.maximum(residuals.prediction.var.astype(np.float64), _VAR_FLOOR))
     return np.asarray(np.abs(residuals.residual) / sigma)
 
@@ -51,19 +51,21 @@ class Conformal:
     Attributes
     ----------
     axes
-        What divides conditions, coarsest first; empty but for `mondrian`.
+        Grouping variables of conditions, coarsest first; empty except for `mondrian`.
     levels
-        float64 [L].
+        float64 [L], nominal coverage.
     paths
-        Names of the groups that have quantiles, ``()`` for all units; a path is one label per axis.
+        Names of the groups that have their own quantiles, ``()`` for all units; a path has one label per
+        axis.
     table
-        float64 [groups, L, bins], half-widths in standard deviations; NaN without a guarantee.
+        float64 [groups, L, bins], half-widths in predicted standard deviations; NaN where there is no
+        guarantee.
     units
-        Number of units of each group, of the too small ones as well.
+        Number of units of each group, including the groups that are too small.
     gene_bin
-        int16 [G].
+        int16 [G], bin of each gene.
     edges
-        Boundaries of predicted effect size.
+        Boundaries of predicted effect size, in log1p units.
     fitted
         Perturbations that the final model was fitted on.
     """
@@ -86,7 +88,21 @@ class Conformal:
         gene_bin: IntArray,
         fitted: frozenset[str],
     ) -> Conformal:
-        """Fit the quantiles of every group that is large enough."""
+        """Fit the quantiles of every group that is large enough.
+
+        Parameters
+        ----------
+        residuals
+            Residuals [n, G] of conditions that their predictor was not fitted on.
+        config
+            Method, groups and minimum group size.
+        levels
+            float64 [L], nominal coverage.
+        gene_bin
+            int16 [G], bin of each gene.
+        fitted
+            Perturbations that the final model was fitted on.
+        """
         bins = gene_bin if GENE_SCALE in config.groups else np.zeros_like(gene_bin)
         n_bins = int(bins.max(initial=0)) + 1
         scores = scores_of(residuals)
@@ -94,10 +110,12 @@ class Conformal:
         size = effect_size(residuals.prediction.mean)
         edges = effect_edges(size, weights, residuals.fold) if "effect" in config.axes else np.zeros(0)
         names = _labels(config.axes, residuals.conditions, novelty_of_residuals(residuals), size, edges)
+        # The new unit is one more exchangeable unit of unknown score: its weight is placed at infinity.
         at_infinity = 1.0 / (n + 1) if config.method == "hierarchical" else 0.0
         quantiles = [binned_quantiles(scores, weights, levels, bins, n_bins, at_infinity=at_infinity)]
         paths: list[Path] = [()]
         units: dict[Path, int] = {(): n}
+        # All prefixes of the labels, from coarse to fine: every one is a candidate group.
         for path in sorted({name[:d] for name in names for d in range(1, len(config.axes) + 1)}):
             rows = np.asarray([name[: len(path)] == path for name in names], dtype=np.bool_)
             units[path] = n_units(list(itertools.compress(residuals.units, rows)))
@@ -108,7 +126,10 @@ class Conformal:
         return cls(config.axes, levels, paths, np.stack(quantiles), units, bins, edges, fitted)
 
     def apply(self, prediction: Prediction, conditions: pd.DataFrame) -> Prediction:
-        """Return the prediction with intervals."""
+        """Return the prediction with intervals.
+
+        Each condition takes the quantiles of its finest group that has its own.
+        """
         position = {path: i for i, path in enumerate(self.paths)}
         names = _labels(
             self.axes,
@@ -117,14 +138,16 @@ class Conformal:
             effect_size(prediction.mean),
             self.edges,
         )
+        # Longest prefix of the labels that has quantiles; () always has.
         group = [next(position[n[:d]] for d in range(len(n), -1, -1) if n[:d] in position) for n in names]
+        # [groups, L, bins] indexed by condition is [R, L, bins]; `Intervals` expects [L, R, bins].
         factor = self.table[np.asarray(group, dtype=np.int64)].transpose(1, 0, 2)
         behind = np.asarray([self.units[self.paths[g]] for g in group], dtype=np.float32)
         intervals = Intervals(self.levels, factor.astype(np.float32), self.gene_bin, effective=behind)
         return Prediction(prediction.mean, prediction.var, prediction.var_epistemic, intervals)
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``calibration.json`` says: groups with their units, and the quantiles of all units."""
+        """Return the content for ``calibration.json``: groups with their units, and the fitted quantiles."""
         return {
             "groups": [
                 {"group": " / ".join(path), "n_units": n, "own_quantiles": path in self.paths}
@@ -160,7 +183,7 @@ class Conformal:
 
     @classmethod
     def restore(cls, arrays: dict[str, Any], meta: dict[str, Any]) -> Conformal:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         return cls(
             axes=tuple(meta["axes"]),
             levels=arrays["conformal.levels"],

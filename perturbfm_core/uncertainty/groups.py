@@ -1,4 +1,4 @@
-"""What divides conditions and genes into groups, from what is known before a condition is observed."""
+"""Groups of conditions for calibration, defined by what is known before a condition is observed."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _FLAT = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class Novelty:
-    """How new conditions are to a predictor.
+    """How much of each condition is new to a predictor.
 
     Attributes
     ----------
     parts
-        int64 [C], perturbed genes of each.
+        int64 [C], number of perturbed genes.
     seen
-        int64 [C], how many of them train has as single perturbations.
+        int64 [C], how many of them are single perturbations in train.
     known
         bool [C], whether train has the perturbation itself (in another context or dose).
     """
@@ -50,7 +50,7 @@ def perturbations(keys: Iterable[str]) -> frozenset[str]:
 
 
 def novelty(conditions: pd.DataFrame, fitted: frozenset[str]) -> Novelty:
-    """Return how new conditions [C] are to a predictor that was fitted on some perturbations."""
+    """Return how much of each condition [C] is new to a predictor fitted on the perturbations `fitted`."""
     perts = conditions[schema.PERT_ID].astype(str).tolist()
     parts = [pert_genes(p) for p in perts]
     return Novelty(
@@ -61,7 +61,7 @@ def novelty(conditions: pd.DataFrame, fitted: frozenset[str]) -> Novelty:
 
 
 def novelty_of_residuals(residuals: OutOfFold) -> Novelty:
-    """Return how new each row is to its own predictor."""
+    """Return how much of each row is new to its own predictor."""
     n = len(residuals)
     out = Novelty(np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_))
     for fold, seen in enumerate(residuals.fitted):
@@ -72,12 +72,12 @@ def novelty_of_residuals(residuals: OutOfFold) -> Novelty:
 
 
 def effect_size(mean: FloatArray) -> FloatArray:
-    """Return float64 [C], the norm of the predicted delta over genes."""
+    """Return float64 [C], the Euclidean norm of the predicted delta [C, G] over genes, in log1p units."""
     return np.asarray(np.linalg.norm(mean.astype(np.float64), axis=1))
 
 
 def varies(size: FloatArray, group: IntArray) -> bool:
-    """Return whether effect sizes [n] differ within any group [n] of one predictor by more than rounding."""
+    """Return whether effect sizes [n] differ by more than rounding within any group [n] of one predictor."""
     return any(
         bool(np.ptp(size[group == g]) > _FLAT * max(float(np.abs(size).max()), 1e-300))
         for g in np.unique(group)
@@ -85,7 +85,17 @@ def varies(size: FloatArray, group: IntArray) -> bool:
 
 
 def effect_edges(size: FloatArray, weights: FloatArray, fold: IntArray) -> FloatArray:
-    """Return the weighted tercile boundaries of predicted effect sizes [n], none if no predictor's differ."""
+    """Return the weighted tercile boundaries of predicted effect sizes, none if no predictor's sizes differ.
+
+    Parameters
+    ----------
+    size
+        float64 [n], predicted effect sizes.
+    weights
+        float64 [n], weights of the rows.
+    fold
+        int64 [n], the predictor of each row.
+    """
     if not len(size) or not varies(size, fold):
         return np.zeros(0)
     order = np.argsort(size, kind="stable")
@@ -95,16 +105,16 @@ def effect_edges(size: FloatArray, weights: FloatArray, fold: IntArray) -> Float
 
 
 def effect_groups(size: FloatArray, edges: FloatArray) -> list[str]:
-    """Return ``low``, ``middle`` or ``high`` for each predicted effect size; ``all`` without boundaries."""
+    """Return ``low``, ``middle`` or ``high`` for each predicted effect size, ``all`` without boundaries."""
     names = {0: ["all"], 1: ["low", "high"], 2: ["low", "middle", "high"]}[len(edges)]
     return [names[i] for i in np.searchsorted(edges, size, side="left")]
 
 
 def features(prediction: Prediction, new: Novelty) -> FloatArray:
-    """Return float64 [C, 4], what makes conditions alike before they are observed.
+    """Return float64 [C, 4], features that measure the similarity of conditions before they are observed.
 
-    Log of the predicted effect size and of the predicted standard deviation, number of parts that train lacks,
-    number of parts.
+    Log of the predicted effect size, log of the predicted standard deviation, number of parts that train
+    lacks, and number of parts.
     """
     sigma = np.sqrt(prediction.var.astype(np.float64).mean(axis=1))
     lacking = np.where(new.known, 0, new.parts - new.seen)

@@ -1,4 +1,4 @@
-"""The guard of calibration: only rows that the predictor did not see, and never a test row."""
+"""Guard of calibration: refuses rows that the predictor was fitted on, and test rows."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from perturbfm_core.splits.split import FrozenSplit, RowFolds
 
 @dataclass(frozen=True)
 class CalibrationGuard:
-    """Which conditions may calibrate.
+    """Which conditions may be used for calibration.
 
     Attributes
     ----------
     fitted, calibration, test
-        Keys of the conditions that entries fit on, of the calibration fold and of the test fold.
+        Keys of the conditions that entries are fitted on, of the calibration fold, and of the test fold.
     by_row
-        Whether the split divides rows, so that a condition may be on several sides.
+        Whether the split divides rows, so that a condition may be in several folds.
     """
 
     fitted: frozenset[str]
@@ -31,12 +31,13 @@ class CalibrationGuard:
     by_row: bool = False
 
     def check(self, residuals: OutOfFold) -> None:
-        """Raise unless every row is of train or the calibration fold, and new to the predictor that made it.
+        """Check that every row is of train or the calibration fold and was not seen by its predictor.
 
         Raises
         ------
         SplitError
-            If test conditions, or conditions that the predictor was fitted or stopped on, are among them.
+            If test conditions, or conditions that the predictor was fitted or stopped on, are among the rows,
+            or if the residuals do not state what their predictor was fitted on.
         """
         keys = [str(k) for k in residuals.conditions.index]
         if residuals.source == "in_sample":

@@ -1,10 +1,11 @@
-"""What to measure next: the candidates that would tell most, and not all the same.
+"""Selection of conditions to measure next: greedy information gain, and maximal marginal relevance.
 
-Under a Gaussian process, observing a set S of conditions with noise tells ``1/2 log det(I + K_SS / noise)`` nats
-about it, with K the covariance that is left given train. That set function is monotone and submodular, so greedy
-choice reaches at least 1 - 1/e of the best set of its size (Nemhauser et al. 1978; Krause et al. 2008), and a
-candidate like one already chosen has little left to tell. Where only a variance is known, maximal marginal relevance
-(Carbonell and Goldstein 1998) weighs it against similarity to what is chosen.
+Under a Gaussian process, observing a set S of conditions with noise yields ``1/2 log det(I + K_SS / noise)``
+nats of information about it, with K the posterior covariance given train. This set function is monotone and
+submodular, so that greedy selection reaches at least 1 - 1/e of the best set of its size (Nemhauser et al.
+1978; Krause et al. 2008), and a candidate that is similar to a chosen one has little information left to add.
+Where only a variance is known, maximal marginal relevance (Carbonell and Goldstein 1998) weighs it against
+the similarity to what is already chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from perturbfm_core.schema import FloatArray, IntArray
 
 
 def information(K: FloatArray, noise: float) -> float:
-    """Return ``1/2 log det(I + K / noise)`` in nats, what observing conditions of covariance K [k, k] tells."""
+    """Return ``1/2 log det(I + K / noise)`` in nats, the information from observing covariance K [k, k]."""
     return float(0.5 * np.linalg.slogdet(np.eye(len(K)) + K / noise)[1])
 
 
@@ -28,39 +29,41 @@ def greedy_information(
     weights: FloatArray,
     k: int,
 ) -> tuple[IntArray, FloatArray]:
-    """Choose candidates one by one, each of most expected information given those before it.
+    """Choose candidates one by one, each with the largest expected information gain given those before it.
 
-    Only the columns of chosen candidates are asked for (an incomplete Cholesky factor), so the q x q covariance is
-    never made.
+    Only the covariance columns of chosen candidates are computed (an incomplete Cholesky factor), so that the
+    q x q covariance is never formed.
 
     Parameters
     ----------
     variance
-        [L, q], variance of each candidate at each of L noise levels, train given.
+        float [L, q], posterior variance of each candidate at each of L noise levels.
     column
-        ``column(i)`` is [L, q], the covariance of all candidates with candidate i.
+        ``column(i)`` is float [L, q], the posterior covariance of all candidates with candidate i.
     noise
-        [L], noise variance of one observation.
+        float [L], noise variance of one observation.
     weights
-        [L], weight of each level (the share of genes that have it).
+        float [L], weight of each level (the share of genes that have it).
     k
-        How many to choose; at most q are.
+        How many to choose; at most q are chosen.
 
     Returns
     -------
     chosen
         int64 [k], positions in the order of choice; ties go to the first.
     gain
-        float64 [k], what each adds to the information of those before it, in nats.
+        float64 [k], information that each adds to those before it, in nats.
     """
     left = np.maximum(np.asarray(variance, dtype=np.float64), 0.0)
     factors: list[FloatArray] = []
     chosen: list[int] = []
     gains: list[float] = []
     for _ in range(min(k, left.shape[1])):
+        # Information of one more observation: 1/2 log(1 + variance / noise), averaged over the levels.
         gain = 0.5 * weights @ np.log1p(left / noise[:, None])
         gain[chosen] = -np.inf
         s = int(np.argmax(gain))
+        # Condition on the earlier choices (subtract their Cholesky factors), then append the factor of s.
         covariance = np.asarray(column(s), dtype=np.float64)
         for factor in factors:
             covariance = covariance - factor * factor[:, [s]]
@@ -75,19 +78,19 @@ def greedy_information(
 def diverse(relevance: FloatArray, deltas: FloatArray, k: int, diversity: float) -> IntArray:
     """Choose candidates of high relevance whose predicted deltas differ: maximal marginal relevance.
 
-    Each step takes the candidate of highest ``(1 - diversity) * relevance - diversity * cosine``, with the largest
-    cosine to any chosen one.
+    Each step takes the candidate with the highest ``(1 - diversity) * relevance - diversity * cosine``, where
+    the cosine is the largest to any chosen candidate.
 
     Parameters
     ----------
     relevance
-        [q], not negative; scaled to a largest value of 1.
+        float [q], not negative; scaled to a maximum of 1.
     deltas
-        [q, G], predicted deltas.
+        float [q, G], predicted deltas.
     k
-        How many to choose; at most q are.
+        How many to choose; at most q are chosen.
     diversity
-        0 (relevance alone) to 1 (difference alone).
+        From 0 (relevance alone) to 1 (difference alone).
 
     Returns
     -------
@@ -101,7 +104,7 @@ def diverse(relevance: FloatArray, deltas: FloatArray, k: int, diversity: float)
     nearest = np.full(len(value), -np.inf)
     chosen: list[int] = []
     for _ in range(min(k, len(value))):
-        # The first has nothing to differ from.
+        # The first candidate is chosen by relevance alone.
         score = value if not chosen else (1.0 - diversity) * value - diversity * nearest
         score = np.where(np.isin(np.arange(len(value)), chosen), -np.inf, score)
         s = int(np.argmax(score))

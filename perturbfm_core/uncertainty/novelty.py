@@ -1,9 +1,9 @@
-"""Is a condition like what the model was made on? Facts, a distance to train, and a verdict in one line.
+"""Novelty of a condition relative to train: membership, distance with p-value, and a one-line verdict.
 
-Novelty is compared with that of the conditions that inner folds held out, each against what its fold was fitted on:
-the same residuals calibrate intervals, so a condition more novel than these is one that no interval was calibrated
-for. The comparison is a conformal p-value (Laxhammar and Falkman 2010; Bates et al. 2023): for a condition that is
-exchangeable with the held-out ones, ``P(p <= a) <= a``.
+Novelty is compared with that of the conditions that inner folds held out, each relative to the conditions its
+fold was fitted on. The same residuals calibrate intervals, so that no interval was calibrated for a condition
+that is more novel than these. The comparison is a conformal p-value (Laxhammar and Falkman 2010; Bates et al.
+2023): for a condition that is exchangeable with the held-out ones, ``P(p <= a) <= a``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ _ORDER: tuple[Trust, ...] = ("low", "fair", "high")
 
 @dataclass(frozen=True, eq=False)
 class Membership:
-    """What train has of some conditions, by name alone; a part is a gene with its modality.
+    """Overlap of conditions with train, judged by names alone; a part is a gene with its modality.
 
     Attributes
     ----------
     parts
-        int64 [C], perturbed genes of each.
+        int64 [C], number of perturbed genes.
     alone, anywhere, here
-        int64 [C], how many of them train has as singles, in any condition, and in any condition of this context.
+        int64 [C], how many of them are in train as singles, in any condition, and in any condition of this
+        context.
     same, known, context
         bool [C], whether train has the condition itself, its perturbation and modality, and its context.
     """
@@ -53,23 +54,23 @@ class Membership:
 
     @property
     def lacking(self) -> FloatArray:
-        """Return float64 [C], the share of parts that no train condition has."""
+        """Return float64 [C], the share of parts that are in no train condition."""
         return np.asarray(1.0 - self.anywhere / np.maximum(self.parts, 1))
 
     def with_similarity(self, similarity: FloatArray) -> FloatArray:
-        """Return float64 [C] from 0 to 1: half for dissimilarity to train, half for the share of parts it lacks.
+        """Return float64 [C] from 0 to 1, the mean of dissimilarity to train and the share of parts it lacks.
 
-        A gene of unknown effect resembles one without effect, so that the highest `similarity` [C] alone would call
-        it familiar.
+        The highest `similarity` [C] alone would call a gene of unknown effect familiar, since the kernel
+        treats an unknown effect as zero and thus as similar to genes without effect.
         """
         return np.asarray(0.5 * (1.0 - similarity) + 0.5 * self.lacking)
 
     @property
     def novelty(self) -> FloatArray:
-        """Return float64 [C] from 0 (in train) to 1; only its order has a meaning.
+        """Return float64 [C] from 0 (in train) to 1; only the order of the values is meaningful.
 
-        Half for the share of parts that train lacks (a part seen in combinations only counts half), a quarter for a
-        new perturbation, a quarter for the share of parts that are new to the context.
+        Half for the share of parts that train lacks (a part that occurs in combinations only counts half), a
+        quarter for a new perturbation, a quarter for the share of parts that are new to the context.
         """
         n = np.maximum(self.parts, 1)
         lacking = np.where(self.known, 0.0, 1.0 - (self.alone + self.anywhere) / (2.0 * n))
@@ -78,13 +79,13 @@ class Membership:
 
 
 def part_labels(conditions: pd.DataFrame) -> list[list[str]]:
-    """Return the parts of each condition: gene and modality, since on and off are different interventions."""
+    """Return the parts of each condition as gene and modality, since activation and repression differ."""
     perts, modality = (conditions[c].astype(str) for c in (schema.PERT_ID, schema.MODALITY))
     return [[f"{g}|{m}" for g in pert_genes(p)] for p, m in zip(perts, modality, strict=True)]
 
 
 def membership(conditions: pd.DataFrame, train: pd.DataFrame) -> Membership:
-    """Return what `train` conditions [n] have of `conditions` [C]."""
+    """Return the overlap of `conditions` [C] with `train` conditions [n]."""
     seen = part_labels(train)
     contexts = train[schema.CONTEXT_ID].astype(str).tolist()
     singles = {parts[0] for parts in seen if len(parts) == 1}
@@ -92,26 +93,29 @@ def membership(conditions: pd.DataFrame, train: pd.DataFrame) -> Membership:
     local = {(c, x) for c, parts in zip(contexts, seen, strict=True) for x in parts}
     whole = {tuple(parts) for parts in seen}
     keys = set(train.index.astype(str))
-    asked = part_labels(conditions)
+    query_parts = part_labels(conditions)
     where = conditions[schema.CONTEXT_ID].astype(str).tolist()
 
     def count(values: list[int]) -> IntArray:
         return np.asarray(values, dtype=np.int64)
 
     return Membership(
-        parts=count([len(p) for p in asked]),
-        alone=count([sum(x in singles for x in p) for p in asked]),
-        anywhere=count([sum(x in everything for x in p) for p in asked]),
-        here=count([sum((c, x) in local for x in p) for c, p in zip(where, asked, strict=True)]),
+        parts=count([len(p) for p in query_parts]),
+        alone=count([sum(x in singles for x in p) for p in query_parts]),
+        anywhere=count([sum(x in everything for x in p) for p in query_parts]),
+        here=count([sum((c, x) in local for x in p) for c, p in zip(where, query_parts, strict=True)]),
         same=np.asarray([str(k) in keys for k in conditions.index], dtype=np.bool_),
-        known=np.asarray([tuple(p) in whole for p in asked], dtype=np.bool_),
+        known=np.asarray([tuple(p) in whole for p in query_parts], dtype=np.bool_),
         context=np.asarray([c in set(contexts) for c in where], dtype=np.bool_),
     )
 
 
 def overlap(conditions: pd.DataFrame, train: pd.DataFrame) -> FloatArray:
-    """Return float64 [C, n]: shared parts over the root of both sizes, a tenth less in another context."""
-    asked, seen = part_labels(conditions), part_labels(train)
+    """Return float64 [C, n], similarity by shared parts, a tenth less in another context.
+
+    It is the number of shared parts divided by the root of the product of both numbers of parts.
+    """
+    query_parts, seen = part_labels(conditions), part_labels(train)
     names = {x: i for i, x in enumerate(sorted({x for parts in seen for x in parts}))}
 
     def incidence(parts: list[list[str]]) -> Any:
@@ -119,24 +123,36 @@ def overlap(conditions: pd.DataFrame, train: pd.DataFrame) -> FloatArray:
         columns = [names[x] for p in parts for x in p if x in names]
         return sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(parts), len(names)))
 
-    shared = (incidence(asked) @ incidence(seen).T).toarray()
-    sizes = np.sqrt(np.outer([max(len(p), 1) for p in asked], [max(len(p), 1) for p in seen]))
+    # Cosine between binary incidence vectors: shared parts / sqrt(|a| |b|).
+    shared = (incidence(query_parts) @ incidence(seen).T).toarray()
+    sizes = np.sqrt(np.outer([max(len(p), 1) for p in query_parts], [max(len(p), 1) for p in seen]))
     here, there = (t[schema.CONTEXT_ID].astype(str).to_numpy() for t in (conditions, train))
     return np.asarray(shared / sizes * np.where(here[:, None] == there[None], 1.0, _OTHER_CONTEXT))
 
 
 def p_values(novelty: FloatArray, reference: FloatArray) -> FloatArray:
-    """Return float64 [C], conformal p-values: the share of `reference` [m] at least as novel, both counted with one more."""
+    """Return float64 [C], conformal p-values of novelty.
+
+    The p-value is the share of `reference` [m] that is at least as novel, with the condition itself counted
+    in both numerator and denominator.
+    """
     ordered = np.sort(np.asarray(reference, dtype=np.float64))
     as_novel = len(ordered) - np.searchsorted(ordered, np.asarray(novelty) - _SLACK, side="left")
     return np.asarray((1.0 + as_novel) / (1.0 + len(ordered)))
 
 
 def state_distance(control: FloatArray, train: FloatArray) -> FloatArray | None:
-    """Return float64 [C]: distance of control states [C, G] to the nearest train context's, in units of theirs.
+    """Return float64 [C], relative distance of control states to the nearest train context.
 
-    The unit is the largest distance of a train context [n, G] to its nearest other one: above 1, a state is farther
-    from train than any train context is from the rest. None with fewer than 3 train contexts.
+    The unit is the largest distance of a train context to its nearest other train context: above 1, a state
+    is farther from train than any train context is from the rest. None with fewer than 3 train contexts.
+
+    Parameters
+    ----------
+    control
+        float [C, G], control states of the conditions, log1p expression.
+    train
+        float [n, G], control states of the train contexts.
     """
     if len(train) < 3:
         return None
@@ -153,32 +169,35 @@ def state_distance(control: FloatArray, train: FloatArray) -> FloatArray | None:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict on one condition rests on.
+    """Evidence for the verdict on one condition.
 
     Attributes
     ----------
     parts, alone, anywhere, same, known, known_here, context_seen
-        See `Membership`; `known_here`: the perturbation is in train in this context, at another dose or covariate.
+        See `Membership`; `known_here`: the perturbation is in train in this context, at another dose or
+        covariate.
     unseen
         Perturbed genes that train lacks.
     blank
-        Those of them that the model knows nothing of: any other such gene would get the same prediction.
+        Those of them about which the model has no information: any other such gene would get the same
+        prediction.
     novelty, p, n_reference
-        Distance to train, its p-value among held-out train conditions, and how many these are.
+        Distance to train, its p-value among held-out train conditions, and the number of the latter.
     epistemic, train_epistemic
-        Share of the predicted variance that more data would remove; the median of the conditions fitted on.
+        Share of the predicted variance that more data would remove; its median over the fitted conditions.
     state
         See `state_distance`.
     contexts_held_out
         Whether inner folds held out whole contexts.
     calibrated, widened
-        Whether there are calibrated intervals; whether too few calibration units resemble the condition.
+        Whether there are calibrated intervals; whether too few calibration units are similar to the
+        condition.
     other_modality
         Those of `unseen` that train has under another modality.
     doses, dose_trust
-        What is unlike train's doses, and how far these allow trust.
+        Differences from the doses in train, and the highest trust that they allow.
     covariates
-        What train has no covariate of.
+        Covariates that train lacks.
     """
 
     parts: int
@@ -207,19 +226,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """In or out of distribution, and how far to trust the prediction.
+    """In or out of distribution, and how far the prediction can be trusted.
 
     Attributes
     ----------
     kind
-        What is new, by name.
+        What is new about the condition.
     in_distribution
-        None where too few held-out conditions can tell.
+        None where there are too few held-out conditions to decide.
     trust
-        ``high``: as familiar as the typical held-out condition; ``fair``: within what intervals were calibrated on;
-        ``low``: beyond it, or see `reasons`.
+        ``high``: as familiar as the typical held-out condition; ``fair``: within the range of conditions on
+        which intervals were calibrated; ``low``: outside it, or for one of the `reasons`.
     reasons
-        What lowered it.
+        Facts behind the verdict, in words.
     """
 
     kind: str
@@ -238,14 +257,18 @@ class Verdict:
 def judge(e: Evidence) -> Verdict:
     """Return the verdict on one condition.
 
-    Trust starts at ``high`` where the condition is in train or at least half of the held-out conditions are as
-    novel (p >= .5), at ``fair`` where more than 5 % are, else at ``low``. It falls by one step where more than half
-    of the variance is epistemic. It is at most ``fair`` in a context that train lacks, or where fewer than 19
-    conditions were held out (no p-value can reach .05); ``low`` where the model knows nothing of a gene, where
-    nothing was held out or calibrated, where an interval was widened, and in an unseen context if no context was
-    ever held out or its control state is farther from train than train contexts are from each other, or fewer than
-    3 contexts leave that open. Doses allow at most `dose_trust`, an unknown covariate at most ``fair``: novelty tells
-    neither from those of train, so that the condition cannot be called in distribution; at a ``low`` dose it is out.
+    Trust starts at ``high`` if the condition is in train or at least half of the held-out conditions are as
+    novel (p >= .5), at ``fair`` if more than 5 % are, else at ``low``. It falls by one step if more than half
+    of the variance is epistemic.
+
+    It is at most ``fair`` in a context that train lacks, or if fewer than 19 conditions were held out (no
+    p-value can reach .05). It is ``low`` if the model has no information about a gene, if nothing was held
+    out or calibrated, or if an interval was widened. In an unseen context it is also ``low`` if no context
+    was ever held out, if the control state is farther from train than train contexts are from each other, or
+    if there are fewer than 3 contexts to judge this by.
+
+    Doses allow at most `dose_trust`, an unknown covariate at most ``fair``. Novelty ignores both, so that
+    such a condition cannot be called in distribution; at a ``low`` dose it is out of distribution.
     """
     reasons: list[str] = []
     level = 2
@@ -258,6 +281,7 @@ def judge(e: Evidence) -> Verdict:
     else:
         level = 2 if e.p >= TYPICAL else 1 if e.p > OUT_OF_DISTRIBUTION else 0
         inside = e.p > OUT_OF_DISTRIBUTION
+        # Inverts p = (1 + as novel) / (1 + n_reference).
         as_novel = round(e.p * (e.n_reference + 1)) - 1
         reasons.append(f"{as_novel} of {e.n_reference} held-out train conditions are as novel")
         if e.n_reference + 1 < 1 / OUT_OF_DISTRIBUTION:

@@ -1,4 +1,4 @@
-"""Quantiles of calibration scores, weighted so that every exchangeable unit counts the same."""
+"""Weighted quantiles of calibration scores, in which every exchangeable unit has the same weight."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
-# Sums of weights that should equal a level differ from it by rounding.
+# Tolerance for sums of weights that should equal a level but differ from it by rounding.
 _ROUNDING = 1e-11
 
 
 def unit_weights(units: Sequence[tuple[str, ...]]) -> tuple[FloatArray, int]:
-    """Return (float64 [n] weight of each row summing to 1, number of units).
+    """Return (float64 [n] weight of each row, summing to 1, number of units).
 
-    Every unit has the same weight, shared evenly by the rows that it touches.
+    Every unit has the same total weight, shared evenly by its rows; a row of several units has a share of
+    each.
     """
     names = sorted({u for us in units for u in us})
     position = {name: i for i, name in enumerate(names)}
@@ -27,12 +28,12 @@ def unit_weights(units: Sequence[tuple[str, ...]]) -> tuple[FloatArray, int]:
 
 
 def n_units(units: Sequence[tuple[str, ...]]) -> int:
-    """Return the number of different units."""
+    """Return the number of distinct units."""
     return len({u for us in units for u in us})
 
 
 def row_weights(units: Sequence[tuple[str, ...]], rows: BoolArray) -> tuple[FloatArray, int]:
-    """Return `unit_weights` of some rows as float64 [n], zero elsewhere."""
+    """Return (`unit_weights` of the selected rows as float64 [n], zero elsewhere; their number of units)."""
     out = np.zeros(len(units))
     chosen = np.flatnonzero(rows)
     out[chosen], n = unit_weights([units[int(i)] for i in chosen])
@@ -42,25 +43,28 @@ def row_weights(units: Sequence[tuple[str, ...]], rows: BoolArray) -> tuple[Floa
 def weighted_quantiles(
     scores: FloatArray, weights: FloatArray, levels: FloatArray, *, at_infinity: float = 0.0
 ) -> FloatArray:
-    """Return float64 [L]: the smallest score at which the distribution function reaches each level.
+    """Return float64 [L], the smallest score at which the distribution function reaches each level.
 
     Parameters
     ----------
     scores
-        [n, m], e.g. of rows and genes.
+        float [n, m], for example of n rows and m genes.
     weights
-        [n] of the rows; each is shared evenly by the m scores of its row.
+        float [n], weights of the rows; each is shared evenly by the m scores of its row.
     levels
-        [L] between 0 and 1.
+        float [L], between 0 and 1.
     at_infinity
-        Share of the distribution that lies at infinity; a level that only it reaches gives infinity.
+        Share of the distribution that lies at infinity; a level that is reached only there gives infinity.
     """
     used = weights > 0
     return SortedScores(scores[used]).quantiles(weights[used], levels, at_infinity=at_infinity)
 
 
 class SortedScores:
-    """Scores [n, m] sorted once, for quantiles under many weights of their rows (see `weighted_quantiles`)."""
+    """Scores [n, m] that are sorted once, for quantiles under many weightings of their rows.
+
+    See `weighted_quantiles`.
+    """
 
     def __init__(self, scores: FloatArray) -> None:
         flat = scores.reshape(-1)
@@ -69,8 +73,20 @@ class SortedScores:
         self._row = order // scores.shape[1]
 
     def quantiles(self, weights: FloatArray, levels: FloatArray, *, at_infinity: float = 0.0) -> FloatArray:
-        """Return float64 [L], the quantiles with the weights [n] of the rows."""
+        """Return float64 [L], the quantiles under given weights of the rows.
+
+        Parameters
+        ----------
+        weights
+            float [n], weights of the rows, of any scale.
+        levels
+            float [L], between 0 and 1.
+        at_infinity
+            Share of the distribution that lies at infinity.
+        """
         cumulative = np.cumsum(weights[self._row])
+        # Every row has the same number of scores, so dividing by the total shares its weight evenly among
+        # them.
         cumulative *= (1.0 - at_infinity) / cumulative[-1]
         return np.asarray(
             self._values[np.searchsorted(cumulative, np.asarray(levels) - _ROUNDING, side="left")]
@@ -80,14 +96,23 @@ class SortedScores:
 def hierarchical_quantiles(
     scores: FloatArray, units: Sequence[tuple[str, ...]], levels: FloatArray
 ) -> FloatArray:
-    """Return float64 [L]: quantiles with weight 1/(n + 1) per unit and 1/(n + 1) at infinity.
+    """Return float64 [L], quantiles with weight 1/(n + 1) per unit and 1/(n + 1) at infinity.
 
-    With exchangeable units and a score that none of them helped to choose, an interval of this half-width
-    covers the score of a random gene of a new unit with at least the probability of the level. NaN where
-    level (n + 1) > n: no finite interval has that guarantee.
+    If the units are exchangeable and none of them was used to choose the score, an interval of this
+    half-width covers the score of a random gene of a new unit with a probability of at least the level. NaN
+    where level (n + 1) > n: no finite interval has that guarantee.
 
     Source: conformal prediction for hierarchical data (Dunn, Wasserman and Ramdas 2023; Lee, Barber and
     Willett 2023).
+
+    Parameters
+    ----------
+    scores
+        float [n, G], absolute residuals in predicted standard deviations.
+    units
+        Exchangeable units of each row [n].
+    levels
+        float [L], nominal coverage.
     """
     weights, n = unit_weights(units)
     out = weighted_quantiles(scores, weights, levels, at_infinity=1.0 / (n + 1))
@@ -103,7 +128,23 @@ def binned_quantiles(
     *,
     at_infinity: float = 0.0,
 ) -> FloatArray:
-    """Return float64 [L, bins]: `weighted_quantiles` of the genes of each bin; a bin without genes has NaN."""
+    """Return float64 [L, bins]: `weighted_quantiles` over the genes of each bin, NaN for a bin without genes.
+
+    Parameters
+    ----------
+    scores
+        float [n, G], absolute residuals in predicted standard deviations.
+    weights
+        float [n], weights of the rows.
+    levels
+        float [L], nominal coverage.
+    gene_bin
+        int [G], bin of each gene.
+    n_bins
+        Number of bins.
+    at_infinity
+        Share of the distribution that lies at infinity; levels that are reached only there give NaN.
+    """
     out = np.full((len(levels), n_bins), np.nan)
     for b in range(n_bins):
         genes = np.flatnonzero(gene_bin == b)
@@ -120,37 +161,40 @@ def cv_plus(
     level: float,
     scale: FloatArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return (lower, upper), each [R, G]: the CV+ interval of Barber et al. 2021, unit by unit.
+    """Return (lower, upper), each float64 [R, G]: the CV+ interval of Barber et al. 2021, weighted by unit.
 
-    It covers with probability of at least 1 - 2 (1 - level), up to terms in the size of the folds; not `level`.
+    Its coverage is at least 1 - 2 (1 - level), up to terms in the size of the folds; it is not `level`.
 
     Parameters
     ----------
     fold_means
-        [K, R, G], what the predictor of each fold says of the queries.
+        float [K, R, G], prediction of the queries by the predictor of each fold.
     scores
-        [n, G], absolute residuals of the held-out rows (in units of `scale`).
+        float [n, G], absolute residuals of the held-out rows (in units of `scale`).
     fold
-        [n], the fold whose predictor left the row out.
+        int [n], the fold whose predictor did not use the row.
     units
-        Exchangeable units of each row.
+        Exchangeable units of each row [n].
     level
         Nominal coverage.
     scale
-        [R, G], what a score is multiplied by at the queries; default 1.
+        float [R, G], factor on the scores at each query, such as its predicted standard deviation; default 1.
     """
     weights, n = unit_weights(units)
     scale = np.ones(fold_means.shape[1:]) if scale is None else scale
     lower, upper = np.empty(fold_means.shape[1:]), np.empty(fold_means.shape[1:])
     for r in range(fold_means.shape[1]):
         reach = scores * scale[r]
+        # Each held-out row i gives an interval mean_fold(i) -/+ score_i around its own fold's prediction; the
+        # bounds are quantiles over rows: the upper one of (mean + score), the lower one of -(mean - score),
+        # negated.
         lower[r] = -_column_quantiles(reach - fold_means[fold, r], weights, n, level)
         upper[r] = _column_quantiles(reach + fold_means[fold, r], weights, n, level)
     return lower, upper
 
 
 def _column_quantiles(values: FloatArray, weights: FloatArray, n: int, level: float) -> FloatArray:
-    """Return [G], the conformal quantile of each column, with weight 1/(n + 1) at infinity."""
+    """Return [G], the conformal quantile of each column of `values` [n, G], with 1/(n + 1) at infinity."""
     order = np.argsort(values, axis=0, kind="stable")
     ordered = np.take_along_axis(values, order, axis=0)
     cumulative = np.cumsum(weights[order] * (n / (n + 1)), axis=0)

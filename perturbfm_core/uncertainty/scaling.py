@@ -1,9 +1,9 @@
-"""Post-hoc scaling of the predictive variance on residuals of conditions that the predictor did not see.
+"""Post-hoc scaling of the predictive variance, fitted on residuals of held-out conditions.
 
-The scaled variance is ``var * factor[bin of the gene] * exp(slope * x + offset[stratum])``, where x is the log
-of the predicted effect size less its mean over the calibration rows. Errors grow with the effect and with how
-much of a condition is new; a variance that does not know that covers the hard conditions too seldom, and
-cannot tell them from the easy ones.
+The scaled variance is ``var * factor[bin of the gene] * exp(slope * x + offset[stratum])``, where x is the
+log of the predicted effect size minus its mean over the calibration rows. Errors grow with the effect and
+with the share of a condition that is new; a variance that ignores this covers hard conditions too seldom, and
+cannot tell them from easy ones.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from perturbfm_core.uncertainty.config import ScaleConfig
 from perturbfm_core.uncertainty.groups import effect_size, novelty, novelty_of_residuals, varies
 from perturbfm_core.uncertainty.quantiles import row_weights, unit_weights
 
-# Prior standard deviation of the slope, whose mean is zero: a variance that grows like the effect has slope 1.
+# Prior standard deviation of the slope (prior mean zero); slope 1 means a variance proportional to the effect
+# size.
 _SLOPE_SD = 1.0
-# Units' worth of evidence that a stratum is like all others.
+# Strength of shrinkage of a stratum's offset to zero, in numbers of units.
 _STRATUM_PRIOR = 5.0
+# Share of the weight on each side that is winsorised.
 _WINSOR = 0.1
 _SMALLEST = 1e-12
-# Log of a predicted effect that counts as none, against the largest.
+# Log of the ratio to the largest predicted effect below which an effect counts as zero.
 _LOG_NOTHING = float(np.log(1e-6))
 
 
@@ -41,11 +43,11 @@ class Scaling:
     factor
         float64 [bins], factor on the variance.
     slope
-        Power of the predicted effect size that the variance grows with.
+        Power of the predicted effect size with which the variance grows.
     centre, low, high
-        Mean log effect size of the calibration rows, and the range beyond which x is not extrapolated.
+        Mean log effect size of the calibration rows, and the range outside which x is not extrapolated.
     offset
-        Log factor of each stratum of conditions; one that calibration lacks has none.
+        Log factor of each stratum of conditions; a stratum without calibration rows has none.
     fitted
         Perturbations that the final model was fitted on.
     """
@@ -63,7 +65,20 @@ class Scaling:
     def fit(
         cls, residuals: OutOfFold, gene_bin: IntArray, config: ScaleConfig, fitted: frozenset[str]
     ) -> Scaling:
-        """Fit on residuals; every unit weighs the same, and single wild units are winsorised."""
+        """Fit the scaling; every unit has the same weight, and extreme units are winsorised.
+
+        Parameters
+        ----------
+        residuals
+            Residuals [n, G] of conditions that their predictor was not fitted on.
+        gene_bin
+            int16 [G], bin of each gene.
+        config
+            Which of the three terms are fitted.
+        fitted
+            Perturbations that the final model was fitted on.
+        """
+        # Squared errors in units of the predicted variance [n, G]: their mean is 1 if the variance is right.
         squared = residuals.residual**2 / np.maximum(residuals.prediction.var.astype(np.float64), _SMALLEST)
         weights, n = unit_weights(residuals.units)
         strata = novelty_of_residuals(residuals).strata
@@ -74,6 +89,8 @@ class Scaling:
         out = cls(bins, np.ones(int(bins.max(initial=0)) + 1), slope, centre, low, high, {}, fitted)
         if config.stratum:
             growth = out._log_growth(residuals.prediction.mean, strata)
+            # What remains of each condition's log error [n] after the slope; then the rest goes into the gene
+            # bins.
             left = np.log(squared.mean(axis=1) + _SMALLEST) - growth
             out = replace(out, offset=_offsets(left, strata, residuals.units, weights))
         squared /= np.exp(out._log_growth(residuals.prediction.mean, strata))[:, None]
@@ -85,12 +102,12 @@ class Scaling:
     def apply(self, prediction: Prediction, conditions: pd.DataFrame) -> Prediction:
         """Return the prediction of conditions [C] with its variance scaled.
 
-        Intervals are dropped, since they are multiples of the old variance.
+        Intervals are dropped, since they are multiples of the unscaled standard deviation.
         """
         return self._scaled(prediction, novelty(conditions, self.fitted).strata)
 
     def apply_to_residuals(self, residuals: OutOfFold) -> OutOfFold:
-        """Return residuals whose variance is scaled, each row by how new it was to its own predictor."""
+        """Return the residuals with scaled variance; the strata are relative to the predictor of each row."""
         strata = novelty_of_residuals(residuals).strata
         return replace(residuals, prediction=self._scaled(residuals.prediction, strata))
 
@@ -109,7 +126,7 @@ class Scaling:
         return np.asarray(self.slope * x + np.asarray([self.offset.get(s, 0.0) for s in strata]))
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``calibration.json`` says."""
+        """Return the content for ``calibration.json``."""
         return {"factor": self.factor.tolist(), "effect_slope": self.slope, "stratum_offset": self.offset}
 
     def arrays(self) -> dict[str, Any]:
@@ -129,7 +146,7 @@ class Scaling:
 
     @classmethod
     def restore(cls, arrays: dict[str, Any], meta: dict[str, Any]) -> Scaling:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         known = {**meta, "fitted": frozenset(meta["fitted"])}
         return cls(arrays["scale.gene_bin"], arrays["scale.factor"], **known)
 
@@ -141,13 +158,13 @@ def _log_size(mean: FloatArray) -> FloatArray:
 def _slope(
     residuals: OutOfFold, strata: list[str], squared: FloatArray, weights: FloatArray, n: int
 ) -> tuple[float, float, float, float]:
-    """Return (slope, centre, low, high): least squares of log squared error on log effect size, shrunk to zero.
+    """Return (slope, centre, low, high): ridge regression of log squared error on log effect size.
 
-    Both are taken within strata of one predictor, since that combinations are harder than singles is no matter
-    of size.
+    Both variables are centred within the strata of each predictor, because the larger errors of combinations
+    compared with singles should not count as an effect of size.
     """
     x = _log_size(residuals.prediction.mean)
-    # A fold that predicts nothing has no size to tell of: its rows count as the smallest effect that is predicted.
+    # A predicted effect of zero has no finite logarithm: such rows get the smallest non-zero predicted size.
     x = np.maximum(x, x[x > x.max() + _LOG_NOTHING].min())
     cell = np.unique([f"{f}|{s}" for f, s in zip(residuals.fold, strata, strict=True)], return_inverse=True)[
         1
@@ -159,6 +176,8 @@ def _slope(
     total = np.bincount(cell, weights=weights)
     dx = x - (np.bincount(cell, weights=weights * x) / total)[cell]
     dy = y - (np.bincount(cell, weights=weights * y) / total)[cell]
+    # Posterior mean of the slope under a N(0, SD^2) prior: sum w x y / (sum w x^2 + var(y) / (n SD^2)), with
+    # the weights summing to 1 and the variance of y standing in for the residual variance.
     prior = float(np.sum(weights * dy * dy)) / (n * _SLOPE_SD**2)
     slope = float(np.sum(weights * dx * dy)) / (float(np.sum(weights * dx * dx)) + prior)
     return slope, centre, float(x.min()), float(x.max())
@@ -167,7 +186,7 @@ def _slope(
 def _offsets(
     values: FloatArray, strata: list[str], units: list[tuple[str, ...]], weights: FloatArray
 ) -> dict[str, float]:
-    """Return the mean of each stratum less that of all, shrunk to zero by `_STRATUM_PRIOR` units."""
+    """Return each stratum's mean minus the overall mean, shrunk to zero by `_STRATUM_PRIOR` pseudo-units."""
     overall = float(np.average(values, weights=weights))
     out = {}
     for name in sorted(set(strata)):
@@ -178,7 +197,7 @@ def _offsets(
 
 
 def _robust_mean(values: FloatArray, weights: FloatArray) -> float:
-    """Return the weighted mean of values cut off at their weighted 10th and 90th percentile."""
+    """Return the weighted mean of values, winsorised at their weighted 10th and 90th percentiles."""
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(weights[order]) / weights.sum()
     at = np.minimum(np.searchsorted(cumulative, [_WINSOR, 1.0 - _WINSOR]), len(values) - 1)

@@ -1,8 +1,8 @@
-"""Weighted conformal intervals: calibration units count the more, the more they resemble the query.
+"""Weighted conformal intervals: calibration units weighted by their similarity to the query.
 
-Source: Tibshirani et al. 2019 (density ratio), Guan 2023 (localised by distance). With a density ratio that
-is known the interval would be valid; estimated weights make it approximate. Where too few units carry the
-weight, the interval is at least that of all units, widened, and flagged.
+Source: Tibshirani et al. 2019 (density ratio), Guan 2023 (localisation by distance). With a known density
+ratio the interval would be valid; estimated weights make it approximate. Where too few units carry the
+weight, the interval is at least as wide as that of all units, is widened further, and is flagged.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class WeightedConformal:
     Attributes
     ----------
     weights, min_effective
-        Of the configuration.
+        As in the configuration.
     levels
-        float64 [L].
+        float64 [L], nominal coverage.
     scores
-        float32 [n, bins, points]: the scores of each calibration row and bin of genes, as quantiles.
+        float32 [n, bins, points]: the scores of each calibration row and gene bin, as quantiles.
     base
-        float64 [n], weight of each row with every unit equal.
+        float64 [n], weight of each row when every unit has the same weight; sums to 1.
     owner
         int64 [n], unit of each row (rows of several units count as units of their own).
     features
         float64 [n, F], standardised features of the calibration rows.
     shift, spread
-        float64 [F], what standardises features.
+        float64 [F], mean and standard deviation that standardise the features.
     bandwidth
-        Distance within which calibration rows resemble a query.
+        Bandwidth of the Gaussian kernel, in standardised feature units.
     gene_bin
-        int16 [G].
+        int16 [G], bin of each gene.
     fitted
         Perturbations that the final model was fitted on.
     """
@@ -76,7 +76,21 @@ class WeightedConformal:
         gene_bin: IntArray,
         fitted: frozenset[str],
     ) -> WeightedConformal:
-        """Keep the scores and features of the calibration rows."""
+        """Store the scores and features of the calibration rows.
+
+        Parameters
+        ----------
+        residuals
+            Residuals [n, G] of conditions that their predictor was not fitted on.
+        config
+            Kind of weights, minimum effective number of units, and whether genes are binned.
+        levels
+            float64 [L], nominal coverage.
+        gene_bin
+            int16 [G], bin of each gene.
+        fitted
+            Perturbations that the final model was fitted on.
+        """
         bins = gene_bin if GENE_SCALE in config.groups else np.zeros_like(gene_bin)
         raw = features(residuals.prediction, novelty_of_residuals(residuals))
         base, _ = unit_weights(residuals.units)
@@ -101,25 +115,31 @@ class WeightedConformal:
         )
 
     def apply(self, prediction: Prediction, conditions: pd.DataFrame) -> Prediction:
-        """Return the prediction with intervals; the flag marks rows with too small an effective sample."""
-        asked = (features(prediction, novelty(conditions, self.fitted)) - self.shift) / self.spread
-        ratio, at_query = self.likelihood_ratio(asked)
+        """Return the prediction with intervals.
+
+        The interval of a row is widened and flagged if the effective number of similar units is too small.
+        """
+        queries = (features(prediction, novelty(conditions, self.fitted)) - self.shift) / self.spread
+        ratio, at_query = self.likelihood_ratio(queries)
         effective = self.effective_size(ratio)
         flag = effective < self.min_effective
         n_bins = self.scores.shape[1]
         ordered = [SortedScores(self.scores[:, b]) for b in range(n_bins)]
         everywhere = np.stack([o.quantiles(self.base, self.levels) for o in ordered], axis=1)
-        factor = np.empty((len(self.levels), len(asked), n_bins))
-        for r in range(len(asked)):
+        factor = np.empty((len(self.levels), len(queries), n_bins))
+        for r in range(len(queries)):
             mine = self.base * ratio[r]
             total = float(mine.sum())
-            # The query's own weight lies at infinity, counted as one unit among the others.
+            # The query's own weight lies at infinity (Tibshirani et al. 2019). `base` sums to 1 over the
+            # units, so one unit has base weight 1 / number of units, times the query's own likelihood ratio.
             infinity = float(at_query[r] / len(np.unique(self.owner)))
             infinity /= infinity + total
             for b in range(n_bins):
                 local = ordered[b].quantiles(mine, self.levels, at_infinity=infinity)
                 if flag[r] or not np.isfinite(local).all():
                     flag[r] = True
+                    # Standard errors grow with 1 / sqrt(units), so the half-width grows by the root of the
+                    # shortage.
                     wide = np.sqrt(max(self.min_effective / max(effective[r], 1.0), 1.0))
                     local = np.fmax(np.where(np.isfinite(local), local, 0.0), everywhere[:, b]) * wide
                 factor[:, r, b] = local
@@ -129,16 +149,31 @@ class WeightedConformal:
         return Prediction(prediction.mean, prediction.var, prediction.var_epistemic, intervals)
 
     def likelihood_ratio(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ([R, n] weights of the calibration rows for each query, [R] the query's own), up to scale."""
+        """Return the weights of calibration rows for each query and the query's own weight, up to scale.
+
+        Parameters
+        ----------
+        asked
+            float64 [R, F], standardised features of the queries.
+
+        Returns
+        -------
+        tuple
+            (float64 [R, n] weight of every calibration row for each query, float64 [R] weight of the query
+            itself).
+        """
         if self.weights == "distance" or len(asked) < _MIN_QUERIES:
             gap = ((asked[:, None, :] - self.features[None]) ** 2).sum(axis=2) / (2 * self.bandwidth**2)
-            # Relative to the nearest, since far from all of them every weight would underflow.
+            # Gaussian kernel weights, divided by that of the nearest row: far from all rows they would
+            # underflow.
             nearest = gap.min(axis=1)
             return np.exp(nearest[:, None] - gap), np.exp(np.minimum(nearest, _FARTHEST))
         from sklearn.linear_model import LogisticRegression
 
         points = np.concatenate([self.features, asked])
         label = np.repeat([0, 1], [len(self.features), len(asked)])
+        # Both classes have the same total weight, so the odds p / (1 - p) of the classifier are the density
+        # ratio.
         share = np.concatenate([self.base, np.full(len(asked), 1.0 / len(asked))]) * len(points) / 2
         model = LogisticRegression(C=_RIDGE).fit(points, label, sample_weight=share)
         ratio = np.exp(model.decision_function(points))
@@ -146,14 +181,17 @@ class WeightedConformal:
         return np.broadcast_to(ratio[:cut], (len(asked), cut)).copy(), ratio[cut:]
 
     def effective_size(self, ratio: FloatArray) -> FloatArray:
-        """Return [R], Kish's effective number of units for each query: (sum of weights)^2 over the sum of squares."""
+        """Return float64 [R], Kish's effective number of units for each query.
+
+        It is (sum of weights)^2 divided by the sum of squared weights.
+        """
         n = int(self.owner.max()) + 1
         by_unit = np.zeros((len(ratio), n))
         np.add.at(by_unit.T, self.owner, (ratio * self.base).T)
         return np.asarray(by_unit.sum(axis=1) ** 2 / np.maximum((by_unit**2).sum(axis=1), 1e-300))
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``calibration.json`` says."""
+        """Return the content for ``calibration.json``."""
         return {
             "weights": self.weights,
             "min_effective": self.min_effective,
@@ -177,7 +215,7 @@ class WeightedConformal:
 
     @classmethod
     def restore(cls, arrays: dict[str, Any], meta: dict[str, Any]) -> WeightedConformal:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         mine = {k.removeprefix("weighted."): v for k, v in arrays.items() if k.startswith("weighted.")}
         return cls(**mine, **{**meta, "fitted": frozenset(meta["fitted"])})
 
@@ -189,13 +227,14 @@ def _compressed(scores: FloatArray, bins: IntArray) -> FloatArray:
     out = np.empty((len(scores), n_bins, points), dtype=np.float32)
     for b in range(n_bins):
         mine = np.sort(scores[:, bins == b], axis=1)
+        # Midpoints of equal slices of the sorted scores: a fixed number of points per row bounds the memory.
         at = ((np.arange(points) + 0.5) / points * mine.shape[1]).astype(np.int64)
         out[:, b] = mine[:, at]
     return out
 
 
 def _bandwidth(points: FloatArray) -> float:
-    """Return the median distance between calibration rows, 1 where all are alike."""
+    """Return the median distance between calibration rows, 1 if they are all equal."""
     gaps = np.sqrt(((points[:, None, :] - points[None]) ** 2).sum(axis=2))
     apart = gaps[np.triu_indices(len(points), 1)]
     return float(np.median(apart)) if len(apart) and np.median(apart) > 0 else 1.0

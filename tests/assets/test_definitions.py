@@ -191,10 +191,10 @@ def test_schedule_requests_every_applicable_cell(here, monkeypatch):
 
 
 def test_suite_whose_splits_are_not_frozen_says_what_to_do(here, tmp_path, monkeypatch):
-    jobs = here.module("jobs")
-    monkeypatch.setattr(jobs, "SPLITS", {})
+    suite = here.module("suite")
+    monkeypatch.setattr(suite, "SPLITS", {})
     with pytest.raises(dg.Failure, match="are not frozen yet; run `perturbfm demo --suite small` and reload"):
-        jobs.suite_split_keys(ArtifactStore(), "small")
+        suite.suite_split_keys(ArtifactStore(), "small")
 
 
 def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, monkeypatch):
@@ -228,16 +228,16 @@ def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, monkeypatch):
     "key", ["ridge", "", "|", "ridge|", "nope|SPLIT", "ridge|nope", "SPLIT|ridge", "ridge|SPLIT|more"]
 )
 def test_keys_that_are_no_cell(here, key):
-    with pytest.raises(dg.Failure, match=r"is no cell of the grid; a key reads model\|split"):
-        here.module("partitions").cell_of(key.replace("SPLIT", CONTEXT["key"]))
+    with pytest.raises(dg.Failure, match=r"is no partition of the grid; a key reads model\|split"):
+        here.module("partitions").names_of(key.replace("SPLIT", CONTEXT["key"]))
 
 
 def test_keys_of_cells_as_launchers_send_them(here):
     partitions = here.module("partitions")
     wanted = ("ridge", CONTEXT["key"])
-    assert partitions.cell_of(partitions.grid_key(*wanted)) == wanted
-    assert partitions.cell_of(f"ridge|{CONTEXT['key']}") == wanted
-    assert partitions.cell_of(str(partitions.grid_key(*wanted))) == wanted
+    assert partitions.names_of(partitions.grid_key(*wanted)) == wanted
+    assert partitions.names_of(f"ridge|{CONTEXT['key']}") == wanted
+    assert partitions.names_of(str(partitions.grid_key(*wanted))) == wanted
 
 
 def test_tables_of_metadata_cannot_be_broken_by_their_cells(here):
@@ -300,7 +300,7 @@ def test_gene_graph_of_another_split_fails_its_check(here, monkeypatch):
     store = ArtifactStore()
     split = SplitFolder(store.split_dir).load(other["hash"])
     planted = build_graph(store, dataset_of(store, split), split)
-    monkeypatch.setattr(pipeline, "build_graph", lambda *_: planted)
+    monkeypatch.setattr(here.module("assets.gene_graph"), "build_graph", lambda *_: planted)
     result = alone(here, "gene_graph", CONTEXT["key"])
     assert checks(result) == {"split_bound": False}
 
@@ -378,7 +378,7 @@ def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch)
 
 
 def test_every_seed_of_an_entry_is_run(here, monkeypatch):
-    catalog = here.module("assets.cell").CATALOG
+    catalog = here.module("assets.experiments").CATALOG
     two = catalog.model("global_mean").model_copy(update={"seeds": (0, 3)})
     monkeypatch.setitem(catalog.models, "global_mean", two)
     result = cell(here, "global_mean")

@@ -46,9 +46,9 @@ def fifty(kind):
     return Comparison(
         conditions=conditions.assign(pert_id=[f"P{i}" for i in range(PERTS)]),
         genes=np.asarray([f"g{j}" for j in range(GENES)]),
-        truth=delta,
-        mean=0.6 * delta,
-        var=zero,
+        observed=delta,
+        predicted=0.6 * delta,
+        predicted_var=zero,
         train_mean=delta.mean(axis=0),
         control=np.tile(means[0], (PERTS, 1)),
         n=np.full(PERTS, CELLS),
@@ -67,7 +67,7 @@ def comparison(request):
 def test_panel_50x300x5k(benchmark, comparison, true_side):
     comparison.shared.clear()
     if true_side == "cold":
-        comparison.truth_shared.clear()
+        comparison.observed_shared.clear()
     else:
         evaluate(comparison, ["scperturbench"])
         comparison.shared.clear()

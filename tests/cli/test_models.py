@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from perturbfm_core.catalog.entries import ModelEntry
-from perturbfm_core.cli.model_options import configured, find_entry, parameters
+from perturbfm_core.cli.model_options import configured, find_entry
+from perturbfm_core.cli.parameters import Parameters
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.experiment import model_configs
@@ -164,15 +165,15 @@ def test_text_is_read_by_the_type_of_the_parameter(given, expected):
 
 
 def test_every_parameter_of_every_model_is_an_option_once():
-    for kind in dict(MODELS.items()).values():
-        rows = parameters(kind)
+    for name, kind in MODELS.items():
+        rows = Parameters(name, kind.Params).described()
         assert [r["parameter"] for r in rows] == list(kind.Params.model_fields)
         assert len({r["option"] for r in rows}) == len(rows)
         assert all(r["type"] for r in rows)
 
 
 def test_every_parameter_of_the_networks_is_described():
-    rows = parameters(MODELS.get("perturbfm-v3"))
+    rows = Parameters("perturbfm-v3", MODELS.get("perturbfm-v3").Params).described()
     assert [r["parameter"] for r in rows if not r["description"]] == []
     # Each by itself: a text that several share would say nothing of any.
     assert len({r["description"] for r in rows}) == len(rows)
@@ -219,10 +220,10 @@ def test_a_network_is_trained_as_a_user_types_it(work):
         work, "perturbfm-v2", *quick.split(), "--no-gating", "--pert-masks", "masks.npz", "--name", "tiny"
     )
     config = config_of(work, answer)
-    assert (config["entry"], config["model"], config["family"]) == ("tiny", "perturbfm-v2", "perturbfm")
+    assert (config["entry"], config["model"], config["family"]) == ("tiny", "perturbfm-v2", "learned")
     asked = {"epochs": 2, "hidden_dim": 4, "gating": False, "lr": 0.01, "adjacency": ["coexpression"]}
     assert {k: config["params"][k] for k in asked} == asked
-    assert set(config["knowledge"]) == {"graphs", "features", "masks"}
+    assert set(config["side_info"]) == {"graphs", "features", "masks"}
     training = json.loads((work.path / answer.values["run_dir"] / "training.json").read_text())
     assert [r["epochs"] for r in training["networks"]] == [2, 2]
 
@@ -234,14 +235,14 @@ def test_models_list_has_every_model_with_its_entries():
     rows = {r["model"]: r for r in perturbfm("models", "list", "--json").json}
     assert list(rows) == MODELS.names()
     assert rows["perturbfm-v2"]["entries"] == "perturbfm-v2-residual, perturbfm-v2"
-    assert rows["perturbfm-v2"]["family"] == "perturbfm"
+    assert rows["perturbfm-v2"]["family"] == "learned"
     assert "hidden_dim" in rows["perturbfm-v2"]["parameters"]
     assert "perturbfm-v3a" in perturbfm("models", "list").out
 
 
 def test_models_show_tells_values_defaults_and_meaning():
     shown = perturbfm("models", "show", "perturbfm-v2-residual", "--json").json
-    assert (shown["model"], shown["family"], shown["seeds"]) == ("perturbfm-v2", "perturbfm", [0])
+    assert (shown["model"], shown["family"], shown["seeds"]) == ("perturbfm-v2", "learned", [0])
     rows = {r["parameter"]: r for r in shown["parameters"]}
     assert (rows["adjacency"]["value"], rows["adjacency"]["default"]) == (["coexpression"], [])
     assert rows["hidden_dim"] == {

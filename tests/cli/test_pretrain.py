@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from perturbfm_core.cli import output
+from perturbfm_core.cli import display, output
 from perturbfm_core.models.perturbfm.encoder.pretraining import load_encoder
 from perturbfm_core.progress import EpochReport, epoch_listener
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -105,8 +105,8 @@ def test_cuda_that_is_absent_is_one_line(work, monkeypatch):
 def shown(tell) -> str:
     """Return what a display of width 100 shows after `tell` was called with it."""
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    with Progress(*output.columns(), console=console, auto_refresh=False) as bar:
-        tell(output.Display(bar, None))
+    with Progress(*display.columns(), console=console, auto_refresh=False) as bar:
+        tell(display.Display(bar, None))
         console.file.truncate(0)
         bar.refresh()
     return console.file.getvalue()

@@ -74,10 +74,12 @@ def shell(*argv: str) -> subprocess.CompletedProcess[str]:
 def leaves(command=None, path=()):
     """Return every verb of the command line as (words, click command)."""
     command = command or typer.main.get_command(app)
-    children = getattr(command, "commands", None)
-    if children is None:
+    if not hasattr(command, "list_commands"):
         return [(path, command)]
-    return [leaf for name, child in children.items() for leaf in leaves(child, (*path, name))]
+    names = command.list_commands(None)
+    return [
+        leaf for name in names for leaf in leaves(command.get_command(None, name), (*path, name))
+    ]
 
 
 @pytest.fixture
@@ -558,6 +560,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "graphs list": [],
         "graphs show": ["d.truth", "--data", "D"],
         "graphs features": ["emb.npz", "--name", "emb"],
+        "splits kinds": [],
         "models list": [],
         "models show": ["ridge"],
         "eval predictions": ["--data", "D", "--split", work.split, "--preds", preds, "--out", "OUT"],
@@ -597,7 +600,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
 def test_demo_runs_a_suite_of_the_users_catalog(tmp_path):
     _tiny_suite(tmp_path)
     answer = perturbfm("demo", "--suite", "tiny")
-    assert answer.values["cells"] == "2"
+    assert answer.values["experiments"] == "2"
     assert answer.values["leaderboard"] == "runs/leaderboard.duckdb"
     head, *rows = answer.out.splitlines()[:3]
     assert head.split()[:4] == ["board", "rank", "entry", "pearson"]

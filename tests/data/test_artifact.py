@@ -209,7 +209,9 @@ def test_truth_lies_beside_the_data(
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_existing_artifact_is_kept_unless_told(synth: PerturbDataset, tmp_path: Path, storage: str) -> None:
+def test_existing_artifact_is_kept_unless_overwritten(
+    synth: PerturbDataset, tmp_path: Path, storage: str
+) -> None:
     path = tmp_path / "data" / "a"
     write_dataset(synth, path, storage)
     before = (path / "meta.json").read_bytes()
@@ -391,7 +393,7 @@ def test_obs_idx_says_which_row_is_which(foreign: Callable[..., Path]) -> None:
         ),
     ],
 )
-def test_refused(
+def test_malformed_arrays_are_refused(
     foreign: Callable[..., Path], arrays: dict[str, Any], options: dict[str, Any], message: str
 ) -> None:
     path = foreign(arrays, **options)
@@ -410,7 +412,9 @@ def test_refused(
         pytest.param({"control_policy": "median"}, "control_policy: Input should be", id="unknown-policy"),
     ],
 )
-def test_bad_metadata(foreign: Callable[..., Path], metadata: dict[str, Any], message: str) -> None:
+def test_bad_metadata_are_refused(
+    foreign: Callable[..., Path], metadata: dict[str, Any], message: str
+) -> None:
     path = foreign({"delta": DELTA}, metadata=metadata)
     with pytest.raises(ConfigError, match=message):
         load_dataset(path)
@@ -465,7 +469,9 @@ def _cut(name: str) -> Callable[[Path], None]:
         ),
     ],
 )
-def test_damaged(synth: PerturbDataset, tmp_path: Path, storage: str, damage: Callable, message: str) -> None:
+def test_a_damaged_artifact_is_refused(
+    synth: PerturbDataset, tmp_path: Path, storage: str, damage: Callable, message: str
+) -> None:
     path = tmp_path / "a"
     write_dataset(synth, path, storage)
     damage(path)
@@ -491,7 +497,7 @@ def test_counts_without_a_part(synth: PerturbDataset, tmp_path: Path, key: str) 
         load_dataset(tmp_path / "a")
 
 
-def test_missing_artifact(tmp_path: Path) -> None:
+def test_a_missing_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"nowhere is no data set artifact .* `perturbfm data import`"):
         load_dataset(tmp_path / "nowhere")
 

@@ -66,7 +66,7 @@ def test_key_text(fields: tuple[str, ...], key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["A", "c|A|m|d", "c|A|m|d|v|more", ""])
-def test_no_key(key: str) -> None:
+def test_a_malformed_key_is_refused(key: str) -> None:
     with pytest.raises(DatasetError, match=r"is not a condition key \(context\|perturbation"):
         parse_key(key)
 
@@ -126,7 +126,7 @@ def test_canonical_pert(label: str, options: dict, expected: tuple[str, str]) ->
         pytest.param("B+A", {"separators": "_"}, r"check the separator \('_'\)", id="wrong-separator"),
     ],
 )
-def test_refused_pert(label: str, options: dict, message: str) -> None:
+def test_malformed_perturbations_are_refused(label: str, options: dict, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         canonical_pert(label, **options)
 

@@ -96,7 +96,9 @@ def test_fewer_than_100_controls_are_shared(n: int, shared: bool) -> None:
     assert sizes == ([n, n] if shared else [50, 50])
 
 
-def test_sharing_is_told_by_condition(synth_shared: PerturbDataset, synth_large: PerturbDataset) -> None:
+def test_shared_controls_are_flagged_by_condition(
+    synth_shared: PerturbDataset, synth_large: PerturbDataset
+) -> None:
     assert condition_table(synth_shared).shared_control.all()
     assert not condition_table(synth_large).shared_control.any()
 

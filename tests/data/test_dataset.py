@@ -129,13 +129,13 @@ def test_values_are_loaded_and_checked_on_first_use(make_dataset: Make) -> None:
         ),
     ],
 )
-def test_refused(make_dataset: Make, options: dict[str, Any], message: str) -> None:
+def test_inconsistent_parts_are_refused(make_dataset: Make, options: dict[str, Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         make_dataset(X, **{"pert_id": PERTS, **options})
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)], ids=["rows", "genes"])
-def test_empty_is_refused(make_dataset: Make, shape: tuple[int, int]) -> None:
+def test_an_empty_data_set_is_refused(make_dataset: Make, shape: tuple[int, int]) -> None:
     with pytest.raises(DatasetError, match=rf"is empty \({shape[0]} rows, {shape[1]} genes\)"):
         make_dataset(np.zeros(shape, dtype=np.float32), PERTS[: shape[0]])
 

@@ -219,7 +219,9 @@ def test_changes_when_two_rows_exchange_values(made: PerturbDataset, make_datase
         pytest.param({"values": Values(expression=X, delta=X)}, id="delta-given"),
     ],
 )
-def test_changes_with(made: PerturbDataset, make_dataset: Make, option: dict[str, Any]) -> None:
+def test_the_hash_changes_with_every_option(
+    made: PerturbDataset, make_dataset: Make, option: dict[str, Any]
+) -> None:
     assert make_dataset(X, **COLUMNS, **option).computed_sha256 != made.computed_sha256
 
 

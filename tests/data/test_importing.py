@@ -19,7 +19,8 @@ from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad, read_obs
 from perturbfm_core.data.metadata import GeneSelection
-from perturbfm_core.data.presets import perturbench_mapping, scperturb_mapping
+from perturbfm_core.data.presets.perturbench import perturbench_mapping
+from perturbfm_core.data.presets.scperturb import scperturb_mapping
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import DatasetError
 

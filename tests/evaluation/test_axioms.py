@@ -24,7 +24,7 @@ OF_VARIANCE = {name for name, m in METRICS.items() if m.needs == "variance"}
 def tables(ds, split, share=1.0):
     """Return the values of every metric and condition for a share of the true delta."""
     truth = observed(ds, split)
-    means = {k: share * d for k, d in zip(truth.conditions.index, truth.truth, strict=True)}
+    means = {k: share * d for k, d in zip(truth.conditions.index, truth.observed, strict=True)}
     table = evaluate(compare(ds, split, prediction_of(ds, split, means), truth)).table()
     table = table[table["scope"] == "condition"]
     table["name"] = table["panel"] + "." + table["metric"]

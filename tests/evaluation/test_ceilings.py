@@ -178,10 +178,10 @@ def test_bounds_are_the_same_for_the_same_seed() -> None:
     assert first != bounds_of(ds, held_out(ds), halvings=3, seed=2)
 
 
-def test_progress_is_told() -> None:
-    ds, told = noisy(effect=0.5, controls=20, reps=4), []
-    bounds_of(ds, held_out(ds), halvings=3, progress=lambda done, n: told.append((done, n)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_progress_is_reported() -> None:
+    ds, reported = noisy(effect=0.5, controls=20, reps=4), []
+    bounds_of(ds, held_out(ds), halvings=3, progress=lambda done, n: reported.append((done, n)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 # ---- what cannot be known ---------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_statistics_of_a_split_without_bounds_do_not_mark_it(noise: Any) -> None
         pytest.param(1, 8, id="one control of each context"),
     ],
 )
-def test_what_has_no_two_halves_has_no_ceiling(controls: int, reps: int) -> None:
+def test_data_without_two_halves_have_no_ceiling(controls: int, reps: int) -> None:
     ceiling, floor, no_signal = bounds(noisy(effect=1.0, controls=controls, reps=reps))
     assert no_signal is None
     assert {name: item["half"] for name, item in ceiling.items()} == dict.fromkeys(DELTA)

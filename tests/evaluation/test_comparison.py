@@ -62,7 +62,7 @@ def test_the_truth_subtracts_reference_controls_and_the_train_mean_input_control
         return mine - X[ds.controls.has_role(role) & (context == where)].astype(np.float64).mean(axis=0)
 
     assert list(truth.conditions.index) == KEYS
-    np.testing.assert_allclose(truth.truth, [delta(p, "x", "reference") for p in PERTS], atol=1e-6)
+    np.testing.assert_allclose(truth.observed, [delta(p, "x", "reference") for p in PERTS], atol=1e-6)
     np.testing.assert_allclose(
         truth.train_mean, np.mean([delta(p, "y", "input") for p in PERTS], axis=0), atol=1e-6
     )
@@ -76,7 +76,7 @@ def test_the_truth_is_not_changed_by_the_prediction(
 ) -> None:
     truth = observed(ds, split)
     given = compare(ds, split, prediction, truth)
-    np.testing.assert_array_equal(given.truth, compare(ds, split, prediction).truth)
+    np.testing.assert_array_equal(given.observed, compare(ds, split, prediction).observed)
 
 
 def test_controls_that_both_sides_subtract_are_flagged() -> None:
@@ -152,12 +152,12 @@ def test_whatever_the_order_each_condition_gets_its_mean(
 ) -> None:
     comparison = compare(ds, split, change(prediction))
     assert comparison.genes.tolist() == ds.genes.tolist()
-    np.testing.assert_allclose(comparison.mean, [means[k] for k in KEYS], rtol=1e-6)
-    np.testing.assert_array_equal(comparison.var, np.ones((3, 6)))
+    np.testing.assert_allclose(comparison.predicted, [means[k] for k in KEYS], rtol=1e-6)
+    np.testing.assert_array_equal(comparison.predicted_var, np.ones((3, 6)))
     assert comparison.alignment == "by_name"
 
 
-def test_rows_that_were_not_asked_for_are_counted(
+def test_rows_that_were_not_requested_are_counted(
     ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
     assert compare(ds, split, prediction).notes["rows_not_asked_for"] == 0
@@ -170,15 +170,17 @@ def test_rows_of_a_condition_are_averaged_cell_by_cell(ds: PerturbDataset, split
     flat = prediction_of(ds, split, dict.fromkeys(KEYS, np.zeros(6)), mean=mean, var=mean + 1)
     expected = [np.flatnonzero(keys == k).mean() for k in KEYS]
     comparison = compare(ds, split, flat)
-    np.testing.assert_allclose(comparison.mean[:, 0], expected)
-    np.testing.assert_allclose(comparison.var[:, 0], np.asarray(expected) + 1)
+    np.testing.assert_allclose(comparison.predicted[:, 0], expected)
+    np.testing.assert_allclose(comparison.predicted_var[:, 0], np.asarray(expected) + 1)
 
 
-def test_fields_that_a_file_may_leave_out_are_not_missed(
+def test_optional_fields_of_a_file_may_be_absent(
     ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
 ) -> None:
     bare = replace(prediction, split_hash=None, data_content_sha256=None, space=None)
-    np.testing.assert_array_equal(compare(ds, split, bare).mean, compare(ds, split, prediction).mean)
+    np.testing.assert_array_equal(
+        compare(ds, split, bare).predicted, compare(ds, split, prediction).predicted
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_alignment_by_position_is_called_unverified(
 ) -> None:
     comparison = compare(ds, split, replace(prediction, **dict.fromkeys(without)))
     assert comparison.alignment == "positional_unverified"
-    np.testing.assert_array_equal(comparison.mean, compare(ds, split, prediction).mean)
+    np.testing.assert_array_equal(comparison.predicted, compare(ds, split, prediction).predicted)
 
 
 def test_a_variance_that_was_filled_in_is_passed_on(
@@ -280,5 +282,5 @@ def test_all_conditions_that_lack_rows_are_counted_and_three_named(ds: PerturbDa
 
 def test_the_mean_of_the_observed_deltas_scores_perfectly(ds: PerturbDataset, split: FrozenSplit) -> None:
     truth = observed(ds, split)
-    perfect = prediction_of(ds, split, dict(zip(KEYS, truth.truth, strict=True)))
-    np.testing.assert_allclose(compare(ds, split, perfect).mean, truth.truth, atol=1e-6)
+    perfect = prediction_of(ds, split, dict(zip(KEYS, truth.observed, strict=True)))
+    np.testing.assert_allclose(compare(ds, split, perfect).predicted, truth.observed, atol=1e-6)

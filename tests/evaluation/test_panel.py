@@ -38,7 +38,7 @@ def world() -> Comparison:
     split = split_one(ds, "context_ood", {"holdout": ["C0", "C1"]})
     truth = observed(ds, split)
     rng = np.random.default_rng(0)
-    near = truth.truth + rng.normal(size=truth.truth.shape)
+    near = truth.observed + rng.normal(size=truth.observed.shape)
     given = prediction_of(ds, split, dict(zip(truth.conditions.index, near, strict=True)))
     var = rng.uniform(0.5, 2, given.var.shape).astype(np.float32)
     # Intervals of a Gaussian, as calibration would give them to one.
@@ -62,12 +62,12 @@ def values(comparison: Comparison, item: Metric) -> np.ndarray:
 
 def reordered(comparison: Comparison, order: np.ndarray) -> Comparison:
     """Return a comparison of the same conditions in another order, without cells."""
-    per_condition = ("truth", "mean", "var", "control", "n", "shared_control", "s2")
+    per_condition = ("observed", "predicted", "predicted_var", "control", "n", "shared_control", "s2")
     changed = {name: None if (x := getattr(comparison, name)) is None else x[order] for name in per_condition}
     conditions = comparison.conditions.iloc[order]
     if comparison.intervals is not None:
         changed["intervals"] = comparison.intervals.rows(order)
-    return replace(comparison, conditions=conditions, cells=None, shared={}, truth_shared={}, **changed)
+    return replace(comparison, conditions=conditions, cells=None, shared={}, observed_shared={}, **changed)
 
 
 # ---- what is declared -------------------------------------------------------------------------------------
@@ -100,7 +100,9 @@ def test_a_panel_has_its_headline_among_its_metrics(name: str) -> None:
 def test_badness_is_less_the_better_a_value_is(
     direction: str, target: float | None, better: float, worse: float
 ) -> None:
-    item = Metric("p", "m", lambda c: c.mean, "A metric.", direction, (0.0, 1.0), "1", "s", target=target)  # type: ignore[arg-type]
+    item = Metric(
+        "p", "m", lambda c: c.predicted, "A metric.", direction, (0.0, 1.0), "1", "s", target=target
+    )  # type: ignore[arg-type]
     assert item.badness(better) < item.badness(worse)
     assert item.best == {"max": 1.0, "min": 0.0, "target": 0.5}[direction]
 
@@ -135,13 +137,16 @@ def test_a_perfect_prediction_has_the_best_value(item: Metric) -> None:
         # Perfect is calibrated: errors at the quantiles of the stated Gaussian.
         grid = np.quantile(np.random.default_rng(0).normal(size=200_001), (np.arange(40) + 0.5) / 40)
         perfect = replace(
-            comparison, mean=comparison.truth - grid, var=np.ones_like(comparison.truth), shared={}
+            comparison,
+            predicted=comparison.observed - grid,
+            predicted_var=np.ones_like(comparison.observed),
+            shared={},
         )
         assert values(perfect, item) == pytest.approx(item.target, abs=0.03)
         return
     assert item.best is not None
-    var = np.zeros_like(comparison.truth)
-    perfect = replace(comparison, mean=comparison.truth.copy(), var=var, shared={})
+    var = np.zeros_like(comparison.observed)
+    perfect = replace(comparison, predicted=comparison.observed.copy(), predicted_var=var, shared={})
     found = values(perfect, item)
     np.testing.assert_allclose(found, item.best, atol=1e-12)
     imperfect = values(comparison, item)
@@ -153,7 +158,9 @@ def test_a_perfect_prediction_has_the_best_value(item: Metric) -> None:
 def test_the_order_of_genes_does_not_matter(item: Metric) -> None:
     comparison = world()
     order = np.random.default_rng(1).permutation(len(comparison.genes))
-    columns = {name: getattr(comparison, name)[:, order] for name in ("truth", "mean", "var", "s2")}
+    columns = {
+        name: getattr(comparison, name)[:, order] for name in ("observed", "predicted", "predicted_var", "s2")
+    }
     side = comparison.train
     moved = replace(
         comparison,
@@ -161,7 +168,7 @@ def test_the_order_of_genes_does_not_matter(item: Metric) -> None:
         train_mean=comparison.train_mean[order],
         train=None if side is None else replace(side, delta=side.delta[:, order]),
         shared={},
-        truth_shared={},
+        observed_shared={},
         **columns,
     )
     np.testing.assert_allclose(values(moved, item), values(comparison, item), rtol=1e-9)
@@ -189,7 +196,9 @@ def test_a_condition_is_scored_whatever_other_contexts_hold(item: Metric) -> Non
 @own_metric
 def test_scoring_changes_nothing_of_the_comparison(item: Metric) -> None:
     comparison = reordered(world(), np.arange(len(world())))
-    before = {n: getattr(comparison, n).copy() for n in ("truth", "mean", "var", "train_mean")}
+    before = {
+        n: getattr(comparison, n).copy() for n in ("observed", "predicted", "predicted_var", "train_mean")
+    }
     values(comparison, item)
     for name, array in before.items():
         assert np.array_equal(getattr(comparison, name), array), name
@@ -264,7 +273,9 @@ def test_an_unknown_panel_is_refused_with_the_known_ones() -> None:
 def test_a_metric_without_a_description_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METRICS, "_members", dict(METRICS._items))
     with pytest.raises(MetricError, match=r"metric delta\.mute has no docstring"):
-        metric("delta", "mute", direction="max", bounds=(0, 1), version="1", source="here")(lambda c: c.mean)
+        metric("delta", "mute", direction="max", bounds=(0, 1), version="1", source="here")(
+            lambda c: c.predicted
+        )
 
 
 # ---- the table of scores ----------------------------------------------------------------------------------
@@ -411,7 +422,7 @@ def test_scores_of_condition_level_data_have_every_metric_or_a_reason() -> None:
     )
     split = split_one(ds, "context_ood", {"holdout": ["x"]})
     truth = observed(ds, split)
-    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.observed, strict=True)))
     table = evaluate(compare(ds, split, given), level="condition").table()
     assert set(
         table.loc[table["scope"] == "global", "panel"] + "." + table.loc[table["scope"] == "global", "metric"]

@@ -60,7 +60,7 @@ def test_subtracting_the_train_mean_can_pay_and_the_probe_says_so():
     assert row["after"] > row["before"]
     # in the centred correlation it is half the amplitude, no more
     attacked = ATTACKS.get("perturbed_mean_as_control").function(c)
-    halved = with_prediction(c, c.mean / 2)
+    halved = with_prediction(c, c.predicted / 2)
     same = [calibrated._raw(x)["pearson_centered_no_target"] for x in (attacked, halved)]
     assert same[0] == pytest.approx(same[1])
 
@@ -72,26 +72,26 @@ def test_every_attack_is_listed_and_described():
 
 def test_attacks_leave_the_observation_and_the_original_alone():
     c = predicted("additive", *SPLITS["unseen context"])
-    mean, var, truth = c.mean.copy(), np.array(c.var), c.truth.copy()
+    mean, var, truth = c.predicted.copy(), np.array(c.predicted_var), c.observed.copy()
     for name, attack in ATTACKS.items():
         attacked = attack.function(c)
         assert attacked is not None, name
-        assert (attacked.truth == truth).all()
-        assert (c.mean == mean).all()
-        assert (c.var == var).all()
+        assert (attacked.observed == truth).all()
+        assert (c.predicted == mean).all()
+        assert (c.predicted_var == var).all()
         assert attacked.shared is not c.shared
-        assert (attacked.cells.delta == attacked.mean).all()
+        assert (attacked.cells.delta == attacked.predicted).all()
     doubled = ATTACKS.get("double_amplitude").function(c)
-    assert doubled.mean == pytest.approx(2 * mean)
+    assert doubled.predicted == pytest.approx(2 * mean)
     inflated = ATTACKS.get("variance_inflation").function(c)
-    assert (inflated.mean == mean).all()
-    assert inflated.var == pytest.approx(4 * var)
+    assert (inflated.predicted == mean).all()
+    assert inflated.predicted_var == pytest.approx(4 * var)
     assert inflated.cells.generator.residual_noise
     constant = ATTACKS.get("constant_prediction").function(c)
-    assert np.ptp(constant.mean, axis=0).max() == 0
+    assert np.ptp(constant.predicted, axis=0).max() == 0
 
 
-def test_what_cannot_be_done_says_why():
+def test_an_attack_that_is_not_applicable_gives_its_reason():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(3, 30))
     table = probe(comparison_of(truth, truth + 0.1, train_mean=rng.normal(size=30)), ["openproblems"])
@@ -116,7 +116,7 @@ def test_noise_does_not_depend_on_the_order_of_conditions():
     order = [2, 0, 3, 1]
     b = comparison_of(truth[order], truth[order], rows=[("c", f"P{i}") for i in order])
     noise = ATTACKS.get("added_noise").function
-    assert noise(b).mean == pytest.approx(noise(a).mean[order])
+    assert noise(b).predicted == pytest.approx(noise(a).predicted[order])
     assert list(evaluate(a, ["openproblems"]).conditions[schema.PERT_ID].astype(str)) == [
         "P0",
         "P1",

@@ -38,7 +38,7 @@ def expected(X: np.ndarray, k: int) -> np.ndarray:
 
 @pytest.mark.parametrize("k", [1, 5, 39, 100])
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "sparse"])
-def test_it_is_the_exact_top_of_the_correlations(X, k, form):
+def test_the_graph_has_the_largest_correlations(X, k, form):
     graph = coexpression_graph(form(X), names(40), top_k=k)
     found = graph.adjacency.toarray()
     wanted = expected(X, k)
@@ -48,7 +48,7 @@ def test_it_is_the_exact_top_of_the_correlations(X, k, form):
     assert (found < 0).any() or k == 1
 
 
-def test_blocks_do_not_change_it(X, monkeypatch):
+def test_blocks_do_not_change_the_graph(X, monkeypatch):
     whole = coexpression_graph(sp.csr_array(X), names(40), top_k=6).adjacency.toarray()
     monkeypatch.setattr(coexpression, "_GENE_BLOCK", 7)
     monkeypatch.setattr(coexpression, "_ROW_BLOCK", 13)
@@ -98,7 +98,7 @@ def test_rows_are_subsampled_with_the_seed(X):
     )
 
 
-def test_weak_edges_are_left_out_where_asked(X):
+def test_weak_edges_are_left_out_on_request(X):
     graph = coexpression_graph(X, names(40), top_k=39, min_weight=0.3)
     wanted = np.abs(expected(X, 39)) >= 0.3
     assert np.array_equal(graph.adjacency.toarray() != 0, wanted)
@@ -114,7 +114,7 @@ def test_weak_edges_are_left_out_where_asked(X):
         ({"max_cells": 2}, "max_cells 2"),
     ],
 )
-def test_what_is_refused(rng, arguments, message):
+def test_bad_arguments_are_refused(rng, arguments, message):
     given = {"X": rng.normal(size=(9, 4)), "genes": names(4), **arguments}
     with pytest.raises(GraphError, match=message):
         coexpression_graph(**given)
@@ -161,7 +161,7 @@ def rows_of(ds, split):
 
 
 @pytest.mark.parametrize("what", ["train", "input", "val", "test", "reference"])
-def test_it_reads_train_cells_and_their_input_controls_and_no_others(ds, split, what):
+def test_only_train_cells_and_their_input_controls_are_read(ds, split, what):
     rows = rows_of(ds, split)[what]
     assert len(rows)
     other = changed(ds, rows)
@@ -204,7 +204,7 @@ def test_cells_are_chosen_by_their_ids_whatever_the_order_of_rows(ds, split):
     assert not np.allclose(one, graph_of(ds, split).adjacency.toarray(), atol=2e-6)
 
 
-def test_it_is_bound_to_its_split(ds, split):
+def test_the_graph_is_bound_to_its_split(ds, split):
     graph = graph_of(ds, split)
     assert graph.split_hash == split.hash
     assert graph.meta["made_from"] == "cells"

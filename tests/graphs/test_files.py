@@ -168,7 +168,7 @@ def test_tables_that_are_refused(tmp_path, name, content, message):
         read_table(tmp_path / name)
 
 
-def test_a_missing_table_is_told_so(tmp_path):
+def test_a_missing_table_is_refused(tmp_path):
     for name in ("none.csv", "none.parquet", "none.gmt.gz"):
         with pytest.raises(GraphError, match="does not exist"):
             read_table(tmp_path / name)

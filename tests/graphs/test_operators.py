@@ -141,7 +141,7 @@ def test_pagerank_is_the_closed_form():
     assert found.steps[0].toarray()[2].tolist() == [0] * 20
 
 
-def test_what_diffusion_refuses():
+def test_diffusion_refuses_bad_parameters():
     with pytest.raises(GraphError, match="steps is 0"):
         diffuse(CHAIN, ["n0"], steps=0)
     with pytest.raises(GraphError, match=r"restart is 1\.0"):
@@ -209,7 +209,7 @@ def test_spectral_features_are_the_same_again_and_of_fixed_sign():
     assert np.allclose(np.abs(one.matrix), np.abs(other.matrix), atol=1e-4)
 
 
-def test_two_modules_are_told_apart_and_lonely_genes_have_zeros():
+def test_two_modules_are_separated_and_lonely_genes_have_zeros():
     block = np.ones((4, 4)) - np.eye(4)
     A = np.zeros((9, 9))
     A[:4, :4], A[4:8, 4:8] = block, block

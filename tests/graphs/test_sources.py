@@ -199,7 +199,7 @@ def test_interactions_that_are_refused(table, message):
         scored_graph(table)
 
 
-def test_regulation_is_signed_and_directed_and_of_the_confidence_asked_for():
+def test_regulation_is_signed_and_directed_and_of_the_requested_confidence():
     table = pd.DataFrame(
         [("T", "x", 1, "A"), ("T", "y", -1, "C"), ("T", "z", 1, "D"), ("x", "T", -1, "B")],
         columns=["source", "target", "mor", "confidence"],

@@ -88,7 +88,7 @@ def test_units_are_drawn_and_not_conditions() -> None:
 
 
 @pytest.mark.parametrize(("units", "claims"), [(MIN_UNITS - 1, False), (MIN_UNITS, True)])
-def test_too_few_units_make_no_claim(units: int, claims: bool) -> None:
+def test_too_few_units_have_no_interval(units: int, claims: bool) -> None:
     bootstrap = ClusteredBootstrap([(f"u{i}",) for i in range(units)] * 3)
     values = np.random.default_rng(0).normal(size=(units * 3, 2))
     assert bootstrap.n_units == units
@@ -130,14 +130,14 @@ def test_undefined_conditions_are_left_out() -> None:
     assert ClusteredBootstrap(units).intervals(with_hole) == ClusteredBootstrap(SINGLES).intervals(values)
 
 
-def test_a_column_without_values_makes_no_claim() -> None:
+def test_a_column_without_values_has_no_interval() -> None:
     values = np.stack([np.arange(8.0), np.full(8, np.nan)], axis=1)
     found = ClusteredBootstrap(SINGLES).intervals(values)
     assert found[0].low is not None
     assert found[1] == Interval(None, None)
 
 
-def test_a_column_defined_in_few_draws_makes_no_claim() -> None:
+def test_a_column_defined_in_few_draws_has_no_interval() -> None:
     # One pair of rare units: most draws miss one of them.
     units = [*SINGLES, ("A", "B")]
     values = np.full((9, 1), np.nan)

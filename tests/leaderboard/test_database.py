@@ -47,7 +47,7 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def rebuild(store: ArtifactStore) -> Path:
     """Rebuild the leaderboard of a store."""
     splits, datasets = tables()
-    return database.rebuild(store, lambda: splits, lambda: datasets)
+    return database.rebuild(store, lambda: splits, lambda runs: datasets)
 
 
 def entries(store: ArtifactStore) -> list[str]:
@@ -93,7 +93,7 @@ def test_the_link_is_switched_and_the_last_three_are_kept(store: ArtifactStore) 
     assert kept == [f"leaderboard-{n}.duckdb" for n in (3, 4, 5)]
 
 
-def test_numbers_are_compared_as_numbers(store: ArtifactStore) -> None:
+def test_file_numbers_are_compared_as_numbers(store: ArtifactStore) -> None:
     (store.runs / "leaderboard-9.duckdb").write_bytes(b"")
     (store.runs / "leaderboard-x.duckdb").write_bytes(b"")
     assert [rebuild(store).name for _ in range(2)] == ["leaderboard-10.duckdb", "leaderboard-11.duckdb"]
@@ -185,7 +185,7 @@ def test_nothing_is_ranked_without_signal(tmp_path: Path) -> None:
 def test_ranks_are_by_board(store: ArtifactStore) -> None:
     add_run(store, "ridge", [0.1] * 5, split=B)
     splits = pd.concat([split_table(A), split_table(B)])
-    database.rebuild(store, lambda: splits, lambda: tables()[1])
+    database.rebuild(store, lambda: splits, lambda runs: tables()[1])
     found = database.query(store, "SELECT board, entry, rank FROM leaderboard ORDER BY board")
     assert found.to_numpy().tolist() == [["board-aaaa", "additive", 1], ["board-bbbb", "ridge", 1]]
 
@@ -204,7 +204,7 @@ def test_the_same_process_sees_what_was_published_since(store: ArtifactStore) ->
     assert entries(store) == ["ridge", "additive"]
 
 
-def test_two_readers_at_once_do_not_mind_each_other(store: ArtifactStore) -> None:
+def test_two_readers_can_be_open_at_once(store: ArtifactStore) -> None:
     rebuild(store)
     with database.connect(store) as one, database.connect(store) as two:
         assert (
@@ -273,7 +273,7 @@ def test_a_client_that_holds_the_file_open_for_writing_does_no_harm(
     assert "mine" not in set(database.query(store, "SELECT table_name FROM duckdb_tables()")["table_name"])
 
 
-def test_a_file_that_is_open_for_writing_elsewhere_says_so(
+def test_a_file_open_for_writing_elsewhere_is_refused_by_its_name(
     store: ArtifactStore, writer: subprocess.Popen[str]
 ) -> None:
     assert writer.poll() is None
@@ -293,7 +293,7 @@ datasets = pd.DataFrame({"dataset": ["screen"]})
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(3):
-    print(database.rebuild(store, lambda: splits, lambda: datasets).name, flush=True)
+    print(database.rebuild(store, lambda: splits, lambda runs: datasets).name, flush=True)
 """
 
 
@@ -330,7 +330,7 @@ def test_racing_rebuilds_all_succeed(store: ArtifactStore) -> None:
     assert entries(store) == ["additive"]
 
 
-def test_what_a_killed_rebuild_left_is_swept(store: ArtifactStore) -> None:
+def test_files_of_a_killed_rebuild_are_removed(store: ArtifactStore) -> None:
     for name in (".leaderboard-1.duckdb.building", ".leaderboard-1.duckdb.building.wal"):
         (store.runs / name).write_bytes(b"half")
     rebuild(store)

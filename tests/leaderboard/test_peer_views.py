@@ -78,7 +78,7 @@ def _rows(raw):
     ]
 
 
-def test_view_gives_the_pure_functions_scores_and_ranks(raw):
+def test_the_view_gives_the_scores_and_ranks_of_the_function(raw):
     view = _view(_rows(raw), {f"run-{e}": True for e in ENTRIES})
     wanted = ["split_hash", "op", "entry", "top", *SCORES, "ac_score", *(f"Rank_{s}" for s in SCORES)]
     assert set(view.columns) == {*wanted, "ac_rank", "Rank"}

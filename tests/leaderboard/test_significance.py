@@ -23,7 +23,7 @@ def board(
                 "run_id": f"{split}.{name}",
                 "split_hash": split,
                 "entry": name,
-                "family": "perturbfm" if name.startswith("v") else "baseline",
+                "family": "learned" if name.startswith("v") else "baseline",
                 "seed": 0,
                 "inner_pearson_centered": inner.get(name, np.nan),
             }
@@ -106,7 +106,7 @@ def test_seeds_are_averaged_and_undefined_conditions_left_out_on_both_sides():
     assert row["diff"] == pytest.approx(0.05)
 
 
-def test_a_reference_that_is_undefined_everywhere_is_told_and_not_dropped():
+def test_a_reference_that_is_undefined_everywhere_is_reported_and_not_dropped():
     (row,) = compare_entries(*board({"a": BASE * np.nan, "v": BASE}, {"a": 0.3})).to_dict("records")
     assert (row["n_conditions"], row["n_undefined"], row["verdict"]) == (0, 20, "too few units")
 

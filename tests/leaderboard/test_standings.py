@@ -115,10 +115,10 @@ def test_the_best_baseline_is_best_in_the_direction_of_the_metric(
     assert table.loc[best, "diff"] == 0.0
 
 
-def test_only_baselines_are_a_yardstick(tmp_path: Path) -> None:
+def test_differences_are_to_the_best_baseline_whatever_else_is_better(tmp_path: Path) -> None:
     runs = [
         made("additive", keyed([0.3] * 5)),
-        made("network", keyed([0.9] * 5), family="perturbfm"),
+        made("network", keyed([0.9] * 5), family="learned"),
         made("other", keyed([0.95] * 5), family="external"),
     ]
     table = ranked(tmp_path, runs, split_table(A))
@@ -126,14 +126,14 @@ def test_only_baselines_are_a_yardstick(tmp_path: Path) -> None:
     assert table["diff"].to_dict() == pytest.approx({"additive": 0.0, "network": 0.6, "other": 0.65})
 
 
-def test_a_baseline_that_is_defined_on_fewer_conditions_is_no_yardstick(tmp_path: Path) -> None:
+def test_the_best_baseline_is_one_of_those_defined_on_most_conditions(tmp_path: Path) -> None:
     runs = [made("additive", keyed([0.9, np.nan, 0.9, 0.9, 0.9])), made("ridge", keyed([0.3] * 5))]
     table = ranked(tmp_path, runs, split_table(A))
     assert set(table["best_baseline"]) == {"ridge"}
 
 
 def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
-    table = ranked(tmp_path, [made("network", keyed([0.5] * 5), family="perturbfm")], split_table(A))
+    table = ranked(tmp_path, [made("network", keyed([0.5] * 5), family="learned")], split_table(A))
     row = table.loc["network"]
     assert row["best_baseline"] is None
     for name in ("diff", "diff_low", "diff_high"):
@@ -144,7 +144,7 @@ def test_differences_are_paired_over_conditions_that_both_have(tmp_path: Path) -
     hard = [0.1, 0.9, 0.2, 0.8, 0.5, 0.4]
     better = [v + 0.05 for v in hard]
     better[2] = np.nan
-    runs = [made("additive", keyed(hard)), made("network", keyed(better), family="perturbfm")]
+    runs = [made("additive", keyed(hard)), made("network", keyed(better), family="learned")]
     row = ranked(tmp_path, runs, split_table(A)).loc["network"]
     assert row["diff"] == pytest.approx(0.05)
     assert (row["diff_low"], row["diff_high"]) == pytest.approx((0.05, 0.05))
@@ -184,14 +184,14 @@ def test_an_entry_without_all_folds_is_not_ranked(tmp_path: Path) -> None:
     assert set(table["best_baseline"]) == {"additive"}
 
 
-def test_boards_do_not_mix(tmp_path: Path) -> None:
+def test_entries_are_compared_within_their_board(tmp_path: Path) -> None:
     runs = [made("additive", keyed([0.1] * 5), split=A), made("additive", keyed([0.9] * 5), split=B)]
     splits = pd.concat([split_table(A), split_table(B)])
     table = ranked(tmp_path, runs, splits).reset_index().set_index("board")
     assert table["value"].to_dict() == pytest.approx({"board-aaaa": 0.1, "board-bbbb": 0.9})
 
 
-def test_a_run_of_a_split_that_is_gone_ranks_nowhere(tmp_path: Path) -> None:
+def test_a_run_of_a_deleted_split_is_in_no_standing(tmp_path: Path) -> None:
     runs = [made("additive", keyed([0.1] * 5), split=A), made("ridge", keyed([0.9] * 5), split=C)]
     assert ranked(tmp_path, runs, split_table(A)).index.tolist() == ["additive"]
     assert ranked(tmp_path / "alone", runs[1:], split_table(A)).empty
@@ -224,7 +224,7 @@ def test_a_fold_without_signal_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [object, "boolean"])
-def test_what_is_not_known_to_lack_signal_counts(dtype: Any) -> None:
+def test_a_split_of_unknown_signal_counts(dtype: Any) -> None:
     table = pd.DataFrame({"no_signal": pd.Series([True, False, None], dtype=dtype)})
     assert without_signal(table).tolist() == [True, False, False]
     assert not without_signal(table.iloc[2:]).all()
@@ -309,7 +309,7 @@ def test_the_newest_run_of_a_configuration_is_current(tmp_path: Path) -> None:
     assert scopes == {old[0]["run_id"]: {"global"}, new[0]["run_id"]: {"global", "condition"}}
 
 
-def test_other_seeds_and_other_data_are_current_beside(tmp_path: Path) -> None:
+def test_runs_of_other_seeds_and_other_data_are_current_too(tmp_path: Path) -> None:
     runs = [made("ridge", keyed([0.1]), seed=0), made("ridge", keyed([0.1]), seed=1)]
     runs.append(made("ridge", keyed([0.1]), data="e" * 64, created="2024-01-01T00:00:01.000000"))
     assert collect(_store(tmp_path, *runs)).table["is_current"].tolist() == [True] * 3

@@ -61,7 +61,7 @@ def test_global_mean_can_count_cells() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A"), [2, 0, 0], id="seen here and elsewhere"),
         pytest.param(("z", "A"), [2, 0, 0], id="seen elsewhere"),
@@ -71,12 +71,12 @@ def test_global_mean_can_count_cells() -> None:
         pytest.param(("x", "Q"), MEAN, id="unseen"),
     ],
 )
-def test_per_perturbation_mean_averages_contexts(asked: tuple[str, str], expected: list[float]) -> None:
-    assert means("per_perturbation_mean", table_view(), [asked]) == [expected]
+def test_per_perturbation_mean_averages_contexts(requested: tuple[str, str], expected: list[float]) -> None:
+    assert means("per_perturbation_mean", table_view(), [requested]) == [expected]
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A"), [1, 0, 0], id="seen here"),
         pytest.param(("y", "A"), [3, 0, 0], id="seen there"),
@@ -86,13 +86,13 @@ def test_per_perturbation_mean_averages_contexts(asked: tuple[str, str], expecte
     ],
 )
 def test_per_perturbation_context_mean_prefers_the_context(
-    asked: tuple[str, str], expected: list[float]
+    requested: tuple[str, str], expected: list[float]
 ) -> None:
-    assert means("per_perturbation_context_mean", table_view(), [asked]) == [expected]
+    assert means("per_perturbation_context_mean", table_view(), [requested]) == [expected]
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A", "", "1"), [1, 0, 0], id="the dose"),
         pytest.param(("x", "A", "", "10"), [3, 0, 0], id="the other dose"),
@@ -100,17 +100,19 @@ def test_per_perturbation_context_mean_prefers_the_context(
         pytest.param(("z", "A", "", "1"), [2, 0, 0], id="the dose elsewhere"),
     ],
 )
-def test_doses_are_averaged_only_where_the_dose_is_new(asked: tuple[str, ...], expected: list[float]) -> None:
+def test_doses_are_averaged_only_where_the_dose_is_new(
+    requested: tuple[str, ...], expected: list[float]
+) -> None:
     rows = [("x", "A", "", "1"), ("x", "A", "", "10"), ("y", "A", "", "1"), ("y", "A", "", "10")]
     delta = [[1, 0, 0], [3, 0, 0], [3, 0, 0], [1, 0, 0]]
-    assert means("per_perturbation_context_mean", view_of(rows, delta), [asked]) == [expected]
+    assert means("per_perturbation_context_mean", view_of(rows, delta), [requested]) == [expected]
 
 
 def test_covariates_are_looked_up_before_they_are_averaged() -> None:
     rows = [("x", "A", "", "", '{"time":"1"}'), ("x", "A", "", "", '{"time":"2"}')]
     view = view_of(rows, [[1, 0, 0], [3, 0, 0]])
-    asked = [*rows, ("x", "A", "", "", '{"time":"3"}')]
-    assert means("per_perturbation_context_mean", view, asked) == [[1, 0, 0], [3, 0, 0], [2, 0, 0]]
+    requested = [*rows, ("x", "A", "", "", '{"time":"3"}')]
+    assert means("per_perturbation_context_mean", view, requested) == [[1, 0, 0], [3, 0, 0], [2, 0, 0]]
 
 
 # ---- additive ---------------------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ MEAN_SINGLE = [4 / 3, 2 / 3, 0.0]
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A"), [1, 0, 0], id="single here"),
         pytest.param(("z", "A"), [2, 0, 0], id="single elsewhere"),
@@ -133,8 +135,8 @@ MEAN_SINGLE = [4 / 3, 2 / 3, 0.0]
         pytest.param(("x", "A+B+Q"), [1 + 4 / 3, 2 + 2 / 3, 0], id="three parts"),
     ],
 )
-def test_additive_sums_singles_down_its_ladder(asked: tuple[str, str], expected: list[float]) -> None:
-    np.testing.assert_allclose(means("additive", table_view(), [asked])[0], expected, rtol=1e-6)
+def test_additive_sums_singles_down_its_ladder(requested: tuple[str, str], expected: list[float]) -> None:
+    np.testing.assert_allclose(means("additive", table_view(), [requested])[0], expected, rtol=1e-6)
 
 
 def test_additive_shares_combinations_out_where_there_are_no_singles() -> None:
@@ -207,8 +209,8 @@ def test_linear_is_its_closed_form(components: int, penalty: float) -> None:
     rows = [*[("x", g) for g in genes[:6]], ("x", "g1+g7"), ("x", "elsewhere")]
     Y = rng.normal(size=(12, len(rows))).astype(np.float32).astype(np.float64)
     model = fitted("linear", view_of(rows, Y.T, genes=genes), components=components, penalty=penalty)
-    asked = [("x", "g0"), ("x", "g9"), ("y", "g2+g3"), ("x", "elsewhere"), ("x", "g4+elsewhere")]
-    found = model.predict(query_of(asked, genes)).mean
+    requested = [("x", "g0"), ("x", "g9"), ("y", "g2+g3"), ("x", "elsewhere"), ("x", "g4+elsewhere")]
+    found = model.predict(query_of(requested, genes)).mean
 
     G = PCA(n_components=components, svd_solver="full").fit_transform(Y)
     at = {g: i for i, g in enumerate(genes)}
@@ -221,7 +223,7 @@ def test_linear_is_its_closed_form(components: int, penalty: float) -> None:
     b = Y.mean(axis=1, keepdims=True)
     ridge = penalty * np.eye(components)
     W = np.linalg.inv(G.T @ G + ridge) @ G.T @ (Y - b) @ P @ np.linalg.inv(P.T @ P + ridge)
-    expected = np.stack([G @ W @ embed(p) for _, p in asked]) + b.T
+    expected = np.stack([G @ W @ embed(p) for _, p in requested]) + b.T
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found[3], b[:, 0], rtol=1e-5)
     assert model.training["perturbed_genes_measured"] == 7
@@ -263,8 +265,8 @@ def test_ridge_adds_components_of_the_controls_on_one_scale() -> None:
     delta, control = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(6, 4)).astype(np.float32)
     control[2] = control[3]
     model = fitted("ridge", view_of(RIDGE_ROWS, delta, control=control), alphas=(1.0,), control_components=2)
-    asked = rng.normal(size=(6, 4)).astype(np.float32)
-    found = model.predict(query_of(RIDGE_ROWS, 4, asked)).mean
+    requested = rng.normal(size=(6, 4)).astype(np.float32)
+    found = model.predict(query_of(RIDGE_ROWS, 4, requested)).mean
 
     distinct = np.unique(control.astype(np.float64), axis=0)
     assert len(distinct) == 5
@@ -276,7 +278,7 @@ def test_ridge_adds_components_of_the_controls_on_one_scale() -> None:
 
     reference = Ridge(alpha=1.0).fit(features(control.astype(np.float64)), delta.astype(np.float64))
     np.testing.assert_allclose(
-        found, reference.predict(features(asked.astype(np.float64))), rtol=1e-4, atol=1e-5
+        found, reference.predict(features(requested.astype(np.float64))), rtol=1e-4, atol=1e-5
     )
 
 

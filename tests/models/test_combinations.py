@@ -40,7 +40,7 @@ def means(model: Model, rows: Rows) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A+B"), [0.5, 1, 0], id="pair"),
         pytest.param(("y", "A+B"), [0.5, 1, 0], id="pair elsewhere"),
@@ -50,11 +50,11 @@ def means(model: Model, rows: Rows) -> np.ndarray:
     ],
 )
 def test_scaled_additive_multiplies_sums_by_the_fitted_scale(
-    asked: tuple[str, str], expected: list[float]
+    requested: tuple[str, str], expected: list[float]
 ) -> None:
     model = fitted("scaled_additive", view_of(PAIR, PAIR_DELTA))
     assert model.training["scale"] == pytest.approx(0.5)
-    np.testing.assert_allclose(means(model, [asked])[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(means(model, [requested])[0], expected, rtol=1e-6)
 
 
 def test_a_pair_whose_single_is_missing_has_no_say_in_the_scale() -> None:
@@ -74,8 +74,8 @@ def test_without_a_scale_to_fit_it_is_the_additive_baseline(rows: Rows, delta: l
     view = view_of(rows, delta)
     model = fitted("scaled_additive", view)
     assert model.training["scale"] == 1.0
-    asked = [("x", "A+B"), ("x", "A"), ("x", "A+Q")]
-    np.testing.assert_array_equal(means(model, asked), means(fitted("additive", view), asked))
+    requested = [("x", "A+B"), ("x", "A"), ("x", "A+Q")]
+    np.testing.assert_array_equal(means(model, requested), means(fitted("additive", view), requested))
 
 
 def test_scales_are_those_of_least_squares_for_all_or_by_number_of_parts() -> None:
@@ -93,9 +93,9 @@ def test_scales_are_those_of_least_squares_for_all_or_by_number_of_parts() -> No
     one = fitted("scaled_additive", view_of(rows, delta))
     np.testing.assert_allclose(means(one, [("x", "C+D")])[0], scale(combos) * (at["C"] + at["D"]), rtol=1e-5)
     by_parts = fitted("scaled_additive", view_of(rows, delta), per="parts")
-    for asked, like in (("C+D", combos[:3]), ("B+C+D", combos[3:]), ("A+B+C+D", combos)):
-        expected = scale(like) * np.sum([at[g] for g in asked.split("+")], axis=0)
-        np.testing.assert_allclose(means(by_parts, [("x", asked)])[0], expected, rtol=1e-5)
+    for requested, like in (("C+D", combos[:3]), ("B+C+D", combos[3:]), ("A+B+C+D", combos)):
+        expected = scale(like) * np.sum([at[g] for g in requested.split("+")], axis=0)
+        np.testing.assert_allclose(means(by_parts, [("x", requested)])[0], expected, rtol=1e-5)
     with pytest.raises(ConfigError, match="per"):
         new_model("scaled_additive", {"per": "gene"})
 
@@ -109,7 +109,7 @@ ALL_CELLS = [(1 + 8) / 8, 6 / 8, 16 / 8]
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("x", "A+B"), [0.5, 1, 0], id="the mean of the parts, not the sum"),
         pytest.param(("y", "A+B"), [2, 1, 0], id="a part in the own context first"),
@@ -120,25 +120,27 @@ ALL_CELLS = [(1 + 8) / 8, 6 / 8, 16 / 8]
         pytest.param(("x", "A+B+Q"), [(1 + ALL_CELLS[0]) / 3, (2 + ALL_CELLS[1]) / 3, ALL_CELLS[2] / 3], id="three parts"),
     ],
 )  # fmt: skip
-def test_matching_mean_averages_the_parts(asked: tuple[str, str], expected: list[float]) -> None:
+def test_matching_mean_averages_the_parts(requested: tuple[str, str], expected: list[float]) -> None:
     model = fitted("matching_mean", view_of(CELLS_ROWS, CELLS_DELTA, n_cells=CELLS_N))
-    np.testing.assert_allclose(means(model, [asked])[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(means(model, [requested])[0], expected, rtol=1e-6)
 
 
 def test_matching_mean_is_that_of_systema_in_one_context() -> None:
     rng = np.random.default_rng(1)
     perts = ["A", "B", "C", "A+B", "B+D"]
     delta, n = rng.normal(size=(5, 6)), np.asarray([3, 9, 4, 7, 2])
-    asked = ["A", "A+C", "B+D", "D", "A+B+C"]
+    requested = ["A", "A+C", "B+D", "D", "A+B+C"]
     found = means(
         fitted("matching_mean", view_of([("x", p) for p in perts], delta, n_cells=n.tolist())),
-        [("x", p) for p in asked],
+        [("x", p) for p in requested],
     )
-    np.testing.assert_allclose(found, matching_mean(asked, perts, delta, nonctl_mean(delta, n)), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, matching_mean(requested, perts, delta, nonctl_mean(delta, n)), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("requested", "expected"),
     [
         pytest.param(("z", "A"), [3, 0, 0], id="by cells over contexts"),
         pytest.param(("x", "A"), [3, 0, 0], id="the own context counts no more"),
@@ -147,10 +149,10 @@ def test_matching_mean_is_that_of_systema_in_one_context() -> None:
     ],
 )
 def test_context_general_weighs_contexts_by_their_cells(
-    asked: tuple[str, str], expected: list[float]
+    requested: tuple[str, str], expected: list[float]
 ) -> None:
     model = fitted("context_general", view_of(CELLS_ROWS, CELLS_DELTA, n_cells=CELLS_N))
-    np.testing.assert_allclose(means(model, [asked])[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(means(model, [requested])[0], expected, rtol=1e-6)
 
 
 def test_a_group_without_cells_is_averaged_plainly() -> None:
@@ -164,14 +166,14 @@ def test_a_group_without_cells_is_averaged_plainly() -> None:
 def test_levels_that_group_alike_are_stored_once() -> None:
     table = EffectTable(CONTEXT_LEVELS).fit(conditions_of([("x", "A"), ("x", "B")]), np.eye(2))
     assert table.means.shape == (2, 2)
-    asked = conditions_of([("y", "B"), ("x", "A"), ("x", "A", "", "9")])
-    np.testing.assert_array_equal(table.look_up(asked)[0], [[0, 1], [1, 0], [1, 0]])
+    requested = conditions_of([("y", "B"), ("x", "A"), ("x", "A", "", "9")])
+    np.testing.assert_array_equal(table.look_up(requested)[0], [[0, 1], [1, 0], [1, 0]])
 
 
 # ---- kernels over single effects --------------------------------------------------------------------------
 
 KERNEL_ROWS = [(c, p) for c in "xy" for p in ("A", "B", "C", "D", "A+B", "C+D", "B+Q", "P+Q")][:-2]
-KERNEL_ASKED = [("x", "A+C"), ("y", "B+C"), ("z", "A+D"), ("x", "Q"), ("y", "A"), ("x", "A+B+C")]
+KERNEL_REQUESTED = [("x", "A+C"), ("y", "B+C"), ("z", "A+D"), ("x", "Q"), ("y", "A"), ("x", "A+B+C")]
 
 
 def kernel_view(inner: Sequence[Sequence[int]] = ()) -> tuple[TrainView, np.ndarray]:
@@ -220,10 +222,10 @@ def test_set_kernel_ridge_is_its_definition(components: int, alpha: float) -> No
         return radial(np.sum(S, axis=0), np.sum(T, axis=0), sum_width) + pairs
 
     K = np.asarray([[kernel(s, t) for t in train] for s in train])
-    asked = np.asarray([[kernel(parts(row), t) for t in train] for row in KERNEL_ASKED])
+    requested = np.asarray([[kernel(parts(row), t) for t in train] for row in KERNEL_REQUESTED])
     mean = delta.mean(axis=0)
-    expected = mean + asked @ np.linalg.solve(K + alpha * np.eye(len(K)), delta - mean)
-    np.testing.assert_allclose(means(model, KERNEL_ASKED), expected, rtol=1e-3, atol=1e-4)
+    expected = mean + requested @ np.linalg.solve(K + alpha * np.eye(len(K)), delta - mean)
+    np.testing.assert_allclose(means(model, KERNEL_REQUESTED), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 3.0])
@@ -243,20 +245,20 @@ def test_combo_kernel_ridge_is_its_definition(alpha: float) -> None:
     width = median_gap(train)
     K = np.asarray([[radial(a, b, width) for b in train] for a in train])
     coef = np.linalg.solve(K + alpha * np.eye(len(K)), delta[at] - means(added, combos))
-    expected = means(added, KERNEL_ASKED).astype(np.float64)
-    for i, row in enumerate(KERNEL_ASKED):
+    expected = means(added, KERNEL_REQUESTED).astype(np.float64)
+    for i, row in enumerate(KERNEL_REQUESTED):
         if "+" in row[1]:
             expected[i] += np.asarray([radial(point(row), b, width) for b in train]) @ coef
-    np.testing.assert_allclose(means(model, KERNEL_ASKED), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(means(model, KERNEL_REQUESTED), expected, rtol=1e-3, atol=1e-4)
     # Singles have no interaction, whatever the penalty.
     np.testing.assert_array_equal(means(model, [("x", "A")]), means(added, [("x", "A")]))
 
 
 def test_without_combinations_the_combo_kernel_is_the_additive_baseline() -> None:
     view = view_of(PAIR[:2], PAIR_DELTA[:2])
-    asked = [("x", "A+B"), ("x", "Q")]
+    requested = [("x", "A+B"), ("x", "Q")]
     np.testing.assert_array_equal(
-        means(fitted("combo_kernel_ridge", view), asked), means(fitted("additive", view), asked)
+        means(fitted("combo_kernel_ridge", view), requested), means(fitted("additive", view), requested)
     )
 
 

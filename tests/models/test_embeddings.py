@@ -32,7 +32,7 @@ WORDS = {
 """N is not in train and lies by B."""
 
 
-def knowledge(**tables: Mapping[str, Sequence[float]]) -> SideInfo:
+def side_info_of(**tables: Mapping[str, Sequence[float]]) -> SideInfo:
     """Return tables of gene features."""
     return SideInfo(
         features={
@@ -45,8 +45,8 @@ def knowledge(**tables: Mapping[str, Sequence[float]]) -> SideInfo:
 
 
 def fitted(name: str, view: TrainView, given: SideInfo | None = None, **params: Any) -> Model:
-    """Return a model fitted with the table of words unless other knowledge is given."""
-    given = knowledge(words=WORDS) if given is None else given
+    """Return a model fitted with the table of words unless other side information is given."""
+    given = side_info_of(words=WORDS) if given is None else given
     few = {"neighbours": (1,)} if name == "knn" else {}
     model = new_model(name, {"gene_features": list(given.features), **few, **params})
     model.side_info = given
@@ -104,7 +104,7 @@ def test_kernel_ridge_is_that_of_scikit_learn(alpha: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("k", "asked", "nearest"),
+    ("k", "requested", "nearest"),
     [
         pytest.param(1, "N", "B", id="one"),
         pytest.param(2, "N", "AB", id="two"),
@@ -112,9 +112,9 @@ def test_kernel_ridge_is_that_of_scikit_learn(alpha: float) -> None:
         pytest.param(1, "D", "D", id="itself"),
     ],
 )
-def test_knn_averages_the_nearest(k: int, asked: str, nearest: str) -> None:
+def test_knn_averages_the_nearest(k: int, requested: str, nearest: str) -> None:
     view = single_view()
-    found = means(fitted("knn", view, neighbours=(k,)), [("x", asked)])[0]
+    found = means(fitted("knn", view, neighbours=(k,)), [("x", requested)])[0]
     rows = ["ABCD".index(g) for g in nearest]
     np.testing.assert_allclose(found, view.delta[rows].mean(axis=0), rtol=1e-5, atol=1e-6)
 
@@ -122,7 +122,7 @@ def test_knn_averages_the_nearest(k: int, asked: str, nearest: str) -> None:
 def test_knn_takes_all_that_are_as_near_as_the_last() -> None:
     words = {"A": [0.1, 0.0], "B": [0.0, 0.1], "C": [0.7, 0.7], "Z": [0.0, 0.0]}
     view = view_of([("x", g) for g in "ABC"], [[1, 0, 0], [0, 1, 0], [0, 0, 1]])
-    found = means(fitted("knn", view, knowledge(words=words), neighbours=(1,)), [("x", "Z")])[0]
+    found = means(fitted("knn", view, side_info_of(words=words), neighbours=(1,)), [("x", "Z")])[0]
     np.testing.assert_allclose(found, [0.5, 0.5, 0], atol=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_all_conditions_can_share_one_mean() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
-    ("asked", "like"),
+    ("requested", "like"),
     [
         pytest.param(("x", "Q", "on"), [0, 1], id="context, modality, size"),
         pytest.param(("z", "Q", "on"), [0, 1, 2], id="modality and size"),
@@ -168,8 +168,8 @@ def test_all_conditions_can_share_one_mean() -> None:
         pytest.param(("x", "B", "both"), [0, 1, 2, 3, 4, 5], id="all"),
     ],
 )
-def test_where_nothing_is_known_the_groups_mean_is_left(
-    name: str, asked: tuple[str, ...], like: list[int]
+def test_a_condition_without_features_gets_the_mean_of_its_group(
+    name: str, requested: tuple[str, ...], like: list[int]
 ) -> None:
     rows = [
         ("x", "A", "on"),
@@ -180,7 +180,7 @@ def test_where_nothing_is_known_the_groups_mean_is_left(
         ("x", "B", "off"),
     ]
     delta = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
-    found = means(fitted(name, view_of(rows, delta)), [asked])[0]
+    found = means(fitted(name, view_of(rows, delta)), [requested])[0]
     np.testing.assert_allclose(found, delta[like].mean(axis=0), rtol=1e-5, atol=1e-6)
 
 
@@ -190,16 +190,18 @@ def test_a_gene_switched_on_says_nothing_of_the_gene_switched_off(name: str) -> 
     delta = np.random.default_rng(4).normal(size=(8, 4)).astype(np.float32)
     loud = delta.copy()
     loud[4:] *= -30
-    asked = [("x", "N", "on"), ("x", "A", "on")]
+    requested = [("x", "N", "on"), ("x", "A", "on")]
     quiet_model, loud_model = (fitted(name, view_of(rows, d)) for d in (delta, loud))
-    np.testing.assert_allclose(means(loud_model, asked), means(quiet_model, asked), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        means(loud_model, requested), means(quiet_model, requested), rtol=1e-4, atol=1e-5
+    )
     other = [("x", "N", "off")]
     assert not np.allclose(means(loud_model, other), means(quiet_model, other), atol=0.1)
 
 
 def test_a_gene_that_a_table_lacks_counts_as_the_mean_gene() -> None:
     words = {g: WORDS[g] for g in "ABC"}
-    tables = knowledge(words=words, other={"A": [1.0], "C": [4.0], "E": [7.0], "D": [5.0]})
+    tables = side_info_of(words=words, other={"A": [1.0], "C": [4.0], "E": [7.0], "D": [5.0]})
     view = view_of([("x", g) for g in "ABCDE"], np.random.default_rng(5).normal(size=(5, 4)))
     model = fitted("gene_embedding_ridge", view, tables, alphas=(1.5,))
     assert model.training["known_genes"] == {"words": [3, 5], "other": [4, 5]}
@@ -245,11 +247,11 @@ def test_without_a_table_the_embedding_is_co_expression_in_train() -> None:
     model.fit(view_of(rows, delta, genes=genes), 0)
     assert model.training["known_genes"] == {"coexpression": [6, 6]}
     scores = PCA(n_components=3, svd_solver="full").fit_transform(delta.astype(np.float64).T)
-    table = knowledge(made={g: s.tolist() for g, s in zip(genes, scores, strict=True)})
+    table = side_info_of(made={g: s.tolist() for g, s in zip(genes, scores, strict=True)})
     same = fitted("kernel_ridge", view_of(rows, delta, genes=genes), table, alphas=(1.0,))
-    asked = [("x", "g9"), ("x", "g0"), ("x", "elsewhere")]
-    found = means(model, asked)
-    np.testing.assert_allclose(found, means(same, asked), rtol=1e-3, atol=1e-4)
+    requested = [("x", "g9"), ("x", "g0"), ("x", "elsewhere")]
+    found = means(model, requested)
+    np.testing.assert_allclose(found, means(same, requested), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found[2], delta.mean(axis=0), rtol=1e-5, atol=1e-6)
     assert not np.allclose(found[0], found[2], atol=1e-3)
 
@@ -258,7 +260,7 @@ def test_without_a_table_the_embedding_is_co_expression_in_train() -> None:
 def test_a_model_needs_the_tables_it_names_and_no_more(name: str) -> None:
     model = new_model(name, {"gene_features": ["go", "coexpression", "string"]})
     assert model.needs() == Needs(features=("go", "string"))
-    model.side_info = knowledge(go=WORDS)
+    model.side_info = side_info_of(go=WORDS)
     with pytest.raises(GraphError, match="no table of gene features called 'string'"):
         model.fit(single_view(), 0)
 
@@ -267,15 +269,15 @@ def test_a_model_needs_the_tables_it_names_and_no_more(name: str) -> None:
 def test_a_saved_model_knows_genes_that_train_never_saw(name: str, tmp_path: Path) -> None:
     model = fitted(name, single_view())
     save_model(model, tmp_path)
-    asked = [("x", "N"), ("x", "A+N"), ("x", "Q")]
-    np.testing.assert_array_equal(means(load_model(tmp_path), asked), means(model, asked))
-    assert not np.array_equal(means(model, asked)[0], means(model, asked)[2])
+    requested = [("x", "N"), ("x", "A+N"), ("x", "Q")]
+    np.testing.assert_array_equal(means(load_model(tmp_path), requested), means(model, requested))
+    assert not np.array_equal(means(model, requested)[0], means(model, requested)[2])
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_unseen_genes_with_other_features_get_other_predictions(name: str) -> None:
     words = {**WORDS, "M": [0.0, 2.0, 0.1]}
-    found = means(fitted(name, single_view(), knowledge(words=words)), [("x", "N"), ("x", "M")])
+    found = means(fitted(name, single_view(), side_info_of(words=words)), [("x", "N"), ("x", "M")])
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
@@ -307,7 +309,7 @@ def two_worlds() -> tuple[TrainView, SideInfo]:
     map_ = rng.normal(size=(2, 6))
     delta = [rng.normal(size=6) for _ in genes] + [5 * (point[a] + point[b]) @ map_ for a, b in pairs]
     inner = [[i for i in range(40) if i % 4 == fold] for fold in range(4)]
-    return view_of(rows, delta, inner=inner), knowledge(words={g: p.tolist() for g, p in point.items()})
+    return view_of(rows, delta, inner=inner), side_info_of(words={g: p.tolist() for g, p in point.items()})
 
 
 @pytest.mark.parametrize(
@@ -330,8 +332,8 @@ def test_singles_and_combinations_have_a_value_each(
             for fit, held in view.inner:
                 model = fitted(name, view.subset(fit), given, **{field: (value,)})
                 own = held & np.isin(np.arange(40), rows)
-                asked = view.conditions[own][["context_id", "pert_id"]].to_numpy().tolist()
-                errors[value] += float(np.square(means(model, asked) - view.delta[own]).sum())
+                requested = view.conditions[own][["context_id", "pert_id"]].to_numpy().tolist()
+                errors[value] += float(np.square(means(model, requested) - view.delta[own]).sum())
         least[stratum] = min(errors, key=errors.__getitem__)
     assert least["single"] != least["combination"]
     model = fitted(name, view, given, **values)
@@ -351,14 +353,14 @@ def test_the_values_chosen_once_serve_the_variance(tmp_path: Path) -> None:
             alone = fitted(
                 "kernel_ridge", view.subset(fit), given, alphas=(model.training["alpha"][stratum],)
             )
-            asked = view.conditions[own][["context_id", "pert_id"]].to_numpy().tolist()
-            residuals.append(view.delta[own] - means(alone, asked))
+            requested = view.conditions[own][["context_id", "pert_id"]].to_numpy().tolist()
+            residuals.append(view.delta[own] - means(alone, requested))
     squared = np.concatenate(residuals).astype(np.float64) ** 2
     expected = (40 * squared.mean(axis=0) + 5 * squared.mean()) / 45
-    asked = query_of([("x", "P3"), ("x", "P1+P9")], model.genes)
-    np.testing.assert_allclose(model.predict(asked).var, np.stack([expected] * 2), rtol=1e-4)
+    requested = query_of([("x", "P3"), ("x", "P1+P9")], model.genes)
+    np.testing.assert_allclose(model.predict(requested).var, np.stack([expected] * 2), rtol=1e-4)
     save_model(model, tmp_path)
-    np.testing.assert_array_equal(load_model(tmp_path).predict(asked).mean, model.predict(asked).mean)
+    np.testing.assert_array_equal(load_model(tmp_path).predict(requested).mean, model.predict(requested).mean)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -216,17 +216,17 @@ def pretrained(kind="mlp", objective="both", seed=0, hvg=None):
     ("kind", "objective", "epochs"),
     [("mlp", "denoise", 60), ("mlp", "mask", 60), ("mlp", "both", 60), ("set-transformer", "both", 40)],
 )
-def test_it_learns_what_genes_have_in_common(kind, objective, epochs):
+def test_pre_training_learns_what_genes_have_in_common(kind, objective, epochs):
     _, _, view = world()
     loop = {"epochs": epochs, "lr": 1e-2, "ema_decay": 0.9, "patience": epochs}
-    told = pretrain(view, config(kind, objective, loop=loop), 0).training
+    recorded = pretrain(view, config(kind, objective, loop=loop), 0).training
     # Most of the variance is in three programmes, which the noise-free part of a cell tells.
-    assert told["best_score"] > 0.4
+    assert recorded["best_score"] > 0.4
     parts = {"denoise", "mask"} if objective == "both" else {objective}
-    assert set(told["curves"]) == {"loss", "lr", "validation", *parts}
+    assert set(recorded["curves"]) == {"loss", "lr", "validation", *parts}
 
 
-def test_genes_without_anything_in_common_cannot_be_told_from_each_other():
+def test_nothing_is_learned_from_independent_genes():
     """A score above zero on independent genes would mean that the hidden values leak."""
     X = np.random.default_rng(0).random((200, 15))
     ds = screen(
@@ -235,8 +235,8 @@ def test_genes_without_anything_in_common_cannot_be_told_from_each_other():
         genes=15,
     )
     view = train_view(ds, split_one(ds, "context_ood", {"holdout": ["y"]}))
-    told = pretrain(view, config(objective="mask", loop={"epochs": 30, "lr": 5e-3}), 0).training
-    assert told["best_score"] < 0.05
+    recorded = pretrain(view, config(objective="mask", loop={"epochs": 30, "lr": 5e-3}), 0).training
+    assert recorded["best_score"] < 0.05
 
 
 def test_only_train_rows_and_input_controls_are_read(monkeypatch):
@@ -259,7 +259,7 @@ def test_only_train_rows_and_input_controls_are_read(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["context_ood", "iid"])
-def test_what_is_not_train_changes_nothing(kind):
+def test_rows_outside_train_change_nothing(kind):
     ds, _, _ = world()
     split = split_one(ds, kind, {"holdout": ["z"]} if kind == "context_ood" else None)
     view = train_view(ds, split)
@@ -302,8 +302,8 @@ def test_a_gene_that_never_varies_does_no_harm():
 
 def test_cells_are_drawn_down_to_a_number():
     _, _, view = world()
-    told = pretrain(view, config(max_cells=100), 0).training
-    assert told["cells"] == told["rows"] == 100
+    recorded = pretrain(view, config(max_cells=100), 0).training
+    assert recorded["cells"] == recorded["rows"] == 100
 
 
 def test_sparse_cells_are_never_made_dense_as_a_whole(monkeypatch):
@@ -362,8 +362,8 @@ def test_an_interrupted_pre_training_ends_the_same(tmp_path):
 def test_one_train_condition_is_enough():
     ds = screen([(p, "x") for p in ("control", "A", "B") for _ in range(6)])
     view = train_view(ds, split_one(ds, "explicit", {"folds": {"test": ["B"]}}))
-    told = pretrain(view, config(), 0).training
-    assert (told["validation_cells"], told["best_score"]) == (0, None)
+    recorded = pretrain(view, config(), 0).training
+    assert (recorded["validation_cells"], recorded["best_score"]) == (0, None)
 
 
 def test_differences_have_nothing_to_pre_train_on():
@@ -405,10 +405,10 @@ def test_a_saved_encoder_gives_the_same_states(kind, tmp_path):
     np.testing.assert_array_equal(back.encoder.embed(x), made.encoder.embed(x))
     assert (back.config, back.seed, back.split_hash, back.training) == (made.config, 0, split, made.training)
     assert isinstance(back.encoder, SetTransformerEncoder) == (kind == "set-transformer")
-    told = json.loads((tmp_path / ENCODER_META_FILE).read_text())
-    assert told["split_hash"] == split
-    assert told["objective"] == "both"
-    assert len(told["genes_sha256"]) == 64
+    recorded = json.loads((tmp_path / ENCODER_META_FILE).read_text())
+    assert recorded["split_hash"] == split
+    assert recorded["objective"] == "both"
+    assert len(recorded["genes_sha256"]) == 64
     assert set(load_file(tmp_path / ENCODER_FILE)) == set(made.encoder.state_dict())
 
 
@@ -439,9 +439,9 @@ def test_an_encoder_of_no_split_is_not_saved(tmp_path):
 
 
 def _edit(path: Path, key: str, value: object) -> None:
-    told = json.loads(path.read_text())
-    told[key] = value
-    path.write_text(json.dumps(told))
+    recorded = json.loads(path.read_text())
+    recorded[key] = value
+    path.write_text(json.dumps(recorded))
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,15 @@ for argv in (["--help"], ["splits", "list"], ["models", "list"], ["models", "sho
     except SystemExit as exit_:
         assert not exit_.code, argv
 """
-REQUIREMENTS = """
+MATCHING = """
 import perturbfm_core.pipeline.metric_panel
-from perturbfm_core import pipeline
 from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.splits.index import SplitTraits
 for entry in load_catalog().models.values():
-    pipeline.why_not(SplitTraits(), entry)
-    pipeline.model_configs(entry)
+    why_not(SplitTraits(), entry)
+    model_configs(entry)
 """
 
 
@@ -43,20 +44,20 @@ def imported(code: str) -> set[str]:
     "code",
     [
         pytest.param(COMMANDS, id="command line"),
-        pytest.param(REQUIREMENTS, id="where entries apply, and scoring"),
+        pytest.param(MATCHING, id="where entries apply, and scoring"),
         pytest.param("import perturbfm_assets.definitions", id="definitions"),
     ],
 )
-def test_torch_is_not_imported_to_start(code: str) -> None:
+def test_torch_is_not_imported_at_start_up(code: str) -> None:
     found = imported(code)
     assert "perturbfm_core.models" in found
     assert "torch" not in found
 
 
-def test_the_probe_would_see_torch() -> None:
+def test_the_list_of_imports_would_show_torch() -> None:
     assert "torch" in imported("import perturbfm_core.models.perturbfm.network.members")
 
 
-def test_every_version_is_registered() -> None:
+def test_every_version_of_perturbfm_is_registered() -> None:
     assert [n for n in MODELS if n.startswith("perturbfm")] == PERTURBFM
-    assert {MODELS.get(n).family for n in PERTURBFM} == {"perturbfm"}
+    assert {MODELS.get(n).family for n in PERTURBFM} == {"learned"}

@@ -17,7 +17,6 @@ from perturbfm_core.models.ensemble import Ensemble
 from perturbfm_core.pipeline.dataset import import_dataset
 from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.pipeline.prediction import predict_rows
-from perturbfm_core.pipeline.report import render
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.submission import evaluate_file
 from perturbfm_core.splits.folder import SplitFolder
@@ -25,6 +24,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.uncertainty.calibrator import load_calibrator
 from tests.support.factories import simulated
+from tests.support.stages import publish
 
 DATA = {"n_obs": 2400, "n_genes": 60, "n_contexts": 1, "n_perts": 60, "n_combos": 0, "control_fraction": 0.1}
 
@@ -49,7 +49,7 @@ def run_of(store: ArtifactStore, calibration: str = "inner_cv", model: str = "ri
         name=f"{model}-{len(json.dumps(block))}", description="x", model=model, uncertainty=block
     )
     (config,) = model_configs(entry)
-    return render(store, ds, split, config)
+    return publish(store, ds, split, config)
 
 
 def calibration_of(run: Path) -> Any:

@@ -200,7 +200,7 @@ def test_everything_that_a_panel_executes_is_in_its_key(screen, tmp_path):
     comparison = score(e, fitted, predict(e, fitted)).comparison
     for name, panel in PANELS.items():
         comparison.shared.clear()
-        comparison.truth_shared.clear()
+        comparison.observed_shared.clear()
         running, _ = executed(lambda name=name: evaluate(comparison, [name]).table())
         reached = set(code_of(f"{PIPELINE}.metric_panel", *panel.modules).modules)
         assert running - SILENT <= reached, name

@@ -19,14 +19,12 @@ from perturbfm_core.graphs.graph import GeneGraph, from_edges
 from perturbfm_core.graphs.io import read_graph, write_graph
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.pipeline import gene_graph as knowledge
+from perturbfm_core.pipeline import gene_graph as stage
 from perturbfm_core.pipeline import split as freezing
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
-from perturbfm_core.pipeline.experiment import model_configs, why_not
-from perturbfm_core.pipeline.prediction import predict
-from perturbfm_core.pipeline.report import render
-from perturbfm_core.pipeline.run import run_cell
-from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.opening import why_not
+from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.splits.audit.core import report
 from perturbfm_core.splits.audit.own import fit_records, query_reads
 from perturbfm_core.splits.audit.run import read_run
@@ -34,7 +32,9 @@ from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.view import Query, train_view
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.code import Code
 from tests.support.factories import grid_rows, screen, split_one
+from tests.support.stages import fit, predict, publish
 
 CONFIG = SimulationConfig(name="small", n_obs=1500, n_genes=30, n_contexts=3, n_perts=6, n_batches=2)
 
@@ -116,8 +116,8 @@ def table(name="emb", value=1.0) -> GeneFeatures:
 def register(store, made, **fields):
     given = {"description": "d", "source": "s", "licence": "MIT", **fields}
     if isinstance(made, GeneGraph):
-        return knowledge.save_graph(made, store.graph(made.name), **given)
-    return knowledge.save_features(made, store.feature_table(made.name), **given)
+        return stage.save_graph(made, store.graph(made.name), **given)
+    return stage.save_features(made, store.feature_table(made.name), **given)
 
 
 # ---- catalog -----------------------------------------------------------------------------------------------------
@@ -130,22 +130,22 @@ def test_what_is_registered_is_in_the_catalog_and_comes_back(store):
     entry = load_catalog().graph("net")
     assert (entry.kind, entry.source, entry.licence) == ("edges", "s", "MIT")
     assert entry.sha256 == graph().sha256
-    assert knowledge.load_graph(store, "net").sha256 == graph().sha256
+    assert stage.load_graph(store, "net").sha256 == graph().sha256
     assert load_catalog().feature_table("emb").sha256 == table().sha256
-    assert knowledge.load_features(store, "emb").matrix.tolist() == [[1.0], [2.0]]
+    assert stage.load_features(store, "emb").matrix.tolist() == [[1.0], [2.0]]
     with pytest.raises(ConfigError, match="unknown gene graph 'nte'; known: net"):
         load_catalog().graph("nte")
 
 
 def test_a_path_serves_where_there_is_no_such_name(store, tmp_path):
     write_graph(graph(), tmp_path / "file.npz")
-    assert knowledge.load_graph(store, str(tmp_path / "file.npz")).sha256 == graph().sha256
+    assert stage.load_graph(store, str(tmp_path / "file.npz")).sha256 == graph().sha256
     with pytest.raises(
         GraphError, match=r"no graph called 'none' in the catalog \(it has: none\), and no such file"
     ):
-        knowledge.load_graph(store, "none")
+        stage.load_graph(store, "none")
     with pytest.raises(GraphError, match="no table of gene features called 'none' in the catalog"):
-        knowledge.load_features(store, "none")
+        stage.load_features(store, "none")
 
 
 def test_a_file_that_is_not_what_the_catalog_states_is_refused(store):
@@ -153,13 +153,13 @@ def test_a_file_that_is_not_what_the_catalog_states_is_refused(store):
     register(store, table())
     write_graph(graph(weight=3.0), store.graph("net"))
     with pytest.raises(GraphError, match=f"content {graph(weight=3.0).sha256[:12]}, the catalog states"):
-        knowledge.load_graph(store, "net")
+        stage.load_graph(store, "net")
     np.savez(store.feature_table("emb"), genes=np.asarray(["G00"]), features=np.ones((1, 1)))
     with pytest.raises(GraphError, match="register it again"):
-        knowledge.load_features(store, "emb")
+        stage.load_features(store, "emb")
     store.graph("net").unlink()
     with pytest.raises(GraphError, match=r"is in the catalog, but .* does not exist"):
-        knowledge.load_graph(store, "net")
+        stage.load_graph(store, "net")
 
 
 def test_names_that_are_refused(store):
@@ -171,13 +171,13 @@ def test_names_that_are_refused(store):
 
 def test_the_truth_is_the_simulators_network(store):
     truth = simulate(CONFIG)[1]
-    found = knowledge.truth_graph(store.dataset("small"), "t")
+    found = stage.truth_graph(store.dataset("small"), "t")
     # The simulator keeps (target, regulator), a graph goes from source to target.
     assert np.allclose(found.adjacency.toarray(), truth.network.toarray().T, atol=1e-6)
     assert found.meta == {"kind": "truth", "directed": True}
     (store.dataset("small") / "truth.npz").unlink()
     with pytest.raises(GraphError, match="only a simulated data set knows its network"):
-        knowledge.truth_graph(store.dataset("small"), "t")
+        stage.truth_graph(store.dataset("small"), "t")
 
 
 # ---- gathering ---------------------------------------------------------------------------------------------------
@@ -185,22 +185,22 @@ def test_the_truth_is_the_simulators_network(store):
 
 def test_the_coexpression_graph_is_built_once_and_bound_to_its_split(store, ds, split, other):
     needs = Needs(graphs=("coexpression",))
-    first = knowledge.gather(store, ds, split, needs).graph("coexpression")
+    first = stage.gather(store, ds, split, needs).graph("coexpression")
     assert first.split_hash == split.hash
-    stage = knowledge.build_graph(store, ds, split)
-    assert stage.reused
-    assert read_graph(stage.path / schema.GRAPH_FILE).sha256 == first.sha256
-    second = knowledge.gather(store, ds, other, needs).graph("coexpression")
+    made = stage.build_graph(store, ds, split)
+    assert made.reused
+    assert read_graph(made.path / schema.GRAPH_FILE).sha256 == first.sha256
+    second = stage.gather(store, ds, other, needs).graph("coexpression")
     assert second.split_hash == other.hash
     assert second.sha256 != first.sha256
 
 
 def test_code_of_graphs_decides_their_key(store, ds, split, monkeypatch):
-    key = knowledge.build_graph(store, ds, split).key
-    monkeypatch.setattr(knowledge, "graph_code", lambda: "new")
-    stage = knowledge.build_graph(store, ds, split)
-    assert not stage.reused
-    assert stage.key != key
+    key = stage.build_graph(store, ds, split).key
+    monkeypatch.setattr(stage, "code_of", lambda *_: Code({"m": "new"}, {}))
+    made = stage.build_graph(store, ds, split)
+    assert not made.reused
+    assert made.key != key
 
 
 def test_a_graph_of_another_split_is_refused_wherever_it_comes_from(store, ds, split, other, tmp_path, asks):
@@ -228,7 +228,7 @@ def test_a_model_gets_what_it_needs_and_no_more(store, ds, split, asks):
     assert given[0].graph("net").sha256 == graph().sha256
 
 
-def test_knowledge_decides_the_key_of_a_fit(store, ds, split, asks):
+def test_side_information_decides_the_key_of_a_fit(store, ds, split, asks):
     register(store, graph())
     register(store, table())
     keys = [fit(store, ds, split, RUN).key]
@@ -265,7 +265,7 @@ def test_what_is_missing_makes_an_entry_not_applicable(store, ds, split, asks, t
     asks(graphs=["string"])
     assert "needs the graph 'string', which is not in the catalog; build it" in why_not(traits, ENTRY)
     with pytest.raises(SplitError, match=r"'global_mean' is not applicable .* needs the graph 'string'"):
-        run_cell(store, split.hash, ENTRY)
+        run_entry(store, split.hash, ENTRY)
     asks(features=["emb"])
     assert "register them with `perturbfm graphs features FILE --name emb`" in why_not(traits, ENTRY)
     register(store, table())
@@ -282,14 +282,14 @@ def statuses(ds, split, run) -> dict[str, str]:
     return {o.check: o.status for o in report(ds, split, read_run(run))}
 
 
-def test_a_run_records_its_knowledge(store, ds, split, asks):
-    plain = read_json(render(store, ds, split, RUN) / schema.CONFIG_FILE)
-    assert (plain["graph_hash"], plain["knowledge"]) == (None, {"graphs": {}, "features": {}})
+def test_a_run_records_its_side_information(store, ds, split, asks):
+    plain = read_json(publish(store, ds, split, RUN) / schema.CONFIG_FILE)
+    assert (plain["graph_hash"], plain["side_info"]) == (None, {"graphs": {}, "features": {}})
     register(store, graph())
     register(store, table())
     given = asks(graphs=["coexpression", "net"], features=["emb"])
-    config = read_json(render(store, ds, split, RUN) / schema.CONFIG_FILE)
-    assert config["knowledge"] == {
+    config = read_json(publish(store, ds, split, RUN) / schema.CONFIG_FILE)
+    assert config["side_info"] == {
         "graphs": {"coexpression": given[-1].graph("coexpression").sha256, "net": graph().sha256},
         "features": {"emb": table().sha256},
     }
@@ -301,7 +301,7 @@ def test_an_own_run_passes_the_audit_of_what_it_declares(store, ds, split, asks)
     register(store, graph())
     register(store, table())
     asks(graphs=["coexpression", "net"], features=["emb"])
-    run = render(store, ds, split, RUN)
+    run = publish(store, ds, split, RUN)
     found = statuses(ds, split, run)
     declared = ("reference_controls_read", "held_out_controls_read", "test_rows_read", "made_on_other_rows")
     assert {found[c] for c in (*declared, "test_moments_read")} == {"clean"}
@@ -338,7 +338,7 @@ def test_an_own_run_passes_the_audit_of_what_it_declares(store, ds, split, asks)
 )
 def test_a_fault_planted_in_an_own_record_is_found(store, ds, split, asks, check, plant):
     asks(graphs=["coexpression"])
-    run = render(store, ds, split, RUN)
+    run = publish(store, ds, split, RUN)
     assert statuses(ds, split, run)[check] == "clean"
     file = run / schema.RECORDS_FILE
     records = json.loads(file.read_text())

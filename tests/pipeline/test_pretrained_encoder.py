@@ -19,17 +19,20 @@ from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig, load_encoder
 from perturbfm_core.pipeline import pretrained_encoder as encoders
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
-from perturbfm_core.pipeline.experiment import model_configs, why_not
-from perturbfm_core.pipeline.gene_graph import gather, made_of
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.pipeline.pretrained_encoder import pretrain
 from perturbfm_core.pipeline.split import freeze_split
-from perturbfm_core.pipeline.trained_model import fit
+from perturbfm_core.pipeline.trained_model import made_of
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.code import Code
 from perturbfm_core.training.checkpoints import CHECKPOINT_FILE, checkpoint_at
 from perturbfm_core.training.determinism import deterministic
 from perturbfm_core.training.loop import LoopConfig, train
+from tests.support.stages import fit
 
 SIZE = {"n_obs": 300, "n_genes": 30, "n_contexts": 3, "n_perts": 6}
 CONFIG = PretrainConfig.model_validate(
@@ -110,7 +113,7 @@ def test_the_same_inputs_have_one_encoder(store, ds, splits):
 
 def test_code_decides_an_encoder(store, ds, splits, monkeypatch):
     first = pretrain(store, ds, splits[0], CONFIG)
-    monkeypatch.setattr(encoders, "numeric_code", lambda: "new numbers")
+    monkeypatch.setattr(encoders, "code_of", lambda *_: Code({"m": "new"}, {}))
     assert pretrain(store, ds, splits[0], CONFIG).key != first.key
 
 
@@ -287,8 +290,8 @@ def test_a_fit_is_given_the_encoder_and_its_key_depends_on_it(store, ds, splits,
     assert load_model(fitted.path).training["encoder"] == 4
     assert fit(store, ds, splits[0], network(pretrained_encoder=made.key)).reused
     told = json.loads((fitted.path / "fit.json").read_text())
-    knowledge = gather(store, ds, splits[0], Needs(encoder=made.key))
-    assert told["knowledge"]["encoder"] == knowledge.digests["encoder"]
+    gathered = gather(store, ds, splits[0], Needs(encoder=made.key))
+    assert told["side_info"]["encoder"] == gathered.digests["encoder"]
     # The same name with other weights behind it is another fit.
     other = pretrain(store, ds, splits[0], CONFIG, seed=1)
     shutil.copyfile(other.path / schema.ENCODER_FILE, made.path / schema.ENCODER_FILE)

@@ -353,7 +353,7 @@ def test_rows_that_were_not_asked_for_are_counted_and_ignored(store, ds, split, 
     )
     scores = scored(store, ds, split, more)
     assert scores.comparison.notes["rows_not_asked_for"] == 5
-    assert np.abs(scores.comparison.mean).max() < 99
+    assert np.abs(scores.comparison.predicted).max() < 99
 
 
 def test_evaluation_that_fails_makes_no_folder(store, ds, split, prediction):

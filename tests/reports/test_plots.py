@@ -12,7 +12,7 @@ import pytest
 from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
 from perturbfm_core.reports.pages.run import _calibration
 from perturbfm_core.reports.plots import calibration as calibration_plots
-from tests.evaluation.uncertainty.test_calibration_report import calibrated, train_of
+from tests.evaluation.panels.uncertainty.test_calibration_report import calibrated, train_of
 
 PICKS = [("worst: P$0$ in c", 0), ("best: P1 in c", 1)]
 
@@ -47,7 +47,7 @@ def test_every_group_and_bin_of_genes_has_its_row(comparison: Any) -> None:
         assert label in labels
 
 
-def test_without_intervals_there_are_no_fans_but_the_rest(comparison: Any) -> None:
+def test_without_intervals_only_the_fans_are_missing(comparison: Any) -> None:
     bare = replace(comparison, intervals=None)
     report = drawn(bare)
     assert calibration_plots.fans(bare, PICKS) is None

@@ -24,6 +24,7 @@ from perturbfm_core.reports.plots import condition as plots
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_record import RunRecord
 from tests.support.factories import (
     grid_rows,
     prediction_of,
@@ -113,18 +114,18 @@ def comparison(ds: PerturbDataset, split: FrozenSplit) -> Comparison:
     """Return the comparison of a random prediction."""
     truth = observed(ds, split)
     rng = np.random.default_rng(0)
-    means = {k: t + rng.normal(size=30) for k, t in zip(truth.conditions.index, truth.truth, strict=True)}
+    means = {k: t + rng.normal(size=30) for k, t in zip(truth.conditions.index, truth.observed, strict=True)}
     return compare(ds, split, prediction_of(ds, split, means))
 
 
-def config_of(**update: Any) -> dict[str, Any]:
-    """Return the configuration of a run with everything that its report shows."""
+def record_of(**update: Any) -> RunRecord:
+    """Return the record of a run with everything that its report shows."""
     config = {
         **run_config("additive"),
         "params": {"penalty": 0.1},
+        "code": {"trained_model": "c0de" * 16},
         "environment": {
             "perturbfm": "0.1.0",
-            "code": "c0de" * 16,
             "git_commit": None,
             "threads": 2,
             "libraries": {"numpy": "2.0"},
@@ -132,7 +133,7 @@ def config_of(**update: Any) -> dict[str, Any]:
         "timings": {"fit_s": 1.25},
         "audit": [],
     }
-    return {**config, **update}
+    return RunRecord.model_validate({**config, **update})
 
 
 STATS = SplitStats(
@@ -150,6 +151,7 @@ STATS = SplitStats(
 def report_of(
     comparison: Comparison,
     split: FrozenSplit,
+    /,
     *,
     stats: SplitStats | None = STATS,
     table: pd.DataFrame | None = None,
@@ -157,7 +159,7 @@ def report_of(
 ) -> str:
     """Return the report of a comparison."""
     table = evaluate(comparison, ["delta", "uncertainty"]).table() if table is None else table
-    return run_report(config_of(**update), table, comparison, split.definition, stats)
+    return run_report(record_of(**update), table, comparison, split.definition, stats)
 
 
 # ---- the report of a run ----------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def test_names_are_shown_and_not_interpreted(comparison: Comparison, split: Froz
 
 
 @pytest.mark.parametrize("name", [SCRIPT, QUOTED, "a & b", "{{ 7 * 7 }}"])
-def test_everything_a_run_says_of_itself_is_escaped(
+def test_text_from_a_run_is_escaped_in_its_report(
     comparison: Comparison, split: FrozenSplit, name: str
 ) -> None:
     audit = [{"name": name, "message": name, "severity": "warning", "count": 1, "examples": []}]
@@ -197,6 +199,10 @@ def test_everything_a_run_says_of_itself_is_escaped(
         split=definition,
         audit=audit,
         dataset={"name": name, "content_sha256": name},
+        data_hash=name,
+        split_hash=name,
+        code={name: name},
+        plugins={name: name},
     )
     assert_self_contained(text.replace("http", ""))
     page = Page(text)
@@ -278,7 +284,7 @@ def test_the_same_run_gives_the_same_report(comparison: Comparison, split: Froze
         pytest.param({"audit": [{"name": "odd", "message": "look"}]}, "Audit: odd: look", id="audit"),
     ],
 )
-def test_what_a_reader_must_know_is_flagged(
+def test_warnings_about_a_run_are_flagged(
     comparison: Comparison, split: FrozenSplit, update: dict[str, Any], message: str
 ) -> None:
     flag = '<p class="flag">'
@@ -317,7 +323,7 @@ def test_a_report_of_nothing_but_undefined_values_says_so(comparison: Comparison
 def test_one_condition_is_worst_median_and_best(ds: PerturbDataset) -> None:
     split = split_one(ds, "explicit", {"folds": {"test": [f"y|{SCRIPT}|||"]}})
     truth = observed(ds, split)
-    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.observed, strict=True)))
     text = report_of(compare(ds, split, given), split)
     assert_self_contained(text)
     assert Page(text).row("retrieval_rank")[-1].startswith("1 of 1 conditions undefined: only one condition")
@@ -366,13 +372,13 @@ def board_of(tmp_path: Path, *runs: tuple[str, list[float], dict[str, Any]], **s
         ]
         write_run(store, config, pd.concat(scores))
     table = split_table(HASH, **splits)
-    database.rebuild(store, lambda: table, lambda: pd.DataFrame({"dataset": ["screen"]}))
+    database.rebuild(store, lambda: table, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
     return database.query(store, "SELECT * FROM leaderboard")
 
 
 def test_the_page_needs_nothing_but_itself_and_ranks_entries(tmp_path: Path) -> None:
     board = board_of(
-        tmp_path, ("ridge", [0.2] * 5, {}), ("network", [0.1, 0.3, 0.5, 0.7, 0.9], {"family": "perturbfm"})
+        tmp_path, ("ridge", [0.2] * 5, {}), ("network", [0.1, 0.3, 0.5, 0.7, 0.9], {"family": "learned"})
     )
     text = leaderboard_page(board, n_runs=2)
     assert_self_contained(text)

@@ -13,7 +13,7 @@ from perturbfm_core.leaderboard.significance import COLUMNS
 from perturbfm_core.reports.html import DASH
 from perturbfm_core.reports.results import BEGIN, END, EntrySummary, replace_between, results_markdown
 
-FAMILY = {"additive": "baseline", "perturbfm-v1": "perturbfm"}
+FAMILY = {"additive": "baseline", "perturbfm-v1": "learned"}
 
 
 def row(board: str, entry: str, value: float, rank: int, *, silent: bool = False) -> dict[str, object]:

@@ -94,7 +94,7 @@ def test_the_page_needs_nothing_but_itself_and_is_the_same_each_time():
     ],
     ids=["own", "chance", "undefined"],
 )
-def test_what_a_reader_must_know_is_flagged(change, flag):
+def test_warnings_about_a_study_are_flagged(change, flag):
     assert flag in " ".join(Page(study_page(replace(STUDY, **change))).text)
 
 

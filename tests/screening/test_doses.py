@@ -11,15 +11,13 @@ import pytest
 
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import Needs
-from perturbfm_core.pipeline.experiment import ModelConfig
-from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.screening.doses import TrainDoses, most_used, split_doses
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import predict_requests
 from perturbfm_core.screening.requests import Request, resolve_requests
 from perturbfm_core.screening.suggestions import new_names, suggest
-from perturbfm_core.splits.view import train_view
 from tests.support.factories import conditions_of, screen, split_all
+from tests.support.fitted_runs import fitted_run
 
 TRAIN = conditions_of(
     [
@@ -47,14 +45,7 @@ def drugs(model: str) -> FittedRun:
             X.append(5 + 0.4 * B[d] * np.log1p(float(dose)) + 0.05 * rng.normal(size=24))
     ds = screen(rows, X=np.abs(X), genes=24, space="log1p")
     split = split_all(ds, "perturbation_ood", {}, folds=4)[0]
-    config = ModelConfig(
-        entry="x", model=model, params={"gate": "off"} if model != "additive" else {}, seed=0
-    )
-    fitted, view = config.new_model(), train_view(ds, split)
-    fitted.fit(view, 0)
-    return FittedRun(
-        {"run_id": "r", "model": model}, ds, split, fitted, fit_calibrator(ds, split, view, fitted, config)
-    )
+    return fitted_run(ds, split, model)
 
 
 def a_drug(run: FittedRun) -> str:
@@ -96,12 +87,12 @@ def test_a_dose_outside_those_of_train_is_not_trusted(model, dose, trust, inside
         pytest.param("1+10+1", "are 3 for the 2 parts of 'drug01\\+drug02'", id="count"),
     ],
 )
-def test_what_is_no_dose_is_refused(dose, words):
+def test_a_malformed_dose_is_refused(dose, words):
     with pytest.raises(ConfigError, match=words):
         resolve_requests(drugs("additive"), [Request("drug01+drug02", "A", doses=dose)])
 
 
-def test_without_a_dose_the_most_used_of_train_is_taken_and_said():
+def test_without_a_dose_the_most_used_of_train_is_taken_and_noted():
     run = drugs("additive")
     drug = a_drug(run)
     got = resolve_requests(run, [Request(drug, "A", doses=""), Request(f"{drug}+new", "A", doses="1+")])
@@ -111,7 +102,7 @@ def test_without_a_dose_the_most_used_of_train_is_taken_and_said():
     assert predict_requests(run, got).verdicts[0].kind == "in train"
 
 
-def test_a_unit_is_brought_to_that_of_the_data():
+def test_a_dose_is_converted_to_the_unit_of_the_data():
     doses = TrainDoses(TRAIN, TRAIN)
     assert doses.written("1 uM") == ("1 uM", None)
     assert doses.written("1") == ("1 uM", None)
@@ -128,7 +119,7 @@ def test_a_unit_is_brought_to_that_of_the_data():
     assert "the unit of '10 uM' is not read" in note
 
 
-def test_whatever_the_data_has_as_a_dose_may_be_asked_for():
+def test_any_dose_of_the_data_set_can_be_requested():
     odd = conditions_of([("c", "A", "drug", "high"), ("c", "A", "drug", "3 spoons")])
     doses = TrainDoses(odd, odd)
     assert doses.written("high") == ("high", None)

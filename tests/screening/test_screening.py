@@ -1,4 +1,4 @@
-"""Asking a run: never a test value, the same numbers as its own prediction, and what is suggested."""
+"""Predicting with a fitted run: never a test value, the same numbers as its own prediction, and what is suggested."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.pipeline.experiment import ModelConfig
 from perturbfm_core.pipeline.prediction import predict_rows
-from perturbfm_core.pipeline.trained_model import fit_calibrator
 from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
 from perturbfm_core.screening.predictions import predict_blocks, predict_requests
 from perturbfm_core.screening.requests import Request, resolve_requests, unknown_covariates
 from perturbfm_core.screening.suggestions import suggest
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.splits.view import train_view
 from tests.support.factories import conditions_of, simulated, split_all, split_one
+from tests.support.fitted_runs import fitted_run
 
 
 @lru_cache(maxsize=4)
@@ -37,15 +35,6 @@ def opened(model: str, kind: str = "combo_ood") -> FittedRun:
     else:
         split = split_one(ds, kind, {"holdout": ["C0"]})
     return fitted_run(ds, split, model)
-
-
-def fitted_run(ds: PerturbDataset, split: FrozenSplit, model: str) -> FittedRun:
-    params = {"gate": "off"} if model.startswith("perturbfm") else {}
-    config = ModelConfig(entry="x", model=model, params=params, seed=0)
-    fitted, view = config.new_model(), train_view(ds, split)
-    fitted.fit(view, 0)
-    calibrator = fit_calibrator(ds, split, view, fitted, config)
-    return FittedRun({"run_id": "r", "model": model}, ds, split, fitted, calibrator)
 
 
 def held_out(run: FittedRun) -> list[Request]:
@@ -67,7 +56,7 @@ def poisoned(ds: PerturbDataset, split: FrozenSplit) -> PerturbDataset:
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
 def test_values_of_test_rows_are_never_read(model, kind):
     run = opened(model, kind)
-    other = FittedRun(run.config, poisoned(run.ds, run.split), run.split, run.model, run.calibrator)
+    other = FittedRun(run.record, poisoned(run.ds, run.split), run.split, run.model, run.calibrator)
     rows = run.split.rows(run.ds, "test")
     assert not np.array_equal(run.ds.delta(rows), other.ds.delta(rows))
     a, b = (predict_requests(r, resolve_requests(r, held_out(r))) for r in (run, other))
@@ -89,17 +78,17 @@ def test_a_test_condition_gets_the_runs_own_prediction_and_interval():
     assert (got.lower < got.mean).all()
 
 
-def test_verdicts_tell_train_new_combinations_and_unknown_genes_apart():
+def test_verdicts_distinguish_train_new_combinations_and_unknown_genes():
     for model in ("additive", "perturbfm-v0"):
         run = opened(model)
         train = run.view.conditions.iloc[0]
         pair = held_out(run)[0]
-        asked = [
+        requested = [
             Request(train["pert_id"], train["context_id"]),
             pair,
             Request(f"{pair.perturbation.split('+')[0]}+TP53", pair.context),
         ]
-        got = predict_requests(run, resolve_requests(run, asked))
+        got = predict_requests(run, resolve_requests(run, requested))
         assert got.verdicts[0].kind == "in train"
         assert got.verdicts[0].trust == "high"
         assert got.verdicts[2].trust == "low"
@@ -122,7 +111,7 @@ def test_a_context_that_train_lacks_is_compared_by_its_controls():
 
 def test_without_a_calibrator_intervals_are_gaussian_and_not_trusted():
     run = opened("additive")
-    bare = FittedRun(run.config, run.ds, run.split, run.model, None)
+    bare = FittedRun(run.record, run.ds, run.split, run.model, None)
     got = predict_requests(bare, resolve_requests(bare, held_out(bare)[:1]), 0.95)
     assert got.upper - got.mean == pytest.approx(1.959964 * got.sd, rel=1e-5)
     assert got.method == "Gaussian, not calibrated: the run has no calibrator"
@@ -144,11 +133,11 @@ def test_the_long_table_is_every_gene_of_every_condition():
     assert table["epistemic_share"].between(0, 1).all()
 
 
-def test_what_train_leaves_open_must_be_said():
+def test_an_ambiguous_modality_must_be_given_and_the_control_is_refused():
     run = opened("additive")
     frame = run.view.conditions.copy()
     frame.loc[frame.index[:3], "modality"] = "KO"
-    mixed = FittedRun(run.config, run.ds, run.split, run.model, run.calibrator)
+    mixed = FittedRun(run.record, run.ds, run.split, run.model, run.calibrator)
     mixed.__dict__["view"] = replace(run.view, conditions=frame)
     with pytest.raises(ConfigError, match="2 different modality \\(CRISPRa, KO\\); say which by --modality"):
         resolve_requests(mixed, [Request("G00", "C0")])
@@ -195,7 +184,7 @@ def test_a_context_whose_controls_come_with_rows_of_other_folds_only_is_refused(
             resolve_requests(run, [Request("g1", c) for c in contexts])
 
 
-def test_a_covariate_that_train_lacks_is_said_and_lowers_trust():
+def test_a_covariate_that_train_lacks_is_named_and_lowers_trust():
     run = opened("additive")
     train = run.view.conditions.iloc[0]
     known, strange = (
@@ -224,10 +213,10 @@ def test_covariates_are_compared_by_name_and_value():
 
 
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])
-def test_blocks_answer_as_all_at_once(model):
+def test_predictions_in_blocks_equal_those_made_at_once(model):
     run = opened(model)
-    asked = resolve_requests(run, held_out(run))
-    whole, blocks = predict_requests(run, asked, 0.8), list(predict_blocks(run, asked, 0.8, size=3))
+    requested = resolve_requests(run, held_out(run))
+    whole, blocks = predict_requests(run, requested, 0.8), list(predict_blocks(run, requested, 0.8, size=3))
     assert len(blocks) == -(-len(whole) // 3) > 1
     for name in ("mean", "sd", "lower", "upper"):
         joined = np.concatenate([getattr(b, name) for b in blocks])
@@ -237,10 +226,10 @@ def test_blocks_answer_as_all_at_once(model):
     # Weights by density depend on the whole query.
     info = {**run.calibrator.info, "method": "weighted"}
     weighted = replace(run, calibrator=SimpleNamespace(info=info, apply=run.calibrator.apply))
-    assert len(list(predict_blocks(weighted, asked, 0.8, size=3))) == 1
+    assert len(list(predict_blocks(weighted, requested, 0.8, size=3))) == 1
 
 
-def test_the_epistemic_share_is_at_most_all():
+def test_the_epistemic_share_is_at_most_one():
     ones = np.ones((2, 3), dtype=np.float32)
     over = np.asarray([[0.5, 0.5, 0.5], [9.0, 9.0, 9.0]], dtype=np.float32)
     assert epistemic_share(Prediction(ones, ones, over)).tolist() == [0.5, 1.0]
@@ -300,7 +289,7 @@ def test_candidates_of_other_contexts_are_left_out():
         suggest(run, 3, contexts=["C0"], candidates=listed)
 
 
-def test_diversity_is_refused_where_it_serves_nothing():
+def test_diversity_is_refused_where_it_has_no_effect():
     with pytest.raises(ConfigError, match="--diversity serves --method variance only"):
         suggest(opened("perturbfm-v0"), 2, diversity=0.9)
     assert len(suggest(opened("perturbfm-v0"), 2, diversity=0.9, method="variance").table) == 2
@@ -313,7 +302,7 @@ def test_entropy_needs_a_process_and_contexts_must_exist():
         suggest(opened("additive"), contexts=["c1"])
 
 
-def test_a_seeded_sample_serves_where_there_are_too_many(monkeypatch):
+def test_too_many_candidates_are_sampled_with_a_seed(monkeypatch):
     monkeypatch.setattr("perturbfm_core.screening.suggestions.MAX_CANDIDATES", 30)
     run = opened("additive")
     a, b = suggest(run, 3), suggest(run, 3)

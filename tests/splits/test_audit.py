@@ -1,4 +1,4 @@
-"""Planted leaks, each told by its name."""
+"""Planted leaks, each found by its name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.experiment import ModelConfig
-from perturbfm_core.pipeline.trained_model import fit
 from perturbfm_core.splits.audit.core import CHECKS, Finding, audit, require_clean
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import grid_rows, screen, split_one, table_of, with_metadata, with_values
+from tests.support.stages import fit
 
 CLEAN = {
     "context": ("context_ood", {"holdout": ["x"]}),
@@ -96,7 +96,7 @@ def test_a_test_condition_in_train_or_validation_is_found(
     found = blocking(ds, split)
     assert list(found) == ["condition_in_train_and_test"]
     assert found["condition_in_train_and_test"].examples == (ds.conditions.index[0],)
-    # Among random rows the same is what was asked for.
+    # Among random rows the same is what was requested.
     assert not blocking(ds, _by_row(by_row, codes))
 
 
@@ -171,7 +171,8 @@ def test_a_warning_passes_and_is_returned(
     ds: PerturbDataset, by_condition: FrozenSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warning = Finding("odd", "warning", 1, ("a",), "look at it")
-    monkeypatch.setitem(CHECKS._items, "odd", lambda _ds, _frozen: [warning])
+    monkeypatch.setitem(CHECKS._items, "odd", lambda _ds, _split: [warning])
+    monkeypatch.setitem(CHECKS._order, "odd", 0)
     assert require_clean(ds, by_condition) == [warning]
     assert warning.to_json() == {
         "name": "odd",

@@ -26,7 +26,15 @@ from perturbfm_core.splits.audit.permutation import permutation_control
 from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, read_run, rows_record
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.splits.view import query, train_view
-from tests.support.factories import grid_rows, reordered, screen, split_one, table_of, with_values
+from tests.support.factories import (
+    grid_rows,
+    reordered,
+    screen,
+    split_one,
+    table_of,
+    with_metadata,
+    with_values,
+)
 
 SINGLES = ["A", "B", "C", "D", "E"]
 PERTS = [*SINGLES, "A+B", "C+D"]
@@ -219,8 +227,7 @@ def _changed_rows() -> Planted:
 
 def _changed_under_its_hash() -> Planted:
     planted = _changed_value()
-    planted.ds.metadata = planted.ds.metadata.model_copy(update={"content_sha256": CELLS.content_sha256})
-    return planted
+    return Planted(with_metadata(planted.ds, content_sha256=CELLS.content_sha256), planted.split)
 
 
 def _missing_condition(*, whole: bool) -> Planted:
@@ -510,7 +517,7 @@ def test_nothing_is_found_in_a_clean_random_split_with_an_honest_run(seed: int) 
     )
 
 
-def test_an_honest_prediction_of_an_easy_context_is_not_taken_for_the_truth() -> None:
+def test_an_honest_prediction_of_an_easy_context_has_no_finding_of_copied_truth() -> None:
     mean, rows = _honest()
     assert _prediction(mean, rows=rows).names() == set()
 
@@ -518,7 +525,7 @@ def test_an_honest_prediction_of_an_easy_context_is_not_taken_for_the_truth() ->
 # ---- what the audit says ------------------------------------------------------------------------------------
 
 
-def test_what_the_data_cannot_show_is_said_with_its_reason() -> None:
+def test_a_check_that_is_not_applicable_gives_its_reason() -> None:
     reasons = {o.check: o.reason for o in report(CELLS, ROWS, RunEvidence()) if o.status == "not_applicable"}
     assert (
         reasons["condition_in_train_and_test"] == "the split holds out rows of conditions that train may have"
@@ -548,22 +555,22 @@ def test_a_run_is_read_from_its_directory(tmp_path: Path) -> None:
 
 
 def _fit_predict(name: str) -> Callable[..., Any]:
-    def run(view: Any, asked: Any, seed: int) -> Any:
+    def run(view: Any, requested: Any, seed: int) -> Any:
         model = new_model(name, {})
         model.fit(view, seed)
-        return model.predict(asked).mean
+        return model.predict(requested).mean
 
     return run
 
 
-def _asked() -> tuple[Any, Any, Any]:
+def _view_query_and_truth() -> tuple[Any, Any, Any]:
     table = condition_table(CELLS, CONTEXT.rows(CELLS, "test"))
     return train_view(CELLS, CONTEXT), query(CELLS, CONTEXT, table), table.delta["reference"]
 
 
 @pytest.mark.parametrize("name", ["global_mean", "per_perturbation_mean", "additive", "linear"])
 def test_shuffled_labels_do_not_beat_the_floor(name: str) -> None:
-    control = permutation_control(*_asked(), _fit_predict(name), n=6)
+    control = permutation_control(*_view_query_and_truth(), _fit_predict(name), n=6)
     assert control.ok
     assert len(control.shuffled) == 6
     if name == "per_perturbation_mean":
@@ -572,29 +579,29 @@ def test_shuffled_labels_do_not_beat_the_floor(name: str) -> None:
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_an_entry_that_knows_the_test_cells_beats_the_floor_with_shuffled_labels(share: float) -> None:
-    view, asked, truth = _asked()
+    view, requested, truth = _view_query_and_truth()
     honest = _fit_predict("per_perturbation_mean")
 
     def cheat(v: Any, q: Any, seed: int) -> Any:
         return share * truth + (1 - share) * honest(v, q, seed)
 
-    control = permutation_control(view, asked, truth, cheat, n=6)
+    control = permutation_control(view, requested, truth, cheat, n=6)
     assert [f.name for f in control.findings] == ["permutation_control"]
     assert np.mean(control.shuffled) > control.floor
 
 
 def test_an_entry_that_memorised_the_test_names_beats_the_floor() -> None:
-    view, asked, truth = _asked()
-    known = dict(zip(asked.conditions.index, truth, strict=True))
+    view, requested, truth = _view_query_and_truth()
+    known = dict(zip(requested.conditions.index, truth, strict=True))
 
     def memorised(v: Any, q: Any, seed: int) -> Any:
         return np.asarray([known[k] for k in q.conditions.index]) + v.delta.mean(axis=0)
 
-    assert not permutation_control(view, asked, truth, memorised, n=4).ok
+    assert not permutation_control(view, requested, truth, memorised, n=4).ok
 
 
 def test_too_few_conditions_cannot_be_shuffled() -> None:
-    view, asked, truth = _asked()
+    view, requested, truth = _view_query_and_truth()
     small = replace(view.subset(np.arange(len(view)) < 2), inner=[])
     with pytest.raises(SplitError, match="at least 3 train conditions, found 2; use a larger split"):
-        permutation_control(small, asked, truth, _fit_predict("global_mean"))
+        permutation_control(small, requested, truth, _fit_predict("global_mean"))

@@ -97,7 +97,7 @@ def test_saving_over_an_edited_file_is_refused(
         folder.save(by_condition, split_stats(ds, by_condition, bounds=False))
 
 
-def test_statistics_beside_a_split_say_who_is_where(
+def test_statistics_beside_a_split_hold_counts_strata_and_traits(
     folder: SplitFolder, ds: PerturbDataset, by_condition: FrozenSplit
 ) -> None:
     stats = folder.stats(by_condition.hash)

@@ -150,14 +150,14 @@ def test_any_specification_gives_sound_splits_or_an_error_with_a_remedy(
 ) -> None:
     ds = data.draw(screens())
     spec = data.draw(specs(kind, ds))
-    frozen_all, refusal = _try(ds, spec)
+    frozen_splits, refusal = _try(ds, spec)
     if refusal:
         assert REMEDY.search(refusal), refusal
         return
-    assert frozen_all
-    for split in frozen_all:
+    assert frozen_splits
+    for split in frozen_splits:
         _sound(ds, split)
-    assert [f.hash for f in freeze(ds, spec)] == [f.hash for f in frozen_all]
+    assert [f.hash for f in freeze(ds, spec)] == [f.hash for f in frozen_splits]
 
 
 CERTAIN = {
@@ -362,13 +362,13 @@ def test_covariate_transfer_keeps_both_halves_of_every_test_pair_in_train(
         calibration="none",
         val_frac=0.3,
     )
-    frozen_all, refusal = _try(screen(rows, genes=2), spec)
+    frozen_splits, refusal = _try(screen(rows, genes=2), spec)
     if refusal:
-        # Only a fold that was asked for, and that train cannot spare, may be refused.
+        # Only a fold that was requested, and that train cannot spare, may be refused.
         assert validation == "fold"
         assert "without hiding half of a test pair" in refusal
         return
-    (split,) = frozen_all
+    (split,) = frozen_splits
     table = table_of(split)
     assert perts_of(table["test"]) <= perts_of(table["train"])
     assert contexts_of(table["test"]) <= contexts_of(table["train"])
@@ -417,12 +417,12 @@ def test_covariate_transfer_takes_any_covariate(covariate: str) -> None:
         pytest.param({"test_frac": 1.5}, "test_frac must lie between 0 and 1, found 1.5", id="share"),
     ],
 )
-def test_covariate_transfer_refuses_what_cannot_be(params: dict[str, Any], message: str) -> None:
+def test_covariate_transfer_refuses_impossible_parameters(params: dict[str, Any], message: str) -> None:
     with pytest.raises(SplitError, match=re.escape(message)):
         split_all(screen(GRID), "covariate_transfer", params)
 
 
-def test_covariate_transfer_says_so_when_the_named_pair_does_not_occur() -> None:
+def test_covariate_transfer_refuses_a_pair_that_does_not_occur() -> None:
     ds = screen([("control", "x"), ("control", "y"), ("A", "x"), ("B", "y"), ("B", "x")])
     with pytest.raises(SplitError, match="occurs with a context asked for; choose other pairs"):
         split_all(ds, "covariate_transfer", {"perturbations": ["A"], "values": ["y"]})
@@ -456,7 +456,7 @@ def test_explicit_folds_take_perturbation_ids_and_condition_keys() -> None:
         pytest.param(["x|A|||"], "pair", id="pair"),
     ],
 )
-def test_explicit_folds_say_what_is_new_in_test(test: list[str], axis: str) -> None:
+def test_explicit_folds_record_what_is_new_in_test(test: list[str], axis: str) -> None:
     assert split_one(screen(GRID), "explicit", {"folds": {"test": test}}).definition.ood_axes == (axis,)
 
 
@@ -495,7 +495,7 @@ def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:
         ),
     ],
 )
-def test_explicit_folds_refuse_what_cannot_be(folds: dict[str, list[str]], message: str) -> None:
+def test_explicit_folds_refuse_impossible_lists(folds: dict[str, list[str]], message: str) -> None:
     with pytest.raises(SplitError, match=re.escape(message)):
         split_all(screen(GRID), "explicit", {"folds": folds})
 
@@ -522,9 +522,17 @@ def test_iid_of_condition_level_data_keeps_replicates_together() -> None:
     assert len(split.rows(ds, "test")) == 6
 
 
-@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.5, "half"])
-def test_iid_refuses_a_share_that_is_none(fraction: Any) -> None:
-    with pytest.raises(SplitError, match=f"test_frac must lie between 0 and 1, found {fraction!r}"):
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (0.0, "test_frac must lie between 0 and 1, found 0.0"),
+        (1.0, "test_frac must lie between 0 and 1, found 1.0"),
+        (-0.5, "test_frac must lie between 0 and 1, found -0.5"),
+        ("half", "parameters of split kind 'iid': test_frac: .* number, found 'half'"),
+    ],
+)
+def test_iid_refuses_a_test_share_that_is_not_between_0_and_1(fraction: Any, message: str) -> None:
+    with pytest.raises(SplitError, match=message):
         split_all(screen(GRID), "iid", {"test_frac": fraction})
 
 
@@ -546,7 +554,7 @@ def test_iid_refuses_a_share_that_is_none(fraction: Any) -> None:
         pytest.param("perturbation_ood", {"holdout": ["A", "B", "C"]}, "leaves no condition to train on; hold out fewer", id="all genes"),
     ],
 )  # fmt: skip
-def test_what_does_not_exist_is_refused_with_what_does(
+def test_unknown_names_are_refused_with_the_known_ones(
     kind: str, params: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SplitError, match=message):
@@ -632,7 +640,7 @@ def test_validation_and_calibration_hold_different_units_and_what_touches_both_i
     assert not {val, calib} & {g for p in perts_of(table["train"]) for g in pert_genes(p)}
 
 
-def test_no_policy_is_kept_where_a_single_unit_leaves_nothing_to_hold_out() -> None:
+def test_a_single_train_unit_leaves_validation_and_calibration_out() -> None:
     split = split_one(screen(grid_rows(["A"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
     assert (split.definition.validation, split.definition.calibration) == ("none", "none")
     assert split.definition.inner is None

@@ -296,7 +296,7 @@ def test_context_and_perturbation_folds_partition_both() -> None:
     assert len(drawn.definition.params["perturbations"]) == 2
 
 
-def test_whole_contexts_validate_where_asked() -> None:
+def test_whole_contexts_validate_on_request() -> None:
     ds = screen(grid_rows(PERTS, [f"c{i}" for i in range(8)]))
     split = split_one(
         ds,
@@ -350,7 +350,7 @@ GRID = grid_rows(PERTS, ["x", "y", "z"])
         ),
     ],
 )
-def test_what_is_impossible_is_refused_with_a_remedy(
+def test_impossible_parameters_are_refused_with_a_remedy(
     kind: str, params: dict[str, Any], spec: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SplitError, match=message):

@@ -172,7 +172,7 @@ def test_recorded_labels_decide_the_order_of_strata() -> None:
         ("combined", {}, None, "unknown PerturBench task 'combined'"),
     ],
 )
-def test_what_the_peer_refuses_is_refused_with_a_remedy(
+def test_arguments_that_the_peer_refuses_are_refused_with_a_remedy(
     obs: pd.DataFrame, task: str, options: dict[str, Any], keys: list[str] | None, message: str
 ) -> None:
     given = {"seed": 0, "max_heldout_fraction_per_covariate": 0.5, **options}

@@ -114,15 +114,15 @@ def test_folds_are_disjoint_and_cover_and_the_rules_hold(kind: str, data: st.Dat
         if definition.folds.by == "condition":
             listed = [k for keys in table_of(split).values() for k in keys]
             assert sorted(listed) == sorted(ds.conditions.index)
-        for policy, fold, asked in (
+        for policy, fold, requested in (
             (definition.validation, "val", spec.validation),
             (definition.calibration, "calib", spec.calibration),
         ):
             rows = split.rows(ds, fold)  # type: ignore[arg-type]
             assert policy in ("fold", "inner_cv", "none")
             assert policy == "fold" or not len(rows)
-            assert asked in ("auto", policy) or policy == "none"
-            if asked == "auto" and policy == "fold":
+            assert requested in ("auto", policy) or policy == "none"
+            if requested == "auto" and policy == "fold":
                 assert len(np.unique(ds.condition_codes[rows])) >= 1
         assert definition.inner is None or definition.inner.k >= 2
         blocking = {f.name for f in audit(ds, split) if f.severity == "blocking"}
@@ -161,7 +161,7 @@ def test_k_folds_partition_the_held_out_units(kind: str, data: st.DataObject, k:
         assert set(held) == set(ds.obs[schema.BATCH_ID].astype(str)[treated])
 
 
-def test_validation_folds_need_five_units_each_unless_asked_for() -> None:
+def test_validation_folds_need_five_units_each_unless_requested() -> None:
     rows: list[Any] = [
         ("control", "x"),
         *((f"P{i}", "x", {"doses": d}) for i in range(60) for d in ("1", "2", "4")),

@@ -210,7 +210,7 @@ def test_inner_folds_of_a_view_hold_out_whole_perturbations(cells: PerturbDatase
 
 
 @pytest.mark.parametrize("hidden", ["test", "calib", "reference controls", "held-out controls"])
-def test_nothing_that_is_hidden_reaches_the_view(
+def test_values_of_hidden_rows_do_not_reach_the_view(
     cells: PerturbDataset, split: FrozenSplit, view: TrainView, hidden: str
 ) -> None:
     rows = {
@@ -251,12 +251,12 @@ def test_a_view_of_other_data_is_refused(cells: PerturbDataset, split: FrozenSpl
 
 def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, split: FrozenSplit) -> None:
     rows = split.rows(cells, "test")
-    asked = query(cells, split, condition_table(cells, rows))
-    assert list(asked.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
-    assert set(vars(asked)) == {"conditions", "genes", "control"}
+    requested = query(cells, split, condition_table(cells, rows))
+    assert list(requested.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
+    assert set(vars(requested)) == {"conditions", "genes", "control"}
     X = cells.expression.copy()
     X[rows] = 9.0
     X[_controls(cells, "x", "reference")] = 9.0
     changed = with_values(cells, X)
     same = query(changed, split, condition_table(changed, rows))
-    np.testing.assert_array_equal(asked.control, same.control)
+    np.testing.assert_array_equal(requested.control, same.control)

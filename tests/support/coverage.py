@@ -87,7 +87,7 @@ def measure(ds: PerturbDataset, folds: Sequence[FrozenSplit], model: str, **entr
                 np.full(len(c), i),
             )
         )
-        risk, sigma = np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1)), novelty.sigma(c)
+        risk, sigma = np.sqrt(((c.observed - c.predicted) ** 2).mean(axis=1)), novelty.sigma(c)
         excess.append(selective.excess_aurc(risk, sigma))
         detection.append(selective.error_detection(risk, sigma))
     pooled = [np.concatenate(x) for x in zip(*parts, strict=True)]

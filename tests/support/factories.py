@@ -213,9 +213,9 @@ def comparison_of(
     return Comparison(
         conditions=conditions_of(rows or [("c", f"P{i}") for i in range(C)]),
         genes=np.asarray(genes or [f"g{i}" for i in range(G)], dtype=np.str_),
-        truth=truth,
-        mean=np.asarray(mean, dtype=np.float64),
-        var=np.ones_like(truth)
+        observed=truth,
+        predicted=np.asarray(mean, dtype=np.float64),
+        predicted_var=np.ones_like(truth)
         if var is None
         else np.broadcast_to(np.asarray(var, dtype=np.float64), truth.shape),
         train_mean=np.zeros(G) if train_mean is None else np.asarray(train_mean, dtype=np.float64),

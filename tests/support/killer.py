@@ -9,8 +9,10 @@ Usage: ``python killer.py TEMPLATE COPIES POINTS ARGUMENT...``; prints the steps
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import pkgutil
 import shutil
 import signal
 import sys
@@ -18,11 +20,13 @@ from pathlib import Path
 
 # What commands import late.
 import matplotlib.pyplot  # noqa: F401
+import pandas  # noqa: F401
 import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 import pydantic.type_adapter  # noqa: F401
 
-from perturbfm_core.cli.main import main
+import perturbfm_core
+from perturbfm_core.cli.main import VERBS, main, verb
 
 STEPS = ("replace", "rename", "symlink", "link", "fsync", "mkdir", "unlink")
 
@@ -66,10 +70,10 @@ def run(template: Path, folder: Path, argv: list[str], fatal: int) -> tuple[int,
             os._exit(code)
     os.close(writing)
     _, status = os.waitpid(child, 0)
-    told = os.read(reading, 64)
+    reported = os.read(reading, 64)
     os.close(reading)
     code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
-    return code, int(told or 0)
+    return code, int(reported or 0)
 
 
 def spread(n: int, points: int) -> list[int]:
@@ -78,6 +82,10 @@ def spread(n: int, points: int) -> list[int]:
 
 
 if __name__ == "__main__":
+    for module in pkgutil.walk_packages(perturbfm_core.__path__, "perturbfm_core."):
+        importlib.import_module(module.name)
+    for name in VERBS:
+        verb(name)
     source, target, wanted = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     done, steps = run(source, target / "whole", sys.argv[4:], fatal=0)
     if done != 0:

@@ -77,28 +77,28 @@ def rank4(
 
 
 def fitted(
-    name: str, view: TrainView, knowledge: SideInfo | None = None, seed: int = 0, **params: Any
+    name: str, view: TrainView, side_info: SideInfo | None = None, seed: int = 0, **params: Any
 ) -> Model:
-    """Return a fitted model that was given all graphs and features of `knowledge`."""
-    knowledge = knowledge or SideInfo()
-    asked = {"adjacency": list(knowledge.graphs), "gene_features": list(knowledge.features), **params}
-    model = new_model(name, asked)
-    model.side_info = knowledge
+    """Return a fitted model that was given all graphs and features of `side_info`."""
+    side_info = side_info or SideInfo()
+    requested = {"adjacency": list(side_info.graphs), "gene_features": list(side_info.features), **params}
+    model = new_model(name, requested)
+    model.side_info = side_info
     model.fit(view, seed)
     return model
 
 
 def prepared(
-    name: str, view: TrainView, knowledge: SideInfo, **params: Any
+    name: str, view: TrainView, side_info: SideInfo, **params: Any
 ) -> tuple[PerturbationNetwork, TrainingRows, NetworkFitter]:
     """Return an untrained network of a version as it is at the first step, with what it would be trained on."""
-    asked = {
+    requested = {
         **QUICK,
-        "adjacency": list(knowledge.graphs),
-        "gene_features": list(knowledge.features),
+        "adjacency": list(side_info.graphs),
+        "gene_features": list(side_info.features),
         **params,
     }
-    model: Any = new_model(name, asked)
+    model: Any = new_model(name, requested)
     p = model.params
     labels = sorted(
         {f"{g}|{m}" for s, m in view.conditions[["pert_id", "modality"]].to_numpy() for g in s.split("+")}
@@ -106,10 +106,10 @@ def prepared(
     featurizer = Featurizer(
         p,
         model.version,
-        list(knowledge.features.values()),
-        list(knowledge.graphs.values()),
+        list(side_info.features.values()),
+        list(side_info.graphs.values()),
         {x: FIRST_ID + i for i, x in enumerate(labels)},
-        masks=knowledge.masks,
+        masks=side_info.masks,
     ).fit(view)
     prior = np.zeros_like(view.delta)
     inputs = featurizer.read(view.query(), prior)

@@ -72,7 +72,7 @@ class Problem:
 
 
 class Scripted(torch.nn.Module):
-    """One weight that the loss moves by the same amount each step, with scores told in advance."""
+    """One weight that the loss moves by the same amount each step, with scores given in advance."""
 
     def __init__(self, scores=()):
         super().__init__()
@@ -309,7 +309,7 @@ def test_a_loss_that_is_not_finite_names_its_epoch(value):
         Problem.new().train(loss=loss, batch_size=None)
 
 
-def test_what_cannot_be_trained_is_refused():
+def test_impossible_trainings_are_refused():
     module = torch.nn.Linear(2, 2)
     loss = lambda m, rows: {"loss": m(torch.ones(1, 2)).sum()}  # noqa: E731
     with pytest.raises(ModelError, match="training has no rows to train on"):
@@ -351,7 +351,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
     assert runs[0][0] != runs[2][0]
 
 
-def test_what_is_drawn_outside_changes_nothing():
+def test_random_numbers_drawn_outside_change_nothing():
     problems = []
     for draws in (0, 5):
         torch.rand(draws)
@@ -397,12 +397,16 @@ def test_a_display_of_text_has_no_use_for_epochs():
 
 def test_the_record_becomes_json_without_the_time_it_took():
     record = Problem.new().train(epochs=2, validate=True)
-    told = json.loads(json.dumps(record.to_json(), allow_nan=False))
-    assert "seconds" not in told
-    assert TrainingRecord.model_validate({**told, "seconds": record.seconds}) == record
-    assert (told["rows"], told["batch_size"], told["parameters"]) == (40, 16, 6 * 16 + 16 + 16 * 3 + 3)
-    assert (told["device"], told["precision"], told["compiled"]) == ("cpu", "fp32", False)
-    assert told["threads"] == torch.get_num_threads()
+    recorded = json.loads(json.dumps(record.to_json(), allow_nan=False))
+    assert "seconds" not in recorded
+    assert TrainingRecord.model_validate({**recorded, "seconds": record.seconds}) == record
+    assert (recorded["rows"], recorded["batch_size"], recorded["parameters"]) == (
+        40,
+        16,
+        6 * 16 + 16 + 16 * 3 + 3,
+    )
+    assert (recorded["device"], recorded["precision"], recorded["compiled"]) == ("cpu", "fp32", False)
+    assert recorded["threads"] == torch.get_num_threads()
     assert record.rows_per_second == pytest.approx(80 / record.seconds)
 
 
@@ -485,7 +489,7 @@ def test_patience_goes_on_counting_after_an_interruption(tmp_path):
     assert second.weight.item() == pytest.approx(2.0, rel=1e-5)
 
 
-def test_a_finished_training_is_taken_as_it_is(tmp_path):
+def test_a_finished_training_is_not_repeated(tmp_path):
     first = Problem.new()
     record = first.train(checkpoint=Checkpoint(tmp_path), validate=True)
     second = Problem.new(seed=3)
@@ -503,7 +507,7 @@ def test_a_finished_training_is_taken_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     "change", [{"lr": 2e-2}, {"epochs": 13}, {"seed": 1}, {"validate": True}, {"identity": "x"}]
 )
-def test_another_configuration_does_not_go_on(tmp_path, change, finished):
+def test_a_checkpoint_of_another_configuration_is_not_resumed(tmp_path, change, finished):
     if finished:
         Problem.new().train(checkpoint=Checkpoint(tmp_path))
     else:
@@ -516,7 +520,7 @@ def test_another_configuration_does_not_go_on(tmp_path, change, finished):
     change.update({"identity": identity} if identity else {})
 
 
-def test_another_network_does_not_go_on(tmp_path):
+def test_a_checkpoint_of_another_network_is_not_resumed(tmp_path):
     interrupted(Problem.new(), tmp_path, 20)
     other = Problem(torch.nn.Sequential(torch.nn.Linear(6, 3)))
     with pytest.raises(ModelError, match="another configuration"):
@@ -535,11 +539,11 @@ def test_a_checkpoint_holds_tensors_and_json_only(tmp_path):
     interrupted(Problem.new(), tmp_path, 20, validate=True)
     assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT_FILE]
     with safe_open(tmp_path / CHECKPOINT_FILE, framework="pt") as file:
-        told = json.loads(file.metadata()["state"])
+        recorded = json.loads(file.metadata()["state"])
         names = set(file.keys())
-    assert (told["epoch"], told["steps"], told["phase"]) == (6, 18, "the test")
-    assert len(told["curves"]["loss"]) == 6
-    assert isinstance(told["next_seed"], int)
+    assert (recorded["epoch"], recorded["steps"], recorded["phase"]) == (6, 18, "the test")
+    assert len(recorded["curves"]["loss"]) == 6
+    assert isinstance(recorded["next_seed"], int)
     parts = ("live", "mean", "best", "adam.step", "adam.exp_avg", "adam.exp_avg_sq")
     assert names == {
         f"{part}.{name}" for part in parts for name in ("0.weight", "0.bias", "3.weight", "3.bias")

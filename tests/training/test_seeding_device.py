@@ -100,7 +100,7 @@ def test_devices():
         resolve_device("tpu")
 
 
-def test_cuda_that_is_absent_is_said_so(monkeypatch):
+def test_absent_cuda_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(
         ModelError, match=r"device 'cuda' was asked for, but torch .*; use --device auto or cpu"
@@ -125,7 +125,7 @@ def test_cuda_has_mixed_precision_unless_refused(monkeypatch):
     assert precision_on(cuda, "auto") == "fp32"
 
 
-def test_cuda_compiles_if_asked(monkeypatch):
+def test_cuda_compiles_on_request(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda module: ("compiled", module))
     layer, cuda = torch.nn.Linear(2, 2), torch.device("cuda")
     assert compiled(layer, cuda, True) == ("compiled", layer)

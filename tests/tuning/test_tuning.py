@@ -25,7 +25,7 @@ from perturbfm_core.models.baselines.linear import Linear
 from perturbfm_core.models.search import Choice, FloatRange, IntRange
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
 from perturbfm_core.pipeline.experiment import model_configs
-from perturbfm_core.pipeline.run import run_cell
+from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
@@ -101,7 +101,7 @@ def run(store, split, model="linear", **options):
     return tune(store, split.hash, entry(model), **{"trials": 3, **options})
 
 
-def told(study):
+def untimed(study):
     """Return all that must not depend on time: number, state, value and parameters of the trials."""
     return [(t.number, t.state, t.value, t.mse, t.params) for t in study.trials]
 
@@ -197,7 +197,7 @@ def test_inner_folds_are_fitted_again_without_what_they_hold_out(store, ds, spli
         assert score.mse == pytest.approx([mse.mean()], abs=1e-6)
 
 
-def test_predicting_the_train_mean_earns_nothing(store, ds, splits):
+def test_predicting_the_train_mean_scores_0(store, ds, splits):
     score = Validation(store, ds, splits["fold"], entry("global_mean"), 0).score({}, 0)
     assert score.pearson == (0.0, 0.0)
     assert (score.conditions, score.undefined) == (10, 10)
@@ -249,11 +249,11 @@ def test_no_test_row_and_no_reference_control_is_read(store, ds, splits, policy,
         # The nonsense is noticed otherwise: the content is verified before anything is fitted.
         return run(store, split, trials=4, name=name).study
 
-    assert told(again("poisoned", rows)) == told(clean)
+    assert untimed(again("poisoned", rows)) == untimed(clean)
     # What is read does change the values: the comparison can fail.
     for name, readable in (("train", split.rows(ds, "train")[:3]), ("val", split.rows(ds, "val")[:3])):
         if len(readable):
-            assert told(again(name, readable)) != told(clean)
+            assert untimed(again(name, readable)) != untimed(clean)
 
 
 def test_validation_is_held_out_where_entries_fit_on_it(store, ds):
@@ -277,7 +277,7 @@ def test_a_split_without_validation_is_refused(store, ds):
 # ---- the search ----------------------------------------------------------------------------------------------
 
 
-def test_the_best_of_all_is_selected(store, splits, scored):
+def test_the_best_trial_is_selected(store, splits, scored):
     study = run(store, splits["fold"], trials=6).study
     values = [t.value for t in study.trials]
     assert values == [t.params["penalty"] for t in study.trials]
@@ -317,7 +317,7 @@ def test_the_same_seed_searches_the_same(store, splits):
     one, two, other = (
         run(store, splits["fold"], trials=4, name=f"s{i}", seed=i // 2).study for i in range(3)
     )
-    assert told(one) == told(two)
+    assert untimed(one) == untimed(two)
     assert [t.params for t in one.trials] != [t.params for t in other.trials]
     # The random draws of different trials differ.
     assert len({str(t.params) for t in one.trials}) == 4
@@ -384,7 +384,7 @@ def test_an_entry_that_cannot_be_fitted_ends_the_search(store, splits, scored):
         run(store, splits["fold"])
 
 
-def test_hopeless_trials_are_pruned_between_folds_only(store, splits, scored):
+def test_trials_below_the_median_are_pruned_between_folds_only(store, splits, scored):
     # After five whole trials, what is below their median at a fold is left there.
     scored.by = lambda params, fold: params.get("penalty", 0.0)
     study = run(store, splits["inner_cv"], trials=12).study
@@ -396,7 +396,9 @@ def test_hopeless_trials_are_pruned_between_folds_only(store, splits, scored):
     assert run(store, splits["fold"], trials=12, name="one").study.count("pruned") == 0
 
 
-def test_time_ends_the_search_and_what_is_done_is_shown(store, splits, scored, pages, monkeypatch):
+def test_a_timeout_ends_the_search_and_its_finished_trials_are_shown(
+    store, splits, scored, pages, monkeypatch
+):
     made = run(store, splits["fold"], timeout=0)
     assert (made.study.trials, made.study.own_is_best) == ((), True)
     assert "No trial is complete" in made.page.read_text()
@@ -422,15 +424,15 @@ def test_progress_counts_trials_and_names_the_best(store, splits, scored):
 # ---- going on ------------------------------------------------------------------------------------------------
 
 
-def test_a_study_that_goes_on_is_one_that_never_stopped(store, splits):
+def test_a_resumed_study_equals_one_that_never_stopped(store, splits):
     # From the eleventh trial on, the sampler learns from the earlier ones.
     whole = run(store, splits["fold"], trials=12, name="whole").study
     for trials in (5, 12):
         part = run(store, splits["fold"], trials=trials, name="part").study
         assert len(part.trials) == trials
-    assert told(part) == told(whole)
+    assert untimed(part) == untimed(whole)
     fewer = run(store, splits["fold"], trials=5, name="part").study
-    assert told(fewer) == told(whole)
+    assert untimed(fewer) == untimed(whole)
 
 
 def test_an_interrupted_search_loses_the_current_trial_only(store, splits, scored, monkeypatch):
@@ -454,11 +456,11 @@ def test_an_interrupted_search_loses_the_current_trial_only(store, splits, score
     assert [t.number for t in kept if not t.state.is_finished()] == []
 
 
-def test_a_killed_search_goes_on(store, splits):
+def test_a_killed_search_is_resumed(store, splits):
     program = """
         import os, signal, sys
         from perturbfm_core.tuning.search import tune
-        from perturbfm_core.config import ModelEntry
+        from perturbfm_core.catalog.entries import ModelEntry
         from perturbfm_core.store.artifacts import ArtifactStore
         from perturbfm_core.tuning.validation import Validation
         plain, calls = Validation.score, []
@@ -490,27 +492,27 @@ def test_a_killed_search_goes_on(store, splits):
         ({"seed": 1}, "seed"),
         ({"split": "inner_cv"}, "split"),
         ({"params": {"components": 3}}, "parameters"),
-        ({"model": "ridge"}, r"entry, model, parameters, search space"),
+        ({"model": "ridge"}, "code, entry, model, parameters, search space"),
         ({"fixed": ["penalty"]}, "search space"),
     ],
 )
-def test_a_study_is_of_one_thing(store, splits, scored, change, what):
-    def asked(split="fold", model="linear", params=None, **options):
+def test_a_study_refuses_other_inputs_than_it_was_made_with(store, splits, scored, change, what):
+    def search_mine(split="fold", model="linear", params=None, **options):
         chosen = entry(model, params=params or {})
         return tune(store, splits[split].hash, chosen, **{"trials": 1, "name": "mine", **options})
 
-    asked()
+    search_mine()
     with pytest.raises(ConfigError, match=f"study 'mine' was made with other {what}; .*another --study NAME"):
-        asked(**change)
+        search_mine(**change)
 
 
-def test_without_a_name_each_thing_has_a_study_of_its_own(store, splits, scored, monkeypatch):
+def test_without_a_name_other_inputs_or_code_have_another_study(store, splits, scored, monkeypatch):
     first = run(store, splits["fold"], trials=1).study.name
     assert first.startswith(f"linear.{splits['fold'].hash[:7]}.")
     assert run(store, splits["fold"], trials=1).study.name == first
     names = {first, run(store, splits["fold"], trials=1, seed=1).study.name}
     # Values of other code do not compare.
-    monkeypatch.setattr(search, "scoring_code", lambda: "changed")
+    monkeypatch.setattr(search, "code_of", lambda *_: SimpleNamespace(digest="changed"))
     assert len(names | {run(store, splits["fold"], trials=1).study.name}) == 3
 
 
@@ -523,7 +525,7 @@ def test_one_process_at_a_time_runs_a_study(store, splits, scored):
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b""])
-def test_a_damaged_study_is_said_so(store, splits, scored, content):
+def test_a_damaged_study_is_refused_with_a_remedy(store, splits, scored, content):
     path = run(store, splits["fold"], name="mine").database
     path.write_bytes(content)
     with pytest.raises(StoreError, match=r"mine\.db is not a study that can be read .*another --study NAME"):
@@ -541,7 +543,7 @@ def test_a_study_is_an_sqlite_file_that_optuna_opens(store, splits, scored):
     assert not list(store.staging_root.iterdir())
 
 
-def test_any_path_can_hold_a_study(splits, scored, tmp_path, monkeypatch, store):
+def test_a_study_can_lie_under_any_path(splits, scored, tmp_path, monkeypatch, store):
     home = tmp_path / "a {b} ?c#d%20"
     shutil.copytree(store.home, home)
     assert run(ArtifactStore(home), splits["fold"], trials=1).database.parent == home / "runs/.studies"
@@ -568,7 +570,7 @@ def test_more_jobs_than_training_slots_are_refused(store, splits):
         run(store, splits["fold"], jobs=2)
 
 
-def test_workers_score_as_one_process_does(store, ds, splits, monkeypatch):
+def test_several_workers_give_the_scores_of_one_process(store, ds, splits, monkeypatch):
     monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "2")
     study = run(store, splits["inner_cv"], trials=3, jobs=2).study
     validation = Validation(store, ds, splits["inner_cv"], entry(), 0)
@@ -606,7 +608,7 @@ def test_a_study_name_must_be_a_key(store, splits):
 # ---- registering ---------------------------------------------------------------------------------------------
 
 
-def test_what_was_selected_becomes_an_entry_that_says_where_from(store, ds, splits, scored):
+def test_the_selected_parameters_become_an_entry_that_names_its_study(store, ds, splits, scored):
     given = entry("ridge", uncertainty={"ensemble": 2}, seeds=(3, 4), params={"control_components": 5})
     made = tune(store, splits["fold"].hash, given, fixed=["control_components"], trials=3, name="mine")
     path = register(made, "best")
@@ -628,7 +630,7 @@ def test_what_was_selected_becomes_an_entry_that_says_where_from(store, ds, spli
     assert register(made, "best") == path
 
 
-def test_where_parameters_come_from_does_not_name_the_run():
+def test_the_study_of_the_parameters_is_no_part_of_the_config_hash():
     tuned = Tuned(study="s", split="a" * 64, data_content_sha256="b" * 64, trial=1, trials=2, value=0.5)
     (plain,), (other,) = model_configs(entry()), model_configs(entry(tuned=tuned))
     assert other.tuned == tuned
@@ -643,7 +645,7 @@ def test_hand_made_entries_are_not_replaced(own_home):
     (folder / "mine.yaml").write_text("{name: mine, description: x, model: linear}")
     with pytest.raises(ConfigError, match="already has an entry 'mine', which is not from a study"):
         check_registration("mine")
-    with pytest.raises(ConfigError, match="--register 'A B' cannot be a key"):
+    with pytest.raises(ConfigError, match="entry name 'A B' cannot be a key"):
         check_registration("A B")
 
 
@@ -652,7 +654,7 @@ def test_a_run_on_another_split_than_the_parameters_were_selected_on_is_flagged(
     register(made, "best")
     pages = {}
     for policy, split in splits.items():
-        (folder,) = run_cell(store, split.hash, load_catalog().model("best"))
+        (folder,) = run_entry(store, split.hash, load_catalog().model("best"))
         pages[policy] = (folder / "report.html").read_text()
     flag = "the parameters were selected on the validation of another split of this data"
     assert [flag in pages[policy] for policy in ("fold", "inner_cv")] == [False, True]
@@ -674,7 +676,7 @@ def test_a_run_on_another_split_than_the_parameters_were_selected_on_is_flagged(
     ],
     ids=["empty", "log of 0", "int log of 0", "upside down", "one", "one twice"],
 )
-def test_what_is_no_range_is_refused(made):
+def test_a_range_without_room_to_search_is_refused(made):
     with pytest.raises(ModelError, match=r"no range to search|nothing to choose"):
         made()
 
@@ -701,7 +703,7 @@ def test_declared_ranges_are_of_parameters_and_hold_the_defaults(name):
             new_model(name, {parameter: [value] if dimension.listed else value})
 
 
-def test_models_that_are_worth_searching_declare_it():
+def test_models_with_parameters_worth_searching_declare_their_ranges():
     assert {n for n, kind in MODELS.items() if kind.search_space} >= {
         *("ridge", "latent_shift", "linear", "knn", "kernel_ridge", "gene_embedding_ridge"),
         *("set_kernel_ridge", "combo_kernel_ridge"),

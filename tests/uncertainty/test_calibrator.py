@@ -31,22 +31,22 @@ def fitted(residuals: OutOfFold | None = None, apart: OutOfFold | None = None, *
     return Calibrator.fit(config, residuals, guard_for(residuals), scale, for_scaling=apart)
 
 
-def asked() -> Prediction:
+def new_prediction() -> Prediction:
     return Prediction(*(x[:8].astype(np.float32) for x in world(8, growth=0.5, seed=9)[1:]))
 
 
-def test_it_scales_and_then_gives_intervals() -> None:
+def test_a_calibrator_scales_and_then_gives_intervals() -> None:
     calibrator = fitted()
     assert isinstance(calibrator.scaling, Scaling)
     assert isinstance(calibrator.conformal, Conformal)
     conditions = conditions_of(ROWS)
-    found = calibrator.apply(asked(), conditions)
-    by_hand = calibrator.conformal.apply(calibrator.scaling.apply(asked(), conditions), conditions)
+    found = calibrator.apply(new_prediction(), conditions)
+    by_hand = calibrator.conformal.apply(calibrator.scaling.apply(new_prediction(), conditions), conditions)
     assert np.array_equal(found.var, by_hand.var)
     assert found.intervals is not None
     assert by_hand.intervals is not None
     assert np.array_equal(found.intervals.factor, by_hand.intervals.factor)
-    assert np.array_equal(found.mean, asked().mean)
+    assert np.array_equal(found.mean, new_prediction().mean)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_it_scales_and_then_gives_intervals() -> None:
         ({"scale": False}, False, True),
     ],
 )
-def test_steps_that_are_not_asked_for_change_nothing(block: Any, scaled: bool, intervals: bool) -> None:
-    found = fitted(**block).apply(asked(), conditions_of(ROWS))
-    assert np.array_equal(found.var, asked().var) != scaled
+def test_steps_that_are_switched_off_change_nothing(block: Any, scaled: bool, intervals: bool) -> None:
+    found = fitted(**block).apply(new_prediction(), conditions_of(ROWS))
+    assert np.array_equal(found.var, new_prediction().var) != scaled
     assert (found.intervals is not None) == intervals
 
 
-def test_levels_may_be_others() -> None:
-    found = fitted(levels=[0.6, 0.7]).apply(asked(), conditions_of(ROWS)).intervals
+def test_intervals_can_have_other_levels() -> None:
+    found = fitted(levels=[0.6, 0.7]).apply(new_prediction(), conditions_of(ROWS)).intervals
     assert found is not None
     assert found.levels.tolist() == [0.6, 0.7]
 
 
-def test_there_must_be_residuals() -> None:
+def test_a_calibrator_needs_residuals() -> None:
     truth, mean, var = world(4)
     empty = residuals_of(truth[:0], mean[:0], var[:0], units=[])
     with pytest.raises(ModelError, match="no residuals to calibrate on"):
@@ -120,7 +120,7 @@ def test_other_methods_claim_nothing(method: str, words: str) -> None:
     assert (found["method"], found["residuals"], found["n_units"]) == (method, "out_of_fold", 60)
 
 
-def test_group_sizes_are_told() -> None:
+def test_group_sizes_are_recorded() -> None:
     rows = [("c", f"U{i}") for i in range(30)] + [("c", f"V{i}+Z") for i in range(10)]
     residuals = residuals_of(*world(40), rows=rows, units=[(r[1].split("+")[0],) for r in rows])
     info = fitted(residuals).info
@@ -134,9 +134,9 @@ def test_group_sizes_are_told() -> None:
 
 def test_a_calibrator_without_residuals_says_why() -> None:
     calibrator = Calibrator.without(UncertaintyConfig(), "nothing was held out")
-    found = calibrator.apply(asked(), conditions_of(ROWS))
+    found = calibrator.apply(new_prediction(), conditions_of(ROWS))
     assert found.intervals is None
-    assert np.array_equal(found.var, asked().var)
+    assert np.array_equal(found.var, new_prediction().var)
     assert calibrator.info == {"method": "none", "reason": "nothing was held out", "guarantee": "none"}
 
 
@@ -144,14 +144,14 @@ def test_a_calibrator_without_residuals_says_why() -> None:
 
 
 @pytest.mark.parametrize("method", ["pooled", "hierarchical", "mondrian", "weighted", "none"])
-def test_it_is_read_back_as_it_was(method: str, tmp_path: Path) -> None:
+def test_a_calibrator_is_read_back_as_it_was_saved(method: str, tmp_path: Path) -> None:
     first = fitted(conformal={"method": method})
     save_calibrator(first, tmp_path)
     second = load_calibrator(tmp_path)
     assert second.config == first.config
     assert second.info == first.info
     conditions = conditions_of(ROWS)
-    one, two = first.apply(asked(), conditions), second.apply(asked(), conditions)
+    one, two = first.apply(new_prediction(), conditions), second.apply(new_prediction(), conditions)
     assert np.array_equal(one.var, two.var)
     if one.intervals is None:
         assert two.intervals is None
@@ -160,12 +160,12 @@ def test_it_is_read_back_as_it_was(method: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.intervals.factor, two.intervals.factor)
 
 
-def test_one_that_does_nothing_is_saved_as_well(tmp_path: Path) -> None:
+def test_a_calibrator_that_does_nothing_is_saved_as_well(tmp_path: Path) -> None:
     save_calibrator(Calibrator.without(UncertaintyConfig(), "why"), tmp_path)
     assert load_calibrator(tmp_path).info["reason"] == "why"
 
 
-def test_a_damaged_file_says_so(tmp_path: Path) -> None:
+def test_a_damaged_calibrator_is_refused(tmp_path: Path) -> None:
     save_calibrator(fitted(), tmp_path)
     (tmp_path / schema.CALIBRATOR_FILE).write_bytes(b"x")
     with pytest.raises(ModelError, match=r"calibrator\.safetensors is missing or damaged"):

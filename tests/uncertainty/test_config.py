@@ -13,19 +13,19 @@ from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.uncertainty.config import ConformalConfig, ScaleConfig, UncertaintyConfig
 
 
-def asked(**block: Any) -> UncertaintyConfig:
+def parsed(**block: Any) -> UncertaintyConfig:
     return parse(UncertaintyConfig, block, "block")
 
 
 def test_every_entry_is_calibrated_unless_it_says_otherwise() -> None:
-    default = asked()
+    default = parsed()
     assert default.ensemble == 1
     assert default.scale == ScaleConfig(gene_scale=True, effect=True, stratum=True)
     assert default.conformal == ConformalConfig(method="mondrian", groups=("stratum", "gene_scale"))
 
 
 def test_a_block_of_the_documentation_is_read() -> None:
-    found = asked(
+    found = parsed(
         ensemble=5, scale=True, conformal={"method": "mondrian", "groups": ["stratum", "gene_scale"]}
     )
     assert (found.ensemble, found.scale, found.conformal.axes) == (5, ScaleConfig(), ("stratum",))
@@ -33,15 +33,15 @@ def test_a_block_of_the_documentation_is_read() -> None:
 
 @pytest.mark.parametrize(("given", "expected"), [(True, ScaleConfig()), (False, None), (None, None)])
 def test_scaling_is_a_switch(given: bool | None, expected: ScaleConfig | None) -> None:
-    assert asked(scale=given).scale == expected
+    assert parsed(scale=given).scale == expected
 
 
 @pytest.mark.parametrize("method", ["pooled", "hierarchical", "weighted", "none"])
 def test_only_mondrian_divides_conditions(method: str) -> None:
-    assert asked(conformal={"method": method}).conformal.groups == ()
-    assert asked(conformal={"method": method, "groups": ["gene_scale"]}).conformal.axes == ()
+    assert parsed(conformal={"method": method}).conformal.groups == ()
+    assert parsed(conformal={"method": method, "groups": ["gene_scale"]}).conformal.axes == ()
     with pytest.raises(ConfigError, match="divide conditions, which only method mondrian does"):
-        asked(conformal={"method": method, "groups": ["stratum"]})
+        parsed(conformal={"method": method, "groups": ["stratum"]})
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_only_mondrian_divides_conditions(method: str) -> None:
         pytest.param({"ensembles": 3}, "ensembles", id="misspelt"),
     ],
 )
-def test_what_makes_no_sense_is_refused(block: dict[str, Any], message: str) -> None:
+def test_inconsistent_options_are_refused(block: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        asked(**block)
+        parsed(**block)
 
 
 def entry(**fields: Any) -> ModelEntry:

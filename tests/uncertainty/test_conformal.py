@@ -81,7 +81,7 @@ def test_a_group_of_twenty_units_has_quantiles_of_its_own() -> None:
     assert combo == pytest.approx(5 * 1.645, rel=0.08)
 
 
-def test_a_smaller_group_takes_those_of_all() -> None:
+def test_a_group_of_fewer_units_takes_the_quantiles_of_all() -> None:
     residuals = two_strata(60, 19)
     found = applied(fitted(residuals, "mondrian", groups=("stratum",)), [("c", "N"), ("c", "N+Z")], 40)
     everyone = fitted(residuals).table[0, :, 0]
@@ -105,13 +105,13 @@ def test_units_are_counted_and_not_rows() -> None:
     assert ("combo:seen-1",) not in conformal.paths
 
 
-def test_a_stratum_that_calibration_lacks_takes_those_of_all() -> None:
+def test_a_stratum_that_calibration_lacks_takes_the_quantiles_of_all() -> None:
     residuals = two_strata(30, 30)
     found = applied(fitted(residuals, "mondrian", groups=("stratum",)), [("c", "N+M")], 40)
     np.testing.assert_allclose(found.factor[:, 0, 0], fitted(residuals).table[0, :, 0], rtol=1e-6)
 
 
-def test_a_small_cell_of_two_axes_takes_those_of_the_first() -> None:
+def test_a_small_group_of_two_axes_takes_the_quantiles_of_the_first() -> None:
     rows = [("c", f"U{i}") for i in range(45)] + [("d", f"V{i}") for i in range(5)]
     truth = np.random.default_rng(1).normal(size=(50, 20))
     residuals = residuals_of(truth, np.zeros(20), rows=rows)
@@ -204,7 +204,7 @@ def test_new_units_are_covered_as_often_as_the_level_says(method: str) -> None:
         np.testing.assert_allclose(mean_coverage, LEVELS, atol=0.02)
 
 
-def test_calibrating_on_what_was_fitted_covers_too_little() -> None:
+def test_calibrating_on_fitted_conditions_covers_too_little() -> None:
     """The same units with errors half as large, as those of trained perturbations are: the test above would fail."""
     found = []
     for seed in range(20):
@@ -216,7 +216,7 @@ def test_calibrating_on_what_was_fitted_covers_too_little() -> None:
 
 
 @pytest.mark.parametrize("method", ["pooled", "hierarchical", "mondrian"])
-def test_its_state_can_be_saved(method: str) -> None:
+def test_saved_conformal_intervals_are_the_same(method: str) -> None:
     config = (
         {"groups": ("stratum", "effect", "gene_scale")}
         if method == "mondrian"

@@ -54,7 +54,7 @@ def test_members_together_are_their_mixture() -> None:
     np.testing.assert_allclose(found.var_epistemic, np.var([p.mean for p in members], axis=0), rtol=1e-5)
 
 
-def test_what_members_call_epistemic_is_added() -> None:
+def test_epistemic_variance_of_members_is_added() -> None:
     members = [Prediction(np.full((1, 1), m), np.ones((1, 1)), np.full((1, 1), 0.25)) for m in (0.0, 2.0)]
     assert combine(members).var_epistemic.tolist() == [[1.25]]  # type: ignore[union-attr]
     assert combine(members).var.tolist() == [[2.0]]
@@ -72,7 +72,9 @@ def test_a_global_mean_of_bags_disagrees_as_bags_do() -> None:
 
 
 @pytest.mark.parametrize("name", ["ridge", "additive", "latent_shift"])
-def test_its_residuals_are_of_ensembles_that_never_saw_the_condition(name: str, tmp_path: Path) -> None:
+def test_residuals_of_an_ensemble_are_of_ensembles_that_never_saw_the_condition(
+    name: str, tmp_path: Path
+) -> None:
     ds = simulated(n_obs=900, n_genes=40, n_contexts=1, n_perts=20, n_combos=0)
     split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
     view = train_view(ds, split)
@@ -84,8 +86,8 @@ def test_its_residuals_are_of_ensembles_that_never_saw_the_condition(name: str, 
         assert not seen & set(model.oof.conditions.index[model.oof.fold == fold])
     save_model(model, tmp_path)
     again = load_model(tmp_path)
-    asked = view.query()
-    one, two = model.predict(asked), again.predict(asked)
+    requested = view.query()
+    one, two = model.predict(requested), again.predict(requested)
     assert np.array_equal(one.mean, two.mean)
     assert np.array_equal(one.var_epistemic, two.var_epistemic)  # type: ignore[arg-type]
     # What an ensemble leaves out of a fold does not depend on the fold's truth.

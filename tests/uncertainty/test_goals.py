@@ -89,23 +89,23 @@ def test_the_stages_that_predict_get_neither_number_nor_variance_of_test_cells()
     (config,) = model_configs(ModelEntry(name="e", description="x", model="additive"))
     view, model = train_view(ds, split), config.new_model()
     model.fit(view, config.seed)
-    asked: list[Any] = []
+    requested: list[Any] = []
     plain, calibrator = model.predict, fit_calibrator(ds, split, view, model, config)
     calibrated = type(calibrator).apply
 
     def predict(query: Any) -> Any:
-        asked.append(query)
+        requested.append(query)
         return plain(query)
 
     def apply(self: Any, prediction: Any, conditions: Any) -> Any:
-        asked.append(conditions)
+        requested.append(conditions)
         return calibrated(self, prediction, conditions)
 
     model.predict = predict  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(calibrator), "apply", apply)
         predict_rows(ds, split, model, calibrator=calibrator)
-    query, conditions = asked
+    query, conditions = requested
     assert set(vars(query)) == {"conditions", "genes", "control"}
     assert conditions is query.conditions
     assert list(query.conditions.columns) == list(ds.conditions.columns)

@@ -50,11 +50,11 @@ def test_conditions_that_their_predictor_was_fitted_on_are_refused() -> None:
         fit(residuals)
 
 
-def test_a_condition_fitted_by_the_predictor_of_another_fold_is_no_matter() -> None:
+def test_a_condition_fitted_by_the_predictor_of_another_fold_is_allowed() -> None:
     assert fit(honest(folds=2, fitted=[["U20"], ["U3"]])).conformal is not None
 
 
-def test_residuals_must_say_what_was_fitted() -> None:
+def test_residuals_must_name_the_conditions_that_were_fitted() -> None:
     residuals = replace(honest(), fitted=())
     with pytest.raises(SplitError, match="do not say what their predictors were fitted on"):
         fit(residuals)

@@ -89,7 +89,7 @@ def test_marginal_relevance_is_as_worked_by_hand():
     assert diverse(np.asarray([1.0, 0.8, 1.0]), deltas, 3, 0.0).tolist() == [0, 2, 1]
 
 
-def test_more_than_there_are_gives_all_once():
+def test_selecting_more_than_there_are_gives_each_once():
     K = covariance(3, 0)
     assert sorted(greedy(K, 1.0, 9)[0].tolist()) == [0, 1, 2]
     assert sorted(diverse(np.ones(3), K, 9, 0.5).tolist()) == [0, 1, 2]

@@ -75,7 +75,7 @@ def test_intervals_must_fit_the_prediction() -> None:
         rows_of(intervals=intervals(gene_bin=np.asarray([0, 1])))
 
 
-def test_a_file_keeps_them(tmp_path: Path) -> None:
+def test_a_prediction_file_keeps_intervals(tmp_path: Path) -> None:
     given = intervals(flag=np.asarray([True, False, False]), effective=np.asarray([1.5, 30, 40]))
     write_prediction(rows_of(intervals=given), tmp_path / "p.npz")
     found = read_prediction(tmp_path / "p.npz").intervals
@@ -89,7 +89,7 @@ def test_a_file_keeps_them(tmp_path: Path) -> None:
     )
 
 
-def test_a_file_without_them_is_read_as_before(tmp_path: Path) -> None:
+def test_a_prediction_file_without_intervals_is_read(tmp_path: Path) -> None:
     write_prediction(rows_of(intervals=None), tmp_path / "p.npz")
     with np.load(tmp_path / "p.npz") as file:
         assert not {"interval_levels", "interval_factor", "gene_bin"} & set(file)
@@ -106,12 +106,12 @@ def test_half_an_interval_is_refused(tmp_path: Path, missing: str) -> None:
         read_prediction(tmp_path / "p.npz")
 
 
-def test_a_comparison_has_them_in_its_own_order_of_conditions_and_genes() -> None:
+def test_a_comparison_has_intervals_in_its_own_order_of_conditions_and_genes() -> None:
     ds = screen([("control", "c")] * 4 + [(p, "c") for p in "ABCDEF"], genes=4)
     split = split_one(ds, "perturbation_ood", {}, folds=3, fold=0)
     truth = observed(ds, split)
     n = len(truth.conditions)
-    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.truth, strict=True)))
+    given = prediction_of(ds, split, dict(zip(truth.conditions.index, truth.observed, strict=True)))
     made = intervals(n, effective=np.arange(n) + 1.0, flag=np.arange(n) == 0)
     plain = compare(ds, split, replace(given, intervals=made), truth).intervals
     genes, rows = np.asarray([2, 0, 3, 1]), np.arange(n)[::-1]

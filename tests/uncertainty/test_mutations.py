@@ -44,16 +44,18 @@ def honest(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Model
 
 def coverage(fit: Fitted = honest, folds: int = 4) -> np.ndarray:
     """Return the 90 % coverage of each test condition over folds, with calibrators made by `fit`."""
-    ds, frozen_all = world()
+    ds, frozen_splits = world()
     found = []
-    for split in frozen_all[:folds]:
+    for split in frozen_splits[:folds]:
         view = train_view(ds, split)
         model = new_model(CONFIG.model, CONFIG.params)
         model.fit(view, 0)
         prediction = predict_rows(ds, split, model, calibrator=fit(ds, split, view, model))
         c = compare(ds, split, prediction, observed(ds, split))
         assert c.intervals is not None
-        found.append((np.abs(c.truth - c.mean) <= c.intervals.half_width(AT, c.var)).mean(axis=1))
+        found.append(
+            (np.abs(c.observed - c.predicted) <= c.intervals.half_width(AT, c.predicted_var)).mean(axis=1)
+        )
     return np.concatenate(found)
 
 
@@ -189,8 +191,8 @@ def other_data(ds: PerturbDataset, split: FrozenSplit, rows: np.ndarray, counts:
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Changed]:
     """Return a screen, the same with other values in test cells, and the same with half as many test cells."""
-    ds, frozen_all = world()
-    split = frozen_all[0]
+    ds, frozen_splits = world()
+    split = frozen_splits[0]
     tested = split.rows(ds, "test")
     counts = ds.values.counts.copy()  # type: ignore[union-attr]
     row = np.repeat(np.arange(ds.n_obs), np.diff(counts.indptr))
@@ -252,15 +254,15 @@ def test_a_variance_that_knows_the_test_cells_is_caught_by_that_check(
     assert not same(made(cases["plain"], mutation), made(cases[change], mutation))
 
 
-def test_a_query_tells_neither(cases: dict[str, Changed]) -> None:
+def test_a_query_holds_neither_values_nor_numbers_of_test_cells(cases: dict[str, Changed]) -> None:
     ds, split = cases["plain"]
-    asked = query(ds, split, condition_table(ds, split.rows(ds, "test")))
-    assert set(vars(asked)) == {"conditions", "genes", "control"}
+    requested = query(ds, split, condition_table(ds, split.rows(ds, "test")))
+    assert set(vars(requested)) == {"conditions", "genes", "control"}
 
 
 def test_the_sources_of_residuals_never_read_test_rows(monkeypatch: Any) -> None:
-    ds, frozen_all = world()
-    split = frozen_all[0]
+    ds, frozen_splits = world()
+    split = frozen_splits[0]
     test = set(split.rows(ds, "test").tolist())
     read: list[int] = []
 

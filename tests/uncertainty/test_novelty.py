@@ -27,10 +27,10 @@ SEEN = Evidence(
 
 
 def test_membership_counts_parts_by_name_and_modality():
-    asked = conditions_of(
+    requested = conditions_of(
         [("c", "A", "on"), ("d", "B", "on"), ("c", "A+B", "on"), ("c", "A+C", "on"), ("e", "E+X", "on")]
     )
-    m = membership(asked, TRAIN)
+    m = membership(requested, TRAIN)
     assert m.parts.tolist() == [1, 1, 2, 2, 2]
     assert m.alone.tolist() == [1, 1, 2, 1, 0]  # E was switched off, not on
     assert m.anywhere.tolist() == [1, 1, 2, 2, 0]

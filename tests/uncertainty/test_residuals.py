@@ -26,7 +26,7 @@ def fitted(view: TrainView, name: str = "global_mean") -> Any:
     return model
 
 
-def test_a_model_keeps_what_it_says_of_held_out_conditions() -> None:
+def test_a_model_keeps_its_predictions_of_held_out_conditions() -> None:
     delta = np.asarray([[1.0, 0], [3, 0], [5, 0], [7, 0]])
     oof = fitted(view_of(SINGLES, delta, inner=INNER)).oof
     assert oof.conditions["pert_id"].tolist() == ["A", "B", "C", "D"]
@@ -158,7 +158,7 @@ def test_validation_conditions_count_as_seen(screened: Any) -> None:
     assert set(view.validation.conditions.index) <= found.fitted[0]
 
 
-def test_a_split_without_a_calibration_fold_has_none(screened: Any) -> None:
+def test_a_split_without_a_calibration_fold_has_no_residuals_of_one(screened: Any) -> None:
     ds = screened[0]
     split = split_one(ds, "perturbation_ood", {}, folds=4, fold=0, calibration="inner_cv")
     view = train_view(ds, split)

@@ -35,7 +35,7 @@ def test_one_factor_is_the_mean_squared_error_in_variances() -> None:
     assert scaled(residuals, ONE).factor.tolist() == pytest.approx([expected], rel=1e-6)
 
 
-def test_a_wild_unit_hardly_moves_it() -> None:
+def test_an_outlying_unit_hardly_moves_the_factor() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(40, 200))
     plain = scaled(residuals_of(truth, np.zeros(200)), ONE).factor[0]
@@ -86,8 +86,8 @@ def test_effects_larger_than_any_calibrated_one_are_not_extrapolated() -> None:
     size = np.linspace(1, 10, 50)[:, None]
     truth = size * (np.ones((50, 40)) + rng.normal(size=(50, 40)))
     found = scaled(residuals_of(truth, size * np.ones(40)), ScaleConfig())
-    asked = Prediction(np.asarray([[10.0] * 40, [1000.0] * 40]), np.ones((2, 40)))
-    var = found.apply(asked, conditions_of([("c", "N"), ("c", "M")])).var
+    requested = Prediction(np.asarray([[10.0] * 40, [1000.0] * 40]), np.ones((2, 40)))
+    var = found.apply(requested, conditions_of([("c", "N"), ("c", "M")])).var
     np.testing.assert_allclose(var[0], var[1])
 
 
@@ -119,7 +119,7 @@ def test_a_fold_that_predicts_nothing_does_not_stretch_the_slope() -> None:
     assert 0.1 < var[30:].mean() < 10
 
 
-def test_what_is_newer_is_less_certain() -> None:
+def test_newer_conditions_have_a_larger_variance() -> None:
     rng = np.random.default_rng(5)
     rows = [("c", f"U{i}") for i in range(40)] + [("c", f"V{i}+Z") for i in range(40)]
     scale = np.repeat([1.0, 3.0], 40)[:, None]
@@ -127,34 +127,34 @@ def test_what_is_newer_is_less_certain() -> None:
     residuals = residuals_of(truth, np.ones(60), rows=rows, units=[(f"u{i}",) for i in range(80)])
     found = scaled(residuals, ScaleConfig(gene_scale=False))
     assert set(found.offset) == {"single:seen-0", "combo:seen-1"}
-    asked = Prediction(np.ones((3, 60)), np.ones((3, 60)))
-    single, combo, other = found.apply(asked, conditions_of([("c", "N"), ("c", "N+Z"), ("c", "N+M")])).var[
-        :, 0
-    ]
+    requested = Prediction(np.ones((3, 60)), np.ones((3, 60)))
+    single, combo, other = found.apply(
+        requested, conditions_of([("c", "N"), ("c", "N+Z"), ("c", "N+M")])
+    ).var[:, 0]
     assert single == pytest.approx(1.0, rel=0.35)
     assert combo == pytest.approx(9.0, rel=0.35)
     # A stratum that calibration lacks gets what all have in common.
     assert single < other < combo
 
 
-def test_it_can_follow_another_step_and_drops_intervals_of_the_old_variance() -> None:
+def test_scaling_can_follow_another_step_and_drops_intervals_of_the_old_variance() -> None:
     rng = np.random.default_rng(6)
     residuals = residuals_of(rng.normal(size=(50, 20)) * 3, np.zeros(20))
     once = scaled(residuals, ONE)
     again = scaled(once.apply_to_residuals(residuals), ONE)
     assert again.factor[0] == pytest.approx(1.0, rel=1e-6)
-    asked = Prediction(np.zeros((1, 20)), np.ones((1, 20)), var_epistemic=np.full((1, 20), 0.5))
-    found = once.apply(asked, conditions_of([("c", "N")]))
+    requested = Prediction(np.zeros((1, 20)), np.ones((1, 20)), var_epistemic=np.full((1, 20), 0.5))
+    found = once.apply(requested, conditions_of([("c", "N")]))
     assert found.intervals is None
     np.testing.assert_allclose(found.var_epistemic, 0.5 * found.var, rtol=1e-6)
 
 
-def test_its_state_can_be_saved() -> None:
+def test_a_saved_scaling_is_the_same() -> None:
     rng = np.random.default_rng(7)
     truth = rng.normal(size=(50, 20))
     residuals = residuals_of(truth, truth + rng.normal(size=(50, 20)))
     first = scaled(residuals, ScaleConfig(), np.arange(20, dtype=np.int16) // 10)
     second = Scaling.restore(first.arrays(), first.meta())
-    asked = replace(residuals.prediction)
+    requested = replace(residuals.prediction)
     conditions = conditions_of([("c", f"N{i}") for i in range(50)])
-    assert np.array_equal(first.apply(asked, conditions).var, second.apply(asked, conditions).var)
+    assert np.array_equal(first.apply(requested, conditions).var, second.apply(requested, conditions).var)

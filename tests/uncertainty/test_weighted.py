@@ -29,9 +29,9 @@ def made(n: int, growth: float, seed: int = 0, low: float = 1.0, high: float = 8
 
 
 def fitted(truth: Any, mean: Any, **config: Any) -> WeightedConformal:
-    asked = ConformalConfig(method="weighted", **config)
+    requested = ConformalConfig(method="weighted", **config)
     bins = np.zeros(GENES, dtype=np.int16)
-    return WeightedConformal.fit(residuals_of(truth, mean), asked, LEVELS, bins, frozenset("Z"))
+    return WeightedConformal.fit(residuals_of(truth, mean), requested, LEVELS, bins, frozenset("Z"))
 
 
 def applied(conformal: WeightedConformal, mean: Any) -> Any:
@@ -61,8 +61,10 @@ def test_the_effective_size_is_that_of_kish() -> None:
 def test_rows_of_one_unit_are_one_in_the_effective_size() -> None:
     truth, mean = made(4, 0.0)
     residuals = residuals_of(truth, mean, units=[("a",), ("a",), ("b",), ("b",)])
-    asked = ConformalConfig(method="weighted")
-    conformal = WeightedConformal.fit(residuals, asked, LEVELS, np.zeros(GENES, dtype=np.int16), frozenset())
+    requested = ConformalConfig(method="weighted")
+    conformal = WeightedConformal.fit(
+        residuals, requested, LEVELS, np.zeros(GENES, dtype=np.int16), frozenset()
+    )
     assert conformal.effective_size(np.ones((1, 4))).tolist() == pytest.approx([2.0])
 
 
@@ -77,11 +79,11 @@ def test_intervals_follow_what_resembles_the_query() -> None:
 @pytest.mark.parametrize("weights", ["distance", "density"])
 def test_a_shift_towards_strong_effects_is_covered_better(weights: str) -> None:
     truth, mean = made(400, 1.0)
-    test, asked = made(200, 1.0, seed=1, low=4.0, high=8.0)
+    test, requested = made(200, 1.0, seed=1, low=4.0, high=8.0)
     pooled = np.quantile(np.abs(truth - mean), 0.9)
-    plain = (np.abs(test - asked) <= pooled).mean()
-    found = applied(fitted(truth, mean, weights=weights), asked)
-    weighted = (np.abs(test - asked) <= found.half_width(2, np.ones_like(asked))).mean()
+    plain = (np.abs(test - requested) <= pooled).mean()
+    found = applied(fitted(truth, mean, weights=weights), requested)
+    weighted = (np.abs(test - requested) <= found.half_width(2, np.ones_like(requested))).mean()
     assert plain < 0.8
     assert weighted > plain + 0.04
 
@@ -105,7 +107,7 @@ def test_a_query_unlike_all_others_has_a_finite_interval() -> None:
     assert np.isfinite(found.factor).all()
 
 
-def test_the_guard_is_at_thirty() -> None:
+def test_intervals_are_flagged_below_an_effective_size_of_thirty() -> None:
     truth, mean = made(60, 0.0)
     conformal = fitted(truth, mean)
     near = mean[:1]
@@ -121,7 +123,7 @@ def test_a_single_query_has_no_density_and_falls_back_to_distance() -> None:
     np.testing.assert_array_equal(applied(one, mean[:1]).factor, applied(other, mean[:1]).factor)
 
 
-def test_its_state_can_be_saved() -> None:
+def test_saved_weighted_intervals_are_the_same() -> None:
     truth, mean = made(50, 1.0)
     first = fitted(truth, mean)
     second = WeightedConformal.restore(first.arrays(), first.meta())

@@ -1,1 +1,4 @@
-"""One file or folder per panel of metrics; a folder's `panel` module registers the panel and its metrics."""
+"""Metric panels, one file or folder each.
+
+The file, or the `panel` module of the folder, registers the panel and its metrics.
+"""

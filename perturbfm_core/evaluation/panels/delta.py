@@ -1,13 +1,12 @@
-"""Panel `delta`: how well the change of expression is predicted, condition by condition.
+"""Panel `delta`: agreement of predicted and observed expression change, condition by condition.
 
-Variants: ``centered`` subtracts the train mean from both sides, so that predicting the mean earns nothing;
-``no_target`` leaves out the perturbed genes, whose own change is mechanical.
+Variants: ``centered`` subtracts the train mean from both sides, so that predicting the mean scores nothing;
+``no_target`` leaves out the perturbed genes, whose change is a direct effect of the perturbation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 
@@ -32,12 +31,12 @@ Side = tuple[FloatArray, FloatArray, BoolArray | None]
 def _sides(c: Comparison, *, centered: bool, no_target: bool) -> Side:
     mask = c.without_target if no_target else None
     if centered:
-        return _minus(c.mean, c.train_mean, mask), _minus(c.truth, c.train_mean, mask), mask
-    return c.mean, c.truth, mask
+        return _minus(c.predicted, c.train_mean, mask), _minus(c.observed, c.train_mean, mask), mask
+    return c.predicted, c.observed, mask
 
 
 def _minus(A: FloatArray, center: FloatArray, mask: BoolArray | None) -> FloatArray:
-    """Return A minus a row, exactly zero where only single-precision rounding is left (within the mask)."""
+    """Return A minus a row, with rows set to exactly zero where only single-precision rounding is left."""
     out = A - center
     keep = True if mask is None else mask
     rounding = np.abs(out * keep).max(axis=1) <= _ROUNDING * np.abs(A * keep).max(axis=1)
@@ -45,38 +44,22 @@ def _minus(A: FloatArray, center: FloatArray, mask: BoolArray | None) -> FloatAr
     return out
 
 
-def _register(
-    name: str,
-    statistic: MetricFunction,
-    *,
-    direction: Literal["max", "min"],
-    bounds: tuple[float | None, float | None],
-    source: str,
-    undefined: str,
-) -> None:
-    metric(PANEL, name, direction=direction, bounds=bounds, version="1", source=source, undefined=undefined)(
-        statistic
-    )
-
-
 Similarity = Callable[[FloatArray, FloatArray, BoolArray | None], FloatArray]
 Error = Callable[[FloatArray, BoolArray | None], FloatArray]
 
 
-def _similarity(function: Similarity, text: str, *, centered: bool, no_target: bool) -> MetricFunction:
+def _similarity(function: Similarity, *, centered: bool, no_target: bool) -> MetricFunction:
     def similarity(c: Comparison) -> FloatArray:
         P, Y, mask = _sides(c, centered=centered, no_target=no_target)
         return function(P, Y, mask)
 
-    similarity.__doc__ = _describe(text, centered, no_target)
     return similarity
 
 
-def _error(function: Error, text: str, *, no_target: bool) -> MetricFunction:
+def _error(function: Error, *, no_target: bool) -> MetricFunction:
     def error(c: Comparison) -> FloatArray:
-        return function(c.mean - c.truth, c.without_target if no_target else None)
+        return function(c.predicted - c.observed, c.without_target if no_target else None)
 
-    error.__doc__ = _describe(text, False, no_target)
     return error
 
 
@@ -109,24 +92,28 @@ def _variants() -> None:
                 undefined = _CENTERED if centered else _CONSTANT
                 if function is _top:
                     undefined += f", or there are no more than {TOP_K} genes"
-                _register(
+                metric(
+                    PANEL,
                     stem + ("_centered" if centered else "") + ("_no_target" if no_target else ""),
-                    _similarity(function, text, centered=centered, no_target=no_target),
+                    _describe(text, centered, no_target),
                     direction="max",
                     bounds=bounds,
+                    version="1",
                     source=source,
                     undefined=undefined,
-                )
+                )(_similarity(function, centered=centered, no_target=no_target))
     for name, error, text in errors:
         for no_target in (False, True):
-            _register(
+            metric(
+                PANEL,
                 name + ("_no_target" if no_target else ""),
-                _error(error, text, no_target=no_target),
+                _describe(text, False, no_target),
                 direction="min",
                 bounds=(0.0, None),
+                version="1",
                 source=_OWN,
                 undefined="never undefined",
-            )
+            )(_error(error, no_target=no_target))
 
 
 def _describe(text: str, centered: bool, no_target: bool) -> str:
@@ -174,8 +161,8 @@ def retrieval_rank(c: Comparison) -> FloatArray:
         rows = np.flatnonzero(c.contexts == context)
         if len(rows) < 2:
             continue
-        similarity = _unit(c.mean[rows]) @ _unit(c.truth[rows]).T
-        # Rounding must not break ties between equal predictions.
+        similarity = _unit(c.predicted[rows]) @ _unit(c.observed[rows]).T
+        # Rounded, so that floating-point noise does not break ties between equal predictions.
         similarity = np.round(similarity, 12)
         own = np.diag(similarity)[:, None]
         better = (similarity > own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)

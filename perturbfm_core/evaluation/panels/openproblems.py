@@ -1,7 +1,7 @@
 """Panel `openproblems`: row-wise statistics of the delta matrix, as in the NeurIPS 2023 perturbation task.
 
-The task scores signed log p-values; here the same statistics are taken of deltas. A row that the peer would
-count as 0 because its correlation is undefined stays undefined here.
+The task scores signed log p-values; here the same statistics are computed for deltas. A row with an undefined
+correlation counts as 0 in the task and stays undefined here.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ add_panel(PANEL, source=_SOURCE, headline="mean_rowwise_rmse", order=90)
 
 
 def spearman(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return [C], the Spearman correlation of each pair of rows, ties ranked in the middle; NaN if constant."""
+    """Return [C], the Spearman correlation of each pair of rows (mean ranks for ties); NaN if a row is constant."""
     return rowwise.pearson(rankdata(A, axis=1), rankdata(B, axis=1))
 
 
 def mean_of_rows(values: FloatArray) -> float:
-    """Return the mean over rows [C] as the peer takes it, with undefined rows as 0."""
+    """Return the mean over rows [C] with undefined rows as 0, as the Open Problems task computes it."""
     return float(np.where(np.isfinite(values), values, 0.0).mean())
 
 
@@ -43,7 +43,7 @@ def mean_of_rows(values: FloatArray) -> float:
 )
 def rmse(c: Comparison) -> FloatArray:
     """Root mean squared error of the delta over genes."""
-    return np.sqrt(rowwise.mean_square(c.mean - c.truth))
+    return np.sqrt(rowwise.mean_square(c.predicted - c.observed))
 
 
 @metric(
@@ -57,7 +57,7 @@ def rmse(c: Comparison) -> FloatArray:
 )
 def mae(c: Comparison) -> FloatArray:
     """Mean absolute error of the delta over genes."""
-    return rowwise.mean_absolute(c.mean - c.truth)
+    return rowwise.mean_absolute(c.predicted - c.observed)
 
 
 @metric(
@@ -71,7 +71,7 @@ def mae(c: Comparison) -> FloatArray:
 )
 def pearson(c: Comparison) -> FloatArray:
     """Pearson correlation of predicted and observed delta over genes."""
-    return rowwise.pearson(c.mean, c.truth)
+    return rowwise.pearson(c.predicted, c.observed)
 
 
 @metric(
@@ -85,7 +85,7 @@ def pearson(c: Comparison) -> FloatArray:
 )
 def rank_correlation(c: Comparison) -> FloatArray:
     """Spearman correlation of predicted and observed delta over genes."""
-    return spearman(c.mean, c.truth)
+    return spearman(c.predicted, c.observed)
 
 
 @metric(
@@ -99,4 +99,4 @@ def rank_correlation(c: Comparison) -> FloatArray:
 )
 def cosine(c: Comparison) -> FloatArray:
     """Cosine of predicted and observed delta over genes."""
-    return rowwise.cosine(c.mean, c.truth)
+    return rowwise.cosine(c.predicted, c.observed)

@@ -1,4 +1,4 @@
-"""The additive baseline: a combination is the sum of its singles (Ahlmann-Eltze et al. 2025)."""
+"""Additive baseline: a combination is the sum of its single effects (Ahlmann-Eltze et al. 2025)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all baselines share: a mean from train conditions, a variance from out-of-fold residuals."""
+"""Base class of the baselines: mean from train conditions, variance from out-of-fold residuals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Baseline(Model):
         source = "out_of_fold"
         self.oof = _out_of_fold(view, means, residuals)
         if not residuals:
-            # One unit only: nothing can be held out, so the errors are those of the fit itself.
+            # With a single unit nothing can be held out, so the in-sample errors are used.
             residuals = [np.asarray(view.delta - self._mean(view.query()), dtype=np.float64)]
             source = "in_sample"
         stacked = np.concatenate(residuals)
@@ -54,7 +54,7 @@ class Baseline(Model):
         }
 
     def _unfitted(self) -> Self:
-        """Return a model of the same configuration, to fit on the rest of an inner fold."""
+        """Return an unfitted model of the same configuration, for the training part of an inner fold."""
         other = type(self)(self.params)
         other.genes, other.side_info = self.genes, self.side_info
         return other
@@ -64,7 +64,7 @@ class Baseline(Model):
         return Prediction(mean=mean, var=np.broadcast_to(self._var, mean.shape).copy())
 
     def arrays(self) -> dict[str, FloatArray]:
-        """Return the fitted arrays, the per-gene variance among them."""
+        """Return the fitted arrays, including the per-gene variance."""
         return {"var": self._var, **self._state_arrays()}
 
     def meta(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Baseline(Model):
         return self._state_meta()
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back arrays and names."""
+        """Restore the arrays and names."""
         self._var = arrays["var"]
         self._restore({k: v for k, v in arrays.items() if k != "var"}, meta)
 
@@ -83,11 +83,11 @@ class Baseline(Model):
         return {}
 
     def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what the two state methods returned."""
+        """Restore the state that the two state methods returned."""
 
 
 def _gene_variance(residuals: FloatArray) -> FloatArray:
-    """Return float32 [G], the mean square of residuals [n, G], shrunk towards that of all genes."""
+    """Return float32 [G], the mean square of residuals [n, G], shrunk towards the mean over genes."""
     per_gene = np.mean(residuals**2, axis=0)
     n = len(residuals)
     shrunk = (n * per_gene + _SHRINK_CONDITIONS * per_gene.mean()) / (n + _SHRINK_CONDITIONS)
@@ -97,11 +97,11 @@ def _gene_variance(residuals: FloatArray) -> FloatArray:
 def _out_of_fold(
     view: TrainView, means: Sequence[FloatArray], residuals: Sequence[FloatArray]
 ) -> OutOfFold | None:
-    """Return the inner folds' predictions, each with the variance of the other folds' residuals."""
+    """Return the inner folds' predictions, each with the variance of the residuals of the other folds."""
     keys = [view.conditions.index[held].to_numpy(dtype=object) for _, held in view.inner]
     parts = []
     for i, ((fit, held), mean) in enumerate(zip(view.inner, means, strict=True)):
-        # A condition that two folds hold out must not enter its own variance through the other one.
+        # A condition that two folds hold out must not enter its own variance through the other fold.
         others = [r[~np.isin(keys[j], keys[i])] for j, r in enumerate(residuals) if j != i]
         rest = np.concatenate([*others, residuals[i][:0]])
         if not len(rest) and len(residuals[i]) < 2:
@@ -112,6 +112,6 @@ def _out_of_fold(
 
 
 def _without_each(residuals: FloatArray) -> FloatArray:
-    """Return float32 [n, G], the variance of each row from the rows beside it."""
+    """Return float32 [n, G], the variance for each row computed from all other rows."""
     rows = range(len(residuals))
     return np.stack([_gene_variance(np.delete(residuals, i, axis=0)) for i in rows])

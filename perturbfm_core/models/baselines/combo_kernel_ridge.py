@@ -1,4 +1,4 @@
-"""Scaled additive plus what train combinations say of interactions, by kernel ridge regression."""
+"""Scaled additive baseline plus kernel ridge regression of the interactions in combinations."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from perturbfm_core.splits.view import Query, TrainView
 
 @MODELS.register("combo_kernel_ridge")
 class ComboKernelRidge(TunedBaseline):
-    """Predicts the scaled sum of singles plus the interaction of similar train combinations.
+    """Predicts the scaled sum of single effects plus the interaction of similar train combinations.
 
-    Combinations are compared by the sum of their singles' effects on the principal axes of train singles;
-    the target is the residual to the scaled sum. Singles have no interaction.
+    Combinations are compared by the sum of their single effects on the principal axes of train singles; the
+    target is the residual to the scaled sum. Singles have no interaction.
     """
 
     requires = Requires(combos=True)
@@ -58,11 +58,11 @@ class ComboKernelRidge(TunedBaseline):
         axes = principal_axes(view.delta[is_single(view.conditions)], self.params.components, seed)
         self._scores.fit(view, axes)
         combo = n_parts(view.conditions) > 1
-        asked = view.conditions[combo]
-        self._train = self._scores.sums(asked)
+        combos = view.conditions[combo]
+        self._train = self._scores.sums(combos)
         self._width = median_distance(self._train)
         self.training["scale"] = self._sums.scale
-        return rbf(self._train, self._train, self._width), view.delta[combo] - self._sums.predict(asked)
+        return rbf(self._train, self._train, self._width), view.delta[combo] - self._sums.predict(combos)
 
     def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
         K, residual = prepared

@@ -1,4 +1,4 @@
-"""Average effects by group of conditions, looked up from the finest group that train has."""
+"""Tables of mean effects per group of conditions, with fallback from fine to coarse groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
-# The same gene switched on and off must never be averaged: modality is in every level.
+# Activation and repression of the same gene must never be averaged, so modality is in every level.
 PERTURBATION_LEVELS: tuple[tuple[str, ...], ...] = (
     (schema.PERT_ID, schema.MODALITY, schema.DOSES, schema.COVARIATES),
     (schema.PERT_ID, schema.MODALITY, schema.DOSES),
@@ -28,12 +28,12 @@ CONTEXT_LEVELS: tuple[tuple[str, ...], ...] = (
 
 
 class EffectTable:
-    """Mean effect of each group, by level from fine to coarse.
+    """Mean effect of each group of conditions, by level from fine to coarse.
 
     Parameters
     ----------
     levels
-        Each a tuple of condition columns; conditions that agree in them form a group.
+        Each a tuple of condition columns; conditions with equal values in them form a group.
     """
 
     def __init__(self, levels: Sequence[tuple[str, ...]]) -> None:
@@ -44,16 +44,24 @@ class EffectTable:
     def fit(
         self, conditions: pd.DataFrame, effects: FloatArray, weights: FloatArray | None = None
     ) -> EffectTable:
-        """Average `effects` [n, K] over the groups of each level.
+        """Average effects over the groups of each level.
 
-        Every condition counts once, or by `weights` [n]; a group without any weight is averaged plainly.
+        Parameters
+        ----------
+        conditions
+            Condition table [n].
+        effects
+            float [n, K], deltas in log1p units, or any other values per condition.
+        weights
+            float [n], weights of the conditions (default: equal); a group whose weights are all zero is
+            averaged without.
         """
         means: list[FloatArray] = []
         made: dict[bytes, int] = {}
         size = 0
         for i, level in enumerate(self.levels):
             codes, known = pd.factorize(np.asarray(group_names(conditions, level), dtype=object))
-            # Levels often group alike (one context, one dose): equal groups share their means.
+            # Levels often give the same groups (one context, one dose): equal groups share their means.
             offset = made.setdefault(codes.tobytes(), size)
             if offset == size:
                 means.append(_group_means(codes, len(known), effects, weights))
@@ -63,7 +71,7 @@ class EffectTable:
         return self
 
     def look_up(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
-        """Return ([C, K] effects, [C] whether found); not-found rows are zero."""
+        """Return (float32 [C, K] effect of the finest known group, zero if none; bool [C] whether found)."""
         position = np.full(len(conditions), -1, dtype=np.int64)
         for level, keys in zip(self.levels, self.keys, strict=True):
             rest = np.flatnonzero(position < 0)
@@ -84,7 +92,17 @@ class EffectTable:
         return {f"{prefix}.keys": self.keys}
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        """
         self.means = arrays[f"{prefix}.means"]
         self.keys = [{str(k): int(v) for k, v in level.items()} for level in meta[f"{prefix}.keys"]]
 
@@ -106,7 +124,7 @@ def group_names(conditions: pd.DataFrame, level: tuple[str, ...]) -> list[str]:
 
 
 def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
-    """Return every part of every condition as a single, and int64 [parts], the condition it is a part of."""
+    """Return every part of every condition as a single, and int64 [parts], the condition it belongs to."""
     rows, owner = [], []
     for i, row in enumerate(conditions[list(schema.CONDITION_COLUMNS)].astype(str).itertuples(index=False)):
         parts = pert_genes(row[1])
@@ -120,7 +138,7 @@ def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
 
 
 def is_single(conditions: pd.DataFrame) -> BoolArray:
-    """Return bool [C]: conditions with one perturbed gene."""
+    """Return bool [C], whether a condition has exactly one perturbed gene."""
     return np.asarray(n_parts(conditions) == 1, dtype=np.bool_)
 
 
@@ -130,26 +148,42 @@ def n_parts(conditions: pd.DataFrame) -> IntArray:
 
 
 def sum_parts(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
-    """Return float64 [n, K], the sums of the parts' `values` [parts, K] by the condition they belong to."""
+    """Return float64 [n, K], the sums of the parts' values over the parts of each condition.
+
+    Parameters
+    ----------
+    values
+        float [parts, K], values of the parts.
+    owner
+        int64 [parts], the condition that each part belongs to.
+    n
+        Number of conditions.
+    """
     members = sp.csr_array((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(n, len(owner)))
     return np.asarray(members @ np.asarray(values, dtype=np.float64))
 
 
 def log_dose(text: str) -> float:
-    """Return log(1 + dose) of the number that a dose begins with, 1 without one."""
+    """Return log(1 + dose) of the number at the start of a dose, 1 without a number."""
     found = re.match(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)", str(text))
     return float(np.log1p(float(found.group(1)))) if found else 1.0
 
 
 class AdditiveEffects:
-    """Sums of single effects, from train singles; the mean single stands in for one that train lacks."""
+    """Sums of single effects, estimated from train singles.
+
+    The mean over train singles replaces the effect of a part that train lacks.
+    """
 
     def __init__(self) -> None:
         self.table = EffectTable(CONTEXT_LEVELS)
         self.fallback: FloatArray = np.zeros(0, dtype=np.float32)
 
     def fit(self, conditions: pd.DataFrame, effects: FloatArray) -> AdditiveEffects:
-        """Learn the single effects from train conditions; without any, shares of the combinations."""
+        """Learn the single effects from train conditions.
+
+        Without any single, the means are those of the combinations, and the fallback is their mean per part.
+        """
         single = is_single(conditions)
         if single.any():
             self.table.fit(conditions[single], effects[single])
@@ -160,14 +194,14 @@ class AdditiveEffects:
         return self
 
     def predict(self, conditions: pd.DataFrame) -> FloatArray:
-        """Return [C, K], the sum of the parts' effects."""
+        """Return float32 [C, K], the sum of the effects of the parts."""
         parts, owner = components(conditions)
         effects, found = self.table.look_up(parts)
         effects[~found] = self.fallback
         return sum_parts(effects, owner, len(conditions)).astype(np.float32)
 
     def measured(self, conditions: pd.DataFrame) -> BoolArray:
-        """Return bool [C]: conditions whose parts all have a single effect of their own."""
+        """Return bool [C], whether all parts of a condition have a measured single effect."""
         parts, owner = components(conditions)
         missing = owner[~self.table.look_up(parts)[1]]
         return np.asarray(np.bincount(missing, minlength=len(conditions)) == 0, dtype=np.bool_)
@@ -181,6 +215,6 @@ class AdditiveEffects:
         return self.table.meta("singles")
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         self.fallback = arrays["singles.fallback"]
         self.table.restore("singles", arrays, meta)

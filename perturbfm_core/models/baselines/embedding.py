@@ -1,4 +1,4 @@
-"""Perturbations described by features of the perturbed genes, from tables or from co-expression in train."""
+"""Base class of baselines on gene embeddings, taken from feature tables or from co-expression in train."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 COEXPRESSION = "coexpression"
-"""Name of the table that is made from train deltas; the only one where no other is named."""
+"""Name of the table that is computed from train deltas; the default table."""
 
 _PARTS = "n_parts"
 _CENTERS: tuple[tuple[str, ...], ...] = (
@@ -34,10 +34,10 @@ _CENTERS: tuple[tuple[str, ...], ...] = (
 
 
 class GeneEmbedding:
-    """Features of conditions: the sum of their genes' features, scaled by log dose.
+    """Features of conditions: the sum of the features of their genes, scaled by log dose.
 
-    Each table is centred on the perturbed genes of train and divided by one scale, so that all tables weigh
-    the same. A gene that a table lacks counts as the mean perturbed gene of train.
+    Each table is centred on the perturbed genes of train and divided by one scale, so that all tables have
+    the same weight. A gene that a table lacks counts as the mean perturbed gene of train.
     """
 
     def __init__(self) -> None:
@@ -50,8 +50,21 @@ class GeneEmbedding:
     def fit(
         self, view: TrainView, knowledge: SideInfo, names: tuple[str, ...], k: int, seed: int
     ) -> GeneEmbedding:
-        """Take the named tables, with centre and scale of train's perturbed genes; `k` co-expression PCs."""
+        """Take the named tables, with centre and scale of the perturbed genes of train.
 
+        Parameters
+        ----------
+        view
+            Train conditions.
+        knowledge
+            Feature tables by name.
+        names
+            Names of the tables; none means the co-expression table.
+        k
+            Number of principal components of the co-expression table.
+        seed
+            Seed of the principal component analysis.
+        """
         import numpy as np
 
         genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
@@ -60,6 +73,8 @@ class GeneEmbedding:
             table = coexpression(view, k, seed) if name == COEXPRESSION else knowledge.feature_table(name)
             rows, known = table.rows(genes)
             rows = rows[known].astype(np.float64)
+            # Root mean squared distance from the centre: one scale per table keeps the geometry of its
+            # features.
             spread = float(np.sqrt(rows.var(axis=0).sum())) if len(rows) else 0.0
             self.tables.append(table)
             self.offsets.append(rows.mean(axis=0) if len(rows) else np.zeros(table.matrix.shape[1]))
@@ -71,7 +86,6 @@ class GeneEmbedding:
 
     def features(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """Return (float64 [C, F] features, bool [C] whether any table has any of the condition's genes)."""
-
         import numpy as np
 
         parts, owner = components(conditions)
@@ -80,6 +94,7 @@ class GeneEmbedding:
         blocks, any_known = [], np.zeros(len(parts), dtype=np.bool_)
         for table, offset, scale in zip(self.tables, self.offsets, self.scales, strict=True):
             rows, known = table.rows(genes)
+            # A gene without features contributes zero, which is the centre, i.e. the mean perturbed gene.
             blocks.append(np.where(known, dose, 0.0)[:, None] * (rows - offset) / scale)
             any_known |= known
         known_parts = np.bincount(owner[any_known], minlength=len(conditions)) > 0
@@ -102,8 +117,7 @@ class GeneEmbedding:
         return {"embedding": tables, "top_dose": self.top_dose}
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
-
+        """Restore the state that `arrays` and `meta` returned."""
         import numpy as np
 
         self.tables, self.offsets, self.scales = [], [], []
@@ -116,8 +130,22 @@ class GeneEmbedding:
 
 
 def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
-    """Return the first `k` PCs of the measured genes over train deltas: what moves together lies together."""
+    """Return principal components of the measured genes over train deltas; co-regulated genes are close.
 
+    Parameters
+    ----------
+    view
+        Train conditions.
+    k
+        Number of components; fewer if there are fewer genes or conditions.
+    seed
+        Seed of the principal component analysis.
+
+    Returns
+    -------
+    GeneFeatures
+        float32 [G, k], scores of the genes.
+    """
     import numpy as np
     from sklearn.decomposition import PCA
 
@@ -130,9 +158,10 @@ def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
 
 
 class Centers:
-    """What is expected before the genes are known: the mean of the finest group of conditions that train has.
+    """Expected values before the perturbed genes are known: means over groups of train conditions.
 
-    Groups are (context, modality, number of parts), then without the context, then the modality, then all.
+    A condition gets the mean of its finest group in train. Groups are (context, modality, number of parts),
+    then without the context, then the modality, then all conditions.
     """
 
     def __init__(self, by: Literal["group", "all"]) -> None:
@@ -143,7 +172,6 @@ class Centers:
 
     def fit(self, conditions: pd.DataFrame, values: FloatArray) -> Centers:
         """Average `values` [n, K] over the groups of train conditions."""
-
         import numpy as np
 
         self.overall = values.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -151,8 +179,7 @@ class Centers:
         return self
 
     def of(self, conditions: pd.DataFrame) -> FloatArray:
-        """Return float32 [C, K]."""
-
+        """Return float32 [C, K], the group mean of each condition."""
         import numpy as np
 
         out = np.repeat(self.overall[None], len(conditions), axis=0)
@@ -170,7 +197,17 @@ class Centers:
         return self.table.meta(prefix)
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        """
         self.overall = arrays[f"{prefix}.overall"]
         self.table.restore(prefix, arrays, meta)
 
@@ -182,8 +219,8 @@ def _with_size(conditions: pd.DataFrame) -> pd.DataFrame:
 class EmbeddingBaseline(TunedBaseline):
     """A regression from the embedding of the perturbed genes to the deviation from the group's mean.
 
-    Modalities never share anything but that mean: a gene switched on says nothing of the gene switched off.
-    A condition none of whose genes is in any table gets the mean alone.
+    Modalities share nothing but that mean, since the effect of activating a gene does not predict that of
+    repressing it. A condition none of whose genes is in any table gets the mean alone.
     """
 
     search_space: ClassVar[SearchSpace] = {
@@ -192,16 +229,16 @@ class EmbeddingBaseline(TunedBaseline):
     }
 
     class Params(Frozen):
-        """Parameters of models over gene embeddings.
+        """Parameters of models on gene embeddings.
 
         Attributes
         ----------
         gene_features
-            Names of tables of gene features; ``coexpression`` is made from train deltas, and is the default.
+            Names of gene-feature tables; ``coexpression`` is computed from train deltas, and is the default.
         components
-            Number of co-expression PCs.
+            Number of co-expression components.
         center
-            What the embedding explains the deviation from: the mean of the condition's ``group`` (context,
+            Mean from which the embedding explains the deviation: that of the condition's ``group`` (context,
             modality, number of parts), or of ``all`` train conditions.
         """
 
@@ -216,18 +253,18 @@ class EmbeddingBaseline(TunedBaseline):
         self._modalities: list[str] = []
 
     def needs(self) -> Needs:
-        """Return the tables of gene features that are not made from train."""
+        """Return the feature tables that are not computed from train."""
         return Needs(features=tuple(n for n in self.params.gene_features if n != COEXPRESSION))
 
     def searchable(self) -> dict[str, SearchDimension]:
-        """Return the search space, without the number of co-expression PCs where these are not used."""
+        """Return the search space, without the number of co-expression components if these are not used."""
         names = self.params.gene_features
         unused = {"components"} if names and COEXPRESSION not in names else set()
         return {k: v for k, v in super().searchable().items() if k not in unused}
 
     @abstractmethod
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
-        """Return [C, m], what the solution ``coef`` [m, G] weighs; zero where the modality number [C] is -1."""
+        """Return [C, m], the design matrix of ``coef`` [m, G]; zero where the modality number [C] is -1."""
 
     def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
         """Fit embedding and centres; return features [n, F], modality numbers [n] and deviations [n, G]."""
@@ -240,8 +277,7 @@ class EmbeddingBaseline(TunedBaseline):
         return X, code, view.delta - self._centers.of(view.conditions)
 
     def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
-        """Return features [C, F] and int64 [C], the modality's number, -1 where nothing can be said."""
-
+        """Return features [C, F] and int64 [C], the number of the modality, -1 where nothing is known."""
         import numpy as np
 
         X, known = self._embedding.features(conditions)

@@ -1,4 +1,4 @@
-"""Ridge regression from gene embeddings to the delta, as GenePert does with embeddings of gene descriptions."""
+"""Ridge regression from gene embeddings to the delta, as in GenePert (embeddings of gene descriptions)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class GeneEmbeddingRidge(EmbeddingBaseline):
     """Predicts the group's mean plus a linear function of the summed embeddings of the perturbed genes.
 
-    Features are centred in the same groups as deltas, so each group has an intercept that is not penalised;
-    each modality has coefficients of its own.
+    Features are centred in the same groups as deltas, so that each group has an intercept that is not
+    penalised; each modality has its own coefficients.
     """
 
     search_space: ClassVar[SearchSpace] = {
@@ -55,7 +55,6 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
 
     def _blocks(self, X: FloatArray, code: IntArray) -> FloatArray:
         """Return [C, M F]: the features in the block of their modality, zero in the others."""
-
         import numpy as np
 
         own = code[:, None] == np.arange(len(self._modalities))

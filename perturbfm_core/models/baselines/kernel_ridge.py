@@ -19,7 +19,7 @@ from perturbfm_core.splits.view import TrainView
 
 @MODELS.register("kernel_ridge")
 class KernelRidgeRegression(EmbeddingBaseline):
-    """Predicts the group's mean plus a kernel-weighted sum over train conditions with similar gene embeddings.
+    """Predicts the group's mean plus a kernel-weighted sum over conditions with similar gene embeddings.
 
     The kernel is exp(-d^2 / median of the non-zero d^2 in train) within a modality, zero between modalities.
     """
@@ -49,8 +49,8 @@ class KernelRidgeRegression(EmbeddingBaseline):
         return {"coef": dual_coefficients(*prepared, value)}
 
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
-        alike = (code[:, None] == self._code) & (self._code >= 0)
-        return np.asarray(rbf(X, self._train, self._width) * alike)
+        same_modality = (code[:, None] == self._code) & (self._code >= 0)
+        return np.asarray(rbf(X, self._train, self._width) * same_modality)
 
     def _state_arrays(self) -> dict[str, FloatArray]:
         return {"train": self._train, **super()._state_arrays()}

@@ -1,4 +1,4 @@
-"""Radial kernels, and single effects in a space of few components for them to work in."""
+"""Radial kernels, kernel ridge coefficients, and single effects on a few principal axes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ _ZERO = 1e-10
 
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return float64 [a, b], squared Euclidean distances between rows."""
-
+    """Return float64 [a, b], squared Euclidean distances between the rows of A [a, F] and B [b, F]."""
     import numpy as np
     from sklearn.metrics.pairwise import euclidean_distances
 
@@ -35,19 +34,25 @@ def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
 
 
 def median_distance(A: FloatArray) -> float:
-    """Return the median of the non-zero squared distances among rows, 1 if all rows are the same."""
-
+    """Return the median of the non-zero squared distances among rows, 1 if all rows are equal."""
     import numpy as np
 
     d2 = squared_distances(A, A)
-    # Equal rows come out of the dot products as about 1e-16 of the largest distance.
+    # Through rounding, equal rows have a distance of about 1e-16 of the largest one.
     apart = d2[d2 > _ZERO * max(float(d2.max(initial=0.0)), 1e-300)]
     return float(np.median(apart)) if apart.size else 1.0
 
 
 def rbf(A: FloatArray, B: FloatArray, scale: float) -> FloatArray:
-    """Return float64 [a, b], exp(-d^2 / scale)."""
+    """Return float64 [a, b], the kernel exp(-d^2 / scale) with d the Euclidean distance between rows.
 
+    Parameters
+    ----------
+    A, B
+        float [a, F] and [b, F].
+    scale
+        Squared length scale, such as `median_distance`.
+    """
     import numpy as np
 
     out: FloatArray = np.exp(-squared_distances(A, B) / scale)
@@ -55,8 +60,17 @@ def rbf(A: FloatArray, B: FloatArray, scale: float) -> FloatArray:
 
 
 def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
-    """Return float32 [n, G], (K + alpha I)^-1 Y of kernel ridge regression."""
+    """Return float32 [n, G], (K + alpha I)^-1 Y, the dual coefficients of kernel ridge regression.
 
+    Parameters
+    ----------
+    K
+        float [n, n], kernel among train conditions.
+    Y
+        float [n, G], targets, deltas in log1p units.
+    alpha
+        Ridge penalty > 0.
+    """
     import numpy as np
     from sklearn.kernel_ridge import KernelRidge
 
@@ -65,25 +79,34 @@ def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
 
 
 def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
-    """Return float64 [k', G], the first principal axes of rows [n, G]; at most n - 1, none without rows."""
+    """Return float64 [k', G], the first principal axes of the rows; at most n - 1, none without rows.
 
+    Parameters
+    ----------
+    X
+        float [n, G], deltas in log1p units.
+    k
+        Number of axes.
+    seed
+        Seed of the principal component analysis.
+    """
     import numpy as np
     from sklearn.decomposition import PCA
 
     if not len(X):
         return np.zeros((0, X.shape[1]))
     k = max(1, min(k, len(X) - 1, X.shape[1]))
-    # Of a single row the explained variance is 0/0; only the axes are used.
+    # With a single row the explained variance is 0/0; only the axes are used.
     with np.errstate(invalid="ignore", divide="ignore"):
         pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(X.astype(np.float64))
     return np.asarray(pca.components_, dtype=np.float64)
 
 
 class SingleScores:
-    """Train singles' deltas on a few principal axes, not centred: no effect is the origin.
+    """Scores of train singles on a few principal axes of deltas, not centred: no effect is the origin.
 
-    A part is looked up as in the additive baseline, first in the condition's own context, then over the
-    contexts of the same modality. A part that was not measured alone is at the origin.
+    A part is looked up as in the additive baseline, first in the condition's own context, then over all
+    contexts for the same modality. A part that was not measured as a single is at the origin.
     """
 
     def __init__(self) -> None:
@@ -91,7 +114,6 @@ class SingleScores:
 
     def fit(self, view: TrainView, axes: FloatArray) -> SingleScores:
         """Project the singles of a view on `axes` [k, G]."""
-
         import numpy as np
 
         single = is_single(view.conditions)
@@ -104,7 +126,7 @@ class SingleScores:
         return self.table.look_up(parts)[0], owner
 
     def sums(self, conditions: pd.DataFrame) -> FloatArray:
-        """Return float64 [C, k], the sum of the parts' scores."""
+        """Return float64 [C, k], the sum of the scores of the parts of each condition."""
         scores, owner = self.parts(conditions)
         return sum_parts(scores, owner, len(conditions))
 
@@ -117,5 +139,5 @@ class SingleScores:
         return self.table.meta("scores")
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         self.table.restore("scores", arrays, meta)

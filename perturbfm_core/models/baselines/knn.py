@@ -1,4 +1,4 @@
-"""Nearest neighbours among gene embeddings."""
+"""K-nearest-neighbour regression on gene embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _TIE = 1e-9
 class NearestNeighbours(EmbeddingBaseline):
     """Predicts the group's mean plus the mean deviation of the k train conditions nearest in gene embedding.
 
-    Neighbours are of the same modality; all that are as near as the k-th count, so order never matters.
+    Neighbours are of the same modality. All conditions as near as the k-th are included, so that ties do not
+    depend on the order of conditions.
     """
 
     tuned = "neighbours"
@@ -51,15 +52,15 @@ class NearestNeighbours(EmbeddingBaseline):
         return {"k": np.asarray([value], dtype=np.int64)}
 
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
-        """Return [C, n], squared distances, infinite where a train condition is no neighbour."""
-        alike = (code[:, None] == self._code) & (self._code >= 0)
-        return np.where(alike, squared_distances(X, self._train), np.inf)
+        """Return [C, n], squared distances, infinite to train conditions of another modality."""
+        same_modality = (code[:, None] == self._code) & (self._code >= 0)
+        return np.where(same_modality, squared_distances(X, self._train), np.inf)
 
     def _apply(self, described: tuple[FloatArray, FloatArray], solution: Solution) -> FloatArray:
         center, d2 = described
         last = min(int(solution["k"][0]), d2.shape[1]) - 1
         kth = np.partition(d2, last, axis=1)[:, last : last + 1]
-        # The slack joins distances that are equal but for rounding.
+        # The slack treats distances as equal that differ by rounding only.
         slack = _TIE * float(np.square(self._train).sum(axis=1).max())
         near = np.isfinite(d2) & (d2 <= kth + slack)
         weights = near / np.maximum(near.sum(axis=1, keepdims=True), 1)

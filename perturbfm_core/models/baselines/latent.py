@@ -1,4 +1,4 @@
-"""A shift in latent space, as scGen and CPA make it, with PCA for the latent space."""
+"""Latent-shift baseline: a mean shift per perturbation in latent space, as in scGen and CPA, here by PCA."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from perturbfm_core.splits.view import Query, TrainView
 
 @MODELS.register("latent_shift")
 class LatentShift(Baseline):
-    """Predicts control plus the perturbation's mean shift in PCA space, decoded; combinations add shifts."""
+    """Predicts the mean shift of a perturbation in PCA space, decoded; combinations add their shifts."""
 
     search_space: ClassVar[SearchSpace] = {"components": IntRange(1, 100, log=True)}
 
     class Params(Frozen):
-        """Parameters of `LatentShift`."""
+        """Parameters of `LatentShift`: the number of principal components."""
 
         components: int = Field(default=30, ge=1)
 
@@ -41,7 +41,7 @@ class LatentShift(Baseline):
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)
-        # Of a single state the explained variance is 0/0; only the axes are used.
+        # With a single state the explained variance is 0/0; only the axes are used.
         with np.errstate(invalid="ignore", divide="ignore"):
             pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(states)
         self._axes = pca.components_.astype(np.float32)

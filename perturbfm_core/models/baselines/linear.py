@@ -1,4 +1,4 @@
-"""The bilinear model of Ahlmann-Eltze et al. 2025 (Nature Methods): Y is G W P' plus a gene mean."""
+"""Bilinear baseline of Ahlmann-Eltze et al. 2025 (Nature Methods): Y = G W P' plus a mean per gene."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from perturbfm_core.splits.view import Query, TrainView
 
 @MODELS.register("linear")
 class Linear(Baseline):
-    """Predicts from a bilinear map between gene PCs and the PCs of the perturbed genes."""
+    """Predicts by a bilinear map between principal components of the genes and of the perturbed genes."""
 
     search_space: ClassVar[SearchSpace] = {
         "components": IntRange(2, 100, log=True),
@@ -25,7 +25,7 @@ class Linear(Baseline):
     }
 
     class Params(Frozen):
-        """Parameters of `Linear`: number of gene PCs and the ridge penalty of both sides."""
+        """Parameters of `Linear`: number of principal components, and ridge penalty on both sides."""
 
         components: int = Field(default=10, ge=1)
         penalty: float = Field(default=0.1, gt=0)
@@ -48,13 +48,14 @@ class Linear(Baseline):
         self._embedding = PCA(n_components=k, svd_solver="full", random_state=seed).fit_transform(Y)
         G, P = self._embedding, self._perturbed(view.query())
         eye = self.params.penalty * np.eye(k)
+        # Y [G, n] - offset = G W P' with G [G, k] and P [n, k]: ridge regression from the left, then from the
+        # right.
         left = np.linalg.solve(G.T @ G + eye, G.T @ (Y - self._offset[:, None]))
         self._weights = np.linalg.solve(P.T @ P + eye, (left @ P).T).T
         self.training["perturbed_genes_measured"] = int((np.abs(P).sum(axis=1) > 0).sum())
 
     def _perturbed(self, query: Query) -> FloatArray:
-        """Return [C, K]: the sum of the perturbed genes' embeddings; zero for genes that are not measured."""
-
+        """Return [C, K], the sum of the embeddings of the perturbed genes; zero for unmeasured genes."""
         import numpy as np
 
         position = {g: i for i, g in enumerate(self.genes)}

@@ -1,4 +1,4 @@
-"""The matching mean of Systema (Vinas Torne et al. 2025, Nature Biotechnology)."""
+"""Matching mean of Systema (Vinas Torne et al. 2025, Nature Biotechnology)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from perturbfm_core.splits.view import Query, TrainView
 class MatchingMean(Baseline):
     """Predicts the mean, not the sum, of the train deltas of a combination's singles.
 
-    A part that train has not measured alone counts as the mean over all perturbed train cells. With one
-    context this is Systema's definition, in terms of delta; with several, a part is looked up in the
-    condition's own context first.
+    A part that train does not have as a single counts as the mean over all perturbed train cells. With one
+    context this is Systema's definition, expressed in deltas; with several, a part is first looked up in the
+    condition's own context.
     """
 
     def __init__(self, params: Any = None) -> None:

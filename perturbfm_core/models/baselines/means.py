@@ -1,4 +1,4 @@
-"""Means over train conditions: nothing, everything, by perturbation, by perturbation and context, by cells."""
+"""Baselines that predict means of train deltas: zero, global, by perturbation, by context, by cell count."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ControlOnly(Baseline):
 
 @MODELS.register("global_mean")
 class GlobalMean(Baseline):
-    """Predicts the mean delta of all train conditions, each counting once or by its cells."""
+    """Predicts the mean delta of all train conditions, weighted equally or by their numbers of cells."""
 
     class Params(Frozen):
-        """Parameters of `GlobalMean`."""
+        """Parameters of `GlobalMean`: the weights of the conditions."""
 
         weights: Literal["conditions", "cells"] = "conditions"
 
@@ -83,7 +83,7 @@ class _GroupMean(GlobalMean):
 
 @MODELS.register("per_perturbation_mean")
 class PerPerturbationMean(_GroupMean):
-    """Predicts a perturbation's mean train delta over contexts; unseen ones get the global mean."""
+    """Predicts the mean train delta of a perturbation over contexts; unseen ones get the global mean."""
 
     levels = PERTURBATION_LEVELS
 
@@ -97,10 +97,10 @@ class PerPerturbationContextMean(_GroupMean):
 
 @MODELS.register("context_general")
 class ContextGeneral(Baseline):
-    """Predicts a perturbation's train delta over contexts, each condition counting by its cells.
+    """Predicts the mean train delta of a perturbation over contexts, weighted by numbers of cells.
 
-    Added to the control of the condition's own context this is what all contexts have in common; a
-    perturbation that train lacks gets the mean of all train cells.
+    Added to the control of the condition's own context, this is the part of the effect that all contexts
+    share. A perturbation that train lacks gets the mean over all train cells.
     """
 
     def __init__(self, params: Any = None) -> None:

@@ -18,7 +18,7 @@ from perturbfm_core.splits.view import Query, TrainView
 
 @MODELS.register("ridge")
 class RidgeRegression(TunedBaseline):
-    """Predicts the delta linearly from which genes are perturbed (scaled by dose) and PCs of the controls."""
+    """Predicts the delta linearly from perturbed genes (scaled by dose) and components of the controls."""
 
     search_space: ClassVar[SearchSpace] = {
         "alphas": FloatRange(1e-2, 1e4, listed=True),
@@ -67,7 +67,7 @@ class RidgeRegression(TunedBaseline):
             k = min(self.params.control_components, len(X) - 1)
             if k > 0:
                 pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(X)
-                # One scale for all components: whitening would blow up those that hold sampling noise.
+                # One scale for all components: whitening would amplify those that are mostly sampling noise.
                 scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
                 self._pca_mean, self._pca_axes = pca.mean_, pca.components_ / scale
 
@@ -105,5 +105,5 @@ class RidgeRegression(TunedBaseline):
 
 
 def _labels(parts: Any) -> list[str]:
-    """Return the feature of each part: gene and modality, since on and off are different interventions."""
+    """Return the feature of each part, gene and modality, since activation and repression differ."""
     return [f"{g}|{m}" for g, m in zip(parts[schema.PERT_ID], parts[schema.MODALITY], strict=True)]

@@ -1,4 +1,4 @@
-"""The additive baseline with a fitted scale: two perturbations together do less than their sum."""
+"""Additive baseline with a fitted scale, since joint effects tend to be smaller than the sum of singles."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Per = Literal["data", "parts"]
 
 
 class ScaledSums:
-    """Sums of single effects times a scale, fitted by least squares on train combinations.
+    """Sums of single effects times a scale that is fitted by least squares on train combinations.
 
-    Only combinations whose parts are all measured alone are fitted on. A single is never scaled, nor
-    fitted on: its own delta is its feature. Without combinations the scale is 1.
+    Only combinations whose parts are all measured as singles are used. Singles are neither scaled nor used
+    for the fit, since a single's own delta is its feature. Without combinations the scale is 1.
 
     Parameters
     ----------
     per
-        One scale for all combinations (``data``), or one for each number of parts (``parts``; a number that
-        train lacks takes the one for all).
+        One scale for all combinations (``data``), or one for each number of parts (``parts``); a number of
+        parts that train lacks takes the common scale.
     """
 
     def __init__(self, per: Per) -> None:
@@ -42,7 +42,8 @@ class ScaledSums:
         size = n_parts(conditions)
         use = (size > 1) & self.sums.measured(conditions)
         added = self.sums.predict(conditions[use]).astype(np.float64)
-        # Two sums per combination give every scale: scale = <sum, delta> / <sum, sum>.
+        # Least squares without intercept: scale = <sum, delta> / <sum, sum>, from two numbers per
+        # combination.
         cross = np.einsum("cg,cg->c", added, delta[use].astype(np.float64))
         square = np.einsum("cg,cg->c", added, added)
         self.scale = _ratio(cross, square)
@@ -69,7 +70,7 @@ class ScaledSums:
         }
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         self.scale = float(meta["scale"])
         self.scales = {int(n): float(s) for n, s in meta["scales"].items()}
         self.sums.restore(arrays, meta)
@@ -82,7 +83,7 @@ def _ratio(cross: FloatArray, square: FloatArray) -> float:
 
 @MODELS.register("scaled_additive")
 class ScaledAdditive(Baseline):
-    """Predicts the sum of the singles' train deltas times one fitted scale."""
+    """Predicts the sum of the train deltas of a combination's singles times one fitted scale."""
 
     class Params(Frozen):
         """Parameters of `ScaledAdditive`: one scale for the data set, or one per number of parts."""

@@ -1,4 +1,4 @@
-"""Kernel ridge regression between sets of perturbed genes, described by what each does alone."""
+"""Kernel ridge regression between sets of perturbed genes, described by their single effects."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ from perturbfm_core.splits.view import Query, TrainView
 class SetKernelRidge(TunedBaseline):
     """Predicts the train mean plus a kernel-weighted sum over all train conditions, singles and combinations.
 
-    With e_a the delta of single a on the principal axes of all train deltas (zero where a was not measured
-    alone), the kernel of two sets of perturbed genes is
-    ``RBF(sum of e_a, sum of e_b) + sum over pairs (a, b) of RBF(e_a, e_b)``, where ``RBF = exp(-d^2 / m)`` and
-    m is the median of the non-zero d^2 among train conditions (first term) or among distinct train parts
-    (second). The target is the residual to the mean of all train conditions.
+    With e_a the delta of single a on the principal axes of all train deltas (zero where a was not measured as
+    a single), the kernel of two sets of perturbed genes is
+
+        RBF(sum of e_a, sum of e_b) + sum over pairs (a, b) of RBF(e_a, e_b)
+
+    where ``RBF = exp(-d^2 / m)`` and m is the median of the non-zero d^2 among train conditions (first term)
+    or among distinct train parts (second). The target is the residual to the mean of all train conditions.
 
     Notes
     -----
-    A train single's own delta is its feature. The error on unseen singles therefore shows only where axes,
-    features and fit are made again without the held-out rows, as all inner folds here do.
+    A train single's own delta is its feature. The error on unseen singles is therefore visible only if axes,
+    features and fit are made again without the held-out rows, as is done for all inner folds here.
     """
 
     search_space: ClassVar[SearchSpace] = {
@@ -66,7 +68,7 @@ class SetKernelRidge(TunedBaseline):
         self._scores.fit(view, principal_axes(view.delta, self.params.components, seed))
         scores, self._owner = self._scores.parts(view.conditions)
         self._sums = sum_parts(scores, self._owner, len(view))
-        # Few distinct parts make up many conditions: the kernel between parts is made once for each.
+        # Few distinct parts make up many conditions, so the kernel between parts is computed once for each.
         self._parts, part = np.unique(scores, axis=0, return_inverse=True)
         self._part = part.reshape(-1).astype(np.int64)
         self._widths = (median_distance(self._sums), median_distance(self._parts))
@@ -80,6 +82,8 @@ class SetKernelRidge(TunedBaseline):
         """Return float64 [C, n], the kernel between conditions and the train conditions."""
         scores, owner = self._scores.parts(conditions)
         sums = sum_parts(scores, owner, len(conditions))
+        # Sum over pairs of parts: first over the parts of the queries, then, by `members`, of train
+        # conditions.
         pairs = sum_parts(rbf(scores, self._parts, self._widths[1]), owner, len(conditions))
         members = sp.csr_array(
             (np.ones(len(self._part)), (self._owner, self._part)), shape=(len(self._sums), len(self._parts))

@@ -1,4 +1,4 @@
-"""Baselines with one hyperparameter, chosen by the inner folds of the view that they are fitted on."""
+"""Base class of baselines with one hyperparameter, chosen on the inner folds of the train view."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _STRATA = ("single", "combination")
 
 
 class TunedBaseline(Baseline):
-    """A baseline that takes, among the values of one parameter, the one with the least inner error.
+    """A baseline that chooses the value of one parameter with the smallest error on inner folds.
 
-    The error is the squared one, summed over held-out conditions and genes. Everything that is learnt from
-    data is learnt again without the held-out rows. Singles and combinations have a value each, since what
-    is known of an unseen gene and of an unseen pair differs; where only one of them was held out, it serves
-    both. With one value, or no inner folds, nothing is compared and the middle value is taken.
+    The error is the squared error, summed over held-out conditions and genes. Everything that is learnt from
+    data is learnt again without the held-out rows. Singles and combinations each have their own value, since
+    unseen genes and unseen pairs are not equally predictable; if only one of the two was held out, its value
+    is used for both. With one value, or no inner folds, nothing is compared and the middle value is taken.
     """
 
     tuned: ClassVar[str] = "alphas"
     """Name of the parameter that lists the values."""
 
     chosen: ClassVar[str] = "alpha"
-    """Name of the value in `training`."""
+    """Name of the chosen value in `training`."""
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
@@ -39,7 +39,7 @@ class TunedBaseline(Baseline):
 
     @abstractmethod
     def _prepare(self, view: TrainView, seed: int) -> Any:
-        """Learn all that does not depend on the value; return what `_solve` needs beside it."""
+        """Learn everything that does not depend on the value; return the further input of `_solve`."""
 
     @abstractmethod
     def _solve(self, prepared: Any, value: Any) -> Solution:
@@ -47,7 +47,7 @@ class TunedBaseline(Baseline):
 
     @abstractmethod
     def _describe(self, query: Query) -> Any:
-        """Return what does not depend on the value of how conditions are predicted."""
+        """Return the part of the prediction that does not depend on the value."""
 
     @abstractmethod
     def _apply(self, described: Any, solution: Solution) -> FloatArray:
@@ -61,7 +61,7 @@ class TunedBaseline(Baseline):
         self._solutions = [self._solve(prepared, value) for value in dict.fromkeys(self._choice)]
 
     def _choose(self, view: TrainView, seed: int) -> tuple[Any, Any]:
-        """Return the value for singles and that for combinations."""
+        """Return the value for singles and the value for combinations."""
         values = list(getattr(self.params, self.tuned))
         middle = values[len(values) // 2]
         if len(values) == 1 or not view.inner:
@@ -77,14 +77,14 @@ class TunedBaseline(Baseline):
                 residual = part.delta - other._apply(described, other._solve(prepared, value))
                 lost = np.einsum("cg,cg->c", residual, residual, dtype=np.float64)
                 errors[:, i] += lost[alone].sum(), lost[~alone].sum()
-        # A stratum on which all values are the same has no say.
+        # A stratum on which all values have the same error is ignored.
         single, combo = (values[int(np.argmin(e))] if np.ptp(e) > 0 else None for e in errors)
         one = middle if single is None and combo is None else single if combo is None else combo
         return (one if single is None else single, one if combo is None else combo)
 
     def _unfitted(self) -> Self:
         other = super()._unfitted()
-        # The values chosen once serve every inner fold, as they serve the final fit.
+        # The values are chosen once and used in every inner fold, as in the final fit.
         other._fixed = self._choice
         return other
 
@@ -96,8 +96,8 @@ class TunedBaseline(Baseline):
         for rows, solution in zip((single, ~single), self._solutions, strict=True):
             if rows.any():
                 control = None if query.control is None else query.control[rows]
-                asked = Query(query.conditions[rows], query.genes, control)
-                out[rows] = self._apply(self._describe(asked), solution)
+                part = Query(query.conditions[rows], query.genes, control)
+                out[rows] = self._apply(self._describe(part), solution)
         return out
 
     def _state_arrays(self) -> dict[str, FloatArray]:

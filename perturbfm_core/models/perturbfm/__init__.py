@@ -1,1 +1,1 @@
-"""PerturbFM v0 to v3: one network on a learned prior, nested configurations of it."""
+"""PerturbFM v0 to v3: nested configurations of one network on top of a learned prior."""

@@ -13,14 +13,15 @@ from perturbfm_core import schema
 from perturbfm_core.models.baselines.effects import components
 from perturbfm_core.schema import FloatArray, IntArray
 
-# Switching a gene off acts against switching it on; a drug, or an unnamed modality, counts as acting.
+# Modalities that repress a gene and get the sign -1; activation, a drug or an unnamed modality has the sign
+# +1.
 _OFF = ("crispri", "ko", "knockout", "knockdown", "rnai", "sirna", "shrna")
 _NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)")
 
 
 @dataclass(frozen=True, eq=False)
 class Interventions:
-    """The parts of some conditions, flat.
+    """The parts of some conditions, as flat arrays.
 
     Attributes
     ----------
@@ -31,9 +32,9 @@ class Interventions:
     genes, modality
         Perturbed gene (or drug) and modality of each part.
     amount
-        float64 [parts], dose relative to the largest of train on a log scale; 1 without doses.
+        float64 [parts], log1p dose relative to that of the largest dose in train; 1 without doses.
     sign
-        float64 [parts], -1 where the modality switches a gene off, else 1.
+        float64 [parts], -1 where the modality represses a gene, else 1.
     """
 
     n: int
@@ -45,7 +46,7 @@ class Interventions:
 
     @cached_property
     def labels(self) -> list[str]:
-        """Return gene and modality of each part as one label: on and off are different interventions."""
+        """Return gene and modality of each part as one label, since activation and repression differ."""
         return [f"{g}|{m}" for g, m in zip(self.genes, self.modality, strict=True)]
 
     @property
@@ -54,7 +55,17 @@ class Interventions:
         return np.bincount(self.owner, minlength=self.n)
 
     def incidence(self, names: list[str], *, by: str = "label", signed: bool = False) -> FloatArray:
-        """Return float64 [n, names]: the amount of each named label (or gene) in each condition."""
+        """Return float64 [n, names], the amount of each named label (or gene) in each condition.
+
+        Parameters
+        ----------
+        names
+            Labels or genes, one per column; other parts are ignored.
+        by
+            ``"label"``: names are labels of gene and modality; anything else: names are genes.
+        signed
+            Whether amounts have the sign of the modality.
+        """
         position = {name: i for i, name in enumerate(names)}
         keys = self.labels if by == "label" else self.genes
         out = np.zeros((self.n, len(names)))
@@ -73,7 +84,7 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
     conditions
         Condition table [n].
     top_dose
-        Log dose that counts as 1 (default: the largest of these conditions).
+        Log dose that has the amount 1 (default: the largest of these conditions).
     """
     parts, owner = components(conditions)
     logs = np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
@@ -90,7 +101,7 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
 
 
 def log_top_dose(conditions: pd.DataFrame) -> float:
-    """Return log(1 + the largest dose), 1 where no condition has one."""
+    """Return log(1 + the largest dose), 1 if no condition has a dose."""
     parts, _ = components(conditions)
     logs = [x for x in (_log_dose(d) for d in parts[schema.DOSES]) if not np.isnan(x)]
     return max([*logs, 1e-12]) if logs else 1.0

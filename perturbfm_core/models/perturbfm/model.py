@@ -1,6 +1,6 @@
-"""PerturbFM v0 to v3: the fit from nested inner folds, prediction, and the registered names.
+"""PerturbFM v0 to v3: fitting on nested inner folds, prediction, and the registered model names.
 
-Importing this module does not import torch: what trains and holds networks is imported by the methods that use it.
+Importing this module does not import torch: the methods that need networks import them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.graphs.spectral import spectral_features
-from perturbfm_core.models.base import MODELS, Family, Model
+from perturbfm_core.models.base import MODELS, Model
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.gate import (
@@ -41,6 +41,7 @@ from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
+from perturbfm_core.store.run_record import Family
 
 if TYPE_CHECKING:
     from perturbfm_core.models.perturbfm.network.members import Networks
@@ -51,14 +52,14 @@ _UNFITTED = GateDecision(CLOSED, None, None, 0, "not fitted")
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """What the inner folds left: the training rows, None without any, and the condition of each."""
+    """Rows held out by inner folds: the training rows, None without any, and the condition of each row."""
 
     rows: TrainingRows | None
     condition: IntArray
 
 
 class PerturbFM(Model):
-    """The shared model; subclasses name a version.
+    """The model shared by all versions; subclasses set the version.
 
     Parameters
     ----------
@@ -73,14 +74,14 @@ class PerturbFM(Model):
     search_space: ClassVar[SearchSpace] = SEARCH_SPACE
 
     class Params(PerturbFMParams):
-        """Options of a PerturbFM network."""
+        """Options of a PerturbFM model."""
 
     def __init__(self, params: Frozen | None = None) -> None:
         super().__init__(params)
         self._forget()
 
     def _forget(self) -> None:
-        """Be as before a fit."""
+        """Reset to the state before a fit."""
         self.prior: Prior | None = None
         self.featurizer: Featurizer | None = None
         self.networks: Networks | None = None
@@ -95,11 +96,11 @@ class PerturbFM(Model):
         self._flat: FloatArray = np.zeros(0, dtype=np.float32)
 
     def searchable(self) -> dict[str, SearchDimension]:
-        """Return the dimensions that have an effect in this version and configuration."""
+        """Return the search dimensions that have an effect in this version and configuration."""
         return effective(self.version, self.params)
 
     def needs(self) -> Needs:
-        """Return the graphs, gene features and encoder of this configuration."""
+        """Return the graphs, gene features, encoder and masks of this configuration."""
         p = self.params
         return Needs(
             graphs=p.adjacency if self.version >= 1 and p.graph and p.perturbation else (),
@@ -121,7 +122,7 @@ class PerturbFM(Model):
             tables += [
                 spectral_features(g, p.graph_features)
                 for g in graphs
-                # Of a graph made from train rows they would tell inner folds of what these hold out.
+                # Features of a graph built from train rows would leak held-out rows into the inner folds.
                 if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
             ]
         masks = self.side_info.masks if self.needs().masks is not None else None
@@ -143,7 +144,7 @@ class PerturbFM(Model):
         self._finish(view, held, added, seed)
 
     def _graphs(self, view: TrainView) -> list[GeneGraph]:
-        """Return the graphs; one made from train rows is made again from the view's own."""
+        """Return the graphs; a graph built from train rows is rebuilt from the view's own rows."""
         out = []
         for name in self.needs().graphs:
             graph = self.side_info.graph(name)
@@ -153,12 +154,15 @@ class PerturbFM(Model):
         return out
 
     def _plain_prior(self, query: Query) -> FloatArray:
-        """Return float32 [q, G]: the train mean, or nothing."""
+        """Return float32 [q, G], the train mean, or zero if the prior is switched off."""
         scale = 1.0 if self.params.prior != "none" else 0.0
         return np.repeat(scale * self._center[None], len(query), axis=0).astype(np.float32)
 
     def _held_out(self, view: TrainView, tables: Sequence[GeneFeatures]) -> _Held:
-        """Read every condition as its inner fold's predictors see it; without a fitted prior, as the fit does."""
+        """Return network inputs and priors of every condition, computed without its own inner fold.
+
+        Without a fitted prior, inputs are those of the fit itself.
+        """
         units = units_of(view.conditions, view.unit)
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
         if self.prior is None:
@@ -200,7 +204,10 @@ class PerturbFM(Model):
     def _fit_networks(
         self, view: TrainView, data: TrainingRows, condition: IntArray, seed: int
     ) -> FloatArray:
-        """Train on the inner folds to set gate and epochs, then on all; return what is added out of fold."""
+        """Choose gate and number of epochs on the inner folds, then train on all rows.
+
+        Returns float32 [rows, G], the gated out-of-fold correction of the networks.
+        """
         from perturbfm_core.models.perturbfm.network.members import Networks
 
         p, featurizer = self.params, self._fitted_featurizer()
@@ -221,7 +228,7 @@ class PerturbFM(Model):
         if self.prior is None:
             self.gate = GateDecision(CLOSED, None, None, 0, "without a fitted prior nothing is held out")
         elif p.gate == "auto" and len(set(data.groups)) < MIN_GROUPS:
-            # The decision is known before any training.
+            # With too few units the gate stays closed, so that training can be skipped.
             self.gate, crossed = decide(data, added, np.arange(len(data.truth)))
         else:
             added, records = networks.cross_fit(data, condition, seed)
@@ -242,7 +249,7 @@ class PerturbFM(Model):
         return np.asarray(np.einsum("pr,prg->rg", crossed, added, optimize=True), dtype=np.float32)
 
     def _validation(self, view: TrainView, networks: Networks) -> TrainingRows | None:
-        """Return the split's validation fold as rows to stop on, None where it is absent or too small."""
+        """Return the rows of the split's validation fold for early stopping, None if absent or too small."""
         rest = view.validation
         if rest is None or len(rest) < _MIN_VALIDATION:
             return None
@@ -266,7 +273,7 @@ class PerturbFM(Model):
     # ---- variance --------------------------------------------------------------------------------------
 
     def _finish(self, view: TrainView, held: _Held, added: FloatArray, seed: int) -> None:
-        """Fit the variance on out-of-fold errors and keep the out-of-fold predictions."""
+        """Fit the variance on out-of-fold errors and store the out-of-fold predictions."""
         data = held.rows
         if self.prior is None or data is None:
             residual = view.delta - self._mean(view.query())[0]
@@ -311,7 +318,7 @@ class PerturbFM(Model):
         self.training["gate"] = self.gate.to_json()
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        """Nothing: `_fit` learns the variance from the same folds as the mean."""
+        """Do nothing: `_fit` learns the variance from the same folds as the mean."""
 
     # ---- predicting ------------------------------------------------------------------------------------
 
@@ -322,7 +329,7 @@ class PerturbFM(Model):
         return self.prior.predict(query)
 
     def _mean(self, query: Query) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the mean, the set process's variance, and the variance between networks, each float32 [q, G]."""
+        """Return mean, variance of the set process, and variance between networks, each float32 [q, G]."""
         prior, process = self._prior_of(query)
         spread = np.zeros_like(prior)
         if self.networks is None:
@@ -338,11 +345,12 @@ class PerturbFM(Model):
         if self.variance is None:
             var = np.broadcast_to(self._flat, mean.shape) + spread
             return Prediction(mean=mean, var=var.astype(np.float32), var_epistemic=spread)
+        # Error variance without sampling noise + mean sampling variance of train + variance between networks.
         var = self.variance.predict(query, mean, process) + self._s2 + spread
         return _prediction(mean, var, process + spread)
 
     def condition_process(self) -> ConditionProcess | None:
-        """Return the set process of the prior, None without one."""
+        """Return the set process of the prior, None without a prior."""
         return None if self.prior is None else SetProcessPosterior(self.prior.process)
 
     # ---- state -----------------------------------------------------------------------------------------
@@ -372,7 +380,7 @@ class PerturbFM(Model):
         return out
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned."""
         self._center, self._s2, self._flat = arrays["center"], arrays["s2"], arrays["flat"]
         self.gate = GateDecision(**{**meta["gate"], "g": tuple(meta["gate"]["g"])})
         if "prior.names" in meta:
@@ -393,7 +401,7 @@ class PerturbFM(Model):
 
 
 def _prediction(mean: FloatArray, var: FloatArray, epistemic: FloatArray) -> Prediction:
-    """Return the prediction; what the process does not know is a part of the variance, never more than it."""
+    """Return the prediction; the epistemic variance is a part of the variance and cannot exceed it."""
     var = var.astype(np.float32)
     return Prediction(mean=mean, var=var, var_epistemic=np.minimum(epistemic, var).astype(np.float32))
 
@@ -405,14 +413,14 @@ class PerturbFMv0(PerturbFM):
 
 @MODELS.register("perturbfm-v1")
 class PerturbFMv1(PerturbFM):
-    """v0 with gene graphs, each by its trust."""
+    """v0 with gene graphs, each weighted by a learned trust."""
 
     version = 1
 
 
 @MODELS.register("perturbfm-v2")
 class PerturbFMv2(PerturbFM):
-    """The contextual graph intervention operator: v1 with the intervention itself and its context."""
+    """v1 with direct effects on targets, intervention channels, and a context-dependent operator."""
 
     version = 2
     direct = "constant"
@@ -420,7 +428,7 @@ class PerturbFMv2(PerturbFM):
 
 @MODELS.register("perturbfm-v3")
 class PerturbFMv3(PerturbFM):
-    """v2 whose operator, direct effects and genes depend on the control state."""
+    """v2 whose operator, direct effects and gene gates depend on the control state."""
 
     version = 3
     direct = "state"
@@ -428,6 +436,6 @@ class PerturbFMv3(PerturbFM):
 
 @MODELS.register("perturbfm-v3a")
 class PerturbFMv3a(PerturbFMv3):
-    """v3 with a set transformer for the control state."""
+    """v3 with a set transformer as encoder of the control state."""
 
     cell_encoder = True

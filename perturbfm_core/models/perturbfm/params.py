@@ -1,4 +1,4 @@
-"""Options of the PerturbFM networks: one set, with the defaults of each version."""
+"""Options of the PerturbFM models: sizes, training, side information, and switches for ablations."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ ControlState = Literal["measured", "permuted"]
 
 
 class PerturbFMParams(Frozen):
-    """Options of a PerturbFM network.
+    """Options of a PerturbFM model.
 
     Attributes
     ----------
     hidden_dim
         Width d of embeddings and hidden layers.
     rank
-        Rank r of the output layer: at most 64 components.
+        Rank r of the output layer, the number of response components; at most 64.
     n_layers
         Hidden layers of the trunk, and blocks of the cell encoder of v3a.
     n_heads
-        Heads of the cell encoder of v3a.
+        Attention heads of the cell encoder of v3a.
     dropout
         Share of hidden values dropped in training.
     epochs
-        Most epochs of a training.
+        Maximum number of epochs of a training.
     lr
         Learning rate.
     weight_decay
         Weight decay of AdamW.
     batch_size
-        Conditions per step; none means all at once up to 1,024, else as many.
+        Conditions per step; none means all at once up to 1,024, and 1,024 per step beyond that.
     patience
         Epochs without a better validation score after which a training stops.
     ema_decay
-        Of the running mean of the weights, which is what is kept.
+        Decay of the moving average of the weights, which is what is kept.
     direction_weight
         Weight of the direction term in the loss.
     distance_weight
-        Weight in the loss of the pull towards measured distances between conditions.
+        Weight in the loss of the error of predicted distances between conditions.
     combo_weight
         Weight in the loss of conditions with more than one perturbed gene.
     device
         Where networks are trained.
     precision
-        Of the forward pass; takes effect on CUDA.
+        Precision of the forward pass; takes effect on CUDA.
     compile
         Compile the network; takes effect on CUDA.
     gene_features
@@ -65,38 +65,40 @@ class PerturbFMParams(Frozen):
     graph_features
         Dimensions of the spectral features of each graph, 0 for none.
     gating_mode
-        How nodes of a graph are gated.
+        Form of the gates on the nodes of a graph.
     pert_masks
-        File (npz) with the weights of the genes that each perturbation acts on, for drugs; the others are genes.
+        File (npz) with the weights of the genes that each perturbation acts on, for drugs; all other
+        perturbations are genes.
     num_bases
-        Number of matrices that the contextual operator mixes, beside the identity.
+        Number of matrices that the contextual operator mixes, besides the identity.
     prior
-        What the network departs from: the stack of baselines and set process, the set process alone, the train
-        mean, or nothing.
+        Prediction that the network corrects: the stack of baselines and set process, the set process alone,
+        the train mean, or zero.
     gate
-        Whether the network's part is used where inner folds show a gain (`auto`), always or never.
+        Use the network's correction if inner folds show a gain (`auto`), always, or never.
     ensemble_size
         Number of networks, each on units drawn with replacement; their spread is epistemic variance.
     pretrained_encoder
         A pre-trained cell encoder for the control state: key, folder or kind (see `perturbfm pretrain`).
     freeze_encoder
-        Leave the pre-trained encoder as it is.
+        Keep the weights of the pre-trained encoder fixed.
     hvg_count
-        How many highly variable genes of the train rows the cell encoder reads; none means all.
+        How many highly variable genes of the train rows the cell encoder takes as input; none means all.
     basal
-        Read the control state.
+        Use the control state.
     context
-        Read the context.
+        Use the context.
     perturbation
-        Read what is perturbed; without it the graphs, which spread it, are not read either.
+        Use the identity and features of the perturbed genes; without it the graphs are not used either.
     graph
-        Read the graphs.
+        Use the graphs.
     gating
         Gate the nodes of graphs.
     contextual_operator
         Let the operator depend on the context.
     control_state
-        ``permuted`` shuffles the genes of every control state: what is lost then is owed to reading it.
+        ``permuted`` shuffles the genes of every control state; the loss in accuracy measures what the model
+        gains from it.
     """
 
     hidden_dim: int = Field(default=64, ge=1)

@@ -1,4 +1,4 @@
-"""Which options of a PerturbFM network are worth searching, and which of them matter in a configuration."""
+"""Search space of the PerturbFM options, and the part of it that affects a given configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GRAPH = {"diffusion_steps", "gating_mode"}
 
 
 def effective(version: int, params: PerturbFMParams) -> dict[str, SearchDimension]:
-    """Return the dimensions that change what a configuration of a version predicts."""
+    """Return the dimensions that affect the predictions of a configuration of a version."""
     if params.gate == "off":
         return {}
     idle: set[str] = set()

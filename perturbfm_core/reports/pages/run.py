@@ -111,7 +111,9 @@ def _picks(comparison: Comparison, goodness: pd.Series) -> list[tuple[str, int]]
 
 
 def _scatter(comparison: Comparison, goodness: pd.Series) -> str | None:
-    panels = [(title, comparison.truth[i], comparison.mean[i]) for title, i in _picks(comparison, goodness)]
+    panels = [
+        (title, comparison.observed[i], comparison.predicted[i]) for title, i in _picks(comparison, goodness)
+    ]
     return plots.scatter_panels(panels) if panels else None
 
 
@@ -246,7 +248,7 @@ def _provenance(record: RunRecord) -> list[list[str]]:
     """Return what the run was made of and by, as rows of a table."""
     environment = record.environment
     code = ", ".join(f"{stage} {digest[:12]}" for stage, digest in record.code.items())
-    rows = [
+    rows: list[list[Any]] = [
         ["model", f"{record.model} ({record.family})"],
         ["parameters", ", ".join(f"{k}={v}" for k, v in record.params.items()) or "none"],
         *_tuned(record.tuned),

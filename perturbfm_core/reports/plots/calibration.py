@@ -125,15 +125,15 @@ def fans(comparison: Comparison, picks: Sequence[tuple[str, int]]) -> str | None
     figure = Figure(figsize=(3.6 * len(picks), 3.4), dpi=90, layout="constrained")
     for p, (title, i) in enumerate(picks):
         axes = figure.add_subplot(1, len(picks), p + 1)
-        genes = np.argsort(-np.abs(comparison.mean[i]), kind="stable")[:FAN_GENES]
-        genes = genes[np.argsort(comparison.mean[i, genes], kind="stable")]
-        mean, x = comparison.mean[i, genes], np.arange(len(genes))
+        genes = np.argsort(-np.abs(comparison.predicted[i]), kind="stable")[:FAN_GENES]
+        genes = genes[np.argsort(comparison.predicted[i, genes], kind="stable")]
+        mean, x = comparison.predicted[i, genes], np.arange(len(genes))
         for at in range(len(intervals.levels) - 1, -1, -1):
-            half: FloatArray = intervals.half_width(at, comparison.var)[i, genes]
+            half: FloatArray = intervals.half_width(at, comparison.predicted_var)[i, genes]
             if np.isfinite(half).all():
                 axes.fill_between(x, mean - half, mean + half, color=ACCENT, alpha=0.18, linewidth=0)
         axes.plot(x, mean, color=ACCENT, linewidth=1.2)
-        axes.scatter(x, comparison.truth[i, genes], s=7, color=INK, zorder=3)
+        axes.scatter(x, comparison.observed[i, genes], s=7, color=INK, zorder=3)
         _label(axes, title.replace("$", r"\$"), "largest predicted changes, in order", "delta (log1p)")
     return image(figure)
 

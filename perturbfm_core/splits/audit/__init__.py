@@ -1,6 +1,6 @@
-"""The leakage audit: named findings that say how a split, or a run on it, would fool its reader.
+"""Leakage audit: checks whether a split, or a run on it, uses test information.
 
-A check of a split is one registered function (data set, split) -> findings, in `core.CHECKS`; a check of a run
-also takes what the run records of itself, in `core.RUN_CHECKS`. Blocking findings refuse a fit. A check that the data
-cannot answer raises `core.NotApplicable` with the reason.
+A check of a split is a function (data set, split) -> findings, registered in `core.CHECKS`. A check of a run,
+in `core.RUN_CHECKS`, also takes the predictions and records of the run. A blocking finding prevents fitting.
+A check that cannot be made on the data raises `core.NotApplicable` with the reason.
 """

@@ -1,4 +1,4 @@
-"""Checks of the rows: the same cell under two barcodes, genes chosen on all rows, batches that give it away."""
+"""Audit checks of rows: duplicated cells, gene selection on test rows, confounded batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.audit.core import CHECKS, Finding, NotApplicable, finding, fold_codes, in_folds
 from perturbfm_core.splits.split import FrozenSplit
 
-# A profile of fewer non-zero values can be that of two cells by chance.
+# Two different cells can have equal profiles by chance if these have fewer non-zero values.
 MIN_NONZERO = 10
 N_PERMUTATIONS = 199
 MAX_ROWS = 20_000
@@ -26,10 +26,11 @@ _PROFILES: WeakKeyDictionary[PerturbDataset, tuple[IntArray, BoolArray]] = WeakK
 
 
 def profile_hashes(ds: PerturbDataset) -> tuple[IntArray, BoolArray]:
-    """Return (uint64 [N] hash of each row's values, bool [N] whether they are enough to tell cells apart).
+    """Return (uint64 [N] hash of each row's values, bool [N] whether they suffice to identify a cell).
 
-    A row's hash is made of two random projections of its values in float64, summed in the order of genes:
-    equal rows have equal bits, and unequal ones do not meet by chance. Computed once per data set.
+    The hash combines two random projections of a row's values in float64, summed in the order of genes: equal
+    rows have equal bits, and a collision of unequal rows is very improbable. It is computed once per data
+    set.
     """
     if ds not in _PROFILES:
         values = ds.values
@@ -38,9 +39,11 @@ def profile_hashes(ds: PerturbDataset) -> tuple[IntArray, BoolArray]:
         nonzero = np.empty(ds.n_obs, dtype=np.int64)
         weights = np.random.default_rng(0).standard_normal((ds.n_genes, 2))
         for block in row_blocks(ds.n_obs):
-            # Sparse products add up row by row; dense ones may round a row by its place in the block.
+            # A sparse product sums each row on its own; a dense one may round by the row's place in the
+            # block.
             part = sp.csr_array(X[block])
             seen = [(part @ weights[:, i]).view(np.uint64) for i in (0, 1)]
+            # Multiplied by an odd constant (2^64 over the golden ratio) before the exclusive or.
             hashes[block] = seen[0] ^ (seen[1] * np.uint64(0x9E3779B97F4A7C15))
             nonzero[block] = np.diff(part.indptr)
         whole = values.counts is not None
@@ -50,7 +53,13 @@ def profile_hashes(ds: PerturbDataset) -> tuple[IntArray, BoolArray]:
 
 @CHECKS.register("identical_profiles", order=30)
 def identical_profiles(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """The same cell under two row ids: a test row whose profile train, validation, calibration or a control has."""
+    """Find test rows whose values equal those of a training, validation, calibration or control row.
+
+    Raises
+    ------
+    NotApplicable
+        If no row has enough non-zero values.
+    """
     codes = fold_codes(ds, split)
     hashes, telling = profile_hashes(ds)
     if not telling.any():
@@ -58,6 +67,7 @@ def identical_profiles(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
         raise NotApplicable(msg)
     test = np.flatnonzero(in_folds(codes, "test") & telling)
     seen = np.flatnonzero((in_folds(codes, "train", "val", "calib") | ds.is_control) & telling)
+    # A binary search of each test hash among the sorted hashes of the other rows.
     order = np.argsort(hashes[seen], kind="stable")
     seen = seen[order]
     if not len(seen):
@@ -76,7 +86,13 @@ def identical_profiles(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("gene_selection", order=30)
 def gene_selection(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Genes that were chosen on rows which include test."""
+    """Find a selection of genes that was made on rows that include test rows.
+
+    Raises
+    ------
+    NotApplicable
+        If the data set declares no selection of genes.
+    """
     chosen = ds.metadata.gene_selection
     if chosen.method == "none":
         msg = "the data set declares no selection of genes"
@@ -94,7 +110,7 @@ def gene_selection(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("transductive", order=30)
 def transductive(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A split that declares that held-out contexts' controls may be read in fitting."""
+    """Warn of a transductive split, in which controls of held-out contexts may be read in fitting."""
     if not split.definition.transductive:
         return []
     held = [str(c) for c in split.definition.params.get("holdout", ())] or ["all contexts"]
@@ -108,10 +124,15 @@ def transductive(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("batch_confounding", order=30)
 def batch_confounding(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Perturbations confounded with batches: a batch effect would pass for a perturbation's.
+    """Find perturbations confounded with batches, where a batch effect would look like a perturbation effect.
 
-    Association of perturbation and batch within contexts (bias-corrected Cramer's V, weighted by rows),
-    against permutations of the batches within contexts.
+    The association of perturbation and batch within contexts (bias-corrected Cramer's V, weighted by rows) is
+    compared with permutations of the batches within contexts.
+
+    Raises
+    ------
+    NotApplicable
+        If no context has several batches and several perturbations with rows to compare.
     """
     codes = fold_codes(ds, split)
     rows = np.flatnonzero(in_folds(codes, "train", "val", "calib", "test"))
@@ -125,7 +146,7 @@ def batch_confounding(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
         mine = context == c
         b = np.unique(batch[mine], return_inverse=True)[1]
         p = np.unique(pert[mine], return_inverse=True)[1]
-        # Where every row is its own batch or perturbation, nothing can be compared.
+        # Several batches and perturbations, but not a batch or perturbation of its own for every row.
         if 1 < b.max() + 1 < len(b) and 1 < p.max() + 1 < len(p):
             groups.append((p, b))
     if not groups:
@@ -150,13 +171,14 @@ def batch_confounding(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 
 def _association(groups: Sequence[tuple[IntArray, IntArray]]) -> float:
-    """Return the bias-corrected Cramer's V of pairs of codes, averaged over groups by rows."""
+    """Return the bias-corrected Cramer's V of (perturbation, batch) codes, averaged over groups by rows."""
     total, weight = 0.0, 0
     for p, b in groups:
         n, r, k = len(p), int(p.max()) + 1, int(b.max()) + 1
         table: FloatArray = np.bincount(p * k + b, minlength=r * k).reshape(r, k).astype(np.float64)
         expected = table.sum(1, keepdims=True) * table.sum(0, keepdims=True) / n
         phi2 = float(((table - expected) ** 2 / expected).sum() / n)
+        # Bias correction: the expectation of phi^2 under independence is subtracted, table sizes are reduced.
         phi2 = max(0.0, phi2 - (r - 1) * (k - 1) / (n - 1))
         smaller = min(r - (r - 1) ** 2 / (n - 1), k - (k - 1) ** 2 / (n - 1)) - 1
         total += n * float(np.sqrt(phi2 / smaller)) if smaller > 0 else 0.0

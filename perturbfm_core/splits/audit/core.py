@@ -1,4 +1,4 @@
-"""Findings, the registries of checks, and running them."""
+"""Findings of the leakage audit, registries of its checks, and functions that run them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXAMPLES = 5
 
 
 class NotApplicable(Exception):  # noqa: N818 - not an error: the data cannot show it
-    """What a check raises where the data cannot show its leak; the text says why."""
+    """Raised by a check that cannot be made on the data; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Finding:
     name
         Name of the leak.
     severity
-        ``blocking`` refuses a fit, ``warning`` is shown.
+        ``blocking`` prevents fitting, ``warning`` is only shown.
     count
-        How many rows or conditions are concerned.
+        Number of rows or conditions concerned.
     examples
         Some of them.
     message
-        What is wrong and what to do.
+        Description of the problem and what to do about it.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one check came to.
+    """Result of one check.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Outcome:
     findings
         Its findings.
     reason
-        Why it is not applicable, else empty.
+        Why the check is not applicable, else empty.
     """
 
     check: str
@@ -95,7 +95,17 @@ RUN_CHECKS: Registry[RunCheck] = Registry("audit check of runs", SplitError, _MO
 
 
 def report(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Outcome]:
-    """Return what every check came to, those of runs too; without `run` the latter are not applicable."""
+    """Return the result of every check.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of a run; without it, the checks of runs are not applicable.
+    """
     out = [_outcome(name, partial(check, ds, split)) for name, check in CHECKS.items()]
     for name, run_check in RUN_CHECKS.items():
         if run is None:
@@ -108,12 +118,37 @@ def report(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = Non
 
 
 def audit(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
-    """Return all findings of all checks for a split on its data, and for a run on it where one is given."""
+    """Return the findings of all checks.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of a run, to check it as well.
+    """
     return [finding for outcome in report(ds, split, run) for finding in outcome.findings]
 
 
 def require_clean(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence | None = None) -> list[Finding]:
-    """Return the warnings of the audit, or raise `SplitError` if anything blocks."""
+    """Return the warnings of the audit.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of a run, to check it as well.
+
+    Raises
+    ------
+    SplitError
+        If there is a blocking finding.
+    """
     findings = audit(ds, split, run)
     blocking = [f for f in findings if f.severity == "blocking"]
     if blocking:
@@ -134,13 +169,27 @@ def _outcome(name: str, run: Callable[[], Iterable[Finding]]) -> Outcome:
     return Outcome(name, worst, findings)
 
 
-# ---- what checks share -----------------------------------------------------------------------------------
+# ---- helpers of the checks -------------------------------------------------------------------------------
 
 
 def finding(
     name: str, items: Sequence[str], message: str, severity: Severity = "blocking", count: int | None = None
 ) -> list[Finding]:
-    """Return one finding about `items`, none if there are none."""
+    """Return a list with one finding about `items`, empty if there are none.
+
+    Parameters
+    ----------
+    name
+        Name of the leak.
+    items
+        Rows or conditions concerned; the first ones become the examples.
+    message
+        Description of the problem and what to do about it.
+    severity
+        ``blocking`` or ``warning``.
+    count
+        Number of rows or conditions concerned, if it is not that of `items`.
+    """
     n = len(items) if count is None else count
     return [Finding(name, severity, n, tuple(str(x) for x in items[:EXAMPLES]), message)] if n else []
 
@@ -149,6 +198,7 @@ _CODES: WeakKeyDictionary[FrozenSplit, tuple[PerturbDataset, IntArray]] = WeakKe
 
 
 def _codes_or_none(ds: PerturbDataset, split: FrozenSplit) -> IntArray | None:
+    """Return the fold code of every row, computed once per split; None if the data are not the split's."""
     known = _CODES.get(split)
     try:
         split.check_dataset(ds)
@@ -161,7 +211,13 @@ def _codes_or_none(ds: PerturbDataset, split: FrozenSplit) -> IntArray | None:
 
 
 def fold_codes(ds: PerturbDataset, split: FrozenSplit) -> IntArray:
-    """Return the fold code of every row, or raise `NotApplicable` where the data do not fit (`changed_data`)."""
+    """Return int8 [N], the fold code of every row.
+
+    Raises
+    ------
+    NotApplicable
+        If the data do not belong to the split, which the check `changed_data` reports.
+    """
     codes = _codes_or_none(ds, split)
     if codes is None:
         msg = "split and data do not go together"
@@ -170,15 +226,25 @@ def fold_codes(ds: PerturbDataset, split: FrozenSplit) -> IntArray:
 
 
 def in_folds(codes: IntArray, *folds: str) -> BoolArray:
-    """Return bool [N]: rows in any of the folds."""
+    """Return bool [N]: rows in any of the named folds, given the fold codes [N]."""
     return np.isin(codes, [schema.FOLDS.index(f) for f in folds])
 
 
 def conditions_in(ds: PerturbDataset, codes: IntArray, *folds: str) -> pd.DataFrame:
-    """Return the conditions that have rows in any of the folds."""
+    """Return the conditions that have rows in any of the named folds.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    codes
+        int8 [N], fold code of every row.
+    folds
+        Names of the folds.
+    """
     return ds.conditions.iloc[np.unique(ds.condition_codes[in_folds(codes, *folds)])]
 
 
 def same_condition_meant(split: FrozenSplit) -> bool:
-    """Return whether test may have conditions of train: random rows, other batches."""
+    """Return whether train and test may share conditions: in splits by random rows or by batch."""
     return not split.definition.ood_axes or "batch" in split.definition.ood_axes

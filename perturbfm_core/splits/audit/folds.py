@@ -1,4 +1,4 @@
-"""Checks of the folds themselves: their data, overlaps, empty ones, replicates."""
+"""Audit checks of folds: changed data, overlapping or empty folds, replicates in several folds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from perturbfm_core.splits.split import ConditionFolds, FrozenSplit
 
 @CHECKS.register("changed_data", order=10)
 def changed_data(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """The data are not what the split was frozen on."""
+    """Find data that differ from those the split was frozen on."""
     try:
         split.check_dataset(ds)
         ds.verify_content()
@@ -34,7 +34,7 @@ def changed_data(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("fold_overlap", order=10)
 def fold_overlap(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Rows or conditions that are in two folds, or control rows that are in one."""
+    """Find conditions in two folds, perturbed rows in no valid fold, and control rows in a fold."""
     if not isinstance(split.definition.folds, ConditionFolds):
         codes = fold_codes(ds, split)
         treated = ds.condition_codes >= 0
@@ -59,7 +59,7 @@ def fold_overlap(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("empty_fold", order=10)
 def empty_fold(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A fold, or a declared condition, without cells."""
+    """Find folds and declared conditions without rows."""
     out: list[Finding] = []
     if isinstance(split.definition.folds, ConditionFolds):
         known = set(ds.conditions.index)
@@ -80,13 +80,13 @@ def empty_fold(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
 
 @CHECKS.register("condition_in_train_and_test", order=10)
 def condition_in_train_and_test(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A condition that out-of-distribution test holds and train or validation has seen."""
+    """Find test conditions of an out-of-distribution split that are also in train or validation."""
     return _shared(ds, split, ("train", "val"), "condition_in_train_and_test", "train or validation")
 
 
 @CHECKS.register("calibration_in_test", order=10)
 def calibration_in_test(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A condition that calibration and out-of-distribution test share."""
+    """Find test conditions of an out-of-distribution split that are also in calibration."""
     return _shared(ds, split, ("calib",), "calibration_in_test", "calibration")
 
 
@@ -104,7 +104,13 @@ def _shared(
 
 @CHECKS.register("replicates_in_two_folds", order=10)
 def replicates_in_two_folds(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Replicates of one condition of condition-level data in two folds."""
+    """Find conditions of condition-level data with replicates in more than one fold.
+
+    Raises
+    ------
+    NotApplicable
+        If the data are single cells.
+    """
     if ds.metadata.level != "condition":
         msg = "the data set has cells, not replicates"
         raise NotApplicable(msg)

@@ -1,4 +1,4 @@
-"""What a fit of our own declares: written beside it, so that the audit's checks of runs apply to it."""
+"""Audit records of a fit: the rows and controls that were available to the model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from perturbfm_core.splits.view import Query, TrainView
 def fit_records(
     ds: PerturbDataset, split: FrozenSplit, view: TrainView, name: str, made: Iterable[FitRecord] = ()
 ) -> RunRecords:
-    """Return the records of a fit on a train view: everything that the view gave, or would give, to the model.
+    """Return the records of a fit on a training view: all rows that the view makes available to the model.
 
     Parameters
     ----------
+    ds
+        The data set.
+    split
+        The split.
+    view
+        Training view that the model was fitted on.
     name
-        Of the entry.
+        Name of the model entry.
     made
-        Records of what the model was given beside the view: graphs, gene features, an encoder.
+        Records of the model's other inputs: graphs, gene features, an encoder.
     """
     own = split.rows(ds, *split.fit_folds)
     model = FitRecord(
@@ -50,13 +56,14 @@ def fit_records(
 
 
 def query_reads(query: Query) -> tuple[str, ...]:
-    """Return what a query tells a model of the conditions that it is asked for."""
+    """Return the names of the fields of a query that hold information on the conditions to predict."""
     return tuple(name for name, value in vars(query).items() if value is not None)
 
 
 def _matched_controls(ds: PerturbDataset, rows: IntArray) -> BoolArray:
-    """Return bool [N]: the input controls whose means the deltas of some rows subtract."""
+    """Return bool [N]: the input controls whose means are subtracted in the deltas of the given rows."""
     groups = ds.controls
+    # Pools below n_groups are single (context, batch) groups, those above are all controls of a context.
     pools = np.unique(groups.match["input"][groups.group[rows]])
     own = np.isin(groups.group, pools)
     whole = np.isin(groups.n_groups + groups.context_of_group[groups.group], pools)

@@ -1,4 +1,4 @@
-"""The permutation control: with the labels of train conditions shuffled, no entry may beat its floor."""
+"""Permutation control: a model's score after fitting on shuffled condition labels, against a floor."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STANDARD_ERRORS = 3.0
 
 @dataclass(frozen=True)
 class PermutationControl:
-    """What an entry scores with shuffled labels.
+    """Scores of a model fitted on true and on shuffled labels.
 
     Attributes
     ----------
     true
-        Its score with the true labels.
+        Score with the true labels.
     shuffled
-        Its score for each shuffling.
+        Score for each permutation of the labels.
     floor
-        Score of the train mean, which needs no labels.
+        Score of the mean training delta, which needs no labels.
     findings
-        ``permutation_control`` if shuffled labels beat the floor.
+        ``permutation_control`` if the scores with shuffled labels exceed the floor.
     """
 
     true: float
@@ -41,12 +41,12 @@ class PermutationControl:
 
     @property
     def ok(self) -> bool:
-        """Return whether shuffled labels stay at or below the floor."""
+        """Return whether the scores with shuffled labels do not exceed the floor."""
         return not self.findings
 
 
 def mean_pearson(mean: FloatArray, truth: FloatArray) -> float:
-    """Return the Pearson correlation over genes, averaged over conditions; undefined ones count 0."""
+    """Return the Pearson correlation over genes, averaged over conditions (rows of [C, G]); 0 if undefined."""
     a = mean - mean.mean(axis=1, keepdims=True)
     b = truth - truth.mean(axis=1, keepdims=True)
     norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
@@ -64,28 +64,34 @@ def permutation_control(
     seed: int = 0,
     score: Score = mean_pearson,
 ) -> PermutationControl:
-    """Score an entry with the labels of its train conditions shuffled.
+    """Score a model that is fitted on shuffled labels of the training conditions.
 
-    Every shuffling gives each train condition another one's deltas (with their variance and n), so that labels
-    tell nothing of effects. What then still beats the train mean comes from elsewhere: from the test cells.
+    Each permutation reassigns the deltas (with their variances and numbers of cells) among the training
+    conditions, so that labels carry no information on effects. A model that still scores better than the mean
+    training delta must have its information from elsewhere, for example from test cells.
 
     Parameters
     ----------
-    view, query
-        What the entry fits on and is asked for.
+    view
+        Training view to fit on.
+    query
+        Conditions to predict.
     truth
-        [C, G], observed deltas of the query.
+        float [C, G], observed deltas of the query.
     fit_predict
-        (view, query, seed) -> predicted deltas [C, G]. The view has no cells, whose labels are not shuffled.
-    n, seed
-        Number of shufflings, and their seed.
+        (view, query, seed) -> predicted deltas [C, G]. The view gives no access to single cells, whose labels
+        are not shuffled.
+    n
+        Number of permutations.
+    seed
+        Seed of the permutations and of every fit.
     score
         (predicted, truth) -> score, higher is better.
 
     Raises
     ------
     SplitError
-        If there are fewer than 3 train conditions, whose labels cannot be shuffled.
+        If there are fewer than 3 training conditions.
     """
     if len(view) < 3:
         msg = (
@@ -106,6 +112,8 @@ def permutation_control(
         moved = replace(plain, delta=view.delta[order], s2=view.s2[order], n_cells=view.n_cells[order])
         shuffled.append(scored(moved))
     values = np.asarray(shuffled)
+    # A finding needs both an effect of practical size and several standard errors of the mean over
+    # permutations.
     spread = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
     beats = float(values.mean()) - floor
     found = beats > MARGIN and beats > STANDARD_ERRORS * spread

@@ -1,4 +1,4 @@
-"""Checks of what was predicted: means and variances that only the test cells could have given."""
+"""Audit checks of predictions: means and variances that can only come from the test cells."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ MIN_RESIDUAL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class _Served:
-    """A prediction beside the rows that it is of.
+    """Predictions of test rows, with genes in the order of the data set.
 
     Attributes
     ----------
     rows
-        int64 [n], test rows with a prediction.
+        int64 [n], test rows with a prediction, ascending.
     mean
-        float64 [n, G], what was predicted for each.
+        float64 [n, G], predicted delta of each.
     var
-        float64 [n, G], with which variance.
+        float64 [n, G], predicted variance of each.
     codes
-        int64 [n], condition of each row, numbered from 0.
+        int64 [n], condition of each row, as a position in `keys`.
     keys
-        The conditions.
+        Keys of the conditions.
     """
 
     rows: IntArray
@@ -51,6 +51,13 @@ class _Served:
 
 
 def _served(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction | None) -> _Served:
+    """Return the predictions of test rows.
+
+    Raises
+    ------
+    NotApplicable
+        If there are none, or they have other genes than the data set.
+    """
     if prediction is None:
         msg = "the run has no predictions"
         raise NotApplicable(msg)
@@ -85,11 +92,21 @@ def _served(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction | 
 
 @RUN_CHECKS.register("truth_in_predictions", order=50)
 def truth_in_predictions(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Predictions that contain the truth.
+    """Find predictions that contain the observed test data.
 
-    Three signs: means equal to what was observed; means closer to it than a noise-free predictor could be
-    (over the square root of the reliability that halves of the cells show); rows that follow their own cell
-    within a condition.
+    There are three signs: predicted means equal to the observed ones; predicted means that correlate with
+    them more than a noise-free prediction could (more than the square root of their reliability, estimated
+    from halves of the cells); predictions of single rows that follow the expression of the same cell within a
+    condition.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
     """
     served = _served(ds, split, run.prediction)
     table = condition_table(ds, served.rows)
@@ -117,7 +134,12 @@ def truth_in_predictions(ds: PerturbDataset, split: FrozenSplit, run: RunEvidenc
 
 
 def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | None:
-    """Return correlation and p-value of predicted and observed deviations from the condition's mean."""
+    """Return (correlation, p-value) of predicted and observed deviations from the condition mean.
+
+    The correlation is the median over cells of those over genes.
+
+    None if the data are not single cells, or too few predictions vary within conditions.
+    """
     if ds.metadata.level != "cell" or ds.expression is None:
         return None
     wiggle = served.mean - group_moments(served.mean, served.codes, len(served.keys)).mean[served.codes]
@@ -136,8 +158,9 @@ def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | Non
 
 
 def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> list[Finding]:
-    """Return a finding if predictions correlate with the observed means more than a noise-free one could."""
+    """Return a finding if predictions are closer to the observed means than a noise-free prediction could be."""
     counts = np.bincount(served.codes)
+    # Number of each row within its condition; even and odd rows make the two halves.
     position = np.empty(len(served.rows), dtype=np.int64)
     order = np.argsort(served.codes, kind="stable")
     position[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -145,12 +168,15 @@ def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> li
     if ds.metadata.level != "cell" or not ds.has_controls or enough.sum() < MIN_CONDITIONS:
         return []
     halves = [condition_table(ds, served.rows[position % 2 == h]) for h in (0, 1)]
-    # Halves with the controls of both roles: noise that they share would look like signal.
+    # One half against input, the other against reference controls: noise of shared controls would look like
+    # signal.
     first, second = halves[0].delta["input"], halves[1].delta["reference"]
     whole = condition_table(ds, served.rows).delta["reference"]
     gaps = []
     for c in np.flatnonzero(enough):
         r_half = max(_pearson(first[c], second[c]), 0.0)
+        # Spearman-Brown: reliability of the whole from the correlation of halves; the correlation of the
+        # noise-free truth with the observed mean is its square root.
         bound = float(np.sqrt(2 * r_half / (1 + r_half)))
         gaps.append(_pearson(predicted[c], whole[c]) - bound)
     values = np.asarray(gaps)
@@ -175,7 +201,22 @@ def _pearson(a: FloatArray, b: FloatArray) -> float:
 
 @RUN_CHECKS.register("truth_in_variances", order=50)
 def truth_in_variances(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Predicted variances that are the observed ones, which need the test cells' variance and n."""
+    """Find predicted variances equal to observed ones, which only the test cells can give.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If the run has no variances of test rows, or the data allow no estimate of them.
+    """
     served = _served(ds, split, run.prediction)
     if run.prediction is not None and run.prediction.var_filled:
         msg = "the predictions state no variance"
@@ -186,6 +227,7 @@ def truth_in_variances(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence)
         raise NotApplicable(msg)
     predicted = group_moments(served.var, served.codes, len(served.keys)).mean
     sides: list[FloatArray] = [table.s2_pert, *(table.s2_pert + s2 for s2 in table.s2_control.values())]
+    # The variance of single cells as well: that of the mean times the number of cells.
     raw = table.s2_pert * table.n[:, None]
     hit: list[str] = []
     for observed in (*sides, raw):

@@ -1,4 +1,4 @@
-"""Checks of what a run declares: what was made from which rows, and what was read."""
+"""Audit checks of a run's records: the rows that its inputs were made from and the rows that it read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,28 @@ from perturbfm_core.splits.audit.run import (
 )
 from perturbfm_core.splits.split import FrozenSplit
 
-# What a model may read of the conditions that it is asked for.
+# Fields of a query: all that a model may read of the conditions to predict.
 QUERY_FIELDS = frozenset({"conditions", "genes", "control"})
 
 
 @RUN_CHECKS.register("reference_controls_read", order=40)
 def reference_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Reference controls, which the scored truth subtracts, read by the model."""
+    """Find reference controls, which are subtracted in the scored deltas, that were read by the model.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If there are no separate reference controls, or the run does not declare the controls that it read.
+    """
     if not ds.has_controls:
         msg = "the data set has no control rows"
         raise NotApplicable(msg)
@@ -48,7 +63,22 @@ def reference_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvid
 
 @RUN_CHECKS.register("held_out_controls_read", order=40)
 def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Controls of a held-out context (or batch) used in fitting without `transductive`."""
+    """Find controls of a held-out context (or batch) that were read in fitting.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If the split is transductive, or the run does not declare the rows that it read.
+    """
     if split.definition.transductive:
         msg = "the split is transductive"
         raise NotApplicable(msg)
@@ -72,7 +102,22 @@ def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvide
 
 @RUN_CHECKS.register("test_rows_read", order=40)
 def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Test or calibration rows read in fitting."""
+    """Find test or calibration rows that were read in fitting.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If the run does not declare the rows that it read.
+    """
     rows = _rows_read(ds, run)
     if rows is None:
         msg = "the run does not declare the rows it read in fitting (rows_read)"
@@ -87,7 +132,17 @@ def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> 
 
 @RUN_CHECKS.register("made_on_other_rows", order=40)
 def made_on_other_rows(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """A gene graph, selection of genes, scaler, PCA, embedding or cache made for other fit rows."""
+    """Find models and prepared inputs (graph, features, scaler, PCA, embedding, cache) made from other rows.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+    """
     bad = _wrong(ds, split, run, (*PREPARED, "model"))
     return finding(
         "made_on_other_rows",
@@ -98,7 +153,17 @@ def made_on_other_rows(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence)
 
 @RUN_CHECKS.register("test_statistics_in_training", order=40)
 def test_statistics_in_training(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Lists of differential genes or statistics over rows that include test, used in training."""
+    """Find lists of differentially expressed genes or statistics that were computed on rows outside the fit.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+    """
     bad = _wrong(ds, split, run, STATISTICS)
     return finding(
         "test_statistics_in_training",
@@ -110,7 +175,17 @@ def test_statistics_in_training(ds: PerturbDataset, split: FrozenSplit, run: Run
 
 @RUN_CHECKS.register("pretrained_on_test", order=40)
 def pretrained_on_test(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """A pre-trained encoder that saw test rows."""
+    """Find a pre-trained encoder that was trained on rows outside the fit.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+    """
     bad = _wrong(ds, split, run, PRETRAINED)
     return finding(
         "pretrained_on_test",
@@ -121,7 +196,22 @@ def pretrained_on_test(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence)
 
 @RUN_CHECKS.register("test_moments_read", order=40)
 def test_moments_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Test conditions' variance, n, or anything but their names and input controls, read at prediction."""
+    """Find anything but names and input controls of the test conditions that was read for prediction.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If the run does not declare what it read for prediction.
+    """
     reads = run.records.predict_reads
     if reads is None:
         msg = "the run does not declare what it read at prediction (predict_reads)"
@@ -144,7 +234,13 @@ def _rows_read(ds: PerturbDataset, run: RunEvidence) -> BoolArray | None:
 
 
 def _wrong(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence, kinds: tuple[str, ...]) -> list[str]:
-    """Return what is wrong with the declared records of some kinds."""
+    """Return the records of the given kinds that were made from other rows than the fit's, with reasons.
+
+    Raises
+    ------
+    NotApplicable
+        If the run declares no records, or none of these kinds.
+    """
     made = None if run.records.made is None else [r for r in run.records.made if r.what in kinds]
     if made is None:
         msg = "the run does not declare what it was made from (made)"
@@ -164,9 +260,9 @@ def _wrong(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence, kinds: tupl
 
 
 def _why(ds: PerturbDataset, split: FrozenSplit, record: FitRecord, allowed: set[str]) -> str:
-    """Return what is wrong with a record, empty if nothing."""
+    """Return what is wrong with a record, empty if nothing; `allowed` are the digests of permitted rows."""
     if record.content_sha256 not in (None, ds.content_sha256):
-        # Made from other data: only these could hold test rows of this one.
+        # Made from another data set, which may contain test rows unless it is declared external.
         return "" if record.rows == "external" else f"data {str(record.content_sha256)[:12]}"
     if record.rows_sha256 is not None:
         return "" if record.rows_sha256 in allowed else "other rows"

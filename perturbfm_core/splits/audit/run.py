@@ -1,7 +1,7 @@
-"""What a run says of itself: predictions, and records of what was fitted and read on which rows.
+"""Evidence for the audit of a run: its predictions, and its records of rows that were fitted on and read.
 
-A run declares its records in ``audit.json`` beside its other files; what it does not declare cannot be
-audited, and the checks say so.
+A run declares its records in ``audit.json`` in its directory. What it does not declare cannot be audited, and
+the checks report this as not applicable.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ What = Literal[
 
 
 class FitRecord(Frozen):
-    """One thing that was made from rows: a graph, a selection of genes, a scaler, a cache, a list, an encoder.
+    """Record of one object computed from rows of a data set: a graph, scaler, cache, encoder or model.
 
     Attributes
     ----------
     what, name
-        Its kind, and a name for messages.
+        Kind of the object, and its name for messages.
     split_hash
-        The split that it was made for.
+        Hash of the split that it was made for.
     rows_sha256
         Digest of the sorted ids of its rows (see `rows_record`).
     rows
-        Which rows, where no digest is known: ``fit`` (train, or train and validation as the split says),
+        Which rows, if no digest is known: ``fit`` (train, or train and validation, as the split defines),
         ``all``, ``external`` (no row of this data set) or ``unknown``.
     content_sha256
-        The data set that it was made from.
+        Content hash of the data set that it was made from.
     """
 
     what: What
@@ -56,18 +56,18 @@ class FitRecord(Frozen):
 
 
 class RunRecords(Frozen):
-    """What a run declares (``audit.json``); None means that it does not say.
+    """Declarations of a run (``audit.json``); None means not declared.
 
     Attributes
     ----------
     made
-        Everything that was made from rows before or in fitting.
+        Records of everything that was computed from rows before or during fitting.
     rows_read
-        Positions of all rows that were read in fitting, controls included.
+        Positions of all rows that were read in fitting, including controls.
     control_roles
         Roles of the controls that were read in fitting or prediction.
     predict_reads
-        What was read of the test conditions at prediction: ``conditions``, ``control``, ...
+        Fields of the test conditions that were read for prediction: ``conditions``, ``control``, ...
     """
 
     made: tuple[FitRecord, ...] | None = None
@@ -78,14 +78,14 @@ class RunRecords(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class RunEvidence:
-    """What is known of a run.
+    """Declarations and predictions of a run.
 
     Attributes
     ----------
     records
-        What it declares.
+        Its declarations.
     prediction
-        What it predicted, None if there is nothing to look at.
+        Its predictions, None if there are none.
     """
 
     records: RunRecords = field(default_factory=RunRecords)
@@ -93,7 +93,13 @@ class RunEvidence:
 
 
 def read_run(path: Path) -> RunEvidence:
-    """Read what a run's directory holds for the audit: ``audit.json`` and ``predictions.npz``, where present."""
+    """Read ``audit.json`` and ``predictions.npz`` from a run's directory, where present.
+
+    Raises
+    ------
+    SplitError
+        If there is no such directory, or ``audit.json`` is damaged.
+    """
     if not path.is_dir():
         msg = f"{path} is no directory of a run; give the one that `perturbfm run` printed"
         raise SplitError(msg)
@@ -107,5 +113,5 @@ def read_run(path: Path) -> RunEvidence:
 
 
 def rows_record(ds: PerturbDataset, rows: IntArray) -> str:
-    """Return the digest of a set of rows, as `FitRecord.rows_sha256` states it."""
+    """Return the digest of a set of rows (positions), for `FitRecord.rows_sha256`."""
     return rows_digest(np.sort(ds.row_ids[rows]))

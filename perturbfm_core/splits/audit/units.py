@@ -1,4 +1,4 @@
-"""Checks of names: held-out genes and contexts that train has, under the same or another name."""
+"""Audit checks of names: held-out genes, contexts and conditions that occur in train, under any name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from perturbfm_core.splits.audit.core import (
 )
 from perturbfm_core.splits.split import FrozenSplit
 
-# What files call control rows, and therefore a part of a combination that is none.
+# Common labels of control rows; as parts of a combination they are not perturbations.
 CONTROL_NAMES = frozenset(
     {
         "control",
@@ -42,13 +42,13 @@ _JOINTS = re.compile(r"[+_|;,&/]")
 
 
 class Names:
-    """Names of genes, drugs and contexts, as equal names are recognised: case, spaces, declared aliases.
+    """Comparison of names of genes, drugs and contexts without regard to case, spaces and declared aliases.
 
     Parameters
     ----------
     ds
-        The data set; aliases are those that its metadata declare (``notes``: ``aliases``, or those it was
-        imported with).
+        The data set; the aliases are those declared in its metadata (``notes``: ``aliases``, or the aliases
+        of its import).
     """
 
     def __init__(self, ds: PerturbDataset) -> None:
@@ -59,18 +59,19 @@ class Names:
             **(notes.get("aliases", {}) if isinstance(notes.get("aliases"), Mapping) else {}),
         }
         self._alias = {plain(k): plain(str(v)) for k, v in declared.items()}
-        # A joint inside a name joins only what are perturbations themselves ("A_B", but not "HLA_A").
+        # A separator inside a name counts only if all pieces are perturbations themselves ("A_B", not
+        # "HLA_A").
         self._known = {
             self.one(g) for p in ds.conditions[schema.PERT_ID].astype(str).unique() for g in pert_genes(p)
         }
 
     def one(self, name: str) -> str:
-        """Return the name by which `name` is known."""
+        """Return the canonical form of a name."""
         text = plain(name)
         return self._alias.get(text, text)
 
     def parts(self, pert: str) -> tuple[str, ...]:
-        """Return the parts of a perturbation, sorted, without control parts and repetitions."""
+        """Return the canonical parts of a perturbation, sorted, without control parts and repetitions."""
         out: set[str] = set()
         for part in pert_genes(pert):
             pieces = [p for p in _JOINTS.split(part) if p.strip()]
@@ -81,7 +82,7 @@ class Names:
         return tuple(sorted(p for p in out if p not in CONTROL_NAMES))
 
     def condition(self, row: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return what a condition (the columns of `schema.CONDITION_COLUMNS`) is, whatever it is called."""
+        """Return a form of a condition (its `schema.CONDITION_COLUMNS`) that is equal for equal meanings."""
         context, pert, modality, doses, covariates = row
         dose = sorted(plain(d) for d in doses.split(schema.COMBO_SEPARATOR)) if doses else []
         rest = json.loads(covariates) if covariates.startswith("{") else covariates
@@ -95,13 +96,19 @@ class Names:
 
 
 def plain(name: str) -> str:
-    """Return a name without case and surrounding or doubled space."""
+    """Return a name in lower case, without surrounding or repeated spaces."""
     return " ".join(name.casefold().split())
 
 
 @CHECKS.register("equivalent_conditions", order=20)
 def equivalent_conditions(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A test condition that train has under another name: `B+A`, `A+control`, another case, an alias."""
+    """Find test conditions that train has under another name: `B+A`, `A+control`, another case, an alias.
+
+    Raises
+    ------
+    NotApplicable
+        If train and test may share conditions by the definition of the split.
+    """
     codes = fold_codes(ds, split)
     if same_condition_meant(split):
         msg = "the split holds out rows of conditions that train may have"
@@ -129,7 +136,13 @@ def _canonical(names: Names, conditions: pd.DataFrame) -> dict[tuple[Any, ...], 
 
 @CHECKS.register("held_out_unit_in_train", order=20)
 def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """A held-out context or gene that train has seen, for example through a combination."""
+    """Find held-out contexts or genes that occur in train, for example in a combination.
+
+    Raises
+    ------
+    NotApplicable
+        If the split does not hold out whole contexts or genes.
+    """
     axes = split.definition.ood_axes
     contexts, genes = _held(split)
     if not contexts and not genes:
@@ -140,7 +153,7 @@ def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Findi
     codes = fold_codes(ds, split)
     names = Names(ds)
     fit = conditions_in(ds, codes, "train", "val", "calib")
-    # Of a few-shot split, some conditions of the held-out context train by declaration.
+    # The few-shot conditions of a held-out context are in train by definition of the split.
     fit = fit[~fit.index.isin(list(split.definition.params.get("few_shot", ())))]
     out: list[Finding] = []
     for what, held, seen in (
@@ -154,7 +167,7 @@ def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Findi
 
 
 def _held(split: FrozenSplit) -> tuple[list[str], list[str]]:
-    """Return the contexts and genes that a split says it holds out as a whole."""
+    """Return the (contexts, genes) that a split declares to hold out as a whole."""
     params, axes = split.definition.params, split.definition.ood_axes
     if axes == ("context", "perturbation"):
         return list(params.get("contexts", ())), list(params.get("perturbations", ()))
@@ -169,9 +182,10 @@ def _genes(names: Names, pert: str) -> list[str]:
 
 
 def _unlisted(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Return the units of test that train has where the split was given condition by condition.
+    """Return warnings about contexts or genes of test that occur in train, for a split given by conditions.
 
-    Warnings only: such a split may mean it, as one that asks for singles from their combinations.
+    They are only warnings, since this may be intended, as in a split that tests single perturbations and
+    trains on their combinations.
     """
     codes = fold_codes(ds, split)
     names = Names(ds)

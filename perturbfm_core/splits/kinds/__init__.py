@@ -1,1 +1,1 @@
-"""Split kinds: one module per family; a kind registers itself with the parameters that it takes."""
+"""Split kinds, one module per family, each registered with its parameters."""

@@ -1,4 +1,4 @@
-"""Unseen batches, donors or replicates: the same conditions, measured another time."""
+"""Splits with unseen batches, donors or replicates: `batch_ood`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class BatchParams(Frozen):
 
 
 def _batches(ds: PerturbDataset) -> dict[str, Any]:
+    """Return the parameters of `BatchParams` that follow from the rows of a data set."""
     treated = ds.obs.loc[ds.condition_codes >= 0, schema.BATCH_ID]
     return {"level": ds.metadata.level, "known": sorted(str(b) for b in treated.unique())}
 
@@ -37,9 +38,23 @@ def _batches(ds: PerturbDataset) -> dict[str, Any]:
 def batch_ood(conditions: pd.DataFrame, spec: SplitSpec, params: BatchParams) -> list[Draft]:
     """Hold out the rows of named batches (``holdout``), or partition the batches into k folds.
 
-    A batch is whatever the data set has as ``batch_id``: a plate, a donor, a replicate. Conditions may be in
-    train too, in another batch; the rows of one batch stay together. Control rows of held-out batches are not
-    read in fitting.
+    A batch is any value of ``batch_id``: a plate, a donor, a replicate. All rows of a batch are in one fold;
+    the same condition may be in train in another batch. Control rows of held-out batches are not read in
+    fitting.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If the data are not single cells, have fewer than two batches, or nothing or everything is held out.
     """
     if params.level != "cell":
         msg = "batch_ood needs cells: the replicates of a condition-level data set stay in one fold; use another kind"

@@ -1,4 +1,4 @@
-"""Unseen combinations of perturbations."""
+"""Splits with unseen combinations of perturbations: `combo_ood`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,22 @@ class ComboParams(Frozen):
 def combo_ood(conditions: pd.DataFrame, spec: SplitSpec, params: ComboParams) -> list[Draft]:
     """Hold out combinations (``holdout``), or partition them into k folds; all singles stay in train.
 
-    How many of a combination's singles train has (seen-0, seen-1, seen-2) is recorded per test condition.
+    The number of a combination's parts that train has as single perturbations (seen-0, seen-1, seen-2) is
+    recorded for each test condition.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If the data set has no combinations, or none, too few or unknown ones are to be held out.
     """
     perts = conditions[schema.PERT_ID].astype(str)
     combos = sorted(set(perts[is_combo(conditions) == 1]))

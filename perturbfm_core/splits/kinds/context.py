@@ -1,4 +1,4 @@
-"""Unseen contexts: whole cell lines, cell types or tissues are held out."""
+"""Splits with unseen contexts (cell lines, cell types, tissues): `context_ood`, `leave_one_context_out`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,22 @@ class ContextParams(Frozen):
 def context_ood(conditions: pd.DataFrame, spec: SplitSpec, params: ContextParams) -> list[Draft]:
     """Hold out named contexts as a whole (``holdout``), or partition the contexts into k folds.
 
-    Test keeps the perturbations that train has in another context; the others go to `unused`. Zero-shot
-    unless ``few_shot_frac`` gives train that share of each held-out context's conditions.
+    Perturbations that train has in another context are tested; the others go to `unused`. The split is
+    zero-shot unless ``few_shot_frac`` moves that share of each held-out context's conditions to train.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If no context or an unknown one is named, or train or test would be empty.
     """
     few = _few_shot(params.few_shot_frac)
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
@@ -66,7 +80,22 @@ class LeaveOneContextOutParams(Frozen):
 def leave_one_context_out(
     conditions: pd.DataFrame, spec: SplitSpec, params: LeaveOneContextOutParams
 ) -> list[Draft]:
-    """Hold out each context in turn: `context_ood` once per context, as one cross-validation."""
+    """Hold out each context in turn: `context_ood` once per context, as one cross-validation.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and, optionally, a single fold.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If there are fewer than two contexts, the fold does not exist, or train or test would be empty.
+    """
     few = _few_shot(params.few_shot_frac)
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     if len(contexts) < 2:
@@ -106,13 +135,13 @@ def _draft(
         ood_axes=("context",),
         fold=fold,
         k=k,
-        # The few shots stay in train: only other contexts validate and calibrate.
+        # The few-shot conditions stay in train: validation and calibration use other contexts only.
         spare=dict(contexts[~contexts.isin(holdout)].items()) if few else None,
     )
 
 
 def _shots(conditions: pd.DataFrame, holdout: list[str], few: float, seed: int) -> list[str]:
-    """Return the conditions of each held-out context that train gets, at least one and not all."""
+    """Return the few-shot conditions of the held-out contexts, at least one and not all of each context."""
     out: list[str] = []
     contexts = conditions[schema.CONTEXT_ID].astype(str)
     for i, context in enumerate(holdout):

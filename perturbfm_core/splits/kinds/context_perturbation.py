@@ -1,4 +1,4 @@
-"""Unseen context and unseen perturbation together."""
+"""Splits whose test conditions combine an unseen context with an unseen perturbation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,22 @@ def context_perturbation_ood(
     """Hold out ``contexts`` and ``perturbations`` at once: test has both, train neither.
 
     Conditions with only one of the two go to `unused`. Without ``perturbations``, ``test_frac`` of the genes
-    are drawn. With k folds, fold f holds out part f of the contexts and part f of the genes.
+    perturbed in the held-out contexts are drawn. With k folds, fold f holds out part f of the contexts and
+    part f of the genes.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If no context or an unknown name is given, or train or test would be empty.
     """
     contexts = sorted(set(conditions[schema.CONTEXT_ID].astype(str)))
     genes = distinct_genes(conditions[schema.PERT_ID].astype(str))

@@ -1,4 +1,4 @@
-"""Covariate transfer: pairs of perturbation and covariate value held out, both seen apart."""
+"""Splits that hold out pairs of perturbation and covariate value, each seen in other pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from perturbfm_core.splits.draft import Draft, Names, must_be_known, share, spli
 
 
 def covariate_values(conditions: pd.DataFrame, name: str) -> list[str]:
-    """Return each condition's value of a covariate: ``context``, ``dose``, ``modality`` or one of its own."""
+    """Return each condition's value of a covariate: ``context``, ``dose``, ``modality`` or a further one."""
     columns = {"context": schema.CONTEXT_ID, "dose": schema.DOSES, "modality": schema.MODALITY}
     if name in columns:
         return [str(x) for x in conditions[columns[name]].astype(str)]
@@ -47,10 +47,25 @@ class CovariateTransferParams(Frozen):
 def covariate_transfer(
     conditions: pd.DataFrame, spec: SplitSpec, params: CovariateTransferParams
 ) -> list[Draft]:
-    """Hold out (perturbation, covariate value) pairs whose two halves train sees apart.
+    """Hold out (perturbation, covariate value) pairs whose two members both occur in train, in other pairs.
 
-    With ``perturbations`` and ``values`` the pairs are their products; with either left out, all that are
-    possible. Without both, ``test_frac`` of the eligible pairs is drawn, or k folds partition them.
+    With both ``perturbations`` and ``values``, all of their pairs are held out. Otherwise ``test_frac`` of
+    the pairs with the given perturbations or values are drawn. With k folds, the folds partition the pairs.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If there are no or too few such pairs, or holding a pair out would remove one of its members from
+        train.
     """
     perts = [str(p) for p in conditions[schema.PERT_ID].astype(str)]
     values = covariate_values(conditions, params.covariate)
@@ -108,7 +123,7 @@ def covariate_transfer(
 def _greedy(
     candidates: list[tuple[str, str]], pairs: list[tuple[str, str]], limit: int
 ) -> set[tuple[str, str]]:
-    """Take candidates in order while both halves of each keep another occurrence in train."""
+    """Return up to `limit` candidates, taken in order if both members keep another occurrence in train."""
     distinct = set(pairs)
     by_pert = Counter(p for p, _ in distinct)
     by_value = Counter(v for _, v in distinct)

@@ -1,4 +1,4 @@
-"""Splits given from outside, condition by condition."""
+"""Splits read from a list of conditions per fold: `explicit`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from perturbfm_core.splits.split import Unit
 
 
 def read_conditions(path: Path) -> dict[str, list[str]]:
-    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold."""
+    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold.
+
+    Raises
+    ------
+    SplitError
+        If the file cannot be read or has another form.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -65,8 +71,22 @@ class ExplicitParams(Frozen):
 def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) -> list[Draft]:
     """Take the folds as listed: {fold: [condition keys or perturbation ids]}; unlisted conditions train.
 
-    A perturbation id stands for all its conditions. With ``cv_group`` several lists form one
+    A perturbation id stands for all its conditions. Several lists with the same ``cv_group`` form one
     cross-validation.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and position in a cross-validation.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If a fold or condition is unknown, a condition is listed in two folds, or none is tested.
     """
     if (spec.folds is None) != (spec.fold is None):
         msg = "an explicit split is one fold: give --folds K with --fold I for its place in a cross-validation, or neither"
@@ -114,7 +134,7 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
 
 
 def axis_of(test: pd.DataFrame, train: pd.DataFrame) -> Unit:
-    """Return what is new in test: contexts, combinations only, else perturbations."""
+    """Return what is unseen in test: context, combo (only combinations are tested), perturbation or pair."""
     if not set(test[schema.CONTEXT_ID].astype(str)) & set(train[schema.CONTEXT_ID].astype(str)):
         return "context"
     if is_combo(test).all():

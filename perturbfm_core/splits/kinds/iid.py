@@ -1,4 +1,4 @@
-"""The easy floor: rows (or whole conditions of condition-level data) at random."""
+"""Random (i.i.d.) splits of rows, or of conditions for condition-level data: `iid`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class IidParams(Frozen):
 
 
 def _level(ds: PerturbDataset) -> dict[str, Any]:
+    """Return the parameters of `IidParams` that follow from the data set."""
     return {"level": ds.metadata.level}
 
 
@@ -31,7 +32,21 @@ def _level(ds: PerturbDataset) -> dict[str, Any]:
 def iid(conditions: pd.DataFrame, spec: SplitSpec, params: IidParams) -> list[Draft]:
     """Hold out a random ``test_frac`` of the rows; of condition-level data, of the conditions.
 
-    Replicates of a condition stay in one fold, since condition-level rows are drawn by condition.
+    Condition-level data are drawn by condition, so that the replicates of a condition stay in one fold.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If folds are requested, or the share is invalid or leaves no condition to train on.
     """
     if spec.folds is not None:
         msg = "iid takes --seed for repeats, not --folds"

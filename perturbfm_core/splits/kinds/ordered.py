@@ -1,4 +1,4 @@
-"""Doses and times outside, or between, those that train has."""
+"""Splits with unseen doses or times, above (extrapolation) or between (interpolation) those in train."""
 
 from __future__ import annotations
 
@@ -36,8 +36,24 @@ class OrderedParams(Frozen):
 def dose_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -> list[Draft]:
     """Hold out each perturbation's top dose (``mode`` extrapolation) or a middle one (interpolation).
 
-    All conditions of the perturbation at that dose leave train, in every context. They are tested where train
-    keeps their context, else unused. ``perturbations`` names some, k folds partition those with doses enough.
+    All conditions of the perturbation at that dose are removed from train, in every context. They are tested
+    if train keeps their context, else unused. ``perturbations`` restricts the split to some perturbations; k
+    folds partition those with enough doses.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If doses of a perturbation have different units, no perturbation has enough doses, or nothing can be
+        tested.
     """
     parsed = [parse_dose(d) for d in conditions[schema.DOSES].astype(str)]
     units: dict[str, set[str]] = {}
@@ -56,8 +72,22 @@ def dose_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -
 def time_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -> list[Draft]:
     """Hold out each perturbation's latest time (``mode`` extrapolation) or a middle one (interpolation).
 
-    As `dose_ood`, by the covariate ``time``. A condition of several times ("24 h & 4 h") that touches the
+    As `dose_ood`, by the covariate ``time``. A condition with several times ("24 h & 4 h") that includes the
     held-out one goes to `unused`, since it is neither seen nor unseen.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If the data set has no covariate ``time``, no perturbation has enough times, or nothing can be tested.
     """
     if not any("time" in parse_covariates(c) for c in conditions[schema.COVARIATES].astype(str)):
         msg = "time_ood needs the covariate 'time', the data set has none; import with --time-col"
@@ -69,6 +99,7 @@ def time_ood(conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams) -
 def _along(
     conditions: pd.DataFrame, spec: SplitSpec, params: OrderedParams, levels: Sequence[Levels], axis: Axis
 ) -> list[Draft]:
+    """Return drafts along an ordered axis; `levels` [C] are the doses or times of each condition."""
     mode = params.mode
     if mode not in MODES:
         msg = f"unknown mode {mode!r} of {spec.kind}; known: {', '.join(MODES)}"
@@ -101,12 +132,12 @@ def _along(
 
 
 def _touches(held: float | None, levels: Levels, mode: str) -> bool:
-    """Return whether a condition is at the held-out level, or (extrapolation) beyond it."""
+    """Return whether a condition is at the held-out level, or (extrapolation) above it."""
     return held is not None and any(x == held or (mode == "extrapolation" and x > held) for x in levels)
 
 
 def _held(levels: set[float], mode: str) -> float | None:
-    """Return the level that is held out of some, None where too few remain."""
+    """Return the level to hold out: the highest (extrapolation) or a middle one; None if too few."""
     if len(levels) < MODES[mode]:
         return None
     ordered = sorted(levels)
@@ -128,7 +159,7 @@ def _draft(
         dtype=np.bool_,
     )
     single = np.asarray([len(found) == 1 for found in levels], dtype=np.bool_)
-    # A condition without a level could be at the held-out one.
+    # A condition without a recorded level could be at the held-out one, so it must not be in train.
     unknown = np.asarray(
         [p in level_of and not found for p, found in zip(perts, levels, strict=True)], dtype=np.bool_
     )
@@ -159,7 +190,10 @@ def _draft(
 def _spare(
     conditions: pd.DataFrame, perts: list[str], levels: Sequence[Levels], leaves: np.ndarray, mode: str
 ) -> dict[str, str]:
-    """Return the train conditions at the level that would be held out next, by perturbation."""
+    """Return {condition: perturbation} of training conditions at the level that would be held out next.
+
+    Validation and calibration then test the same kind of generalisation as the test fold.
+    """
     left: dict[str, set[float]] = {}
     for pert, found, out in zip(perts, levels, leaves, strict=True):
         if not out:

@@ -1,4 +1,4 @@
-"""Unseen perturbations: every condition that touches a held-out gene leaves together."""
+"""Splits with unseen perturbations (genes or drugs), alone and in combinations: `perturbation_ood`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ def perturbation_ood(conditions: pd.DataFrame, spec: SplitSpec, params: Perturba
     """Hold out genes (``holdout``), or partition the genes into k folds.
 
     A combination with a held-out gene is a test condition, whatever its other gene.
+
+    Parameters
+    ----------
+    conditions
+        Condition table [C] of the data set.
+    spec
+        Split specification: seed and number of folds.
+    params
+        Parameters of this kind.
+
+    Raises
+    ------
+    SplitError
+        If no gene or an unknown one is named, or no condition would be left to train on.
     """
     genes = distinct_genes(conditions[schema.PERT_ID].astype(str))
     if spec.folds is None:

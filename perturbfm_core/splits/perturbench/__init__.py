@@ -1,1 +1,1 @@
-"""The splits of PerturbBench: its splitters cell for cell, and splits that it saved."""
+"""PerturBench splits: a reimplementation of its splitters, and import of splits that it saved."""

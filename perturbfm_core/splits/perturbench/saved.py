@@ -1,8 +1,9 @@
-"""Splits saved by other tools: PerturBench's CSV files and JSON lists of rows, as by-row `explicit` splits.
+"""Import of splits saved by other tools: PerturBench CSV files and JSON lists of rows.
 
-A saved split names rows as the source file does (``obs_names``) or counts them from 0 in its order. It is
-bound to the rows of a data set by name, whatever their order there. Control rows keep the roles that every
-split here gives them: what the file says of them is dropped, and counted.
+A saved split identifies rows by the names in the source file (``obs_names``) or by their positions in it,
+from 0. It becomes an `explicit` split by row. The rows are matched to the rows of a data set by name,
+independent of the order there. Control rows are in no fold here: their folds in the file are dropped and
+counted.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from perturbfm_core.splits.split import (
     unit_of_axes,
 )
 
-# How files name the folds; a row in no split is unused.
+# Names of folds in files; a row in no split is unused.
 FOLD_NAMES: Mapping[str, Fold] = {
     "train": "train",
     "training": "train",
@@ -57,16 +58,16 @@ _LIST_SUFFIXES = ("_idx", "_index", "_indices", "_ids", "_obs", "_cells")
 
 @dataclass(frozen=True)
 class SavedSplit:
-    """A split as a file holds it.
+    """A split as read from a file.
 
     Attributes
     ----------
     name
-        File or folder it comes from.
+        Name of the file, folder or column.
     fold_of
-        {row name or position: fold}; rows it does not name are unused.
+        {row name or position: fold}; rows that are not listed are unused.
     complete
-        Whether it must name every row (a CSV does, lists need not).
+        Whether every row must be listed (in a CSV file, but not in lists of rows).
     """
 
     name: str
@@ -81,11 +82,11 @@ class ImportedSplit:
     Attributes
     ----------
     name
-        File or folder it comes from.
+        Name of the file, folder or column.
     split
         The split.
     controls
-        Control rows whose fold in the file was dropped.
+        Number of control rows whose fold in the file was dropped.
     """
 
     name: str
@@ -94,12 +95,12 @@ class ImportedSplit:
 
 
 def read_split_csv(path: Path) -> SavedSplit:
-    """Read ``row name,split`` with or without a header line; an empty split means none.
+    """Read a CSV file of ``row name,split``, with or without a header line; an empty split means unused.
 
     Raises
     ------
     SplitError
-        If the file has other columns, an unknown fold, or names a row twice.
+        If the file has other columns, an unknown fold, or a row twice.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -113,7 +114,8 @@ def read_split_csv(path: Path) -> SavedSplit:
             f"{path} must have two columns, row name and split, found {widths or 'no lines'}; drop the others"
         )
         raise SplitError(msg)
-    # PerturBench writes a header that it cannot read back; its saved splits have none.
+    # Header lines are accepted although PerturBench's saved splits have none: it writes one that it cannot
+    # read.
     if lines[0][1].strip().lower() not in FOLD_NAMES:
         lines = lines[1:]
     fold_of: dict[str | int, Fold] = {}
@@ -126,12 +128,12 @@ def read_split_csv(path: Path) -> SavedSplit:
 
 
 def read_split_json(path: Path) -> SavedSplit:
-    """Read ``{fold: [positions or row names]}``.
+    """Read a JSON file ``{fold: [positions or row names]}``.
 
     Raises
     ------
     SplitError
-        If it is something else, or lists a row twice.
+        If the file has another form, an unknown fold, or a row twice.
     """
     loaded = _json(path)
     if not isinstance(loaded, dict) or not loaded:
@@ -141,12 +143,15 @@ def read_split_json(path: Path) -> SavedSplit:
 
 
 def read_split_dir(path: Path) -> list[SavedSplit]:
-    """Read all saved splits of a folder: one per CSV and JSON file, or one of ``train.json``, ``val.json``, ....
+    """Read all saved splits of a folder.
+
+    Each CSV or JSON file is one split; files named after folds (``train.json``, ``val_idx.json``, ...) are
+    the lists of one split.
 
     Raises
     ------
     SplitError
-        If there is none, or one cannot be read.
+        If there is no split, or one cannot be read.
     """
     if not path.is_dir():
         msg = f"{path} is not a folder; give --csv for one file"
@@ -170,7 +175,7 @@ def read_split_dir(path: Path) -> list[SavedSplit]:
 
 
 def _fold_of_file(path: Path) -> str | None:
-    """Return the fold that a file of one list is named after, None for a whole split."""
+    """Return the fold that a file is named after, None if the file holds a whole split."""
     stem = path.stem.lower()
     for suffix in _LIST_SUFFIXES:
         stem = stem.removesuffix(suffix)
@@ -215,7 +220,7 @@ def _fold(text: str, where: str) -> Fold:
 
 
 def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tuple[IntArray, int]:
-    """Return the fold code of every row of `ds`, and how many control rows the file had put somewhere.
+    """Return (int8 [N] fold code of every row of `ds`, number of control rows that had a fold in the file).
 
     Parameters
     ----------
@@ -229,7 +234,7 @@ def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tu
     Raises
     ------
     SplitError
-        If rows of the data set, the file and the split do not go together.
+        If the rows of data set, file and split do not match.
     """
     known = {name: i for i, name in enumerate(names)}
     file_codes = np.full(len(names), -1, dtype=np.int8)
@@ -270,10 +275,24 @@ def freeze_rows(
     seed: int = 0,
     fit_rows: str = "train",
 ) -> FrozenSplit:
-    """Return the by-row `explicit` split of fold codes.
+    """Return the by-row `explicit` split with given fold codes.
 
-    What is new in test follows from the conditions: nothing (i.i.d.), if train has some of them too. A
-    validation or calibration fold is what the codes have; else inner folds serve.
+    The split is i.i.d. if any test condition is also in train or validation; otherwise its axis (what is
+    unseen in test) follows from the conditions. Validation and calibration use the folds in `codes`, or inner
+    folds where `codes` has no such fold.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    codes
+        int8 [N], positions in `schema.FOLDS`, -1 for control rows.
+    params
+        Parameters to record in the split.
+    seed
+        Seed of the inner folds.
+    fit_rows
+        Folds that models are fitted on: ``train`` or ``train+val``.
 
     Raises
     ------
@@ -311,14 +330,26 @@ def freeze_rows(
 def import_saved(
     ds: PerturbDataset, saved: SavedSplit, names: Sequence[str], params: Mapping[str, Any] | None = None
 ) -> ImportedSplit:
-    """Freeze a saved split on a data set (see `row_codes` and `freeze_rows`)."""
+    """Freeze a saved split on a data set (see `row_codes` and `freeze_rows`).
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    saved
+        The saved split.
+    names
+        Row names of the file that the split was made on, in its order.
+    params
+        Further parameters to record in the split.
+    """
     codes, controls = row_codes(ds, saved, names)
     split = freeze_rows(ds, codes, {"source": "perturbench", **(params or {})})
     return ImportedSplit(saved.name, split, controls)
 
 
 def saved_in_columns(columns: Mapping[str, Sequence[Any]]) -> list[SavedSplit]:
-    """Return the splits that a file holds as obs columns: ``split`` and ``..._split_seed<n>``.
+    """Return the splits stored in obs columns of a file: ``split`` and ``..._split_seed<n>``.
 
     Parameters
     ----------
@@ -328,6 +359,7 @@ def saved_in_columns(columns: Mapping[str, Sequence[Any]]) -> list[SavedSplit]:
     out = []
     for name, values in columns.items():
         if name == "split" or re.fullmatch(r".*_split_seed\d+", name):
+            # A value that differs from itself is NaN.
             texts = ["" if value is None or value != value else str(value) for value in values]
             fold_of: dict[str | int, Fold] = {i: _fold(t, f"obs column {name}") for i, t in enumerate(texts)}
             out.append(SavedSplit(name, fold_of, complete=True))

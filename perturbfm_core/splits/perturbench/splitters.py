@@ -1,13 +1,14 @@
-"""PerturBench's own splitters, reproduced cell for cell on a table of observations.
+"""Reimplementation of PerturBench's splitters that reproduces its assignment of every cell.
 
-Source: PerturBench (altoslabs/perturbench, commit d357dfa), ``PerturbationDataSplitter``; its results are
-matched row by row by the parity cases. Every random choice of the peer is drawn from the same generator in
-the same order: Python's `random` (re-seeded where the peer re-seeds), NumPy's `RandomState`, and
+Source: PerturBench (altoslabs/perturbench, commit d357dfa), ``PerturbationDataSplitter``; the parity cases
+compare the results row by row. Every random choice of PerturBench is drawn from the same generator in the
+same order: Python's `random` (re-seeded where PerturBench re-seeds), NumPy's `RandomState`, and
 scikit-learn's stratified `train_test_split`.
 
-A covariate key is the *set* of a row's covariate values. The peer stratifies by the text of that set, whose
-order depends on ``PYTHONHASHSEED`` as soon as there are two values; `labels` states the order that a recorded
-split was made with. Without `labels` the values are written in sorted order, the same in every process.
+A covariate key is the *set* of a row's covariate values. PerturBench stratifies by the text of that set,
+whose order depends on ``PYTHONHASHSEED`` if there are two or more values; `labels` gives the texts that a
+recorded split was made with. Without `labels` the values are written in sorted order, which is the same in
+every process.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ NO_SPLIT = ""
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments of the peer's three methods, with its defaults.
+    """Arguments of PerturBench's three splitting methods, with its defaults.
 
     Attributes
     ----------
     seed
         Seed of every draw.
     min_train_covariates, max_heldout_covariates
-        Of `transfer`: a perturbation with more covariates than the first gives some of them away; the second
-        bounds how many.
+        For `transfer`: a perturbation with more covariates than the first is held out in some of them; the
+        second bounds in how many.
     max_heldout_fraction_per_covariate, max_heldout_perturbations_per_covariate
-        Most perturbations that one covariate holds out.
+        Largest share and largest number of perturbations that are held out in one covariate.
     train_control_fraction
-        Share of all control rows that train; validation and test halve the rest.
+        Share of all control rows that go to train; the rest is halved between validation and test.
     test_fraction
-        Share of the held-out pairs that is tested; the others validate.
+        Share of the held-out pairs that is tested; the others are used for validation.
     downsample_fraction
         Share of the perturbations that is used at all.
     """
@@ -65,7 +66,13 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
-        """Return options of plain values; an unknown name raises `SplitError`."""
+        """Return the options with the given values by name.
+
+        Raises
+        ------
+        SplitError
+            If a name is unknown.
+        """
         known = [f.name for f in fields(cls)]
         for name in given:
             if name not in known:
@@ -76,16 +83,18 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class _Observations:
-    """The rows as the peer sees them.
+    """The rows in the form that PerturBench works on.
 
     Attributes
     ----------
     perts, covs
         Perturbation and covariate set of each row.
     pert_order
-        Distinct perturbations in the order in which the peer groups them.
+        Distinct perturbations in the order in which PerturBench groups them.
     groups
-        Covariate set and rows of each group of rows with equal covariate values, in the peer's order.
+        Covariate set and rows of each group of rows with equal covariate values, in PerturBench's order.
+    control, delimiter
+        Label of control rows; separator of the parts of a combination.
     """
 
     perts: list[str]
@@ -96,7 +105,7 @@ class _Observations:
     delimiter: str
 
     def distinct(self, rows: Iterable[int]) -> list[str]:
-        """Return the perturbations of some rows in order of first appearance."""
+        """Return the distinct perturbations of rows, in order of first appearance."""
         return list(dict.fromkeys(self.perts[i] for i in rows))
 
     def parts(self, pert: str) -> list[str]:
@@ -112,7 +121,7 @@ Plan = tuple[list[Pair], list[Pair]]
 Method = Callable[[_Observations, Options], Plan]
 METHODS: Registry[Method] = Registry("PerturBench task", SplitError)
 
-# The peer's method names and the tasks of its configuration.
+# PerturBench's method names, as other names of the tasks.
 ALIASES = {
     "split_covariates": "transfer",
     "split_combinations": "combine",
@@ -131,28 +140,32 @@ def perturbench_split(
     delimiter: str = "+",
     labels: Sequence[str] | None = None,
 ) -> StrArray:
-    """Return the peer's assignment of every row: ``train``, ``val``, ``test``, or empty for none.
+    """Return PerturBench's assignment of every row: ``train``, ``val``, ``test``, or empty for none.
 
     Parameters
     ----------
     obs
-        One row per cell, unique index, the columns named by the keys. Categorical columns are grouped in
-        category order, others sorted, as pandas does it for the peer.
+        One row per cell, with a unique index and the columns named by the keys. Groups follow the order of
+        categories in categorical columns and sorted order in others, as in pandas, which PerturBench uses.
     task
-        ``transfer``, ``combine`` or ``combine_inverse`` (or the peer's method name).
+        ``transfer``, ``combine`` or ``combine_inverse`` (or PerturBench's method name).
     options
-        Arguments of the peer's method.
-    perturbation_key, covariate_keys
-        Columns; without covariates all rows share one.
-    control, delimiter
-        Label of control rows, and what joins combinations.
+        Arguments of PerturBench's method.
+    perturbation_key
+        Column of perturbations.
+    covariate_keys
+        Columns of covariates; without any, all rows have the same covariate.
+    control
+        Label of control rows.
+    delimiter
+        Separator of the parts of a combination.
     labels
-        Texts of the covariate sets (``frozenset({'a', 'b'})``) as the peer's process wrote them.
+        Texts of the covariate sets (``frozenset({'a', 'b'})``) as written by the PerturBench process.
 
     Raises
     ------
     SplitError
-        Where the peer refuses too: nothing or too little to hold out, a missing column, no controls.
+        Where PerturBench fails too: nothing or too little to hold out, a missing column, no controls.
     """
     method = METHODS.get(ALIASES.get(task, task))
     options = options or Options()
@@ -174,6 +187,7 @@ def _observe(
     control: str,
     delimiter: str,
 ) -> _Observations:
+    """Check the table of rows and return it in the form that PerturBench works on."""
     keys = [] if covariate_keys is None else list(covariate_keys)
     for name in [perturbation_key, *keys]:
         if name not in obs:
@@ -195,7 +209,7 @@ def _observe(
     for i, values in enumerate(tuples):
         rows_of.setdefault(values, []).append(i)
     if len(rank) == 1:
-        # A single categorical column is grouped with its unused categories.
+        # PerturBench groups a single categorical column with its unused categories, which are empty groups.
         for value in rank[0]:
             rows_of.setdefault((value,), [])
     ordered = sorted(rows_of, key=lambda t: tuple(r[v] for r, v in zip(rank, t, strict=True)))
@@ -210,7 +224,7 @@ def _observe(
 
 
 def _ranks(column: Any) -> dict[Any, int]:
-    """Return {value: place} of a column's values: categories as they are ordered, others sorted."""
+    """Return {value: rank} of a column: categories in their order, other values sorted."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         values = column.cat.categories.tolist()
     else:
@@ -219,7 +233,7 @@ def _ranks(column: Any) -> dict[Any, int]:
 
 
 def _label_of(seen: _Observations, labels: Sequence[str] | None) -> dict[Cov, str]:
-    """Return the text by which held-out pairs of each covariate set are stratified."""
+    """Return {covariate set: text by which its held-out pairs are stratified}."""
     out = {cov: "frozenset({" + ", ".join(sorted(map(repr, cov))) + "})" for cov, _ in seen.groups}
     for text in labels or ():
         try:
@@ -237,7 +251,8 @@ def _label_of(seen: _Observations, labels: Sequence[str] | None) -> dict[Cov, st
 
 @METHODS.register("transfer")
 def _transfer(seen: _Observations, o: Options) -> Plan:
-    """Hold out perturbations in some of their covariates."""
+    """Hold out perturbations in some of their covariates; return (train pairs, held-out pairs)."""
+    # Largest number of perturbations that may be held out in each covariate set.
     cap = {
         cov: min(
             o.max_heldout_fraction_per_covariate * len({seen.perts[i] for i in rows}),
@@ -250,12 +265,13 @@ def _transfer(seen: _Observations, o: Options) -> Plan:
     for i, pert in enumerate(seen.perts):
         if pert != seen.control:
             covs_of[pert].setdefault(group_of_row[i], seen.covs[i])
+    # The order matters, since each perturbation takes the next seed: most covariates first, ties as grouped.
     perts = sorted(covs_of, key=lambda p: len(covs_of[p]), reverse=True)
     if o.downsample_fraction < 1.0:
         rng = random.Random(o.seed)
         kept = set(_sample(rng, perts, int(o.downsample_fraction * len(perts)), "downsample_fraction"))
         perts = [p for p in perts if p in kept]
-    state = np.random.RandomState(o.seed)  # the generator of the peer
+    state = np.random.RandomState(o.seed)  # PerturBench's generator: one seed for each perturbation
     seeds = [int(state.randint(100000)) for _ in perts]
     n_held: Counter[Cov] = Counter()
     train: list[Pair] = []
@@ -266,6 +282,8 @@ def _transfer(seen: _Observations, o: Options) -> Plan:
         pool = [c for c in covs if n_held[c] < cap[c]] if len(covs) > o.min_train_covariates else []
         if pool:
             rng = random.Random(seed)
+            # PerturBench bounds the number by pool - covariates + max_heldout_covariates, and holds out at
+            # least one.
             most = max(len(pool) - len(cap) + o.max_heldout_covariates, 1)
             chosen = _sample(rng, pool, rng.randint(1, most), "max_heldout_covariates")
             n_held.update(chosen)
@@ -276,7 +294,7 @@ def _transfer(seen: _Observations, o: Options) -> Plan:
 
 @METHODS.register("combine")
 def _combine(seen: _Observations, o: Options) -> Plan:
-    """Hold out combinations of perturbations within each covariate."""
+    """Hold out combinations of perturbations within each covariate; return (train pairs, held-out pairs)."""
     used = set(_used(seen, o))
     train: list[Pair] = []
     held: list[Pair] = []
@@ -284,6 +302,7 @@ def _combine(seen: _Observations, o: Options) -> Plan:
         perts = [p for p in seen.distinct(rows) if p in used]
         combos = [p for p in perts if seen.is_combo(p)]
         n = _n_held(o, len(combos))
+        # The generator is seeded anew for each covariate, as in PerturBench.
         out = _sample(random.Random(o.seed), combos, n, "max_heldout_fraction_per_covariate")
         held += [(p, cov) for p in out]
         train += [(p, cov) for p in perts if p not in out]
@@ -292,7 +311,10 @@ def _combine(seen: _Observations, o: Options) -> Plan:
 
 @METHODS.register("combine_inverse")
 def _combine_inverse(seen: _Observations, o: Options) -> Plan:
-    """Hold out single perturbations while the other part of each of their combinations stays in train."""
+    """Hold out single perturbations; return (train pairs, held-out pairs).
+
+    No two parts of the same combination are held out: the other parts of its combinations stay in train.
+    """
     used = _used(seen, o)
     train: list[Pair] = []
     held: list[Pair] = []
@@ -309,6 +331,7 @@ def _combine_inverse(seen: _Observations, o: Options) -> Plan:
         while pool and len(out) < _n_held(o, len(singles)):
             pert = pool.pop()
             out.append(pert)
+            # Parts that occur in a combination with this perturbation can no longer be held out.
             barred = {part for combo in combos_with.get(pert, ()) for part in seen.parts(combo)}
             pool = [p for p in pool if p not in barred]
         held += [(p, cov) for p in out]
@@ -331,8 +354,9 @@ def _n_held(o: Options, n: int) -> int:
 def _used(seen: _Observations, o: Options) -> list[str]:
     """Return the perturbations that remain after downsampling, in order of first appearance.
 
-    A combination remains only if all its parts do. The peer keeps them in a set: with downsampling, the
-    order in which it draws the singles of `combine_inverse` depends on its hash seed, ours does not.
+    A combination remains only if all its parts do. PerturBench keeps the perturbations in a set: with
+    downsampling, the order in which it draws the single perturbations of `combine_inverse` depends on its
+    hash seed. The order here does not.
     """
     perts = seen.distinct(range(len(seen.perts)))
     if o.downsample_fraction >= 1.0:
@@ -351,15 +375,16 @@ def _sample(rng: random.Random, population: list[Any], k: int, argument: str) ->
     return rng.sample(population, k)
 
 
-# ---- who validates, who is tested ------------------------------------------------------------------------
+# ---- validation and test -----------------------------------------------------------------------------------
 
 
 def _assign(
     seen: _Observations, train: list[Pair], held: list[Pair], o: Options, label_of: Mapping[Cov, str]
 ) -> StrArray:
-    """Return the split of every row; held-out pairs that are alone in their covariate are in none."""
+    """Return the split of every row; the only held-out pair of a covariate is in no split."""
     from sklearn.model_selection import train_test_split
 
+    # Stratification needs at least two pairs per covariate set.
     counts = Counter(cov for _, cov in held)
     held = [pair for pair in held if counts[pair[1]] > 1]
     if not held:
@@ -385,10 +410,11 @@ def _assign(
 
 
 def _assign_controls(seen: _Observations, out: StrArray, o: Options) -> None:
-    """Divide all control rows together, whatever their covariates."""
+    """Divide all control rows at random between the splits, without regard to their covariates."""
     rows = [i for i, pert in enumerate(seen.perts) if pert == seen.control]
     rows = random.Random(o.seed).sample(rows, len(rows))
     val_fraction = (1 - o.train_control_fraction) / 2
+    # Truncated as in PerturBench, so that the remainder goes to the later splits.
     first = int(o.train_control_fraction * len(rows))
     second = int((val_fraction + o.train_control_fraction) * len(rows))
     for name, part in zip(SPLITS, (rows[:first], rows[first:second], rows[second:]), strict=True):

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.evaluation.comparison import Truth, compare, observed
+from perturbfm_core.evaluation.comparison import ObservedSide, compare, observed
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.evaluation.rowwise import pearson
 from perturbfm_core.graphs.side_info import SideInfo
@@ -41,7 +41,7 @@ class Case:
     ds: PerturbDataset
     split: FrozenSplit
     view: TrainView
-    truth: Truth
+    truth: ObservedSide
 
 
 def case(ds: PerturbDataset, split: FrozenSplit) -> Case:

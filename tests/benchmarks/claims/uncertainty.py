@@ -113,7 +113,7 @@ def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: Si
             prediction = predict_rows(on.ds, on.split, model, calibrator=calibrator)
         c = compare(on.ds, on.split, prediction, on.truth)
         before = [coverage.inside(c, coverage.gaussian_half_width(c, x)) for x in COVERAGE_LEVELS]
-        size = np.linalg.norm(c.mean, axis=1)
+        size = np.linalg.norm(c.predicted, axis=1)
         half = [h for x in COVERAGE_LEVELS if (h := coverage.interval_half_width(c, x)) is not None]
         parts.append(
             Pooled(
@@ -121,7 +121,7 @@ def measure(cases: Sequence[m.Case], name: str, entry: dict[str, Any], known: Si
                 np.stack([coverage.inside(c, h) for h in half], axis=1),
                 np.stack([2 * h.mean(axis=1) for h in half], axis=1),
                 size if np.ptp(size) > 1e-6 * size.max() else np.full(len(c), np.nan),
-                np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1)),
+                np.sqrt(((c.observed - c.predicted) ** 2).mean(axis=1)),
                 novelty.sigma(c),
                 c.perturbations.astype(str),
             )

@@ -44,7 +44,7 @@ def folder(comparison, tmp_path_factory):
 def test_pertpy(benchmark, comparison, folder):
     count = int(os.environ.get("PEER_PERTURBATIONS", len(comparison)))
     comparison.shared.clear()
-    comparison.truth_shared.clear()
+    comparison.observed_shared.clear()
     start = time.process_time()
     scores = evaluate(comparison, ["scperturbench"])
     took = time.process_time() - start

@@ -157,9 +157,9 @@ def test_levels_come_back_from_arrays_and_meta() -> None:
     levels, _ = fitted(PAIRS, raised(PAIRS) * np.exp(traits[:, 1]), traits)
     again = ConditionLevels()
     again.restore("p", levels.arrays("p"), levels.meta("p"))
-    asked = pairs(["G0+G1", "G3", "X"])
-    assert np.ptp(levels.read(asked, traits[:3])) > 0
-    assert np.array_equal(again.read(asked, traits[:3]), levels.read(asked, traits[:3]))
+    requested = pairs(["G0+G1", "G3", "X"])
+    assert np.ptp(levels.read(requested, traits[:3])) > 0
+    assert np.array_equal(again.read(requested, traits[:3]), levels.read(requested, traits[:3]))
 
 
 def test_excess_weighs_genes_by_the_root_of_their_variance() -> None:
@@ -170,7 +170,7 @@ def test_excess_weighs_genes_by_the_root_of_their_variance() -> None:
     assert var[0] == pytest.approx(0.25 * 1 + 0.75 * 9)
 
 
-def test_effect_traits_tell_one_strong_entry_from_many_weak_ones() -> None:
+def test_effect_traits_distinguish_one_strong_value_from_many_weak_ones() -> None:
     mean = np.asarray([[4.0, 0, 0, 0], [2.0, 2, 2, 2]])
     size, spread, unsure = effect_traits(mean, np.full((2, 4), np.e**2)).T
     assert size[0] == pytest.approx(size[1])

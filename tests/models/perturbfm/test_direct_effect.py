@@ -44,7 +44,7 @@ def test_own_effects_are_shrunk_by_the_share_of_variance_between_targets():
 
 
 def test_single_measurements_say_nothing_of_the_target_itself():
-    # One each: the variance between targets cannot be told from noise.
+    # One each: the variance between targets cannot be distinguished from noise.
     model = DirectEffect().fit(targets_view([(-4,), (-2,), (-3,)], contexts=("c",)))
     np.testing.assert_allclose(on_target(model, "g0", "g1", "g2"), [-3, -3, -3], atol=1e-6)
 
@@ -82,7 +82,7 @@ def test_with_the_state_the_mean_effect_follows_the_expression_of_the_target():
     assert constant.predict(low)[0, 0] == constant.predict(high)[0, 0]
 
 
-def test_what_is_saved_predicts_the_same():
+def test_saved_effects_predict_the_same():
     model = DirectEffect(state=True).fit(targets_view([(-4, -2), (-8, -6), (-6, -4)]))
     back = DirectEffect(state=True)
     back.restore("x", model.arrays("x"), model.meta("x"), GENES)

@@ -16,11 +16,11 @@ from tests.support.factories import query_of, view_of
 RNG = np.random.default_rng(0)
 
 
-def similarity(kernel, rows, asked, *, delta=None, tables=(), **extra):
-    """Return float64 [asked, rows], a kernel between conditions."""
+def similarity(kernel, rows, requested, *, delta=None, tables=(), **extra):
+    """Return float64 [requested, rows], a kernel between conditions."""
     delta = np.random.default_rng(1).normal(size=(len(rows), 5)) if delta is None else np.asarray(delta)
     view = view_of(rows, delta, **extra)
-    return SimilarityKernel(tables).fit(view).blocks(query_of(asked, delta.shape[1]))(kernel)
+    return SimilarityKernel(tables).fit(view).blocks(query_of(requested, delta.shape[1]))(kernel)
 
 
 # ---- the kernel ----------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_a_share_of_the_kernel_holds_in_like_contexts_only():
         Kernel(identity=0.3, effect=1.0, features=1.0, context=0.5, level=0.1),
     ],
 )
-def test_the_diagonal_is_that_of_the_kernel_and_the_kernel_is_no_less_than_nothing(kernel):
+def test_the_diagonal_is_that_of_the_kernel_which_is_positive_semidefinite(kernel):
     perts = ["a", "b", "d", "a+b", "b+d"]
     rows = [(c, p, m) for c in ("c", "d") for p in perts for m in ("CRISPRa", "CRISPRi")]
     table = GeneFeatures("t", np.asarray(["a", "b"]), RNG.normal(size=(2, 3)).astype(np.float32))
@@ -112,8 +112,8 @@ def world(n=10, G=7, seed=3):
     rng = np.random.default_rng(seed)
     perts = [f"p{i}" for i in range(n)] + [f"p{i}+p{i + 1}" for i in range(4)]
     rows = [("c", p) for p in perts]
-    asked = query_of([("c", p) for p in ("p0", "p0+p5", "p2+new", "new")], G)
-    return view_of(rows, rng.normal(size=(len(rows), G))), asked
+    requested = query_of([("c", p) for p in ("p0", "p0+p5", "p2+new", "new")], G)
+    return view_of(rows, rng.normal(size=(len(rows), G))), requested
 
 
 def test_mean_and_variance_are_those_of_the_dense_formulas():
@@ -156,7 +156,7 @@ def test_the_identity_kernel_is_sklearns_linear_process_on_indicators():
     np.testing.assert_allclose(ratio, np.repeat(ratio[:1], len(query), axis=0), rtol=1e-3)
 
 
-def test_what_is_known_better_varies_less():
+def test_a_condition_of_train_varies_less_than_a_new_one():
     view, query = world()
     process = SetProcess(presets=[Kernel(identity=0.3, effect=1.0)])
     process.choose(view)

@@ -15,11 +15,12 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.masks import PertMasks, read_masks
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import load_model, new_model, save_model
-from perturbfm_core.pipeline.experiment import model_configs, model_key, needs_of
-from perturbfm_core.pipeline.gene_graph import gather, missing
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.gene_graph import missing
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import query_of, simulated, split_all
 from tests.support.networks import QUICK, fitted, graph_of, prepared, screen_view
+from tests.support.stages import opened
 
 GENES = [f"g{i}" for i in range(20)]
 RING = graph_of(GENES)
@@ -100,7 +101,7 @@ def test_diffusion_starts_from_the_targets_with_their_weights():
 
 
 @pytest.mark.parametrize("prior", ["none", "process"])
-def test_unseen_drugs_are_told_apart_by_their_targets(prior, tmp_path):
+def test_unseen_drugs_are_distinguished_by_their_targets(prior, tmp_path):
     rng = np.random.default_rng(0)
     view = drug_view()
     table = GeneFeatures("t", np.asarray(GENES), rng.normal(size=(20, 3)).astype(np.float32))
@@ -170,7 +171,7 @@ def test_files_that_hold_no_masks_are_refused(tmp_path):
         read_masks(tmp_path / "gone.npz")
 
 
-def test_the_model_key_knows_the_content_of_the_masks(tmp_path):
+def test_the_model_key_depends_on_the_content_of_the_masks(tmp_path):
     ds = simulated(n_obs=160, n_genes=20, n_contexts=2, n_perts=6, n_combos=0)
     split = split_all(ds, "perturbation_ood", {}, folds=3)[0]
     keys = []
@@ -178,14 +179,15 @@ def test_the_model_key_knows_the_content_of_the_masks(tmp_path):
         write(tmp_path / "m.npz", **{**GOOD, "mask": k * GOOD["mask"]})
         entry = ModelEntry(name="e", description="", model="perturbfm-v2", params={"pert_masks": "m.npz"})
         (config,) = model_configs(entry)
-        known = gather(ArtifactStore(), ds, split, needs_of(entry))
+        experiment = opened(ArtifactStore(), ds, split, config)
+        known = experiment.side_info
         assert known.masks is not None
         assert known.digests["masks"] == {"perturbations": known.masks.sha256}
-        keys.append(model_key(ds, split, config, known))
+        keys.append(experiment.keys.model)
     assert keys[0] != keys[1]
 
 
-def test_masks_that_are_not_there_make_a_cell_not_applicable():
+def test_missing_masks_make_an_entry_not_applicable():
     needs = new_model("perturbfm-v1", {"pert_masks": "gone.npz"}).needs()
     assert "needs the perturbation masks 'gone.npz'" in (missing(needs) or "")
     assert new_model("perturbfm-v1", {"pert_masks": "x", "perturbation": False}).needs().masks is None

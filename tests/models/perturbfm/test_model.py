@@ -33,7 +33,7 @@ WHOLE: dict[str, Any] = {**QUICK, "prior": "process", "epochs": 4}
 
 
 @lru_cache(maxsize=1)
-def knowledge() -> SideInfo:
+def side_info() -> SideInfo:
     """Return two graphs and a table of features."""
     table = GeneFeatures(
         "t", np.asarray(GENES), np.random.default_rng(5).normal(size=(20, 3)).astype(np.float32)
@@ -49,7 +49,7 @@ def saved(model: Model, folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in (schema.MODEL_FILE, schema.MODEL_META_FILE)}
 
 
-def asked(view: TrainView) -> Any:
+def mixed_query(view: TrainView) -> Any:
     """Return seen and unseen conditions in seen and unseen contexts."""
     rows = [
         ("c0", "g1", "CRISPRi"),
@@ -69,10 +69,10 @@ def asked(view: TrainView) -> Any:
 def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
     params = {**WHOLE, "ensemble_size": 2}
     files = [
-        saved(fitted(name, screen_view(), knowledge(), 3, **params), tmp_path / str(k)) for k in range(2)
+        saved(fitted(name, screen_view(), side_info(), 3, **params), tmp_path / str(k)) for k in range(2)
     ]
     assert files[0] == files[1]
-    other = saved(fitted(name, screen_view(), knowledge(), 4, **params), tmp_path / "other")
+    other = saved(fitted(name, screen_view(), side_info(), 4, **params), tmp_path / "other")
     assert other[schema.MODEL_FILE] != files[0][schema.MODEL_FILE]
 
 
@@ -86,13 +86,13 @@ def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
         pytest.param({**WHOLE, "ensemble_size": 2, "gating_mode": "lowrank"}, id="ensemble"),
     ],
 )
-def test_what_is_saved_predicts_the_same(name, params, tmp_path):
+def test_a_saved_model_predicts_the_same(name, params, tmp_path):
     view = screen_view()
-    model = fitted(name, view, knowledge(), **params)
+    model = fitted(name, view, side_info(), **params)
     assert (model.networks is None) == (params["gate"] == "off")
     files = saved(model, tmp_path / "a")
     back = load_model(tmp_path / "a")
-    for query in (asked(view), view.query()):
+    for query in (mixed_query(view), view.query()):
         mine, other = model.predict(query), back.predict(query)
         assert np.array_equal(mine.mean, other.mean)
         assert np.array_equal(mine.var, other.var)
@@ -110,28 +110,28 @@ def test_an_ensemble_says_how_its_networks_differ():
     assert len(three.training["networks"]) == 3
 
 
-def test_training_tells_curves_and_gate_but_no_wall_time():
-    model = fitted("perturbfm-v2", screen_view(), knowledge(), **WHOLE)
-    told = model.training
-    assert told["gate"]["reason"] == "switched on"
-    assert len(told["inner_folds"]) == 3
-    for record in (*told["inner_folds"], *told["networks"]):
+def test_training_records_curves_and_gate_but_no_wall_time():
+    model = fitted("perturbfm-v2", screen_view(), side_info(), **WHOLE)
+    recorded = model.training
+    assert recorded["gate"]["reason"] == "switched on"
+    assert len(recorded["inner_folds"]) == 3
+    for record in (*recorded["inner_folds"], *recorded["networks"]):
         assert len(record["curves"]["loss"]) == record["epochs"]
         assert "seconds" not in record
-    assert [r["phase"] for r in told["inner_folds"]] == ["fold 1", "fold 2", "fold 3"]
-    assert set(told["prior"]) >= {"members", "best_baseline", "set_process"}
+    assert [r["phase"] for r in recorded["inner_folds"]] == ["fold 1", "fold 2", "fold 3"]
+    assert set(recorded["prior"]) >= {"members", "best_baseline", "set_process"}
 
 
 def test_large_sets_are_trained_in_batches(monkeypatch):
     view = screen_view()
-    whole = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
+    whole = fitted("perturbfm-v2", view, side_info(), **WHOLE)
     monkeypatch.setattr(fitting, "FULL_BATCH", 8)
-    parts = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
-    asked_for = fitted("perturbfm-v2", view, knowledge(), **WHOLE, batch_size=8)
-    sizes = [m.training["networks"][0]["batch_size"] for m in (whole, parts, asked_for)]
+    parts = fitted("perturbfm-v2", view, side_info(), **WHOLE)
+    batched = fitted("perturbfm-v2", view, side_info(), **WHOLE, batch_size=8)
+    sizes = [m.training["networks"][0]["batch_size"] for m in (whole, parts, batched)]
     assert sizes == [len(view), 8, 8]
-    query = asked(view)
-    assert np.array_equal(parts.predict(query).mean, asked_for.predict(query).mean)
+    query = mixed_query(view)
+    assert np.array_equal(parts.predict(query).mean, batched.predict(query).mean)
     assert not np.array_equal(parts.predict(query).mean, whole.predict(query).mean)
 
 
@@ -145,10 +145,10 @@ def test_inner_folds_are_not_trained_where_the_gate_cannot_open():
     assert set(seen) <= {"variance"}
 
 
-def test_what_the_process_does_not_know_is_a_part_of_the_variance():
+def test_the_epistemic_variance_is_a_positive_part_of_the_variance():
     view = screen_view()
-    model = fitted("perturbfm-v2", view, knowledge(), **WHOLE)
-    for prediction in (model.predict(asked(view)), model.oof.prediction):
+    model = fitted("perturbfm-v2", view, side_info(), **WHOLE)
+    for prediction in (model.predict(mixed_query(view)), model.oof.prediction):
         assert (prediction.var_epistemic <= prediction.var).all()
         assert (prediction.var_epistemic > 0).all()
 
@@ -162,7 +162,7 @@ def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path
 
     def model_at(folder: Path | None) -> Any:
         model: Any = new_model("perturbfm-v2", {**WHOLE, "adjacency": ["ring"]})
-        model.side_info, model.checkpoints = knowledge(), folder
+        model.side_info, model.checkpoints = side_info(), folder
         return model
 
     plain = model_at(None)
@@ -188,7 +188,7 @@ def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path
 # ---- what may be read ----------------------------------------------------------------------------------------
 
 
-def test_a_test_row_changes_nothing_and_cannot_be_asked_for(tmp_path):
+def test_a_test_row_changes_nothing_and_cannot_be_read(tmp_path):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
     split = _first_fold(ds)
     X = ds.expression[:].toarray()
@@ -242,7 +242,7 @@ def test_folds_that_leave_fewer_contexts_and_conditions_serve_one_network(name):
         np.isin(context, names) for names in (["c0"], ["c1", "c2", "c3"], [f"c{i}" for i in range(4, 12)])
     ]
     view = replace(view, inner=[(~h, h) for h in held], unit="context")
-    model: Any = fitted(name, view, knowledge(), **WHOLE)
+    model: Any = fitted(name, view, side_info(), **WHOLE)
     assert len(model.training["inner_folds"]) == 3
     query = query_of([("new", "g1", "CRISPRi", "", '{"batch":"b99"}')], GENES, control=view.control[:1])
     assert np.isfinite(model.predict(query).mean).all()
@@ -263,7 +263,7 @@ def test_spectral_features_of_a_graph_of_train_rows_are_not_shown_to_inner_folds
 
 @pytest.mark.parametrize("name", ["perturbfm-v0", "perturbfm-v3"])
 @pytest.mark.parametrize("freeze", [True, False])
-def test_a_pretrained_encoder_is_used_saved_and_left_as_it_is_if_frozen(name, freeze, tmp_path):
+def test_a_pretrained_encoder_is_used_and_saved_and_unchanged_if_frozen(name, freeze, tmp_path):
     ds = simulated(n_obs=400, n_genes=20, n_contexts=2, n_perts=8, n_combos=0)
     split = _first_fold(ds)
     view = train_view(ds, split)
@@ -297,5 +297,5 @@ def test_v3a_reads_the_most_variable_genes_only():
 def test_one_condition_of_delta_data_can_be_fitted():
     view = replace(screen_view(n=4, pairs=0, contexts=1), control=None, inner=[])
     for name in VERSIONS:
-        prediction = fitted(name, view, knowledge(), **QUICK).predict(replace(view.query(), control=None))
+        prediction = fitted(name, view, side_info(), **QUICK).predict(replace(view.query(), control=None))
         assert np.isfinite(prediction.mean).all()

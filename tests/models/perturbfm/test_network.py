@@ -40,9 +40,9 @@ def r2(mean, truth):
 @pytest.mark.parametrize("name", VERSIONS)
 def test_every_version_fits_clean_targets_of_48_perturbations(name):
     view, table = rank4()
-    knowledge = SideInfo({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
+    side_info = SideInfo({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
     params = {"hvg_count": 50} if name == "perturbfm-v3a" else {}
-    model = fitted(name, view, knowledge, prior="none", gate="on", device="cpu", **params)
+    model = fitted(name, view, side_info, prior="none", gate="on", device="cpu", **params)
     assert r2(model.predict(view.query()).mean, view.delta) >= 0.95
 
 
@@ -65,8 +65,8 @@ def test_unseen_perturbations_differ_where_their_features_do(name, prior):
     inner = [(np.arange(24) % 3 != j, np.arange(24) % 3 == j) for j in range(3)]
     view = replace(view, inner=inner if prior == "process" else [])
     model = fitted(name, view, SideInfo({}, {"latent": twin}), **{**QUICK, "prior": prior, "epochs": 60})
-    asked = [("c", p) for p in ("g24", "g25", "g26", "twin")]
-    query = query_of(asked, 24, control=np.repeat(view.control[:1], 4, axis=0))
+    requested = [("c", p) for p in ("g24", "g25", "g26", "twin")]
+    query = query_of(requested, 24, control=np.repeat(view.control[:1], 4, axis=0))
     mean = model.predict(query).mean
     spread = np.linalg.norm(mean[:3] - mean[:3].mean(axis=0)) / np.linalg.norm(mean[:3])
     assert spread > 0.1
@@ -78,8 +78,8 @@ def test_unseen_perturbations_differ_where_their_features_do(name, prior):
 @pytest.mark.parametrize("name", VERSIONS)
 def test_every_parameter_has_a_gradient_at_the_first_step(name, gating):
     view = screen_view()
-    knowledge = SideInfo({"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)})
-    network, data, fitter = prepared(name, view, knowledge, gating_mode=gating, dropout=0.0)
+    side_info = SideInfo({"ring": graph_of(GENES), "two": graph_of(GENES, "two", shift=2, directed=True)})
+    network, data, fitter = prepared(name, view, side_info, gating_mode=gating, dropout=0.0)
     network.train()
     rows = np.arange(len(data.truth))
     torch.manual_seed(0)
@@ -156,11 +156,11 @@ def test_gating_modes_are_different_and_can_be_switched_off():
 @pytest.mark.parametrize("name", VERSIONS[:4])
 def test_without_perturbation_all_perturbations_of_a_context_are_one(name):
     view = screen_view()
-    knowledge = RING if name != "perturbfm-v0" else SideInfo()
+    side_info = RING if name != "perturbfm-v0" else SideInfo()
     contexts = view.conditions["context_id"].to_numpy()
     for on in (True, False):
         mean = (
-            fitted(name, view, knowledge, **{**QUICK, "epochs": 40}, perturbation=on)
+            fitted(name, view, side_info, **{**QUICK, "epochs": 40}, perturbation=on)
             .predict(view.query())
             .mean
         )

@@ -1,4 +1,4 @@
-"""The set process asked about conditions: similarity, what train leaves unknown, and held-out novelty."""
+"""The posterior of the set process: similarity, what train leaves unknown, and held-out novelty."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pairs(view: TrainView) -> Query:
     return Query(table, view.genes, view.control[:3])
 
 
-def test_its_variance_is_that_of_the_prediction(fitted):
+def test_the_posterior_variance_is_that_of_the_prediction(fitted):
     view, process = fitted
     left = SetProcessPosterior(process).posterior(pairs(view))
     _, var = process.predict(pairs(view))
@@ -35,7 +35,7 @@ def test_its_variance_is_that_of_the_prediction(fitted):
     assert left.weights.sum() == pytest.approx(1.0)
 
 
-def test_its_columns_are_the_covariance_that_observing_train_leaves(fitted):
+def test_the_posterior_columns_are_the_covariance_left_after_observing_train(fitted):
     view, process = fitted
     query = pairs(view)
     left = SetProcessPosterior(process).posterior(query)

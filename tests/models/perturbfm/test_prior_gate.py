@@ -86,11 +86,11 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
         model = real_fit(name, view, seed)
         own, mean = set(view.conditions.index), model._mean
 
-        def told(query: Any) -> Any:
+        def spy_mean(query: Any) -> Any:
             judged.append((own, set(query.conditions.index)))
             return mean(query)
 
-        monkeypatch.setattr(model, "_mean", told)
+        monkeypatch.setattr(model, "_mean", spy_mean)
         return model
 
     def spy_process(self: SetProcess, view: Any, lambdas: Any = None) -> SetProcess:
@@ -109,7 +109,7 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
     view = combos()
     prior = Prior().fit(view, 0)
     assert len(judged) == len(view.inner) * (len(BASELINES) + 1)
-    assert [fitted & asked for fitted, asked in judged if fitted & asked] == []
+    assert [fitted & requested for fitted, requested in judged if fitted & requested] == []
     condition, fold = folds_of(prior)
     for row, j in zip(condition, fold, strict=True):
         assert prior.folds[j].held[row]

@@ -1,1 +1,1 @@
-"""Calibrated metrics (Mejia et al. 2025, Miller et al. 2025): scores between a negative and a positive control."""
+"""Metrics calibrated between a negative and a positive control (Mejia et al. 2025, Miller et al. 2025)."""

@@ -1,4 +1,8 @@
-"""Negative and positive controls, the range between them, and scores on it."""
+"""Negative and positive controls of a metric, the dynamic range between them, and scores on that range.
+
+Dynamic range fraction: Miller et al. 2025 (bioRxiv 10.1101/2025.10.20.683304). Interpolated duplicate: Mejia et al.
+2025 (arXiv 2506.22641). Baseline saturation: openreview U5Gq071xcI.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,9 @@ HALF_SEED = 0
 
 
 def first_half(cells: Iterable[bytes], seed: int = HALF_SEED) -> BoolArray:
-    """Return bool [n], a fixed half of a condition's cells, the odd one included.
+    """Return bool [n], a fixed half of a condition's cells, rounded up.
 
-    A cell's place is the seeded hash of what identifies it, so that the halves do not depend on row order.
+    Cells are ordered by a seeded hash of their identifying bytes, so that the halves do not depend on row order.
     """
     salt = seed.to_bytes(8, "little")
     places = [blake2b(cell, digest_size=16, salt=salt).digest() for cell in cells]
@@ -30,7 +34,7 @@ def first_half(cells: Iterable[bytes], seed: int = HALF_SEED) -> BoolArray:
 
 
 def interpolated(duplicate: FloatArray, train_mean: FloatArray, p: FloatArray) -> FloatArray:
-    """Return [C, G], the positive control: the duplicate as far as a gene is certain, else the train mean.
+    """Return [C, G], the positive control: per gene between the duplicate (p = 0) and the train mean (p = 1).
 
     Parameters
     ----------
@@ -46,7 +50,16 @@ def interpolated(duplicate: FloatArray, train_mean: FloatArray, p: FloatArray) -
 
 
 def dynamic_range(name: str, negative: FloatArray, positive: FloatArray) -> FloatArray:
-    """Return [C] in [-1, 1], how far the positive control is from the negative one on the way to perfection."""
+    """Return [C] in [-1, 1], the positive control's share of the way from the negative control to a perfect score.
+
+    Parameters
+    ----------
+    name
+        Metric, a key of `KINDS`.
+    negative, positive
+        Scores of the two controls [C].
+    """
+    # A perfect score is 1 for metrics to maximise and 0 for errors.
     if KINDS[name].direction == "max":
         share = (positive - negative) / (1.0 - negative + EPSILON)
     else:
@@ -60,6 +73,15 @@ def calibrated_parts(
     """Return (numerator, denominator), each [C], of the score that is 0 at the negative and 1 at the positive control.
 
     NaN where the dynamic range fraction is below 0.1 or anything is undefined.
+
+    Parameters
+    ----------
+    name
+        Metric, a key of `KINDS`.
+    value
+        Scores of the prediction [C].
+    negative, positive
+        Scores of the two controls [C].
     """
     sign = 1.0 if KINDS[name].direction == "max" else -1.0
     gained, possible = sign * (value - negative), sign * (positive - negative)
@@ -98,7 +120,10 @@ def saturation_stratum(share: FloatArray) -> list[str]:
 
 
 def duplicated(r: FloatArray) -> FloatArray:
-    """Return the correlation that whole conditions would reach, from that of halves (Spearman-Brown); 0 if r <= 0."""
+    """Return [C], the expected correlation of whole conditions from that of halves [C]; 0 if r <= 0.
+
+    Spearman-Brown: doubling the number of cells turns a reliability r into 2 r / (1 + r).
+    """
     return np.where(np.isnan(r), np.nan, np.divide(2 * r, 1 + r, out=np.zeros_like(r), where=r > 0))
 
 
@@ -108,7 +133,10 @@ def between_variance(means: FloatArray) -> float:
 
 
 def effective_rank(means: FloatArray) -> float:
-    """Return the effective rank of a matrix [C, G]: exp of the entropy of its scaled singular values; 0 if zero."""
+    """Return the effective rank of a matrix [C, G], 0 for a zero matrix.
+
+    It is exp of the entropy of the singular values scaled to sum 1 (Roy and Vetterli 2007).
+    """
     values = np.linalg.svd(means, compute_uv=False)
     total = values.sum()
     if total == 0:
@@ -121,6 +149,13 @@ def collapse(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray) -> 
     """Return (variance ratio, effective rank ratio) of predictions to truth, each [C], by context.
 
     NaN where a context has one condition only or its observed conditions do not differ.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted deltas [C, G], log1p units.
+    contexts
+        Context of each condition [C].
     """
     variance, rank = np.full(len(truth), np.nan), np.full(len(truth), np.nan)
     for context in np.unique(contexts):

@@ -1,4 +1,4 @@
-"""Differential expression of conditions against the rest, and the gene weights made of it."""
+"""Differential expression of each condition against all others, and gene weights derived from it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Contrast:
     p
         float64 [C, G], two-sided p-value, 1 where neither side varies.
     tested
-        bool [C], whether the condition and the rest have cells enough; elsewhere `t` and `p` are NaN.
+        bool [C], whether the condition and the rest have enough cells; elsewhere `t` and `p` are NaN.
     """
 
     t: FloatArray
@@ -35,8 +35,8 @@ class Contrast:
 def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast:
     """Test every condition against the rest by Welch's t, overestimating the variance of the rest.
 
-    Both sides count as many cells as the condition, which makes the large rest no more certain than the
-    condition (the test that scanpy calls ``t-test_overestim_var``).
+    The rest is counted with as many cells as the condition, so that its mean is not treated as more certain than
+    the condition's because it has many more cells (scanpy's ``t-test_overestim_var``).
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
     squares
         float64 [C, G], sum of squared deviations from that mean.
     n
-        int64 [C], cells; conditions with fewer than 4 neither are tested nor belong to the rest.
+        int64 [C], number of cells; conditions with fewer than 4 are neither tested nor part of the rest.
     """
     C = len(n)
     t, p = np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
@@ -69,6 +69,7 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
     same = error == 0
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (shift - rest_shift) / np.sqrt(error)
+        # Welch-Satterthwaite with k cells on both sides.
         freedom = error**2 * (k - 1) / (own**2 + other**2)
         chance = 2 * stdtr(freedom, -np.abs(found))
     t[rows] = np.where(same, 0.0, found)
@@ -77,9 +78,9 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
 
 
 def gene_weights(contrast: Contrast) -> FloatArray:
-    """Return float64 [C, G] in [0, 1]: squared min-max scaled size of t; zero where nothing was tested.
+    """Return float64 [C, G] in [0, 1]: |t|, min-max scaled over genes and squared; zero where nothing was tested.
 
-    The statistic is kept in single precision, as the peer stores it.
+    The statistic is rounded to single precision, in which the peer stores it.
     """
     size = np.abs(contrast.t.astype(np.float32)).astype(np.float64)
     low = size.min(axis=1, keepdims=True)

@@ -1,9 +1,9 @@
-"""Panel `calibrated`: every score between what a mean predicts (0) and what a repeated experiment predicts (1).
+"""Panel `calibrated`: scores on a scale from a mean prediction (0) to a replicate of the experiment (1).
 
-Raw metrics score the observed mean. Calibration needs a repeated experiment: the test cells of each condition
-are cut in two fixed halves, the first is the truth of all calibrated scores, the second the technical
-duplicate that the positive control is interpolated from. Everything is taken in terms of delta, so that the
-perturbed mean is the train mean added to the condition's own control.
+Raw metrics are computed against the observed mean. Calibration needs a replicate: the test cells of each condition
+are cut in two fixed halves. The first is the truth of all calibrated scores, the second is the technical duplicate
+from which the positive control is interpolated. All values are deltas, so that the mean of perturbed conditions is
+the train mean added to the condition's own control.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
-from perturbfm_core.evaluation.metric import MetricFunction, RatioFunction, metric
+from perturbfm_core.evaluation.metric import MetricFunction, metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.calibrated import calibration, expression
 from perturbfm_core.evaluation.panels.calibrated.scores import KINDS, Kind, Sides, all_scores
@@ -39,7 +39,7 @@ Scores = dict[str, FloatArray]
 
 @dataclass(frozen=True, eq=False)
 class Halves:
-    """The two halves of each condition's cells.
+    """Statistics of the two halves of each condition's cells.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Halves:
     weights, p
         float64 [C, G], gene weights and p-values of the first half against the rest of its context.
     degs
-        bool [C, G].
+        bool [C, G], differentially expressed genes of the first half.
     """
 
     truth: FloatArray
@@ -60,7 +60,16 @@ class Halves:
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """Scores of the controls on the first half, by metric."""
+    """Scores of the controls on the first half, by metric.
+
+    Attributes
+    ----------
+    negative, positive, duplicate
+        {metric: float64 [C]} of the negative control, of the positive control (interpolated duplicate), and of the
+        mean of the second half.
+    saturation
+        float64 [C], share of the range that simple baselines cover (see `calibration.saturation`).
+    """
 
     negative: Scores
     positive: Scores
@@ -76,7 +85,7 @@ def _halves(c: Comparison) -> Halves | None:
             return None
         return _cut(c.cells, c.control, c.contexts)
 
-    return c.once_per_truth("calibrated.halves", compute)
+    return c.once_per_observed("calibrated.halves", compute)
 
 
 def _cut(cells: Cells, control: FloatArray, contexts: np.ndarray) -> Halves:
@@ -116,7 +125,7 @@ def _sides(c: Comparison, truth: FloatArray, halves: Halves | None) -> Sides:
 
 
 def _raw(c: Comparison) -> Scores:
-    return c.once("calibrated.raw", lambda: all_scores(_sides(c, c.truth, _halves(c)), c.mean))
+    return c.once("calibrated.raw", lambda: all_scores(_sides(c, c.observed, _halves(c)), c.predicted))
 
 
 def _controls(c: Comparison) -> Controls:
@@ -143,7 +152,7 @@ def _controls(c: Comparison) -> Controls:
         share = calibration.saturation(control["wmse"], np.vstack(baselines), positive["wmse"])
         return Controls(negative, positive, _unless(lacking, sides, duplicate), share)
 
-    return c.once_per_truth("calibrated.controls", compute)
+    return c.once_per_observed("calibrated.controls", compute)
 
 
 def _unless(lacking: BoolArray, sides: Sides, predicted: FloatArray) -> Scores:
@@ -155,18 +164,19 @@ def _simple(c: Comparison, train: TrainSide) -> tuple[FloatArray, FloatArray]:
     """Return the deltas [C, G] of the matching mean and of the sum of singles (NaN where train lacks a part)."""
     perts = np.asarray(train.conditions[PERT_ID].astype(str), dtype=np.str_)
     contexts = np.asarray(train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
-    matching, additive = np.empty(c.truth.shape), np.empty(c.truth.shape)
+    matching, additive = np.empty(c.observed.shape), np.empty(c.observed.shape)
     for context in np.unique(c.contexts):
         rows: IntArray = np.flatnonzero(c.contexts == context)
         own = contexts == context
         # A perturbation that the context lacks is taken from the other contexts.
         use = own | ~np.isin(perts, perts[own])
-        asked = [str(x) for x in c.perturbations[rows]]
+        wanted = [str(x) for x in c.perturbations[rows]]
         labels = [str(x) for x in perts[use]]
-        matching[rows] = matching_mean(asked, labels, train.delta[use], c.train_mean)
-        parts = [len(pert_genes(x)) for x in asked]
-        missing = np.full(c.truth.shape[1], np.nan)
-        additive[rows] = matching_mean(asked, labels, train.delta[use], missing) * np.asarray(parts)[:, None]
+        matching[rows] = matching_mean(wanted, labels, train.delta[use], c.train_mean)
+        parts = [len(pert_genes(x)) for x in wanted]
+        missing = np.full(c.observed.shape[1], np.nan)
+        # The matching mean averages the parts; times their number it is their sum.
+        additive[rows] = matching_mean(wanted, labels, train.delta[use], missing) * np.asarray(parts)[:, None]
     return matching, additive
 
 
@@ -177,7 +187,7 @@ def _entry(c: Comparison) -> Scores:
         halves = _halves(c)
         if halves is None:
             return dict.fromkeys(KINDS, np.full(len(c), np.nan))
-        return all_scores(_sides(c, halves.truth, halves), c.mean)
+        return all_scores(_sides(c, halves.truth, halves), c.predicted)
 
     return c.once("calibrated.entry", compute)
 
@@ -189,55 +199,55 @@ def _parts(c: Comparison, name: str) -> tuple[FloatArray, FloatArray]:
     )
 
 
-def _documented(function: Callable[[Comparison], FloatArray], text: str) -> MetricFunction:
-    function.__doc__ = text
-    return function
-
-
-def _ratio(name: str) -> RatioFunction:
-    def score(c: Comparison) -> tuple[FloatArray, FloatArray]:
-        return _parts(c, name)
-
-    score.__doc__ = (
-        f"Calibrated {name}: 0 at the negative control, 1 at the interpolated duplicate, unclipped.\n\n"
-        "On the first half of the test cells; groups aggregate as a ratio of means."
-    )
-    return score
-
-
 def _register_raw(name: str, kind: Kind) -> None:
     metric(
         PANEL,
         name,
+        kind.description,
         direction=kind.direction,
         bounds=(kind.low, 1.0 if kind.direction == "max" else None),
         version="1",
         source=_SOURCE,
         undefined=kind.undefined,
         needs="cells" if kind.needs_cells else "conditions",
-    )(_documented(lambda c: _raw(c)[name], kind.description))
+    )(lambda c: _raw(c)[name])
 
 
 def _register_range(name: str) -> None:
+    text = f"Dynamic range fraction of {name}: from negative to positive control on the way to perfection."
+
+    @describe(f"drf_{name}", (-1.0, 1.0), _RANGE_SOURCE, _HALVES, text)
     def fraction(c: Comparison) -> FloatArray:
         controls = _controls(c)
         return calibration.dynamic_range(name, controls.negative[name], controls.positive[name])
 
-    describe(f"drf_{name}", (-1.0, 1.0), _RANGE_SOURCE, _HALVES)(
-        _documented(
-            fraction,
-            f"Dynamic range fraction of {name}: from negative to positive control on the way to perfection.",
-        )
-    )
-
 
 def describe(
-    name: str, bounds: tuple[float | None, float | None], source: str, undefined: str
+    name: str,
+    bounds: tuple[float | None, float | None],
+    source: str,
+    undefined: str,
+    description: str | None = None,
 ) -> Callable[[MetricFunction], MetricFunction]:
-    """Register a number that describes the data, the same for every prediction, so that it has no best value."""
+    """Register a metric that describes the data: the same for every prediction, so without a best value.
+
+    Parameters
+    ----------
+    name
+        Name of the metric in this panel.
+    bounds
+        Smallest and largest possible value, None for unbounded.
+    source
+        Paper or project that defines it.
+    undefined
+        Why a value can be NaN.
+    description
+        One line that says what it measures; by default the first line of the function's docstring.
+    """
     return metric(
         PANEL,
         name,
+        description,
         direction="target",
         bounds=bounds,
         version="1",
@@ -248,7 +258,7 @@ def describe(
 
 
 def saturation_strata(c: Comparison) -> dict[str, dict[str, str]]:
-    """Return {"saturation": {condition: resistant or saturated}}: how much simple baselines leave to gain."""
+    """Return {"saturation": {condition: ``resistant`` or ``saturated``}}, by how much simple baselines cover."""
     labels = calibration.saturation_stratum(_controls(c).saturation)
     return {"saturation": {str(k): v for k, v in zip(c.conditions.index, labels, strict=True) if v}}
 
@@ -279,6 +289,7 @@ def _register_calibrated(name: str) -> None:
     metric(
         PANEL,
         f"calibrated_{name}",
+        f"Calibrated {name}: 0 at the negative control, 1 at the interpolated duplicate, unclipped.",
         direction="max",
         bounds=(None, None),
         version="1",
@@ -287,42 +298,34 @@ def _register_calibrated(name: str) -> None:
         needs="cells",
         aggregate="ratio",
         ratio_of=((f"calibrated_{name}_gain", f"calibrated_{name}_range"),),
-    )(_ratio(name))
+    )(lambda c: _parts(c, name))
 
 
 def _register_terms(name: str) -> None:
-    """Register numerator and denominator, whose plain means give the ratio of means again."""
+    """Register numerator and denominator, so that the ratio of means follows for any group of conditions."""
     metric(
         PANEL,
         f"calibrated_{name}_gain",
+        f"Numerator of calibrated {name}: gain on the negative control.",
         direction="max",
         bounds=(None, None),
         version="1",
         source=_OWN,
         undefined=_NARROW,
         needs="cells",
-    )(
-        _documented(
-            lambda c: _parts(c, name)[0], f"Numerator of calibrated {name}: gain on the negative control."
-        )
-    )
-    describe(f"calibrated_{name}_range", (0.0, None), _OWN, _NARROW)(
-        _documented(
-            lambda c: _parts(c, name)[1],
-            f"Denominator of calibrated {name}: gain of the positive on the negative control.",
-        )
-    )
+    )(lambda c: _parts(c, name)[0])
+    text = f"Denominator of calibrated {name}: gain of the positive on the negative control."
+    describe(f"calibrated_{name}_range", (0.0, None), _OWN, _NARROW, text)(lambda c: _parts(c, name)[1])
 
 
 def _register_ceiling(name: str, *, halves: bool) -> None:
+    how = "the second half of the cells" if halves else "a duplicate of full size (Spearman-Brown)"
+    text = f"Split-half ceiling of {name}: the score of {how}, with the same controls."
+
+    @describe(f"ceiling_{name}", (0.0, None if halves else 1.0), _OWN, _HALVES, text)
     def ceiling(c: Comparison) -> FloatArray:
         value = _controls(c).duplicate[name]
         return value if halves else calibration.duplicated(value)
-
-    how = "the second half of the cells" if halves else "a duplicate of full size (Spearman-Brown)"
-    describe(f"ceiling_{name}", (0.0, None if halves else 1.0), _OWN, _HALVES)(
-        _documented(ceiling, f"Split-half ceiling of {name}: the score of {how}, with the same controls.")
-    )
 
 
 for _name in HEADLINE:
@@ -354,7 +357,7 @@ def baseline_saturation(c: Comparison) -> FloatArray:
 
 
 def _collapse(c: Comparison) -> tuple[FloatArray, FloatArray]:
-    return c.once("calibrated.collapse", lambda: calibration.collapse(c.truth, c.mean, c.contexts))
+    return c.once("calibrated.collapse", lambda: calibration.collapse(c.observed, c.predicted, c.contexts))
 
 
 @metric(

@@ -1,4 +1,4 @@
-"""Parity with the calibrated metrics of Mejia et al. 2025, and with the weights and controls they start from."""
+"""Parity check with the calibrated metrics of Mejia et al. 2025, their gene weights and their controls."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def _matches(folder: Path) -> bool:
 
 @register_case("calibrated", _matches)
 def compare(folder: Path) -> Iterable[Record]:
-    """Compare every score of every prediction, then weights, controls and duplicates, recomputed from the cells.
+    """Compare every score of every prediction, then weights, controls and duplicates recomputed from the cells.
 
-    The scores use the weights that the case gives; DEGs and everything else come from the cells. The names of
-    genes are read from the h5ad file.
+    The scores use the weights of the case; DEGs and everything else are computed from the cells.
     """
     import anndata
 

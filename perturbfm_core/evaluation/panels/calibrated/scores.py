@@ -1,4 +1,4 @@
-"""The metrics that are calibrated: errors, correlations and R² of condition means, all genes, weighted, or DEGs."""
+"""Errors, correlations and R² of condition means over all genes, weighted genes or DEGs: the metrics to calibrate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What a prediction is scored against; every array is [C, G].
+    """Observed side of a score; every array is [C, G], log1p units.
 
     Attributes
     ----------
@@ -29,11 +29,11 @@ class Sides:
     weights
         Gene weights, None where there are no cells to derive them from.
     degs
-        Differentially expressed genes, None likewise.
+        Differentially expressed genes, None where there are no cells.
     keep
         Genes that the condition does not perturb itself.
     contexts
-        [C], within which conditions are told apart.
+        [C], context of each condition; conditions are ranked within their context.
     offset
         Added to both sides before distances between conditions are taken (controls, if the arrays are deltas).
     """
@@ -49,7 +49,17 @@ class Sides:
 
 
 def minus(A: FloatArray, center: FloatArray, mask: BoolArray | None = None) -> FloatArray:
-    """Return A - center, rows exactly zero where only single-precision rounding is left (within the mask)."""
+    """Return A - center, with rows set to exactly zero where only single-precision rounding is left.
+
+    Parameters
+    ----------
+    A
+        Values [C, G].
+    center
+        Subtracted values, [G] or [C, G].
+    mask
+        Genes [C, G] in which the rest is judged; all by default.
+    """
     out = A - center
     keep = np.True_ if mask is None else mask
     size = np.maximum(np.abs(A * keep).max(axis=1), np.abs(center * keep).max(axis=-1))
@@ -58,7 +68,15 @@ def minus(A: FloatArray, center: FloatArray, mask: BoolArray | None = None) -> F
 
 
 def mean_error(truth: FloatArray, predicted: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    """Return [C], the (weighted) mean of squared errors over genes; NaN where no gene has weight."""
+    """Return [C], the (weighted) mean of squared errors over genes; NaN where no gene has weight.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted values [C, G].
+    weights
+        Gene weights [C, G]; equal by default.
+    """
     squared = np.square(predicted - truth)
     if weights is None:
         return np.asarray(squared.mean(axis=1))
@@ -66,7 +84,15 @@ def mean_error(truth: FloatArray, predicted: FloatArray, weights: FloatArray | N
 
 
 def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray | None = None) -> FloatArray:
-    """Return [C], 1 minus residual over total squares of the truth; NaN where the truth does not vary."""
+    """Return [C], R²: 1 minus residual over total sum of squares of the truth; NaN where the truth is constant.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted values [C, G].
+    weights
+        Gene weights, or a mask of genes, [C, G]; equal by default.
+    """
     w = np.ones_like(truth) if weights is None else weights.astype(np.float64)
     mean = _over((w * truth).sum(axis=1), w.sum(axis=1))
     left = (w * np.square(truth - predicted)).sum(axis=1)
@@ -75,7 +101,15 @@ def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray
 
 
 def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None = None) -> FloatArray:
-    """Return [C], Pearson over the genes of a mask; NaN where a side is constant or has fewer than 3 genes."""
+    """Return [C], the Pearson correlation over genes; NaN where a side is constant or has fewer than 3 genes.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted values [C, G].
+    mask
+        Genes to use [C, G]; all by default.
+    """
     if mask is None:
         return rowwise.pearson(truth, predicted)
     few = mask.sum(axis=1) < MIN_DEGS
@@ -87,7 +121,14 @@ def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None
 def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray) -> FloatArray:
     """Return [C], the share of other conditions of the context that a prediction is farther from than its own.
 
-    Euclidean and strict; NaN where the context has one condition only.
+    The distance is Euclidean, and a tie does not count; NaN where the context has one condition only.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted mean expression [C, G].
+    contexts
+        Context of each condition [C].
     """
     out = np.full(len(truth), np.nan)
     for context in np.unique(contexts):
@@ -101,14 +142,15 @@ def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray)
 
 @dataclass(frozen=True)
 class Kind:
-    """What calibration needs to know of a metric.
+    """Properties of a metric that its calibration depends on.
 
     Attributes
     ----------
     direction
         ``max`` (perfect is 1) or ``min`` (perfect is 0).
     centered
-        Whether it scores deltas against the perturbed mean, so that the control mean is its negative control.
+        Whether it scores deltas against the mean of train conditions. The train mean is then a prediction of
+        zero, whose correlation is undefined, so that the control mean is the negative control.
     needs_cells
         Whether it needs gene weights or DEGs.
     low
@@ -203,7 +245,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def all_scores(sides: Sides, predicted: FloatArray) -> dict[str, FloatArray]:
-    """Return {metric: [C]} of `KINDS` for predictions [C, G]; what needs cells is NaN without weights."""
+    """Return {metric: [C]} for the metrics of `KINDS` and predictions [C, G]; NaN where cells are needed and missing."""
     Y, Q, keep = sides.truth, predicted, sides.keep
     D, Dp = Y - sides.control, minus(Q, sides.control)
     P, Pp = minus(Y, sides.center), minus(Q, sides.center)

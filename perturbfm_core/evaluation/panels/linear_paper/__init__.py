@@ -1,1 +1,1 @@
-"""Ahlmann-Eltze et al. 2025: errors on well expressed genes, and how genetic interactions are found."""
+"""Metrics of Ahlmann-Eltze et al. 2025: errors on highly expressed genes, and detection of genetic interactions."""

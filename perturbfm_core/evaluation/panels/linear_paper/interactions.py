@@ -1,4 +1,7 @@
-"""Genetic interactions: where a double perturbation is not the sum of its singles, and who predicts it."""
+"""Genetic interactions: deviations of double perturbations from the sum of their singles, and their prediction.
+
+Method of Ahlmann-Eltze et al. 2025.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ _DECIMALS = 6
 
 
 def thresholds(deviation: FloatArray) -> tuple[float, float] | None:
-    """Return (lower, upper) deviation from additivity beyond which genes interact, None where unknown.
+    """Return (lower, upper) deviation from additivity beyond which genes interact; None where no null can be fitted.
 
-    The deviations, pooled over genes and doubles, at which the local false discovery rate is nearest to 0.05
-    on either side of the null's centre; infinite on a side where it nowhere falls below 0.2.
+    The deviations are pooled over genes and doubles. Each threshold is where the local false discovery rate is
+    closest to 0.05 on that side of the null's centre, infinite where the rate nowhere falls below 0.2.
     """
     fitted = local_fdr(np.ravel(deviation))
     if fitted is None:
@@ -37,14 +40,14 @@ def synergy_curve(observed: FloatArray, predicted: FloatArray, upper: float) -> 
     Parameters
     ----------
     observed, predicted
-        Deviations from additivity of every gene and double, the same shape.
+        Observed and predicted deviations from additivity, one per gene and double, of the same shape; log1p units.
     upper
         Observed deviations above it are synergies; all others, suppressions included, are false discoveries.
 
     Returns
     -------
-    Gene-double pairs are called in order of predicted deviation, equal ones (to 6 decimals) together.
-    None where nothing is a synergy.
+    float64 [101], or None without any synergy. Pairs of gene and double are called in order of predicted deviation,
+    equal ones (to 6 decimals) together.
     """
     seen, guess = np.round(np.ravel(observed), _DECIMALS), np.round(np.ravel(predicted), _DECIMALS)
     positive = seen > upper

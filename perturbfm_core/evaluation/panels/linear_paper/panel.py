@@ -1,4 +1,4 @@
-"""Panel `linear_paper`: distance and correlation on the 1,000 genes that a context's controls express most."""
+"""Panel `linear_paper`: distance and correlation over the 1,000 genes most expressed in a context's controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Side = tuple[IntArray, FloatArray, FloatArray, FloatArray]
 
 
 def _sides(c: Comparison) -> Side | None:
-    """Return (genes, control, truth, prediction) of the chosen genes, each [C, k]; deltas; None without expression."""
+    """Return (genes, control, observed delta, predicted delta), each [C, k]; None without control expression."""
 
     def choose() -> IntArray | None:
         if c.control is None:
@@ -34,10 +34,12 @@ def _sides(c: Comparison) -> Side | None:
         return genes
 
     def compute() -> Side | None:
-        genes = c.once_per_truth("linear_paper.genes", choose)
+        genes = c.once_per_observed("linear_paper.genes", choose)
         if genes is None or c.control is None:
             return None
-        control, truth, mean = (np.take_along_axis(A, genes, axis=1) for A in (c.control, c.truth, c.mean))
+        control, truth, mean = (
+            np.take_along_axis(A, genes, axis=1) for A in (c.control, c.observed, c.predicted)
+        )
         return genes, control, truth, mean
 
     return c.once("linear_paper.sides", compute)
@@ -86,7 +88,7 @@ def pearson(c: Comparison) -> FloatArray:
 
 
 def _additive(c: Comparison) -> tuple[IntArray, FloatArray]:
-    """Return the doubles whose singles train has in their context, and the sum of these singles' deltas [d, G]."""
+    """Return positions of the doubles whose singles are in train in the same context, and the sums of these deltas [d, G]."""
 
     def compute() -> tuple[IntArray, FloatArray]:
         rows, sums = [], []
@@ -102,7 +104,7 @@ def _additive(c: Comparison) -> tuple[IntArray, FloatArray]:
                     sums.append(c.train.delta[parts[0]].mean(axis=0) + c.train.delta[parts[1]].mean(axis=0))
         return np.asarray(rows, dtype=np.int64), np.asarray(sums).reshape(len(rows), len(c.genes))
 
-    return c.once_per_truth("linear_paper.additive", compute)
+    return c.once_per_observed("linear_paper.additive", compute)
 
 
 @metric(
@@ -127,7 +129,7 @@ def interaction_curve(c: Comparison) -> FloatArray:
         return out
     truth, predicted = sides[2][rows], sides[3][rows]
     expected = np.take_along_axis(sums, sides[0][rows], axis=1)
-    limits = c.once_per_truth("linear_paper.thresholds", lambda: interactions.thresholds(truth - expected))
+    limits = c.once_per_observed("linear_paper.thresholds", lambda: interactions.thresholds(truth - expected))
     curve = (
         None
         if limits is None

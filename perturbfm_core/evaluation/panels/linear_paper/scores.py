@@ -1,4 +1,4 @@
-"""Error and correlation over the genes that controls express most."""
+"""Error and correlation over the genes most expressed in controls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def expressed(control: FloatArray, k: int = N_GENES) -> IntArray:
 
 
 def l2(truth: FloatArray, predicted: FloatArray) -> FloatArray:
-    """Return [C], the Euclidean distance of rows: a sum over genes, so that it grows with their number."""
+    """Return [C], the Euclidean distance of rows: summed over genes, not averaged, so it grows with their number."""
     return np.asarray(np.sqrt(np.square(predicted - truth).sum(axis=1)))
 
 

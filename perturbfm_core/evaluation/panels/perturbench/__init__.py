@@ -1,1 +1,1 @@
-"""PerturBench's numbers as pure functions on arrays: aggregations, metrics, ranks; versions V1 and V2."""
+"""Metrics of PerturBench on arrays: aggregations of cells, metrics and ranks, in its versions V1 and V2."""

@@ -1,7 +1,7 @@
-"""PerturBench's aggregations of cells to one vector per group: average, scaled, logfc, var.
+"""PerturBench's aggregations of cells to one vector per group: average, scaled, logfc and var.
 
-Version V2 is commit cafe4c9 (2025-12-29), V1 is d357dfa (2024-08-19): V1 keeps means in single precision and
-scales over the whole data set, V2 within each covariate combination.
+Version V2 is commit cafe4c9 (2025-12-29), V1 is d357dfa (2024-08-19). V1 keeps means in single precision and
+scales over the whole data set; V2 scales within each covariate combination.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_SCALED = 10.0
 
 
 def single(values: FloatArray) -> FloatArray:
-    """Return float64 values rounded to single precision, as the peer stores them."""
+    """Return float64 values rounded to single precision, in which PerturBench stores them."""
     return values.astype(np.float32).astype(np.float64)
 
 
@@ -35,9 +35,10 @@ def logfc(mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUN
     Parameters
     ----------
     mean, control
-        [K, G], means of groups and of the controls of their covariates (of expm1 values if so wanted).
+        [K, G], mean log1p expression of each group and of the controls of its covariates. PerturBench takes the
+        ratio of means of log values; give means of expm1 values for its option ``exp``.
     pseudocount
-        Added to both.
+        Added to both means.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         out = np.log2(mean + pseudocount) - np.log2(control + pseudocount)

@@ -1,4 +1,7 @@
-"""Own companions to PerturBench's metrics, not the peer's: does a model tell perturbations apart at all."""
+"""Mode-collapse metrics: how much predictions differ between perturbations, relative to observations.
+
+They are this project's, added to panel `perturbench`; PerturBench does not have them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from scipy.stats import rankdata
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.schema import FloatArray
 
-# What rounding leaves of a spread (per entry, squared) and of a diversity.
+# Below these, a spread (squared, per entry) or a diversity is rounding noise.
 _NO_SPREAD, _NO_DIVERSITY = 1e-20, 1e-12
 
 
@@ -24,9 +27,9 @@ def variance_ratio(P: FloatArray, R: FloatArray) -> float:
 
 
 def diversity_ratio(P: FloatArray, R: FloatArray) -> float:
-    """Return 1 - mean cosine of pairs of predicted rows [C, G], over the same of observed rows.
+    """Return 1 - mean cosine over pairs of predicted rows [C, G], divided by the same of observed rows.
 
-    Unlike the variance ratio it ignores the size of predictions; zero rows resemble all others fully. NaN
+    Unlike the variance ratio it ignores the size of predictions. A zero row has cosine 1 with every other row. NaN
     with fewer than two rows or where the observed ones all point the same way.
     """
     observed = _diversity(R)
@@ -39,6 +42,7 @@ def _diversity(A: FloatArray) -> float:
     n, nonzero = len(A), int((norm > 0).sum())
     if n < 2:
         return 0.0
+    # |sum of unit rows|^2 is the sum of cosines over all ordered pairs, each row with itself included.
     total = float(np.square(unit.sum(axis=0)).sum()) - nonzero
     pairs = nonzero * (nonzero - 1)
     return max(pairs - total, 0.0) / (n * (n - 1))

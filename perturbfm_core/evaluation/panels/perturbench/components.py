@@ -1,4 +1,4 @@
-"""PerturBench's aggregations by principal components: pca (cells) and pca_average (their means)."""
+"""PerturBench's aggregations by principal components: pca (cells) and pca_average (group means)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.evaluation.panels.perturbench.population import Matrix, Population, dense
 from perturbfm_core.schema import FloatArray
 
 N_COMPONENTS = 100
-# Up to so many multiplications the covariance is summed in double precision, beyond in single.
+# Up to this many multiplications the covariance is summed in double precision, above it in single precision.
 _DOUBLE_WORK = 2e10
 _BLOCK = 4096
-# More genes than this have no covariance matrix in memory.
+# For more genes than this the covariance matrix is not formed.
 _WIDEST = 6000
 
 
@@ -36,9 +37,6 @@ class Basis:
 
     def project(self, X: Matrix) -> FloatArray:
         """Return [n, k], the cells' coordinates."""
-
-        import numpy as np
-
         axes = self.axes.astype(X.dtype) if X.dtype == np.float32 else self.axes
         return np.asarray(X @ axes - (self.center @ self.axes).astype(axes.dtype))
 
@@ -51,11 +49,8 @@ def fit(population: Population, n_components: int = N_COMPONENTS) -> Basis:
     population
         The observed cells.
     n_components
-        Axes wanted; fewer where there are fewer cells or genes.
+        Number of axes; fewer are returned where there are fewer cells or genes.
     """
-
-    import numpy as np
-
     groups, controls = population.moments, population.controls.moments
     n = int(groups.n.sum() + controls.n.sum())
     center: FloatArray = (groups.n @ groups.mean + controls.n @ controls.mean) / n
@@ -71,8 +66,6 @@ def fit(population: Population, n_components: int = N_COMPONENTS) -> Basis:
 
 def _by_covariance(population: Population, center: FloatArray, n: int, k: int) -> FloatArray:
     """Return [G, k], the first k eigenvectors of the covariance, summed many cells at a time."""
-
-    import numpy as np
     from scipy.linalg import eigh
 
     G = len(center)
@@ -85,9 +78,7 @@ def _by_covariance(population: Population, center: FloatArray, n: int, k: int) -
 
 
 def _by_iteration(population: Population, center: FloatArray, k: int) -> FloatArray:
-    """Return [G, k], the same by Lanczos iteration to machine precision, where the covariance is too large."""
-
-    import numpy as np
+    """Return [G, k], the same axes by Lanczos iteration to machine precision, without the covariance matrix."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     blocks = [population.block(i) for i in range(len(population))]
@@ -106,9 +97,6 @@ def _by_iteration(population: Population, center: FloatArray, k: int) -> FloatAr
 
 def _centred(population: Population, center: FloatArray) -> Iterator[FloatArray]:
     """Yield all cells minus `center`, dense, many groups at a time."""
-
-    import numpy as np
-
     blocks = [partial(population.block, k) for k in range(len(population))]
     blocks += [partial(population.controls.block, v) for v in range(population.controls.n)]
     buffer = np.empty((_BLOCK, len(center)), dtype=center.dtype)
@@ -132,7 +120,4 @@ def project(population: Population, basis: Basis) -> list[FloatArray]:
 
 def pca_average(mean: FloatArray, basis: Basis) -> FloatArray:
     """Return [K, k], V2's aggregation `pca_average`: the mean coordinates, from the groups' means [K, G]."""
-
-    import numpy as np
-
     return np.asarray((mean - basis.center) @ basis.axes)

@@ -1,7 +1,8 @@
-"""PerturBench's aggregations by tests against the controls: scores, pvals, logp.
+"""PerturBench's aggregations by tests against the controls: scores, pvals and logp.
 
-V2 tests with the t-test that takes the group's size for the controls too (so that many controls earn no
-certainty); V1 uses the rank-sum test without tie correction, or that t-test, and raw p-values.
+V2 uses a t-test that takes the group's number of cells for the controls too, so that many controls do not make small
+differences significant (scanpy's ``t-test_overestim_var``). V1 uses the rank-sum test without tie correction, or that
+t-test, and raw p-values.
 """
 
 from __future__ import annotations
@@ -25,8 +26,19 @@ def t_scores(
 ) -> tuple[FloatArray, FloatArray]:
     """Return (t [K, G], degrees of freedom [K, G]) of each group against its controls.
 
-    Welch's t with the group's number of cells on both sides, or with `control_variance` the pooled t with the
-    controls' variance on both sides. Undefined and infinite scores are 0 with NaN degrees of freedom.
+    Undefined and infinite scores are 0 with NaN degrees of freedom.
+
+    Parameters
+    ----------
+    groups
+        Moments of K groups of cells.
+    controls
+        Moments of the control cells of V covariate combinations.
+    covariate
+        int [K], covariate combination of each group.
+    control_variance
+        Use the pooled t with the controls' variance on both sides, instead of Welch's t with the group's number of
+        cells on both sides.
     """
     n = groups.n[:, None].astype(np.float64)
     v2 = controls.var()[covariate]
@@ -39,6 +51,7 @@ def t_scores(
         else:
             a, b = groups.var() / n, v2 / n
             t = gap / np.sqrt(a + b)
+            # Welch-Satterthwaite with n cells on both sides.
             df = (a + b) ** 2 / ((a**2 + b**2) / (n - 1))
     defined = np.isfinite(t)
     return np.where(defined, t, 0.0), np.where(defined, df, np.nan)
@@ -79,7 +92,17 @@ def adjusted(p: FloatArray) -> FloatArray:
 
 
 def signed_log(score: FloatArray, p: FloatArray, tiny: float) -> FloatArray:
-    """Return the score's sign times -ln(p + tiny)."""
+    """Return the sign of the score times -ln(p + tiny).
+
+    Parameters
+    ----------
+    score
+        Test statistics [K, G].
+    p
+        p-values [K, G].
+    tiny
+        Added to p, so that the logarithm is finite: `TINY_V1` or `TINY_V2`.
+    """
     return np.asarray(np.sign(score) * -np.log(p + tiny))
 
 

@@ -1,14 +1,13 @@
-"""Panel `perturbench`: PerturBench's numbers, version V2 (commit cafe4c9) unless a name ends in ``_v1``.
+"""Panel `perturbench`: metrics of PerturBench, in version V2 (commit cafe4c9) unless a name ends in ``_v1``.
 
-Names are those of the peer's summary table: ``<metric>_<aggregation>`` and ``<metric>_rank_<aggregation>``.
-Covariates are contexts; controls are real on both sides, as in the peer's test step.
+Names are those of PerturBench's summary table: ``<metric>_<aggregation>`` and ``<metric>_rank_<aggregation>``.
+Covariates are contexts. Observed controls are used on both sides, as in PerturBench's test step.
 
 * ``average``, ``logfc`` and ``pca_average`` depend on means alone: the predicted mean is the control mean
-  plus the predicted delta (in ``logfc`` not below 0, where the peer would score 0 for a logarithm that is
-  undefined).
-* The other aggregations see generated cells; a perfect mean is not a perfect cell there.
-* Ranks are taken among the tested conditions of the context; ties take their mean position, and a context's
-  only condition has rank 0, as with the peer.
+  plus the predicted delta (in ``logfc`` at least 0, because the logarithm of a negative mean is undefined).
+* The other aggregations use generated cells, so that even a perfect mean does not give a perfect score.
+* Ranks are among the tested conditions of the context. Ties take their mean position, and the only condition of
+  a context has rank 0, as in PerturBench.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ PANEL = "perturbench"
 SOURCE = "PerturBench (Wu et al. 2024), cafe4c9"
 SOURCE_V1 = "PerturBench (Wu et al. 2024), d357dfa"
 _OWN = "PerturbFM"
-# Generated cells up to this size are kept, larger ones made again where they are needed.
+# Generated cells are kept in memory up to this size, and generated again when needed above it.
 _KEPT_BYTES = 64e6
-# Distances up to so many multiplications are in double precision, more in single.
+# Distances are in double precision up to this many multiplications, in single precision above.
 _DOUBLE_WORK = 5e9
 
 add_panel(PANEL, source=SOURCE, headline="cosine_logfc", order=30)
@@ -46,7 +45,7 @@ Vectors = Callable[[Comparison], tuple[FloatArray, FloatArray]]
 
 
 def _codes(c: Comparison) -> IntArray:
-    return c.once_per_truth("perturbench.codes", lambda: np.unique(c.contexts, return_inverse=True)[1])
+    return c.once_per_observed("perturbench.codes", lambda: np.unique(c.contexts, return_inverse=True)[1])
 
 
 def _cells(c: Comparison) -> Cells:
@@ -57,7 +56,7 @@ def _cells(c: Comparison) -> Cells:
 
 
 def _observed(c: Comparison) -> Population:
-    """Return the observed cells; made once for all predictions, so it holds on to none of them."""
+    """Return the observed cells, made once for all predictions, and therefore without a reference to any of them."""
 
     def make() -> Population:
         cells = _cells(c)
@@ -65,7 +64,7 @@ def _observed(c: Comparison) -> Population:
         controls = [cells.control_rows[str(name)] for name in np.unique(c.contexts)]
         return Population(lambda k: X[rows[k]], _codes(c), Controls(lambda v: X[controls[v]], len(controls)))
 
-    return c.once_per_truth("perturbench.observed", make)
+    return c.once_per_observed("perturbench.observed", make)
 
 
 def _predicted(c: Comparison) -> Population:
@@ -80,7 +79,7 @@ def _predicted(c: Comparison) -> Population:
 
 
 def _basis(c: Comparison) -> Basis:
-    return c.once_per_truth("perturbench.basis", lambda: components.fit(_observed(c)))
+    return c.once_per_observed("perturbench.basis", lambda: components.fit(_observed(c)))
 
 
 # ---- aggregations: (predicted, observed), each [C, G] or NaN where there are no controls -------------------
@@ -88,9 +87,9 @@ def _basis(c: Comparison) -> Basis:
 
 def _average(c: Comparison) -> tuple[FloatArray, FloatArray]:
     if c.control is None:
-        nothing = np.full(c.truth.shape, np.nan)
+        nothing = np.full(c.observed.shape, np.nan)
         return nothing, nothing
-    return c.control + c.mean, c.control + c.truth
+    return c.control + c.predicted, c.control + c.observed
 
 
 def _logfc(c: Comparison) -> tuple[FloatArray, FloatArray]:
@@ -107,14 +106,14 @@ def _pca_average(c: Comparison) -> tuple[FloatArray, FloatArray]:
 
 def _by_cells(name: str, function: Callable[[Population], FloatArray]) -> Vectors:
     def sides(c: Comparison) -> tuple[FloatArray, FloatArray]:
-        observed = c.once_per_truth(f"perturbench.{name}.observed", lambda: function(_observed(c)))
+        observed = c.once_per_observed(f"perturbench.{name}.observed", lambda: function(_observed(c)))
         return function(_predicted(c)), observed
 
     return sides
 
 
 def _by_several(name: str, function: Callable[[Population], FloatArray]) -> Vectors:
-    """Return an aggregation that is NaN for conditions of one cell, where the peer raises or gives 0."""
+    """Return an aggregation that is NaN for conditions of one cell, where PerturBench raises or returns 0."""
 
     def several(population: Population) -> FloatArray:
         enough = (population.moments.n > 1) & (population.controls.moments.n > 1)[population.covariate]
@@ -129,7 +128,7 @@ def _variation(population: Population) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class _Aggregation:
-    """How cells become one vector per condition; `text` says it in descriptions."""
+    """How cells become one vector per condition; `text` names the vector in descriptions of metrics."""
 
     name: str
     text: str
@@ -176,7 +175,6 @@ def _register(name: str, aggregation: str) -> None:
             out[good] = kind.score(P[good], R[good])
         return out
 
-    value.__doc__ = f"{kind.text} of predicted and observed {how.text}."
     own = {
         "top_k_recall": f"there are fewer than {TOP_K} entries to choose from",
         "pearson": "the predicted or the observed vector is constant",
@@ -186,6 +184,7 @@ def _register(name: str, aggregation: str) -> None:
     metric(
         PANEL,
         f"{name}_{aggregation}",
+        f"{kind.text} of predicted and observed {how.text}.",
         direction="max" if kind.similarity else "min",
         bounds=kind.bounds,
         version="V2",
@@ -211,14 +210,12 @@ def _register_rank(name: str, aggregation: str, denominator: Denominator = "n-1"
         )
         return out
 
-    rank.__doc__ = (
-        f"Share of the context's {'other ' if denominator == 'n-1' else ''}conditions whose prediction "
-        f"resembles the observation more ({name} of {how.text})."
-    )
     first = denominator == "n"
     metric(
         PANEL,
         f"{name}_rank_{aggregation}" + ("_v1" if first else ""),
+        f"Share of the context's {'' if first else 'other '}conditions whose prediction "
+        f"resembles the observation more ({name} of {how.text}).",
         direction="min",
         bounds=(0.0, 1.0),
         version="V1" if first else "V2",
@@ -236,7 +233,7 @@ def _precision(work: float) -> type[np.float32] | type[np.float64]:
 
 
 def _pca(c: Comparison) -> tuple[list[FloatArray], list[FloatArray]]:
-    observed = c.once_per_truth(
+    observed = c.once_per_observed(
         "perturbench.pca.observed", lambda: components.project(_observed(c), _basis(c))
     )
     return c.once("perturbench.pca", lambda: components.project(_predicted(c), _basis(c))), observed
@@ -244,7 +241,7 @@ def _pca(c: Comparison) -> tuple[list[FloatArray], list[FloatArray]]:
 
 def _inner(c: Comparison) -> tuple[FloatArray, FloatArray]:
     P, R = _pca(c)
-    other = c.once_per_truth("perturbench.pca.inner_observed", lambda: clouds.inner_distances(R))
+    other = c.once_per_observed("perturbench.pca.inner_observed", lambda: clouds.inner_distances(R))
     return c.once("perturbench.pca.inner", lambda: clouds.inner_distances(P)), other
 
 
@@ -276,7 +273,7 @@ def mmd_none(c: Comparison) -> FloatArray:
     def inner(p: Population) -> FloatArray:
         return np.concatenate([clouds.inner_distances([dense(p.block(k))], dtype) for k in range(len(p))])
 
-    other = c.once_per_truth("perturbench.none.inner_observed", lambda: inner(R))
+    other = c.once_per_observed("perturbench.none.inner_observed", lambda: inner(R))
     own = inner(P)
     out = np.empty(len(c))
     for k in range(len(c)):
@@ -303,7 +300,7 @@ def _register_cloud(function: MetricFunction, lowest: float | None, highest: flo
     )(function)
 
 
-# ---- registration: the peer's headline pairs first ---------------------------------------------------------
+# ---- registration: PerturBench's headline pairs first -------------------------------------------------------
 
 _HEADLINE = [("average", "rmse"), ("logfc", "cosine"), ("pca_average", "cosine")]
 _SCORED = [("scores", "r2_score"), ("scores", "top_k_recall")]
@@ -332,7 +329,7 @@ for _a, _m in _HEADLINE[:2]:
 
 def _per_context(c: Comparison, function: Callable[[FloatArray, FloatArray], float]) -> FloatArray:
     codes = _codes(c)
-    values = [function(c.mean[codes == v], c.truth[codes == v]) for v in range(int(codes.max()) + 1)]
+    values = [function(c.predicted[codes == v], c.observed[codes == v]) for v in range(int(codes.max()) + 1)]
     return np.asarray(values)[codes]
 
 
@@ -377,4 +374,4 @@ def diversity_ratio(c: Comparison) -> FloatArray:
 )
 def spearman_delta(c: Comparison) -> FloatArray:
     """Spearman rank correlation over genes of predicted and observed delta."""
-    return collapse.spearman(c.mean, c.truth)
+    return collapse.spearman(c.predicted, c.observed)

@@ -1,4 +1,4 @@
-"""Cases of PerturBench: every aggregation, metric and rank of both versions examined."""
+"""Parity check with PerturBench: every aggregation, metric and rank, in both versions."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _VERSIONS: dict[str, aggregate.Version] = {
     "expected.json": "V1",
     "expected_upstream_cafe4c9.json": "V2",
 }
-# Names of the peer for (covariates, perturbation); without covariates V2 invents covariate "1".
+# PerturBench's names for (covariates, perturbation); without covariates V2 adds the covariate "1".
 _NO_COVARIATE: dict[aggregate.Version, str] = {"V1": "", "V2": "1"}
 _CLOUD_METRICS = ("mmd",)
 _PEER_FAILS = "the peer's V2 raises on ranks where there are no covariates"
 _DEGS = 10
-# V1 computes and stores means in single precision; all of V2's tests and components pass through it too.
+# V1 computes and stores means in single precision, and V2 its tests and components.
 _TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-# The peer finds its axes in single precision.
+# PerturBench computes its principal axes in single precision.
 _COMPONENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
-# So are its distances, of which those of a cell to itself come out near 1e-3 instead of 0.
+# Its distances are in single precision too: that of a cell to itself is about 1e-3 instead of 0.
 _CLOUD_TOLERANCE = {"rtol": 0.0, "atol": 5e-4}
 
 Reach = tuple[float, float]
@@ -327,7 +327,7 @@ def _mean_reach(reach: list[Reach]) -> Reach | None:
 def _within(
     metric: str, key: str, expected: float, got: float, reach: Reach | None, tolerance: dict[str, float]
 ) -> Record:
-    """Return a record; where ties leave the peer's number open, ours and theirs must both be attainable."""
+    """Return a record; where the peer breaks ties at random, both numbers must be possible outcomes."""
     low, high = reach or (None, None)
     slack = tolerance["atol"] + tolerance["rtol"] * abs(expected)
     if reach is not None and not reach[0] - slack <= expected <= reach[1] + slack:
@@ -345,7 +345,7 @@ def _place(label: str, covariate: str, labels: list[tuple[str, str]]) -> int:
 def _summary(
     summary: dict[str, dict[str, float]], means: dict[str, dict[str, float]], version: aggregate.Version
 ) -> Iterator[Record]:
-    """Yield the peer's table, which keeps four significant digits."""
+    """Yield the peer's summary table, which has four significant digits."""
     for model, row in summary.items():
         for metric, value in row.items():
             ours = float(f"{means[model][f'{version}.{metric}']:.4g}")
@@ -353,14 +353,14 @@ def _summary(
 
 
 def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> Iterator[Record]:
-    """Yield log fold change metrics over 10 genes of each group: given in V1, largest |t| observed in V2."""
+    """Yield log fold change metrics over 10 genes of each group: listed by the case in V1, of largest |t| in V2."""
     section = expected.get("deg10_logfc") or expected.get("top10_deg_logfc")
     if section is None:
         return
     reference = sides[_REFERENCE]
     made = _aggregate({"aggr_method": "logfc"}, sides, version)
     given = {name: reference.genes.get_indexer(x) for name, x in section.get("deg_genes", {}).items()}
-    # V2 sorts the tested genes by name, and then uses positions among those as positions in `var`.
+    # V2 sorts the tested genes by name and then uses positions in that order as positions in `var`.
     observed = differential.scores(reference.cells)[:, np.argsort(reference.genes.to_numpy().astype(str))]
     for metric, models in section["values"].items():
         for model, values in models.items():

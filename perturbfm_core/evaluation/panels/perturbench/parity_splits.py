@@ -1,4 +1,4 @@
-"""PerturBench's splitters: every run of a case, cell by cell."""
+"""Parity check with PerturBench's splitters: the fold of every cell in every run of a case."""
 
 from __future__ import annotations
 
@@ -33,13 +33,18 @@ def _expected(folder: Path) -> dict[str, Any] | None:
 def compare(folder: Path) -> Iterator[Record]:
     """Yield one record per cell and run (0 none, 1 train, 2 val, 3 test), metric = name of the run.
 
-    A run that holds only ``error`` is one record: 1 if ours refuses too.
+    A run that PerturBench refuses is one record: 1 if it is refused here too.
+
+    Raises
+    ------
+    MetricError
+        If the folder lacks the runs, or a saved split does not have the rows of ``obs.csv``.
     """
     expected = _expected(folder)
     if expected is None:
         msg = f"{folder} has no expected.json with runs of splitters beside obs.csv"
         raise MetricError(msg)
-    # Names such as "NA" are names here.
+    # Names such as "NA" are names, not missing values.
     obs = pd.read_csv(folder / "obs.csv", index_col=0, dtype=str, keep_default_na=False)
     if str(expected.get("obs_dtype", "")).startswith("category"):
         obs = obs.astype("category")

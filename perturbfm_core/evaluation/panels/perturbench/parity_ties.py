@@ -1,7 +1,7 @@
-"""What a number of PerturBench can be when equal entries may come in any order.
+"""Bounds of PerturBench's numbers when tied entries may come in any order.
 
-The peer takes the largest entries with an unstable sort, whose order of equal entries depends on the
-processor; rounding-level differences count as equal.
+PerturBench takes the largest entries with an unstable sort, whose order of ties depends on the processor.
+Differences of the size of rounding count as ties.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST = 5000
 
 
 def top_sets(A: FloatArray, k: int) -> tuple[BoolArray, BoolArray, IntArray]:
-    """Return (surely among the k largest in size [C, G], tied for a place [C, G], places left [C])."""
+    """Return (surely among the k largest in size [C, G], tied for a place [C, G], places left for ties [C])."""
     size = np.abs(A)
     if A.shape[1] <= k:
         return (
@@ -33,7 +33,15 @@ def top_sets(A: FloatArray, k: int) -> tuple[BoolArray, BoolArray, IntArray]:
 
 
 def recall_bounds(P: FloatArray, R: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
-    """Return (least [I, J], most [I, J]) of the share of P's k largest entries that are among R's."""
+    """Return (least [I, J], most [I, J]) of the share of P's k largest entries that are among R's k largest.
+
+    Parameters
+    ----------
+    P, R
+        Predicted [I, G] and observed [J, G] vectors.
+    k
+        Number of largest entries.
+    """
     sp, tp, np_ = top_sets(P, k)
     sr, tr, nr = top_sets(R, k)
 
@@ -41,7 +49,9 @@ def recall_bounds(P: FloatArray, R: FloatArray, k: int) -> tuple[FloatArray, Flo
         return np.asarray(a.astype(np.float64) @ b.T.astype(np.float64))
 
     both = common(sp, sr)
+    # Least overlap: ties fill places outside the other set as far as there are any; the others are forced into it.
     forced = np.maximum(nr[None, :] - common(~sp, tr), 0) + np.maximum(np_[:, None] - common(tp, ~sr), 0)
+    # Most overlap: ties are placed on the other side's sure entries, then on entries tied on both sides.
     free = (
         np.minimum(nr[None, :], common(sp, tr))
         + np.minimum(np_[:, None], common(tp, sr))
@@ -62,7 +72,17 @@ def rank_bounds(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArr
 def over_choices(
     values: FloatArray, k: int, metric: Callable[[IntArray], float]
 ) -> tuple[IntArray, float | None, float | None]:
-    """Return (the k largest in size, least and most of `metric` over choices of tied ones; None without ties)."""
+    """Return (the k largest in size, least and most of `metric` over choices of ties; None without ties).
+
+    Parameters
+    ----------
+    values
+        Values of genes [G].
+    k
+        Number of genes to choose.
+    metric
+        (positions of k genes) -> value; evaluated for at most 5,000 choices.
+    """
     sure, tied, left = (x[0] for x in top_sets(values[None, :], k))
     fixed, open_ = np.flatnonzero(sure), np.flatnonzero(tied)
     first = np.concatenate([fixed, open_[: int(left)]])

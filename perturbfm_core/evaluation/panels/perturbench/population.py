@@ -1,4 +1,4 @@
-"""Cells of (covariate, perturbation) groups beside the controls of their covariates, read group by group."""
+"""Groups of cells by covariate and perturbation, with the controls of their covariates, read one at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core.schema import FloatArray, IntArray
 Matrix = Any  # scipy CSR or dense ndarray; scipy ships no types
 Blocks = Callable[[int], Matrix]
 
-# Spread below this share of the squared mean is rounding of single precision, not variance.
+# A spread below this share of the squared mean is rounding in single precision, not variance.
 _ROUNDING = 1e-12
 
 
@@ -44,11 +44,12 @@ class Moments:
             return np.asarray(np.where(n > ddof, self.spread * (n / (n - ddof)), np.nan))
 
     def pooled(self, codes: IntArray, n_pools: int) -> Moments:
-        """Return the moments of unions of groups; `codes` [K] says which union each group belongs to."""
+        """Return the moments of unions of groups; `codes` [K] gives the union that each group belongs to."""
         n = np.bincount(codes, weights=self.n, minlength=n_pools)[:, None]
         total = np.zeros((n_pools, self.mean.shape[1]))
         np.add.at(total, codes, self.mean * self.n[:, None])
         mean = total / np.maximum(n, 1)
+        # Variance of a union: within groups plus between their means.
         inner = np.zeros_like(total)
         np.add.at(inner, codes, (self.spread + (self.mean - mean[codes]) ** 2) * self.n[:, None])
         return Moments(n[:, 0].astype(np.int64), mean, _flush(inner / np.maximum(n, 1), mean))
@@ -84,7 +85,7 @@ def moments_of(block: Blocks, n_groups: int) -> Moments:
             mean = total / max(n, 1)
             spread = second / max(n, 1) - mean**2
         else:
-            # Around the first cell, so that single precision loses nothing to the mean.
+            # Relative to the first cell, so that the mean is not lost to cancellation in single precision.
             first = X[:1].astype(np.float64).reshape(-1) if n else np.zeros(G)
             ones = np.ones(n)
             D = X - first
@@ -98,7 +99,15 @@ def moments_of(block: Blocks, n_groups: int) -> Moments:
 
 
 def clipped_mean(X: Matrix, low: FloatArray, high: FloatArray) -> FloatArray:
-    """Return float64 [G], the mean over cells of values clipped to [low, high] gene by gene."""
+    """Return float64 [G], the mean over cells of values clipped to [low, high] gene by gene.
+
+    Parameters
+    ----------
+    X
+        Cells [n, G], CSR or dense.
+    low, high
+        Bounds of each gene [G].
+    """
     n, G = X.shape
     if not sp.issparse(X):
         return np.asarray(np.clip(X, low, high).mean(axis=0, dtype=np.float64))
@@ -131,7 +140,7 @@ class Controls:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """What one model predicts, or what was observed: groups of cells and the controls beside them.
+    """Groups of predicted or observed cells, with the controls that they are compared with.
 
     Attributes
     ----------

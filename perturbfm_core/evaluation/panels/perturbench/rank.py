@@ -1,4 +1,4 @@
-"""PerturBench's rank metric: how many other predictions resemble an observation more than its own does."""
+"""PerturBench's rank metric: the share of other predictions that resemble an observation more than its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIE = 1e-10
 def ranks(
     M: FloatArray, *, similarity: bool, denominator: Denominator = "n-1", tolerance: float = TIE
 ) -> FloatArray:
-    """Return [N], for each observation the position of its own prediction over N - 1 (V2) or N (V1).
+    """Return [N], for each observation the position of its own prediction, divided by N - 1 (V2) or N (V1).
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def ranks(
 
     Notes
     -----
-    Ties take their mean position, where the peer breaks them at random; undefined values come last.
+    Ties take their mean position, where PerturBench breaks them at random; undefined values come last.
     """
     N = len(M)
     worse = -M if similarity else M
@@ -57,7 +57,14 @@ def ranks_by_covariate(
 ) -> FloatArray:
     """Return [K], ranks among the groups of the same covariate combination.
 
-    `pairwise` gives the matrix [N, N] of the groups whose positions it is called with.
+    Parameters
+    ----------
+    covariate
+        Covariate combination of each group [K].
+    pairwise
+        (positions of N groups) -> metric [N, N] of their predictions (rows) and observations (columns).
+    similarity, denominator, tolerance
+        See `ranks`.
     """
     out = np.empty(len(covariate))
     for v in np.unique(covariate):

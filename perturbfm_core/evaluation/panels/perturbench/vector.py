@@ -1,4 +1,4 @@
-"""PerturBench's metrics between a predicted and an observed vector, for each pair or for all pairs."""
+"""PerturBench's metrics between predicted and observed vectors, for matching pairs or for all pairs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _CONSTANT = 1e-12
 def r2_score(P: FloatArray, R: FloatArray) -> FloatArray:
     """Return [C], 1 - |p - r|^2 / |p - mean(p)|^2: the *prediction* is in the denominator.
 
-    A constant prediction gives 1 where it is exact, else 0.
+    PerturBench passes the prediction as the true values to scikit-learn's ``r2_score``. A constant prediction gives 1
+    where it is exact, otherwise 0.
     """
     return _r2(np.square(P - R).sum(axis=1), _scatter(P))
 
@@ -39,7 +40,15 @@ def rmse(P: FloatArray, R: FloatArray) -> FloatArray:
 
 
 def top_k_recall(P: FloatArray, R: FloatArray, k: int = TOP_K) -> FloatArray:
-    """Return [C], shared columns of the k largest in size on either side, over k (ties: earlier column)."""
+    """Return [C], the number of columns among the k largest in size on both sides, divided by k.
+
+    Parameters
+    ----------
+    P, R
+        Predicted and observed vectors [C, G].
+    k
+        Number of largest columns; ties go to the earlier one.
+    """
     return np.asarray((_top(P, k) & _top(R, k)).sum(axis=1) / k)
 
 
@@ -50,7 +59,7 @@ def _top(A: FloatArray, k: int) -> BoolArray:
 
 
 def _squares(P: FloatArray, R: FloatArray) -> FloatArray:
-    """Return [I, J], squared distances; centred first, so that little is lost to cancellation."""
+    """Return [I, J], squared distances, of centred vectors to lose less to cancellation."""
     center = R.mean(axis=0)
     A, B = P - center, R - center
     D = np.square(A).sum(axis=1)[:, None] + np.square(B).sum(axis=1)[None, :] - 2 * (A @ B.T)
@@ -58,7 +67,7 @@ def _squares(P: FloatArray, R: FloatArray) -> FloatArray:
 
 
 def _directions(A: FloatArray, *, center: bool) -> FloatArray:
-    """Return rows of length 1, NaN for those without direction."""
+    """Return rows scaled to length 1, NaN for rows that are zero (or constant, if centred)."""
     D = A - A.mean(axis=1, keepdims=True) if center else A
     norm = np.sqrt(np.einsum("ij,ij->i", D, D))
     floor = _CONSTANT * np.sqrt(A.shape[1]) * np.abs(A).max(axis=1, initial=0.0) if center else 0.0
@@ -81,13 +90,13 @@ class VectorMetric:
     score
         (predicted [C, G], observed [C, G]) -> float64 [C].
     pairwise
-        (predicted [I, G], observed [J, G]) -> float64 [I, J], or an increasing function of it: for ranks.
+        (predicted [I, G], observed [J, G]) -> float64 [I, J], the metric or an increasing function of it, for ranks.
     similarity
         Whether larger is better.
     bounds
         Smallest and largest possible value.
     text
-        What it is, for descriptions.
+        Name in descriptions of metrics.
     """
 
     score: Callable[[FloatArray, FloatArray], FloatArray]

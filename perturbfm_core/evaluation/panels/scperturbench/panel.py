@@ -8,7 +8,6 @@ double precision, so that the order of cells cannot matter; they differ from the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
@@ -16,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import metric
+from perturbfm_core.evaluation.metric import MetricFunction, metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.scperturbench import pseudobulk
 from perturbfm_core.evaluation.panels.scperturbench.degs import TOPS, common_degs
@@ -49,7 +48,7 @@ def _compute(c: Comparison) -> Values:
     cells = c.cells
     if cells is None:
         return {}
-    sides = c.once_per_truth("scperturbench.truth", TrueSides)
+    sides = c.once_per_observed("scperturbench.truth", TrueSides)
     # Blocks of some hundred cells cost more to share among threads than to multiply.
     with _threads().limit(limits=1, user_api="blas"):
         pairs = [pair(cells, i, sides) for i in range(len(cells))]
@@ -106,21 +105,20 @@ def _register(
 ) -> None:
     for top in tops:
         name = f"{stem}_top{top}"
-        function = _function(name)
-        function.__doc__ = f"{text}, on the top {top} true DEGs."
         metric(
             PANEL,
             name,
+            f"{text}, on the top {top} true DEGs.",
             direction=direction,
             bounds=bounds,
             version="1",
             source=_SOURCE,
             undefined=f"{_NO_TEST}{undefined}",
             needs="cells",
-        )(function)
+        )(_value_of(name))
 
 
-def _function(name: str) -> Callable[[Comparison], FloatArray]:
+def _value_of(name: str) -> MetricFunction:
     def value(c: Comparison) -> FloatArray:
         return _values(c)[name]
 

@@ -7,13 +7,11 @@ the controls.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.metric import metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.systema import scores
 from perturbfm_core.evaluation.panels.systema.baselines import perturbed_reference
@@ -30,7 +28,7 @@ def _reference(c: Comparison) -> FloatArray:
     """Return [C, G], the perturbed reference of each condition minus its control."""
 
     def compute() -> FloatArray:
-        out = np.array(np.broadcast_to(c.train_mean, c.truth.shape))
+        out = np.array(np.broadcast_to(c.train_mean, c.observed.shape))
         if c.train is None:
             return out
         contexts = np.asarray(c.train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
@@ -44,11 +42,11 @@ def _reference(c: Comparison) -> FloatArray:
                 out[rows] = perturbed_reference(c.train.delta[mine])
         return out
 
-    return c.once_per_truth("systema.reference", compute)
+    return c.once_per_observed("systema.reference", compute)
 
 
 def _top(c: Comparison) -> BoolArray:
-    return c.once_per_truth("systema.top", lambda: scores.top_genes(c.truth))
+    return c.once_per_observed("systema.top", lambda: scores.top_genes(c.observed))
 
 
 def _predicted(c: Comparison) -> FloatArray:
@@ -56,73 +54,63 @@ def _predicted(c: Comparison) -> FloatArray:
 
     def compute() -> FloatArray:
         reference = _reference(c)
-        gap = np.abs(c.mean - reference).max(axis=1)
-        return np.where((gap <= _ROUNDING * np.abs(reference).max(axis=1))[:, None], reference, c.mean)
+        gap = np.abs(c.predicted - reference).max(axis=1)
+        return np.where((gap <= _ROUNDING * np.abs(reference).max(axis=1))[:, None], reference, c.predicted)
 
     return c.once("systema.predicted", compute)
 
 
-def _register(
-    name: str,
-    function: MetricFunction,
-    text: str,
-    *,
-    direction: Literal["max", "min"],
-    bounds: tuple[float | None, float | None],
-    undefined: str = "never undefined",
-) -> None:
-    function.__doc__ = text
-    metric(PANEL, name, direction=direction, bounds=bounds, version="1", source=_SOURCE, undefined=undefined)(
-        function
+def _register_correlations(suffix: str, genes: str, *, top: bool) -> None:
+    @metric(
+        PANEL,
+        f"corr_{suffix}_allpert",
+        f"Pearson correlation over {genes} of change against the mean of perturbed train conditions.",
+        direction="max",
+        bounds=(-1.0, 1.0),
+        version="1",
+        source=_SOURCE,
+        undefined="prediction (or observation) equals the perturbed reference up to a constant",
     )
+    def against_perturbed(c: Comparison) -> FloatArray:
+        return scores.pearson_from(c.observed, _predicted(c), _reference(c), _top(c) if top else None)
+
+    @metric(
+        PANEL,
+        f"corr_{suffix}",
+        f"Pearson correlation over {genes} of change against the controls.",
+        direction="max",
+        bounds=(-1.0, 1.0),
+        version="1",
+        source=_SOURCE,
+        undefined="predicted or observed delta is constant over these genes",
+    )
+    def against_control(c: Comparison) -> FloatArray:
+        return rowwise.pearson(c.predicted, c.observed, _top(c) if top else None)
 
 
-def _correlations() -> None:
-    for suffix, of in (("all", "all genes"), ("20de", "the 20 genes that change most")):
-        top = suffix == "20de"
+def _register_errors(suffix: str, genes: str, *, top: bool) -> None:
+    def mse(c: Comparison) -> FloatArray:
+        return rowwise.mean_square(c.predicted - c.observed, _top(c) if top else None)
 
-        def perturbed(c: Comparison, top: bool = top) -> FloatArray:
-            return scores.pearson_from(c.truth, _predicted(c), _reference(c), _top(c) if top else None)
+    def rmse(c: Comparison) -> FloatArray:
+        return np.sqrt(mse(c))
 
-        def control(c: Comparison, top: bool = top) -> FloatArray:
-            return rowwise.pearson(c.mean, c.truth, _top(c) if top else None)
-
-        _register(
-            f"corr_{suffix}_allpert",
-            perturbed,
-            f"Pearson correlation over {of} of change against the mean of perturbed train conditions.",
-            direction="max",
-            bounds=(-1.0, 1.0),
-            undefined="prediction (or observation) equals the perturbed reference up to a constant",
-        )
-        _register(
-            f"corr_{suffix}",
-            control,
-            f"Pearson correlation over {of} of change against the controls.",
-            direction="max",
-            bounds=(-1.0, 1.0),
-            undefined="predicted or observed delta is constant over these genes",
-        )
+    for stem, text, function in (("rmse", "Root mean squared", rmse), ("mse", "Mean squared", mse)):
+        metric(
+            PANEL,
+            f"{stem}_{suffix}",
+            f"{text} error over {genes}.",
+            direction="min",
+            bounds=(0.0, None),
+            version="1",
+            source=_SOURCE,
+            undefined="never undefined",
+        )(function)
 
 
-def _errors() -> None:
-    for suffix, of in (("all", "all genes"), ("20de", "the 20 genes that change most")):
-        top = suffix == "20de"
-
-        def mse(c: Comparison, top: bool = top) -> FloatArray:
-            return rowwise.mean_square(c.mean - c.truth, _top(c) if top else None)
-
-        def rmse(c: Comparison, top: bool = top) -> FloatArray:
-            return np.sqrt(rowwise.mean_square(c.mean - c.truth, _top(c) if top else None))
-
-        _register(
-            f"rmse_{suffix}", rmse, f"Root mean squared error over {of}.", direction="min", bounds=(0.0, None)
-        )
-        _register(f"mse_{suffix}", mse, f"Mean squared error over {of}.", direction="min", bounds=(0.0, None))
-
-
-_correlations()
-_errors()
+for _register in (_register_correlations, _register_errors):
+    _register("all", "all genes", top=False)
+    _register("20de", "the 20 genes that change most", top=True)
 
 
 @metric(
@@ -136,7 +124,7 @@ _errors()
 )
 def jaccard(c: Comparison) -> FloatArray:
     """Shared over all genes of the 20 that change most as observed and as predicted."""
-    return scores.jaccard(c.truth, c.mean)
+    return scores.jaccard(c.observed, c.predicted)
 
 
 @metric(
@@ -156,7 +144,7 @@ def centroid_accuracy(c: Comparison) -> FloatArray:
     out = np.full(len(c), np.nan)
     if c.control is None:
         return out
-    truth, predicted = c.control + c.truth, c.control + c.mean
+    truth, predicted = c.control + c.observed, c.control + c.predicted
     for context in np.unique(c.contexts):
         rows = np.flatnonzero(c.contexts == context)
         own = np.eye(len(rows), dtype=np.bool_)
@@ -187,10 +175,10 @@ def systematic_variation(c: Comparison) -> FloatArray:
         )
         for context in np.unique(c.contexts):
             rows = c.contexts == context
-            deltas = [c.truth[rows]]
+            deltas = [c.observed[rows]]
             if c.train is not None and train is not None:
                 deltas.append(c.train.delta[train == context])
-            out[rows] = scores.systematic_variation(c.truth[rows], np.concatenate(deltas).mean(axis=0))
+            out[rows] = scores.systematic_variation(c.observed[rows], np.concatenate(deltas).mean(axis=0))
         return out
 
-    return c.once_per_truth("systema.variation", compute)
+    return c.once_per_observed("systema.variation", compute)

@@ -17,7 +17,7 @@ GENE_BINS = 5
 
 def gaussian_half_width(c: Comparison, level: float) -> FloatArray:
     """Return [C, G], half the width of the central Gaussian interval of a level."""
-    return np.asarray(float(ndtri(0.5 + level / 2)) * np.sqrt(c.var))
+    return np.asarray(float(ndtri(0.5 + level / 2)) * np.sqrt(c.predicted_var))
 
 
 def interval_half_width(c: Comparison, level: float) -> FloatArray | None:
@@ -28,12 +28,12 @@ def interval_half_width(c: Comparison, level: float) -> FloatArray | None:
     if c.intervals is None:
         return None
     at = np.flatnonzero(np.abs(c.intervals.levels - level) < 1e-9)
-    return c.intervals.half_width(int(at[0]), c.var) if len(at) else None
+    return c.intervals.half_width(int(at[0]), c.predicted_var) if len(at) else None
 
 
 def inside(c: Comparison, half_width: FloatArray, genes: BoolArray | None = None) -> FloatArray:
     """Return [C], the share of (chosen) genes whose observed delta is within the half-width; NaN without any."""
-    hit = np.abs(c.truth - c.mean) <= half_width
+    hit = np.abs(c.observed - c.predicted) <= half_width
     defined = np.isfinite(half_width) if genes is None else np.isfinite(half_width) & genes
     n = defined.sum(axis=1)
     return np.asarray(np.divide((hit & defined).sum(axis=1), n, out=np.full(len(c), np.nan), where=n > 0))
@@ -47,21 +47,21 @@ def significant(c: Comparison) -> BoolArray:
     """
 
     def compute() -> BoolArray:
-        out = np.zeros(c.truth.shape, dtype=np.bool_)
+        out = np.zeros(c.observed.shape, dtype=np.bool_)
         for i in range(len(c)):
             known = np.flatnonzero(c.s2[i] > 0)
             if len(known):
-                z = np.abs(c.truth[i, known]) / np.sqrt(c.s2[i, known])
+                z = np.abs(c.observed[i, known]) / np.sqrt(c.s2[i, known])
                 out[i, known] = benjamini_hochberg(2 * ndtr(-z), FALSE_DISCOVERY_RATE)
         return out
 
-    return c.once_per_truth("uncertainty.significant", compute)
+    return c.once_per_observed("uncertainty.significant", compute)
 
 
 def predicted_effect(c: Comparison, positions: IntArray | None = None) -> dict[str, str]:
     """Return {key: tercile} by predicted effect size among (some) conditions; empty where it does not vary."""
     positions = np.arange(len(c)) if positions is None else positions
-    size = np.linalg.norm(c.mean[positions], axis=1)
+    size = np.linalg.norm(c.predicted[positions], axis=1)
     if len(size) and np.ptp(size) <= 1e-6 * max(float(size.max()), 1e-300):
         return {}
     return terciles(c.conditions.index[positions], size)

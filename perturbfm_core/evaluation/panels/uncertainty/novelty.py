@@ -49,7 +49,7 @@ def labels(c: Comparison) -> tuple[str | None, FloatArray]:
             return PERTURBATIONS, other
         return None, nothing
 
-    return c.once_per_truth("uncertainty.novelty", compute)
+    return c.once_per_observed("uncertainty.novelty", compute)
 
 
 def enough(c: Comparison, label: FloatArray, positions: IntArray) -> bool:
@@ -84,12 +84,12 @@ def distance(c: Comparison) -> FloatArray | None:
         norm = np.linalg.norm(A, axis=1, keepdims=True)
         return np.divide(A, norm, out=np.zeros_like(A), where=norm > 0)
 
-    return np.asarray(1.0 - (unit(c.mean) @ unit(train).T).max(axis=1))
+    return np.asarray(1.0 - (unit(c.predicted) @ unit(train).T).max(axis=1))
 
 
 def sigma(c: Comparison) -> FloatArray:
     """Return float64 [C], root of the mean predicted variance over genes."""
-    return np.asarray(np.sqrt(c.var.mean(axis=1)))
+    return np.asarray(np.sqrt(c.predicted_var.mean(axis=1)))
 
 
 def model_score(c: Comparison) -> FloatArray:

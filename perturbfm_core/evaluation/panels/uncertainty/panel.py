@@ -7,14 +7,14 @@ are of the calibrated intervals that come with a prediction. Curves are in ``cal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import MetricFunction, SetStatistic, metric
+from perturbfm_core.evaluation.metric import MetricDirection, SetFunction, SetStatistic, metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.uncertainty import coverage, gaussian, novelty, selective
 from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
@@ -54,60 +54,54 @@ def width(c: Comparison, level: float) -> FloatArray:
     return _undefined(c) if half is None else np.asarray(2 * half.mean(axis=1))
 
 
-def _register_level(level: float) -> None:
-    def add(
-        name: str,
-        function: MetricFunction,
-        text: str,
-        undefined: str,
-        direction: Literal["target", "min"] = "target",
-    ) -> None:
-        function.__doc__ = text
-        metric(
-            PANEL,
-            f"{name}_{level:g}",
-            direction=direction,
-            target=level if direction == "target" else None,
-            bounds=(0.0, 1.0) if direction == "target" else (0.0, None),
-            version="1",
-            source=_OWN,
-            undefined=undefined,
-            needs="variance",
-        )(function)
+def _register_coverage(
+    stem: str, text: str, level: float, undefined: str, *, conformal: bool, significant: bool = False
+) -> None:
+    metric(
+        PANEL,
+        f"{stem}_{level:g}",
+        text,
+        direction="target",
+        target=level,
+        bounds=(0.0, 1.0),
+        version="1",
+        source=_OWN,
+        undefined=undefined,
+        needs="variance",
+    )(lambda c: covered(c, level, conformal=conformal, significant=significant))
 
+
+def _register_level(level: float) -> None:
+    gaussian_interval = f"central {level:.0%} Gaussian interval"
+    calibrated_interval = f"calibrated {level:.0%} interval"
     share = "Share of genes whose observed delta lies in the"
     de = "Share of significantly changed genes in the"
-    add(
-        "coverage",
-        lambda c: covered(c, level, conformal=False),
-        f"{share} central {level:.0%} Gaussian interval.",
-        "never undefined",
+    _register_coverage("coverage", f"{share} {gaussian_interval}.", level, "never undefined", conformal=False)
+    _register_coverage(
+        "conformal_coverage", f"{share} {calibrated_interval}.", level, _NO_INTERVAL, conformal=True
     )
-    add(
-        "conformal_coverage",
-        lambda c: covered(c, level, conformal=True),
-        f"{share} calibrated {level:.0%} interval.",
-        _NO_INTERVAL,
+    _register_coverage(
+        "coverage_de", f"{de} {gaussian_interval}.", level, _NO_GENES, conformal=False, significant=True
     )
-    add(
-        "coverage_de",
-        lambda c: covered(c, level, conformal=False, significant=True),
-        f"{de} central {level:.0%} Gaussian interval.",
-        _NO_GENES,
-    )
-    add(
+    _register_coverage(
         "conformal_coverage_de",
-        lambda c: covered(c, level, conformal=True, significant=True),
-        f"{de} calibrated {level:.0%} interval.",
+        f"{de} {calibrated_interval}.",
+        level,
         f"{_NO_INTERVAL}, or {_NO_GENES}",
+        conformal=True,
+        significant=True,
     )
-    add(
-        "conformal_width",
-        lambda c: width(c, level),
-        f"Mean over genes of the width of the calibrated {level:.0%} interval, in log1p units.",
-        _NO_INTERVAL,
-        "min",
-    )
+    metric(
+        PANEL,
+        f"conformal_width_{level:g}",
+        f"Mean over genes of the width of the {calibrated_interval}, in log1p units.",
+        direction="min",
+        bounds=(0.0, None),
+        version="1",
+        source=_OWN,
+        undefined=_NO_INTERVAL,
+        needs="variance",
+    )(lambda c: width(c, level))
 
 
 for _level in COVERAGE_LEVELS:
@@ -126,7 +120,7 @@ for _level in COVERAGE_LEVELS:
 )
 def nll(c: Comparison) -> FloatArray:
     """Mean over genes of the Gaussian negative log likelihood of the observed delta, in nats."""
-    return np.asarray(gaussian.nll(c.truth, c.mean, c.var).mean(axis=1))
+    return np.asarray(gaussian.nll(c.observed, c.predicted, c.predicted_var).mean(axis=1))
 
 
 @metric(
@@ -141,7 +135,7 @@ def nll(c: Comparison) -> FloatArray:
 )
 def crps(c: Comparison) -> FloatArray:
     """Mean over genes of the Gaussian continuous ranked probability score, in log1p units."""
-    return np.asarray(gaussian.crps(c.truth, c.mean, c.var).mean(axis=1))
+    return np.asarray(gaussian.crps(c.observed, c.predicted, c.predicted_var).mean(axis=1))
 
 
 @metric(
@@ -171,7 +165,9 @@ def interval_width(c: Comparison) -> FloatArray:
 )
 def spearman_genes(c: Comparison) -> FloatArray:
     """Rank correlation over genes of absolute error and predicted standard deviation."""
-    return rowwise.pearson(rankdata(np.abs(c.truth - c.mean), axis=1), rankdata(c.var, axis=1))
+    return rowwise.pearson(
+        rankdata(np.abs(c.observed - c.predicted), axis=1), rankdata(c.predicted_var, axis=1)
+    )
 
 
 # ---- one value for several conditions together ----------------------------------------------------------------
@@ -179,26 +175,22 @@ def spearman_genes(c: Comparison) -> FloatArray:
 
 def risk(c: Comparison) -> FloatArray:
     """Return [C], the root mean squared error of each condition."""
-    return c.once("uncertainty.risk", lambda: np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1)))
+    return c.once("uncertainty.risk", lambda: np.sqrt(((c.observed - c.predicted) ** 2).mean(axis=1)))
 
 
-def _of_risk(
+def _set_metric(
     name: str,
-    function: Callable[[FloatArray, FloatArray], float],
-    text: str,
-    direction: Literal["min", "max"],
-    bounds: tuple[float | None, float | None],
+    text: str | None = None,
+    *,
+    direction: MetricDirection = "min",
+    bounds: tuple[float | None, float | None] = (0.0, 1.0),
     undefined: str,
     source: str = _OWN,
-) -> None:
-    def statistic(c: Comparison) -> SetStatistic:
-        error, sigma = risk(c), novelty.sigma(c)
-        return lambda positions: function(error[positions], sigma[positions])
-
-    statistic.__doc__ = text
-    metric(
+) -> Callable[[SetFunction], SetFunction]:
+    return metric(
         PANEL,
         name,
+        text,
         direction=direction,
         bounds=bounds,
         version="1",
@@ -206,46 +198,51 @@ def _of_risk(
         undefined=undefined,
         needs="variance",
         aggregate="set",
-    )(statistic)
+    )
 
 
-_of_risk(
+def _by_sigma(function: Callable[[FloatArray, FloatArray], float]) -> SetFunction:
+    """Return the statistic of errors and predicted standard deviations of several conditions."""
+
+    def statistic(c: Comparison) -> SetStatistic:
+        error, sigma = risk(c), novelty.sigma(c)
+        return lambda positions: function(error[positions], sigma[positions])
+
+    return statistic
+
+
+_set_metric(
     "aurc",
-    selective.aurc,
     "Mean error of the least uncertain conditions, averaged over how many are kept.",
-    "min",
-    (0.0, None),
-    "fewer than 2 conditions",
-    "Geifman et al. 2019",
-)
-_of_risk(
+    bounds=(0.0, None),
+    undefined="fewer than 2 conditions",
+    source="Geifman et al. 2019",
+)(_by_sigma(selective.aurc))
+_set_metric(
     "excess_aurc",
-    selective.excess_aurc,
     "Area under the risk-coverage curve above the oracle's, as a share of what a random order has above it.",
-    "min",
-    (0.0, None),
-    _FEW,
-    "PerturbFM, after Geifman et al. 2019",
-)
-_of_risk(
+    bounds=(0.0, None),
+    undefined=_FEW,
+    source="PerturbFM, after Geifman et al. 2019",
+)(_by_sigma(selective.excess_aurc))
+_set_metric(
     "error_detection_auroc",
-    selective.error_detection,
     "AUROC of the predicted standard deviation for the third of the conditions with the largest error.",
-    "max",
-    (0.0, 1.0),
-    _FEW,
-)
-_of_risk(
+    direction="max",
+    undefined=_FEW,
+)(_by_sigma(selective.error_detection))
+_set_metric(
     "spearman_conditions",
-    selective.spearman,
     "Rank correlation over conditions of error and predicted standard deviation.",
-    "max",
-    (-1.0, 1.0),
-    "fewer than 3 conditions, or error or predicted variance does not differ between them",
-)
+    direction="max",
+    bounds=(-1.0, 1.0),
+    undefined="fewer than 3 conditions, or error or predicted variance does not differ between them",
+)(_by_sigma(selective.spearman))
 
 
-def _register_gap(name: str, text: str, undefined: str, *, conformal: bool, terciles: bool) -> None:
+def _largest_gap(*, conformal: bool, terciles: bool = False) -> SetFunction:
+    """Return the statistic of how far mean coverage is from its level, overall or in the worst effect tercile."""
+
     def statistic(c: Comparison) -> SetStatistic:
         values = [covered(c, level, conformal=conformal) for level in COVERAGE_LEVELS]
 
@@ -262,54 +259,27 @@ def _register_gap(name: str, text: str, undefined: str, *, conformal: bool, terc
 
         return largest
 
-    statistic.__doc__ = text
-    metric(
-        PANEL,
-        name,
-        direction="min",
-        bounds=(0.0, 1.0),
-        version="1",
-        source=_OWN,
-        undefined=undefined,
-        needs="variance",
-        aggregate="set",
-    )(statistic)
+    return statistic
 
 
-_register_gap(
+_set_metric(
     "coverage_gap",
     "Largest distance of mean Gaussian coverage from its level, over levels.",
-    "never undefined",
-    conformal=False,
-    terciles=False,
-)
-_register_gap(
+    undefined="never undefined",
+)(_largest_gap(conformal=False))
+_set_metric(
     "conformal_coverage_gap",
     "Largest distance of mean calibrated coverage from its level, over levels.",
-    _NO_INTERVAL,
-    conformal=True,
-    terciles=False,
-)
-_register_gap(
+    undefined=_NO_INTERVAL,
+)(_largest_gap(conformal=True))
+_set_metric(
     "conformal_coverage_gap_by_effect",
     "The same in the worst tercile of predicted effect size.",
-    f"{_NO_INTERVAL}; or predicted effect sizes do not differ, or of fewer than 3 conditions",
-    conformal=True,
-    terciles=True,
-)
+    undefined=f"{_NO_INTERVAL}; or predicted effect sizes do not differ, or of fewer than 3 conditions",
+)(_largest_gap(conformal=True, terciles=True))
 
 
-@metric(
-    PANEL,
-    "pit_deviation",
-    direction="min",
-    bounds=(0.0, 1.0),
-    version="1",
-    source=_OWN,
-    undefined="never undefined",
-    needs="variance",
-    aggregate="set",
-)
+@_set_metric("pit_deviation", undefined="never undefined")
 def pit_deviation(c: Comparison) -> SetStatistic:
     """Total variation distance of the histogram of Gaussian PIT values (20 bins) from uniform."""
     shares = c.once("uncertainty.pit", lambda: pit_shares(c))
@@ -318,12 +288,12 @@ def pit_deviation(c: Comparison) -> SetStatistic:
 
 def pit_shares(c: Comparison) -> FloatArray:
     """Return [C, 20], the share of each condition's PIT values in equal bins."""
-    return gaussian.histogram(gaussian.pit(c.truth, c.mean, c.var), PIT_BINS)
+    return gaussian.histogram(gaussian.pit(c.observed, c.predicted, c.predicted_var), PIT_BINS)
 
 
-def _register_novelty(
-    name: str, score: Callable[[Comparison], FloatArray | None], text: str, *, describes: bool
-) -> None:
+def _novelty_auroc(score: Callable[[Comparison], FloatArray | None]) -> SetFunction:
+    """Return the statistic of how well a score tells the more novel held-out conditions from the others."""
+
     def statistic(c: Comparison) -> SetStatistic:
         _, label = novelty.labels(c)
         found = score(c)
@@ -336,38 +306,28 @@ def _register_novelty(
 
         return area
 
-    statistic.__doc__ = text
-    metric(
-        PANEL,
-        name,
-        direction="target" if describes else "max",
-        bounds=(0.0, 1.0),
-        version="1",
-        source=_OWN,
-        undefined=_NO_NOVELTY,
-        needs="variance",
-        aggregate="set",
-    )(statistic)
+    return statistic
 
 
-_register_novelty(
+_set_metric(
     "ood_auroc",
-    novelty.model_score,
     "AUROC of the predicted (epistemic) uncertainty for the more novel of the held-out conditions.",
-    describes=False,
-)
-_register_novelty(
+    direction="max",
+    undefined=_NO_NOVELTY,
+)(_novelty_auroc(novelty.model_score))
+# These two describe the data and no model, so that they have no best value.
+_set_metric(
     "ood_auroc_membership",
-    novelty.lacking,
     "What a look-up table reaches: AUROC of the number of parts that train lacks, for comparison.",
-    describes=True,
-)
-_register_novelty(
+    direction="target",
+    undefined=_NO_NOVELTY,
+)(_novelty_auroc(novelty.lacking))
+_set_metric(
     "ood_auroc_distance",
-    novelty.distance,
     "What the distance of the predicted delta to the nearest train delta reaches, for comparison.",
-    describes=True,
-)
+    direction="target",
+    undefined=_NO_NOVELTY,
+)(_novelty_auroc(novelty.distance))
 
 
 def _summary(values: Mapping[str, float | None]) -> dict[str, Any]:

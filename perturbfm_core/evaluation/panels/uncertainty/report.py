@@ -70,7 +70,7 @@ def calibration_report(c: Comparison, strata: Strata) -> dict[str, Any]:
 
 def _groups(c: Comparison, strata: Strata) -> dict[str, dict[str, BoolArray]]:
     """Return {axis: {group: bool [C]}}: terciles of predicted and of true effect size, contexts, strata."""
-    truth = np.linalg.norm(c.truth, axis=1)
+    truth = np.linalg.norm(c.observed, axis=1)
     labels: dict[str, Mapping[str, str]] = {
         "predicted_effect": coverage.predicted_effect(c),
         # Known only after the fact: a diagnosis, not something that intervals can be asked to meet.
@@ -110,7 +110,7 @@ def _by_gene_scale(c: Comparison) -> list[dict[str, Any]] | None:
         return None
     out = []
     for b in range(int(bins.max()) + 1):
-        genes = np.broadcast_to(bins == b, c.truth.shape)
+        genes = np.broadcast_to(bins == b, c.observed.shape)
         out.append(
             {"n_genes": int((bins == b).sum()), **_coverages(c, np.ones(len(c), dtype=np.bool_), genes)}
         )
@@ -139,7 +139,7 @@ def _worst(c: Comparison, groups: dict[str, dict[str, BoolArray]]) -> dict[str, 
 
 def _reliability(c: Comparison) -> dict[str, Any]:
     """Return nominal against observed Gaussian coverage."""
-    z = np.abs(c.truth - c.mean) / np.sqrt(np.maximum(c.var, gaussian.VAR_FLOOR))
+    z = np.abs(c.observed - c.predicted) / np.sqrt(np.maximum(c.predicted_var, gaussian.VAR_FLOOR))
     reach = 2 * gaussian.pit(z, np.zeros_like(z), np.ones_like(z)) - 1
     return {
         "nominal": list(RELIABILITY),
@@ -151,13 +151,13 @@ def _reliability(c: Comparison) -> dict[str, Any]:
 
 
 def _pit(c: Comparison) -> dict[str, Any]:
-    shares = gaussian.histogram(gaussian.pit(c.truth, c.mean, c.var), PIT_BINS)
+    shares = gaussian.histogram(gaussian.pit(c.observed, c.predicted, c.predicted_var), PIT_BINS)
     by_pert = [float(clusters.by_cluster(column, c.perturbations).mean()) for column in shares.T]
     return {"bins": PIT_BINS, "share": by_pert}
 
 
 def _risk_coverage(c: Comparison) -> dict[str, Any]:
-    risk = np.sqrt(((c.truth - c.mean) ** 2).mean(axis=1))
+    risk = np.sqrt(((c.observed - c.predicted) ** 2).mean(axis=1))
     sigma = novelty.sigma(c)
     at = np.unique(np.linspace(0, len(risk) - 1, min(CURVE_POINTS, len(risk))).round().astype(np.int64))
     curves = {"model": sigma, "oracle": risk, "random": np.zeros_like(risk)}

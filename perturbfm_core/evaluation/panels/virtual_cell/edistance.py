@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
 from perturbfm_core.schema import FloatArray
 
@@ -27,8 +29,6 @@ class ControlDistances:
     """
 
     def __init__(self, X: FloatArray, within: float | None = None) -> None:
-        import numpy as np
-
         self.center = X.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.X = X.astype(np.float32) - self.center
         self.norm = _norms(self.X)
@@ -40,9 +40,6 @@ def energy_distances(groups: CellGroups, controls: ControlDistances) -> FloatArr
 
     Means are over all pairs, a cell with itself included (V-statistic).
     """
-
-    import numpy as np
-
     out = np.empty(len(groups))
     for i in range(len(groups)):
         X = groups.dense(i) - controls.center
@@ -54,8 +51,6 @@ def energy_distances(groups: CellGroups, controls: ControlDistances) -> FloatArr
 
 def literal_energy_distances(groups: CellGroups, controls: FloatArray) -> FloatArray:
     """Return `energy_distances` [P] with single-precision matrices of distances and means, as the peer has them."""
-
-    import numpy as np
     from sklearn.metrics import pairwise_distances
 
     def mean_distance(*matrices: FloatArray) -> Any:
@@ -95,8 +90,6 @@ def _sum_between(X: FloatArray, x_norm: FloatArray, Y: FloatArray, y_norm: Float
 
 
 def _norms(X: FloatArray) -> FloatArray:
-    import numpy as np
-
     return np.asarray(np.einsum("ij,ij->i", X, X))
 
 
@@ -112,9 +105,6 @@ def _sum_squares(
 
     `own` says that X and Y are the same rows: their diagonal is zero by definition.
     """
-
-    import numpy as np
-
     D *= -2.0
     D += x_norm[:, None]
     D += y_norm
@@ -131,9 +121,6 @@ def _sum_squares(
 
 def _repair(D: FloatArray, limit: float, X: FloatArray, Y: FloatArray) -> None:
     """Recompute the squared distances below the limit from differences, where products cancel."""
-
-    import numpy as np
-
     rows, columns = np.nonzero(limit > D)
     for start in range(0, len(rows), _PAIRS):
         i, j = rows[start : start + _PAIRS], columns[start : start + _PAIRS]

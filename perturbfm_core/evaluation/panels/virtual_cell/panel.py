@@ -62,10 +62,10 @@ def _register(
     *,
     cells: bool,
 ) -> None:
-    function.__doc__ = text
     metric(
         PANEL,
         name,
+        text,
         direction=direction,
         bounds=bounds,
         version=VERSION,
@@ -88,7 +88,7 @@ def pairs_of(c: Comparison) -> list[Pair]:
     rows = {
         context: rows for context, rows in _rows_of_contexts(c).items() if len(cells.control_rows[context])
     }
-    real = c.once_per_truth("virtual_cell.real", lambda: {x: _observed(cells, x, rows[x]) for x in rows})
+    real = c.once_per_observed("virtual_cell.real", lambda: {x: _observed(cells, x, rows[x]) for x in rows})
     return c.once(
         "virtual_cell.pairs", lambda: [(rows[x], real[x], _predicted(cells, rows[x], real[x])) for x in rows]
     )
@@ -116,7 +116,7 @@ def _from_de(function: DEPair) -> MetricFunction:
 
 def _from_means(function: MeanPair) -> MetricFunction:
     def value(c: Comparison) -> FloatArray:
-        return function(c.mean, c.truth)
+        return function(c.predicted, c.observed)
 
     return value
 
@@ -126,7 +126,7 @@ def _discrimination(distance: means.Distance) -> MetricFunction:
         out = np.empty(len(c))
         for rows in _rows_of_contexts(c).values():
             out[rows] = means.discrimination(
-                c.mean[rows], c.truth[rows], c.perturbations[rows], c.genes, distance
+                c.predicted[rows], c.observed[rows], c.perturbations[rows], c.genes, distance
             )
         return out
 

@@ -62,7 +62,7 @@ def _baseline(c: Comparison, pair: Pair) -> Values:
 def _scores(c: Comparison) -> list[tuple[Pair, Values, Values]]:
     """Return (context, scores of the full profile, scores of the challenge's) of each context."""
     pairs = pairs_of(c)
-    baselines = c.once_per_truth("virtual_cell.baseline", lambda: [_baseline(c, pair) for pair in pairs])
+    baselines = c.once_per_observed("virtual_cell.baseline", lambda: [_baseline(c, pair) for pair in pairs])
     out = []
     for pair, baseline in zip(pairs, baselines, strict=True):
         rows, real, pred = pair
@@ -78,7 +78,7 @@ def _ceilings(c: Comparison) -> list[tuple[Pair, Values]]:
     def compute() -> list[tuple[Pair, Values]]:
         return [(pair, _ceiling(c, pair)) for pair in pairs_of(c)]
 
-    return c.once_per_truth("virtual_cell.ceilings", compute)
+    return c.once_per_observed("virtual_cell.ceilings", compute)
 
 
 def _ceiling(c: Comparison, pair: Pair) -> Values:
@@ -147,31 +147,27 @@ for _name, _which, _text in (
         "Normalised score of the Virtual Cell Challenge: mean over mae, discrimination_score_l1 and overlap_at_N of the way from the mean baseline to perfection.",
     ),
 ):
-    _function = _score(_which)
-    _function.__doc__ = _text
     metric(
         PANEL,
         _name,
+        _text,
         direction="max",
         bounds=(0.0, 1.0),
         version=VERSION,
         source=_SOURCE,
         undefined="the context has no control cells",
         needs="cells",
-    )(_function)
+    )(_score(_which))
 
 for _name in SPEARMAN_BROWN:
-    _function = _ceiling_of(_name)
-    _function.__doc__ = (
-        f"Split-half ceiling of {_name}: disjoint halves of cells and controls, Spearman-Brown corrected."
-    )
     metric(
         PANEL,
         f"ceiling_{_name}",
+        f"Split-half ceiling of {_name}: disjoint halves of cells and controls, Spearman-Brown corrected.",
         direction="target",
         bounds=(0.0, 1.0),
         version=VERSION,
         source=_SOURCE,
         undefined="the halves do not agree better than chance, or there are too few cells or DE genes",
         needs="cells",
-    )(_function)
+    )(_ceiling_of(_name))

@@ -1,4 +1,4 @@
-"""Cell encoders: log1p expression of a cell, or of a pseudobulk, to a state of `dim` numbers."""
+"""Cell encoders: networks from log1p expression of a cell, or of a pseudobulk, to a state vector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VALUE_HIDDEN = 16
 
 
 class EncoderConfig(Frozen):
-    """The form of a cell encoder.
+    """Architecture of a cell encoder.
 
     Attributes
     ----------
@@ -33,13 +33,13 @@ class EncoderConfig(Frozen):
     hidden_dim
         Width of the hidden layers of ``mlp``.
     n_layers
-        Hidden layers, or blocks of attention of which the first reads the genes.
+        Hidden layers, or attention blocks, the first of which attends to the genes.
     n_heads, n_latents
-        Heads of attention and latent vectors of ``set-transformer``.
+        Attention heads and latent vectors of ``set-transformer``.
     dropout
         Share of hidden values dropped in training.
     hvg_count
-        How many highly variable genes of the train rows are read, None for all genes.
+        How many highly variable genes of the train rows are used as input, None for all genes.
     """
 
     kind: Literal["mlp", "set-transformer"] = "mlp"
@@ -60,12 +60,12 @@ class EncoderConfig(Frozen):
 
 
 class Encoder(nn.Module):
-    """Base of cell encoders: which genes are read, and on what scale.
+    """Base class of cell encoders: input genes and their standardisation.
 
     Parameters
     ----------
     columns
-        int64 [H], positions of the genes that are read.
+        int64 [H], positions of the input genes.
     center, scale
         float [H], mean and standard deviation of their log1p expression over train rows.
     dim
@@ -84,12 +84,12 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.as_tensor(np.asarray(scale, dtype=np.float32)))
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Return [n, H] read genes of log1p expression [n, G], centred and scaled."""
+        """Return [n, H], the input genes of log1p expression [n, G], centred and scaled."""
         return (x[:, self.columns] - self.center) / self.scale
 
     @property
     def zero(self) -> Tensor:
-        """Return [H], what zero expression is on the standardised scale."""
+        """Return [H], the standardised value of zero expression."""
         return -self.center / self.scale
 
     @abstractmethod
@@ -99,7 +99,7 @@ class Encoder(nn.Module):
         Parameters
         ----------
         z
-            [n, H].
+            float [n, H], standardised expression.
         masked
             bool [n, H], genes whose value is hidden.
         """
@@ -109,14 +109,16 @@ class Encoder(nn.Module):
         return self.encode(self.standardise(x))
 
     def encode_sets(self, x: Tensor, member: Tensor, n_sets: int) -> Tensor:
-        """Return [n_sets, dim]: the mean state of the cells of each set, such as the controls of a context.
+        """Return float [n_sets, dim], the mean state of each set of cells, such as the controls of a context.
 
         Parameters
         ----------
         x
-            [n, G], log1p expression of cells.
+            float [n, G], log1p expression of cells.
         member
-            int64 [n], the set of each cell; a set without cells is zero.
+            int64 [n], the set of each cell; a set without cells has state zero.
+        n_sets
+            Number of sets.
         """
         state = self(x)
         total = state.new_zeros(n_sets, self.dim).index_add(0, member, state)
@@ -125,12 +127,12 @@ class Encoder(nn.Module):
         return mean
 
     def embed(self, x: FloatArray, batch_size: int = 256) -> FloatArray:
-        """Return float32 [n, dim], the state of log1p expression [n, G], without training anything."""
+        """Return float32 [n, dim], the state of log1p expression [n, G], in evaluation mode."""
         training = self.training
         self.eval()
         with torch.no_grad():
             parts = [
-                # A copy: what is read from a data set is not writable, which torch tensors always are.
+                # Torch needs writable memory, and arrays read from a data set are not writable: copy them.
                 self(torch.from_numpy(np.array(part, dtype=np.float32)).to(self.center.device)).cpu().numpy()
                 for part in np.array_split(x, max(1, -(-len(x) // batch_size)))
             ]
@@ -139,7 +141,7 @@ class Encoder(nn.Module):
 
 
 class CellEncoder(Encoder):
-    """A multilayer perceptron on standardised log1p expression; a hidden value counts as the mean."""
+    """A multilayer perceptron on standardised log1p expression; a hidden value is set to the mean."""
 
     def __init__(
         self, columns: IntArray, center: FloatArray, scale: FloatArray, config: EncoderConfig
@@ -164,11 +166,12 @@ class CellEncoder(Encoder):
 
 
 class SetTransformerEncoder(Encoder):
-    """Genes as tokens, read by a fixed number of latent vectors: the cost is linear in the number of genes.
+    """Set transformer: genes are tokens that a fixed number of latent vectors attend to.
 
-    A token is the gene's embedding, modulated by its value: ``E_g * (1 + f(z_g))`` with one f for all genes, so
-    that both which gene and how much count. The order of genes does not matter. After Lee et al. 2019 (induced
-    points) and Jaegle et al. 2021 (latents that read a long input once).
+    The cost is linear in the number of genes. A token is the gene's embedding, modulated by its value, ``E_g
+    * (1 + f(z_g))`` with one f for all genes, so that it depends on both gene and expression. The order of
+    genes does not matter. After Lee et al. 2019 (induced points) and Jaegle et al. 2021 (latents that attend
+    to a long input once).
     """
 
     def __init__(
@@ -193,13 +196,14 @@ class SetTransformerEncoder(Encoder):
         tokens = self.genes * (1.0 + value)
         latents = self.latents.expand(len(z), -1, -1)
         for i, block in enumerate(self.blocks):
+            # The first block attends to the genes, the others to the latents: [n, n_latents, dim].
             latents = block(latents, tokens if i == 0 else latents)
         state: Tensor = self.out(latents.mean(dim=1))
         return state
 
 
 class _Block(nn.Module):
-    """Attention of latents to tokens (or themselves), then a perceptron, both residual, normalised before."""
+    """Attention of latents to tokens (or themselves), then a perceptron; residual, with pre-normalisation."""
 
     def __init__(self, dim: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -227,7 +231,17 @@ class _Block(nn.Module):
 def new_encoder(
     config: EncoderConfig, columns: IntArray, center: FloatArray, scale: FloatArray
 ) -> CellEncoder | SetTransformerEncoder:
-    """Return an encoder of the configured kind, initialised from torch's global generator."""
+    """Return an encoder of the configured kind, initialised from torch's global generator.
+
+    Parameters
+    ----------
+    config
+        Architecture.
+    columns
+        int64 [H], positions of the input genes.
+    center, scale
+        float [H], mean and standard deviation of their log1p expression over train rows.
+    """
     kind = CellEncoder if config.kind == "mlp" else SetTransformerEncoder
     return kind(columns, center, scale, config)
 
@@ -240,7 +254,7 @@ def encoder_from_state(
     Raises
     ------
     ModelError
-        If weights are missing, left over, or of another shape.
+        If weights are missing, superfluous, or of another shape.
     """
     try:
         columns, center, scale = (state[k].numpy() for k in ("columns", "center", "scale"))
@@ -256,15 +270,15 @@ def encoder_from_state(
 def highly_variable(mean: FloatArray, var: FloatArray, count: int | None) -> IntArray:
     """Return int64 [min(count, G)], positions of the most variable genes, ascending.
 
-    The variance of log1p expression is compared with that of genes of like mean: its ratio to the median of a
-    running window of a twentieth of the genes. Genes without variance come last, equal ones in their order.
+    The variance of log1p expression is divided by that of genes with a similar mean: the median of a running
+    window of a twentieth of the genes. Genes without variance come last, ties in the order of the genes.
 
     Parameters
     ----------
     mean, var
-        [G], of log1p expression over train rows.
+        float [G], of log1p expression over train rows.
     count
-        How many, None for all genes.
+        How many genes, None for all.
     """
     n = len(mean)
     if count is None or count >= n:
@@ -273,7 +287,9 @@ def highly_variable(mean: FloatArray, var: FloatArray, count: int | None) -> Int
     half = max(n // 40, 5)
     padded = np.pad(var[order], half, mode="reflect" if n > half else "edge")
     usual = np.empty(n)
+    # Median variance of the neighbours in mean expression; the ratio to it removes the mean-variance trend.
     usual[order] = np.median(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=1)
+    # The floor keeps the ratio finite where most neighbours have no variance.
     positive = var[var > 0]
     floor = float(np.median(positive)) * 1e-3 if len(positive) else 1.0
     ratio = var / np.maximum(usual, floor)

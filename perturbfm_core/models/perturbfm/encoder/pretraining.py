@@ -1,4 +1,4 @@
-"""Pre-training of cell encoders on the cells of a split's train rows, and the artifact that holds one."""
+"""Pre-training of cell encoders on the train rows of a split, and the saved artifact of an encoder."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ class PretrainConfig(Frozen):
     Attributes
     ----------
     encoder
-        Its form.
+        Its architecture.
     objective
-        ``denoise``: give back expression from a copy with noise and drop-outs; ``mask``: give back hidden genes
-        from the others; ``both``.
+        ``denoise``: reconstruct expression from a copy with noise and drop-outs; ``mask``: reconstruct hidden
+        genes from the others; ``both``.
     noise
         Standard deviation of the noise, in standard deviations of each gene.
     zero_rate
-        Share of values set to zero expression, as a cell that was sequenced less deeply.
+        Share of values set to zero expression, as in a cell that was sequenced less deeply.
     mask_rate
         Share of genes hidden from each cell.
     held_out
-        Share of the train conditions whose cells validate instead of training.
+        Share of the train conditions whose cells are used for validation instead of training.
     max_cells
-        At most so many cells are used, drawn once; None for all.
+        Maximum number of cells, drawn once; None for all.
     loop
-        The epochs.
+        Epochs and optimiser.
     device
         Where to train.
     """
@@ -84,14 +84,14 @@ class PretrainConfig(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class PretrainedEncoder:
-    """A trained encoder with what it may be used on.
+    """A trained encoder and the data that it may be used on.
 
     Attributes
     ----------
     encoder
         In evaluation mode, on the CPU.
     genes
-        Gene ids [G] of the expression it reads.
+        Gene ids [G] of its input.
     config, seed
         How it was trained.
     split_hash
@@ -119,24 +119,24 @@ def pretrain(
 ) -> PretrainedEncoder:
     """Pre-train a cell encoder on the train rows of a split and their input controls.
 
-    Rows are read through `TrainView.expression`, which refuses all others. Validation is on cells of train
-    conditions that are held out; genes are chosen and scaled on the remaining cells.
+    Rows are read through `TrainView.expression`, which refuses all others. Validation uses cells of held-out
+    train conditions; genes are chosen and scaled on the remaining cells.
 
     Parameters
     ----------
     view
         Train view with its cells.
     config, seed
-        What to train; the seed decides everything random.
+        What to train; the seed determines everything random.
     split_hash
-        The split of `view`; written into the artifact, which no other split may then use.
+        The split of `view`; stored in the artifact, which must not be used with any other split.
     on_epoch, checkpoint
         See `train`.
 
     Raises
     ------
     ModelError
-        If the data have no expression, or the device is absent.
+        If the data have no expression, or the device is not available.
     """
     device = resolve_device(config.device)
     fitted, held = _cells(view, config, seed)
@@ -169,17 +169,17 @@ def pretrain(
         phase="pre-training",
     )
     network.to("cpu")
-    told = {
+    summary = {
         **record.to_json(),
         "cells": len(fitted),
         "validation_cells": len(held),
         "genes_read": len(columns),
     }
-    return PretrainedEncoder(network.encoder.eval(), view.genes, config, seed, split_hash, told)
+    return PretrainedEncoder(network.encoder.eval(), view.genes, config, seed, split_hash, summary)
 
 
 class _Reconstruction(nn.Module):
-    """An encoder with a decoder of its state, which is thrown away after pre-training."""
+    """An encoder with a decoder of its state; the decoder is discarded after pre-training."""
 
     def __init__(self, encoder: Encoder, config: PretrainConfig) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class _Reconstruction(nn.Module):
         return decoded
 
     def errors(self, module: Any, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the mean squared errors of the objectives on standardised expression [n, H], freshly spoilt."""
+        """Return mean squared errors of the objectives on standardised expression [n, H], newly corrupted."""
         config, parts = self.config, {}
         if config.objective != "mask":
             spoilt = z + config.noise * torch.randn_like(z)
@@ -202,6 +202,7 @@ class _Reconstruction(nn.Module):
             parts["denoise"] = (module(spoilt) - z).square().mean()
         if config.objective != "denoise":
             masked = torch.rand_like(z) < config.mask_rate
+            # Error on hidden genes only: visible genes could simply be copied.
             hidden = (module(z, masked) - z).square() * masked
             parts["mask"] = hidden.sum() / masked.sum().clamp_min(1)
         return {"loss": torch.stack(list(parts.values())).mean(), **parts}
@@ -210,14 +211,17 @@ class _Reconstruction(nn.Module):
 def _validation(
     expression: Callable[[IntArray], torch.Tensor], held: IntArray, seed: int, device: torch.device
 ) -> Callable[[_Reconstruction], float]:
-    """Return the score: 1 - loss / loss of always answering the mean, on held-out cells spoilt alike each time."""
+    """Return the validation score: 1 - loss / loss of predicting the mean, on held-out cells.
+
+    The corruption of the cells is the same at every call.
+    """
     x = expression(held)
 
     def validate(network: _Reconstruction) -> float:
         z = network.encoder.standardise(x)
         total = {}
         for name, module in (("network", network), ("mean", lambda z, *_: torch.zeros_like(z))):
-            # Batches bound the memory that tokens of genes take.
+            # Batches bound the memory of the gene tokens.
             seed_torch(derived_seed(seed, "validation"), device)
             parts = [network.errors(module, part)["loss"] * len(part) for part in torch.split(z, 256)]
             total[name] = float(torch.stack(parts).sum())
@@ -257,7 +261,7 @@ def _sample(rows: IntArray, most: int | None, rng: np.random.Generator) -> IntAr
 
 
 def _moments(view: TrainView, rows: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return (mean, variance) [G] of log1p expression over some rows, blockwise."""
+    """Return (mean, variance), each float64 [G], of log1p expression over some rows, read in blocks."""
     first, second = np.zeros(len(view.genes)), np.zeros(len(view.genes))
     for block in row_blocks(len(rows), _BLOCK):
         x = view.expression(rows[block]).astype(np.float64)
@@ -267,7 +271,8 @@ def _moments(view: TrainView, rows: IntArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.maximum(second / len(rows) - mean**2, 0.0)
 
 
-# ---- the artifact --------------------------------------------------------------------------------------------
+# ---- the artifact
+# --------------------------------------------------------------------------------------------
 
 
 def save_encoder(pretrained: PretrainedEncoder, folder: Path) -> None:
@@ -276,7 +281,7 @@ def save_encoder(pretrained: PretrainedEncoder, folder: Path) -> None:
     Raises
     ------
     ModelError
-        If no split is stated: such an encoder could be used where its cells are tested.
+        If it has no split: such an encoder could be used on a split whose test cells it was trained on.
     """
     if pretrained.split_hash is None:
         msg = "an encoder is saved with the split whose train rows it saw; pre-train it with a split hash"
@@ -298,21 +303,21 @@ def save_encoder(pretrained: PretrainedEncoder, folder: Path) -> None:
 
 
 def load_encoder(folder: Path | str, *, split_hash: str | None, genes: StrArray) -> PretrainedEncoder:
-    """Read an encoder back, for use on one split.
+    """Read an encoder for use on one split.
 
     Parameters
     ----------
     folder
-        Where `save_encoder` put it.
+        Where `save_encoder` wrote it.
     split_hash
-        The split it is to be used on; None only where the caller has compared it already.
+        The split on which it is to be used; None only if the caller has compared it already.
     genes
-        Gene ids [G] of the expression it is to read, in order.
+        Gene ids [G] of the expression that it will be given, in order.
 
     Raises
     ------
     ModelError
-        If it is missing or damaged, was trained on another split, or reads other genes.
+        If it is missing or damaged, was trained on another split, or takes other genes as input.
     """
     folder = Path(folder)
     meta = read_json(folder / ENCODER_META_FILE, ModelError)

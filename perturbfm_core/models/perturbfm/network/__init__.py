@@ -1,1 +1,1 @@
-"""The network of PerturbFM: inputs, message passing over gene graphs, training, and the gate that opens it."""
+"""Neural network of PerturbFM: inputs, message passing over gene graphs, training, and the gate."""

@@ -1,4 +1,4 @@
-"""The control state of a condition, gene by gene, on one scale for all genes."""
+"""Standardised control expression of each condition and gene, on one scale for all genes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ _PERMUTATION_SEED = 0
 class ControlStates:
     """Standardised control expression of every gene, and its square.
 
-    A gene's level is standardised over genes and contexts together, since what a silent gene cannot do is the same
-    for every gene. The square enters centred, so that the two are nearly uncorrelated.
+    Expression is standardised over genes and contexts together, not per gene, since the absolute level
+    matters: a silent gene cannot be repressed, whichever gene it is. The square is centred, so that the two
+    are nearly uncorrelated.
 
     Attributes
     ----------
     permuted
-        Shuffle the genes of every profile: the same numbers, without their meaning.
+        Shuffle the genes of every profile, which keeps the values but removes their meaning (an ablation).
+    center
+        float32 [2], mean of the expression and of its standardised square.
+    scale
+        float32 [2], standard deviation of both.
     """
 
     permuted: bool = False
@@ -30,7 +35,7 @@ class ControlStates:
     scale: FloatArray = field(default_factory=lambda: np.ones(2, dtype=np.float32))
 
     def fit(self, view: TrainView) -> ControlStates:
-        """Learn mean and scale of level and square from the train conditions' controls."""
+        """Learn mean and scale of expression and square from the train conditions' controls."""
         if view.control is not None:
             level = view.control.astype(np.float64)
             mean, spread = float(level.mean()), float(level.std()) or 1.0
@@ -40,7 +45,7 @@ class ControlStates:
         return self
 
     def read(self, query: Query) -> FloatArray | None:
-        """Return float32 [n, 2, G], None without controls."""
+        """Return float32 [n, 2, G], standardised expression and square, None without controls."""
         if query.control is None:
             return None
         level = (query.control - self.center[0]) / self.scale[0]
@@ -54,5 +59,5 @@ class ControlStates:
         return {f"{prefix}.center": self.center, f"{prefix}.scale": self.scale}
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray]) -> None:
-        """Take back what `arrays` returned."""
+        """Restore the state that `arrays` returned."""
         self.center, self.scale = arrays[f"{prefix}.center"], arrays[f"{prefix}.scale"]

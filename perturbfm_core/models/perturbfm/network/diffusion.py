@@ -1,4 +1,4 @@
-"""An intervention spread over gene graphs: what each condition reaches, step by step."""
+"""Diffusion of interventions over gene graphs, step by step, onto graph nodes and measured genes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 def spread_over(
     graphs: Sequence[GeneGraph], genes: Sequence[str], names: list[str], signed: Any, steps: int, top: int
 ) -> tuple[list[Any], list[Any]]:
-    """Return per graph CSR [n * T, nodes], and per graph and step CSR [n, G] without the sources themselves.
+    """Diffuse interventions over graphs.
 
     Parameters
     ----------
@@ -24,9 +24,15 @@ def spread_over(
     names
         Genes that are acted on.
     signed
-        CSR [n, names], how strongly each condition acts on them.
+        CSR [n, names], signed strength with which each condition acts on them.
     steps, top
-        Steps T, and how many nodes each row keeps.
+        Number of steps T, and how many nodes each row keeps.
+
+    Returns
+    -------
+    tuple
+        (per graph CSR float32 [n * T, nodes]; per graph and step CSR float32 [n, G] on measured genes,
+        without the entries of the target genes themselves).
     """
     spread, diffused = [], []
     n, T = signed.shape[0], steps
@@ -34,11 +40,13 @@ def spread_over(
     acts = sp.coo_array(signed)
     target = np.asarray([position.get(g, -1) for g in names], dtype=np.int64)[acts.col]
     G = len(genes)
+    # One integer per pair of condition and target gene, to drop these entries below: the effect on the target
+    # itself is modelled apart, as the direct effect.
     own = (acts.row.astype(np.int64) * G + target)[target >= 0]
     for graph in graphs:
         found = diffuse(graph, names, steps=T, normalisation=normalisation(graph), top_n=top)
         powers = [sp.csr_array(signed @ s, dtype=np.float32) for s in found.steps]
-        # Rows of one condition lie together: step by step.
+        # From step-major to condition-major order: the T rows of a condition are adjacent.
         order = np.arange(n * T).reshape(T, n).T.ravel()
         spread.append(sp.csr_array(sp.vstack(powers))[order])
         to_measured = _selection(graph.genes, position)
@@ -51,13 +59,17 @@ def spread_over(
 
 
 def normalisation(graph: GeneGraph) -> Normalisation:
-    """Return how a graph is scaled for diffusion: regulation keeps its weights, similarity is symmetrised."""
+    """Return how a graph is normalised for diffusion.
+
+    Directed graphs (regulation) keep the ratios of their edge weights; undirected ones (similarity) are
+    normalised by the degrees of both ends.
+    """
     A = graph.adjacency
     return "symmetric" if A.nnz == 0 or abs(A - A.T).max() < 1e-9 else "spectral"
 
 
 def _selection(nodes: Any, position: dict[str, int]) -> Any:
-    """Return CSR [nodes, G] that moves values of nodes to measured genes."""
+    """Return CSR [nodes, G] that maps values of graph nodes to measured genes."""
     at = np.asarray([position.get(str(g), -1) for g in nodes], dtype=np.int64)
     kept = np.flatnonzero(at >= 0)
     return sp.csr_array(

@@ -1,4 +1,4 @@
-"""What the network reads of conditions: fitted on train conditions, applied to any."""
+"""Featurizer of conditions for the network, fitted on train conditions and applicable to any condition."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _INTERVENTION_CHANNELS = 3
 
 
 class Featurizer:
-    """Turns conditions into `Inputs`.
+    """Converts conditions to `Inputs`.
 
     Parameters
     ----------
@@ -37,13 +37,15 @@ class Featurizer:
     version
         0 to 3.
     tables, graphs
-        Gene features and graphs, none built from rows beyond the view's.
+        Gene features and graphs, none built from rows outside the view.
     labels
-        Number of every perturbation of the whole train view, so that networks share one table of embeddings.
+        Number of every perturbation of the whole train view, so that all networks share one embedding table.
     masks
-        Which genes perturbations act on, None where they are genes; `tables` have the perturbations already.
+        Which genes perturbations act on, None if perturbations are genes; `tables` already contain the
+        perturbations.
     like
-        The featurizer of the whole train view, whose widths and covariates a featurizer of part of it takes over.
+        The featurizer of the whole train view; a featurizer of a part of it takes over its widths and
+        covariates.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Featurizer:
         self._like = like
         self.masks: PertMasks | None = masks if like is None else like.masks
         self.tables = list(tables)
-        # What the graphs spread is the perturbation.
+        # Graphs diffuse the perturbation, so they are of no use without it.
         self.graphs = list(graphs) if version >= 1 and params.graph and params.perturbation else []
         self.labels = labels
         self.states = ControlStates(permuted=params.control_state == "permuted")
@@ -83,7 +85,6 @@ class Featurizer:
 
     def fit(self, view: TrainView) -> Featurizer:
         """Learn vocabularies, axes and scales from train conditions."""
-
         import numpy as np
         from sklearn.decomposition import PCA
 
@@ -97,7 +98,8 @@ class Featurizer:
         self._center = view.delta.mean(axis=0, dtype=np.float64).astype(np.float32)
         centred = view.delta - self._center
         k = min(_EXPRESSION_COMPONENTS, *centred.shape)
-        # Where a measured gene lies in the response of all perturbations says something of it as a target.
+        # Loadings of the measured genes on the main responses [G, k]: co-regulated genes tend to be similar
+        # targets.
         axes = PCA(n_components=k, svd_solver="full").fit(centred) if len(centred) > 1 else None
         self._expression = (
             np.zeros((len(self._genes), 0), dtype=np.float32)
@@ -106,6 +108,7 @@ class Featurizer:
         )
         spread = self._expression.std() if self._expression.size else 0.0
         self._expression = self._expression / (spread or 1.0)
+        # One scale per table (root mean square), so that all tables enter with the same weight.
         self._feature_scale = np.asarray(
             [float(np.sqrt((t.matrix.astype(np.float64) ** 2).mean())) or 1.0 for t in self.tables],
             dtype=np.float32,
@@ -121,8 +124,10 @@ class Featurizer:
         return self
 
     def _widen(self, whole: Featurizer) -> None:
-        """Fill up with zeros what fewer conditions or contexts left narrower than in the whole train view."""
+        """Pad with zeros to the widths of the whole train view.
 
+        With fewer conditions or contexts there are fewer components, but networks need inputs of one width.
+        """
         import numpy as np
 
         self._expression = _filled(self._expression, whole._expression.shape[1], axis=1)
@@ -133,7 +138,6 @@ class Featurizer:
 
     def calibrate(self, inputs: Inputs) -> None:
         """Set the scale of the channels, so that each has unit mean square over these rows."""
-
         import numpy as np
 
         sums = [float((d.data.astype(np.float64) ** 2).sum()) for d in inputs.diffused]
@@ -141,7 +145,8 @@ class Featurizer:
             float((inputs.dense[:, i].astype(np.float64) ** 2).sum()) for i in range(inputs.dense.shape[1])
         ]
         size = max(len(inputs) * len(self._genes), 1)
-        # Sparse channels are scaled by what they touch: by all genes they would drown the rest.
+        # Sparse channels are scaled by the mean over their non-zero entries: with the mean over all genes
+        # these few entries would become very large and dominate the other channels.
         counts = [max(d.nnz, 1) for d in inputs.diffused] + [size] * inputs.dense.shape[1]
         self._scale = np.asarray(
             [1.0 / np.sqrt(s / n) if s > 0 else 0.0 for s, n in zip(sums, counts, strict=True)],
@@ -155,22 +160,26 @@ class Featurizer:
 
     @scale.setter
     def scale(self, value: FloatArray) -> None:
+        """Return float32 [channels], the factor on each channel."""
         self._scale = value
 
     @property
     def n_channels(self) -> int:
-        """Return the number of channels in gene space."""
+        """Return the number of channels over genes."""
         own = _INTERVENTION_CHANNELS if self.version >= 2 and self.params.perturbation else 0
         return len(self.graphs) * self.params.diffusion_steps + own
 
     @property
     def feature_width(self) -> int:
-        """Return F: every table with its mask, and the expression components with theirs."""
+        """Return F, the width of all tables and the expression components, each with an indicator column."""
         return int(sum(t.matrix.shape[1] + 1 for t in self.tables) + self._expression.shape[1] + 1)
 
     def describe(self, genes: Sequence[str]) -> FloatArray:
-        """Return float32 [n, F]: features of genes, each table followed by whether it has the gene."""
+        """Return float32 [n, F], features of genes.
 
+        Each table, and the expression components, are followed by a column that indicates whether the gene is
+        known.
+        """
         import numpy as np
 
         names = list(genes)
@@ -184,6 +193,7 @@ class Featurizer:
         own = np.zeros((len(names), self._expression.shape[1]), dtype=np.float32)
         own[known] = self._expression[at[known]]
         if self.masks is not None:
+            # A drug has the mean of the expression components of its measured targets.
             targets = np.asarray([position.get(str(g), -1) for g in self.masks.genes], dtype=np.int64)
             mean, some = self.masks.mean(self._expression[targets], targets >= 0)
             row = np.asarray([self.masks.position.get(g, -1) for g in names], dtype=np.int64)
@@ -193,21 +203,20 @@ class Featurizer:
     # ---- reading ---------------------------------------------------------------------------------------
 
     def read(self, query: Query, prior: FloatArray) -> Inputs:
-        """Return conditions as inputs.
+        """Return conditions as network inputs.
 
         Parameters
         ----------
         query
             Conditions [n].
         prior
-            float32 [n, G], the prior's prediction of them.
+            float32 [n, G], their prediction by the prior, in log1p units.
         """
-
         import numpy as np
 
         parts = interventions(query.conditions, self._top_dose)
         n, owner = len(query), parts.owner
-        # Parts of one condition lie together.
+        # Parts of a condition are adjacent, so this is the position of each part within its condition.
         order = np.arange(len(owner)) - np.searchsorted(owner, owner)
         width = int(order.max(initial=0)) + 1
         ids = np.full((n, width), PAD, dtype=np.int64)
@@ -220,6 +229,8 @@ class Featurizer:
         ids[owner, order] = number
         amounts[owner, order] = parts.amount * parts.sign
         features[owner, order] = self.describe(names.tolist())[which]
+        # [n, names]: signed amount with which each condition acts on each perturbed gene (or, below, on
+        # targets).
         signed = sp.csr_array((parts.amount * parts.sign, (owner, which)), shape=(n, len(names)))
         sources = names.tolist()
         if self.masks is not None:
@@ -248,8 +259,12 @@ class Featurizer:
         )
 
     def _intervention(self, query: Query, prior: FloatArray, owner: IntArray) -> FloatArray:
-        """Return float32 [n, 3, G]: the centred prior, the sum of known singles beyond it, and where they agree."""
+        """Return float32 [n, 3, G], the intervention channels.
 
+        They are the centred prior; the sum of the known single effects minus the prior; and a pair term that
+        measures whether these single effects agree. The last two are zero unless all of at least two parts
+        are known.
+        """
         import numpy as np
 
         n, G = len(query), len(self._genes)
@@ -269,11 +284,13 @@ class Featurizer:
         summed = sp.csr_array((np.ones(len(owner), dtype=np.float32), (owner, parts)), shape=(n, len(owner)))
         total, magnitude, squares = summed @ effects, summed @ np.abs(effects), summed @ effects**2
         out[both, 1] = (total - prior)[both]
-        # Sum over pairs of a*b, over the sum of magnitudes: positive where two effects point the same way.
+        # (sum a)^2 - sum a^2 is twice the sum over pairs a*b, which is positive where effects agree. Divided
+        # by the sum of magnitudes it has the units of a delta; the sign of the sum gives it a direction.
         out[both, 2] = (0.5 * (total**2 - squares) * np.sign(total) / (magnitude + 1e-6))[both]
         return out
 
     def _surroundings(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        """Return float32 ([n, k] components of the control state, [n, .] context: these and covariates)."""
         import numpy as np
 
         n = len(query)
@@ -294,7 +311,6 @@ class Featurizer:
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the fitted arrays under prefixed names."""
-
         import numpy as np
 
         out: dict[str, FloatArray] = {
@@ -338,8 +354,19 @@ class Featurizer:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
 
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         import numpy as np
 
         self._genes = genes
@@ -380,8 +407,7 @@ class Featurizer:
 
 
 def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
-    """Return `x` [., .] with zeros behind, so that it is `width` wide along an axis."""
-
+    """Return the matrix `x` padded with zeros to the given width along an axis."""
     import numpy as np
 
     missing = [(0, 0), (0, 0)]
@@ -390,8 +416,7 @@ def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
 
 
 def _control_axes(view: TrainView) -> dict[str, FloatArray]:
-    """Return mean and scaled principal axes of the distinct controls; nothing where they do not differ."""
-
+    """Return mean and scaled principal axes of the distinct controls, nothing if they do not differ."""
     import numpy as np
     from sklearn.decomposition import PCA
 
@@ -402,14 +427,16 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     if k < 1:
         return {}
     pca = PCA(n_components=k, svd_solver="full").fit(states)
-    # One scale for all components: whitening would blow up those that hold sampling noise.
+    # One scale for all components: whitening would amplify those that are mostly sampling noise.
     scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
     return {"mean": pca.mean_.astype(np.float32), "axes": (pca.components_ / scale).astype(np.float32)}
 
 
 def _distinct(rows: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return the distinct rows, sorted, and which of them each row is, as `numpy.unique` does by sorting them all."""
+    """Return the distinct rows, sorted, and for each row the position of its distinct row.
 
+    Same result as `numpy.unique`, but only the distinct rows are sorted.
+    """
     import numpy as np
 
     number: dict[bytes, int] = {}

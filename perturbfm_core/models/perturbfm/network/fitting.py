@@ -1,4 +1,4 @@
-"""Training the network on out-of-fold residuals."""
+"""Training of the network on out-of-fold residuals of the prior."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from perturbfm_core.training.losses import (
 from perturbfm_core.training.record import TrainingRecord
 
 FULL_BATCH = 1024
+# Names of gates, trusts and mixing weights: few numbers, trained with a larger learning rate (see `_groups`).
 _FAST = ("trust", "steps", "gate", "alpha", "gene_gate", "channel_gate")
 _FAST_FACTOR = 10.0
 _PREDICT_ROWS = 1024
@@ -46,9 +47,11 @@ class NetworkFitter:
     params, spec
         Options and sizes.
     nodes
-        Per graph float32 [nodes, F].
+        Per graph float32 [nodes, F], features of its nodes.
     new_cell_encoder
-        Makes the cell encoder, None without one.
+        Function that makes the cell encoder, None without one.
+    on_epoch, checkpoints
+        See `Model`.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class NetworkFitter:
         self.device = resolve_device(params.device)
 
     def new(self, components: FloatArray, seed: int) -> PerturbationNetwork:
-        """Return an untrained network; the same seed gives the same weights."""
+        """Return an untrained network with initial U = `components` [G, r], reproducible from the seed."""
         with deterministic(seed):
             encoder = None if self.new_cell_encoder is None else self.new_cell_encoder()
             network = PerturbationNetwork(
@@ -87,7 +90,28 @@ class NetworkFitter:
         stop_on: tuple[TrainingRows, IntArray] | None = None,
         epochs: int | None = None,
     ) -> tuple[PerturbationNetwork, TrainingRecord]:
-        """Train on some rows, stopping early on others if given, else after `epochs`."""
+        """Train on some rows, with early stopping on others if given.
+
+        Parameters
+        ----------
+        data
+            Training rows [m].
+        rows
+            int64, positions of the rows to train on; a row may occur several times.
+        seed
+            Seed of initial weights, drop-out and row order.
+        phase
+            What is being trained, for reports; its words name the checkpoint folder.
+        stop_on
+            Rows whose loss decides when to stop: training rows and positions in them.
+        epochs
+            Number of epochs (default: that of the options).
+
+        Returns
+        -------
+        tuple
+            (the network, with the kept weights; the record of the training).
+        """
         p = self.params
         components = principal_components(data.truth[rows], p.rank, self.spec.rank)
         network = self.new(components, derived_seed(seed, "network"))
@@ -130,11 +154,11 @@ class NetworkFitter:
         return network, record
 
     def _batch_size(self, n: int) -> int | None:
-        """Return conditions per step, None for all: a large set's channels would not fit in memory at once."""
+        """Return conditions per step, None for all; channels of many conditions would not fit in memory."""
         return self.params.batch_size or (None if n <= FULL_BATCH else FULL_BATCH)
 
     def _groups(self, network: PerturbationNetwork) -> list[dict[str, Any]]:
-        """Return parameter groups: gates and trust are few numbers and may move faster, without decay."""
+        """Return parameter groups; gates and trusts, which are few, learn faster and without weight decay."""
         slow: list[torch.nn.Parameter] = []
         fast: list[torch.nn.Parameter] = []
         for name, parameter in network.named_parameters():
@@ -148,7 +172,11 @@ class NetworkFitter:
     def _loss(
         self, data: TrainingRows, rows: IntArray, like: tuple[TrainingRows, IntArray] | None = None
     ) -> Callable[[Any, torch.Tensor], dict[str, torch.Tensor]]:
-        """Return the loss of stage A on some rows; centre and scales are those of the rows of `like`."""
+        """Return the training loss on some rows.
+
+        Centre, noise weights' tau and error scale are those of the rows of `like` (default: of the rows
+        themselves).
+        """
         p, device = self.params, self.device
         reference = (data, rows) if like is None else like
         y_ref = torch.from_numpy(reference[0].truth[reference[1]])
@@ -158,8 +186,10 @@ class NetworkFitter:
         multi = torch.from_numpy(data.source.inputs.multi[rows])
         weights = noise_weights(s2, tau, 1.0 + (p.combo_weight - 1.0) * multi)
         center = y_ref.mean(dim=0)
+        # Weighted variance of the reference: the scaled error is about 1 for a model that predicts the mean.
         scale = (noise_weights(s2_ref, tau) * (y_ref - center).square()).mean().clamp_min(1e-12)
         target = direction_target(y, s2)
+        # The target is centred on the reference, so that validation rows are compared on the same origin.
         target = type(target)(center, *_unit_and_rest(y, s2, center, target.offset))
         squared = pair_distances(y, s2) if p.distance_weight else None
         y, weights = y.to(device), weights.to(device)
@@ -173,7 +203,7 @@ class NetworkFitter:
 
         def loss(module: Any, at: torch.Tensor) -> dict[str, torch.Tensor]:
             whole = kept is not None and len(at) == len(index)
-            # Full batches come in drawn order; losses are means, so the stored order serves.
+            # The losses are means over rows, so a full batch can be used in its stored order.
             at = torch.arange(len(index), device=device) if whole else at
             batch = kept if whole and kept is not None else source.batch(index[at.cpu()].numpy())
             latent, local = module(batch)
@@ -191,12 +221,32 @@ class NetworkFitter:
         return loss
 
     def predict(self, network: PerturbationNetwork, source: TensorSource, rows: IntArray) -> FloatArray:
-        """Return float32 [2, rows, G], what the network adds through latent state and channels."""
+        """Return float32 [2, rows, G], the corrections through latent state and channels, in log1p units.
+
+        Parameters
+        ----------
+        network
+            A trained network.
+        source
+            Inputs [m] as tensors.
+        rows
+            int64, positions of the rows to predict.
+        """
         return added_by(network, source, rows)
 
 
 def added_by(network: PerturbationNetwork, source: TensorSource, rows: IntArray) -> FloatArray:
-    """Return float32 [2, rows, G], what a network adds through its latent state and through its channels."""
+    """Return float32 [2, rows, G], the corrections of a network through its latent state and its channels.
+
+    Parameters
+    ----------
+    network
+        A trained network; it is set to evaluation mode.
+    source
+        Inputs [m] as tensors.
+    rows
+        int64, positions of the rows to predict.
+    """
     network.eval()
     blocks = np.array_split(rows, max(1, -(-len(rows) // _PREDICT_ROWS)))
     with torch.no_grad():
@@ -205,10 +255,11 @@ def added_by(network: PerturbationNetwork, source: TensorSource, rows: IntArray)
 
 
 def _channel_start(data: TrainingRows, rows: IntArray) -> FloatArray:
-    """Return float32 [1 or 3, F], ridge coefficients of the residual on the channels, alike for all conditions.
+    """Return float32 [1 or 3, F], ridge coefficients of the residual on the channels, common to all rows.
 
-    The second and third rows are of the channels times the moments of the control state, where there is one. So
-    few numbers are best found exactly; training then makes them depend on the condition.
+    The second and third rows are those of the channels times control expression and its square, where there
+    is a control state. So few numbers are best estimated in closed form; training then makes them depend on
+    the condition.
     """
     state = data.source.inputs.state
     k = len(data.source.scale) * (1 if state is None else 3)
@@ -218,6 +269,7 @@ def _channel_start(data: TrainingRows, rows: IntArray) -> FloatArray:
         if state is not None:
             phi = np.concatenate([phi, *(phi * state[block][:, [m]] for m in range(2))], axis=1)
         target = data.truth[block] - data.prior[block]
+        # Normal equations summed over rows and genes, with phi [b, k, G] and target [b, G].
         gram += np.matmul(phi, phi.transpose(0, 2, 1)).sum(axis=0)
         along += np.matmul(phi, target[:, :, None])[:, :, 0].sum(axis=0)
     ridge = _CHANNEL_RIDGE * max(float(np.trace(gram)) / max(k, 1), 1e-12)
@@ -228,7 +280,7 @@ def _channel_start(data: TrainingRows, rows: IntArray) -> FloatArray:
 def _unit_and_rest(
     y: torch.Tensor, s2: torch.Tensor, center: torch.Tensor, offset: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
-    """Return unit vectors, offset and reliability of rows centred on another set's mean."""
+    """Return unit vectors [n, G], offset and reliability [n] of deltas centred on another set's mean."""
     centred = y - center
     norm = torch.linalg.vector_norm(centred, dim=1)
     tiny = torch.finfo(y.dtype).tiny
@@ -237,11 +289,23 @@ def _unit_and_rest(
 
 
 def principal_components(truth: FloatArray, rank: int, width: int) -> FloatArray:
-    """Return float32 [G, width], the leading components of centred rows, each scaled by its spread; then zeros.
+    """Return float32 [G, width], the leading principal axes of the rows, scaled by their standard deviation.
 
-    Components beyond the rank of the data start at a small multiple of random directions.
+    The standard deviation is that of the scores on each axis. Columns beyond the rank of the data are small
+    random vectors.
+
+    Parameters
+    ----------
+    truth
+        float32 [n, G], deltas in log1p units.
+    rank
+        Maximum number of components.
+    width
+        Number of columns.
     """
     centred = truth.astype(np.float64) - truth.mean(axis=0)
+    # Eigenvectors of the [n, n] Gram matrix give the axes without a [G, G] matrix: axis = X' v /
+    # sqrt(lambda), times the standard deviation sqrt(lambda / n) of its scores.
     gram = centred @ centred.T
     values, vectors = np.linalg.eigh(gram)
     order = np.argsort(-values)[: min(rank, width)]
@@ -251,6 +315,7 @@ def principal_components(truth: FloatArray, rank: int, width: int) -> FloatArray
     )
     if len(keep):
         axes = centred.T @ vectors[:, keep] / np.sqrt(len(truth))
+        # The sign of an eigenvector is arbitrary: make the entry of largest magnitude positive.
         signs = np.sign(axes[np.argmax(np.abs(axes), axis=0), np.arange(len(keep))])
         out[:, : len(keep)] = axes * np.where(signs == 0, 1.0, signs)
     return out.astype(np.float32)

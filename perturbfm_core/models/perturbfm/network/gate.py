@@ -1,4 +1,4 @@
-"""How far the network is believed: its gain on inner folds that neither it nor the prior was fitted on."""
+"""Gate of the network: how much of its correction is used, decided by its gain on held-out inner folds."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ CLOSED = (0.0, 0.0)
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:
-    """What a network is trained on.
+    """Rows on which networks are trained.
 
     Attributes
     ----------
     source
         Inputs [m].
     truth, prior, s2
-        float32 [m, G]: measured delta, the prior out of fold, sampling variance.
+        float32 [m, G]: measured delta and out-of-fold prior in log1p units, and sampling variance of the
+        former.
     fold
-        int64 [m], inner fold that held the row out; -1 where there are none.
+        int64 [m], inner fold that held the row out; -1 without inner folds.
     groups
         The unit of each row, for paired comparisons.
     """
@@ -43,18 +44,19 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class GateDecision:
-    """How much of the network is used.
+    """How much of the network's correction is used.
 
     Attributes
     ----------
     g
         Factors of its two parts: through the latent state, through the channels.
     gain, standard_error
-        Mean paired gain of centred Pearson over the prior on gate folds, and its standard error over groups.
+        Mean paired gain in centred Pearson correlation over the prior, out of fold, and its standard error
+        over groups.
     groups
         Number of groups.
     reason
-        In words.
+        The reason in words.
     """
 
     g: tuple[float, float]
@@ -69,7 +71,15 @@ class GateDecision:
 
 
 def centred_pearson(A: FloatArray, B: FloatArray, center: FloatArray) -> FloatArray:
-    """Return float64 [n], Pearson correlation over genes of rows less a common centre."""
+    """Return float64 [n], Pearson correlation over genes of rows minus a common centre.
+
+    Parameters
+    ----------
+    A, B
+        float [n, G], predicted and measured deltas.
+    center
+        float [G], such as the mean delta of train.
+    """
     a, b = A.astype(np.float64) - center, B.astype(np.float64) - center
     a -= a.mean(axis=1, keepdims=True)
     b -= b.mean(axis=1, keepdims=True)
@@ -80,23 +90,25 @@ def centred_pearson(A: FloatArray, B: FloatArray, center: FloatArray) -> FloatAr
 def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateDecision, FloatArray]:
     """Return the gate and float64 [2, rows], the cross-fitted factors of each row.
 
-    The factors are the least-squares ones between 0 and 1 on the other folds. The channels, few numbers, are opened
-    if the mean paired gain over the prior exceeds one standard error over groups and errors do not grow; the
-    latent part then if it gains as much on top of what is open.
+    The factors of a row are the least-squares factors between 0 and 1 on the other folds. The channels, which
+    have few parameters, are opened if the mean paired gain over the prior exceeds one standard error over
+    groups and the squared error falls; the latent part is opened if it has such a gain on top of that.
 
     Parameters
     ----------
     data
         The training rows.
     added
-        float32 [2, rows, G], what the networks that did not see them add.
+        float32 [2, rows, G], corrections by the networks that did not see the rows.
     rows
-        int64, which rows they are.
+        int64, positions of the rows in `data`.
     """
     truth, prior = data.truth[rows], data.prior[rows]
     center = truth.mean(axis=0)
     weight = relative_weights(truth - center)
     residual = (truth - prior).astype(np.float64)
+    # Per row: inner products of the two corrections with the residual [2, rows] and with each other [2, 2,
+    # rows]; summed over rows they are the normal equations of the factors g: minimise g' size g - 2 g' along.
     along = weight * np.einsum("prg,rg->pr", added, residual, optimize=True)
     size = weight * np.einsum("prg,qrg->pqr", added, added, optimize=True)
     fold = data.fold[rows]
@@ -116,15 +128,18 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
     crossed: FloatArray = closed
     current = mixture(closed)
     start = current[0]
+    # First the channels alone, then both parts; the mask removes the latent part from the equations.
     for parts in (np.asarray([0.0, 1.0]), np.ones(2)):
         mask = np.outer(parts, parts)
 
         def factors(at: Any, mask: FloatArray = mask, parts: FloatArray = parts) -> FloatArray:
             return _box_least_squares(size[:, :, at].sum(axis=2) * mask, along[:, at].sum(axis=1) * parts)
 
+        # Cross-fitting: no row is judged with factors that were estimated on its own fold.
         by_fold = {j: factors(fold != j) for j in np.unique(fold)}
         proposed = np.stack([by_fold[j] for j in fold], axis=1)
         scores = mixture(proposed)
+        # Mean gain per group: rows of a group are not independent, so the standard error is over groups.
         gain = np.bincount(code, scores[0] - current[0]) / np.bincount(code)
         error = float(gain.std(ddof=1) / np.sqrt(n))
         if float(gain.mean()) > error and float((current[1] - scores[1]).sum()) > 0:
@@ -136,7 +151,11 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
 
 
 def _box_least_squares(gram: FloatArray, along: FloatArray) -> FloatArray:
-    """Return the two factors in [0, 1] that minimise g' gram g - 2 g' along, exactly."""
+    """Return the two factors in [0, 1] that minimise g' gram g - 2 g' along, exactly.
+
+    The minimum is the unconstrained one if that lies inside the square, else it lies on one of the four
+    edges.
+    """
     best: FloatArray = np.zeros(2)
     found = 0.0
     candidates: list[FloatArray] = [np.zeros(2)]

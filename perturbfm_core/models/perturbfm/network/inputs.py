@@ -1,4 +1,4 @@
-"""Conditions as the network takes them: arrays of one row per condition, and several such as one."""
+"""Network inputs: arrays with one row per condition, and their concatenation."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from perturbfm_core.schema import FloatArray, IntArray
 
 @dataclass(eq=False)
 class Inputs:
-    """Some conditions as arrays.
+    """Conditions as arrays.
 
     Attributes
     ----------
     ids, amounts
-        int64 and float32 [n, P]: perturbation of each part (`PAD`, `UNKNOWN` or its number) and its signed amount.
+        int64 and float32 [n, P]: perturbation of each part (`PAD`, `UNKNOWN` or its number) and its signed
+        amount.
     features
-        float32 [n, P, F].
+        float32 [n, P, F], features of the perturbed gene of each part.
     basal, context
-        float32 [n, .].
+        float32 [n, .], components of the control state; these with covariates.
     spread
-        Per graph CSR [n * T, nodes].
+        Per graph CSR [n * T, nodes], the diffused intervention.
     diffused
         Per graph and step CSR [n, G]: the same on measured genes, without the targets themselves.
     dense
-        float32 [n, K, G], channels of the intervention.
+        float32 [n, K, G], intervention channels.
     state
-        float32 [n, 2, G], None below v3.
+        float32 [n, 2, G], standardised control expression and its square; None below v3.
     multi
-        float32 [n].
+        float32 [n], 1 where more than one gene is perturbed.
     cells, cell_row
-        float32 [contexts, G] distinct control profiles, int64 [n] which one each condition has.
+        float32 [contexts, G] distinct control profiles in log1p units; int64 [n], the profile of each
+        condition.
     """
 
     ids: IntArray
@@ -56,7 +58,7 @@ class Inputs:
 
 
 def join(parts: Sequence[Inputs]) -> Inputs:
-    """Return inputs of several readings as one."""
+    """Concatenate inputs of several sets of conditions."""
     width = max(p.ids.shape[1] for p in parts)
 
     def wide(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The networks of a model: what they consist of, how they are fitted, and their weights as arrays."""
+"""Networks of one model: specification, cross-fitting on inner folds, final fits, and weights as arrays."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Networks:
     Parameters
     ----------
     params, version
-        Options, and 0 to 3.
+        Options, and version 0 to 3.
     """
 
     def __init__(self, params: PerturbFMParams, version: int) -> None:
@@ -64,16 +64,16 @@ class Networks:
         on_epoch: OnEpoch | None = None,
         checkpoints: Path | None = None,
     ) -> TrainingRows:
-        """Decide what the networks consist of; return the training rows on the device that trains.
+        """Set the architecture of the networks; return the training rows on the training device.
 
         Parameters
         ----------
         view, featurizer, data
-            Train conditions, what reads them, and what the networks learn.
+            Train conditions, their featurizer, and the training rows.
         encoder
             A pre-trained cell encoder, None without.
         cell_encoder
-            Whether the control state is read by an encoder even if none is pre-trained.
+            Whether the control state is encoded by a cell encoder even if none is pre-trained.
         on_epoch, checkpoints
             See `Model`.
         """
@@ -86,7 +86,7 @@ class Networks:
 
     @property
     def fitter(self) -> NetworkFitter:
-        """Return what trains the networks."""
+        """Return the trainer of the networks."""
         if self._fitter is None:
             msg = "networks are prepared before they are trained"
             raise RuntimeError(msg)
@@ -95,20 +95,23 @@ class Networks:
     def cross_fit(
         self, data: TrainingRows, condition: IntArray, seed: int
     ) -> tuple[FloatArray, list[dict[str, Any]]]:
-        """Train one network per inner fold, stopped on the next fold.
+        """Train one network per inner fold, with early stopping on the next fold.
 
         Parameters
         ----------
         data
             The training rows [m].
         condition
-            int64 [m], the condition of each row: none is on both sides.
+            int64 [m], the condition of each row; rows of one condition are never divided between training and
+            evaluation.
+        seed
+            Seed of all trainings.
 
         Returns
         -------
         tuple
-            (float32 [2, m, G], what networks add that saw neither the row's fold nor the fold they stopped on;
-            the record of each).
+            (float32 [2, m, G], corrections of each row by a network that was not trained or stopped on the
+            row's fold; the record of each training).
         """
         added = np.zeros((2, *data.truth.shape), dtype=np.float32)
         records = []
@@ -127,7 +130,19 @@ class Networks:
     def fit(
         self, data: TrainingRows, seed: int, stop_on: TrainingRows | None, epochs: int | None
     ) -> list[dict[str, Any]]:
-        """Train the members on all rows, stopped on other rows or after `epochs`; return their records."""
+        """Train the members on all rows; return their training records.
+
+        Parameters
+        ----------
+        data
+            The training rows [m].
+        seed
+            Seed of all members.
+        stop_on
+            Rows for early stopping, None without.
+        epochs
+            Number of epochs without `stop_on`; None for that of the options.
+        """
         stopping = None if stop_on is None else (stop_on, np.arange(len(stop_on.truth)))
         limit = None if stopping is not None or epochs is None else max(epochs, _MIN_EPOCHS)
         records = []
@@ -148,13 +163,13 @@ class Networks:
         return records
 
     def source(self, inputs: Inputs, scale: FloatArray) -> TensorSource:
-        """Return inputs as tensors where the networks are trained."""
+        """Return inputs as tensors on the training device."""
         return TensorSource(inputs, scale, self.fitter.device)
 
     def _encoder_maker(
         self, view: TrainView, folder: EncoderFolder | None, cell_encoder: bool
     ) -> Callable[[], Encoder] | None:
-        """Return what makes the cell encoder: the pre-trained one, a new one, or none."""
+        """Return a function that makes the cell encoder, pre-trained or new, or None without encoder."""
         p = self.params
         if folder is not None and p.basal and view.control is not None:
             found = load_encoder(folder.path, split_hash=None, genes=view.genes)
@@ -180,7 +195,17 @@ class Networks:
     # ---- predicting ------------------------------------------------------------------------------------
 
     def added(self, inputs: Inputs, scale: FloatArray, g: tuple[float, float]) -> FloatArray:
-        """Return float32 [members, n, G], what each network adds to the prior, by the factors `g`."""
+        """Return float32 [members, n, G], the correction of each network to the prior, in log1p units.
+
+        Parameters
+        ----------
+        inputs
+            Conditions [n] as arrays.
+        scale
+            float32 [channels], factor on each channel.
+        g
+            Gate: factors on the parts through the latent state and through the channels.
+        """
         source = TensorSource(inputs, scale)
         factor, every = np.asarray(g, dtype=np.float32), np.arange(len(source))
         return np.stack([np.einsum("p,prg->rg", factor, added_by(n, source, every)) for n in self.members])
@@ -196,7 +221,7 @@ class Networks:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Return what the networks consist of."""
+        """Return the architecture of the networks."""
         return {
             "members": len(self.members),
             "spec": None if self.spec is None else vars(self.spec),
@@ -204,7 +229,17 @@ class Networks:
         }
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state.
+        """
         self.spec = NetworkSpec(**{**meta["spec"], "nodes": tuple(meta["spec"]["nodes"])})
         self._encoder = None if meta["encoder"] is None else EncoderConfig(**meta["encoder"])
         self.members = []
@@ -217,7 +252,17 @@ class Networks:
 
 
 def rows_of(inputs: Inputs, scale: FloatArray, **fields: Any) -> TrainingRows:
-    """Return training rows of some inputs."""
+    """Return training rows of some inputs.
+
+    Parameters
+    ----------
+    inputs
+        Conditions [m] as arrays.
+    scale
+        float32 [channels], factor on each channel.
+    **fields
+        The other fields of `TrainingRows`.
+    """
     return TrainingRows(source=TensorSource(inputs, scale), **fields)
 
 
@@ -265,7 +310,10 @@ def _restored(
 def _split_rows(
     condition: IntArray, fold: IntArray, j: int, stop: int
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Return the rows of fold `j`, those to stop on, and those to train on; a condition is in one of the three."""
+    """Return the rows of fold `j`, those for early stopping, and those to train on.
+
+    Rows of one condition are in one of the three only.
+    """
     here = np.flatnonzero(fold == j)
     mine = np.isin(condition, condition[here])
     stopping = np.flatnonzero((fold == stop) & ~mine)
@@ -274,7 +322,7 @@ def _split_rows(
 
 
 def _bag(groups: list[str], seed: int) -> IntArray:
-    """Return row positions of units drawn with replacement."""
+    """Return positions of the rows of units that are drawn with replacement."""
     names, code = np.unique(np.asarray(groups), return_inverse=True)
     drawn = np.random.default_rng(seed).integers(0, len(names), size=len(names))
     return np.concatenate([np.flatnonzero(code == u) for u in drawn])

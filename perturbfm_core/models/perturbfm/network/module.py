@@ -1,15 +1,21 @@
-"""The network of PerturbFM: what it adds to the prior, as a function of intervention, context, graphs and state.
+"""Neural network of PerturbFM: the correction that it adds to the prediction of the prior.
 
     delta - prior = (U k) * (1 + tanh(gamma x)) + sum_f c_f(z) s_f(x) phi_f
 
-U [G, r] starts from the principal components of the train deltas; k comes from the latent state z; phi_f are
-channels in gene space (diffusion over graphs, the prior itself, sums of measured singles), each with a coefficient
-that depends on z. What a version lacks is absent, not zeroed:
+U [G, r] starts from the principal components of the train deltas; k [r] is computed from the latent state z
+[d]; x is the control expression of each gene; phi_f [G] are channels over genes (diffusion over graphs, the
+prior itself, sums of measured singles), each with a coefficient c_f that depends on z and a gate s_f by
+control expression. Parts that a version lacks are absent, not zeroed:
 
-v0  z from control state, context and features of the perturbed genes, with a factorisation-machine pair term
-v1  + graphs: diffused node embeddings in z and diffusion channels, each graph by its trust tau
-v2  + intervention channels, mixing of graphs by context, the operator k = (B0 + sum_j alpha_j(context) B_j) q(z)
-v3  + the operator reads the control state; gates by the control expression of each gene
+v0
+    z from control state, context and features of the perturbed genes, with a factorisation-machine pair term
+v1
+    adds graphs: diffused node embeddings in z and diffusion channels, each graph weighted by its trust tau
+v2
+    adds intervention channels, mixing of graphs by context, the operator k = (B0 + sum_j alpha_j(context)
+    B_j) q(z)
+v3
+    adds the control state as input of the operator, and gates by the control expression of each gene
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ from perturbfm_core.models.perturbfm.params import GatingMode
 Tensor = torch.Tensor
 
 _LAST_LAYER = 1e-2
+# Share of identity embeddings dropped in training, so that the network also learns from the features of a
+# gene.
 _ID_DROPOUT = 0.5
 _GATE_RANK = 4
 _TRUST_START = 0.0
@@ -42,17 +50,20 @@ class NetworkSpec:
     version
         0 to 3.
     genes, rank, dim, layers, dropout
-        G, r, d, hidden layers, drop-out.
+        Number of genes G, rank r, width d, number of hidden layers, drop-out rate.
     ids, features
-        Number of known perturbations (plus unknown and none), width of gene features.
+        Number of known perturbations (plus unknown and padding), width of gene features.
     basal, context
         Widths of control state and context, 0 where absent.
     graphs, steps, nodes, node_features
         Number of graphs, diffusion steps, nodes of each graph, width of node features.
     channels
-        Channels in gene space: graphs x steps, then those of the intervention.
+        Channels over genes: graphs x steps, then those of the intervention.
     bases, gating, contextual
-        Of operator and gates.
+        Number of matrices of the operator, form of the node gates, whether the operator depends on the
+        context.
+    perturbation
+        Whether identity and features of the perturbed genes are used.
     """
 
     version: int
@@ -78,20 +89,21 @@ class NetworkSpec:
 
 @dataclass(eq=False)
 class Batch:
-    """Some conditions as tensors.
+    """Conditions as tensors.
 
     Attributes
     ----------
     ids, amounts, features
-        int64 [n, P], float [n, P] signed amounts (0 where there is no part), float [n, P, F].
+        int64 [n, P], float [n, P] signed amounts (0 for padding), float [n, P, F].
     basal, context
-        float [n, .]; `cells` [contexts, G] and `cell_row` [n] stand for `basal` where there is an encoder.
+        float [n, .]; with an encoder, `cells` [contexts, G] and `cell_row` [n] replace `basal`.
     spread
         Per graph [n * T, nodes]: the diffused intervention.
     channels
         float [n, F, G].
     state
-        float [n, 2, G]: first and second moment of each gene's standardised control expression; None below v3.
+        float [n, 2, G]: standardised control expression of each gene and its standardised square; None below
+        v3.
     multi
         float [n], 1 where more than one gene is perturbed.
     """
@@ -115,7 +127,7 @@ class PerturbationNetwork(nn.Module):
     Parameters
     ----------
     spec
-        What it consists of.
+        Sizes and parts.
     components
         float [G, r], initial U.
     nodes
@@ -163,7 +175,7 @@ class PerturbationNetwork(nn.Module):
             self.channel_gate = nn.Parameter(torch.randn(2, max(spec.channels, 1)) * _LAST_LAYER)
 
     def latent(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the latent state z [n, d], the context's embedding and the control state's, where present."""
+        """Return the latent state z [n, d], and the embeddings of context and control state, if present."""
         pieces: list[Tensor] = []
         if self.spec.perturbation:
             e = self.identity(batch.ids)
@@ -174,6 +186,8 @@ class PerturbationNetwork(nn.Module):
                 e = e + self.described(batch.features)
             e = e * batch.amounts[..., None]
             total = e.sum(dim=1)
+            # Factorisation machine: half of (sum e)^2 - sum e^2 is the sum over pairs of parts of e_p * e_q,
+            # [n, d].
             pieces += [total, 0.5 * (total.square() - e.square().sum(dim=1))]
         h_x = None
         if self.control is not None:
@@ -193,12 +207,13 @@ class PerturbationNetwork(nn.Module):
         return self.trunk(torch.cat(pieces, dim=1)), e_c, h_x
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return what is added to the prior: [n, G] through the latent state, [n, G] through the channels."""
+        """Return the corrections through the latent state and through the channels, each [n, G]."""
         z, e_c, h_x = self.latent(batch)
         k = self.head(z)
         if self.operator is not None:
             mixing = [x for x in (e_c, h_x if self.spec.version >= 3 else None) if x is not None]
             k = self.operator(k, torch.cat(mixing, dim=1) if mixing and self.spec.contextual else None)
+        # k [n, r] weighs the response components U [G, r].
         out = k @ self.U.T
         state = batch.state
         gated = self.spec.version >= 3 and state is not None
@@ -206,30 +221,44 @@ class PerturbationNetwork(nn.Module):
             out = out * (1.0 + torch.tanh(self.gene_gate * state[:, 0]))
         if not self.spec.channels:
             return out, torch.zeros_like(out)
+        # c [n, F] times channels [n, F, G], summed over the channels.
         c = self.coefficients(z)
         if self.graphs is not None:
             c = c * self.graphs.channel_trust(self.spec.channels)
         local = torch.bmm(c[:, None], batch.channels)[:, 0]
         if gated and state is not None:
             for moment in range(2):
+                # s_f(x) = 1 + a_f x + b_f x2, with x and x2 the standardised expression and its square; here
+                # the last terms.
                 weights = (c * self.channel_gate[moment])[:, None]
                 local = local + torch.bmm(weights, batch.channels)[:, 0] * state[:, moment]
         return out, local
 
     def start_channels(self, coefficients: Tensor) -> None:
-        """Set the channels' mean coefficients: [1, F], or [3, F] with those of the gates by control state."""
+        """Set the channels' mean coefficients to given values.
+
+        `coefficients` is [1, F], or [3, F] with the coefficients of the channels times the two moments of the
+        control state.
+        """
         with torch.no_grad():
             trust = 1.0 if self.graphs is None else self.graphs.channel_trust(self.spec.channels)
+            # `forward` multiplies by the trust, so that trust times bias is the given coefficient.
             self.coefficients.bias.copy_(coefficients[0] / trust)
             if len(coefficients) == 3 and self.spec.version >= 3:
                 base = coefficients[0]
                 tiny = 1e-3 * base.abs().max() + 1e-12
+                # The gate multiplies the coefficient, so it starts at their ratio; where the coefficient is
+                # about zero, the division by infinity gives 0 and the gate keeps its random start.
                 ratio = coefficients[1:] / torch.where(base.abs() > tiny, base, torch.inf)
                 self.channel_gate.copy_(torch.where(ratio == 0, self.channel_gate, ratio))
 
 
 class _Operator(nn.Module):
-    """k = (B0 + sum_j alpha_j B_j) q with B0 = I; without context alpha is one vector for all."""
+    """k = (B0 + sum_j alpha_j B_j) q with B0 the identity.
+
+    alpha [bases] depends on context and control state through `mix`; without these it is the same for all
+    conditions.
+    """
 
     def __init__(self, rank: int, bases: int, mixing: int) -> None:
         super().__init__()
@@ -238,7 +267,7 @@ class _Operator(nn.Module):
         self.alpha = nn.Parameter(torch.full((bases,), 1.0 / bases)) if not mixing else None
 
     def forward(self, q: Tensor, mixing: Tensor | None) -> Tensor:
-        """Return k [n, r] of q [n, r]."""
+        """Return k [n, r] from q [n, r]."""
         moved = torch.einsum("jrs,ns->njr", self.bases, q)
         alpha = self.mix(mixing) if self.mix is not None else self.alpha
         if alpha is None:
@@ -248,7 +277,12 @@ class _Operator(nn.Module):
 
 
 class _Graphs(nn.Module):
-    """h_S = sum_m tau_m sum_t theta_mt sum_j D^m[p, t, j] gamma_mj E_j; in v2 theta and the mixing know the context."""
+    """Graph state: h_S = sum_m tau_m sum_t theta_mt sum_j D^m[p, t, j] gamma_mj E_j.
+
+    D^m is the diffused intervention on graph m after t steps, E_j the embedding of node j, gamma its gate,
+    theta weights of the steps, and tau the trust in the graph. From v2 on, theta and a weight of each graph
+    depend on the context.
+    """
 
     def __init__(self, spec: NetworkSpec, nodes: Sequence[Tensor]) -> None:
         super().__init__()
@@ -265,7 +299,7 @@ class _Graphs(nn.Module):
         )
         for i, features in enumerate(nodes):
             self.register_buffer(f"features{i}", features)
-        # Graphs over the same genes share the product of their features.
+        # Graphs with the same node features share the embedding of these: the first such graph of each.
         self._alike = [
             next(j for j, y in enumerate(nodes) if x.shape == y.shape and torch.equal(x, y)) for x in nodes
         ]
@@ -291,12 +325,15 @@ class _Graphs(nn.Module):
         return torch.sigmoid(self.trust)
 
     def channel_trust(self, channels: int) -> Tensor:
-        """Return [channels]: the trust of each diffusion channel's graph, 1 for the channels behind them."""
+        """Return [channels], the trust of each diffusion channel's graph, 1 for the channels after these."""
         per_graph = self.tau.repeat_interleave(self.spec.steps)
         return torch.cat([per_graph, per_graph.new_ones(channels - len(per_graph))])
 
     def _gated(self, i: int, E: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return node embeddings [nodes, d] under their gate, and the context's part as [nodes, K, d]."""
+        """Return gated node embeddings [nodes, d], and those of the context's part, [nodes, K, d] or None.
+
+        All gates are 1 at a parameter of zero, so that training starts from ungated embeddings.
+        """
         mode = self.spec.gating
         if mode == "scalar":
             return E * (2.0 * torch.sigmoid(self.gate[i])), None
@@ -316,7 +353,17 @@ class _Graphs(nn.Module):
         return E, None
 
     def forward(self, spread: Sequence[DiffusionRows], n: int, context: Tensor | None) -> Tensor:
-        """Return h_S [n, d]."""
+        """Return the graph state h_S [n, d].
+
+        Parameters
+        ----------
+        spread
+            Per graph sparse [n * T, nodes], the diffused intervention of each condition and step.
+        n
+            Number of conditions.
+        context
+            float [n, d], embedding of the context, None without.
+        """
         T, d = self.spec.steps, self.spec.dim
         theta = self.steps[None]
         alpha = None
@@ -324,6 +371,7 @@ class _Graphs(nn.Module):
             shift = self.by_context(context)
             m = self.spec.graphs
             theta = theta + shift[:, : m * T].view(n, m, T)
+            # Weights of the graphs by context, with a mean of 1 over the m graphs.
             alpha = torch.softmax(shift[:, m * T :], dim=1) * m
         theta = torch.softmax(theta, dim=2)
         out = theta.new_zeros(n, d)
@@ -336,9 +384,13 @@ class _Graphs(nn.Module):
                     described[first] = self.embed(self.get_buffer(f"features{first}"))
                 E = E + described[first]
             own, part = self._gated(i, E, context)
+            # Gated node embeddings summed over the nodes that the intervention reaches, per step.
             H = (D @ own).view(n, T, d)
             if part is not None and context is not None and self.gate_context is not None:
                 K = part.shape[1]
+                # The gate of node j in condition i is a low-rank product u_j . c_i. The product with D is
+                # linear, so each of its K columns is diffused once for all conditions, and only then weighted
+                # by c_i = tanh(gate_context).
                 extra = (D @ part.reshape(len(part), K * d)).view(n, T, K, d)
                 H = H + torch.einsum("ntkd,nk->ntd", extra, torch.tanh(self.gate_context(context)))
             h = (theta[:, i, :, None] * H).sum(dim=1)
@@ -349,7 +401,7 @@ class _Graphs(nn.Module):
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int, layers: int, dropout: float) -> nn.Sequential:
-    """Return hidden layers of GELU with drop-out, then a linear layer."""
+    """Return hidden layers of GELU and drop-out, then a linear layer."""
     parts: list[nn.Module] = []
     width = inputs
     for _ in range(layers):
@@ -359,7 +411,7 @@ def _perceptron(inputs: int, hidden: int, outputs: int, layers: int, dropout: fl
 
 
 def _last(inputs: int, outputs: int) -> nn.Linear:
-    """Return a last layer of a hundredth of the usual scale: near zero, but not without a gradient below it."""
+    """Return an output layer at a hundredth of the usual scale: near zero, but gradients pass through it."""
     layer = nn.Linear(inputs, outputs)
     with torch.no_grad():
         layer.weight.mul_(_LAST_LAYER)

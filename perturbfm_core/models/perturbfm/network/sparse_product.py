@@ -1,4 +1,4 @@
-"""Products of sparse diffusion rows with node embeddings, with their gradient."""
+"""Differentiable products of sparse diffusion rows with node embeddings."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Tensor = torch.Tensor
 
 
 class DiffusionRows:
-    """Sparse rows [rows, nodes] that do not change in training.
+    """Sparse rows [rows, nodes] that are constant during training.
 
-    On the CPU the product is scipy's of compressed rows: a third to a fourth of the time of torch's of coordinates,
-    forwards and backwards, and always in the same order.
+    On the CPU the product is scipy's for compressed rows: it takes a third to a fourth of the time of torch's
+    coordinate format, forwards and backwards, and always sums in the same order.
 
     Parameters
     ----------
     matrix
         CSR float32 [rows, nodes].
     device
-        Where the embeddings are.
+        Device of the embeddings.
     """
 
     def __init__(self, matrix: Any, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class DiffusionRows:
         return sp.csr_array(self.matrix.T)
 
     def __matmul__(self, embeddings: Tensor) -> Tensor:
-        """Return [rows, d] of embeddings [nodes, d]."""
+        """Return the product [rows, d] with embeddings [nodes, d]."""
         out: Tensor
         if self._tensor is not None:
             out = torch.sparse.mm(self._tensor, embeddings)
@@ -48,18 +48,30 @@ class DiffusionRows:
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, rows: DiffusionRows) -> Tensor:
+        """Return the product [rows, d].
+
+        Parameters
+        ----------
+        ctx
+            Context of the autograd function.
+        embeddings
+            float32 [nodes, d], on the CPU.
+        rows
+            Sparse rows; they have no gradient.
+        """
         ctx.rows = rows
         return torch.from_numpy(rows.matrix @ embeddings.detach().numpy())
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
+        # For Y = D E the gradient of E is D' times that of Y.
         return torch.from_numpy(ctx.rows.transposed @ grad[0].contiguous().numpy()), None
 
 
 def _coordinates(matrix: Any) -> Tensor:
     coo = matrix.tocoo()
     index = torch.from_numpy(np.stack([coo.row, coo.col]).astype(np.int64))
-    # Rows of a CSR matrix are sorted already.
+    # The rows of a CSR matrix are already sorted.
     return torch.sparse_coo_tensor(
         index, torch.from_numpy(coo.data), coo.shape, is_coalesced=True, check_invariants=False
     )

@@ -1,4 +1,4 @@
-"""What is known of the targets of a condition, beside their effect: how much can go wrong with them."""
+"""Covariates of the target genes of a condition, as predictors of how large its error will be."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from perturbfm_core.models.perturbfm.interventions import interventions, log_top
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
+# Numbers of perturbed genes above this count as this.
 _MOST = 3.0
 
 
 class Targets:
-    """Traits of a condition's perturbed genes: their number, expression in the controls, and reach in the graphs."""
+    """Covariates of a condition's perturbed genes: number, control expression and out-degree in graphs."""
 
     def __init__(self) -> None:
         self._genes: dict[str, int] = {}
@@ -26,7 +27,7 @@ class Targets:
         self._position: dict[str, int] | None = None
 
     def fit(self, view: TrainView, graphs: Sequence[GeneGraph]) -> Targets:
-        """Learn doses, and the outgoing weight of every gene over all graphs, each of mean 1."""
+        """Learn the top dose, and the outgoing weight of every gene, scaled per graph and summed over graphs."""
         self._genes = {str(g): j for j, g in enumerate(view.genes)}
         self._top_dose = log_top_dose(view.conditions)
         total: dict[str, float] = {}
@@ -42,7 +43,11 @@ class Targets:
         return self
 
     def read(self, query: Query) -> FloatArray:
-        """Return float64 [n, 3]; expression and reach are summed over the targets, zero where unknown."""
+        """Return float64 [n, 3]: number of targets, their control expression, log1p of their outgoing weight.
+
+        Expression (log1p) and outgoing weight are summed over the targets, weighted by amount; they are zero
+        where unknown.
+        """
         if self._position is None:
             self._position = {g: i for i, g in enumerate(self._nodes)}
         parts = interventions(query.conditions, self._top_dose)
@@ -69,7 +74,19 @@ class Targets:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         self._genes = {g: j for j, g in enumerate(genes)}
         self._nodes, self._reach = list(meta[f"{prefix}.nodes"]), arrays[f"{prefix}.reach"]
         self._top_dose, self._position = float(meta[f"{prefix}.top_dose"]), None

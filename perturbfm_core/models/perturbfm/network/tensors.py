@@ -1,4 +1,4 @@
-"""Inputs as tensors, in batches; what fits in memory is made dense once."""
+"""Network inputs as batches of tensors; channels that fit in memory are made dense once."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from perturbfm_core.schema import FloatArray
 
 Tensor = torch.Tensor
 
-# Channels of all rows are kept dense up to this many bytes, else made for each batch.
+# Channels of all rows are kept dense up to this many bytes; beyond it they are made for each batch.
 _DENSE_BYTES = 600_000_000
 
 
 class TensorSource:
-    """Batches of some inputs.
+    """Batches of network inputs.
 
     Parameters
     ----------
     inputs
         Conditions as arrays.
     scale
-        float32 [channels], factor of each channel.
+        float32 [channels], factor on each channel.
     device
-        Where tensors go.
+        Device of the tensors.
     """
 
     def __init__(self, inputs: Inputs, scale: FloatArray, device: torch.device | str = "cpu") -> None:
@@ -40,13 +40,13 @@ class TensorSource:
         return len(self.inputs)
 
     def whole(self) -> Batch:
-        """Return all rows, the same tensors every time."""
+        """Return all rows, as the same tensors at every call."""
         if self._whole is None:
             self._whole = self.batch(np.arange(len(self)))
         return self._whole
 
     def rows(self, rows: Tensor) -> Batch:
-        """Return some rows; all of them in order are not copied."""
+        """Return some rows; all rows in order are not copied."""
         if len(rows) == len(self) and bool((rows == torch.arange(len(self), device=rows.device)).all()):
             return self.whole()
         return self.batch(rows.cpu().numpy())

@@ -1,1 +1,1 @@
-"""The prior of PerturbFM: a stack of baselines and a Gaussian process over interventions; no torch."""
+"""Prior of PerturbFM: a stack of baselines and a Gaussian process over interventions; without torch."""

@@ -1,10 +1,11 @@
-"""The direct effect: what a perturbation does to the expression of the gene it targets.
+"""Direct effect: the change in expression of the gene that a perturbation targets.
 
-It is the one effect of an unseen perturbation that is nearly sure, and the largest single entry of most deltas. A
-process over perturbations cannot learn it (the target is another gene each time), so it is taken out before, and
-put back after: ``delta_{i,j} = background + o_j`` where i perturbs j. The effect o_j of a target is the best linear
-predictor from its modality's mean effect and its own train measurements; with `state` the mean effect is a
-quadratic in the control expression of the target, since a silent gene cannot be switched off.
+It is the most predictable effect of an unseen perturbation, and the largest single entry of most deltas. A
+process over perturbations cannot learn it, since the target is another gene each time, so it is removed
+before and added back afterwards: ``delta_{i,j} = background + o_j`` where condition i perturbs gene j. The
+effect o_j of a target is the best linear predictor from the mean effect of its modality and its own train
+measurements. With `state` the mean effect is a quadratic function of the control expression of the target,
+since a silent gene cannot be repressed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from perturbfm_core.models.perturbfm.interventions import Interventions, interve
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
+# Penalty on the two expression terms, per target.
 _RIDGE = 1e-2
 _MIN_TARGETS = 3
 
 
 class DirectEffect:
-    """Effects of perturbations on their own targets.
+    """Effects of perturbations on the expression of their own targets.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class DirectEffect:
         self._level = (0.0, 1.0)
 
     def fit(self, view: TrainView) -> DirectEffect:
-        """Learn mean effects per modality and every target's own departure from them."""
+        """Learn the mean effect of each modality, and the deviation of every target from it."""
         self._genes = {str(g): j for j, g in enumerate(view.genes)}
         self._top_dose = log_top_dose(view.conditions)
         parts, at, column = self._entries(view.query())
@@ -63,6 +65,8 @@ class DirectEffect:
             if len(np.unique(column[mine])) < _MIN_TARGETS:
                 continue
             D = design[mine]
+            # Ridge regression on [1, x, x^2] with an unpenalised intercept; without state x is zero and only
+            # the mean is fitted.
             penalty = _RIDGE * mine.sum() * np.diag([0.0, 1.0, 1.0])
             beta = np.linalg.lstsq(D.T @ D + penalty, D.T @ per_amount[mine], rcond=None)[0]
             self._modalities.append(str(name))
@@ -72,10 +76,15 @@ class DirectEffect:
         return self
 
     def _fit_own(self, labels: Any, departure: FloatArray) -> None:
-        """Shrink each target's mean departure by the share of variance that lies between targets."""
+        """Estimate each target's own deviation, shrunk by the share of variance that lies between targets.
+
+        It is the best linear predictor of a random effect; the variances are estimated by moments.
+        """
         names, code = np.unique(labels, return_inverse=True)
         n = np.bincount(code)
         mean = np.bincount(code, departure) / n
+        # within: pooled variance of repeated measurements of a target. The means vary by between + within /
+        # n.
         dof = len(departure) - len(names)
         within = float(((departure - mean[code]) ** 2).sum() / dof) if dof > 0 else float(np.var(departure))
         between = max(float(np.var(mean)) - within * float((1 / n).mean()), 0.0)
@@ -91,7 +100,7 @@ class DirectEffect:
         return out
 
     def predict(self, query: Query) -> FloatArray:
-        """Return float32 [q, G]: the effect on each condition's own targets, zero elsewhere."""
+        """Return float32 [q, G], the effect on the targets of each condition, zero elsewhere."""
         out = np.zeros((len(query), len(self._genes)), dtype=np.float32)
         parts, at, column = self._entries(query)
         if not len(at) or not self._modalities:
@@ -106,7 +115,7 @@ class DirectEffect:
         return out
 
     def _entries(self, query: Query) -> tuple[Interventions, IntArray, IntArray]:
-        """Return the parts, which of them have a measured target, and its column."""
+        """Return the parts, the positions of those whose target is measured, and the column of the target."""
         parts = interventions(query.conditions, self._top_dose)
         column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
         at = np.flatnonzero(column >= 0)
@@ -119,7 +128,7 @@ class DirectEffect:
         return np.stack([np.ones(len(row)), x, x**2], axis=1)
 
     def _background(self, view: TrainView) -> FloatArray:
-        """Return float32 [n, G]: what the gene does where it is not perturbed, on average over those conditions."""
+        """Return float32 [n, G], the mean delta of each gene over the conditions that do not perturb it."""
         parts, at, column = self._entries(view.query())
         targeted = np.zeros(view.delta.shape, dtype=np.bool_)
         targeted[parts.owner[at], column] = True
@@ -145,7 +154,19 @@ class DirectEffect:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         self._genes = {g: j for j, g in enumerate(genes)}
         self._coefficients, self._own = arrays[f"{prefix}.coefficients"], arrays[f"{prefix}.own"]
         self._labels, self._modalities = meta[f"{prefix}.labels"], meta[f"{prefix}.modalities"]

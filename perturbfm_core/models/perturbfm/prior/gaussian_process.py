@@ -1,14 +1,15 @@
-"""The set process: a Gaussian process over interventions, the learned part of every PerturbFM prior.
+"""Set process: the Gaussian process over interventions that is the learned part of every PerturbFM prior.
 
-A condition is a set of perturbed genes in a context. Two conditions are alike if they perturb the same genes,
-genes of like measured effect or genes of like features, in like contexts (see `similarity`). The process works on
-deltas less a mean and less the direct effects on the targets themselves; every gene has its own noise level and
-every condition its own precision:
+A condition is a set of perturbed genes in a context. Two conditions are similar if they perturb the same
+genes, genes with similar measured effects or genes with similar features, in similar contexts (see
+`SimilarityKernel`). The process models deltas minus a mean and minus the direct effects on the targets
+themselves; every gene has its own noise level, and every condition its own precision:
 
     delta_g - mean_g - direct_g ~ N(0, K + lambda_g diag(noise))
 
-Kernel weights (a preset of `PRESETS`) and noise levels are those of least error on inner folds, which hold out
-whole units; an error is relative to the size of the condition's effect, so that no strong one decides alone.
+up to a scale per gene, with K [n, n] the kernel of the train conditions. Kernel weights (a preset of
+`PRESETS`) and noise levels are those with the smallest error on inner folds, which hold out whole units.
+Errors are relative to the size of the condition's effect, so that a few strong effects do not decide alone.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ from perturbfm_core.splits.view import Query, TrainView
 
 Direct = Literal["none", "constant", "state"]
 
+# Candidate noise levels lambda_g, relative to the variance of the process.
 LAMBDAS = tuple(float(2.0**k) for k in range(-2, 7))
 _SIMPLER: dict[Direct, tuple[Direct, ...]] = {
     "none": ("none",),
     "constant": ("none", "constant"),
     "state": ("none", "constant", "state"),
 }
-# How far a gene's own noise level may leave the pooled one: its own error against this many times the pooled.
+# Weight of the pooled error against a gene's own error in the choice of its noise level: 0 chooses gene by
+# gene, a very large weight gives all genes the same level.
 POOLING = (0.0, 0.3, 3.0, 1e6)
 _DEFAULT_LAMBDA = 2.0
 _NOISE_ROUNDS = 2
@@ -59,12 +62,13 @@ class SetProcess:
     Parameters
     ----------
     tables
-        Gene-feature tables for genes whose effects were not measured.
+        Gene-feature tables, for genes whose effects were not measured.
     direct
-        How effects on the targets themselves may be modelled apart: not at all, as a constant per modality, or by
-        the target's control expression (see `DirectEffect`); inner folds may choose a simpler way than this.
+        How effects on the targets themselves may be modelled apart: not at all, as a constant per modality,
+        or as a function of the target's control expression (see `DirectEffect`). Inner folds may choose a
+        simpler model than this.
     presets
-        Kernel weights to choose from (default: those of `PRESETS` that the data can tell apart).
+        Kernel weights to choose from (default: those of `PRESETS` that the data can distinguish).
     """
 
     def __init__(
@@ -92,7 +96,10 @@ class SetProcess:
     # ---- choosing ------------------------------------------------------------------------------------
 
     def choose(self, view: TrainView) -> SetProcess:
-        """Choose kernel and noise levels by the view's inner folds; without two folds, keep the defaults."""
+        """Choose kernel, noise levels and model of direct effects on the inner folds of the view.
+
+        With fewer than two inner folds, defaults are kept.
+        """
         presets = self._candidates(view)
         self.lambdas = np.full(len(view.genes), _DEFAULT_LAMBDA)
         self.kernel, self.pooling = presets[-1], POOLING[-1]
@@ -134,16 +141,20 @@ class SetProcess:
         ]
 
     def _errors(self, view: TrainView, presets: Sequence[Kernel]) -> list[FloatArray]:
-        """Return per preset float64 [folds, lambdas, G], relative squared errors summed over held-out rows."""
+        """Return float64 [folds, lambdas, G] per preset, summed relative squared errors of held-out rows."""
         shape = (len(view.inner), len(LAMBDAS), len(view.genes))
         out: list[FloatArray] = [np.zeros(shape) for _ in presets]
         for j, (fit, held) in enumerate(view.inner):
             part, rest = view.subset(fit), view.subset(held)
             part, targets = self._apart(part)
+            # The predicted direct effect is subtracted from the truth, so that errors are errors of the total
+            # delta.
             truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
             weight = relative_weights(rest.delta - part.delta.mean(axis=0)).astype(np.float32)[:, None]
             space = SimilarityKernel(self.tables).fit(part)
             train, cross = space.blocks(), space.blocks(rest.query())
+            # All presets share the components of the kernel, and all noise levels share one
+            # eigendecomposition.
             for e, kernel in zip(out, presets, strict=True):
                 mean = StrataMean(by_size=kernel.by_size).fit(part)
                 solver = _Solver(train(kernel), part.delta - mean.predict(part.query()))
@@ -153,7 +164,7 @@ class SetProcess:
         return out
 
     def _apart(self, view: TrainView) -> tuple[TrainView, DirectEffect | None]:
-        """Return the view without effects on the targets themselves, and those effects."""
+        """Return the view without direct effects on the targets, and the fitted direct effects."""
         if self.direct == "none":
             return view, None
         targets = DirectEffect(state=self.direct == "state").fit(view)
@@ -162,7 +173,7 @@ class SetProcess:
     # ---- fitting and predicting ------------------------------------------------------------------------
 
     def fit(self, view: TrainView, lambdas: FloatArray | None = None) -> SetProcess:
-        """Fit on a view with the chosen kernel and noise levels."""
+        """Fit on a view with the chosen kernel and noise levels (default: the current ones)."""
         if lambdas is not None:
             self.lambdas = lambdas
         view, self._targets = self._apart(view)
@@ -171,14 +182,17 @@ class SetProcess:
         residual = view.delta - self.mean.predict(view.query())
         solver = _Solver(self.similarity.blocks()(self.kernel), residual)
         self._dual = solver.dual(self.lambdas)
-        # As they are saved, so that a fitted and a loaded process say the same.
+        # Rounded as they are saved, so that a fitted and a loaded process predict the same.
         self.noise = solver.noise
         self._eigen = (solver.values, solver.vectors.astype(np.float32).astype(np.float64))
         self._scale = solver.signal(self.lambdas)
         return self
 
     def for_fold(self, view: TrainView, fold: int) -> SetProcess:
-        """Return the process fitted on what inner fold `fold` leaves, at the noise levels of the other folds."""
+        """Return the process fitted without the held-out conditions of inner fold `fold`.
+
+        With more than two folds, its noise levels are chosen on the other folds only.
+        """
         other = SetProcess(self.tables, self.direct, self.presets)
         other.kernel = self.kernel
         levels = self.lambdas
@@ -187,13 +201,18 @@ class SetProcess:
         return other.fit(view.subset(view.inner[fold][0]), levels)
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
-        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta)."""
+        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta), in log1p units."""
+        # C [q, n] is the kernel between query and train; dual [n, G] = (K + lambda_g D)^-1 (delta - mean) per
+        # gene.
         C = self.similarity.blocks(query)(self.kernel)
         mean = self.mean.predict(query) + C.astype(np.float32) @ self._dual
         if self._targets is not None:
             mean = mean + self._targets.predict(query)
         e, Q = self._eigen
         prior = self.similarity.diagonal(query, self.kernel)
+        # Posterior variance k(x, x) - c' (K + lambda D)^-1 c. With D^-1/2 K D^-1/2 = Q diag(e) Q' the last
+        # term is a sum over eigenvectors of (c' D^-1/2 Q)^2 / (e + lambda): one matrix product for all noise
+        # levels.
         projected = ((C / np.sqrt(self.noise)) @ Q) ** 2
         levels, which = np.unique(self.lambdas, return_inverse=True)
         left = np.stack([prior - projected @ (1.0 / (e + lam)) for lam in levels], axis=1)
@@ -233,7 +252,19 @@ class SetProcess:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         self._dual, self.lambdas = arrays[f"{prefix}.dual"], arrays[f"{prefix}.lambdas"]
         self.noise, self._scale = arrays[f"{prefix}.noise"], arrays[f"{prefix}.scale"]
         self._eigen = (arrays[f"{prefix}.eigenvalues"], arrays[f"{prefix}.eigenvectors"].astype(np.float64))
@@ -247,9 +278,10 @@ class SetProcess:
 
 
 def relative_weights(centred: FloatArray) -> FloatArray:
-    """Return float64 [n], one over the squared norm of each row plus the median one.
+    """Return float64 [n], weights 1 / (squared norm of the row + median squared norm).
 
-    Squared errors so weighted are relative to the size of the effect, save for the smallest.
+    Squared errors with these weights are relative to the size of the effect; the median bounds the weights of
+    the smallest effects. `centred` is float [n, G], deltas minus a common mean.
     """
     size = (centred.astype(np.float64) ** 2).sum(axis=1)
     out: FloatArray = 1.0 / (size + np.median(size) + 1e-12)
@@ -257,12 +289,12 @@ def relative_weights(centred: FloatArray) -> FloatArray:
 
 
 class _Solver:
-    """Kernel regression of many genes for many noise levels from one eigendecomposition.
+    """Kernel regression of many genes at many noise levels from one eigendecomposition.
 
     Parameters
     ----------
     K
-        float64 [n, n].
+        float64 [n, n], kernel of the train conditions.
     Y
         float32 [n, G], targets.
     """
@@ -270,20 +302,24 @@ class _Solver:
     def __init__(self, K: FloatArray, Y: FloatArray) -> None:
         self.noise = _noise(K, Y)
         root = 1.0 / np.sqrt(self.noise)
+        # With D = diag(noise), (K + lambda D)^-1 = D^-1/2 (D^-1/2 K D^-1/2 + lambda I)^-1 D^-1/2, so that the
+        # matrix that is decomposed does not depend on lambda.
         values, vectors = np.linalg.eigh(root[:, None] * K * root[None])
+        # Negative eigenvalues come from rounding, or from the cut-off of negative cosines in the feature
+        # kernel.
         self.values: FloatArray = np.maximum(values, 0.0)
         self.vectors: FloatArray = vectors
         self._root = root
         self._rotated = (vectors.T @ (root[:, None] * Y)).astype(np.float32)
 
     def predict(self, C: FloatArray, lam: float) -> FloatArray:
-        """Return float32 [q, G] for cross kernels C [q, n] at one noise level."""
+        """Return float32 [q, G], the prediction for cross kernels C [q, n] at one noise level."""
         left = ((C * self._root) @ self.vectors) / (self.values + lam)
         out: FloatArray = left.astype(np.float32) @ self._rotated
         return out
 
     def dual(self, lambdas: FloatArray) -> FloatArray:
-        """Return float32 [n, G]: the weights of train conditions for genes of the given noise levels [G]."""
+        """Return float32 [n, G], weights of train conditions for genes with the given noise levels [G]."""
         out = np.zeros(self._rotated.shape, dtype=np.float32)
         for lam in np.unique(lambdas):
             at = lambdas == lam
@@ -292,7 +328,10 @@ class _Solver:
         return out
 
     def signal(self, lambdas: FloatArray) -> FloatArray:
-        """Return float64 [G], the scale of each gene's process: its mean standardised square."""
+        """Return float64 [G], the scale of each gene's process, y' (K + lambda D)^-1 y / n.
+
+        It is the maximum-likelihood estimate of a common factor on K + lambda D.
+        """
         out = np.zeros(len(lambdas))
         for lam in np.unique(lambdas):
             at = lambdas == lam
@@ -303,10 +342,11 @@ class _Solver:
 
 
 def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
-    """Return float64 [n], the relative noise variance of each condition, of geometric mean 1.
+    """Return float64 [n], the relative noise variance of each condition, with a geometric mean of about 1.
 
-    Taken from the median over genes of the absolute leave-one-out residual, relative to each gene's median: a
-    condition of few cells misses in every gene, one of an odd effect in its few.
+    It is computed from the median over genes of the absolute leave-one-out residual, relative to each gene's
+    median. A condition with few cells has large residuals in all genes, whereas an unusual effect shows in
+    few genes only.
     """
     n = len(Y)
     noise = np.ones(n)
@@ -314,6 +354,8 @@ def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
         return noise
     for _ in range(_NOISE_ROUNDS):
         inverse = np.linalg.inv(K + _DEFAULT_LAMBDA * np.diag(noise))
+        # Leave-one-out residual of kernel regression in closed form: [M^-1 Y]_i / [M^-1]_ii with M = K +
+        # lambda D.
         left_out = np.abs((inverse @ Y) / np.diag(inverse)[:, None])
         per_gene = np.median(left_out, axis=0)
         moving = per_gene > 0
@@ -321,17 +363,22 @@ def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
             return noise
         scale = np.median(left_out[:, moving] / per_gene[moving], axis=1) ** 2
         scale = np.maximum(scale, 1e-12)
+        # Dividing by the geometric mean leaves the overall level to lambda.
         noise = np.clip(scale / np.exp(np.mean(np.log(scale))), *_NOISE_RANGE)
     return noise
 
 
 def _noise_levels(errors: FloatArray, pooling: float) -> FloatArray:
-    """Return float64 [G], the level of least error per gene, held to the pooled one by `pooling`.
+    """Return float64 [G], the noise level with the smallest error per gene, pulled to the pooled one.
+
+    Both errors are divided by their mean over levels; `pooling` is the weight of the pooled error.
 
     Parameters
     ----------
     errors
-        float64 [lambdas, G].
+        float64 [lambdas, G], squared errors.
+    pooling
+        Weight of the pooled error.
     """
     own = errors / np.maximum(errors.mean(axis=0), 1e-300)
     pooled = errors.sum(axis=1) / max(float(errors.sum(axis=1).mean()), 1e-300)
@@ -340,7 +387,7 @@ def _noise_levels(errors: FloatArray, pooling: float) -> FloatArray:
 
 
 def _crossed_score(errors: FloatArray, pooling: float) -> float:
-    """Return the error on each fold at the noise levels that the other folds choose, summed."""
+    """Return the summed error of each fold at the noise levels that the other folds choose."""
     total = errors.sum(axis=0)
     position = {lam: i for i, lam in enumerate(LAMBDAS)}
     out = 0.0

@@ -1,4 +1,4 @@
-"""SimilarityKernel of conditions: the kernel's components, fitted on train conditions and evaluated on any."""
+"""Kernel between conditions: components fitted on train conditions and evaluated on any conditions."""
 
 from __future__ import annotations
 
@@ -19,34 +19,36 @@ if TYPE_CHECKING:
 
 N_COMPONENTS = 60
 N_CONTEXT_COMPONENTS = 10
+# Factor on the context similarity of conditions with different covariates.
 _OTHER_COVARIATES = 0.5
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Weights of the components.
+    """Weights of the components of the kernel.
 
-    With S the signed incidence of perturbed genes and e the measured effect of a single in the space of the
-    first principal components of the train deltas:
+    S [n, labels] is the incidence of perturbed genes (gene and modality, weighted by amount), and e the
+    measured effect of a single in the space of the first principal components of the train deltas.
 
     Attributes
     ----------
     identity
-        S S': the same genes perturbed.
+        S S', shared perturbed genes.
     effect
-        RBF of the summed single effects.
+        RBF kernel of the summed single effects.
     pair
-        Sum over pairs of genes of an RBF of their single effects.
+        Sum over pairs of genes of an RBF kernel of their single effects.
     linear
         Inner product of the summed single effects.
     features
         Sum over pairs of genes of the similarity of their external features.
     context
-        Share of all that which holds in like contexts only, 0 to 1.
+        Share of all these components that is multiplied by the similarity of contexts, 0 to 1.
     level
-        What a context adds to every perturbation in it.
+        Weight of the similarity of contexts alone, an effect that all perturbations in a context share.
     by_size
-        Whether the process departs from the mean of conditions with as many perturbed genes, or of all.
+        Whether the mean of the process is that of conditions with as many perturbed genes, or of all
+        conditions.
     """
 
     identity: float = 0.0
@@ -61,7 +63,7 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class _Described:
-    """Conditions as the kernel reads them."""
+    """Conditions as inputs of the kernel."""
 
     parts: Interventions
     effects: FloatArray  # [parts, k], measured single effect of each part, zero where unknown
@@ -73,7 +75,7 @@ class _Described:
 
 
 class SimilarityKernel:
-    """The fitted components.
+    """The fitted components of the kernel.
 
     Parameters
     ----------
@@ -98,8 +100,7 @@ class SimilarityKernel:
         self._train: _Described | None = None
 
     def fit(self, view: TrainView) -> SimilarityKernel:
-        """Learn axes and widths from train conditions."""
-
+        """Learn axes and length scales from train conditions."""
         import numpy as np
         from sklearn.decomposition import PCA
 
@@ -127,6 +128,7 @@ class SimilarityKernel:
         self._context_scores = self._context(view.control)
         self._train = self._describe(view.conditions, self._context_scores)
         t = self._train
+        # Squared length scales: the median of the non-zero squared distances in train.
         self._width = {
             "effect": _median(_squared(t.sums, t.sums)),
             "pair": _median(_squared(*(np.unique(t.effects, axis=0),) * 2)) if len(t.effects) else 1.0,
@@ -136,7 +138,10 @@ class SimilarityKernel:
         return self
 
     def can(self, kernel: Kernel) -> bool:
-        """Return whether the data distinguish this kernel: effects need measured singles, features a table."""
+        """Return whether the data support this kernel.
+
+        Effects need measured singles, features need a table.
+        """
         effects = kernel.effect or kernel.pair or kernel.linear
         if effects and not any(self._singles.keys):
             return False
@@ -150,8 +155,17 @@ class SimilarityKernel:
     def blocks(
         self, query: Query | None = None, against: Query | None = None
     ) -> Callable[[Kernel], FloatArray]:
-        """Return a function from kernel weights to float64 [q, n] between `query` and `against` (default: train)."""
+        """Return a function from weights to the kernel between two sets of conditions, float64 [q, n].
 
+        The components are computed once, so that many kernel weights can be tried on them.
+
+        Parameters
+        ----------
+        query
+            Conditions [q] of the rows (default: those of `against`).
+        against
+            Conditions [n] of the columns (default: train).
+        """
         import numpy as np
 
         t = (
@@ -175,6 +189,7 @@ class SimilarityKernel:
                 weight = float(getattr(kernel, name))
                 if weight:
                     K += weight * block
+            # A product of kernels: the share that is specific to the context counts in similar contexts only.
             if kernel.context:
                 K *= (1.0 - kernel.context) + kernel.context * context
             if kernel.level:
@@ -184,8 +199,11 @@ class SimilarityKernel:
         return kernel_of
 
     def diagonal(self, query: Query, kernel: Kernel) -> FloatArray:
-        """Return float64 [q], the kernel of each condition with itself."""
+        """Return float64 [q], the kernel of each condition with itself.
 
+        The similarity of a context with itself is 1, so that `context` has no effect here and `level` adds
+        its weight.
+        """
         import numpy as np
 
         a = self._describe(query.conditions, self._context(query.control))
@@ -229,6 +247,7 @@ class SimilarityKernel:
             effects = np.zeros((len(table), k), dtype=np.float32)
         effects = effects.astype(np.float64)
         sums = np.zeros((len(conditions), effects.shape[1]))
+        # Effects are those of train singles, zero where a gene was not measured as a single [parts, k].
         np.add.at(sums, owner, effects)
         described = []
         for t in self.tables:
@@ -264,7 +283,6 @@ class SimilarityKernel:
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the fitted arrays under prefixed names."""
-
         import numpy as np
 
         out = {
@@ -292,8 +310,17 @@ class SimilarityKernel:
         }
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
 
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        """
         import numpy as np
         import pandas as pd
 
@@ -321,8 +348,7 @@ class SimilarityKernel:
 
 
 def _squared(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return float64 [a, b] of squared Euclidean distances between rows."""
-
+    """Return float64 [a, b], squared Euclidean distances between the rows of A [a, k] and B [b, k]."""
     import numpy as np
 
     out = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1)[None] - 2.0 * A @ B.T
@@ -330,8 +356,7 @@ def _squared(A: FloatArray, B: FloatArray) -> FloatArray:
 
 
 def _median(D: FloatArray) -> float:
-    """Return the median of the entries above rounding, 1 where there are none."""
-
+    """Return the median of the entries above rounding error, 1 if there are none."""
     import numpy as np
 
     found = D[1e-9 * max(float(D.max(initial=0.0)), 1e-300) < D]
@@ -339,8 +364,10 @@ def _median(D: FloatArray) -> float:
 
 
 def _over_parts(a: _Described, b: _Described, L: FloatArray, *, signed: bool = False) -> FloatArray:
-    """Return float64 [a, b]: similarity of parts [parts of a, parts of b] summed over the pairs of conditions."""
+    """Return float64 [a, b], a similarity L of parts [parts of a, parts of b] summed over pairs of parts.
 
+    Each pair is weighted by the product of the two amounts, with their signs if `signed`.
+    """
     import numpy as np
 
     def spread(x: _Described) -> FloatArray:
@@ -354,11 +381,11 @@ def _over_parts(a: _Described, b: _Described, L: FloatArray, *, signed: bool = F
 
 
 def _feature_similarity(a: _Described, b: _Described) -> FloatArray:
-    """Return float64 [parts of a, parts of b]: mean of the tables' squared cosines, and their product.
+    """Return float64 [parts of a, parts of b]: mean of the tables' squared cosines, plus their product.
 
-    Negative cosines count as none; a gene that a table lacks is like no other in it.
+    Negative cosines count as zero, and so does any cosine with a gene that a table lacks. The product is
+    large only where all tables agree.
     """
-
     import numpy as np
 
     if not a.tables:

@@ -1,4 +1,4 @@
-"""The set process asked about conditions: similarity to train, and the covariance that train leaves."""
+"""Posterior of the set process: similarity of conditions to train, and their covariance given train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 512
 
 @dataclass(frozen=True, eq=False)
 class SetProcessPosterior:
-    """A fitted set process as a `ConditionProcess`."""
+    """A fitted set process with the interface `ConditionProcess`."""
 
     process: SetProcess
 
@@ -29,15 +29,15 @@ class SetProcessPosterior:
         return self.process.similarity.conditions
 
     def similarity(self, query: Query) -> FloatArray:
-        """Return float64 [q, n], the kernel's correlation of each condition with each of train."""
+        """Return float64 [q, n], the prior correlation of each condition with each train condition."""
         space, kernel = self.process.similarity, self.process.kernel
         return _correlation(space, kernel, query, np.diag(space.blocks()(kernel)))
 
     def out_of_fold(self, view: TrainView) -> FloatArray:
-        """Return float64 [m], the highest similarity of each condition that an inner fold holds out to those it leaves.
+        """Return float64 [m], the similarity of every held-out condition to its nearest fitted condition.
 
-        The kernel's space is fitted anew on what the fold leaves, so that a held-out single is as unmeasured as a
-        gene that nobody perturbed.
+        The kernel is fitted anew without the held-out conditions of each inner fold, so that a held-out
+        single counts as unmeasured, like a gene that was never perturbed.
         """
         p = self.process
         out = []
@@ -50,16 +50,18 @@ class SetProcessPosterior:
         return np.concatenate(out) if out else np.zeros(0)
 
     def describable(self) -> list[str]:
-        """Return the genes of the feature tables, none where the kernel does not use them."""
+        """Return the genes of the feature tables, none if the kernel does not use them."""
         if not self.process.kernel.features:
             return []
         return sorted({str(g) for table in self.process.similarity.tables for g in table.genes})
 
     def posterior(self, query: Query) -> Posterior:
-        """Return the covariance of conditions [q] given train, by noise level of the genes."""
+        """Return the posterior covariance of conditions [q] given train, by noise level of the genes."""
         p = self.process
         values, vectors = p._eigen
         levels, counts = np.unique(p.lambdas, return_counts=True)
+        # Rows c' D^-1/2 Q [q, n] in the eigenbasis (see `SetProcess.predict`), from which every posterior
+        # covariance is an inner product weighted by 1 / (e + lambda).
         projected = _in_blocks(
             query, lambda part: (p.similarity.blocks(part)(p.kernel) / np.sqrt(p.noise)) @ vectors
         )
@@ -85,6 +87,9 @@ def _take(query: Query, at: slice) -> Query:
 
 
 def _in_blocks(query: Query, compute: Callable[[Query], FloatArray]) -> FloatArray:
-    """Return the rows of `compute(part)` for blocks of the query: the kernel's parts are dense in between."""
+    """Return the rows of `compute(part)` for blocks of the query.
+
+    Blocks bound the memory of the kernel's dense intermediate matrices.
+    """
     blocks = [compute(_take(query, slice(i, i + _BLOCK))) for i in range(0, len(query), _BLOCK)]
     return np.concatenate(blocks)

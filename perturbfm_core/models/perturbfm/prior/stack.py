@@ -1,7 +1,7 @@
-"""The prior: a convex stack of the baselines and the set process, weighed by what they predicted out of fold.
+"""Stacked prior: a convex combination of the baselines and the set process, weighted by out-of-fold errors.
 
-The network never sees a prediction of a condition by a member that was fitted on it: it learns on
-``delta - prior`` with the prior out of fold, and the same rows decide stack weights, gate and calibration.
+The network never sees a prediction of a condition by a member that was fitted on it: it is trained on ``delta
+- prior`` with the out-of-fold prior. The same rows determine stack weights, gate and calibration.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
 
-# The classes, not their names: what decides a number must be reached by imports.
+# Classes rather than names, so that code digests, which follow imports, include the code of the baselines.
 _KINDS: tuple[type[Baseline], ...] = (
     ControlOnly,
     GlobalMean,
@@ -44,7 +44,9 @@ _KINDS: tuple[type[Baseline], ...] = (
 )
 BASELINES = tuple(kind.name for kind in _KINDS)
 PROCESS = "set_process"
+# Fewer units than this get no weights of their own.
 MIN_UNITS = 10
+# Strength of shrinkage to the single best member, in numbers of units.
 _SHRINK_UNITS = 10.0
 _ALL = "all"
 
@@ -56,11 +58,12 @@ class PriorFold:
     Attributes
     ----------
     fit, held
-        bool [n], conditions that it was fitted on and that it predicts.
+        bool [n], conditions that it was fitted on, and held-out conditions that it predicts.
     mean, var
-        float32 [held, G], prior and the process's variance of it, by members that did not see these conditions.
+        float32 [held, G], prior, and its variance by the set process, from members that did not see these
+        conditions.
     best
-        float32 [held, G], prediction of the single best baseline.
+        float32 [held, G], prediction of the single best member.
     """
 
     fit: BoolArray
@@ -75,16 +78,16 @@ class _Member(Protocol):
 
 
 class Prior:
-    """A stack of members, one weight vector per stratum.
+    """A stack of members with one weight vector per stratum.
 
     Parameters
     ----------
     members
-        Registered baselines.
+        Names of registered baselines.
     tables
         Gene features for the set process.
     direct
-        How the set process treats effects on the targets themselves.
+        How the set process models effects on the targets themselves.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class Prior:
         self._fitted: dict[str, Baseline] = {}
 
     def fit(self, view: TrainView, seed: int) -> Prior:
-        """Predict out of fold, weigh the members, fit them on everything."""
+        """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
         self.process.choose(view)
         self._known = _known_singles(view)
         per_fold = [self._predict_fold(view, j, seed) for j in range(len(view.inner))]
@@ -110,16 +113,14 @@ class Prior:
         return self
 
     def _used(self) -> list[str]:
-        """Return the baselines that any stratum gives weight to."""
-
+        """Return the baselines that have weight in any stratum."""
         import numpy as np
 
         total = np.sum(list(self.weights.values()), axis=0)
         return [n for n, w in zip(self.names, total, strict=True) if w > 0 and n != PROCESS]
 
     def _predict_fold(self, view: TrainView, j: int, seed: int) -> tuple[FloatArray, FloatArray, list[str]]:
-        """Return ([members, held, G] means, [held, G] variance of the process, strata of the held)."""
-
+        """Return [members, held, G] means, [held, G] variance of the process, strata of the held-out rows."""
         import numpy as np
 
         fit, held = view.inner[j]
@@ -152,6 +153,8 @@ class Prior:
         gram = total[_ALL][0]
         self.errors = {n: float(gram[i, i] / max(total[_ALL][1][0], 1)) for i, n in enumerate(self.names)}
         for j, ((fit, held), (means, var, strata)) in enumerate(zip(view.inner, per_fold, strict=True)):
+            # Cross-fitting: the weights for a fold are fitted on the other folds, so that its predictions
+            # stay out of fold.
             others = _sum([g for i, g in enumerate(grams) if i != j]) if len(grams) > 1 else total
             crossed, crossed_best = _stack(others, k)
             W = np.asarray([crossed.get(s, crossed[_ALL]) for s in strata], dtype=np.float32)
@@ -159,8 +162,7 @@ class Prior:
             self.folds.append(PriorFold(fit, held, mean, var, means[crossed_best]))
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
-        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta by the set process)."""
-
+        """Return float32 [q, G] each: mean, and variance of the noise-free delta by the set process."""
         import numpy as np
 
         process, var = self.process.predict(query)
@@ -194,8 +196,19 @@ class Prior:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
 
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         import numpy as np
 
         self.names = list(meta[f"{prefix}.names"])
@@ -209,7 +222,7 @@ class Prior:
             self._fitted[name] = model
 
     def summary(self) -> dict[str, Any]:
-        """Return what is told in ``training.json``."""
+        """Return the summary for ``training.json``."""
         return {
             "members": {
                 stratum: {n: round(float(w), 4) for n, w in zip(self.names, weights, strict=True) if w > 0}
@@ -240,7 +253,7 @@ def _known_singles(view: TrainView) -> set[str]:
 
 
 def _strata(query: Query, known: set[str]) -> list[str]:
-    """Return the stratum of each condition: how many genes it perturbs, and how many train has as singles."""
+    """Return the stratum of each condition: number of perturbed genes, and how many are singles in train."""
     genes = [pert_genes(p) for p in query.conditions[schema.PERT_ID].astype(str)]
     return [f"{len(g)} perturbed, {sum(x in known for x in g)} seen" for g in genes]
 
@@ -251,8 +264,11 @@ Gram = tuple[FloatArray, FloatArray, set[str]]
 def _grams(
     errors: FloatArray, weight: FloatArray, strata: list[str], units: list[tuple[str, ...]]
 ) -> dict[str, Gram]:
-    """Return, per stratum and over all, the members' weighted error products, the count, and the units."""
+    """Return products of the members' weighted errors, number of rows, and units, per stratum and over all.
 
+    For mixture weights w the squared error is w' gram w, so that the [k, k] products are all that fitting
+    needs.
+    """
     import numpy as np
 
     k = len(errors)
@@ -284,12 +300,12 @@ def _sum(grams: Sequence[dict[str, Gram]]) -> dict[str, Gram]:
 
 
 def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
-    """Return ({stratum: weights}, the member that is best alone).
+    """Return ({stratum: weights [k]}, the member that is best alone).
 
-    Weights minimise the error of the mixture on the simplex and are shrunk to the single best member of the
-    stratum; a stratum of few units takes the weights of all, and few units in all take the best member alone.
+    The weights minimise the error of the mixture under the constraints w >= 0 and sum 1, and are shrunk to
+    the single best member of the stratum. A stratum with few units takes the weights of all; with few units
+    in total the best member is used alone.
     """
-
     import numpy as np
 
     best = int(np.argmin(np.diag(grams[_ALL][0])))
@@ -307,16 +323,17 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
 
 
 def _simplex(gram: FloatArray) -> FloatArray:
-    """Return the weights >= 0 of sum 1 that minimise w' gram w."""
-
+    """Return the weights >= 0 with sum 1 that minimise w' gram w."""
     import numpy as np
     from scipy.optimize import nnls
 
     k = len(gram)
     scale = float(np.trace(gram)) / k or 1.0
-    # A root by eigenvalues: members that predict the same make the matrix singular.
+    # gram = F' F, so w' gram w = |F w|^2 is a least-squares problem; a root by eigenvalues also exists where
+    # members that predict the same make the matrix singular.
     values, vectors = np.linalg.eigh(gram / scale)
     factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    # The constraint sum(w) = 1 is one more equation with a large weight.
     heavy = 1e3
     weights, _ = nnls(np.vstack([factor, heavy * np.ones((1, k))]), np.concatenate([np.zeros(k), [heavy]]))
     return np.asarray(weights / weights.sum())
@@ -324,7 +341,6 @@ def _simplex(gram: FloatArray) -> FloatArray:
 
 def folds_of(prior: Prior) -> tuple[IntArray, IntArray]:
     """Return int64 ([m] condition, [m] fold) of every out-of-fold row of a fitted prior, fold by fold."""
-
     import numpy as np
 
     rows = [np.flatnonzero(f.held) for f in prior.folds]

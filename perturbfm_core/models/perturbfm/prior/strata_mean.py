@@ -1,4 +1,4 @@
-"""The mean effect, by number of perturbed genes or of all: what is known before anything of the genes is."""
+"""Mean delta by number of perturbed genes, or of all conditions: the mean function of the set process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _SHRINK_CONDITIONS = 5.0
 
 
 class StrataMean:
-    """Mean train delta of singles, pairs and larger sets, each shrunk to the mean of all.
+    """Mean train delta of singles, pairs and larger sets, each shrunk to the mean of all conditions.
 
     Parameters
     ----------
     by_size
-        Without it, the mean of all serves every condition.
+        If false, the mean of all conditions is used for every condition.
     """
 
     def __init__(self, *, by_size: bool = True) -> None:
@@ -29,7 +29,7 @@ class StrataMean:
         self.means: FloatArray = np.zeros((0, 0), dtype=np.float32)
 
     def fit(self, view: TrainView) -> StrataMean:
-        """Average the deltas of each size; every condition counts once."""
+        """Average the deltas of each number of perturbed genes; every condition counts once."""
         size = _sizes(view.query())
         overall = view.delta.mean(axis=0, dtype=np.float64)
         self.sizes = sorted({int(s) for s in size}) if self.by_size else []
@@ -41,7 +41,7 @@ class StrataMean:
         return self
 
     def predict(self, query: Query) -> FloatArray:
-        """Return float32 [q, G]; a size that train lacks gets the mean of all."""
+        """Return float32 [q, G]; a number of genes that train lacks gets the mean of all conditions."""
         row = {s: i + 1 for i, s in enumerate(self.sizes)}
         return np.asarray(self.means[[row.get(int(s), 0) for s in _sizes(query)]])
 
@@ -54,7 +54,17 @@ class StrataMean:
         return {f"{prefix}.sizes": self.sizes}
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        """
         self.means, self.sizes = arrays[f"{prefix}.means"], [int(s) for s in meta[f"{prefix}.sizes"]]
 
 

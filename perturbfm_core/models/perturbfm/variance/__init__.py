@@ -1,1 +1,1 @@
-"""The predictive variance of PerturbFM: one level per condition, one per gene, one per entry."""
+"""Predictive variance of PerturbFM, with a level per condition, per gene and per entry."""

@@ -1,10 +1,10 @@
-"""How wrong a condition is as a whole: a level from its traits and from each gene that it perturbs.
+"""Error level of a whole condition, regressed on its covariates and on each gene that it perturbs.
 
     log(excess_i / var_i) = c + a'u_i + sum_{p in i} level_p + noise
 
-over out-of-fold rows i with traits u_i and parts p (a gene and its modality). Both terms are ridge regressions, that
-is, random effects; the strengths of shrinkage are those of least error on held-out folds, and leaving a term out is
-among the choices. A part that no row has (an unseen gene) has level zero.
+over out-of-fold rows i with covariates u_i ("traits") and parts p (a gene and its modality). Both terms are
+ridge regressions, i.e. random effects. The penalties are those with the smallest error on held-out folds;
+leaving a term out is one of the choices. A part that occurs in no row (an unseen gene) has level zero.
 """
 
 from __future__ import annotations
@@ -21,17 +21,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Rows' worth of evidence that a part is like all others, and that a trait of unit spread says nothing.
+# Candidate ridge penalties of the two terms, in numbers of rows.
 PART_SHRINKAGE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 TRAIT_SHRINKAGE = (3.0, 10.0, 30.0, 100.0, 300.0)
 MIN_ROWS = 20
-# Errors may be below sampling noise by chance; their logarithm must not say how far.
+# By chance, squared errors can be below the sampling variance: ratios below this are set to it before the
+# logarithm.
 _FLOOR = 0.25
+# Largest absolute log factor.
 _MOST = 2.5
-# Conditions far from all of train must not get a level that no error supports.
+# Standardised traits are clipped here, so that conditions far from train do not get extrapolated levels.
 _MOST_TRAIT = 3.0
+# Ridge penalty of the intercept: practically none.
 _INTERCEPT = 0.01
-# Share of the error that a term must explain: chance finds less among as many penalties.
+# Share of the error that a term must explain to be kept; chance explains less, even with several penalties to
+# try.
 _LEAST_GAIN = 0.03
 
 
@@ -44,11 +48,13 @@ class Shrinkage:
 
 
 def effect_traits(mean: FloatArray, process: FloatArray) -> FloatArray:
-    """Return float64 [n, 3]: log size and log spread of the predicted delta [n, G], and its variance by the process.
+    """Return float64 [n, 3], traits of predictions that relate to the size of their errors.
 
-    One strong entry, such as a target's own, says little of the rest: the mean magnitude says more.
+    Log root mean square and log mean magnitude of the predicted delta, and log standard deviation by the set
+    process. The root mean square is dominated by single strong entries such as the target's own; the mean
+    magnitude reflects the other genes. `mean` and `process` are float [n, G], predicted delta and variance by
+    the set process.
     """
-
     import numpy as np
 
     size = np.log(np.sqrt((mean.astype(np.float64) ** 2).mean(axis=1)) + 1e-4)
@@ -58,16 +64,16 @@ def effect_traits(mean: FloatArray, process: FloatArray) -> FloatArray:
 
 
 def excess_of(error: FloatArray, s2: FloatArray, var: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return float64 ([m] squared error less sampling variance, [m] predicted variance), weighted means over genes.
+    """Return float64 [m] each: excess squared error, and predicted variance, as weighted means over genes.
 
-    Genes weigh by the root of their variance: where errors vary most they tell most of the condition.
+    The excess is the squared error minus the sampling variance. Genes are weighted by the root of their mean
+    variance: genes with large errors are the most informative about a condition.
 
     Parameters
     ----------
     error, s2, var
-        float [m, G].
+        float [m, G], error of the prediction, sampling variance, predicted variance without sampling noise.
     """
-
     import numpy as np
 
     weight = np.sqrt(var.mean(axis=0, dtype=np.float64))
@@ -98,24 +104,23 @@ class ConditionLevels:
         fold: IntArray,
         usable: BoolArray,
     ) -> FloatArray:
-        """Learn the levels and return float64 [m], the log factor of every row by levels learned from other folds.
+        """Learn the levels and return float64 [m], the log factor of every row by levels from other folds.
 
-        Penalties, the scale of traits and the offset are those of all rows.
+        Penalties, standardisation of traits and the offset are shared by all folds.
 
         Parameters
         ----------
         conditions
             Condition table of the out-of-fold rows [m].
         traits
-            float [m, K].
+            float [m, K], covariates of the rows.
         excess, var
-            float [m], squared error less sampling variance, and predicted variance, each a mean over genes.
+            float [m], squared error minus sampling variance, and predicted variance, each a mean over genes.
         fold
-            int64 [m].
+            int64 [m], inner fold that held out the row.
         usable
-            bool [folds, m]: rows whose condition the fold's predictor was fitted on.
+            bool [folds, m], rows whose condition the fold's predictor was fitted on.
         """
-
         import numpy as np
 
         m = len(excess)
@@ -135,14 +140,14 @@ class ConditionLevels:
         self._labels = labels
         _, self._slopes, self._levels = design.solve(y, np.ones(m, dtype=np.bool_), self.shrinkage)
         out = np.clip(out, -_MOST, _MOST)
-        # The factors must leave the mean of the variance as it was right before.
+        # The offset keeps the mean of excess / variance, which the entry variance has already fitted,
+        # unchanged.
         before, after = max(float(ratio.mean()), _FLOOR), max(float((ratio / np.exp(out)).mean()), _FLOOR)
         self._offset = float(np.log(after / before))
         return out + self._offset
 
     def read(self, conditions: pd.DataFrame, traits: FloatArray) -> FloatArray:
         """Return float64 [n], the log factor on the variance of each condition."""
-
         import numpy as np
 
         if self.shrinkage == Shrinkage():
@@ -175,7 +180,17 @@ class ConditionLevels:
         }
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        """
         self._levels, self._slopes = arrays[f"{prefix}.levels"], arrays[f"{prefix}.slopes"]
         self._center, self._spread = arrays[f"{prefix}.center"], arrays[f"{prefix}.spread"]
         self._labels, self._offset = list(meta[f"{prefix}.labels"]), float(meta[f"{prefix}.offset"])
@@ -183,7 +198,7 @@ class ConditionLevels:
 
 
 class _Design:
-    """Traits [m, K] and incidence of parts [m, P] as one regression with a ridge for each."""
+    """Traits [m, K] and incidence of parts [m, P] as one regression with a ridge penalty for each."""
 
     def __init__(self, U: FloatArray, Z: sp.csr_array) -> None:
         self._U, self._Z = U, Z
@@ -191,8 +206,19 @@ class _Design:
     def solve(
         self, y: FloatArray, rows: BoolArray, shrinkage: Shrinkage
     ) -> tuple[float, FloatArray, FloatArray]:
-        """Return (intercept, [K] slopes, [P] levels) of least squares on some rows; zeros for what is left out."""
+        """Return (intercept, [K] slopes, [P] levels) of the ridge regression on some rows.
 
+        Slopes or levels are zero if their term is left out.
+
+        Parameters
+        ----------
+        y
+            float64 [m], log ratio of excess error to variance.
+        rows
+            bool [m], rows to fit on.
+        shrinkage
+            Penalties of the two terms.
+        """
         import numpy as np
         from scipy.sparse.linalg import lsqr
 
@@ -206,6 +232,8 @@ class _Design:
             blocks.append(self._Z[rows])
             scales.append(np.full(P, shrinkage.parts**-0.5))
         scale = np.concatenate(scales)
+        # lsqr with damp = 1 has unit penalties; scaling a column by penalty^-1/2 gives its coefficient that
+        # penalty.
         X = sp.hstack([sp.csr_array(b) for b in blocks], format="csr") @ sp.diags_array(scale)
         found = scale * lsqr(X, y[rows], damp=1.0, atol=1e-10, btol=1e-10)[0]
         slopes = found[1 : 1 + K] if shrinkage.traits is not None else np.zeros(K)
@@ -213,8 +241,17 @@ class _Design:
         return float(found[0]), slopes, levels
 
     def beyond_intercept(self, rows: BoolArray, slopes: FloatArray, levels: FloatArray) -> FloatArray:
-        """Return float64 [rows], what the terms say of some rows."""
+        """Return float64 [rows], the sum of the two terms, without the intercept, for some rows.
 
+        Parameters
+        ----------
+        rows
+            bool [m].
+        slopes
+            float64 [K], slopes of the traits.
+        levels
+            float64 [P], levels of the parts.
+        """
         import numpy as np
 
         return np.asarray(self._U[rows] @ slopes + self._Z[rows] @ levels)
@@ -223,8 +260,10 @@ class _Design:
 def _choose(
     design: _Design, y: FloatArray, fold: IntArray, usable: BoolArray
 ) -> tuple[Shrinkage, FloatArray]:
-    """Return the penalties of least error on held-out folds, those of traits first, and the cross-fitted terms [m]."""
+    """Return the penalties with the smallest error on held-out folds, and the cross-fitted terms [m].
 
+    The penalty of the traits is chosen first, then that of the parts.
+    """
     import numpy as np
 
     def crossed(shrinkage: Shrinkage) -> tuple[float, FloatArray]:
@@ -252,8 +291,7 @@ def _choose(
 
 
 def _incidence(owner: IntArray, labels: list[str], known: list[str], n: int) -> sp.csr_array:
-    """Return float64 [n, known], how often each known part is in each condition."""
-
+    """Return float64 [n, known], how often each known part occurs in each condition."""
     import numpy as np
     import pandas as pd
 

@@ -1,9 +1,11 @@
-"""The variance of an entry, for a condition like any other, learned from errors on held-out conditions.
+"""Variance of a single entry (condition and gene), learned from errors on held-out conditions.
 
     var_ig = s2_ig + exp(b_g + c v_ig)
 
-v_ig is the predicted size of an entry against the spread of its gene, b_g each gene's own level; c, one number for
-all genes, is learned by beta-NLL on out-of-fold residuals.
+for condition i and gene g. s2 is the sampling variance; v_ig = log(1 + |predicted delta| / typical size of
+the gene), centred, where the typical size is the root mean square of the gene's predictions; b_g is a level
+per gene. The slope c, one number for all genes, is learned by beta-NLL on out-of-fold residuals. Differences
+between conditions are left to `ConditionLevels`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from perturbfm_core.training.losses import beta_nll
 
 _EPOCHS = 120
 _LR = 0.03
+# Strength of shrinkage of a gene's level to the mean over genes, in numbers of rows.
 _SHRINK = 8.0
 _FLOOR = 1e-6
-# Share of the mean excess that a gene keeps whose errors are within sampling noise.
+# Smallest excess of a gene, as a share of the mean over genes, where its errors are within sampling noise.
 _LEAST = 0.02
 
 
@@ -31,19 +34,19 @@ class _Head(torch.nn.Module):
         self.slope = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, v: torch.Tensor) -> torch.Tensor:
-        """Return the logarithm of the variance [n, G]."""
+        """Return [n, G], the log of the variance beyond sampling noise."""
         return self.level + self.slope * v
 
 
 class EntryVariance:
-    """The fitted variance beyond that of sampling.
+    """The fitted variance beyond sampling noise.
 
     Attributes
     ----------
     level
-        float64 [G], b.
+        float64 [G], b, the log variance of each gene at an average v.
     slope
-        c.
+        c, the coefficient of v.
     """
 
     def __init__(self) -> None:
@@ -62,17 +65,21 @@ class EntryVariance:
         seed: int,
         on_epoch: OnEpoch | None = None,
     ) -> FloatArray:
-        """Fit on out-of-fold rows and return float32 [m, G], their own variances, each without its fold's level.
+        """Fit on out-of-fold rows and return float32 [m, G], their variance, with levels from other folds.
 
         Parameters
         ----------
         mean, error, s2
-            float32 [m, G]: predicted delta, error, sampling variance.
+            float32 [m, G]: predicted delta and its error in log1p units, sampling variance.
         fold
-            int64 [m].
+            int64 [m], inner fold that held out the row.
         usable
-            bool [folds, m]: rows whose condition the fold's predictor was fitted on; a condition that two folds
-            hold out is no witness of its own variance.
+            bool [folds, m], rows whose condition the fold's predictor was fitted on; a condition that two
+            folds hold out must not contribute to its own variance.
+        seed
+            Seed of the training.
+        on_epoch
+            Called with a report after every epoch.
         """
         self._scale = np.sqrt((mean.astype(np.float64) ** 2).mean(axis=0) + 1e-8)
         v = self._sizes(mean)
@@ -86,7 +93,8 @@ class EntryVariance:
 
         def loss(module: torch.nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:
             var = noise + module(V).clamp(-20.0, 10.0).exp()
-            # The likelihood of each gene's level alone would follow its few largest errors.
+            # Keeps levels near the shrunken start: unpenalised, they would follow the few largest errors of a
+            # gene.
             held = 0.01 * (head.level - start).square().mean()
             return {"loss": beta_nll(zero, var, errors) + held}
 
@@ -100,6 +108,7 @@ class EntryVariance:
             phase="variance",
         )
         self.slope = float(head.slope.detach())
+        # With the slope fixed, exp(b_g) is a mean of excess errors divided by exp(c v), in closed form.
         shape = np.exp(np.clip(self.slope * v, -10.0, 10.0))
         self.level = np.log(_shrunk(excess / shape) + _FLOOR)
         out = np.empty(error.shape, dtype=np.float32)
@@ -110,7 +119,7 @@ class EntryVariance:
         return out
 
     def predict(self, mean: FloatArray) -> FloatArray:
-        """Return float32 [n, G] for predicted deltas [n, G]."""
+        """Return float32 [n, G], the variance beyond sampling noise for predicted deltas [n, G]."""
         shape = np.clip(self.slope * (self._sizes(mean) - self._middle), -10.0, 10.0)
         return np.asarray(np.exp(np.clip(self.level + shape, -20.0, 10.0)), dtype=np.float32)
 
@@ -126,13 +135,13 @@ class EntryVariance:
         }
 
     def restore(self, prefix: str, arrays: dict[str, FloatArray]) -> None:
-        """Take back what `arrays` returned."""
+        """Restore the state that `arrays` returned."""
         self.level, self._scale = arrays[f"{prefix}.level"], arrays[f"{prefix}.scale"]
         self.slope, self._middle = (float(x) for x in arrays[f"{prefix}.slope"])
 
 
 def _shrunk(excess: FloatArray) -> FloatArray:
-    """Return float64 [G], the mean of excess squared errors [n, G], shrunk towards that of all genes."""
+    """Return float64 [G], the mean of excess squared errors [n, G], shrunk to the mean over genes."""
     n, overall = len(excess), max(float(excess.mean()), 0.0)
     out = (excess.sum(axis=0) + _SHRINK * overall) / (n + _SHRINK)
     return np.asarray(np.maximum(out, _LEAST * overall))

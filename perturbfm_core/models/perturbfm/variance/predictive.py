@@ -1,4 +1,4 @@
-"""The predictive variance, learned from out-of-fold errors: of an entry, times the level of its condition.
+"""Predictive variance, learned from out-of-fold errors: entry variance times a factor per condition.
 
 Importing this module does not import torch.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PredictiveVariance:
-    """The variance beyond that of sampling."""
+    """The variance of the prediction error beyond sampling noise."""
 
     def __init__(self) -> None:
         self.entries: EntryVariance | None = None
@@ -48,18 +48,22 @@ class PredictiveVariance:
         seed: int,
         on_epoch: OnEpoch | None = None,
     ) -> FloatArray:
-        """Fit on out-of-fold rows and return float32 [m, G], the variance of each, its levels from other folds.
+        """Fit on out-of-fold rows and return float32 [m, G], their variance, with levels from other folds.
 
         Parameters
         ----------
         view, graphs
-            Train, and what is known of its genes.
+            Train conditions, and gene graphs.
         condition, fold
             int64 [m], the condition in the view, and the inner fold, of each row.
         mean, process, error, s2
             float32 [m, G]: predicted delta, variance by the set process, error, sampling variance.
         usable
-            bool [folds, m]: rows whose condition the fold's predictor was fitted on.
+            bool [folds, m], rows whose condition the fold's predictor was fitted on.
+        seed
+            Seed of the training.
+        on_epoch
+            Called with a report after every epoch.
         """
         from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 
@@ -73,7 +77,22 @@ class PredictiveVariance:
         return np.asarray(var * np.exp(factor)[:, None], dtype=np.float32)
 
     def predict(self, query: Query, mean: FloatArray, process: FloatArray) -> FloatArray:
-        """Return float32 [n, G] for predicted deltas and variances by the set process [n, G]."""
+        """Return float32 [n, G], the variance of the prediction error beyond sampling noise.
+
+        Parameters
+        ----------
+        query
+            Conditions [n].
+        mean
+            float32 [n, G], predicted deltas in log1p units.
+        process
+            float32 [n, G], variance by the set process.
+
+        Raises
+        ------
+        RuntimeError
+            If the variance is not fitted.
+        """
         if self.entries is None:
             msg = "the variance is fitted before it predicts"
             raise RuntimeError(msg)
@@ -95,7 +114,19 @@ class PredictiveVariance:
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
     ) -> None:
-        """Take back what `arrays` and `meta` returned."""
+        """Restore the state that `arrays` and `meta` returned.
+
+        Parameters
+        ----------
+        prefix
+            Prefix of the names, as given to `arrays` and `meta`.
+        arrays
+            Saved arrays by name.
+        meta
+            Saved JSON state by name.
+        genes
+            Gene ids [G] in the order of fitting.
+        """
         from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 
         self.entries = EntryVariance()

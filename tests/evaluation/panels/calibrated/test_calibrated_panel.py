@@ -22,7 +22,7 @@ def base():
     ds = simulated(n_obs=3000, n_genes=60, n_contexts=2, n_perts=10, n_combos=8, seed=1)
     split = split_one(ds, "context_ood", {"holdout": ["C0"]})
     truth = observed(ds, split)
-    means = {k: truth.truth[i] for i, k in enumerate(truth.conditions.index)}
+    means = {k: truth.observed[i] for i, k in enumerate(truth.conditions.index)}
     return compare(ds, split, prediction_of(ds, split, means), truth)
 
 
@@ -37,11 +37,11 @@ def everything(r):
 def test_controls_score_zero_and_one(base):
     halves, controls = calibrated._halves(base), calibrated._controls(base)
     assert (controls.duplicate["nir"] <= 1).all()
-    train = results(with_prediction(base, np.broadcast_to(base.train_mean, base.mean.shape)))
+    train = results(with_prediction(base, np.broadcast_to(base.train_mean, base.predicted.shape)))
     assert everything(train["calibrated_wmse"]) == pytest.approx(0.0, abs=1e-9)
     # a train mean has no direction around itself
     assert np.isnan(train["headline"].values).all()
-    control = results(with_prediction(base, np.zeros_like(base.mean)))
+    control = results(with_prediction(base, np.zeros_like(base.predicted)))
     assert everything(control["calibrated_pearson_centered_no_target"]) == pytest.approx(0.0, abs=1e-9)
     positive = results(with_prediction(base, interpolated(halves.duplicate, base.train_mean, halves.p)))
     for name in ("headline", "calibrated_wmse", "calibrated_pearson_centered_no_target", "calibrated_mse"):
@@ -49,7 +49,7 @@ def test_controls_score_zero_and_one(base):
 
 
 def test_groups_are_ratios_of_means_and_headline_is_the_mean_of_two(base):
-    got = results(with_prediction(base, 0.8 * base.mean))
+    got = results(with_prediction(base, 0.8 * base.predicted))
     r = got["calibrated_wmse"]
     gain, span = got["calibrated_wmse_gain"].values, got["calibrated_wmse_range"].values
     assert r.values == pytest.approx(gain / span, nan_ok=True)
@@ -88,21 +88,21 @@ def test_order_of_rows_and_conditions_does_not_matter(base, rng):
         cells.control_rows,
         cells.input_rows,
         [cells.contexts[i] for i in order],
-        base.mean[order],
-        base.var[order],
+        base.predicted[order],
+        base.predicted_var[order],
         cells.generator,
     )
     turned = replace(
         base,
         conditions=base.conditions.iloc[order],
-        truth=base.truth[order],
-        mean=base.mean[order],
-        var=base.var[order],
+        observed=base.observed[order],
+        predicted=base.predicted[order],
+        predicted_var=base.predicted_var[order],
         control=base.control[order],
         n=base.n[order],
         cells=shuffled,
         shared={},
-        truth_shared={},
+        observed_shared={},
     )
     a, b = results(base), results(turned)
     for name in a:
@@ -121,18 +121,18 @@ def test_without_cells_only_what_needs_none_is_given():
 
 def test_truth_is_scored_once_for_all_predictions(base):
     calibrated._controls(base)
-    again = with_prediction(base, base.mean + 1)
+    again = with_prediction(base, base.predicted + 1)
     assert calibrated._controls(again) is calibrated._controls(base)
     assert calibrated._entry(again) is not calibrated._entry(base)
 
 
 def test_a_wrong_condition_is_caught(base):
-    swapped = with_prediction(base, np.roll(base.mean, 1, axis=0))
+    swapped = with_prediction(base, np.roll(base.predicted, 1, axis=0))
     assert everything(results(swapped)["headline"]) < everything(results(base)["headline"]) - 0.3
 
 
 def test_bounds_hold(base):
-    for name, r in results(with_prediction(base, 3 * base.mean[::-1])).items():
+    for name, r in results(with_prediction(base, 3 * base.predicted[::-1])).items():
         low, high = METRICS.get(f"calibrated.{name}").bounds
         good = r.values[np.isfinite(r.values)]
         assert low is None or (good >= low).all(), name

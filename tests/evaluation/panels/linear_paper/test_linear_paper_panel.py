@@ -24,9 +24,9 @@ def test_genes_are_those_controls_express_most():
     mean[0, [3, 500]] += 7.0
     c = comparison_of(truth, mean)
     assert np.isnan(results(c)["l2"]).all()
-    told = comparison_of(truth, mean)
-    object.__setattr__(told, "control", control)
-    assert results(told)["l2"].tolist() == [0.0]
+    with_control = comparison_of(truth, mean)
+    object.__setattr__(with_control, "control", control)
+    assert results(with_control)["l2"].tolist() == [0.0]
     mean[0, 4] += 3.0
     wrong = comparison_of(truth, mean)
     object.__setattr__(wrong, "control", control)

@@ -41,7 +41,7 @@ def predicted(screen, mean):
 @pytest.fixture(scope="module")
 def good(screen):
     return predicted(
-        screen, 0.8 * screen[2].truth + np.random.default_rng(0).normal(0, 0.02, screen[2].truth.shape)
+        screen, 0.8 * screen[2].observed + np.random.default_rng(0).normal(0, 0.02, screen[2].observed.shape)
     )
 
 
@@ -51,7 +51,7 @@ def value(comparison, name):
 
 def controlled(truth, mean, control=None, **fields):
     made = comparison_of(truth, mean, **fields)
-    filled = np.ones_like(made.truth) if control is None else np.asarray(control, dtype=np.float64)
+    filled = np.ones_like(made.observed) if control is None else np.asarray(control, dtype=np.float64)
     return dataclasses.replace(made, control=filled)
 
 
@@ -88,7 +88,7 @@ def test_everything_is_finite_and_within_bounds(good):
 
 @pytest.mark.parametrize("item", OF_MEANS, ids=lambda m: m.name)
 def test_a_perfect_prediction_of_means_is_best(screen, item):
-    found = item.function(predicted(screen, screen[2].truth))
+    found = item.function(predicted(screen, screen[2].observed))
     np.testing.assert_allclose(found, item.best, atol=1e-5)
 
 
@@ -143,7 +143,7 @@ def test_fewer_than_50_genes_have_no_top_50():
 
 
 def test_a_shuffled_prediction_is_caught(screen, good):
-    mean = good.mean
+    mean = good.predicted
     shuffled = predicted(screen, np.roll(mean, 1, axis=0))
     assert value(good, "cosine_rank_logfc").mean() < 0.05
     assert value(shuffled, "cosine_rank_logfc").mean() > 0.3
@@ -152,7 +152,7 @@ def test_a_shuffled_prediction_is_caught(screen, good):
 
 
 def test_collapse_is_seen(screen):
-    truth = screen[2].truth
+    truth = screen[2].observed
     collapsed = predicted(screen, np.broadcast_to(truth.mean(axis=0), truth.shape))
     np.testing.assert_allclose(value(collapsed, "variance_ratio"), 0.0, atol=1e-6)
     np.testing.assert_allclose(value(collapsed, "diversity_ratio"), 0.0, atol=1e-6)
@@ -171,10 +171,10 @@ def test_ranks_are_within_the_context(rng):
 
 def test_the_observed_side_is_made_once(screen, good):
     evaluate(good, [PANEL])
-    before = {k: id(v) for k, v in good.truth_shared.items() if k.startswith("perturbench.")}
-    other = predicted(screen, good.mean * 0.5)
+    before = {k: id(v) for k, v in good.observed_shared.items() if k.startswith("perturbench.")}
+    other = predicted(screen, good.predicted * 0.5)
     evaluate(other, [PANEL])
-    after = {k: id(v) for k, v in other.truth_shared.items() if k.startswith("perturbench.")}
+    after = {k: id(v) for k, v in other.observed_shared.items() if k.startswith("perturbench.")}
     assert before == after
     assert {"perturbench.observed", "perturbench.basis", "perturbench.scores.observed"} <= set(before)
 
@@ -182,7 +182,7 @@ def test_the_observed_side_is_made_once(screen, good):
 def test_large_predictions_are_made_again_instead_of_kept(screen, good, monkeypatch):
     kept = {m.name: m.function(good) for m in panel_metrics(PANEL)}
     monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench.panel._KEPT_BYTES", 0.0)
-    again = predicted(screen, good.mean)
+    again = predicted(screen, good.predicted)
     for item in panel_metrics(PANEL):
         np.testing.assert_allclose(item.function(again), kept[item.name], rtol=1e-5, atol=1e-6)
 
@@ -190,16 +190,16 @@ def test_large_predictions_are_made_again_instead_of_kept(screen, good, monkeypa
 def test_single_precision_distances_rank_alike(screen, good, monkeypatch):
     double = value(good, "mmd_rank_pca")
     monkeypatch.setattr("perturbfm_core.evaluation.panels.perturbench.panel._DOUBLE_WORK", 0.0)
-    again = predicted(screen, good.mean)
+    again = predicted(screen, good.predicted)
     np.testing.assert_allclose(value(again, "mmd_rank_pca"), double, atol=1e-12)
     np.testing.assert_allclose(value(again, "mmd_none"), value(good, "mmd_none"), atol=1e-4)
 
 
 def test_a_condition_of_one_cell_cannot_be_tested(screen):
-    cells = predicted(screen, screen[2].truth)
+    cells = predicted(screen, screen[2].observed)
     rows = [x[:1] if i == 2 else x for i, x in enumerate(cells.cells.truth_rows)]
     alone = dataclasses.replace(
-        cells, cells=dataclasses.replace(cells.cells, truth_rows=rows), shared={}, truth_shared={}
+        cells, cells=dataclasses.replace(cells.cells, truth_rows=rows), shared={}, observed_shared={}
     )
     for result in evaluate(alone, [PANEL]).results:
         name = result.metric.name

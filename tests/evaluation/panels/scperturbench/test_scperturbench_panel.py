@@ -195,8 +195,8 @@ def test_generated_cells_of_a_screen_are_scored_and_a_better_prediction_wins():
     split = split_one(ds, "context_ood", {"holdout": ["C0"]})
     truth = observed(ds, split)
     keys = list(truth.conditions.index)
-    good = {k: truth.truth[i] for i, k in enumerate(keys)}
-    poor = {k: -truth.truth[i] for i, k in enumerate(keys)}
+    good = {k: truth.observed[i] for i, k in enumerate(keys)}
+    poor = {k: -truth.observed[i] for i, k in enumerate(keys)}
     a, b = (values_of(compare(ds, split, prediction_of(ds, split, p), truth)) for p in (good, poor))
     for name in ("mse_top20", "pearson_distance_top5000", "edistance_top50", "wasserstein_top20"):
         assert np.nanmean(a[name]) < np.nanmean(b[name]), name

@@ -89,7 +89,7 @@ def test_perfect_prediction_is_best_and_order_does_not_matter():
             )
     order = [3, 0, 5, 1, 4, 2]
     turned = comparison_of(
-        c.truth[order], c.mean[order], train_mean=c.train_mean, rows=[("c", f"P{i}") for i in order]
+        c.observed[order], c.predicted[order], train_mean=c.train_mean, rows=[("c", f"P{i}") for i in order]
     )
     object.__setattr__(turned, "control", c.control[order])
     for a, b in zip(evaluate(c, ["systema"]).results, evaluate(turned, ["systema"]).results, strict=True):
@@ -101,7 +101,7 @@ def test_delta_only_data_has_no_centroids_and_a_planted_swap_is_seen():
     object.__setattr__(c, "control", None)
     assert np.isnan(values(c, "centroid_accuracy")).all()
     good, swapped = made(noise=0.0), made(noise=0.0)
-    object.__setattr__(swapped, "mean", np.roll(good.mean, 1, axis=0))
+    object.__setattr__(swapped, "predicted", np.roll(good.predicted, 1, axis=0))
     assert values(good, "centroid_accuracy").min() == 1.0
     assert values(swapped, "centroid_accuracy").max() < 1.0
     assert values(swapped, "corr_all_allpert").mean() < values(good, "corr_all_allpert").mean()

@@ -60,9 +60,9 @@ def test_calibrated_coverage_and_width_are_those_of_the_intervals(level: float) 
     assert value(f"conformal_coverage_{level:g}", c) == pytest.approx(
         value(f"coverage_{level:g}", c), abs=1e-12
     )
-    reached = (np.abs(c.truth - c.mean) <= 2 * z * np.sqrt(c.var)).mean()
+    reached = (np.abs(c.observed - c.predicted) <= 2 * z * np.sqrt(c.predicted_var)).mean()
     assert value(f"conformal_coverage_{level:g}", wide) == pytest.approx(reached)
-    assert value(f"conformal_width_{level:g}", wide) == pytest.approx(4 * z * np.sqrt(c.var).mean())
+    assert value(f"conformal_width_{level:g}", wide) == pytest.approx(4 * z * np.sqrt(c.predicted_var).mean())
 
 
 def test_no_interval_is_undefined_with_its_reason() -> None:
@@ -103,13 +103,13 @@ def test_the_gap_by_effect_is_that_of_the_worst_tercile() -> None:
     c = comparison_of(truth, mean, intervals=gaussian_intervals(30, 50))
     assert value("conformal_coverage_gap_by_effect", c) == pytest.approx(0.95)
     assert value("conformal_coverage_gap", c) == pytest.approx(max(abs(2 / 3 - v) for v in COVERAGE_LEVELS))
-    flat = replace(c, mean=np.ones_like(mean), shared={})
+    flat = replace(c, predicted=np.ones_like(mean), shared={})
     assert np.isnan(value("conformal_coverage_gap_by_effect", flat))
 
 
 def test_selective_metrics_know_a_good_order_from_a_bad_one() -> None:
     good = calibrated(60)
-    bad = replace(good, var=1 / good.var, shared={})
+    bad = replace(good, predicted_var=1 / good.predicted_var, shared={})
     assert value("excess_aurc", good) < 0.1 < 1 < value("excess_aurc", bad)
     assert value("error_detection_auroc", good) > 0.95 > 0.05 > value("error_detection_auroc", bad)
     assert value("spearman_conditions", good) > 0.95
@@ -117,7 +117,7 @@ def test_selective_metrics_know_a_good_order_from_a_bad_one() -> None:
 
 
 def test_a_constant_variance_ranks_like_chance() -> None:
-    c = replace(calibrated(), var=np.ones((30, 200)), shared={})
+    c = replace(calibrated(), predicted_var=np.ones((30, 200)), shared={})
     assert value("excess_aurc", c) == pytest.approx(1)
     assert value("error_detection_auroc", c) == pytest.approx(0.5)
     assert np.isnan(value("spearman_conditions", c))
@@ -128,7 +128,8 @@ def test_the_rank_correlation_over_genes_is_that_of_scipy() -> None:
     c = comparison_of(rng.normal(size=(3, 40)), rng.normal(size=(3, 40)), var=rng.uniform(1, 2, size=(3, 40)))
     found = METRICS.get("uncertainty.spearman_genes").function(c)
     expected = [
-        stats.spearmanr(np.abs(t - m), v).statistic for t, m, v in zip(c.truth, c.mean, c.var, strict=True)
+        stats.spearmanr(np.abs(t - m), v).statistic
+        for t, m, v in zip(c.observed, c.predicted, c.predicted_var, strict=True)
     ]
     np.testing.assert_allclose(found, expected, atol=1e-9)  # type: ignore[arg-type]
 
@@ -136,7 +137,7 @@ def test_the_rank_correlation_over_genes_is_that_of_scipy() -> None:
 def test_pit_deviation_is_small_where_the_gaussian_is_right() -> None:
     c = calibrated(50, 400)
     assert value("pit_deviation", c) < 0.02
-    assert value("pit_deviation", replace(c, var=100 * c.var, shared={})) > 0.5
+    assert value("pit_deviation", replace(c, predicted_var=100 * c.predicted_var, shared={})) > 0.5
 
 
 # ---- significant genes ------------------------------------------------------------------------------------------

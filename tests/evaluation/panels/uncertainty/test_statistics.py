@@ -123,7 +123,7 @@ def test_spearman_is_that_of_scipy(ties: bool) -> None:
         pytest.param(selective.auroc(np.ones(3, dtype=bool), np.arange(3.0)), id="one class"),
     ],
 )
-def test_what_is_undefined_is_not_a_number(value: float) -> None:
+def test_undefined_statistics_are_nan(value: float) -> None:
     assert np.isnan(value)
 
 

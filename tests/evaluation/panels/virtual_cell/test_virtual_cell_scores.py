@@ -17,7 +17,7 @@ def scored(share):
     ds = simulated(n_obs=3000, n_genes=60, n_contexts=3, n_perts=8, n_combos=0, seed=3)
     split = split_one(ds, "context_ood", {"holdout": ["C0"]})
     truth = observed(ds, split)
-    means = {key: share * delta for key, delta in zip(truth.conditions.index, truth.truth, strict=True)}
+    means = {key: share * delta for key, delta in zip(truth.conditions.index, truth.observed, strict=True)}
     c = compare(ds, split, prediction_of(ds, split, means), truth)
     table = evaluate(c, ["virtual_cell"]).table()
     return c, table[table["scope"] == "global"].set_index("metric")["value"]

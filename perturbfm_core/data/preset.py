@@ -1,0 +1,118 @@
+"""Presets: the column mapping of a public collection whose files share one layout, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from perturbfm_core.config import check_key
+from perturbfm_core.data.importing import ColumnMapping
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.registry import Discovery, Registry
+
+MappingFunction = Callable[[Path], ColumnMapping]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The mapping of one collection.
+
+    Attributes
+    ----------
+    name
+        As ``perturbfm data import-<name>`` calls it.
+    mapping
+        (file) -> meaning of its columns, and scale of its values.
+    description
+        What is read from such a file, in one line.
+    licence
+        Licence of the collection's files.
+    """
+
+    name: str
+    mapping: MappingFunction
+    description: str
+    licence: str = "unknown"
+
+
+PRESETS: Registry[Preset] = Registry(
+    "preset", DatasetError, Discovery("perturbfm_core.data.presets", None, "perturbfm.presets")
+)
+
+
+def preset(
+    name: str, description: str, licence: str = "unknown"
+) -> Callable[[MappingFunction], MappingFunction]:
+    """Register the decorated function as the mapping of a collection; it becomes a verb of ``perturbfm data``.
+
+    Parameters
+    ----------
+    name
+        The verb is ``import-<name>``.
+    description
+        What is read from such a file, in one line.
+    licence
+        Licence of the collection's files.
+
+    Raises
+    ------
+    ConfigError
+        If the name is no key, or taken.
+    """
+
+    def register(function: MappingFunction) -> MappingFunction:
+        PRESETS.add(name, Preset(check_key(name, "name of a preset"), function, description, licence))
+        return function
+
+    return register
+
+
+# ---- what mappings are made with -------------------------------------------------------------------------
+
+
+def complete_columns(obs: pd.DataFrame) -> dict[str, bool]:
+    """Return {obs column: whether it has missing values}."""
+    return {str(c): bool(obs[c].isna().any()) for c in obs.columns}
+
+
+def first_complete(columns: dict[str, bool], names: tuple[str, ...]) -> str | None:
+    """Return the first of `names` that is a column without missing values, None if there is none."""
+    return next((n for n in names if n in columns and not columns[n]), None)
+
+
+def described_column(obs: pd.DataFrame, pert: str, name: str) -> str | None:
+    """Return `name` if that column has a value in every treated row, None if it has none in any of them.
+
+    Controls need no dose, time or perturbation type.
+
+    Raises
+    ------
+    DatasetError
+        If only some treated rows have a value: leaving the column out would merge different treatments.
+    """
+    if name not in obs:
+        return None
+    missing = obs.loc[(obs[pert] != "control").to_numpy(), name].isna()
+    if missing.all():
+        return None
+    if missing.any():
+        msg = (
+            f"column {name!r} lacks {int(missing.sum())} of {len(missing)} treated rows; fill or drop them, or use "
+            "`perturbfm data import` and leave the column out"
+        )
+        raise DatasetError(msg)
+    return name
+
+
+def needed_column(columns: dict[str, bool], names: tuple[str, ...], what: str, collection: str) -> str:
+    found = first_complete(columns, names)
+    if found is None:
+        msg = (
+            f"no complete {what} column as {collection} files have it ({', '.join(names)}); columns: "
+            f"{', '.join(columns)}; use `perturbfm data import` and name the columns"
+        )
+        raise DatasetError(msg)
+    return found

@@ -1,0 +1,1 @@
+"""One module per public collection whose files have one layout."""
