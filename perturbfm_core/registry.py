@@ -221,6 +221,10 @@ class Registry(Generic[T]):
         """Return (name, object) pairs in order."""
         return [(name, self._items[name]) for name in self.names()]
 
+    def values(self) -> list[T]:
+        """Return the objects in order."""
+        return [self._items[name] for name in self.names()]
+
     def __contains__(self, name: object) -> bool:
         return name in self._items
 

@@ -124,7 +124,7 @@ class PerturbDataset:
 
     @property
     def obs(self) -> pd.DataFrame:
-        """Return the read-only row table [N]: index = row ids, columns = `schema.OBS_COLUMNS` and any others."""
+        """Return the read-only row table [N]: index = row ids, columns = `schema.OBS_COLUMNS` or more."""
         return self._obs
 
     @property

@@ -169,7 +169,7 @@ def train_coexpression(
     max_cells: int = MAX_CELLS,
     seed: int = 0,
 ) -> GeneGraph:
-    """Return the co-expression graph of a training view's own rows; it can be used with the view's split only.
+    """Return the co-expression graph of a training view's own rows, for use with the view's split only.
 
     For single-cell data, expression of the view's cells and of the input controls of their contexts is
     correlated within contexts. For condition-level data, or a view without access to cells, the deltas of its

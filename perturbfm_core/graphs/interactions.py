@@ -1,4 +1,4 @@
-"""Gene graphs from tables of interactions: protein interactions (STRING) and gene regulation (TF to target)."""
+"""Gene graphs from tables of interactions: protein-protein (STRING) and regulatory (TF to target)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from perturbfm_core.store.atomic import write_atomic
 
 
 def write_graph(graph: GeneGraph, path: Path) -> None:
-    """Write a graph atomically as npz: ``edge_index``, ``edge_weight``, ``genes``, ``split_hash``, ``meta``."""
+    """Write a graph atomically as npz (edge_index, edge_weight, genes, split_hash, meta)."""
     coo = graph.adjacency.tocoo()
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -100,7 +100,7 @@ def _meta(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def write_features(features: GeneFeatures, path: Path) -> None:
-    """Write a table of gene features atomically as npz: ``genes``, ``features``."""
+    """Write a table of gene features atomically as npz (genes, features)."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,

@@ -71,7 +71,7 @@ class PertMasks:
         return digest.hexdigest()
 
     def mean(self, rows: FloatArray, known: BoolArray) -> tuple[FloatArray, BoolArray]:
-        """Return (float32 [P, F] weighted mean features of the targets, bool [P] whether any target is known).
+        """Return (float32 [P, F] weighted mean features of targets, bool [P] whether a target is known).
 
         `rows` are features of the genes [K, F], `known` (bool [K]) is whether a gene has any. A perturbation
         without a known target has zeros.

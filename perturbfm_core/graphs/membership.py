@@ -104,7 +104,7 @@ def membership_features(
     seed: int = 0,
     names: dict[str, str] | None = None,
 ) -> GeneFeatures:
-    """Return float32 [N, dim] gene features: truncated SVD (U S) of the weighted gene-by-term membership matrix.
+    """Return float32 [N, dim] gene features: truncated SVD (U S) of the weighted gene-by-term matrix.
 
     A membership has the weight 1 / log(1 + size of the term), as rare words weigh more in document retrieval.
     Unlike features of `membership_graph`, these do not depend on a limit of neighbours per gene.

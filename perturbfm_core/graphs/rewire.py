@@ -64,14 +64,14 @@ def rewire(graph: GeneGraph, seed: int, *, rounds: int = _ROUNDS) -> GeneGraph:
 
 
 def _keys(source: IntArray, target: IntArray, n: int, directed: bool) -> IntArray:
-    """Return int64 [E], a number that identifies an edge; both directions of an undirected edge have the same."""
+    """Return int64 [E], a number for each edge, the same for both directions of an undirected edge."""
     if directed:
         return source * n + target
     return np.minimum(source, target) * n + np.maximum(source, target)
 
 
 def _all_new(one: IntArray, two: IntArray, fine: BoolArray) -> BoolArray:
-    """Return bool [pairs]: swaps whose two new edges are proposed by no other swap, among those still valid."""
+    """Return bool [pairs]: valid swaps whose two new edges are proposed by no other valid swap."""
     pairs = np.flatnonzero(fine)
     keys = np.concatenate([one[pairs], two[pairs]])
     _, where, count = np.unique(keys, return_inverse=True, return_counts=True)

@@ -17,7 +17,7 @@ _MIN_NODES = 3
 def spectral_features(
     graph: GeneGraph, dim: int = 64, *, seed: int = 0, name: str | None = None
 ) -> GeneFeatures:
-    """Return float32 [N, dim] features of every gene: truncated SVD, A = U S V^T, of the `regularised` adjacency.
+    """Return float32 [N, dim] gene features: truncated SVD, A = U S V^T, of the `regularised` adjacency.
 
     The features are U √S for an undirected graph. For a directed graph they are U √S (the gene as a source)
     and V √S (the gene as a target), dim / 2 each. Genes with similar neighbours have similar features; a gene

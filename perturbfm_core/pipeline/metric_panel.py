@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +72,14 @@ class PanelScores:
         The object with ``calibration.json``.
     code
         Digest of the code behind all of them.
+    compare
+        Gives aligned truth and prediction, made when it is first asked for.
     """
 
-    experiment: Experiment
-    predicted: Artifact
     panels: Mapping[str, Artifact]
     calibration: Artifact
     code: str
+    compare: Callable[[], Comparison]
 
     @property
     def key(self) -> str:
@@ -103,12 +104,10 @@ class PanelScores:
         """Return the content of ``metrics.json``."""
         return metrics_json(self.table)
 
-    @cached_property
+    @property
     def comparison(self) -> Comparison:
         """Return aligned truth and prediction."""
-        e = self.experiment
-        prediction = read_prediction(self.predicted.path / schema.PREDICTIONS_FILE)
-        return compare(e.dataset, e.split, prediction, observed_side(e.dataset, e.split))
+        return self.compare()
 
 
 def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
@@ -126,11 +125,10 @@ def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
     MetricError
         If a metric fails: a panel is complete or fails.
     """
-    made = _Scoring(e, fitted, predicted)
-    panels = {name: made.panel(name, panel) for name, panel in PANELS.items()}
-    calibration = made.calibration(panels)
-    code = content_hash(made.digests)
-    return PanelScores(e, predicted, panels, calibration, code)
+    scoring = _Scoring(e, fitted, predicted)
+    panels = {name: scoring.panel(name, panel) for name, panel in PANELS.items()}
+    calibration = scoring.calibration(panels)
+    return PanelScores(panels, calibration, content_hash(scoring.digests), lambda: scoring.comparison)
 
 
 class _Scoring:
@@ -142,8 +140,11 @@ class _Scoring:
         self._announced = False
 
     @cached_property
-    def _comparison(self) -> Comparison:
-        return PanelScores(self._e, self._predicted, {}, self._predicted, "").comparison
+    def comparison(self) -> Comparison:
+        """Return aligned truth and prediction."""
+        e = self._e
+        prediction = read_prediction(self._predicted.path / schema.PREDICTIONS_FILE)
+        return compare(e.dataset, e.split, prediction, observed_side(e.dataset, e.split))
 
     def _code(self, name: str, *modules: str) -> Code:
         code = code_of(__name__, *modules)
@@ -162,8 +163,8 @@ class _Scoring:
         The latter are of the observed side alone, so all entries on a split share them.
         """
         e = self._e
-        adding = {n: p for n, p in PANELS.items() if p.strata is not None}
-        modules = [m for p in adding.values() for m in p.modules]
+        adding = [p for p in PANELS.values() if p.strata is not None]
+        modules = [m for p in adding for m in p.modules]
         key = content_hash(
             {
                 "stage": "strata",
@@ -177,7 +178,7 @@ class _Scoring:
 
             def fill(folder: Path) -> None:
                 self._announce()
-                write_json(folder / STRATA_FILE, _added_strata(self._comparison))
+                write_json(folder / STRATA_FILE, _added_strata(self.comparison))
 
             e.store.put_object(key, fill)
         added = read_json(e.store.object(key) / STRATA_FILE)
@@ -200,7 +201,7 @@ class _Scoring:
 
         def fill(folder: Path) -> None:
             self._announce()
-            scored = evaluate(self._comparison, [name], level=e.dataset.metadata.level, strata=self._strata)
+            scored = evaluate(self.comparison, [name], level=e.dataset.metadata.level, strata=self._strata)
             scored.table().to_parquet(folder / schema.SCORES_FILE, index=False)
 
         return Artifact(key, e.store.put_object(key, fill), reused=False)
@@ -223,7 +224,7 @@ class _Scoring:
         def fill(folder: Path) -> None:
             table = pd.read_parquet(panels[CALIBRATION_PANEL].path / schema.SCORES_FILE)
             content = calibration_json(
-                self._comparison,
+                self.comparison,
                 metrics_json(table),
                 e.stats.strata,
                 variance_source=source_of_variance(self._fitted.path),
@@ -236,7 +237,7 @@ class _Scoring:
 
 def _added_strata(comparison: Comparison) -> dict[str, dict[str, str]]:
     out: dict[str, dict[str, str]] = {}
-    for _, panel in PANELS.items():
+    for panel in PANELS.values():
         if panel.strata is not None:
             out |= {name: dict(of) for name, of in panel.strata(comparison).items()}
     return out

@@ -1,1 +1,1 @@
-"""In silico screening with a fitted run: predictions for any condition with a verdict, and what to measure next."""
+"""In silico screening with a fitted run: predictions for requested conditions, and suggested experiments."""

@@ -1,4 +1,4 @@
-"""Doses as people write them: brought to the form that the data set has, and compared with those of train."""
+"""Doses of requests: conversion to the notation of the data set, and comparison with training doses."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _SLACK = 1e-9
 
 
 def split_doses(text: str) -> list[str]:
-    """Return the doses of the parts; the plus of an exponent ("1e+3") joins nothing."""
+    """Return the doses of the parts of a combination; the plus of an exponent ("1e+3") separates nothing."""
     return [piece.strip() for piece in _JOINT.split(text)]
 
 
 def most_used(texts: Iterable[str]) -> str:
-    """Return the most frequent dose, the largest of equals; empty without any."""
+    """Return the most frequent dose, the largest of equally frequent ones; empty if there are none."""
     counts = Counter(texts)
     if not counts:
         return ""
@@ -36,14 +36,14 @@ def most_used(texts: Iterable[str]) -> str:
 
 
 class TrainDoses:
-    """The doses of a data set and of train.
+    """Doses in the training conditions, in the notation of the data set.
 
     Parameters
     ----------
     train
-        Condition table of train.
+        Condition table of the training conditions.
     conditions
-        Condition table of the whole data set, which is read for how doses are written.
+        Condition table of the whole data set, used only for the notation of its doses.
     """
 
     def __init__(self, train: pd.DataFrame, conditions: pd.DataFrame) -> None:
@@ -59,6 +59,7 @@ class TrainDoses:
         self._texts = set(written)
         self._units: Counter[str] = Counter()
         self._known: dict[tuple[str, str], str] = {}
+        # Numbers in different notation ("10", "10.0", "1e1") map to the text that the data set has.
         for text in sorted(written):
             if found := _NUMBER.match(text):
                 unit = found[2] or ""
@@ -66,12 +67,12 @@ class TrainDoses:
                 self._known.setdefault((f"{float(found[1]):.9g}", unit), text)
 
     def written(self, text: str) -> tuple[str, str | None]:
-        """Return (a dose in the number and unit that the data set writes, what to note of it).
+        """Return (a dose in the notation and unit of the data set, a note for the user or None).
 
         Raises
         ------
         ConfigError
-            If it is not a number of at least 0, or its unit cannot be that of the data set.
+            If it is not a number of at least 0, or its unit cannot be converted to one of the data set.
         """
         if text in self._texts or not text:
             return text, None
@@ -96,6 +97,7 @@ class TrainDoses:
         return self._known.get((f"{number:.9g}", unit), f"{plain} {unit}".strip()), note
 
     def _converted(self, text: str) -> tuple[float, str]:
+        """Return (value, unit) of a dose in the most frequent unit of the data set that it can be converted to."""
         amount = _amount(text)
         for unit, _ in self._units.most_common():
             one = _amount(f"1 {unit}")
@@ -106,18 +108,28 @@ class TrainDoses:
         raise ConfigError(msg)
 
     def usual(self, name: str, modality: str) -> str:
-        """Return the dose that train uses most for a part, for its modality where train lacks the part.
+        """Return the most frequent training dose of a part, or of its modality if train does not have the part.
 
-        Empty where train has some without a dose.
+        Empty if train has some of these without a dose.
         """
         doses = self._of_part.get((name, modality)) or self._of_modality.get(modality, [])
         return "" if "" in doses else most_used(doses)
 
     def judged(self, name: str, modality: str, dose: str) -> tuple[Trust, str]:
-        """Return (how far a part's dose allows trust, why): ``high`` within train's doses of the part.
+        """Return (trust in a prediction at a dose, reason): ``high`` within the range of training doses.
 
-        ``fair`` outside them, ``low`` beyond ten times. A part that train lacks, or has without doses only, is
-        compared with all of its modality, and in the second case gets ``fair`` at most.
+        Trust is ``fair`` outside that range, and ``low`` if it is exceeded by more than ten times. A part
+        that train does not have, or has without doses only, is compared with all doses of its modality; in
+        the second case trust is at most ``fair``.
+
+        Parameters
+        ----------
+        name
+            The part: a gene or drug.
+        modality
+            Its modality.
+        dose
+            Its dose in the notation of the data set, empty if none is given.
         """
         own = self._of_part.get((name, modality), [])
         if dose in own or (not dose and not own):
@@ -127,6 +139,7 @@ class TrainDoses:
         texts = [t for t in own if t] or [t for t in self._of_modality.get(modality, []) if t]
         what = f"dose {dose} of {name}"
         amount = _amount(dose)
+        # Training doses in the same base unit, by amount; the texts are for the reason.
         ordered = sorted({(a[0], t) for t in texts if (a := _amount(t)) and amount and a[1] == amount[1]})
         if not ordered or amount is None:
             return "low", f"{what} compares with no dose of train"
@@ -139,14 +152,14 @@ class TrainDoses:
 
 
 def _times(above: float, below: float) -> float:
-    """Return how many times `above` is `below`; 1 for two zeros."""
+    """Return the ratio `above` / `below`, 1 if `above` is not the larger one."""
     if above <= below:
         return 1.0
     return above / below if below > 0 else np.inf
 
 
 def _amount(text: str) -> tuple[float, str] | None:
-    """Return (value, base unit) of a dose; a unit that is not known stands for itself."""
+    """Return (value, base unit) of a dose, None if it is not a number; an unknown unit is its own base unit."""
     found = _NUMBER.match(text)
     if found is None:
         return None

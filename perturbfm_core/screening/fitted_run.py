@@ -1,4 +1,4 @@
-"""A fitted run opened for screening: its model and calibrator, its train view, the novelty of its held-out conditions."""
+"""`FittedRun`: a stored run loaded for screening, with model, calibrator, split and data set."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from perturbfm_core.uncertainty.novelty import membership
 
 @dataclass(frozen=True, eq=False)
 class FittedRun:
-    """A run with what it was made from.
+    """A fitted run with its data set and split.
 
     Attributes
     ----------
     record
-        What the run's ``config.json`` holds.
+        Content of the run's ``config.json``.
     ds, split
-        Data and split; of the data only train conditions and input controls are ever read.
+        Data set and split; only training conditions and input controls of the data are ever read.
     model, calibrator
-        As fitted; no calibrator where the run has none.
+        The fitted model, and its calibrator or None.
     """
 
     record: RunRecord
@@ -53,22 +53,25 @@ class FittedRun:
 
     @cached_property
     def view(self) -> TrainView:
-        """Return the train view of the split."""
+        """Return the training view of the split."""
         return train_view(self.ds, self.split)
 
     @cached_property
     def process(self) -> ConditionProcess | None:
-        """Return the model's process over conditions, None without one."""
+        """Return the model's Gaussian process over conditions, None if it has none."""
         return self.model.condition_process()
 
     @cached_property
     def doses(self) -> TrainDoses:
-        """Return the doses of train, and how the data set writes doses."""
+        """Return the training doses, in the notation of the data set."""
         return TrainDoses(self.view.conditions, self.ds.conditions)
 
     @cached_property
     def reference(self) -> FloatArray:
-        """Return float64 [m], the novelty of every condition that an inner fold held out, empty without folds."""
+        """Return float64 [m], the novelty of every held-out condition of the inner folds; empty without folds.
+
+        Each condition is compared with the conditions that the models of its fold were fitted on.
+        """
         table = self.view.conditions
         folds = [membership(table[held], table[fit]) for fit, held in self.view.inner]
         if not folds:
@@ -76,8 +79,8 @@ class FittedRun:
         if self.process is None:
             return np.concatenate([m.novelty for m in folds])
         cuts = np.cumsum([len(m.parts) for m in folds])[:-1]
-        alike = np.split(self.process.out_of_fold(self.view), cuts)
-        return np.concatenate([m.with_similarity(x) for m, x in zip(folds, alike, strict=True)])
+        similarity = np.split(self.process.out_of_fold(self.view), cuts)
+        return np.concatenate([m.with_similarity(x) for m, x in zip(folds, similarity, strict=True)])
 
     @cached_property
     def contexts_held_out(self) -> bool:
@@ -89,19 +92,19 @@ class FittedRun:
 
     @cached_property
     def train_epistemic(self) -> float | None:
-        """Return the median epistemic share of the variance of the conditions fitted on, None without one."""
+        """Return the median epistemic share of the training conditions, None if the model does not give it."""
         share = epistemic_share(self.predict(self.view.query()))
         return None if share is None else float(np.median(share))
 
     def predict(self, query: Query) -> Prediction:
-        """Return the calibrated prediction of some conditions."""
+        """Return the calibrated prediction of the conditions in `query`."""
         prediction = self.model.predict(query)
         if self.calibrator is None:
             return prediction
         return self.calibrator.apply(prediction, query.conditions)
 
     def novelty(self, query: Query) -> FloatArray:
-        """Return float64 [C], distance to train: by the model's similarity and by name, by name alone without one."""
+        """Return float64 [C], distance to train by names of genes and, if available, by the model's similarity."""
         m = membership(query.conditions, self.view.conditions)
         return (
             m.novelty
@@ -111,7 +114,10 @@ class FittedRun:
 
 
 def epistemic_share(prediction: Prediction) -> FloatArray | None:
-    """Return float64 [C] from 0 to 1, the epistemic part of the predicted variance over all genes; None if unknown."""
+    """Return float64 [C], the epistemic share (0 to 1) of the predicted variance summed over genes.
+
+    None if the prediction has no epistemic variance.
+    """
     if prediction.var_epistemic is None:
         return None
     total = np.maximum(prediction.var.mean(axis=1, dtype=np.float64), 1e-300)
@@ -119,14 +125,28 @@ def epistemic_share(prediction: Prediction) -> FloatArray | None:
 
 
 def open_run(store: ArtifactStore, split: str, run: str, data: Path | None = None) -> FittedRun:
-    """Open a run by path, id or prefix; its files serve, else the object that they were copied from.
+    """Load a run with its model, calibrator, split and data set.
+
+    Model and calibrator are read from the run's directory or, if they are missing there, from the stored
+    object that they were copied from.
+
+    Parameters
+    ----------
+    store
+        Store of runs and objects.
+    split
+        Hash, prefix or key of the split.
+    run
+        Directory, id or prefix of the id of the run.
+    data
+        Directory of the data set, unless the store has it.
 
     Raises
     ------
     SplitError
-        If the run is of another split.
+        If the run belongs to another split.
     ModelError
-        If its model is neither in the run nor among the objects.
+        If its model is neither in the run nor among the stored objects.
     """
     path = store.find_run(run)
     record = read_run_record(path)

@@ -1,4 +1,4 @@
-"""What a run says of conditions: deltas with intervals, and whether to trust them."""
+"""`Predictions` for requested conditions: expression changes with intervals and a verdict on trust."""
 
 from __future__ import annotations
 
@@ -32,35 +32,38 @@ from perturbfm_core.uncertainty.novelty import (
 
 _TIE = 1e-9
 _TIE_DELTA = 1e-6
-_NOBODY = "~"
+# Name of a gene that does not exist, in place of one that the model may know nothing about.
+_NO_GENE = "~"
 
 BLOCK = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions of some conditions and what they are worth.
+    """Predictions of requested conditions, with a verdict on how far each can be trusted.
 
     Attributes
     ----------
     conditions
         Condition table [C].
     genes
-        [G].
+        Gene ids [G].
     mean, sd, lower, upper
-        float64 [C, G]; an interval that cannot be given is NaN.
+        float64 [C, G], delta in log1p units, its standard deviation, and bounds of its interval (NaN if none
+        can be given).
     share
-        float64 [C, G], epistemic share of the variance, None where the model does not tell it.
+        float64 [C, G], epistemic share of the variance, None if the model does not give it.
     level
         Nominal coverage of the intervals.
     method
-        How they were made.
+        How the intervals were computed.
     evidence, verdicts
-        What each verdict rests on, and the verdicts.
+        Verdict on each condition, and the evidence for it.
     nearest
-        The train condition most like each, empty where none is like it, and how alike (0 to 1).
+        (key, similarity from 0 to 1) of the most similar training condition; the key is empty if none is
+        similar.
     notes
-        Unknown names.
+        Notes for the user on each condition.
     """
 
     conditions: pd.DataFrame
@@ -95,7 +98,7 @@ class Predictions:
         )
 
     def summary(self, i: int) -> dict[str, Any]:
-        """Return everything of condition `i` but its genes, as JSON."""
+        """Return a summary of condition `i` without values per gene, ready for JSON."""
         verdict, evidence = self.verdicts[i], self.evidence[i]
         return {
             "condition": str(self.conditions.index[i]),
@@ -115,7 +118,7 @@ class Predictions:
         }
 
     def long(self) -> pd.DataFrame:
-        """Return one row per condition and gene: condition, gene, mean, sd, lower, upper, epistemic_share, verdict."""
+        """Return one row per condition and gene: mean, sd, lower, upper, epistemic_share, verdict."""
         C, G = self.mean.shape
         codes = np.repeat(np.arange(C), G)
         texts, text = np.unique([v.text for v in self.verdicts], return_inverse=True)
@@ -139,21 +142,30 @@ class Predictions:
         )
 
 
-def predict_requests(run: FittedRun, asked: Requests, level: float = 0.9) -> Predictions:
-    """Predict conditions, with intervals of one level and a verdict each.
+def predict_requests(run: FittedRun, requests: Requests, level: float = 0.9) -> Predictions:
+    """Predict requested conditions, each with an interval of one level and a verdict.
 
-    Neither the values of test rows nor their number are read, whether or not a condition is one of test.
+    Neither values nor numbers of test rows are read, even if a requested condition is a test condition.
+
+    Parameters
+    ----------
+    run
+        The fitted run.
+    requests
+        Resolved requests.
+    level
+        Nominal coverage of the intervals, between 0 and 1.
 
     Raises
     ------
     ConfigError
         If the run's calibrated intervals do not have the level.
     """
-    query = asked.query
+    query = requests.query
     prediction = run.predict(query)
     half, method = half_widths(run, prediction, level)
     flags = None if prediction.intervals is None else prediction.intervals.flag
-    evidence = _evidence(run, asked, prediction, flags, calibrated=prediction.intervals is not None)
+    evidence = _evidence(run, requests, prediction, flags, calibrated=prediction.intervals is not None)
     mean = prediction.mean.astype(np.float64)
     share = None
     if prediction.var_epistemic is not None:
@@ -172,23 +184,53 @@ def predict_requests(run: FittedRun, asked: Requests, level: float = 0.9) -> Pre
         method=method,
         evidence=evidence,
         verdicts=[judge(e) for e in evidence],
-        nearest=nearest(run, asked),
-        notes=asked.notes,
+        nearest=nearest(run, requests),
+        notes=requests.notes,
     )
 
 
 def predict_blocks(
-    run: FittedRun, asked: Requests, level: float = 0.9, size: int = BLOCK
+    run: FittedRun, requests: Requests, level: float = 0.9, size: int = BLOCK
 ) -> Iterator[Predictions]:
-    """Answer `size` conditions at a time, which bounds memory; all at once where intervals rest on the whole query."""
+    """Predict requested conditions in blocks, which bounds the memory.
+
+    Parameters
+    ----------
+    run
+        The fitted run.
+    requests
+        Resolved requests.
+    level
+        Nominal coverage of the intervals, between 0 and 1.
+    size
+        Conditions per block.
+    """
     method = None if run.calibrator is None else run.calibrator.info.get("method")
-    step = max(len(asked.query), 1) if method == "weighted" else size
-    for start in range(0, len(asked.query), step):
-        yield predict_requests(run, asked.take(np.arange(start, min(start + step, len(asked.query)))), level)
+    # Weighted conformal intervals depend on all conditions of a query, so these are predicted in one block.
+    step = max(len(requests.query), 1) if method == "weighted" else size
+    for start in range(0, len(requests.query), step):
+        yield predict_requests(
+            run, requests.take(np.arange(start, min(start + step, len(requests.query)))), level
+        )
 
 
 def half_widths(run: FittedRun, prediction: Prediction, level: float) -> tuple[FloatArray, str]:
-    """Return (float64 [C, G] half of each interval's width, NaN where none can be given; how it was made)."""
+    """Return (float64 [C, G] half-width of each interval, NaN if none can be given; how it was computed).
+
+    Parameters
+    ----------
+    run
+        The fitted run.
+    prediction
+        Its prediction of C conditions.
+    level
+        Nominal coverage, between 0 and 1.
+
+    Raises
+    ------
+    ConfigError
+        If the level is not between 0 and 1, or calibrated intervals do not have it.
+    """
     if not 0.0 < level < 1.0:
         msg = f"--level is {level:g}; give a coverage between 0 and 1"
         raise ConfigError(msg)
@@ -207,25 +249,29 @@ def half_widths(run: FittedRun, prediction: Prediction, level: float) -> tuple[F
     return intervals.half_width(int(at[0]), prediction.var), f"conformal, {method}"
 
 
-def nearest(run: FittedRun, asked: Requests) -> list[tuple[str, float]]:
-    """Return (key, similarity) of the train condition most like each, in the model's own similarity or by shared genes."""
-    query, train = asked.query, run.view.conditions
+def nearest(run: FittedRun, requests: Requests) -> list[tuple[str, float]]:
+    """Return (key, similarity) of the training condition that is most similar to each requested one.
+
+    Similarity is that of the model's process over conditions, or the overlap of perturbed genes without one.
+    """
+    query, train = requests.query, run.view.conditions
     if run.process is None:
-        alike, keys = overlap(query.conditions, train), train.index
+        similarity, keys = overlap(query.conditions, train), train.index
     else:
-        alike, keys = run.process.similarity(query), run.process.conditions.index
-    best = alike.max(axis=1)
-    # The first of equals: rounding must not choose.
-    at = np.argmax(alike >= best[:, None] - _TIE, axis=1)
+        similarity, keys = run.process.similarity(query), run.process.conditions.index
+    best = similarity.max(axis=1)
+    # The first of (nearly) equal similarities, so that rounding does not decide.
+    at = np.argmax(similarity >= best[:, None] - _TIE, axis=1)
     return [
         (str(keys[j]) if x > 0 else "", float(np.clip(x, 0.0, 1.0))) for j, x in zip(at, best, strict=True)
     ]
 
 
 def _evidence(
-    run: FittedRun, asked: Requests, prediction: Prediction, flags: BoolArray | None, *, calibrated: bool
+    run: FittedRun, requests: Requests, prediction: Prediction, flags: BoolArray | None, *, calibrated: bool
 ) -> list[Evidence]:
-    query, train = asked.query, run.view.conditions
+    """Return the evidence for the verdict on each requested condition."""
+    query, train = requests.query, run.view.conditions
     m = membership(query.conditions, train)
     seen = {label for parts in part_labels(train) for label in parts}
     unseen = [
@@ -277,7 +323,7 @@ def _fields(query: Query, *columns: str) -> list[tuple[str, ...]]:
 
 
 def _dose_evidence(run: FittedRun, pert: str, modality: str, doses: str) -> tuple[Trust, tuple[str, ...]]:
-    """Return (how far the doses of one condition allow trust, why not farther)."""
+    """Return (trust that the doses of one condition allow, reasons why it is not higher)."""
     names = pert_genes(pert)
     each = doses.split(schema.COMBO_SEPARATOR) if doses else [""] * len(names)
     found = [run.doses.judged(name, modality, dose) for name, dose in zip(names, each, strict=True)]
@@ -287,18 +333,18 @@ def _dose_evidence(run: FittedRun, pert: str, modality: str, doses: str) -> tupl
 
 
 def _known_here(conditions: pd.DataFrame, train: pd.DataFrame) -> BoolArray:
-    """Return bool [C]: train has the perturbation in the same context and modality, at any dose and covariate."""
+    """Return bool [C]: whether train has the perturbation in the same context and modality, at any dose."""
     columns = [schema.CONTEXT_ID, schema.PERT_ID, schema.MODALITY]
     seen = set(train[columns].astype(str).itertuples(index=False, name=None))
-    asked = conditions[columns].astype(str).itertuples(index=False, name=None)
-    return np.asarray([row in seen for row in asked], dtype=np.bool_)
+    rows = conditions[columns].astype(str).itertuples(index=False, name=None)
+    return np.asarray([row in seen for row in rows], dtype=np.bool_)
 
 
 def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the unseen genes of each condition whose name makes no difference to the prediction.
+    """Return the unseen genes of each condition about which the model knows nothing.
 
-    Each is replaced by a name that nothing is known of. Where the predicted deltas stay the same, save at the gene
-    itself, the model has nothing to tell it apart by.
+    Each gene is replaced by a name that does not exist. If the predicted deltas stay the same, except at the
+    gene itself, the model cannot distinguish it from any other unknown gene.
     """
     owner = [(i, gene) for i, genes in enumerate(unseen) for gene in genes]
     if not owner:
@@ -306,16 +352,16 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
     rows = []
     for i, gene in owner:
         row = query.conditions.iloc[i].astype(str)
-        parts = [_NOBODY if g == gene else g for g in pert_genes(row[schema.PERT_ID])]
+        parts = [_NO_GENE if g == gene else g for g in pert_genes(row[schema.PERT_ID])]
         doses = row[schema.DOSES].split(schema.COMBO_SEPARATOR) if row[schema.DOSES] else None
         pert, dose = canonical_pert(schema.COMBO_SEPARATOR.join(parts), doses)
         rows.append((row[schema.CONTEXT_ID], pert, row[schema.MODALITY], dose, row[schema.COVARIATES]))
     table = pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS))
     table.index = pd.Index(keys_of(table), name=schema.CONDITION)
     at = np.asarray([i for i, _ in owner])
-    given = Query(table, query.genes, None if query.control is None else query.control[at])
-    asked = Query(query.conditions.iloc[at], query.genes, given.control)
-    change = np.abs(run.model.predict(asked).mean - run.model.predict(given).mean)
+    replaced = Query(table, query.genes, None if query.control is None else query.control[at])
+    requested = Query(query.conditions.iloc[at], query.genes, replaced.control)
+    change = np.abs(run.model.predict(requested).mean - run.model.predict(replaced).mean)
     change[np.asarray([gene for _, gene in owner])[:, None] == query.genes[None]] = 0.0
     same = change.max(axis=1) <= _TIE_DELTA
     out: list[tuple[str, ...]] = [() for _ in unseen]
@@ -326,8 +372,9 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
 
 
 def _states(run: FittedRun, contexts: list[str]) -> FloatArray | None:
-    asked = controls(run, contexts)
-    if asked is None:
+    """Return float64 [C], distance of each context's control state to those of train; None without controls."""
+    requested = controls(run, contexts)
+    if requested is None:
         return None
     known = controls(run, sorted(set(run.view.conditions[schema.CONTEXT_ID].astype(str))))
-    return None if known is None else state_distance(asked, known)
+    return None if known is None else state_distance(requested, known)

@@ -1,4 +1,4 @@
-"""Requests as people write them, and as a model is asked them."""
+"""`Request` and `Requests`: conditions to predict, as users write them and resolved against a fitted run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from perturbfm_core.screening.doses import split_doses
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.splits.view import Query
 
-# A column and its option to what train leaves as the only choice.
+# (column, command line option) -> the only value that train leaves as a choice.
 Choice = Callable[[str, str], str]
 
 _COLUMNS = {
@@ -40,7 +40,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One condition as it is asked for; what is None is taken from train where that leaves no choice."""
+    """One condition that a user wants predicted; fields that are None are taken from train if it has one value."""
 
     perturbation: str
     context: str
@@ -51,70 +51,71 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Requests:
-    """Conditions as a model is asked them, without repeats.
+    """Requests that are resolved against a fitted run, without repetitions.
 
     Attributes
     ----------
     query
-        The query.
+        The conditions with their input controls.
     notes
-        What the asker should know of each: genes of no known name, doses that train's stand in for.
+        Notes for the user on each condition: unknown genes, doses taken from train.
     """
 
     query: Query
     notes: list[tuple[str, ...]]
 
     def take(self, at: IntArray) -> Requests:
-        """Return some of them, by position."""
+        """Return the requests at the given positions (int [n])."""
         control = None if self.query.control is None else self.query.control[at]
         query = Query(self.query.conditions.iloc[at], self.query.genes, control)
         return Requests(query, [self.notes[i] for i in at])
 
 
-def resolve_requests(run: FittedRun, asked: Sequence[Request]) -> Requests:
-    """Return the query of some conditions, with the input controls of their contexts.
+def resolve_requests(run: FittedRun, requests: Sequence[Request]) -> Requests:
+    """Resolve requests against a run: complete their fields and add the input controls of their contexts.
 
     Raises
     ------
     ConfigError
-        If a context or modality is not of the data set, a dose is none, or a field is missing that train leaves open.
+        If there are no requests, a context or modality is not in the data set, a dose cannot be read, or a
+        field is missing that has several values in train.
     DatasetError
         If a perturbation is malformed.
     """
-    if not asked:
+    if not requests:
         msg = "no condition was asked for; give at least one perturbation and context"
         raise ConfigError(msg)
     genes = known_genes(run)
     modalities = sorted(set(run.ds.conditions[schema.MODALITY]) | set(run.view.conditions[schema.MODALITY]))
     choice = cache(partial(_only_choice, run.view.conditions))
-    rows, notes = zip(*(_row(run, modalities, choice, a) for a in asked), strict=True)
+    rows, field_notes = zip(*(_row(run, modalities, choice, request) for request in requests), strict=True)
     table = pd.DataFrame(list(rows), columns=list(schema.CONDITION_COLUMNS))
     table.index = pd.Index(keys_of(table), name=schema.CONDITION)
     first = ~table.index.duplicated()
     table = table[first]
-    told = [
-        (*_notes(pert, genes), *notes[i])
+    notes = [
+        (*_notes(pert, genes), *field_notes[i])
         for pert, i in zip(table[schema.PERT_ID], np.flatnonzero(first), strict=True)
     ]
-    return Requests(Query(table, run.ds.genes, controls(run, table[schema.CONTEXT_ID].tolist())), told)
+    return Requests(Query(table, run.ds.genes, controls(run, table[schema.CONTEXT_ID].tolist())), notes)
 
 
 def known_genes(run: FittedRun) -> set[str]:
-    """Return all names that mean something here: measured genes, perturbed ones, those that features describe."""
+    """Return all known names: measured genes, perturbed genes, and genes with features in the model's process."""
     described = [] if run.process is None else run.process.describable()
     perturbed = distinct_genes(run.ds.conditions[schema.PERT_ID].astype(str))
     return {*(str(g) for g in run.ds.genes), *perturbed, *described}
 
 
 def controls(run: FittedRun, contexts: Sequence[str]) -> FloatArray | None:
-    """Return float32 [C, G], the mean input control of each context, None for data without controls.
+    """Return float32 [C, G], the mean input control of each context in log1p units; None for delta-only data.
 
-    Controls that come with the rows of the file are averaged over the context's train rows.
+    Controls given in the file are averaged over the training conditions of the context.
 
     Raises
     ------
     ConfigError
-        If a context has none.
+        If a context has no control that may be read.
     """
     ds = run.ds
     if run.view.control is None:
@@ -137,17 +138,19 @@ def controls(run: FittedRun, contexts: Sequence[str]) -> FloatArray | None:
 
 
 def _row(
-    run: FittedRun, modalities: list[str], choice: Choice, asked: Request
+    run: FittedRun, modalities: list[str], choice: Choice, request: Request
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return (the fields of a condition, what was taken for granted)."""
+    """Return (the five fields of the requested condition, notes on what was assumed)."""
     known = run.ds.contexts
-    if asked.context not in known:
-        raise ConfigError(unknown("context", asked.context, known))
-    pert, _ = canonical_pert(asked.perturbation)
+    if request.context not in known:
+        raise ConfigError(unknown("context", request.context, known))
+    pert, _ = canonical_pert(request.perturbation)
     if pert == schema.CONTROL:
-        msg = f"perturbation {asked.perturbation!r} is the control; its delta is zero, ask for a perturbation"
+        msg = (
+            f"perturbation {request.perturbation!r} is the control; its delta is zero, ask for a perturbation"
+        )
         raise ConfigError(msg)
-    modality = asked.modality
+    modality = request.modality
     if modality is None or (not modality and "" not in modalities):
         modality = choice(schema.MODALITY, "--modality")
     if modality not in modalities:
@@ -155,18 +158,21 @@ def _row(
             msg = f"modality {modality!r} is unknown, the data set names none; leave --modality out"
             raise ConfigError(msg)
         raise ConfigError(unknown("modality", modality, [m for m in modalities if m]))
-    pert, dose, notes = _doses(run, choice, asked, modality)
+    pert, dose, notes = _doses(run, choice, request, modality)
     covariates = (
         choice(schema.COVARIATES, "--covariates")
-        if asked.covariates is None
-        else _covariates(asked.covariates)
+        if request.covariates is None
+        else _covariates(request.covariates)
     )
-    return (asked.context, pert, modality, dose, covariates), notes
+    return (request.context, pert, modality, dose, covariates), notes
 
 
-def _doses(run: FittedRun, choice: Choice, asked: Request, modality: str) -> tuple[str, str, list[str]]:
-    """Return (perturbation, its doses as the data set writes them, notes); train's most used where none is given."""
-    given = asked.doses
+def _doses(run: FittedRun, choice: Choice, request: Request, modality: str) -> tuple[str, str, list[str]]:
+    """Return (perturbation, its doses in the notation of the data set, notes).
+
+    A part without a dose gets the most frequent one in train.
+    """
+    given = request.doses
     if given is None:
         given = choice(schema.DOSES, "--doses")
     notes: list[str] = []
@@ -175,11 +181,11 @@ def _doses(run: FittedRun, choice: Choice, asked: Request, modality: str) -> tup
         text, note = run.doses.written(piece)
         texts.append(text)
         notes.extend([note] if note else [])
-    parts = asked.perturbation.split(schema.COMBO_SEPARATOR)
+    parts = request.perturbation.split(schema.COMBO_SEPARATOR)
     if len(texts) not in (1, len(parts)):
-        msg = f"doses {given!r} are {len(texts)} for the {len(parts)} parts of {asked.perturbation!r}; give one each, or one for all"
+        msg = f"doses {given!r} are {len(texts)} for the {len(parts)} parts of {request.perturbation!r}; give one each, or one for all"
         raise ConfigError(msg)
-    pert, dose = canonical_pert(asked.perturbation, texts)
+    pert, dose = canonical_pert(request.perturbation, texts)
     names = pert_genes(pert)
     each = dose.split(schema.COMBO_SEPARATOR) if dose else [""] * len(names)
     for i, name in enumerate(names):
@@ -191,7 +197,13 @@ def _doses(run: FittedRun, choice: Choice, asked: Request, modality: str) -> tup
 
 
 def _only_choice(train: pd.DataFrame, column: str, option: str) -> str:
-    """Return the value that train has throughout, empty where some condition has none; else ask for it."""
+    """Return the only value that train has in a column; empty if some training condition has none.
+
+    Raises
+    ------
+    ConfigError
+        If train has several values; the message names the option to choose one.
+    """
     values = set(train[column].astype(str))
     if column == schema.DOSES:
         values = {v for text in values for v in text.split(schema.COMBO_SEPARATOR)}
@@ -222,7 +234,11 @@ def _covariates(text: str) -> str:
 
 
 def unknown_covariates(conditions: pd.DataFrame, train: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return, for each condition, what train has none of: covariates and their values; and what it always has."""
+    """Return, for each condition, messages on covariates that do not match train.
+
+    These are covariates and values that train does not have, and covariates that all training conditions have
+    but the condition does not.
+    """
     seen: dict[str, set[str]] = {}
     tables = [parse_covariates(text) for text in train[schema.COVARIATES].astype(str)]
     for table in tables:
@@ -240,11 +256,22 @@ def unknown_covariates(conditions: pd.DataFrame, train: pd.DataFrame) -> list[tu
 
 
 def _notes(pert: str, genes: set[str]) -> tuple[str, ...]:
+    """Return a note for each part of a perturbation that is not among the known genes."""
     return tuple(unknown("gene", g, genes) for g in pert_genes(pert) if g not in genes)
 
 
 def unknown(what: str, name: str, known: Sequence[str] | set[str]) -> str:
-    """Return one line that says a name is unknown, with the nearest known ones."""
+    """Return the message that a name is unknown, with the most similar known names.
+
+    Parameters
+    ----------
+    what
+        Noun for the message, e.g. "context".
+    name
+        The unknown name.
+    known
+        Known names.
+    """
     folded: dict[str, str] = {}
     for k in sorted(known):
         folded.setdefault(k.lower(), k)
@@ -258,21 +285,22 @@ def unknown(what: str, name: str, known: Sequence[str] | set[str]) -> str:
 def read_requests(
     path: Path, given: Mapping[str, str | None] | None = None, *, filtered: bool = False
 ) -> list[Request]:
-    """Read conditions from a CSV, TSV or parquet file.
+    """Read requests from a CSV, TSV or parquet file.
 
     Parameters
     ----------
     path
-        Columns ``perturbation``, ``context`` and, where needed, ``modality``, ``doses``, ``covariates``.
+        File with columns ``perturbation``, ``context`` and, optionally, ``modality``, ``doses``,
+        ``covariates``.
     given
-        Values of all rows by column, for columns that the file lacks or leaves empty throughout.
+        {column: value for all rows}, for columns that the file does not have or has without any value.
     filtered
-        Whether a file may have columns of `given`, and then holds; else that is an error.
+        Whether the file may have columns of `given`, which it then overrides; otherwise that is an error.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, lacks a column or a value, or has a column that is given.
+        If the file cannot be read, lacks a column or value, or has a column that is given as well.
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):

@@ -1,4 +1,4 @@
-"""What to measure next: the untested perturbations that would tell a run's model most."""
+"""Experimental design: the untested perturbations whose measurement would inform a run's model most."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ Method = Literal["entropy", "variance"]
 MAX_CANDIDATES = 10_000
 _PREDICTED = 256
 _COMPARED = 2_000
+# Default weight of dissimilarity in the method ``variance``.
 _DIVERSITY = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Suggestions:
-    """What to measure next, best first.
+    """Suggested experiments, best first.
 
     Attributes
     ----------
@@ -45,11 +46,12 @@ class Suggestions:
     method
         How they were chosen.
     unit
-        What `information` is in.
+        Unit of the column `information`.
     n_candidates, n_possible
-        How many different ones were compared, and how many there are; a seeded sample where there are too many.
+        Number of different candidates that were compared, and number that exist; if there are too many, a
+        seeded random sample is compared.
     notes
-        What was left out of the given candidates.
+        Which of the given candidates were left out.
     """
 
     table: pd.DataFrame
@@ -74,24 +76,28 @@ def suggest(
     Parameters
     ----------
     run
-        The run whose model is asked.
+        The fitted run whose model is used.
     k
-        How many.
+        Number of perturbations to choose.
     contexts
-        Where (default: every context of train, or of `candidates`).
+        Contexts to choose in (default: every context of train, or of `candidates`).
     candidates
-        What to choose from, less what train has; default: all pairs of genes that train has as singles, these singles
-        where a context lacks them, and single new ones that features describe, less what the data set has measured.
+        Conditions to choose from; those in train are left out. By default, these are all pairs of genes that
+        train has as single perturbations, the same single perturbations in contexts without them, and new
+        single perturbations of genes with features, without any that are measured in the data set.
     method
-        ``entropy``: greedy log det of the covariance that train leaves, under the model's process over conditions
-        (the default where it has one); ``variance``: epistemic, else total variance with `diversity`.
+        ``entropy``: greedy maximisation of the log determinant of the covariance given train, under the
+        model's Gaussian process over conditions (default if the model has one); ``variance``: epistemic (or
+        else total) variance, with a penalty for similar predictions.
     diversity
-        Of ``variance``: weight of the cosine to the predicted deltas of those chosen before, 0 to 1 (default .5).
+        Weight from 0 to 1 of that penalty in ``variance``: the largest cosine similarity to a predicted delta
+        chosen before (default 0.5).
 
     Raises
     ------
     ConfigError
-        If there are no candidates, the model has no process for ``entropy``, or `diversity` is given for it.
+        If there are no candidates, a context is unknown, an option is out of range, or the method does not
+        fit the model or `diversity`.
     """
     weight = _DIVERSITY if diversity is None else diversity
     if k < 1 or not 0.0 <= weight <= 1.0:
@@ -111,11 +117,11 @@ def suggest(
         chosen, notes = _listed(run, contexts, candidates)
         possible = len(chosen.query)
     else:
-        asked, possible = _untested(run, contexts)
-        if not asked:
+        untested, possible = _untested(run, contexts)
+        if not untested:
             msg = "nothing is left to suggest: all pairs and singles of train are measured; give --candidates FILE"
             raise ConfigError(msg)
-        chosen, notes = resolve_requests(run, asked), ()
+        chosen, notes = resolve_requests(run, untested), ()
     query = chosen.query
     if process is not None and method != "variance":
         at, information = _by_entropy(process, query, k)
@@ -147,8 +153,8 @@ def suggest(
 def _listed(
     run: FittedRun, contexts: Sequence[str], candidates: Sequence[Request]
 ) -> tuple[Requests, tuple[str, ...]]:
-    """Return (the candidates of some contexts that train lacks, how many others were left out)."""
-    here = [a for a in candidates if not contexts or a.context in contexts]
+    """Return (the given candidates in the given contexts that are not in train, notes on those left out)."""
+    here = [request for request in candidates if not contexts or request.context in contexts]
     if not here:
         msg = f"no candidate is of context {', '.join(contexts)}; the first is of {candidates[0].context!r}"
         raise ConfigError(msg)
@@ -166,12 +172,19 @@ def _listed(
 
 
 def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArray, FloatArray]:
+    """Return (positions of k conditions, information gained by each in bits per gene).
+
+    The gain of a condition is conditional on those chosen before (see
+    `perturbfm_core.uncertainty.information`).
+    """
     left = process.posterior(query)
     at, gain = greedy_information(left.variance, left.column, left.noise, left.weights, k)
+    # From nats to bits; weights are shares of the genes, hence per gene.
     return at, gain / np.log(2.0)
 
 
 def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tuple[IntArray, FloatArray, str]:
+    """Return (positions of k conditions, standard deviation of each, what it is), by maximal marginal relevance."""
     sd = np.zeros(len(query))
     unit = "predictive sd"
     for start in range(0, len(query), _PREDICTED):
@@ -180,8 +193,9 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
         variance = prediction.var
         if prediction.var_epistemic is not None:
             variance, unit = prediction.var_epistemic, "epistemic sd"
+        # Root of the mean variance over genes.
         sd[at] = np.sqrt(variance.mean(axis=1, dtype=np.float64))
-    # Deltas are compared among the most uncertain only, which bounds memory.
+    # Only the predicted deltas of the most uncertain candidates are compared, which bounds the memory.
     top = np.sort(np.argsort(-sd, kind="stable")[: max(_COMPARED, k)])
     parts = [top[i : i + _PREDICTED] for i in range(0, len(top), _PREDICTED)]
     deltas = np.concatenate([run.predict(_take(query, at)).mean for at in parts])
@@ -190,14 +204,14 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
 
 
 def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], int]:
-    """Return (candidates in the order of their names, how many there are): a seeded sample of too many."""
+    """Return (default candidates sorted by name, number of possible ones); a seeded sample if there are too many."""
     train = run.view.conditions
     where = sorted(set(contexts) or set(train[schema.CONTEXT_ID].astype(str)))
     modality = _most_frequent(train[schema.MODALITY].astype(str))
     of_modality = train[train[schema.MODALITY].astype(str) == modality]
     singles = sorted({p for p in of_modality[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1})
     new = new_names(run, modality)
-    # Names of what was measured, whichever fold it is in; never its values.
+    # Names of measured conditions in all folds, test included; their values are not read.
     measured = set(
         run.ds.conditions[[schema.CONTEXT_ID, schema.PERT_ID]].astype(str).itertuples(index=False, name=None)
     )
@@ -212,6 +226,8 @@ def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], i
         if len(together) > room:
             together = [together[i] for i in np.sort(rng.permutation(len(together))[:room])]
     else:
+        # Too many pairs to list: random triples (context, gene, gene) are drawn, twice as many as there is
+        # room for.
         possible = len(alone) + pairs
         draws = rng.integers(0, [[len(where)], [len(singles)], [len(singles)]], size=(3, 2 * room))
         drawn = {
@@ -229,10 +245,11 @@ def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], i
 
 
 def new_names(run: FittedRun, modality: str) -> list[str]:
-    """Return names that features describe and train does not perturb, of the kind that `modality` perturbs.
+    """Return names that have features and are not perturbed in train, of the kind that `modality` perturbs.
 
-    Where most names perturbed so are measured genes: measured genes. Else (drugs): names that masks give targets to,
-    and those that the data set perturbs so elsewhere.
+    If most names perturbed by this modality are measured genes, these are measured genes. Otherwise (e.g.
+    drugs) they are names with targets in the perturbation masks, and names perturbed by this modality
+    anywhere in the data set.
     """
     if run.process is None:
         return []
@@ -240,6 +257,7 @@ def new_names(run: FittedRun, modality: str) -> list[str]:
     train = run.view.conditions
     perturbed = _names(train, modality)
     measured = {str(g) for g in run.ds.genes}
+    # More than half of the perturbed names are measured genes.
     if 2 * len(perturbed & measured) > len(perturbed):
         fit = measured
     else:
@@ -253,6 +271,7 @@ def _names(conditions: pd.DataFrame, modality: str) -> set[str]:
 
 
 def _masked(run: FittedRun) -> set[str]:
+    """Return the perturbations in the model's masks, none if it has no masks."""
     masks = run.model.needs().masks
     if masks is None or not Path(masks).is_file():
         return set()
@@ -260,7 +279,7 @@ def _masked(run: FittedRun) -> set[str]:
 
 
 def _most_frequent(values: pd.Series) -> str:
-    """Return the most frequent value; the first of equals by name."""
+    """Return the most frequent value; of equally frequent ones, the first by name."""
     counts = values.value_counts()
     return str(min(counts.index[counts == counts.max()]))
 

@@ -1,1 +1,1 @@
-"""Training of networks: one epoch loop, losses, seeds, devices, checkpoints; nothing here knows a model."""
+"""Training of networks: epoch loop, losses, seeds, devices, checkpoints; independent of any model."""

@@ -96,7 +96,7 @@ def train(
         ``loss(module, rows)`` with rows int64 [B] on the device: scalar tensors by name, one of them
         ``"loss"``, a mean over the rows. It receives the compiled module where compilation is in effect.
     n_rows
-        Number of rows of the training data; what a row is, only `loss` knows.
+        Number of rows of the training data; the meaning of a row is defined by `loss`.
     config
         Epochs, optimiser, schedule, early stopping and precision.
     seed
@@ -199,13 +199,13 @@ class _Run:
         """
         kept = None if checkpoint is None else checkpoint.read(self.config_hash(checkpoint.identity))
         if kept is not None:
-            tensors, told = kept
-            if "record" in told:
+            tensors, saved = kept
+            if "record" in saved:
                 with torch.no_grad():
                     for name, parameter in zip(self.names, self.parameters, strict=True):
                         parameter.copy_(tensors[f"final.{name}"])
-                return TrainingRecord.model_validate(told["record"])
-            self.restore(tensors, told)
+                return TrainingRecord.model_validate(saved["record"])
+            self.restore(tensors, saved)
         start = time.perf_counter() - self.state.seconds
         stopped = self.patience_is_over()
         while self.state.epoch < self.config.epochs and not stopped:
@@ -224,8 +224,8 @@ class _Run:
         record = self.record(stopped and self.state.epoch < self.config.epochs)
         if checkpoint is not None:
             final = {f"final.{n}": p for n, p in zip(self.names, self.parameters, strict=True)}
-            told = {"config_hash": self.config_hash(checkpoint.identity), "record": record.model_dump()}
-            checkpoint.write(final, told)
+            saved = {"config_hash": self.config_hash(checkpoint.identity), "record": record.model_dump()}
+            checkpoint.write(final, saved)
         return record
 
     def one_epoch(self) -> EpochReport:
@@ -244,8 +244,8 @@ class _Run:
         state.epoch += 1
         parts = self.steps()
         if not math.isfinite(parts["loss"]):
-            told = ", ".join(f"{k} {v:.4g}" for k, v in parts.items())
-            msg = f"{self.phase}: the loss is not finite in epoch {state.epoch} ({told}); lower the learning rate, or look for values in the data that are not finite"
+            values = ", ".join(f"{k} {v:.4g}" for k, v in parts.items())
+            msg = f"{self.phase}: the loss is not finite in epoch {state.epoch} ({values}); lower the learning rate, or look for values in the data that are not finite"
             raise ModelError(msg)
         score: float | None = None
         last = state.epoch == config.epochs
@@ -329,7 +329,7 @@ class _Run:
         """Return whether the validation score has not improved for `patience` epochs."""
         return self.validate is not None and self.state.epoch - self.state.best_epoch >= self.config.patience
 
-    # ---- what is kept --------------------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------------
 
     def config_hash(self, identity: str) -> str:
         """Return the hash of everything that a continuation must share with the original run, except data."""

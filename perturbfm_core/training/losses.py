@@ -15,8 +15,7 @@ Tensor = torch.Tensor
 _DISTANCE_FLOOR = 1e-3
 
 
-# ---- mean
-# ----------------------------------------------------------------------------------------------------
+# ---- mean ------------------------------------------------------------------------------------------------
 
 
 def signal_variance(y: Tensor, s2: Tensor, floor: float = 0.1) -> Tensor:
@@ -72,8 +71,7 @@ def noise_weighted_mse(mu: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     return (weights * (mu - y).square()).mean()
 
 
-# ---- direction
-# -----------------------------------------------------------------------------------------------
+# ---- direction -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +141,7 @@ def direction_loss(mu: Tensor, target: DirectionTarget, rows: Tensor) -> Tensor:
     return (target.reliability[rows] * (1.0 - cosine)).mean()
 
 
-# ---- variance
-# ------------------------------------------------------------------------------------------------
+# ---- variance --------------------------------------------------------------------------------------------
 
 
 def beta_nll(mean: Tensor, var: Tensor, y: Tensor, beta: float = 0.5) -> Tensor:
@@ -170,8 +167,7 @@ def beta_nll(mean: Tensor, var: Tensor, y: Tensor, beta: float = 0.5) -> Tensor:
     return (weight * nll).mean()
 
 
-# ---- distances
-# -----------------------------------------------------------------------------------------------
+# ---- distances -------------------------------------------------------------------------------------------
 
 
 def pair_distances(y: Tensor, s2: Tensor | None = None) -> Tensor:

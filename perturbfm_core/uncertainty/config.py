@@ -27,9 +27,9 @@ class ScaleConfig(Frozen):
 class ConformalConfig(Frozen):
     """How intervals are made from calibration residuals.
 
-    `groups` lists the axes with separate quantiles. Axes that divide conditions serve `mondrian` alone, in
+    `groups` lists the axes with separate quantiles. Axes that divide conditions apply to `mondrian` alone, in
     the order given; the last is dropped first where a group has fewer than `min_units` units. ``gene_scale``
-    serves every method. `weights` and `min_effective` serve `weighted`.
+    applies to every method. `weights` and `min_effective` apply to `weighted`.
     """
 
     method: Method = "mondrian"

@@ -120,6 +120,7 @@ class Conformal:
             rows = np.asarray([name[: len(path)] == path for name in names], dtype=np.bool_)
             units[path] = n_units(list(itertools.compress(residuals.units, rows)))
             if units[path] >= config.min_units:
+                # Units are weighted anew within the group: a unit counts by its rows in the group only.
                 inside, _ = row_weights(residuals.units, rows)
                 paths.append(path)
                 quantiles.append(binned_quantiles(scores, inside, levels, bins, n_bins))

@@ -21,8 +21,10 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 Trust = Literal["high", "fair", "low"]
 
+# P-values of novelty: out of distribution up to the first, typical from the second.
 OUT_OF_DISTRIBUTION = 0.05
 TYPICAL = 0.5
+# Share of epistemic variance above which trust falls by a step.
 MOSTLY_EPISTEMIC = 0.5
 _OTHER_CONTEXT = 0.9
 _SLACK = 1e-9
@@ -73,6 +75,8 @@ class Membership:
         quarter for a new perturbation, a quarter for the share of parts that are new to the context.
         """
         n = np.maximum(self.parts, 1)
+        # A part seen as a single counts in both `alone` and `anywhere`, one seen in combinations only in the
+        # latter.
         lacking = np.where(self.known, 0.0, 1.0 - (self.alone + self.anywhere) / (2.0 * n))
         out = 0.5 * lacking + 0.25 * ~self.known + 0.25 * (1.0 - self.here / n)
         return np.asarray(np.where(self.same, 0.0, out))
@@ -137,6 +141,7 @@ def p_values(novelty: FloatArray, reference: FloatArray) -> FloatArray:
     in both numerator and denominator.
     """
     ordered = np.sort(np.asarray(reference, dtype=np.float64))
+    # The slack counts a reference of equal novelty as at least as novel, in spite of rounding.
     as_novel = len(ordered) - np.searchsorted(ordered, np.asarray(novelty) - _SLACK, side="left")
     return np.asarray((1.0 + as_novel) / (1.0 + len(ordered)))
 
@@ -159,6 +164,7 @@ def state_distance(control: FloatArray, train: FloatArray) -> FloatArray | None:
 
     def gaps(A: FloatArray, B: FloatArray) -> FloatArray:
         A, B = A.astype(np.float64), B.astype(np.float64)
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, by one matrix product.
         squared = (A**2).sum(axis=1)[:, None] + (B**2).sum(axis=1)[None] - 2.0 * A @ B.T
         return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
@@ -271,6 +277,7 @@ def judge(e: Evidence) -> Verdict:
     such a condition cannot be called in distribution; at a ``low`` dose it is out of distribution.
     """
     reasons: list[str] = []
+    # Position in `_ORDER`: 0 low, 1 fair, 2 high.
     level = 2
     inside: bool | None = True
     if e.same:

@@ -89,8 +89,8 @@ class Scaling:
         out = cls(bins, np.ones(int(bins.max(initial=0)) + 1), slope, centre, low, high, {}, fitted)
         if config.stratum:
             growth = out._log_growth(residuals.prediction.mean, strata)
-            # What remains of each condition's log error [n] after the slope; then the rest goes into the gene
-            # bins.
+            # Log error [n] of each condition that the slope leaves; what the offsets leave, the gene bins
+            # absorb.
             left = np.log(squared.mean(axis=1) + _SMALLEST) - growth
             out = replace(out, offset=_offsets(left, strata, residuals.units, weights))
         squared /= np.exp(out._log_growth(residuals.prediction.mean, strata))[:, None]

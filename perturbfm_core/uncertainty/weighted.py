@@ -41,7 +41,7 @@ class WeightedConformal:
     base
         float64 [n], weight of each row when every unit has the same weight; sums to 1.
     owner
-        int64 [n], unit of each row (rows of several units count as units of their own).
+        int64 [n], unit of each row (a row of several units counts as a separate unit).
     features
         float64 [n, F], standardised features of the calibration rows.
     shift, spread
@@ -138,8 +138,8 @@ class WeightedConformal:
                 local = ordered[b].quantiles(mine, self.levels, at_infinity=infinity)
                 if flag[r] or not np.isfinite(local).all():
                     flag[r] = True
-                    # Standard errors grow with 1 / sqrt(units), so the half-width grows by the root of the
-                    # shortage.
+                    # Heuristic: the half-width grows by the root of the missing share of units, as a standard
+                    # error does.
                     wide = np.sqrt(max(self.min_effective / max(effective[r], 1.0), 1.0))
                     local = np.fmax(np.where(np.isfinite(local), local, 0.0), everywhere[:, b]) * wide
                 factor[:, r, b] = local

@@ -46,7 +46,7 @@ class PermutationControl:
 
 
 def mean_pearson(mean: FloatArray, truth: FloatArray) -> float:
-    """Return the Pearson correlation over genes, averaged over conditions (rows of [C, G]); 0 if undefined."""
+    """Return the Pearson correlation over genes, averaged over conditions [C, G]; 0 where undefined."""
     a = mean - mean.mean(axis=1, keepdims=True)
     b = truth - truth.mean(axis=1, keepdims=True)
     norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))

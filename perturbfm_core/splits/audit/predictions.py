@@ -158,7 +158,7 @@ def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | Non
 
 
 def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> list[Finding]:
-    """Return a finding if predictions are closer to the observed means than a noise-free prediction could be."""
+    """Return a finding if predictions are closer to the observed means than noise-free ones could be."""
     counts = np.bincount(served.codes)
     # Number of each row within its condition; even and odd rows make the two halves.
     position = np.empty(len(served.rows), dtype=np.int64)

@@ -1,1 +1,4 @@
-"""The metrics of scPerturBench, from their definitions: arrays in, arrays out."""
+"""Metrics of scPerturBench, as functions on arrays.
+
+They are written from the definitions of the metrics; scPerturBench's own code (GPL-3.0) is not used.
+"""

@@ -1,6 +1,6 @@
 """Distances between groups of cells: E-distance and the symmetric Gaussian divergence.
 
-Source: scPerturBench, through the distances of pertpy 0.7 with the stimulated cells first.
+Source: scPerturBench, which calls the distances of pertpy 0.7 with the stimulated (true) cells first.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def squared_distances(
     x2, y2
         Their squared norms [n] and [m], if known.
     """
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y
     x2 = squared_norms(X) if x2 is None else x2
     y2 = squared_norms(Y) if y2 is None else y2
     D = X @ Y.T
@@ -44,12 +45,20 @@ def squared_norms(X: FloatArray) -> FloatArray:
 
 
 def mean_distance(D: FloatArray) -> float:
-    """Return the mean Euclidean distance of a block of squared ones, zero diagonal included."""
+    """Return the mean Euclidean distance from a matrix of squared distances, including a zero diagonal."""
     return float(np.sqrt(D).mean())
 
 
 def edistance(between: float, within_true: float, within_predicted: float) -> float:
-    """Return the E-distance of Euclidean (not squared) distances: 2 between - within - within, V-statistics."""
+    """Return the E-distance: 2 between - within_true - within_predicted, of Euclidean (not squared) distances.
+
+    Parameters
+    ----------
+    between
+        Mean distance between true and predicted cells.
+    within_true, within_predicted
+        Mean distance within each group over all pairs, each cell with itself included (V-statistic).
+    """
     return 2.0 * between - within_true - within_predicted
 
 
@@ -70,8 +79,8 @@ class Spread:
 def spread(X: FloatArray) -> Spread:
     """Return the spread of cells [n, G].
 
-    Each gene is reduced as a contiguous vector: the order of summation decides the rounding left in the
-    deviation of a constant gene, and with it the divergence.
+    Each gene is summed as a contiguous vector, as by pertpy. The order of summation decides how much rounding noise
+    the deviation of a constant gene has, and with it the divergence.
     """
     T = np.ascontiguousarray(X.T)
     return Spread(T.mean(axis=1), T.std(axis=1))
@@ -80,8 +89,8 @@ def spread(X: FloatArray) -> Spread:
 def sym_kldiv(true: Spread, predicted: Spread) -> float:
     """Return log2(d + 1), d the mean over genes of KL(true || predicted) + KL(predicted || true).
 
-    Every gene is taken as Gaussian, with 1e-8 added to its deviation: one gene that is constant on one side
-    only gives a term of up to about 1e15.
+    Every gene is taken as Gaussian, with 1e-8 added to its standard deviation. A gene that is constant on one side
+    only therefore gives a term of up to about 1e15.
     """
     return float(np.log2(mean_kldiv(true, predicted) + 1.0))
 
@@ -91,6 +100,7 @@ def mean_kldiv(true: Spread, predicted: Spread) -> float:
     gap = true.mean.astype(np.float64) - predicted.mean.astype(np.float64)
     s = true.std.astype(np.float64) + _KL_EPSILON
     p = predicted.std.astype(np.float64) + _KL_EPSILON
+    # KL divergence of Gaussians: log(p / s) + (s^2 + gap^2) / (2 p^2) - 1/2, in nats.
     forward = np.log(p / s) + (s**2 + gap**2) / (2 * p**2) - 0.5
     backward = np.log(s / p) + (p**2 + gap**2) / (2 * s**2) - 0.5
     return float(np.mean(forward + backward))

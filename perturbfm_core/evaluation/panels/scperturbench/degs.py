@@ -1,4 +1,4 @@
-"""Differential expression by Welch's t-test on log1p values, and the gene subsets made of it.
+"""Differential expression by Welch's t-test on log1p values, and gene subsets chosen by it.
 
 Definitions: scPerturBench (bm2-lab/scPerturBench), which ranks genes with scanpy's ``t-test`` of the perturbed
 cells against the control cells; every gene is tested, on values in log1p units.
@@ -46,7 +46,17 @@ def moments(X: FloatArray) -> Moments:
 
 
 def blocked_moments(n: int, genes: int, blocks: Callable[[], Iterator[FloatArray]]) -> Moments:
-    """Return the moments of `n` cells that come in blocks [b, G], so that they need not be dense at once."""
+    """Return the moments of cells that come in blocks, so that they need not be dense all at once.
+
+    Parameters
+    ----------
+    n
+        Number of cells.
+    genes
+        Number of genes G.
+    blocks
+        () -> iterator over the cells in blocks [b, G].
+    """
     total, squares = np.zeros(genes), np.zeros(genes)
     for block in blocks():
         total += block.sum(axis=0, dtype=np.float64)
@@ -61,11 +71,11 @@ def blocked_moments(n: int, genes: int, blocks: Callable[[], Iterator[FloatArray
 def welch_scores(group: Moments, control: Moments) -> FloatArray:
     """Return float32 [G], Welch's t of group against control; 0 where it is undefined.
 
-    It is undefined for equal means without variance, and where rounding leaves the variance of a constant
-    gene below 0: as in scanpy, such a gene then counts as unchanged.
+    It is undefined for equal means without variance, and where rounding makes the variance of a constant gene
+    negative. As in scanpy, such a gene counts as unchanged.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        # Standard deviations first: a negative variance has none.
+        # The square of the root keeps a variance as it is and turns a negative one into NaN.
         error = np.sqrt(np.sqrt(group.var) ** 2 / group.n + np.sqrt(control.var) ** 2 / control.n)
         t = (group.mean - control.mean) / error
     return np.asarray(np.where(np.isnan(t), 0.0, t), dtype=np.float32)
@@ -104,7 +114,7 @@ def fold_changes(group: Moments, control: Moments) -> FloatArray:
 def deg_order(scores: FloatArray) -> IntArray:
     """Return int [G], genes by decreasing size of score; ties keep the order of genes.
 
-    The peer breaks ties by an unstable sort, so only this choice is free.
+    scPerturBench breaks ties by an unstable sort, so that its order of ties is not reproducible.
     """
     return np.asarray(np.argsort(-np.abs(scores), kind="stable"))
 
@@ -112,9 +122,16 @@ def deg_order(scores: FloatArray) -> IntArray:
 def common_degs(true_order: IntArray, predicted_order: IntArray, top: int) -> float:
     """Return the share of the first `top` true DEGs that are among the first `top` predicted ones.
 
-    A RECONSTRUCTION: the peer's repository holds no code for its Common-DEGs (``DEG_score``). Its author
-    describes the fraction of overlapping DEGs, and the published values are multiples of 1 / 100; which test,
-    order and cut-off the predicted side has cannot be established, here it is that of the true side. The
-    denominator is always `top`, even where there are fewer genes.
+    A RECONSTRUCTION: the repository of scPerturBench has no code for its Common-DEGs (``DEG_score``). Its author
+    describes it as the fraction of overlapping DEGs, and the published values are multiples of 1 / 100. The test,
+    order and cut-off of the predicted side are unknown; here they are those of the true side. The denominator is
+    always `top`, even where there are fewer genes.
+
+    Parameters
+    ----------
+    true_order, predicted_order
+        Positions of genes by decreasing size of score (see `deg_order`), true and predicted side.
+    top
+        Number of genes on each side.
     """
     return len(np.intersect1d(true_order[:top], predicted_order[:top], assume_unique=True)) / top

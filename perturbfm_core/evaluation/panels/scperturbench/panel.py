@@ -1,9 +1,10 @@
 """Panel `scperturbench`: the metrics of scPerturBench on its subsets of differentially expressed genes.
 
 Subsets are the first 20, 50, 100 and 5000 genes (all, if there are fewer) of Welch's t-test of the condition's
-true cells against all control cells of its context. Values are raw: not rounded, not scaled between methods.
-Data sets hold no missing values and predictions are finite, so nothing is repaired here. Means are taken in
-double precision, so that the order of cells cannot matter; they differ from the peer's by its rounding.
+true cells against all control cells of its context. Values are raw: neither rounded nor scaled between methods.
+Data sets have no missing values and predictions are finite, so scPerturBench's repair of missing values is not
+needed. Means are in double precision, so that the order of cells does not matter; they differ from those of
+scPerturBench by its single-precision rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from perturbfm_core.schema import FloatArray
 PANEL = "scperturbench"
 _SOURCE = "scPerturBench (bm2-lab/scPerturBench), pertpy 0.7"
 _NO_TEST = "fewer than two true or control cells to choose genes by"
-# A delta this small beside the expression is rounding, and has no correlation.
+# A delta whose range is below this share of the expression is rounding noise and has no correlation.
 _ROUNDING = 1e-9
 
 add_panel(PANEL, source=_SOURCE, headline=f"pearson_distance_top{max(TOPS)}", order=20)
@@ -49,7 +50,7 @@ def _compute(c: Comparison) -> Values:
     if cells is None:
         return {}
     sides = c.once_per_observed("scperturbench.truth", TrueSides)
-    # Blocks of some hundred cells cost more to share among threads than to multiply.
+    # One thread: sharing blocks of some hundred cells among threads takes longer than multiplying them.
     with _threads().limit(limits=1, user_api="blas"):
         pairs = [pair(cells, i, sides) for i in range(len(cells))]
     control = np.stack([sides.control(cells, context).mean for context in cells.contexts])
@@ -74,7 +75,7 @@ def _profiles(pairs: list[Pair], control: FloatArray, top: int) -> Values:
     out = {name: np.full(len(pairs), np.nan) for name in names}
     if not known.any():
         return out
-    # Rows of one subset are equally long, so that each distance is one call.
+    # Rows of one subset have the same number of genes, so that each distance is one call for all conditions.
     S, P, C = (
         np.stack([row[col] for row, col in zip(rows, columns, strict=True) if col is not None])
         for rows in ([x.true.mean for x in pairs], [x.mean for x in pairs], control)

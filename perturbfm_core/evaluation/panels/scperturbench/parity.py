@@ -1,4 +1,4 @@
-"""Parity cases of scPerturBench: its metrics, DEG tables, common DEGs, scores and ranks."""
+"""Parity check with scPerturBench: metrics, DEG tables, common DEGs, scores and ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _INPUTS = "inputs.h5ad"
 _PEER = "scPerturBench"
 _CONTEXT_PIPELINE = "cellular_context_ood"
 _MAIN = ("mse", "pearson_distance", "edistance", "sym_kldiv", "wasserstein")
-# The peer wrote 4 decimals.
+# The peer rounds its values to 4 decimals.
 _LAST_DECIMAL = 1e-4
 
 
@@ -35,7 +35,7 @@ def _matches(folder: Path) -> bool:
 
 
 class _Case:
-    """The cells of a case and what the peer made of them."""
+    """Cells of a case and the peer's numbers for them."""
 
     def __init__(self, folder: Path) -> None:
         data = anndata.read_h5ad(folder / _INPUTS)
@@ -89,7 +89,7 @@ class _Case:
 
 @register_case("scperturbench", _matches)
 def compare(folder: Path) -> Iterator[Record]:
-    """Yield every number of a case: metrics as written and unrounded, DEG tables, common DEGs, scores, ranks."""
+    """Yield every number of a case: rounded and unrounded metrics, DEG tables, common DEGs, scores and ranks."""
     case = _Case(folder)
     yield from _metrics(case)
     yield from _deg_tables(case)
@@ -126,10 +126,10 @@ def _metrics(case: _Case) -> Iterator[Record]:
 
 
 def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
-    """Return (relative, absolute): the peer keeps single precision, and runs Sinkhorn in it always."""
+    """Return (relative, absolute) tolerance: the peer keeps single precision, and always runs Sinkhorn in it."""
     if dtype == np.float64:
         return (1e-6, 0.0) if metric == "wasserstein" else (1e-12, 1e-12)
-    # A distance near 0 is a difference of near-equal numbers, exact to single precision only.
+    # A distance near 0 is a difference of almost equal numbers, accurate to single precision only.
     return (2e-5, 0.0) if metric in _MAIN else (1e-4, 1e-6)
 
 
@@ -158,7 +158,7 @@ def _deg_tables(case: _Case) -> Iterator[Record]:
 
 
 def _same_top(key: str, theirs: list[str], size: FloatArray, ours: Iterable[str], top: int) -> Record:
-    """Return how many of the peer's first genes are ours; those tied with the last may be any."""
+    """Return how many of the first `top` genes are the same; genes tied with the last one may differ."""
     n = min(top, len(theirs))
     shared = len(set(theirs[:n]) & {str(g) for g in list(ours)[:n]})
     sure = int((size > size[n - 1]).sum())
@@ -195,7 +195,7 @@ def _common(case: _Case) -> Iterator[Record]:
 
 
 def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[float, float]:
-    """Return bounds of the share over all ways to break the ties at both cut-offs."""
+    """Return the least and the largest share over all ways to break the ties at both cut-offs."""
     sides = []
     for scores in (true, predicted):
         size = np.abs(scores)
@@ -204,6 +204,7 @@ def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[fl
     (a, ta, na), (b, tb, nb) = sides
     sure = int((a & b).sum())
     only_a, only_b, both = int((ta & b).sum()), int((a & tb).sum()), int((ta & tb).sum())
+    # Most overlap: tied genes are chosen from the other side's genes first; least: from the rest first.
     high = sure + min(only_a, na) + min(only_b, nb) + min(both, na, nb)
     room_a, room_b = int(ta.sum()) - only_a, int(tb.sum()) - only_b
     low = sure + max(0, na - room_a) + max(0, nb - room_b)
@@ -211,7 +212,7 @@ def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[fl
 
 
 def _scores(expected: dict[str, Any]) -> Iterator[Record]:
-    """Yield the published scores and ranks, made from the peer's own written values."""
+    """Yield the published scores and ranks, computed from the peer's rounded values."""
     records = pd.DataFrame(expected["records"])
     for entry in expected["published_style_scores"]:
         group, methods = entry["group"], sorted(entry["methods"])

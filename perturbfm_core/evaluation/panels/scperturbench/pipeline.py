@@ -1,9 +1,9 @@
-"""The peer's two evaluation pipelines, from groups of cells to one number.
+"""scPerturBench's two evaluation pipelines, from groups of cells to one number.
 
-`context` is its generalisation over cellular contexts, `perturbation` that over genetic or chemical
-perturbations. They differ in what happens to genes that are missing, to cells that hold NaN and to empty
-groups. Arrays keep their precision and orders of summation are the peer's, because some of its numbers are
-decided by rounding: the correlation of a delta that is zero but for it, the divergence of a constant gene.
+`context` evaluates generalisation over cellular contexts, `perturbation` over genetic or chemical perturbations. They
+differ in the treatment of missing genes, of cells with NaN and of empty groups. Precision and orders of summation are
+those of scPerturBench, because rounding decides some of its numbers: the correlation of a delta that is zero up to
+rounding, and the divergence of a constant gene.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perturbfm_core.schema import FloatArray, IntArray, StrArray
 Pipeline = Literal["context", "perturbation"]
 SUBSAMPLE_SEED = 42
 SUBSAMPLE_CELLS = 2000
-# Only these see the subsample; everything else sees all cells.
+# These metrics use the subsample of cells, all others use all cells.
 SUBSAMPLED = ("edistance", "sym_kldiv", "wasserstein")
 METRICS = ("pearson_distance", *pseudobulk.PROFILES, *SUBSAMPLED)
 
@@ -59,13 +59,14 @@ def prepare(groups: Groups, genes: Sequence[str], pipeline: Pipeline) -> Groups 
     genes
         The subset, in the order of the DEG table.
     pipeline
-        ``context``: NaN are repaired on all genes, and every gene must be there. ``perturbation``: genes that
-        are not there are left out, NaN are repaired on the subset, and no true or no predicted cell gives None.
+        ``context``: cells with NaN are repaired on all genes, and every gene of the subset must exist.
+        ``perturbation``: genes that do not exist are left out, cells are repaired on the subset, and None is
+        returned without true or without predicted cells.
 
     Raises
     ------
     MetricError
-        If the context pipeline misses a gene.
+        If a gene of the subset is missing in the context pipeline.
     """
     position = {str(g): i for i, g in enumerate(groups.genes)}
     missing = [g for g in genes if g not in position]
@@ -85,7 +86,7 @@ def _select(groups: Groups, columns: Sequence[int]) -> Groups:
 
 
 def repair_nan(groups: Groups) -> Groups:
-    """Return the groups with every cell that holds a NaN replaced whole by the mean of the control cells."""
+    """Return the groups with every cell that has a NaN replaced, in all genes, by the mean of the control cells."""
     if not any(np.isnan(X).any() for X in (groups.imputed, groups.stimulated, groups.control)):
         return groups
     mean = groups.control.mean(axis=0)
@@ -97,14 +98,14 @@ def repair_nan(groups: Groups) -> Groups:
 
 
 def subsample_rows(*sizes: int) -> list[IntArray]:
-    """Return the rows kept of groups of the given sizes, in the order the peer draws: imputed, stimulated, control.
+    """Return the rows to keep of groups of the given sizes: imputed, stimulated and control, in this order.
 
-    A group of more than 2,000 cells is replaced by 2,000 of them in drawn order, others are kept as they are
-    and draw nothing; one generator with seed 42 serves all.
+    A group of more than 2,000 cells is replaced by 2,000 of them in the order drawn; smaller groups are kept and use
+    no random numbers. One generator with seed 42 is used for all groups, as in scPerturBench.
     """
     if max(sizes) <= SUBSAMPLE_CELLS:
         return [np.arange(n) for n in sizes]
-    # The definition names the legacy generator.
+    # scPerturBench uses numpy's legacy generator, whose numbers differ from those of `default_rng`.
     rng = np.random.RandomState(SUBSAMPLE_SEED)
     return [
         rng.choice(n, SUBSAMPLE_CELLS, replace=False) if n > SUBSAMPLE_CELLS else np.arange(n) for n in sizes
@@ -117,10 +118,10 @@ def score(groups: Groups, metric: str) -> float:
     Raises
     ------
     MetricError
-        If there is no metric of that name.
+        If scPerturBench has no metric of that name.
     """
     if metric == "pearson_distance":
-        # The mean of differences, not the difference of means: their rounding differs.
+        # The mean of differences, not the difference of means: they differ by rounding.
         c = groups.control.mean(axis=0)
         S, P = ((X - c).mean(axis=0) for X in (groups.stimulated, groups.imputed))
         return float(pseudobulk.pearson_distance(S, P))
@@ -143,7 +144,7 @@ def score(groups: Groups, metric: str) -> float:
 
 
 def rounded(value: float, metric: str) -> float:
-    """Return a value as the peer writes it: to 4 decimals, for `sym_kldiv` before the logarithm."""
+    """Return a value rounded as by scPerturBench: to 4 decimals, for `sym_kldiv` before the logarithm."""
     if metric == "sym_kldiv":
         return float(np.log2(round(2.0**value - 1.0, 4) + 1.0))
     return round(value, 4)

@@ -1,8 +1,8 @@
-"""Distances between mean profiles, row by row.
+"""Distances between mean expression profiles, row by row.
 
-`S` is the mean of the stimulated (true) and `P` that of the imputed (predicted) cells, [..., G] over the genes
-of a subset, in log1p units; every distance is 0 for equal profiles. Source: scPerturBench, through the
-distances of pertpy 0.7.
+`S` is the mean of the stimulated (true) cells and `P` that of the imputed (predicted) cells, [..., G] over the genes of
+a subset, log1p units. Every distance is 0 for equal profiles. Source: scPerturBench, which calls the distances of
+pertpy 0.7.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def mse(S: FloatArray, P: FloatArray) -> FloatArray:
 def euclidean(S: FloatArray, P: FloatArray) -> FloatArray:
     """Return [...], the Euclidean distance.
 
-    The peer's ``root_mean_squared_error`` is this same number, not a root of a mean.
+    scPerturBench's ``root_mean_squared_error`` is this number, too: it is not divided by the number of genes.
     """
     return np.asarray(np.sqrt(np.square(_difference(S, P)).sum(axis=-1)))
 
@@ -46,7 +46,7 @@ def mmd(S: FloatArray, P: FloatArray) -> FloatArray:
 def pearson_distance(S: FloatArray, P: FloatArray) -> FloatArray:
     """Return [...], 1 minus the Pearson correlation over genes; NaN where a profile is constant.
 
-    Of deltas (mean of the cells minus the mean of all control cells) this is the peer's PCC-delta as a distance.
+    For deltas (mean of the cells minus the mean of all control cells) this is 1 minus scPerturBench's PCC-delta.
     """
     s, p = (np.asarray(A, dtype=np.float64) for A in (S, P))
     return _one_minus_cosine(s - s.mean(axis=-1, keepdims=True), p - p.mean(axis=-1, keepdims=True))
@@ -65,7 +65,7 @@ def cosine_distance(S: FloatArray, P: FloatArray) -> FloatArray:
 def r2_distance(S: FloatArray, P: FloatArray) -> FloatArray:
     """Return [...], residual over total sum of squares of the true profile, 1 minus scikit-learn's R².
 
-    Where the true profile is constant it is 0 for an equal prediction and 1 for any other, as there.
+    Where the true profile is constant it is 0 for an equal prediction and 1 for any other, as in scikit-learn.
     """
     s = np.asarray(S, dtype=np.float64)
     residual = np.square(_difference(S, P)).sum(axis=-1)
@@ -80,7 +80,7 @@ def _difference(S: FloatArray, P: FloatArray) -> FloatArray:
 
 def _one_minus_cosine(s: FloatArray, p: FloatArray) -> FloatArray:
     norms = [np.sqrt(np.square(a).sum(axis=-1, keepdims=True)) for a in (s, p)]
-    # Scaled before they are multiplied, so that tiny deltas do not underflow.
+    # Scaled to length 1 before the product, so that tiny deltas do not underflow.
     units = [
         np.divide(a, n, out=np.full(a.shape, np.nan), where=n > 0) for a, n in zip((s, p), norms, strict=True)
     ]

@@ -1,8 +1,8 @@
 """Scores and ranks across methods, as scPerturBench publishes them.
 
-Its tables hold no raw values: within one evaluated item each distance is scaled between the best and the worst
-method present, so that adding a method changes every score. Here raw values are kept and this is a view of
-them. Verified against the published tables; source: scPerturBench (bm2-lab/scPerturBench).
+Its tables have no raw values: within one evaluated item each distance is scaled between the best and the worst method,
+so that adding a method changes every score. This project stores raw values and derives these scores from them. The
+formulas were recovered from, and agree with, the published tables of scPerturBench (bm2-lab/scPerturBench).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from perturbfm_core.schema import FloatArray
 
-# Raw metric -> column of the published tables. Distances are scaled; the other two are taken as they are.
+# Raw metric -> column of the published tables. Distances are scaled; correlation and overlap are not.
 SCALED = {
     "edistance": "edistance_score",
     "mse": "mse_score",
@@ -31,7 +31,7 @@ def published_scores(raw: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     Parameters
     ----------
     raw
-        {metric: float [..., M]} over methods; any of the six metrics may be absent (the peer has no
+        {metric: float [..., M]} over methods; any of the six metrics may be absent (scPerturBench has no
         `wasserstein` and no `common_degs` at top 5000). NaN is an undefined value.
 
     Returns
@@ -71,7 +71,7 @@ def _scaled(x: FloatArray) -> FloatArray:
 
 
 def _rank(x: FloatArray) -> FloatArray:
-    """Return the rank of each value from the largest, ties with the smallest rank, NaN without one."""
+    """Return the rank of each value, 1 for the largest; ties get the smallest rank, NaN stays NaN."""
     better = (x[..., None, :] > x[..., :, None]).sum(axis=-1)
     return np.where(np.isnan(x), np.nan, better + 1.0)
 

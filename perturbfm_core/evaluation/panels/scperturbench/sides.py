@@ -1,7 +1,7 @@
-"""What the panel keeps of true and predicted cells: each condition's cells are looked at once.
+"""Statistics of the true and predicted cells of each condition, computed in one pass over the cells.
 
-The true side (its DEGs, its spread, the distances among its cells) depends on the data alone and is kept for
-all predictions; the cells themselves are not kept.
+The true side (DEGs, spread and distances among its cells) depends on the data alone and is kept for all predictions;
+the cells themselves are not kept.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from perturbfm_core.evaluation.panels.scperturbench.pipeline import subsample_ro
 from perturbfm_core.evaluation.panels.scperturbench.sinkhorn import regularised_cost
 from perturbfm_core.schema import FloatArray, IntArray
 
-# The peer computes the transport cost on small subsets only.
+# scPerturBench computes the transport cost on subsets of up to 100 genes only.
 TRANSPORT_TOPS = tuple(top for top in degs.TOPS if top <= 100)
 _CONTROL_BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class TrueSide:
-    """The true cells of one condition, summed up.
+    """Statistics of the true cells of one condition.
 
     Attributes
     ----------
     mean
         float64 [G], mean of all cells.
     order
-        int32 [<= G], the first DEGs, as many as the largest subset needs; None without a test.
+        int32 [<= G], the first DEGs, as many as the largest subset needs; None with too few cells to test.
     rows
         Rows of the subsample.
     spread
-        Spread of the subsample.
+        Mean and standard deviation of each gene in the subsample.
     within
         {number of genes: mean distance among the cells of the subsample}.
     """
@@ -47,7 +47,7 @@ class TrueSide:
     within: dict[int, float]
 
     def columns(self, top: int, genes: int) -> IntArray | slice | None:
-        """Return the columns of a subset, all if it is no smaller than the genes, None if it is unknown."""
+        """Return the columns of the first `top` DEGs, all if there are no more genes, None without a test."""
         if top >= genes:
             return slice(None)
         return None if self.order is None else self.order[:top]
@@ -55,7 +55,7 @@ class TrueSide:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """One condition's true and predicted cells, compared.
+    """Comparison of one condition's true and predicted cells.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class Pair:
     mean
         float64 [G], mean of all predicted cells.
     order
-        The predicted side's first DEGs, as in `TrueSide`.
+        The first DEGs of the predicted side, as in `TrueSide`.
     sym_kldiv, edistance, wasserstein
         {number of genes: value}, NaN where undefined.
     """
@@ -78,7 +78,7 @@ class Pair:
 
 
 class TrueSides:
-    """The true sides of a comparison's conditions and the moments of its controls, made when first asked for."""
+    """True sides of a comparison's conditions and moments of its controls, computed when first needed."""
 
     def __init__(self) -> None:
         self._controls: dict[str, degs.Moments] = {}
@@ -97,10 +97,20 @@ class TrueSides:
         return self._controls[context]
 
     def side(self, i: int, S: FloatArray, control: degs.Moments) -> TrueSide:
-        """Return the true side of condition `i`, whose cells are `S`."""
+        """Return the true side of a condition.
+
+        Parameters
+        ----------
+        i
+            Position of the condition.
+        S
+            Its true cells [n, G], log1p units.
+        control
+            Moments of the control cells of its context.
+        """
         if i not in self._sides:
             moments = degs.moments(S)
-            # A condition has as many predicted as true cells, and the peer draws the predicted ones first.
+            # A condition has as many predicted as true cells, and the predicted ones are drawn first.
             rows = subsample_rows(len(S), len(S))[1]
             drawn = _take(S, rows)
             side = TrueSide(moments.mean, _order(moments, control), rows, cellwise.spread(drawn), {})
@@ -111,7 +121,17 @@ class TrueSides:
 
 
 def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
-    """Return condition `i` compared: cells are made dense once, and each block of distances is made once."""
+    """Return the comparison of one condition; its cells are made dense, and each distance matrix computed, once.
+
+    Parameters
+    ----------
+    cells
+        Cells of all conditions.
+    i
+        Position of the condition.
+    sides
+        True sides, kept for all predictions.
+    """
     control = sides.control(cells, cells.contexts[i])
     S, P = cells.truth(i), cells.predicted(i)
     true = sides.side(i, S, control)
@@ -125,7 +145,7 @@ def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
         between = cellwise.squared_distances(s, p)
         within = cellwise.mean_distance(cellwise.squared_distances(p, p))
         distance = cellwise.edistance(cellwise.mean_distance(between), true.within[k], within)
-        # It cannot be negative, but for rounding.
+        # Negative values are rounding errors.
         out.edistance[k] = max(distance, 0.0)
         if k <= largest:
             out.wasserstein[k] = regularised_cost(between).cost
@@ -147,7 +167,7 @@ def _subsets(true: TrueSide, X: FloatArray) -> Iterator[tuple[int, FloatArray]]:
 
 
 def _take(X: FloatArray, rows: IntArray) -> FloatArray:
-    """Return the rows of a subsample, without a copy where it is everything."""
+    """Return the rows of a subsample, without a copy where it has all rows."""
     return X if len(rows) == len(X) else X[rows]
 
 

@@ -1,9 +1,9 @@
 """Entropic optimal transport between two groups of cells.
 
-The peer's ``wasserstein`` (scPerturBench, through pertpy 0.7 and ott-jax before 0.5): squared Euclidean cost,
-uniform weights, epsilon 0.05 times the mean cost, Sinkhorn iterations in the log domain from zero potentials
-until the L1 error of the column marginal, looked at every 10 iterations, is at most 1e-3, or 2,000 iterations.
-The value is the dual objective; it is neither a root nor debiased.
+This is the ``wasserstein`` of scPerturBench (through pertpy 0.7 and ott-jax before 0.5): squared Euclidean cost,
+uniform weights, epsilon 0.05 times the mean cost, and Sinkhorn iterations in the log domain from zero potentials
+until the L1 error of the column marginal, checked every 10 iterations, is at most 1e-3, or for 2,000 iterations.
+The value is the dual objective, without a square root and without debiasing.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ EPSILON = 0.05
 THRESHOLD = 1e-3
 CHECK_EVERY = 10
 MAX_ITERATIONS = 2000
-# Scaled column sums outside of these are left to the log domain, long before double precision ends.
+# Column sums outside of this range are left to the log domain, long before they overflow double precision.
 _SMALLEST, _LARGEST = 1e-60, 1e60
 
 
 @dataclass(frozen=True)
 class Transport:
-    """What a run of Sinkhorn gave.
+    """Result of the Sinkhorn iterations.
 
     Attributes
     ----------
     cost
         Regularised cost, in squared log1p units.
     iterations
-        How many were made.
+        Number of iterations.
     converged
-        Whether the marginal error came under the threshold.
+        Whether the marginal error fell to the threshold.
     """
 
     cost: float
@@ -44,9 +44,9 @@ class Transport:
 def regularised_cost(C: FloatArray) -> Transport:
     """Return the entropic transport cost of a cost matrix [n, m] between uniform weights.
 
-    The iterates are those of the log domain: between literal iterations there, the same steps are made by
-    scaling the current plan, which takes no exponentials, for as long as the scalings are moderate numbers.
-    NaN if the mean cost is 0 (all cells are one point).
+    The iterates are those of the log domain. Between iterations computed there, the same steps are computed by scaling
+    the current plan, which needs no exponentials, as long as the scaling factors stay in a safe range. NaN if the mean
+    cost is 0 (all cells are the same).
     """
     C = np.asarray(C, dtype=np.float64)
     epsilon = EPSILON * float(C.mean())
@@ -54,16 +54,18 @@ def regularised_cost(C: FloatArray) -> Transport:
         return Transport(float("nan"), 0, False)
     n, m = C.shape
     f, g, mass, iterations, converged = _solve(C / -epsilon)
+    # Dual objective <f, a> + <g, b> + epsilon (1 - mass of the plan), with potentials over epsilon; log n and log m
+    # convert from the counting measure of `_solve` to the weights a = 1 / n and b = 1 / m.
     dual = float(f.mean() + g.mean()) + float(np.log(n) + np.log(m))
     return Transport(epsilon * (dual + 1.0 - mass), iterations, converged)
 
 
 def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
-    """Return both potentials over epsilon, total mass, iterations and convergence, for M = -C / epsilon."""
+    """Return both potentials divided by epsilon, total mass, iterations and convergence, for M = -C / epsilon."""
     n, m = M.shape
     f, iteration = np.zeros(n), 0
     while True:
-        # One iteration in the log domain; the plan of its potentials is the kernel of those that follow.
+        # One iteration in the log domain; the plan of its potentials is the kernel of the iterations that follow.
         g = -np.log(m) - _logsumexp(M + f[:, None], axis=0)
         f = -np.log(n) - _logsumexp(M + g, axis=1)
         K = np.exp(M + f[:, None] + g)
@@ -83,7 +85,7 @@ def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
             v = 1.0 / (m * column)
             row = K @ v
             u = 1.0 / (n * row)
-            # The column sums are what the next iteration divides by, so looking at the error is free.
+            # The next iteration divides by these column sums, so that checking the error costs nothing.
             column = KT @ u
         f = f + np.log(u)
 

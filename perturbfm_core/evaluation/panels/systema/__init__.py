@@ -1,1 +1,1 @@
-"""Systema (Viñas Torné et al. 2025): scores against the perturbed reference, and what variation is systematic."""
+"""Metrics of Systema (Viñas Torné et al. 2025): scores against the mean of perturbed conditions, systematic variation."""

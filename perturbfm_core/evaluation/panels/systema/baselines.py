@@ -1,4 +1,7 @@
-"""The references and baselines of Systema: means of train centroids."""
+"""References and baselines of Systema: means of train centroids.
+
+A centroid is the mean expression of the cells of one condition.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from perturbfm_core.schema import FloatArray, IntArray
 
 
 def perturbed_reference(centroids: FloatArray) -> FloatArray:
-    """Return [G], the unweighted mean of train centroids [T, G]: the reference that scores subtract."""
+    """Return [G], the unweighted mean of train centroids [T, G], which scores subtract as the reference."""
     return np.asarray(centroids.mean(axis=0))
 
 
@@ -34,11 +37,11 @@ def matching_mean(
     centroids
         Mean expression (or delta) of the train conditions [T, G].
     fallback
-        [G] or [P, G], used for a part that train lacks, by definition `nonctl_mean`.
+        [G] or [P, G], used for a part that train lacks; `nonctl_mean` in Systema.
 
     Notes
     -----
-    The mean of two parts, not their sum: in terms of delta it halves the effect of a combination.
+    The parts are averaged, not summed: as a delta, this halves the additive effect of a combination of two.
     """
     labels = np.asarray(train_perts, dtype=np.str_)
     known = {str(pert): centroids[labels == pert].mean(axis=0) for pert in np.unique(labels)}

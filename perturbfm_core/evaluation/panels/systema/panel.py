@@ -1,8 +1,8 @@
-"""Panel `systema`: change against the mean of perturbed conditions, which systematic effects cannot inflate.
+"""Panel `systema`: agreement of expression changes relative to the mean of perturbed conditions.
 
-The reference of a context is the mean of its train centroids; a context that train lacks gets the train mean
-delta added to its own controls. Names are those of the peer. The 20 genes are those that change most against
-the controls.
+Changes that all perturbations have in common do not count towards the ``allpert`` scores. Their reference in a
+context is the mean of its train centroids; for a context that train lacks, it is the train mean delta added to the context's own
+controls. Names are those of Systema. The 20 genes are those of largest observed change against the controls.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _top(c: Comparison) -> BoolArray:
 
 
 def _predicted(c: Comparison) -> FloatArray:
-    """Return [C, G], predicted deltas, equal to the reference where only rounding tells them apart."""
+    """Return [C, G], predicted deltas, set equal to the reference where they differ by rounding only."""
 
     def compute() -> FloatArray:
         reference = _reference(c)

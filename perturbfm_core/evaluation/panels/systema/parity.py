@@ -1,6 +1,6 @@
-"""Parity with Systema, and with the scores of the linear-model paper and of Open Problems on the same cells.
+"""Parity check with Systema, the linear-model paper and Open Problems, on the cells of a cell-eval case.
 
-The records of a cell-eval case's ``systema`` and ``definitional_not_upstream_code``; no kind of case of its own.
+The numbers are in the sections ``systema`` and ``definitional_not_upstream_code`` of the case.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _definitional(expected: Mapping[str, Any], observed: Means, predicted: Means
             yield _value(f"linear_paper.{metric}", q, theirs, got[metric][i])
 
     given = expected["openproblems_on_delta_matrix"]
-    # Each side minus its own controls.
+    # Each side minus its own controls, as in the case.
     D = np.stack([observed[q] - control for q in given["rows"]])
     P = np.stack([predicted[q] - predicted[CONTROL] for q in given["rows"]])
     rows = {

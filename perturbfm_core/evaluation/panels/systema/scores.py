@@ -1,4 +1,4 @@
-"""Scores of Systema on centroids: arrays of mean expression [P, G]."""
+"""Scores of Systema on centroids (mean expression of each perturbation, [P, G])."""
 
 from __future__ import annotations
 
@@ -35,15 +35,22 @@ def pearson_from(
 
     Returns
     -------
-    NaN where a side does not differ from the reference but by a constant.
+    float64 [P], NaN where a side differs from the reference by a constant only.
     """
     return rowwise.pearson(predicted - reference, truth - reference, mask)
 
 
 def jaccard(truth: FloatArray, predicted: FloatArray, k: int = TOP_K) -> FloatArray:
-    """Return [P], shared over all genes of the two top-`k` sets of predicted and observed delta [P, G].
+    """Return [P], the Jaccard index of the sets of `k` genes of largest observed and predicted change.
 
     NaN where there are no more than `k` genes or all changes of a row are equally large.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted delta [P, G].
+    k
+        Number of genes in each set.
     """
     if truth.shape[1] <= k:
         return np.full(len(truth), np.nan)
@@ -69,11 +76,11 @@ def centroid_accuracy(
 
     Returns
     -------
-    Strictly farther, so a tie counts against; NaN without other candidates.
+    float64 [P]; a tie does not count as farther. NaN without other candidates.
     """
     own_distance = np.sqrt(np.square(predicted - own).sum(axis=1))
     distance = cdist(predicted, others)
-    # The same difference must tie with itself, however it was summed.
+    # A tolerance, so that equal distances tie although they were summed in different orders.
     rounding = 1e-12 * np.maximum(own_distance, 1e-12)
     farther = (distance > (own_distance + rounding)[:, None]) & ~same
     n = (~same).sum(axis=1)
@@ -83,14 +90,14 @@ def centroid_accuracy(
 def systematic_variation(delta: FloatArray, direction: FloatArray) -> FloatArray:
     """Return [P], the cosine of each delta [P, G] with one direction [G]; NaN where either is zero.
 
-    With deltas against the control and their mean it is the share of a data set's change that all
-    perturbations have in common.
+    With deltas against the control and their mean as direction, a value near 1 means that the perturbations of a data
+    set have most of their change in common.
     """
     return rowwise.cosine(delta, np.broadcast_to(direction, delta.shape))
 
 
 def pairwise_cosine(delta: FloatArray) -> FloatArray:
-    """Return the cosines of all pairs of rows, upper triangle, row by row."""
+    """Return [P (P - 1) / 2], the cosines of all pairs of rows [P, G]: the upper triangle, row by row."""
     norm = np.linalg.norm(delta, axis=1, keepdims=True)
     unit = np.divide(delta, norm, out=np.full_like(delta, np.nan), where=norm > 0)
     above: FloatArray = (unit @ unit.T)[np.triu_indices(len(delta), 1)]

@@ -1,1 +1,1 @@
-"""Statistics of the `uncertainty` panel, as plain functions of arrays."""
+"""Panel `uncertainty`, and its statistics as functions on arrays."""

@@ -1,4 +1,7 @@
-"""Means over clusters of conditions, with an interval that does not take cells or genes for replicates."""
+"""Means over clusters of conditions, with confidence intervals over clusters.
+
+Cells and genes of one perturbation are not independent replicates, so that the perturbation is the cluster.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ MIN_CLUSTERS = 2
 
 
 def by_cluster(values: FloatArray, clusters: StrArray) -> FloatArray:
-    """Return the mean of each cluster's defined values, in order of cluster names; undefined clusters left out."""
+    """Return the mean of each cluster's defined values, in order of cluster names, without undefined clusters."""
     ok = np.isfinite(values)
     if not ok.any():
         return np.zeros(0)
@@ -29,9 +32,11 @@ def clustered_mean(
     Parameters
     ----------
     values
-        [C] of conditions, NaN where undefined.
+        Values of conditions [C], NaN where undefined.
     clusters
-        [C], the perturbation of each.
+        Cluster (perturbation) of each condition [C].
+    bounds
+        Smallest and largest possible value, to which the interval is clipped.
     """
     means = by_cluster(values, clusters)
     n = len(means)

@@ -1,4 +1,4 @@
-"""Which observed deltas lie within their interval, and in which groups."""
+"""Coverage of prediction intervals, and the groups of genes and conditions it is computed for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gaussian_half_width(c: Comparison, level: float) -> FloatArray:
 def interval_half_width(c: Comparison, level: float) -> FloatArray | None:
     """Return [C, G], half the width of the calibrated interval of a level; None where the prediction has none.
 
-    NaN where the calibration could give none to a condition.
+    NaN for conditions without an interval, e.g. because too few units were available for calibration.
     """
     if c.intervals is None:
         return None
@@ -32,7 +32,17 @@ def interval_half_width(c: Comparison, level: float) -> FloatArray | None:
 
 
 def inside(c: Comparison, half_width: FloatArray, genes: BoolArray | None = None) -> FloatArray:
-    """Return [C], the share of (chosen) genes whose observed delta is within the half-width; NaN without any."""
+    """Return [C], the share of genes whose observed delta is within the half-width; NaN without any gene.
+
+    Parameters
+    ----------
+    c
+        The comparison.
+    half_width
+        Half-widths of the intervals around the predicted delta [C, G], log1p units.
+    genes
+        Genes to use [C, G]; all by default.
+    """
     hit = np.abs(c.observed - c.predicted) <= half_width
     defined = np.isfinite(half_width) if genes is None else np.isfinite(half_width) & genes
     n = defined.sum(axis=1)
@@ -59,7 +69,10 @@ def significant(c: Comparison) -> BoolArray:
 
 
 def predicted_effect(c: Comparison, positions: IntArray | None = None) -> dict[str, str]:
-    """Return {key: tercile} by predicted effect size among (some) conditions; empty where it does not vary."""
+    """Return {condition key: tercile} by predicted effect size; empty where it does not vary.
+
+    Terciles are taken among the conditions at `positions` (default: all).
+    """
     positions = np.arange(len(c)) if positions is None else positions
     size = np.linalg.norm(c.predicted[positions], axis=1)
     if len(size) and np.ptp(size) <= 1e-6 * max(float(size.max()), 1e-300):
@@ -75,7 +88,17 @@ def gene_bins(c: Comparison) -> IntArray | None:
 
 
 def gap(coverages: list[FloatArray], levels: tuple[float, ...], positions: IntArray) -> float:
-    """Return the largest distance of mean coverage from nominal, over levels, among some conditions."""
+    """Return the largest difference of mean coverage from its level, over levels; NaN without coverage.
+
+    Parameters
+    ----------
+    coverages
+        Per level the coverage of each condition [C].
+    levels
+        Nominal levels, between 0 and 1.
+    positions
+        Positions of the conditions to average over.
+    """
     gaps = [
         abs(float(np.nanmean(v[positions])) - level)
         for v, level in zip(coverages, levels, strict=True)

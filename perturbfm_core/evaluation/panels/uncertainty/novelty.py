@@ -1,8 +1,8 @@
-"""Does the uncertainty tell more novel conditions from less novel ones? Labels, and two trivial answers.
+"""Novelty of held-out conditions: labels for an AUROC of the uncertainty, and two trivial scores for comparison.
 
-Compared are held-out conditions among themselves: combinations none of whose parts train has as a single with
-those it has all of; else unseen perturbations with those that train has in other contexts. Telling train
-conditions from held-out ones would reward a look-up table.
+Held-out conditions are compared with each other: combinations with no part among train's single perturbations with
+combinations with all parts there; where there are too few of these, unseen perturbations with perturbations that
+train has in other contexts. Separating train from held-out conditions would be possible with a look-up table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ PERTURBATIONS = "unseen perturbations against seen ones in a new context"
 
 
 def labels(c: Comparison) -> tuple[str | None, FloatArray]:
-    """Return (what is compared, float64 [C]): 1 more novel, 0 less novel, NaN neither; None where nothing is."""
+    """Return (description of the two groups, float64 [C]): 1 more novel, 0 less novel, NaN neither.
+
+    The description is None where neither comparison has enough perturbations.
+    """
 
     def compute() -> tuple[str | None, FloatArray]:
         nothing = np.full(len(c), np.nan)
@@ -53,7 +56,17 @@ def labels(c: Comparison) -> tuple[str | None, FloatArray]:
 
 
 def enough(c: Comparison, label: FloatArray, positions: IntArray) -> bool:
-    """Return whether both sides have at least 5 different perturbations."""
+    """Return whether both groups have at least 5 different perturbations.
+
+    Parameters
+    ----------
+    c
+        The comparison.
+    label
+        1 more novel, 0 less novel, NaN neither [C].
+    positions
+        Positions of the conditions to count.
+    """
     mine = label[positions]
     return all(
         len(np.unique(c.perturbations[positions][mine == side])) >= MIN_CLUSTERS for side in (0.0, 1.0)
@@ -61,7 +74,7 @@ def enough(c: Comparison, label: FloatArray, positions: IntArray) -> bool:
 
 
 def membership(c: Comparison) -> FloatArray:
-    """Return float64 [C], how many parts of each condition train has as single perturbations."""
+    """Return float64 [C], the number of parts of each condition that train has as single perturbations."""
     perts: set[str] = set() if c.train is None else {str(p) for p in c.train.conditions[PERT_ID]}
     return np.asarray(
         [sum(g in perts for g in pert_genes(str(p))) for p in c.perturbations], dtype=np.float64
@@ -69,7 +82,7 @@ def membership(c: Comparison) -> FloatArray:
 
 
 def lacking(c: Comparison) -> FloatArray:
-    """Return float64 [C], how many parts of each condition train lacks as singles: the look-up table's answer."""
+    """Return float64 [C], the number of parts of each condition that train lacks as singles (a look-up table's score)."""
     parts = np.asarray([len(pert_genes(str(p))) for p in c.perturbations], dtype=np.float64)
     return np.asarray(parts - membership(c))
 
@@ -93,5 +106,5 @@ def sigma(c: Comparison) -> FloatArray:
 
 
 def model_score(c: Comparison) -> FloatArray:
-    """Return float64 [C], what a model says of novelty: epistemic uncertainty where it has one, else sigma."""
+    """Return float64 [C], the model's uncertainty: the epistemic one where it predicts it, otherwise `sigma`."""
     return sigma(c) if c.var_epistemic is None else np.asarray(np.sqrt(c.var_epistemic.mean(axis=1)))

@@ -1,7 +1,7 @@
-"""Panel `uncertainty`: whether the predictive variance and the intervals hold.
+"""Panel `uncertainty`: calibration of the predicted variance and of the prediction intervals.
 
-``coverage_*`` and what has no prefix are of the Gaussian with the predicted mean and variance; ``conformal_*``
-are of the calibrated intervals that come with a prediction. Curves are in ``calibration.json``.
+Metrics named ``conformal_*`` are about the calibrated intervals that come with a prediction, all others about the
+Gaussian with the predicted mean and variance. Curves are in ``calibration.json``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,19 @@ def _undefined(c: Comparison) -> FloatArray:
 
 
 def covered(c: Comparison, level: float, *, conformal: bool, significant: bool = False) -> FloatArray:
-    """Return [C], the share of (significant) genes inside the Gaussian or the calibrated interval."""
+    """Return [C], the share of genes whose observed delta is inside its interval; NaN without an interval or gene.
+
+    Parameters
+    ----------
+    c
+        The comparison.
+    level
+        Nominal coverage of the interval, between 0 and 1.
+    conformal
+        Use the calibrated interval of the prediction instead of the Gaussian one.
+    significant
+        Use only the genes that change significantly in the condition.
+    """
 
     def compute() -> FloatArray:
         half = coverage.interval_half_width(c, level) if conformal else coverage.gaussian_half_width(c, level)
@@ -202,7 +214,7 @@ def _set_metric(
 
 
 def _by_sigma(function: Callable[[FloatArray, FloatArray], float]) -> SetFunction:
-    """Return the statistic of errors and predicted standard deviations of several conditions."""
+    """Return a function of errors and predicted standard deviations, as a set metric."""
 
     def statistic(c: Comparison) -> SetStatistic:
         error, sigma = risk(c), novelty.sigma(c)
@@ -241,7 +253,7 @@ _set_metric(
 
 
 def _largest_gap(*, conformal: bool, terciles: bool = False) -> SetFunction:
-    """Return the statistic of how far mean coverage is from its level, overall or in the worst effect tercile."""
+    """Return the largest gap of mean coverage from its level, overall or in the worst effect tercile, as a set metric."""
 
     def statistic(c: Comparison) -> SetStatistic:
         values = [covered(c, level, conformal=conformal) for level in COVERAGE_LEVELS]
@@ -292,7 +304,7 @@ def pit_shares(c: Comparison) -> FloatArray:
 
 
 def _novelty_auroc(score: Callable[[Comparison], FloatArray | None]) -> SetFunction:
-    """Return the statistic of how well a score tells the more novel held-out conditions from the others."""
+    """Return the AUROC of a score for the more novel held-out conditions, as a set metric."""
 
     def statistic(c: Comparison) -> SetStatistic:
         _, label = novelty.labels(c)
@@ -315,7 +327,7 @@ _set_metric(
     direction="max",
     undefined=_NO_NOVELTY,
 )(_novelty_auroc(novelty.model_score))
-# These two describe the data and no model, so that they have no best value.
+# For comparison with `ood_auroc` only, so that they have no best value.
 _set_metric(
     "ood_auroc_membership",
     "What a look-up table reaches: AUROC of the number of parts that train lacks, for comparison.",

@@ -1,4 +1,4 @@
-"""What ``calibration.json`` says of the test conditions: coverage with intervals and by group, and the curves."""
+"""Content of ``calibration.json`` about the test conditions: coverage by group with intervals, and curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core.splits.strata import terciles
 PIT_BINS = 20
 CURVE_POINTS = 50
 WORST_LEVEL = 0.9
-# A group of fewer clusters is listed, but says nothing of the worst.
+# Groups with fewer clusters are listed but cannot be the worst group.
 MIN_CLUSTERS = 3
 RELIABILITY = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
@@ -29,7 +29,7 @@ _SIDES: dict[str, HalfWidth] = {
 
 
 def calibration_report(c: Comparison, strata: Strata) -> dict[str, Any]:
-    """Return coverage before (Gaussian) and after calibration by group, curves, and what is undefined, with reasons.
+    """Return coverage before (Gaussian) and after calibration by group, curves, and the reasons of undefined values.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def calibration_report(c: Comparison, strata: Strata) -> dict[str, Any]:
 
     Returns
     -------
-    ``notes`` holds the reason of every null. Of a prediction that came without variance everything is null.
+    dict
+        Its ``notes`` hold the reason of every null. For a prediction without variance it is the only entry.
     """
     if c.var_filled:
         return {"notes": {"all": "the prediction came without a variance; a constant was filled in"}}
@@ -73,7 +74,7 @@ def _groups(c: Comparison, strata: Strata) -> dict[str, dict[str, BoolArray]]:
     truth = np.linalg.norm(c.observed, axis=1)
     labels: dict[str, Mapping[str, str]] = {
         "predicted_effect": coverage.predicted_effect(c),
-        # Known only after the fact: a diagnosis, not something that intervals can be asked to meet.
+        # True effect sizes are unknown before the experiment: a diagnosis, not a target for intervals.
         "true_effect": terciles(c.conditions.index, truth),
         "context": dict(zip(c.conditions.index.astype(str), c.contexts.astype(str), strict=True)),
         **{f"stratum:{name}": values for name, values in strata.items()},
@@ -120,7 +121,8 @@ def _by_gene_scale(c: Comparison) -> list[dict[str, Any]] | None:
 def _worst(c: Comparison, groups: dict[str, dict[str, BoolArray]]) -> dict[str, Any] | None:
     """Return the group whose calibrated 90 % coverage is farthest below its level; None without intervals.
 
-    Groups by true effect size are left out: what is chosen by the outcome cannot be covered evenly.
+    Groups that depend on the outcome, such as true effect size, are left out: intervals cannot be expected to have the
+    same coverage in groups chosen by the outcome.
     """
     half = coverage.interval_half_width(c, WORST_LEVEL)
     if half is None:
@@ -138,8 +140,9 @@ def _worst(c: Comparison, groups: dict[str, dict[str, BoolArray]]) -> dict[str, 
 
 
 def _reliability(c: Comparison) -> dict[str, Any]:
-    """Return nominal against observed Gaussian coverage."""
+    """Return nominal and observed coverage of central Gaussian intervals."""
     z = np.abs(c.observed - c.predicted) / np.sqrt(np.maximum(c.predicted_var, gaussian.VAR_FLOOR))
+    # Level of the narrowest central interval that contains the observed value: 2 Phi(|z|) - 1.
     reach = 2 * gaussian.pit(z, np.zeros_like(z), np.ones_like(z)) - 1
     return {
         "nominal": list(RELIABILITY),
@@ -193,7 +196,7 @@ def _novelty(c: Comparison) -> dict[str, Any]:
 
 
 def _effective(c: Comparison) -> dict[str, Any] | None:
-    """Return the effective number of calibration units behind the intervals, and how many were widened."""
+    """Return the effective number of calibration units of the intervals, and how many intervals were widened."""
     if c.intervals is None or c.intervals.effective is None:
         return None
     flag = c.intervals.flag

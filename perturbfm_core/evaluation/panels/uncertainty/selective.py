@@ -1,4 +1,7 @@
-"""Does the predicted uncertainty rank conditions by their error? Risk-coverage curves and their like."""
+"""Ranking of conditions by predicted uncertainty: risk-coverage curves and related scores.
+
+Risk is the error of a condition, coverage the share of conditions that are kept, least uncertain first.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ TOP_SHARE = 1 / 3
 def risk_coverage(risk: FloatArray, uncertainty: FloatArray) -> FloatArray:
     """Return [n]: the mean risk of the k least uncertain conditions, for k = 1 to n.
 
-    Equally uncertain conditions enter in random order, in expectation: each counts as their mean.
+    Equally uncertain conditions are taken in random order, in expectation: each counts with their mean risk.
     """
     order = np.argsort(uncertainty, kind="stable")
     _, group = np.unique(uncertainty[order], return_inverse=True)
@@ -29,9 +32,9 @@ def aurc(risk: FloatArray, uncertainty: FloatArray) -> float:
 
 
 def excess_aurc(risk: FloatArray, uncertainty: FloatArray) -> float:
-    """Return the area above that of the oracle, as a share of that of a random order above it.
+    """Return `aurc` minus that of the oracle, divided by the same difference for a random order.
 
-    0 ranks conditions by their error, 1 is as good as chance; NaN where all errors are equal or fewer than 3.
+    0 if conditions are ranked by their error, 1 for a random order; NaN with equal errors or fewer than 3 conditions.
     """
     if len(risk) < MIN_CONDITIONS:
         return float("nan")
@@ -42,7 +45,7 @@ def excess_aurc(risk: FloatArray, uncertainty: FloatArray) -> float:
 
 
 def large_errors(risk: FloatArray) -> BoolArray:
-    """Return bool [n], the third of the conditions with the largest error (rounded to the nearest number)."""
+    """Return bool [n], the third of the conditions with the largest error (their number rounded, at least 1)."""
     k = max(round(TOP_SHARE * len(risk)), 1)
     out = np.zeros(len(risk), dtype=np.bool_)
     out[np.argsort(risk, kind="stable")[len(risk) - k :]] = True
@@ -59,14 +62,14 @@ def auroc(label: BoolArray, score: FloatArray) -> float:
 
 
 def error_detection(risk: FloatArray, uncertainty: FloatArray) -> float:
-    """Return the AUROC of the uncertainty for the third with the largest error; NaN for fewer than 3."""
+    """Return the AUROC of the uncertainty for the third of conditions with the largest error; NaN for fewer than 3."""
     if len(risk) < MIN_CONDITIONS or np.ptp(risk) == 0:
         return float("nan")
     return auroc(large_errors(risk), uncertainty)
 
 
 def spearman(a: FloatArray, b: FloatArray) -> float:
-    """Return the rank correlation, ties ranked in the middle; NaN where a side is constant or fewer than 3."""
+    """Return the Spearman correlation (mean ranks for ties); NaN where a side is constant or has fewer than 3 values."""
     if len(a) < MIN_CONDITIONS or np.ptp(a) == 0 or np.ptp(b) == 0:
         return float("nan")
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

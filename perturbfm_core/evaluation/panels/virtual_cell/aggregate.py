@@ -1,4 +1,4 @@
-"""What cell-eval makes of its per-perturbation values: summaries, the mean baseline, scores and ceilings."""
+"""Summaries of per-perturbation values by cell-eval: statistics, mean baseline, normalised scores and ceilings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, NOT_SCO
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 STATISTICS = ("count", "null_count", "mean", "std", "min", "25%", "50%", "75%", "max")
-# The peer leaves these out where a perturbation has no DE gene; every other undefined value spoils a mean.
+# cell-eval leaves these out where a perturbation has no DE gene; any other undefined value makes a mean undefined.
 NULL_WITHOUT_DE = ("de_direction_match", "de_spearman_lfc_sig", "de_sig_genes_recall")
 SPEARMAN_BROWN = tuple(
     name for name in FULL if name not in (*NOT_SCORED, *SCORED_BY_ZERO, "pearson_edistance")
@@ -20,10 +20,10 @@ SPEARMAN_BROWN = tuple(
 def describe(values: Mapping[str, FloatArray]) -> dict[str, dict[str, float]]:
     """Return {metric: {statistic: number}} of per-perturbation values [P], as cell-eval summarises them.
 
-    Undefined values of `NULL_WITHOUT_DE` are left out where a perturbation has no DE gene (this needs
-    ``de_nsig_counts_real`` among the values); any other makes mean and standard deviation undefined, counts as
-    largest for quantiles and is ignored by min and max. A metric without any value has no entry. Quantiles are
-    the nearest values, halves upwards.
+    Values of `NULL_WITHOUT_DE` are left out where a perturbation has no DE gene (this needs ``de_nsig_counts_real``
+    among the values). Any other undefined value makes mean and standard deviation undefined, counts as the largest in
+    quantiles, and is ignored by min and max. A metric without any value has no entry. Quantiles are the nearest values,
+    halves rounded up.
     """
     without = values["de_nsig_counts_real"] == 0 if "de_nsig_counts_real" in values else None
     out = {}
@@ -45,14 +45,14 @@ def _summary(kept: FloatArray, nulls: int) -> dict[str, float]:
 
 
 def mean_vector(means: FloatArray) -> FloatArray:
-    """Return [G], the mean baseline: the unweighted mean of the groups' means [P + 1, G], controls among them."""
+    """Return [G], the mean baseline: the unweighted mean of all group means [P + 1, G], controls included."""
     return np.asarray(means.mean(axis=0))
 
 
 def normalised_scores(entry: Mapping[str, float], baseline: Mapping[str, float]) -> dict[str, float]:
-    """Return {metric: score, "avg_score": their mean}: 0 like the baseline (or worse), 1 perfect.
+    """Return {metric: score, "avg_score": their mean}: 0 for the baseline or worse, 1 for a perfect entry.
 
-    Undefined scores count as 0, as do those of a baseline that is perfect already.
+    Undefined scores count as 0, including those against a baseline that is perfect.
 
     Parameters
     ----------
@@ -65,6 +65,7 @@ def normalised_scores(entry: Mapping[str, float], baseline: Mapping[str, float])
             continue
         with np.errstate(divide="ignore", invalid="ignore"):
             u, b = np.float64(entry[name]), np.float64(baseline[name])
+            # The share of the way from the baseline b to the best value, 0 for errors and otherwise 1.
             score = 1.0 - u / b if name in SCORED_BY_ZERO else (u - b) / (1.0 - b)
         out[name] = 0.0 if np.isnan(score) else max(0.0, float(score))
     out["avg_score"] = float(np.mean(list(out.values())))
@@ -74,8 +75,8 @@ def normalised_scores(entry: Mapping[str, float], baseline: Mapping[str, float])
 def disjoint_halves(labels: StrArray, seed: int = 0) -> tuple[IntArray, IntArray, StrArray]:
     """Return the rows of two disjoint halves of every group of cells, and the groups that have them.
 
-    Groups are drawn in the order of their names, the controls' among them; an odd cell and groups of one cell
-    are left out.
+    Groups, including the controls, are drawn in the order of their names. The last cell of an odd group and groups of
+    one cell are left out.
     """
     rng = np.random.default_rng(seed)
     first: list[IntArray] = []
@@ -94,8 +95,8 @@ def disjoint_halves(labels: StrArray, seed: int = 0) -> tuple[IntArray, IntArray
 def split_half_ceiling(halves: Mapping[str, FloatArray]) -> dict[str, float]:
     """Return {metric: ceiling} of values [P] that compare two disjoint halves of the observed cells.
 
-    Reliable metrics get the Spearman-Brown correction 2 r / (1 + r) of their mean r, undefined for r <= 0;
-    errors, counts and the correlation of E-distances have no ceiling.
+    The metrics of `SPEARMAN_BROWN` get the Spearman-Brown correction 2 r / (1 + r) of their mean r, undefined for
+    r <= 0; errors, counts and the correlation of E-distances have no ceiling.
     """
     out = {}
     for name, summary in describe(halves).items():

@@ -1,6 +1,7 @@
-"""Agreement of two tables of differential expression, cell-eval's definitions and conventions.
+"""Agreement of observed and predicted differential expression, by the definitions of cell-eval 0.8.2.
 
-`real` is what was observed, `pred` what the predicted cells give; all functions return float64 [P] or one number.
+`real` is the differential expression of observed cells, `pred` that of predicted cells. All functions return
+float64 [P] or one number. A DE gene is one whose adjusted p-value is below 0.05.
 """
 
 from __future__ import annotations
@@ -16,15 +17,30 @@ _FDR_FLOOR = 1e-10
 
 
 def overlap_at(real: DifferentialExpression, pred: DifferentialExpression, k: int | None) -> FloatArray:
-    """Return the share of the k most changed observed DE genes that are among the k most changed predicted ones.
+    """Return [P], the share of the k most changed observed DE genes that are among the k most changed predicted ones.
 
-    `k` is at most the number of observed DE genes, and equal to it if None. Without any: 0.
+    Parameters
+    ----------
+    real, pred
+        Observed and predicted differential expression.
+    k
+        Number of genes, limited to the number of observed DE genes; that number if None. The share is 0 without any.
     """
     return _shared(real, pred, real.significant.sum(axis=1), k)
 
 
 def precision_at(real: DifferentialExpression, pred: DifferentialExpression, k: int | None) -> FloatArray:
-    """Return `overlap_at` with the number of *predicted* DE genes as limit of k, for both lists."""
+    """Return [P], `overlap_at` with k limited to the number of *predicted* DE genes.
+
+    cell-eval cuts both lists at k, so that this is not the usual precision.
+
+    Parameters
+    ----------
+    real, pred
+        Observed and predicted differential expression.
+    k
+        Number of genes, limited to the number of predicted DE genes; that number if None. The share is 0 without any.
+    """
     return _shared(real, pred, pred.significant.sum(axis=1), k)
 
 
@@ -38,9 +54,9 @@ def _shared(
 
 
 def spearman_of_counts(real: DifferentialExpression, pred: DifferentialExpression) -> float:
-    """Return the Spearman correlation, over perturbations with DE genes, of observed and predicted numbers.
+    """Return the Spearman correlation of observed and predicted numbers of DE genes, over perturbations with any.
 
-    1 if no perturbation has any, NaN for a single one or constant numbers.
+    1 if no perturbation has any, NaN if only one has, or if the numbers are constant.
     """
     n_real, n_pred = real.significant.sum(axis=1), pred.significant.sum(axis=1)
     some = n_real > 0

@@ -17,8 +17,8 @@ _BLOCK_PAIRS = 4_000_000
 class ControlDistances:
     """The control cells, centred once, and the mean distance among them.
 
-    Products of matrices are in single precision after centring; pairs so close that they would be blurred are
-    computed by their differences.
+    Distances come from matrix products in single precision after centring; those of pairs too close for that precision
+    are computed from the differences of the cells.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def energy_distances(groups: CellGroups, controls: ControlDistances) -> FloatArr
 
 
 def literal_energy_distances(groups: CellGroups, controls: FloatArray) -> FloatArray:
-    """Return `energy_distances` [P] with single-precision matrices of distances and means, as the peer has them."""
+    """Return `energy_distances` [P] with distances and means in single precision, as in cell-eval."""
     from sklearn.metrics import pairwise_distances
 
     def mean_distance(*matrices: FloatArray) -> Any:
@@ -101,10 +101,11 @@ def _sum_squares(
     Y: FloatArray,
     own: int | None = None,
 ) -> float:
-    """Return the sum of distances from the products D = X Y^T, which are overwritten.
+    """Return the sum of distances, given the products D = X Y^T, which are overwritten.
 
-    `own` says that X and Y are the same rows: their diagonal is zero by definition.
+    `own` is given where X and Y are the same rows, so that the diagonal is exactly zero.
     """
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y
     D *= -2.0
     D += x_norm[:, None]
     D += y_norm
@@ -120,7 +121,7 @@ def _sum_squares(
 
 
 def _repair(D: FloatArray, limit: float, X: FloatArray, Y: FloatArray) -> None:
-    """Recompute the squared distances below the limit from differences, where products cancel."""
+    """Recompute squared distances below the limit from differences; from products they lose precision."""
     rows, columns = np.nonzero(limit > D)
     for start in range(0, len(rows), _PAIRS):
         i, j = rows[start : start + _PAIRS], columns[start : start + _PAIRS]

@@ -1,4 +1,4 @@
-"""`CellGroups`: the cells of several perturbations, handed out a few groups at a time."""
+"""Groups of cells, one per perturbation, loaded a few at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK_VALUES = 12_000_000
 
 @dataclass(frozen=True, eq=False)
 class CellGroups:
-    """Groups of cells that are only made, sliced or densified when asked for.
+    """Groups of cells that are generated, sliced or made dense only when they are used.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Metrics of mean expression and of its change from the controls, one row per perturbation."""
+"""Metrics of mean expression and of its change from the controls, one value per perturbation."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def discrimination(
 ) -> FloatArray:
     """Return [P], 1 - rank / P of a perturbation among all observed ones by distance to its prediction.
 
-    The gene that has exactly the name of the perturbation is left out. Ranks count from 0; what is equally
-    distant counts one half.
+    The gene that has exactly the name of the perturbation is left out. Ranks count from 0; a tie counts one half.
 
     Parameters
     ----------

@@ -1,15 +1,15 @@
 """Panel `virtual_cell`: the metrics of cell-eval 0.8.2 and of the Virtual Cell Challenge.
 
-Each context is evaluated by itself. Real controls are used on both sides, since a model could gain by editing
-its own; `virtual_cell.Sample` takes a model's own controls where the peer's behaviour is wanted. Metrics of
-means use the predicted mean as it is, against the matched controls of the comparison, so that ``mse`` equals
-``mse_delta`` and ``mae`` equals ``mae_delta``. Metrics of differential expression and of E-distances use the
-true and the generated cells, against all control cells of the context.
+Each context is evaluated by itself. Observed controls are used on both sides, because a model could improve its
+scores by changing its own controls, which cell-eval uses (`virtual_cell.profiles.Sample` can take them). Metrics of
+means use the predicted mean directly, with the matched controls of the comparison, so that ``mse`` equals
+``mse_delta`` and ``mae`` equals ``mae_delta``. Metrics of differential expression and of E-distances use the true and
+the generated cells, against all control cells of the context.
 
-The peer's conventions are kept so that numbers match: an overlap or a precision without any DE gene is 0, not
-undefined, and the correlation of numbers of DE genes is 1 if no condition has any. A metric that is one number
-for a context is given for each of its conditions. ``clustering_agreement`` is not part of the panel: it picks
-the best of seven Leiden clusterings, which depend on the random seed and on library versions.
+Conventions are those of cell-eval, so that numbers agree: an overlap or a precision without any DE gene is 0, not
+undefined, and the correlation of numbers of DE genes is 1 if no condition has any. A metric that is one number for a
+context is given for each of its conditions. ``clustering_agreement`` is not part of the panel: it takes the best of
+seven Leiden clusterings, which depend on the random seed and on library versions.
 """
 
 from __future__ import annotations
@@ -80,7 +80,13 @@ def _rows_of_contexts(c: Comparison) -> dict[str, IntArray]:
 
 
 def pairs_of(c: Comparison) -> list[Pair]:
-    """Return (conditions, observed sample, predicted sample) of each context with controls."""
+    """Return (conditions, observed sample, predicted sample) of each context with controls.
+
+    Raises
+    ------
+    MetricError
+        If the comparison has no cells.
+    """
     cells = c.cells
     if cells is None:
         msg = "the comparison has no cells"

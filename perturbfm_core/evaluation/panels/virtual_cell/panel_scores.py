@@ -1,8 +1,8 @@
-"""Panel `virtual_cell`, continued: cell-eval's normalised scores and its split-half ceilings, by context.
+"""Panel `virtual_cell`, continued: normalised scores and split-half ceilings of cell-eval, by context.
 
-A score compares an entry with the mean baseline on the same cells: 0 like the baseline or worse, 1 perfect. A
-ceiling describes the data: what one disjoint half of all cells scores against the other, corrected to full
-size. Both are one number for a context, given for each of its conditions.
+A score compares an entry with the mean baseline on the same cells: 0 for the baseline or worse, 1 for a perfect entry.
+A ceiling describes the data: the score of one half of all cells against the other half, corrected to full size. Both
+are one number for a context, given for each of its conditions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from perturbfm_core.schema import FloatArray
 
 _SOURCE = "cell-eval (Arc Institute)"
 _CONTROL = "\x00control"
-# The E-distances of the baseline, whose cells are all alike, are constant: their correlation is undefined.
+# All cells of the baseline are equal, so that its E-distances are constant and their correlation is undefined.
 _BASELINE = tuple(name for name in FULL if name != EDISTANCE)
 
 Values = dict[str, float]
@@ -47,7 +47,7 @@ def _means(values: Mapping[str, FloatArray]) -> Values:
 
 
 def _baseline(c: Comparison, pair: Pair) -> Values:
-    """Return the mean of every metric of the mean baseline: the unweighted mean of all groups, controls too."""
+    """Return the mean of every metric for the mean baseline: the unweighted mean of all groups, controls included."""
     rows, real, _ = pair
     vector = mean_vector(np.vstack([real.mean, real.control.ranked.mean])).astype(np.float32)
     groups = CellGroups(
@@ -60,7 +60,7 @@ def _baseline(c: Comparison, pair: Pair) -> Values:
 
 
 def _scores(c: Comparison) -> list[tuple[Pair, Values, Values]]:
-    """Return (context, scores of the full profile, scores of the challenge's) of each context."""
+    """Return (samples, scores of the full profile, scores of the challenge's profile) of each context."""
     pairs = pairs_of(c)
     baselines = c.once_per_observed("virtual_cell.baseline", lambda: [_baseline(c, pair) for pair in pairs])
     out = []
@@ -86,7 +86,7 @@ def _ceiling(c: Comparison, pair: Pair) -> Values:
     groups = [real.groups.dense(i) for i in range(len(rows))]
     controls = real.control.X
     controls = controls.toarray() if hasattr(controls, "toarray") else controls
-    # Cells in the order of a hash of their values, so that the halves do not depend on the order of rows.
+    # Cells are sorted by a hash of their values, so that the halves do not depend on the order of rows.
     parts = [np.asarray(part, dtype=np.float32)[_hash_order(part)] for part in (controls, *groups)]
     names = [_CONTROL, *(f"{i:06d}" for i in range(len(groups)))]
     labels = np.repeat(np.asarray(names, dtype=np.str_), [len(part) for part in parts])

@@ -1,9 +1,9 @@
-"""Parity with cell-eval 0.8.2: per-perturbation values, summaries, mean baseline, scores and ceilings.
+"""Parity check with cell-eval 0.8.2: per-perturbation values, summaries, mean baseline, scores and ceilings.
 
-The predicted file's own controls are used, as the peer does, and its order of operations is followed in single
-precision. Baseline metrics are computed from the vector of the case (the vector itself is compared too), since
-its last bit decides the E-distances of a constant prediction. Average scores hold the peer's value for
-``clustering_agreement``, which is not computed here.
+As in cell-eval, the predicted file's own controls are used, and operations are in its order and in single precision.
+Baseline metrics are computed from the vector of the case (which is compared, too), because its last bit decides the
+E-distances of a constant prediction. Average scores include the case's value of ``clustering_agreement``, which is
+not computed here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from perturbfm_core.schema import FloatArray, StrArray
 FLOAT32 = (2e-6, 0.0)
 FLOAT64 = (1e-15, 1e-12)
 EXACT = (0.0, 0.0)
-# Computed by the peer in single precision, and averages that contain such values.
+# Metrics that cell-eval computes in single precision, and averages that contain them.
 SINGLE = ("pearson_delta", "mse", "mae", "mse_delta", "mae_delta", "pearson_edistance", "avg_score")
 CLUSTERING = "clustering_agreement"
 _CLUSTERING_REASON = "informational: Leiden clusters depend on random seed and library versions, and need packages beyond this project's"
 _CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
 _HALVES = "ceiling_raw_self_split_mean"
-# Column of a differential-expression table, its values here, tolerance.
+# Column of a differential-expression table: (attribute of `DifferentialExpression`, tolerance).
 _COLUMNS = {
     "statistic": ("statistic", EXACT),
     "p_value": ("p", FLOAT64),
@@ -58,13 +58,13 @@ class Case:
     pred_labels: StrArray
 
     def sample(self, X: FloatArray, labels: StrArray) -> Sample:
-        """Return one side, compared with its own controls."""
+        """Return one side with its own controls."""
         rows = [np.flatnonzero(labels == name) for name in self.names]
         control = ControlCells(X[labels == self.expected["control"]])
         return Sample(CellGroups.of_rows(X, rows), control, literal=True)
 
     def baseline(self, real: Sample) -> Sample:
-        """Return the mean baseline: as many equal cells as observed, beside the observed controls."""
+        """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""
         vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=np.float32)
         sizes = real.groups.sizes
         groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
@@ -96,7 +96,7 @@ def _matches(folder: Path) -> bool:
 
 @register_case("cell_eval", _matches)
 def compare(folder: Path) -> Iterable[Record]:
-    """Yield every record of a case of cell-eval 0.8.2 (and of Systema, whose numbers it holds too)."""
+    """Yield every record of a case of cell-eval 0.8.2, and of Systema, whose numbers are in the same case."""
     case = read_case(folder)
     real = case.sample(case.X, case.labels)
     pred = case.sample(case.predicted, case.pred_labels)

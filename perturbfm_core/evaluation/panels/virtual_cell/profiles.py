@@ -1,4 +1,4 @@
-"""The metrics of cell-eval by name, and their evaluation on observed beside predicted cells."""
+"""Metrics of cell-eval by name, and their evaluation on observed and predicted cells."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class ControlCells:
-    """Control cells [n, G] (CSR or dense, log1p) with what all comparisons with them share."""
+    """Control cells [n, G] (CSR or dense, log1p), with results that are shared by all comparisons with them."""
 
     X: Any
 
@@ -56,17 +56,17 @@ class ControlCells:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Observed or predicted cells of every perturbation, and the controls they are compared with.
+    """Observed or predicted cells of every perturbation, with the controls that they are compared with.
 
     Attributes
     ----------
     groups
         Cells of each perturbation [P].
     control
-        Controls of this side. Give both sides the same object unless a model's own controls are to be used.
+        Controls of this side: the same object on both sides, or a model's own controls for predicted cells.
     literal
-        Follow the peer's order of operations in single precision (fold changes, E-distances), which decides
-        values that are rounding noise, e.g. the E-distances of a constant prediction. Slower and less exact.
+        Follow cell-eval's order of operations in single precision for fold changes and E-distances. It decides values
+        that are rounding noise, e.g. the E-distances of a constant prediction; slower and less accurate.
     """
 
     groups: CellGroups
@@ -132,9 +132,16 @@ NOT_SCORED = ("de_nsig_counts_real", "de_nsig_counts_pred")
 
 
 def pearson_of_edistances(real: FloatArray, pred: FloatArray, rounding: float = ROUNDING) -> float:
-    """Return the correlation over perturbations of observed and predicted E-distances.
+    """Return the Pearson correlation over perturbations of observed and predicted E-distances.
 
-    NaN for a single perturbation, and where one side is constant up to the share `rounding` of its size.
+    NaN for a single perturbation, and where one side is constant up to rounding.
+
+    Parameters
+    ----------
+    real, pred
+        Observed and predicted E-distances from the controls [P].
+    rounding
+        A side is constant if its range is at most this share of its largest value.
     """
     if len(real) < 2 or any(np.ptp(x) <= rounding * np.abs(x).max() for x in (real, pred)):
         return np.nan
@@ -144,16 +151,17 @@ def pearson_of_edistances(real: FloatArray, pred: FloatArray, rounding: float = 
 def profile(
     real: Sample, pred: Sample, names: StrArray, genes: StrArray, metrics: Sequence[str] = FULL
 ) -> dict[str, FloatArray]:
-    """Return {metric: float64 [P]}; a metric that is one number is repeated.
+    """Return {metric: float64 [P]}; a metric that is one number for all perturbations is repeated.
 
     Parameters
     ----------
     real, pred
         Observed and predicted cells of the same perturbations, in the same order.
     names, genes
-        Perturbations [P] and genes [G]; a gene named like a perturbation is left out of its discrimination.
+        Names of perturbations [P] and genes [G]; a gene with the name of a perturbation is left out of that
+        perturbation's discrimination scores.
     metrics
-        Of `FULL` or `VCC`.
+        Names of metrics, from `FULL` or `VCC`.
     """
     return {name: np.broadcast_to(_value(name, real, pred, names, genes), len(names)) for name in metrics}
 

@@ -1,8 +1,8 @@
 """Mann-Whitney U of many groups of cells against one set of controls, for every gene at once.
 
-A cell's value and its group are packed into one 64-bit integer (value above, group below, controls first), so
-that one plain sort per gene orders controls and all groups together. Zeros are never sorted: they are counted.
-All sums are exact integers.
+A cell's value and its group are packed into one 64-bit integer (value in the upper half, group in the lower half,
+0 for controls), so that one sort per gene orders controls and all groups together. Zeros are counted, not sorted. All
+sums are exact integers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Controls:
     Attributes
     ----------
     n
-        Cells.
+        Number of cells.
     mean
         float64 [G], mean expression.
     keys
@@ -46,7 +46,7 @@ class Controls:
 
 @dataclass(frozen=True, eq=False)
 class RankSums:
-    """What the test needs of each group and gene.
+    """Rank statistics of each group and gene.
 
     Attributes
     ----------
@@ -97,7 +97,18 @@ def rank_sums(groups: CellGroups, controls: Controls) -> RankSums:
 def two_sided_p(statistic: FloatArray, ties: FloatArray, sizes: IntArray, n_controls: int) -> FloatArray:
     """Return the two-sided asymptotic p-values [P, G], corrected for ties and continuity.
 
-    A gene without any variation has p = 1.
+    A gene without any variation has p = 1. Same values as ``scipy.stats.mannwhitneyu(method="asymptotic")``.
+
+    Parameters
+    ----------
+    statistic
+        Mann-Whitney U of the groups over the controls [P, G].
+    ties
+        Sum of t^3 - t over tied values [P, G].
+    sizes
+        Number of cells of each group [P].
+    n_controls
+        Number of control cells.
     """
     n1, n2 = sizes.astype(np.float64)[:, None], float(n_controls)
     n = n1 + n2
@@ -129,6 +140,7 @@ def _columns(X: Any) -> tuple[FloatArray, IntArray, IntArray]:
 
 def _ordered(values: FloatArray) -> Any:
     """Return uint64 [n] < 2^32 in the order of the float32 values."""
+    # IEEE 754 bits order positive floats; negative ones are inverted, and the sign bit puts positive ones above them.
     bits = values.view(np.uint32)
     negative = (bits >> np.uint32(31)).astype(np.bool_)
     return np.where(negative, ~bits, bits | np.uint32(_ZERO)).astype(np.uint64)
@@ -139,7 +151,8 @@ def _one_gene(keys: Any, sizes: IntArray, n_controls: int, stored: int) -> tuple
     P = len(sizes)
     code = (keys & _CODE_MASK).astype(np.int64)
     zero_controls = n_controls - stored
-    # Controls at or below each element: within a value the controls come first.
+    # Stored controls at or below each element: within equal values the controls come first. Twice U counts 2 for each
+    # control below an element and 1 for each equal one; equal ones are counted as 2 here and corrected below.
     below = np.cumsum(code == 0)
     twice = 2.0 * np.bincount(code, weights=below, minlength=P + 1)[1:]
     present = np.bincount(code, minlength=P + 1)[1:]
@@ -147,6 +160,7 @@ def _one_gene(keys: Any, sizes: IntArray, n_controls: int, stored: int) -> tuple
     positive = present if not n_negative else np.bincount(code[n_negative:], minlength=P + 1)[1:]
     negative_controls = 0 if not n_negative else int(below[n_negative - 1])
     zeros = sizes - present
+    # Zeros are not stored. A zero control is below every positive element and equal to every zero element.
     twice += 2.0 * zero_controls * positive + zeros * (2.0 * negative_controls + zero_controls)
     ties = _cubed(zeros + zero_controls)
 
@@ -160,10 +174,12 @@ def _one_gene(keys: Any, sizes: IntArray, n_controls: int, stored: int) -> tuple
         group = (runs & _CODE_MASK).astype(np.int64)
         values = runs >> _CODE_BITS
         starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
-        alike = np.where(group[starts] == 0, count[starts], 0)
-        ties += int(_cubed(alike).sum())
-        equal = np.repeat(alike, np.diff(np.append(starts, len(values))))
+        # For each tied value the number of controls that have it, then repeated for each group that has it.
+        tied_controls = np.where(group[starts] == 0, count[starts], 0)
+        ties += int(_cubed(tied_controls).sum())
+        equal = np.repeat(tied_controls, np.diff(np.append(starts, len(values))))
         twice -= np.bincount(group, weights=count * equal, minlength=P + 1)[1:]
+        # The controls' own term is in every group's sum already; a group adds what its cells raise it by.
         more = _cubed(equal + count) - _cubed(equal)
         ties = ties + np.bincount(group, weights=more, minlength=P + 1)[1:].astype(np.int64)
     return twice, ties

@@ -168,10 +168,13 @@ class CellEncoder(Encoder):
 class SetTransformerEncoder(Encoder):
     """Set transformer: genes are tokens that a fixed number of latent vectors attend to.
 
-    The cost is linear in the number of genes. A token is the gene's embedding, modulated by its value, ``E_g
-    * (1 + f(z_g))`` with one f for all genes, so that it depends on both gene and expression. The order of
-    genes does not matter. After Lee et al. 2019 (induced points) and Jaegle et al. 2021 (latents that attend
-    to a long input once).
+    The cost is linear in the number of genes. A token is the gene's embedding, modulated by its value:
+
+        E_g * (1 + f(z_g))
+
+    with one f for all genes, so that it depends on both gene and expression. The order of genes does not
+    matter. After Lee et al. 2019 (induced points) and Jaegle et al. 2021 (latents that attend to a long input
+    once).
     """
 
     def __init__(

@@ -271,8 +271,7 @@ def _moments(view: TrainView, rows: IntArray) -> tuple[FloatArray, FloatArray]:
     return mean, np.maximum(second / len(rows) - mean**2, 0.0)
 
 
-# ---- the artifact
-# --------------------------------------------------------------------------------------------
+# ---- the artifact ----------------------------------------------------------------------------------------
 
 
 def save_encoder(pretrained: PretrainedEncoder, folder: Path) -> None:

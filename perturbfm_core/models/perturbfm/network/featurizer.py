@@ -155,12 +155,11 @@ class Featurizer:
 
     @property
     def scale(self) -> FloatArray:
-        """Return float32 [channels], what each channel is multiplied by."""
+        """Return float32 [channels], the factor on each channel."""
         return self._scale
 
     @scale.setter
     def scale(self, value: FloatArray) -> None:
-        """Return float32 [channels], the factor on each channel."""
         self._scale = value
 
     @property

@@ -141,7 +141,7 @@ class Networks:
         stop_on
             Rows for early stopping, None without.
         epochs
-            Number of epochs without `stop_on`; None for that of the options.
+            Number of epochs without `stop_on`, of which at least 10 are run; None for that of the options.
         """
         stopping = None if stop_on is None else (stop_on, np.arange(len(stop_on.truth)))
         limit = None if stopping is not None or epochs is None else max(epochs, _MIN_EPOCHS)

@@ -332,7 +332,7 @@ class _Graphs(nn.Module):
     def _gated(self, i: int, E: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return gated node embeddings [nodes, d], and those of the context's part, [nodes, K, d] or None.
 
-        All gates are 1 at a parameter of zero, so that training starts from ungated embeddings.
+        All gates are 1 where their parameters are zero; scalar and node gates start there.
         """
         mode = self.spec.gating
         if mode == "scalar":
@@ -388,9 +388,9 @@ class _Graphs(nn.Module):
             H = (D @ own).view(n, T, d)
             if part is not None and context is not None and self.gate_context is not None:
                 K = part.shape[1]
-                # The gate of node j in condition i is a low-rank product u_j . c_i. The product with D is
-                # linear, so each of its K columns is diffused once for all conditions, and only then weighted
-                # by c_i = tanh(gate_context).
+                # The context adds u_j . c_i to the gate of node j in condition i, with c_i =
+                # tanh(gate_context). The product with D is linear, so each of the K columns of u is
+                # multiplied once for all conditions, and only then weighted by c_i.
                 extra = (D @ part.reshape(len(part), K * d)).view(n, T, K, d)
                 H = H + torch.einsum("ntkd,nk->ntd", extra, torch.tanh(self.gate_context(context)))
             h = (theta[:, i, :, None] * H).sum(dim=1)

@@ -12,7 +12,7 @@ from perturbfm_core.models.perturbfm.interventions import interventions, log_top
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
-# Numbers of perturbed genes above this count as this.
+# Larger numbers of perturbed genes are set to this.
 _MOST = 3.0
 
 
@@ -27,7 +27,7 @@ class Targets:
         self._position: dict[str, int] | None = None
 
     def fit(self, view: TrainView, graphs: Sequence[GeneGraph]) -> Targets:
-        """Learn the top dose, and the outgoing weight of every gene, scaled per graph and summed over graphs."""
+        """Learn the top dose, and the outgoing weight of every gene, scaled and summed over graphs."""
         self._genes = {str(g): j for j, g in enumerate(view.genes)}
         self._top_dose = log_top_dose(view.conditions)
         total: dict[str, float] = {}

@@ -18,7 +18,7 @@ from perturbfm_core.models.perturbfm.interventions import Interventions, interve
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
-# Penalty on the two expression terms, per target.
+# Ridge penalty on the two expression terms, per measurement.
 _RIDGE = 1e-2
 _MIN_TARGETS = 3
 
@@ -83,8 +83,8 @@ class DirectEffect:
         names, code = np.unique(labels, return_inverse=True)
         n = np.bincount(code)
         mean = np.bincount(code, departure) / n
-        # within: pooled variance of repeated measurements of a target. The means vary by between + within /
-        # n.
+        # Method of moments: `within` is the pooled variance of repeated measurements of one target, and the
+        # means of targets have a variance of between + within / n.
         dof = len(departure) - len(names)
         within = float(((departure - mean[code]) ** 2).sum() / dof) if dof > 0 else float(np.var(departure))
         between = max(float(np.var(mean)) - within * float((1 / n).mean()), 0.0)

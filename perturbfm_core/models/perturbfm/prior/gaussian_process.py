@@ -202,8 +202,7 @@ class SetProcess:
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta), in log1p units."""
-        # C [q, n] is the kernel between query and train; dual [n, G] = (K + lambda_g D)^-1 (delta - mean) per
-        # gene.
+        # C [q, n] is the kernel between query and train; dual [n, G] is (K + lambda_g D)^-1 (delta - mean).
         C = self.similarity.blocks(query)(self.kernel)
         mean = self.mean.predict(query) + C.astype(np.float32) @ self._dual
         if self._targets is not None:

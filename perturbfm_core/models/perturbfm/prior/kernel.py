@@ -116,10 +116,13 @@ class SimilarityKernel:
             else (np.zeros((0, delta.shape[1])))
         )
         self._singles = EffectTable(CONTEXT_LEVELS)
+        # Scores are not centred, so that the origin is no effect, which is also the value of an unmeasured
+        # gene.
         if single.any() and len(self._axes):
             self._singles.fit(view.conditions[single], (delta[single] @ self._axes.T).astype(np.float32))
         self._context_mean, self._context_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.contexts > 1:
+            # Distinct profiles only: a context with many conditions should not count more than others.
             states = np.unique(view.control.astype(np.float64), axis=0)
             k = min(N_CONTEXT_COMPONENTS, len(states) - 1)
             if k > 0:
@@ -265,6 +268,7 @@ class SimilarityKernel:
         )
 
     def _identity(self, a: _Described, b: _Described) -> FloatArray:
+        # Parts that occur in `a` only are shared with no condition of `b`.
         names = sorted(set(b.parts.labels))
         out: FloatArray = a.parts.incidence(names) @ b.parts.incidence(names).T
         return out
@@ -352,6 +356,7 @@ def _squared(A: FloatArray, B: FloatArray) -> FloatArray:
     import numpy as np
 
     out = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1)[None] - 2.0 * A @ B.T
+    # Rounding in the expanded square can make small distances negative.
     return np.asarray(np.maximum(out, 0.0))
 
 
@@ -390,6 +395,7 @@ def _feature_similarity(a: _Described, b: _Described) -> FloatArray:
 
     if not a.tables:
         return np.zeros((len(a.parts.owner), len(b.parts.owner)))
+    # Rows have unit length, so inner products are cosines; genes that a table lacks are set to zero.
     cosines = [
         np.maximum(x @ y.T, 0.0) * np.outer(p, q) for (x, p), (y, q) in zip(a.tables, b.tables, strict=True)
     ]

@@ -1,7 +1,7 @@
 """Stacked prior: a convex combination of the baselines and the set process, weighted by out-of-fold errors.
 
-The network never sees a prediction of a condition by a member that was fitted on it: it is trained on ``delta
-- prior`` with the out-of-fold prior. The same rows determine stack weights, gate and calibration.
+The network never sees a prediction of a condition by a member that was fitted on it: it is trained on the
+delta minus the out-of-fold prior. The same rows determine stack weights, gate and calibration.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _KINDS: tuple[type[Baseline], ...] = (
 )
 BASELINES = tuple(kind.name for kind in _KINDS)
 PROCESS = "set_process"
-# Fewer units than this get no weights of their own.
+# A stratum with fewer units than this has no weights of its own.
 MIN_UNITS = 10
 # Strength of shrinkage to the single best member, in numbers of units.
 _SHRINK_UNITS = 10.0

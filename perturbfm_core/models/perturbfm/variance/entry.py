@@ -93,8 +93,7 @@ class EntryVariance:
 
         def loss(module: torch.nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:
             var = noise + module(V).clamp(-20.0, 10.0).exp()
-            # Keeps levels near the shrunken start: unpenalised, they would follow the few largest errors of a
-            # gene.
+            # Keeps levels near the shrunken start: without it they would follow a gene's few largest errors.
             held = 0.01 * (head.level - start).square().mean()
             return {"loss": beta_nll(zero, var, errors) + held}
 

@@ -70,7 +70,9 @@ class PredictiveVariance:
         self.entries = EntryVariance()
         var = self.entries.fit(mean, error, s2, fold, usable, derived_seed(seed, "variance"), on_epoch)
         self.targets.fit(view, graphs)
+        # Traits [m, 6]: three of the prediction and three of the target genes.
         traits = np.hstack([effect_traits(mean, process), self.targets.read(view.query())[condition]])
+        # One factor per row (condition) on the variance of all its entries.
         excess, expected = excess_of(error, s2, var)
         rows = view.conditions.iloc[condition]
         factor = self.levels.fit(rows, traits, excess, expected, fold, usable)
