@@ -96,7 +96,9 @@ def test_every_row_of_the_table_has_a_section_that_is_executed(folder):
     for title, anchor in rows:
         assert anchor == title.replace(" ", "-")
         section = PAGE.split(f"\n## {title[0].upper()}{title[1:]}\n")[1].split("\n## ")[0]
-        lines = [x for language, _, text in FENCE.findall(section) if language == "sh" for x in text.split("\n")]
+        lines = [
+            x for language, _, text in FENCE.findall(section) if language == "sh" for x in text.split("\n")
+        ]
         assert any(line in printed for line in lines), title
 
 

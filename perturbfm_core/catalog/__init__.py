@@ -1,1 +1,1 @@
-"""The catalog: one YAML file per data set, model entry, gene graph, table of gene features and suite."""
+"""Catalog of data sets, models, gene graphs, gene features and benchmark suites, one YAML file per entry."""

@@ -1,4 +1,4 @@
-"""The form of catalog entries: data sets, models, graphs, gene features, suites of splits and models."""
+"""Schemas of catalog entries: data sets, models, gene graphs, gene features and benchmark suites."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from perturbfm_core.config import Frozen
 class DatasetEntry(Frozen):
     """One data set of the catalog (``catalog/datasets/<name>.yaml``).
 
-    ``synth`` data sets are made by the simulator on first use and must have `content_sha256`; ``artifact``
-    data sets lie at `path` (relative to the artifact store's home unless absolute).
+    Data sets from ``synth`` are simulated on first use and must have a `content_sha256`; those from
+    ``artifact`` are at `path` (relative to the home of the artifact store unless absolute).
     """
 
     name: str
@@ -27,18 +27,18 @@ class DatasetEntry(Frozen):
 
 
 class Tuned(Frozen):
-    """Where the parameters of a model entry were selected.
+    """Origin of the tuned parameters of a model entry.
 
     Attributes
     ----------
     study
-        The study.
+        Name of the study.
     split, data_content_sha256
-        Hashes of the split on whose validation they were selected, and of its data.
+        Hashes of the split on whose validation they were selected, and of its data set.
     trial, trials
-        The selected trial, None where the entry's own parameters stayed best; how many were tried.
+        The selected trial, None if the entry's own parameters were best; number of trials.
     value
-        Its mean Pearson correlation of centred deltas on validation.
+        Mean Pearson correlation of centred deltas of the selected parameters on validation.
     """
 
     study: str
@@ -52,8 +52,8 @@ class Tuned(Frozen):
 class ModelEntry(Frozen):
     """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry.
 
-    `uncertainty` says how its variance is calibrated (`perturbfm_core.uncertainty.config`); by default it is.
-    `tuned` says where its parameters come from, if from a study.
+    `uncertainty` configures the calibration of its variance (`perturbfm_core.uncertainty.config`), which is
+    on by default. `tuned` records the study that its parameters come from, if any.
     """
 
     name: str
@@ -78,8 +78,8 @@ class ModelEntry(Frozen):
 class GraphEntry(Frozen):
     """One gene graph of the catalog (``catalog/graphs/<name>.yaml``).
 
-    `path` is that of its npz (relative to the artifact store's home unless absolute), `sha256` that of its genes,
-    edges and weights, `kind` how it was built, `source` what from.
+    `path` is the path of its npz file (relative to the home of the artifact store unless absolute), `sha256`
+    the hash of its genes, edges and weights, `kind` the way it was built, `source` what it was built from.
     """
 
     name: str
@@ -92,7 +92,7 @@ class GraphEntry(Frozen):
 
 
 class FeaturesEntry(Frozen):
-    """One table of gene features of the catalog (``catalog/features/<name>.yaml``); fields as in `GraphEntry`."""
+    """One table of gene features (``catalog/features/<name>.yaml``), with fields as in `GraphEntry`."""
 
     name: str
     description: str
@@ -104,7 +104,7 @@ class FeaturesEntry(Frozen):
 
 
 class SplitSpec(Frozen):
-    """What to freeze: a kind with its parameters, as ``splits create`` or a suite states it."""
+    """Specification of splits to freeze: a kind with its parameters, from ``splits create`` or a suite."""
 
     kind: str
     params: dict[str, Any] = Field(default_factory=dict)
@@ -120,14 +120,14 @@ class SplitSpec(Frozen):
 
 
 class SuiteSplits(Frozen):
-    """The splits that a suite freezes on one data set."""
+    """Splits of a suite on one data set."""
 
     dataset: str
     splits: tuple[SplitSpec, ...]
 
 
 class SuiteEntry(Frozen):
-    """A benchmark (``catalog/suites/<name>.yaml``): data sets and their splits, times model entries."""
+    """A benchmark suite (``catalog/suites/<name>.yaml``): model entries, times splits of data sets."""
 
     name: str
     description: str

@@ -1,7 +1,7 @@
-"""The catalog: data sets, model entries, suites, gene graphs and gene features, one YAML file each.
+"""Loading of the catalog from YAML files.
 
-The packaged folder comes first, then the user's own (``PERTURBFM_CATALOG``, default
-``<home>/.perturbfm/catalog``). A name found twice is an error.
+The folder shipped with the package is read first, then the user's own (``PERTURBFM_CATALOG``, default
+``<home>/.perturbfm/catalog``). A name that occurs twice is an error.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ class Catalog:
     features: dict[str, FeaturesEntry] = field(default_factory=dict)
 
     def dataset(self, name: str) -> DatasetEntry:
-        """Return the data set called `name`, or raise with the known names."""
+        """Return the data set called `name`; an unknown name raises `ConfigError`."""
         return _find(self.datasets, name, "data set")
 
     def model(self, name: str) -> ModelEntry:
-        """Return the model entry called `name`, or raise with the known names."""
+        """Return the model entry called `name`; an unknown name raises `ConfigError`."""
         return _find(self.models, name, "entry")
 
     def suite(self, name: str) -> SuiteEntry:
-        """Return the suite called `name`, or raise with the known names."""
+        """Return the suite called `name`; an unknown name raises `ConfigError`."""
         return _find(self.suites, name, "suite")
 
     def graph(self, name: str) -> GraphEntry:
-        """Return the gene graph called `name`, or raise with the known names."""
+        """Return the gene graph called `name`; an unknown name raises `ConfigError`."""
         return _find(self.graphs, name, "gene graph")
 
     def feature_table(self, name: str) -> FeaturesEntry:
-        """Return the table of gene features called `name`, or raise with the known names."""
+        """Return the table of gene features called `name`; an unknown name raises `ConfigError`."""
         return _find(self.features, name, "table of gene features")
 
 
@@ -69,7 +69,7 @@ def _find(items: dict[str, E], name: str, what: str) -> E:
 
 
 def packaged_folder() -> Path | None:
-    """Return the catalog that ships with ``perturbfm_assets``, located without importing it."""
+    """Return the catalog folder of ``perturbfm_assets``, found without importing it; None if missing."""
     spec = importlib.util.find_spec("perturbfm_assets")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -90,7 +90,7 @@ def load_catalog(folders: Iterable[Path] | None = None) -> Catalog:
     Raises
     ------
     ConfigError
-        If a file does not validate, its stem is not its name, or a name occurs twice.
+        If a file is invalid, its name is not that of its entry, or a name occurs twice.
     """
     if folders is None:
         folders = [f for f in (packaged_folder(), user_folder()) if f is not None]
@@ -133,7 +133,7 @@ def _add(items: dict[str, E], kind: type[E], path: Path) -> None:
 
 
 def to_yaml(entry: Frozen) -> str:
-    """Return a catalog entry as YAML text, fields in declared order and defaults left out."""
+    """Return a catalog entry as YAML text, with fields in declared order and without defaults."""
     text: str = yaml.safe_dump(
         entry.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True
     )

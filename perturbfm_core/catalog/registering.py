@@ -1,4 +1,4 @@
-"""Writing catalog entries: a name that is free, one YAML file in the user's own catalog."""
+"""Registration of new entries in the user's own catalog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perturbfm_core.store.atomic import write_atomic
 
 AnyEntry = DatasetEntry | ModelEntry | GraphEntry | FeaturesEntry
 
-# Folder of the catalog and noun for messages, by type of entry.
+# {type of entry: (folder of the catalog, noun for messages)}.
 _KINDS: dict[type[AnyEntry], tuple[str, str]] = {
     DatasetEntry: ("datasets", "data set"),
     ModelEntry: ("models", "entry"),
@@ -22,21 +22,21 @@ _KINDS: dict[type[AnyEntry], tuple[str, str]] = {
 
 
 def entry_file(kind: type[AnyEntry], name: str, option: str = "--name") -> Path:
-    """Return the file that registers `name`, before any work is done for it.
+    """Return the file to register an entry in, and check its name before any work is done for it.
 
     Parameters
     ----------
     kind
         Type of the entry.
     name
-        Its name.
+        Name of the entry.
     option
-        Where the user gave the name, for the message.
+        Command line option of the name, for the message.
 
     Raises
     ------
     ConfigError
-        If the name is no key, or the packaged catalog has it.
+        If the name is invalid, or the packaged catalog has an entry of this name.
     """
     folder, noun = _KINDS[kind]
     check_key(name, f"{noun} name")

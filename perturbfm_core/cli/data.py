@@ -127,7 +127,6 @@ def make_synth(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a screen with known truth (stored beside it as truth.npz)."""
-
     from perturbfm_core.data.simulate import SimulationConfig, simulate
 
     if config is not None:
@@ -168,7 +167,6 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a data set holds."""
-
     from perturbfm_core.data.summary import summary
     from perturbfm_core.pipeline.dataset import open_dataset
 
@@ -225,7 +223,6 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
-
     from perturbfm_core.data.importing import ColumnMapping
 
     mapping = parse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -13,13 +14,13 @@ import typer
 from perturbfm_core import __version__
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, store
-from perturbfm_core.errors import PerturbFMError
+from perturbfm_core.errors import EXTRAS, PerturbFMError
+from perturbfm_core.registry import plugin_digests
 from perturbfm_core.store.machine import git_commit, library_versions, threads
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation, the folders and the catalog; exit 2 if anything is wrong."""
-
     from perturbfm_core.models.base import MODELS
     from perturbfm_core.splits.folder import SplitFolder
 
@@ -46,16 +47,11 @@ def doctor(as_json: JsonOption = False) -> None:
         parent = path if path.exists() else path.absolute().parent
         if not os.access(parent, os.W_OK):
             problems.append(f"{name} {path} is not writable")
-    for package in ("dagster", "dagster-webserver"):
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            problems.append(f"{package} is not installed; run `make install`")
-            continue
-        if version != metadata.version("dagster"):
-            problems.append(
-                f"{package} {version} does not fit dagster {metadata.version('dagster')}; pin them equal"
-            )
+    versions = {name: _version(name) for name in ("dagster", "dagster-webserver")}
+    if versions["dagster"] is not None and versions["dagster-webserver"] != versions["dagster"]:
+        problems.append(
+            f"dagster-webserver {versions['dagster-webserver']} does not fit dagster {versions['dagster']}; pin them equal"
+        )
     try:
         n_splits: Any = len(SplitFolder(home.split_dir).index().splits)
     except PerturbFMError as error:
@@ -75,13 +71,31 @@ def doctor(as_json: JsonOption = False) -> None:
             "splits": n_splits,
             "complete_runs": len(home.run_dirs()),
             "catalog": counts,
+            "plugins": plugin_digests(),
             "libraries": library_versions(),
+            "extras": {name: _has(packages) for name, packages in EXTRAS.items()},
             "problems": problems,
         },
         as_json,
     )
     if problems:
         raise typer.Exit(2)
+
+
+def _version(package: str) -> str | None:
+    """Return the version of an installed package, None without it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _has(packages: tuple[str, ...]) -> bool:
+    """Return whether the packages of an extra are installed."""
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in packages)
+    except ModuleNotFoundError:
+        return False
 
 
 COMMANDS = {"doctor": (doctor, None)}

@@ -33,7 +33,6 @@ def eval_predictions(
     as_json: JsonOption = False,
 ) -> None:
     """Score a prediction file on a split, with the same panels as any run."""
-
     from perturbfm_core.evaluation.panel import headlines
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.submission import evaluate_file

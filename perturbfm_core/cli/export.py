@@ -30,7 +30,6 @@ def export_bytes(run: Path, what: str, suffix: str) -> tuple[bytes, tuple[int, i
     ConfigError
         If the format or what is asked for is unknown.
     """
-
     import pandas as pd
 
     from perturbfm_core.data.prediction import read_prediction
@@ -54,7 +53,6 @@ def export_bytes(run: Path, what: str, suffix: str) -> tuple[bytes, tuple[int, i
 
 def _names(prediction: RowPrediction) -> tuple[list[str], list[str], list[int]]:
     """Return (gene names, first row id, number of rows) of each predicted mean."""
-
     import numpy as np
 
     genes = prediction.genes if prediction.genes is not None else np.arange(prediction.mean.shape[1])

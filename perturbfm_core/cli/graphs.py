@@ -93,7 +93,6 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a gene graph, write it as npz, and register it in the user's catalog."""
-
     from perturbfm_core.graphs.rewire import rewire as rewire_graph
     from perturbfm_core.graphs.summary import summary
     from perturbfm_core.pipeline import gene_graph as stage
@@ -242,7 +241,6 @@ def features(
     as_json: JsonOption = False,
 ) -> None:
     """Register gene features as npz: any genes x features matrix, or made of gene sets (GO, Reactome)."""
-
     from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_TERM
     from perturbfm_core.graphs.features import read_features
     from perturbfm_core.graphs.membership import membership_features
@@ -288,7 +286,6 @@ def _table_summary(table: GeneFeatures) -> dict[str, Any]:
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the graphs and gene features of the catalog."""
-
     import pandas as pd
 
     from perturbfm_core.graphs.summary import summary
@@ -330,7 +327,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a graph holds, and how well it covers a data set's measured and perturbed genes."""
-
     from perturbfm_core.graphs.summary import coverage, summary
     from perturbfm_core.pipeline import gene_graph as stage
     from perturbfm_core.pipeline.dataset import open_dataset

@@ -20,7 +20,6 @@ app = typer.Typer(
 @app.command("refresh")
 def refresh(as_json: JsonOption = False) -> None:
     """Rebuild the leaderboard from all complete runs and publish it."""
-
     from perturbfm_core.leaderboard import database
     from perturbfm_core.pipeline import leaderboard as stage
 
@@ -48,7 +47,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the standings of one metric, one board per split or cross-validation."""
-
     from perturbfm_core.evaluation.metric import METRICS
     from perturbfm_core.leaderboard import database
 
@@ -77,7 +75,6 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare every learned entry with the baseline that inner folds chose, corrected for their number."""
-
     from perturbfm_core.leaderboard.significance import against_baseline
 
     frame = against_baseline(store(), metric, family)
@@ -94,7 +91,6 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Write the table of results and the comparison of models as Markdown."""
-
     from perturbfm_core.pipeline import leaderboard as stage
     from perturbfm_core.reports.results import replace_between
 
@@ -117,7 +113,6 @@ def sql(
     as_json: JsonOption = False,
 ) -> None:
     """Run SQL on the published leaderboard, read-only."""
-
     from perturbfm_core.leaderboard import database
 
     emit_table(database.query(store(), statement), as_json)

@@ -19,29 +19,44 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 # Verb: module under `perturbfm_core.cli`, and its line in the help (a test holds it to the verb's own). A module that
 # has `app` is a group of verbs.
 VERBS: dict[str, tuple[str, str]] = {
-    "data": ("data", "Make, inspect and import data sets."),
+    "data": ("data", "Make, import and inspect data sets."),
     "splits": ("splits", "Freeze, find, import, audit and verify splits."),
-    "graphs": ("graphs", "Build and register gene graphs and gene features."),
+    "graphs": ("graphs", "Build, register and inspect gene graphs and gene features."),
     "models": ("models", "Look at models and catalog entries."),
     "train": ("train", "Fit a model on a split, predict, score, and publish the run."),
     "run": (
         "train",
         "Run an entry on a split from fit to report, all its seeds, without a Dagster instance.",
     ),
-    "pretrain": ("pretrain", "Pre-train a cell encoder on the train rows of a split."),
+    "pretrain": (
+        "pretrain",
+        "Pre-train a cell encoder on the train rows of a split, for `--pretrained-encoder`.",
+    ),
     "tune": (
         "tune",
         "Search a model's declared hyperparameters on a split's validation; test rows are not read.",
     ),
     "eval": ("evaluate", "Score predictions made elsewhere."),
-    "metrics": ("metrics", "What is measured, comparison with a reference, known attacks."),
-    "parity": ("metrics", "Compare a case with the peer's own numbers."),
+    "metrics": ("metrics", "List, validate and probe the metrics."),
+    "parity": (
+        "metrics",
+        "Compare every record of a parity case with the values that the peer's own code gave.",
+    ),
     "leaderboard": ("leaderboard", "Rebuild, show and query the leaderboard."),
-    "export": ("runs", "Write a run's predictions or scores as h5ad, parquet or CSV."),
-    "predict": ("predict", "Ask a run about any condition."),
-    "suggest": ("predict", "What to measure next."),
+    "export": ("runs", "Write a run's predictions (condition x gene) or scores as h5ad, parquet or CSV."),
+    "predict": (
+        "predict",
+        "Predict conditions with a run's model: genes of largest change, intervals, and whether to trust them.",
+    ),
+    "suggest": (
+        "predict",
+        "Suggest the untested perturbations that would tell a run's model most, not all the same.",
+    ),
     "demo": ("runs", "Run a whole suite (default: the embedded demo) and show the leaderboard."),
-    "doctor": ("doctor", "Check the installation."),
+    "doctor": (
+        "doctor",
+        "Check the installation, the folders and the catalog; exit 2 if anything is wrong.",
+    ),
 }
 
 

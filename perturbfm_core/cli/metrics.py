@@ -42,7 +42,6 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List every metric with direction, bounds, version and source."""
-
     import pandas as pd
 
     from perturbfm_core.evaluation.panel import PANELS
@@ -82,7 +81,6 @@ def _bounds(metric: Metric) -> str:
 
 def metrics_page() -> str:
     """Return the documentation page of all registered metrics, in Markdown."""
-
     from perturbfm_core.evaluation.panel import PANELS
 
     lines = [
@@ -122,7 +120,6 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Compute all panels of a prediction and compare them with a reference."""
-
     from perturbfm_core.data.prediction import read_prediction
     from perturbfm_core.evaluation.reference import compare_json, panels_without_split
     from perturbfm_core.pipeline.dataset import open_dataset
@@ -201,7 +198,6 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Apply known attacks to a prediction and show which metrics they improve."""
-
     from perturbfm_core.data.prediction import read_prediction
     from perturbfm_core.evaluation.comparison import compare
     from perturbfm_core.evaluation.probes import probe as run_probes
@@ -221,7 +217,6 @@ def parity(
     as_json: JsonOption = False,
 ) -> None:
     """Compare every record of a parity case with the values that the peer's own code gave."""
-
     import pandas as pd
 
     from perturbfm_core.evaluation.parity import run_case

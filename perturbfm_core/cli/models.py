@@ -22,7 +22,6 @@ app = typer.Typer(
 @app.command("list")
 def models_list(as_json: JsonOption = False) -> None:
     """List the registered models and the catalog entries made of them."""
-
     import pandas as pd
 
     from perturbfm_core.models.base import MODELS
@@ -47,7 +46,6 @@ def models_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model or an entry with its parameters: option, type, value and meaning of each."""
-
     import pandas as pd
 
     from perturbfm_core.models.base import MODELS, Requires, new_model

@@ -64,7 +64,6 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """Predict conditions with a run's model: genes of largest change, intervals, and whether to trust them."""
-
     from perturbfm_core.screening.fitted_run import open_run
     from perturbfm_core.screening.predictions import predict_requests
     from perturbfm_core.screening.requests import Request, resolve_requests
@@ -194,7 +193,6 @@ def suggest(
     as_json: JsonOption = False,
 ) -> None:
     """Suggest the untested perturbations that would tell a run's model most, not all the same."""
-
     from perturbfm_core.screening.fitted_run import open_run
     from perturbfm_core.screening.requests import read_requests
     from perturbfm_core.screening.suggestions import Method

@@ -52,7 +52,6 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Pre-train a cell encoder on the train rows of a split, for `--pretrained-encoder`."""
-
     from perturbfm_core.pipeline import pretrained_encoder as stage
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.splits.folder import SplitFolder
@@ -92,7 +91,6 @@ def pretrain(
 
 def _config(given: dict[str, Any]) -> Any:
     """Return the settings of the kind, with what was given on the command line."""
-
     from perturbfm_core.pipeline.pretrained_encoder import default_config
 
     base = default_config(given["kind"]) if given["kind"] == "set-transformer" else default_config()

@@ -38,7 +38,6 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole suite (default: the embedded demo) and show the leaderboard."""
-
     from perturbfm_core.leaderboard import database
     from perturbfm_core.leaderboard.tables import HEADLINE_SQL
     from perturbfm_core.pipeline.leaderboard import rank

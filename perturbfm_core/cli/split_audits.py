@@ -23,7 +23,6 @@ def audit(
     as_json: JsonOption = False,
 ) -> None:
     """Look for every known leak of a split, and of a run on it; a blocking one exits with code 2."""
-
     from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.splits.audit.core import report
     from perturbfm_core.splits.audit.run import read_run

@@ -38,7 +38,6 @@ class KindCommand(ParameterCommand):
 
     def parameters_of(self, args: Sequence[str]) -> Parameters | None:
         """Return the parameters of the kind that the command line names."""
-
         from perturbfm_core.splits.draft import KINDS
 
         for i, arg in enumerate(args):
@@ -51,7 +50,6 @@ class KindCommand(ParameterCommand):
 
     def others(self) -> list[Parameters]:
         """Return the parameters of every kind."""
-
         from perturbfm_core.splits.draft import KINDS
 
         return [Parameters(name, kind.params) for name, kind in KINDS.items()]
@@ -68,7 +66,6 @@ class KindCommand(ParameterCommand):
 
 def folder() -> SplitFolder:
     """Return the folder of frozen splits that the environment names."""
-
     from perturbfm_core.splits.folder import SplitFolder
 
     return SplitFolder(store().split_dir)
@@ -99,7 +96,6 @@ def create(
 
     Every parameter of the kind is an option: `perturbfm splits create --spec KIND --help` lists them.
     """
-
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.split import freeze_split
     from perturbfm_core.splits.draft import KINDS
@@ -136,7 +132,6 @@ def create(
 @app.command("kinds")
 def kinds(as_json: JsonOption = False) -> None:
     """List the kinds of split and the options of each."""
-
     from perturbfm_core.splits.draft import KINDS
 
     rows = [
@@ -219,7 +214,6 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check files against their hashes and, where the data are at hand, against the data."""
-
     from perturbfm_core.pipeline.dataset import find_dataset, open_dataset
 
     if (split is None) == (not all_):
@@ -273,7 +267,6 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Carry a split over to a new version of its data, if every condition keeps its fold."""
-
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.split import migrate_split
 

@@ -39,7 +39,6 @@ def tune(
 
     Every parameter of the model is an option: what is given is fixed and not searched.
     """
-
     from perturbfm_core.tuning.record import check_registration
     from perturbfm_core.tuning.record import register as register_entry
     from perturbfm_core.tuning.search import tune as search

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,9 @@ from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.pseudobulk import GroupMoments, group_sums
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _LOG1P_CEILING = 25.0
 
@@ -186,6 +189,12 @@ class PerturbDataset:
                 f"found {self.computed_sha256[:12]}; import it again"
             )
             raise DatasetError(msg)
+
+    def to_anndata(self) -> AnnData:
+        """Return the data set as an AnnData object (see `perturbfm_core.data.exporting.to_anndata`)."""
+        from perturbfm_core.data.exporting import to_anndata
+
+        return to_anndata(self)
 
     # ---- values --------------------------------------------------------------------------------------
 

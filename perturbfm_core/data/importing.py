@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,19 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen
+from perturbfm_core.config import Frozen, parse, slug
 from perturbfm_core.data.condition import canonical_covariates, canonical_pert
 from perturbfm_core.data.dataset import PerturbDataset, check_space, make_obs
 from perturbfm_core.data.matrix import Values, as_csr, check_finite
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import Level, Space
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# Key of `uns` under which `PerturbDataset.to_anndata` says which columns are which.
+OWN_MAPPING = "perturbfm"
 
 
 class ColumnMapping(Frozen):
@@ -113,15 +119,117 @@ def import_h5ad(
     progress("reading")
     obs, var, X = _read_h5ad(path, mapping.layer)
     progress("checking")
+    return _dataset(
+        (obs, var, X),
+        mapping,
+        origin=path.name,
+        name=name,
+        source=source or path.name,
+        licence=licence,
+        control_policy=control_policy,
+        gene_selection=gene_selection,
+    )
+
+
+def read_h5ad(
+    path: Path | str, *, preset: str | None = None, name: str | None = None, **mapping: Any
+) -> PerturbDataset:
+    """Read an h5ad file as a data set, by a preset or by a mapping of its columns.
+
+    Parameters
+    ----------
+    path
+        The h5ad file.
+    preset
+        Name of a preset that knows the columns (``perturbench``, ``scperturb``, ...).
+    name
+        Name of the data set (default: made of the file name).
+    **mapping
+        Fields of `ColumnMapping`: ``pert_col``, ``context_col``, ``control_label``, ``batch_col``, ``space``,
+        ...
+
+    Raises
+    ------
+    DatasetError, ConfigError
+        If the file is damaged, a column is missing, or the values are not in the declared scale.
+    """
+    from perturbfm_core.data.preset import PRESETS
+
+    path = Path(path)
+    if preset is None:
+        columns = parse(ColumnMapping, mapping, "mapping of columns")
+    else:
+        known = PRESETS.get(preset).mapping(path)
+        columns = parse(ColumnMapping, {**known.model_dump(), **mapping}, "mapping of columns")
+    return import_h5ad(path, columns, name=name or slug(path.stem))
+
+
+def from_anndata(
+    adata: AnnData, *, name: str = "anndata", source: str | None = None, **mapping: Any
+) -> PerturbDataset:
+    """Make a data set of an AnnData object by a mapping of its columns; the object is not changed.
+
+    Parameters
+    ----------
+    adata
+        Cells (or conditions) x genes.
+    name, source
+        Name of the data set, and where the data come from.
+    **mapping
+        Fields of `ColumnMapping`: ``pert_col``, ``context_col``, ``control_label``, ``batch_col``, ``space``,
+        ... What `PerturbDataset.to_anndata` made needs none: it says itself which columns are which.
+
+    Raises
+    ------
+    DatasetError, ConfigError
+        If a column is missing, or the values are not in the declared scale.
+    """
+    own = adata.uns.get(OWN_MAPPING)
+    if not mapping and isinstance(own, dict):
+        mapping = {k: v for k, v in own.items() if k != "name"}
+        name = str(own.get("name", name))
+    columns = parse(ColumnMapping, mapping, "mapping of columns")
+    if columns.layer is not None and columns.layer not in adata.layers:
+        msg = f"the AnnData object has no layer {columns.layer!r}; layers: {sorted(adata.layers) or 'none'}"
+        raise DatasetError(msg)
+    X = adata.X if columns.layer is None else adata.layers[columns.layer]
+    if X is None:
+        msg = "the AnnData object has no X; name a layer"
+        raise DatasetError(msg)
+    return _dataset(
+        (adata.obs.copy(), adata.var, X.copy()),
+        columns,
+        origin="the AnnData object",
+        name=name,
+        source=source or "AnnData object",
+        licence="unknown",
+        control_policy="mean",
+        gene_selection=None,
+    )
+
+
+def _dataset(
+    read: tuple[pd.DataFrame, pd.DataFrame, Any],
+    mapping: ColumnMapping,
+    *,
+    origin: str,
+    name: str,
+    source: str,
+    licence: str,
+    control_policy: Literal["mean", "sampled"],
+    gene_selection: GeneSelection | None,
+) -> PerturbDataset:
+    """Return the data set of (obs, var, X); `origin` names the file or object in messages."""
+    obs, var, X = read
     genes = _genes(var, mapping.gene_col)
     delta_like = mapping.space in schema.DELTA_SPACES
-    columns = _columns(obs, mapping, path)
+    columns = _columns(obs, mapping, origin)
     where = f"layer {mapping.layer!r}" if mapping.layer else "X"
-    check_space(X, mapping.space, f"{where} of {path.name}")
+    check_space(X, mapping.space, f"{where} of {origin}")
     level: Level = mapping.level or ("condition" if delta_like else "cell")
     metadata = DatasetMetadata(
         name=name,
-        source=source or path.name,
+        source=source,
         licence=licence,
         level=level,
         space=mapping.space,
@@ -137,7 +245,7 @@ def import_h5ad(
         csr = as_csr(sp.csr_array(X))
         # Checked before the cast: integers have no value for missing counts.
         names = np.asarray(obs.index, dtype=np.str_), np.asarray(genes, dtype=np.str_)
-        check_finite(csr, f"{where} of {path.name}", *names, allow_negative=True)
+        check_finite(csr, f"{where} of {origin}", *names, allow_negative=True)
         values = Values(
             counts=sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
         )
@@ -205,10 +313,12 @@ def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
     return [str(g) for g in var[gene_col]]
 
 
-def _described(obs: pd.DataFrame, name: str, option: str, path: Path, control: Any) -> Any:
+def _described(obs: pd.DataFrame, name: str, option: str, origin: str, control: Any) -> Any:
     """Return a column that describes the treatment, as text; only control rows may have missing values."""
     column = (
-        _column(obs.loc[~control], name, option, path) if name in obs else _column(obs, name, option, path)
+        _column(obs.loc[~control], name, option, origin)
+        if name in obs
+        else _column(obs, name, option, origin)
     )
     out = np.full(len(obs), "", dtype=object)
     out[~control] = _text(column).to_numpy()
@@ -217,11 +327,9 @@ def _described(obs: pd.DataFrame, name: str, option: str, path: Path, control: A
     return out
 
 
-def _column(obs: pd.DataFrame, name: str, option: str, path: Path) -> pd.Series:
+def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series:
     if name not in obs:
-        msg = (
-            f"{path.name} has no obs column {name!r} ({option}); columns: {', '.join(map(str, obs.columns))}"
-        )
+        msg = f"{origin} has no obs column {name!r} ({option}); columns: {', '.join(map(str, obs.columns))}"
         raise DatasetError(msg)
     column = obs[name]
     if column.isna().any():
@@ -247,8 +355,8 @@ def _text(column: pd.Series) -> pd.Series:
     return pd.Series([text[x] for x in numbers], index=column.index, dtype=object)
 
 
-def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
-    labels = _text(_column(obs, m.pert_col, "--pert-col", path))
+def _columns(obs: pd.DataFrame, m: ColumnMapping, origin: str) -> dict[str, Any]:
+    labels = _text(_column(obs, m.pert_col, "--pert-col", origin))
     delta_like = m.space in schema.DELTA_SPACES
     if m.control_label is None and not delta_like:
         msg = f"--control-label is needed for {m.space} data; {m.pert_col!r} holds e.g. {_examples(labels)}"
@@ -259,23 +367,23 @@ def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
     untreated = np.asarray(labels == m.control_label, dtype=np.bool_)
     doses = pd.Series("", index=labels.index)
     if m.dose_col is not None:
-        doses = pd.Series(_described(obs, m.dose_col, "--dose-col", path, untreated), index=labels.index)
+        doses = pd.Series(_described(obs, m.dose_col, "--dose-col", origin, untreated), index=labels.index)
     pert, dose = _canonical(labels, doses, m)
     columns: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
     if m.context_col is not None:
-        columns[schema.CONTEXT_ID] = _text(_column(obs, m.context_col, "--context-col", path)).to_numpy()
+        columns[schema.CONTEXT_ID] = _text(_column(obs, m.context_col, "--context-col", origin)).to_numpy()
     if m.batch_col is not None:
-        columns[schema.BATCH_ID] = _text(_column(obs, m.batch_col, "--batch-col", path)).to_numpy()
+        columns[schema.BATCH_ID] = _text(_column(obs, m.batch_col, "--batch-col", origin)).to_numpy()
     control = pert == schema.CONTROL
     if m.modality_col is not None:
-        modality = _described(obs, m.modality_col, "--modality-col", path, untreated)
+        modality = _described(obs, m.modality_col, "--modality-col", origin, untreated)
     else:
         modality = np.full(len(obs), m.modality, dtype=object)
     # Control cells have no modality, since they are the controls of every modality in their context.
     columns[schema.MODALITY] = np.where(control, "", modality)
     covariates = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
     kept = {
-        k: _described(obs, c, f"covariate {k}", path, untreated)
+        k: _described(obs, c, f"covariate {k}", origin, untreated)
         for k, c in covariates.items()
         if c is not None
     }
@@ -286,7 +394,7 @@ def _columns(obs: pd.DataFrame, m: ColumnMapping, path: Path) -> dict[str, Any]:
             known[row] = canonical_covariates(dict(zip(kept, row, strict=True)))
         columns[schema.COVARIATES] = [known[row] for row in rows]
     if m.weight_col is not None:
-        weight = pd.to_numeric(_column(obs, m.weight_col, "--weight-col", path), errors="coerce").to_numpy(
+        weight = pd.to_numeric(_column(obs, m.weight_col, "--weight-col", origin), errors="coerce").to_numpy(
             dtype=np.float64
         )
         columns[schema.WEIGHT] = weight

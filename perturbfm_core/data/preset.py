@@ -1,4 +1,4 @@
-"""Presets: the column mapping of a public collection whose files share one layout, by name."""
+"""Registry of presets: column mappings for public collections whose files share one layout."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MappingFunction = Callable[[Path], ColumnMapping]
 
 @dataclass(frozen=True)
 class Preset:
-    """The mapping of one collection.
+    """Column mapping of one collection.
 
     Attributes
     ----------
     name
-        As ``perturbfm data import-<name>`` calls it.
+        Name in the command ``perturbfm data import-<name>``.
     mapping
         (file) -> meaning of its columns, and scale of its values.
     description
@@ -46,12 +46,12 @@ PRESETS: Registry[Preset] = Registry(
 def preset(
     name: str, description: str, licence: str = "unknown"
 ) -> Callable[[MappingFunction], MappingFunction]:
-    """Register the decorated function as the mapping of a collection; it becomes a verb of ``perturbfm data``.
+    """Register the decorated function as the mapping of a collection, with its own import command.
 
     Parameters
     ----------
     name
-        The verb is ``import-<name>``.
+        Name in the command ``perturbfm data import-<name>``.
     description
         What is read from such a file, in one line.
     licence
@@ -60,7 +60,7 @@ def preset(
     Raises
     ------
     ConfigError
-        If the name is no key, or taken.
+        If the name is not a valid key, or taken.
     """
 
     def register(function: MappingFunction) -> MappingFunction:
@@ -70,7 +70,7 @@ def preset(
     return register
 
 
-# ---- what mappings are made with -------------------------------------------------------------------------
+# ---- helpers of the mappings -----------------------------------------------------------------------------
 
 
 def complete_columns(obs: pd.DataFrame) -> dict[str, bool]:
@@ -87,6 +87,15 @@ def described_column(obs: pd.DataFrame, pert: str, name: str) -> str | None:
     """Return `name` if that column has a value in every treated row, None if it has none in any of them.
 
     Controls need no dose, time or perturbation type.
+
+    Parameters
+    ----------
+    obs
+        Row table of the file.
+    pert
+        Its column of perturbations, in which controls are called "control".
+    name
+        Column that describes the treatment, e.g. its dose.
 
     Raises
     ------
@@ -108,6 +117,24 @@ def described_column(obs: pd.DataFrame, pert: str, name: str) -> str | None:
 
 
 def needed_column(columns: dict[str, bool], names: tuple[str, ...], what: str, collection: str) -> str:
+    """Return the first of `names` that is a column without missing values.
+
+    Parameters
+    ----------
+    columns
+        {obs column: whether it has missing values}.
+    names
+        Possible names of the column, in order of preference.
+    what
+        Meaning of the column, for the message.
+    collection
+        Name of the collection, for the message.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such column.
+    """
     found = first_complete(columns, names)
     if found is None:
         msg = (

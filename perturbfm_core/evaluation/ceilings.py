@@ -237,7 +237,7 @@ class _Null:
         train_sum = np.zeros(G)
         for c, X in self.pools.items():
             shared, n = self.roles[c]
-            # Shared controls are subtracted from train and test alike; otherwise each side has half of them.
+            # Shared controls are subtracted from both train and test; otherwise each of them has half of the controls.
             role_size = n if shared else max(1, n // 2)
             seen = _bootstrap_mean(X, role_size, rng)
             reference = seen if shared else _bootstrap_mean(X, role_size, rng)

@@ -154,7 +154,7 @@ def train_mean_relabelled(c: Comparison) -> Comparison:
 
 @_attack("variance_inflation")
 def variance_inflation(c: Comparison) -> Comparison:
-    """Spread predicted cells by four times the stated variance, and state it; means stay as they were."""
+    """Multiply the predicted variance by four and spread predicted cells accordingly; means stay as they were."""
     var = INFLATION * c.predicted_var
     if c.cells is None:
         return with_prediction(c, c.predicted, var)

@@ -65,6 +65,7 @@ def normalised(adjacency: Any, how: Normalisation) -> Any:
         raise GraphError(msg)
     A = sp.csr_array(adjacency, dtype=np.float64)
     if how == "spectral":
+        # The largest singular value becomes 1, so no power of the matrix grows.
         top = _largest_singular_value(A)
         return A * (1.0 / top) if top > 0 else A
     out = np.asarray(abs(A).sum(axis=1)).reshape(-1)
@@ -116,6 +117,7 @@ def diffuse(
     parts: list[list[Any]] = [[] for _ in range(steps)]
     for start in _starts(at, known, len(graph.genes)):
         state = start
+        # The state is dense, since a few steps reach most genes; blocks of sources bound its size.
         for t in range(steps):
             state = forward @ state
             parts[t].append(_cut(state.T, top_n))
@@ -209,6 +211,7 @@ def _cut(rows: FloatArray, top_n: int) -> Any:
 
     if top_n < rows.shape[1]:
         best = np.argpartition(-np.abs(rows), top_n - 1, axis=1)[:, :top_n]
+        # Column order, as CSR has it.
         best.sort(axis=1)
         data = np.take_along_axis(rows, best, axis=1)
         i = np.repeat(np.arange(len(rows)), top_n)
@@ -236,4 +239,5 @@ def _largest_singular_value(A: Any) -> float:
     # svds needs matrices larger than the number of singular values that it computes.
     if min(A.shape) < 3:
         return float(np.linalg.norm(A.toarray(), 2))
+    # A fixed start vector makes the result reproducible.
     return float(svds(A, k=1, v0=np.ones(A.shape[0]), return_singular_vectors=False)[0])

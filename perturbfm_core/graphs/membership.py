@@ -83,6 +83,7 @@ def membership_graph(
             "genes; check the table and the genes kept"
         )
         raise GraphError(msg)
+    # Genes without an edge are left out of the graph.
     joined = np.flatnonzero(np.diff(adjacency.indptr))
     meta = {
         "kind": "membership",

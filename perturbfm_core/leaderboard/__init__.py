@@ -1,1 +1,1 @@
-"""From the scores of all runs to tables, ranks and intervals in DuckDB."""
+"""Leaderboard of all runs: tables, ranks and confidence intervals in a DuckDB database."""

@@ -1,4 +1,7 @@
-"""Bootstrap intervals clustered by the unit that an experiment would draw again."""
+"""Bootstrap confidence intervals clustered by experimental unit.
+
+The unit is what another experiment would sample anew: the perturbed genes, or the contexts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % percentile interval, or None twice where there are too few units for any claim."""
+    """A 95 % percentile interval; both ends are None where there are too few units."""
 
     low: float | None
     high: float | None
@@ -27,8 +30,8 @@ class ClusteredBootstrap:
     Parameters
     ----------
     units
-        The units that each condition touches. A condition of several units (a combination of two genes) is
-        drawn as often as the product of their multiplicities.
+        The units of each condition. The weight of a condition with several units (a combination of two genes) is
+        the product of their multiplicities.
     draws
         Number of bootstrap samples.
     seed
@@ -55,7 +58,7 @@ class ClusteredBootstrap:
         Parameters
         ----------
         values
-            float [C, E].
+            float [C, E], one row per condition, one column per entry.
         """
         return self.ratio_intervals([values], [np.isfinite(values).astype(np.float64)])
 
@@ -72,8 +75,8 @@ class ClusteredBootstrap:
         Parameters
         ----------
         numerators, denominators
-            Per part float [C, E]; a condition counts where both are defined. NaN where a sum of denominators
-            is 0. With denominators of one this is the mean.
+            Per part float [C, E]; a condition counts where both are defined. The result is NaN where a sum of
+            denominators is 0. With denominators of one it is the mean.
         """
         parts = [_quotient(*_sums(a, b)) for a, b in zip(numerators, denominators, strict=True)]
         return np.asarray(np.mean(parts, axis=0))

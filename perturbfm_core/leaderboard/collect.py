@@ -1,4 +1,4 @@
-"""Reading the complete runs of a store, and which of them count."""
+"""Table of all complete runs of a store, with the marks of the current ones, and their scores."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ class Runs:
     Attributes
     ----------
     table
-        One row per run, oldest first; `is_current` marks the newest of its split, entry, configuration with
-        seed, and data; `dataset_record` describes the data set and is not part of the database.
+        Table of `RUN_COLUMNS`, one row per run, oldest first. `is_current` marks the newest run of each split, entry,
+        configuration with seed, and data. A further column `dataset_record` describes the data set and is not part
+        of the database.
     scores
-        Long table of `schema.SCORE_COLUMNS` with everything of the current runs, and global values of older ones.
+        Long table of `SCORE_COLUMNS` with all scores of the current runs, and the global scores of older ones.
     """
 
     table: pd.DataFrame
     scores: pd.DataFrame
 
 
-# Scores on inner folds, by which one entry may be chosen over another without a look at test.
+# Scores on inner folds, by which entries are chosen without looking at test.
 INNER_METRICS = ("pearson", "pearson_centered")
 
 RUN_COLUMNS: Columns = {
@@ -73,7 +74,7 @@ SCORE_COLUMNS: Columns = {
 def collect(store: ArtifactStore) -> Runs:
     """Read ``config.json`` and ``scores.parquet`` of every complete run.
 
-    The newest run counts per (split, entry, config hash with seed, data hash).
+    Of each split, entry, configuration with seed, and data, the newest run is the current one.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def collect(store: ArtifactStore) -> Runs:
     if table.empty:
         return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)))
     table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
-    # Unknown where the data allow no ceiling: neither a signal nor its absence.
+    # Missing where the data allow no ceiling, so that the presence of a signal is unknown.
     table["no_signal"] = table["no_signal"].astype("boolean")
     same = ["split_hash", "entry", "config_hash", "data_sha256"]
     table["is_current"] = ~table.duplicated(same, keep="last")

@@ -10,7 +10,7 @@ import pandas as pd
 ColumnType = Literal["text", "float", "int", "bool"]
 Columns = Mapping[str, ColumnType]
 
-# Nullable types of pandas: a column of nothing but missing values keeps its type on the way to DuckDB.
+# Nullable types of pandas, so that a column without any value keeps its type in DuckDB.
 _PANDAS: dict[ColumnType, str] = {"text": "string", "float": "Float64", "int": "Int64", "bool": "boolean"}
 
 

@@ -1,8 +1,8 @@
-"""The leaderboard database: rebuilt whole, published by one switch of a link.
+"""DuckDB database of the leaderboard, rebuilt as a whole and published by switching a link.
 
-DuckDB takes one writer, and an open reader blocks it. So nothing ever writes into a published file: each
-rebuild fills a new ``leaderboard-<n>.duckdb`` under a lock, makes it read-only and switches the link. The
-last three are kept, so that a reader that has one open keeps it.
+DuckDB allows one writer, which an open reader blocks. Published files are therefore never written: each rebuild
+creates a new ``leaderboard-<n>.duckdb`` under a lock, makes it read-only and switches the link ``leaderboard.duckdb``.
+The last three files are kept for readers that have one open.
 """
 
 from __future__ import annotations
@@ -63,10 +63,16 @@ def rebuild(
     Parameters
     ----------
     store
-        Where the runs lie and the database goes.
-    splits, datasets
-        Give the tables of those names; called under the lock, after the runs were listed, the latter with their
-        table.
+        The store of the runs, in which the database is published.
+    splits
+        () -> table of splits; called under the lock, after the runs were listed.
+    datasets
+        (table of runs) -> table of data sets; called likewise.
+
+    Raises
+    ------
+    StoreError
+        If a plain file is in place of the link, or a complete run cannot be read.
     """
     with store.lock("leaderboard"):
         if store.leaderboard.exists() and not store.leaderboard.is_symlink():
@@ -120,7 +126,7 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
     _remove(building.with_name(building.name + ".wal"))
     fsync_path(building)
     building.chmod(0o444)
-    # A log of an earlier file of this name would make the new one unreadable.
+    # A write-ahead log left by an earlier file of this name would make the new one unreadable.
     _remove(target.with_name(target.name + ".wal"))
     building.rename(target)
 
@@ -144,10 +150,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def connect(store: ArtifactStore) -> Iterator[Any]:
-    """Open the published leaderboard read-only and close it after.
+    """Open the published leaderboard read-only, and close it afterwards.
 
-    The link is resolved first, so that the same process never gets an older file's cached connection, and a
-    log that some other client left beside the link cannot be in the way.
+    The link is resolved first, so that the same process never gets the cached connection of an older file, and a log
+    that another client left beside the link has no effect.
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Views of the leaderboard database that show raw values the way a peer publishes them."""
+"""Database views that present raw values as other benchmarks publish them."""
 
 from __future__ import annotations
 
-# Scores and ranks across entries, as `evaluation.scperturbench.ranking.published_scores` gives them, from the
-# raw condition values of the current runs. An item (`op`) is a condition of a split; several seeds of an entry
-# enter once with their mean. Each subset of DEGs (`top`) is scored for itself.
+# Scores and ranks across entries, as `evaluation.panels.scperturbench.ranking.published_scores` computes them, from the
+# raw condition values of the current runs. An item (`op`) is a condition of a split; several seeds of an entry are
+# averaged first. Each subset of DEGs (`top`) is scored separately.
 SCPERTURBENCH_SCORES = r"""
 CREATE VIEW scperturbench_scores AS
 WITH raw AS (

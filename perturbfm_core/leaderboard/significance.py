@@ -1,7 +1,7 @@
-"""Every learned entry against the baseline that inner folds chose, per board, corrected for their number.
+"""Comparison of learned entries with the baseline chosen on inner folds, corrected for multiple testing.
 
-The best baseline *on test* is chosen with a look at test and looks better than it is. Here, on each split, the
-reference is the baseline of highest score on that split's inner folds: what one would have used.
+The best baseline *on test* is selected by its test score, which is therefore biased upwards. Here the reference of each
+split is the baseline with the highest score on that split's inner folds: the baseline that a user would have chosen.
 """
 
 from __future__ import annotations
@@ -47,10 +47,19 @@ def against_baseline(
 ) -> pd.DataFrame:
     """Return `compare_entries` on the published leaderboard, for a metric of panel ``delta``.
 
+    Parameters
+    ----------
+    store
+        The store of the leaderboard.
+    metric
+        Metric of panel ``delta`` that runs also record on inner folds (`INNER_METRICS`).
+    family
+        Compare the entries of this family; all that are no baselines by default.
+
     Raises
     ------
     ConfigError
-        If runs keep no score of that metric on inner folds.
+        If runs do not record that metric on inner folds.
     StoreError
         If there is no leaderboard.
     """
@@ -79,12 +88,12 @@ def compare_entries(
     metric: str = "pearson_centered",
     family: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of `COLUMNS`, one row per board and entry that is no baseline (or is of a `family`).
+    """Return the table of `COLUMNS`, one row per board and entry.
 
-    A condition's difference is that of its values, each the mean over seeds and folds; folds without signal are left
-    out as on the leaderboard. p-values are those of a
-    bootstrap over the split's units, one-sided, and corrected over all rows after Holm (1979). With fewer than five
-    units there is no p-value and the verdict is ``too few units``.
+    The difference of a condition is that of its two values, each averaged over seeds and folds; folds without signal
+    are left out as on the leaderboard. p-values are one-sided, from a bootstrap over the split's units, and corrected
+    over all rows by the method of Holm (1979). With fewer than five units there is no p-value and the verdict is
+    ``too few units``.
 
     Parameters
     ----------
@@ -94,6 +103,10 @@ def compare_entries(
         ``split_hash, board, unit, no_signal``.
     scores
         Values of the metric by condition: ``run_id, key, value``.
+    metric
+        The metric, which names the column ``inner_<metric>`` of `runs`.
+    family
+        Compare the entries of this family; all that are no baselines by default.
     """
     table = runs.merge(splits[["split_hash", "board", "unit", "no_signal"]], on="split_hash", how="inner")
     values = scores[["run_id", "key", "value"]].merge(table, on="run_id", how="inner")
@@ -129,8 +142,8 @@ def _board(
     for entry in sorted(members.loc[wanted, "entry"].unique()):
         # Only splits that the entry has run on; undefined values are left out on both sides, and counted.
         own = mean.xs(entry, level="entry")
-        asked = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
-        both = asked.dropna().groupby(level="key").mean()
+        paired = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
+        both = paired.dropna().groupby(level="key").mean()
         diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
         bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
         drawn = bootstrap.means(diff[:, None])
@@ -147,7 +160,7 @@ def _board(
                 "diff_high": interval.high,
                 **_p_values(drawn),
                 "n_conditions": len(both),
-                "n_undefined": asked.index.get_level_values("key").nunique() - len(both),
+                "n_undefined": paired.index.get_level_values("key").nunique() - len(both),
                 "n_units": bootstrap.n_units,
                 "no_signal": bool(without_signal(members).all()),
             }
@@ -156,7 +169,7 @@ def _board(
 
 
 def _chosen(members: pd.DataFrame, inner: str) -> dict[str, str]:
-    """Return {split: the baseline of highest score on its inner folds}; splits without such scores are left out."""
+    """Return {split: baseline with the highest score on its inner folds}, without splits that have no such scores."""
     baselines = members[(members["family"] == "baseline") & members[inner].notna()]
     means = baselines.groupby(["split_hash", "entry"])[inner].mean()
     return {str(s): str(part.idxmax()[1]) for s, part in means.groupby(level="split_hash")}
@@ -165,6 +178,7 @@ def _chosen(members: pd.DataFrame, inner: str) -> dict[str, str]:
 def _p_values(drawn: FloatArray | None) -> dict[str, float]:
     if drawn is None:
         return {"p_worse": float("nan"), "p_better": float("nan")}
+    # One is added to both counts: the observed sample counts as one of the draws, so that p is never 0.
     finite = drawn[np.isfinite(drawn)]
     n = len(finite) + 1
     return {
@@ -174,7 +188,7 @@ def _p_values(drawn: FloatArray | None) -> dict[str, float]:
 
 
 def holm(p: FloatArray) -> FloatArray:
-    """Return p-values corrected for their number after Holm (1979); NaN is left out and stays."""
+    """Return p-values [n] corrected for multiple testing by the method of Holm (1979); NaN is ignored and stays."""
     out = np.full(p.shape, np.nan)
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]

@@ -1,7 +1,7 @@
-"""Standings: per split or cross-validation and metric, every entry's mean with its interval.
+"""Standings: mean and confidence interval of every entry, by metric and board.
 
-Conditions of all folds are pooled; a condition that is tested in two folds, or by several seeds, enters once
-with its mean. Folds whose data carry no signal rank nothing and are left out of the pool.
+A board is a split or a cross-validation. Conditions of all its folds are pooled; a condition that is tested in two
+folds, or by several seeds, counts once with its mean. Folds without signal in the data are left out.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        All runs; the current ones of each entry's newest configuration count.
+        All runs; of each split and entry, the current runs of the newest configuration count.
     splits
         One row per split: ``split_hash, board, cv_k, unit, ceiling, floor`` (the last two as dicts or None).
     """
@@ -70,7 +70,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=list(STANDING_COLUMNS))
     newest = current.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
     current = current[current["entry_hash"] == newest]
-    # A run whose split file is gone cannot be verified: it stays in the table of runs and ranks nowhere.
+    # A run whose split file is missing cannot be verified: it stays in the table of runs but is not ranked.
     current = current.merge(splits, on="split_hash", how="inner", suffixes=("", "_split"))
     scores = runs.scores[
         (runs.scores["scope"] == "condition") & runs.scores["run_id"].isin(current["run_id"])
@@ -123,7 +123,7 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
     rows = []
     for (panel, name), info in table.metrics.items():
         first: dict[str, Any] = {**shared, "panel": panel, "metric": name, **info}
-        # Ceilings and floors are those of panel `delta`; other panels have metrics of the same names.
+        # Ceilings and floors are known for panel `delta` only; other panels have metrics of the same names.
         first |= {
             "ceiling": _bound(bounds["ceiling"], name, "half", panel),
             "ceiling_noise_free": _bound(bounds["ceiling"], name, "noise_free", panel),
@@ -136,12 +136,12 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
 
 
 def without_signal(table: pd.DataFrame) -> Any:
-    """Return bool [rows], whether the data of each run's split are known to carry no signal; unknown is not."""
+    """Return bool [rows], whether the data of each run's split are known to have no signal; False if unknown."""
     return table["no_signal"].astype("boolean").fillna(False).astype(bool)
 
 
 def counted_runs(members: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of a board on splits with signal; all of them where no split has any."""
+    """Return the runs of a board on splits with signal; all runs if no split has any."""
     silent = without_signal(members)
     return members if silent.all() else members[~silent]
 
@@ -181,16 +181,16 @@ class _Table:
         total = np.bincount(flat[good], weights=values[good], minlength=size)
         with np.errstate(invalid="ignore", divide="ignore"):
             self._values = np.where(n > 0, total / n, np.nan).reshape(shape)
-        self._asked = (np.bincount(flat, minlength=size) > 0).reshape(shape)
+        self._scored = (np.bincount(flat, minlength=size) > 0).reshape(shape)
 
     def values(self, panel: str, metric: str) -> FloatArray | None:
         """Return float64 [C, E], None if the metric was not scored."""
         at = self._position.get((panel, metric))
         return None if at is None else self._values[at]
 
-    def asked(self, panel: str, metric: str) -> IntArray:
-        """Return int64 [E], conditions that each entry was scored on, defined or not."""
-        return np.asarray(self._asked[self._position[panel, metric]].sum(axis=0))
+    def n_scored(self, panel: str, metric: str) -> IntArray:
+        """Return int64 [E], number of conditions that each entry was scored on, defined or not."""
+        return np.asarray(self._scored[self._position[panel, metric]].sum(axis=0))
 
 
 def _metric_rows(
@@ -219,9 +219,9 @@ def _metric_rows(
     numerators, denominators = ([values], [ones]) if parts is None else parts
     means = bootstrap.ratio(numerators, denominators)
     intervals = bootstrap.ratio_intervals(numerators, denominators)
-    asked = table.asked(panel, name)
+    scored = table.n_scored(panel, name)
     names = table.entries
-    # A baseline that is defined on fewer conditions is no yardstick.
+    # A baseline that is defined on fewer conditions is not used as the reference.
     most = defined.sum(axis=0).max(initial=0)
     baselines = [
         e
@@ -231,7 +231,7 @@ def _metric_rows(
     best = min(baselines, key=lambda e: badness(float(means[e]))) if baselines and rankable else None
     gaps, gap_intervals = np.full(len(names), np.nan), [Interval(None, None)] * len(names)
     if best is not None:
-        # Paired: both sides over the conditions where both are defined.
+        # Paired differences, over the conditions where both entries are defined.
         upper = [n - n[:, [best]] for n in numerators]
         lower = [np.where(np.isfinite(u), d, np.nan) for u, d in zip(upper, denominators, strict=True)]
         gaps = bootstrap.ratio(upper, lower)
@@ -243,7 +243,7 @@ def _metric_rows(
             {
                 **first,
                 **about[entry],
-                # Only entries on the same folds compare; nothing compares on noise.
+                # Only entries on the same folds are comparable, and nothing is ranked on noise.
                 "ranked": value is not None
                 and rankable
                 and not first["no_signal"]
@@ -251,8 +251,8 @@ def _metric_rows(
                 "value": value,
                 "ci_low": intervals[e].low,
                 "ci_high": intervals[e].high,
-                "n_conditions": int(asked[e]),
-                "n_undefined": int(asked[e] - defined[:, e].sum()),
+                "n_conditions": int(scored[e]),
+                "n_undefined": int(scored[e] - defined[:, e].sum()),
                 "best_baseline": names[best] if best is not None else None,
                 "diff": _or_none(gaps[e]),
                 "diff_low": gap_intervals[e].low,
@@ -277,7 +277,7 @@ def _ratio_parts(
 
 
 def units_of_key(key: str, unit: str) -> tuple[str, ...]:
-    """Return the units that a condition touches: its context, else its genes."""
+    """Return the bootstrap units of a condition: its context if `unit` is ``context``, otherwise its genes."""
     fields = parse_key(key)
     return (fields[CONTEXT_ID],) if unit == "context" else tuple(pert_genes(fields[PERT_ID]))
 

@@ -1,4 +1,4 @@
-"""The tables of splits and data sets beside the scores."""
+"""Tables of splits and data sets in the leaderboard database."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
     Parameters
     ----------
     store
-        Where the splits lie.
+        The store of the splits.
     stats_of
-        Gives what is known of a split beside its definition, None if nothing.
+        (split) -> its statistics, None if unknown.
     """
     folder = SplitFolder(store.split_dir)
     rows = []
@@ -104,14 +104,14 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
 
 
 def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per data set: those at hand, and those that a run used, wherever they lay.
+    """Return one row per data set: those in the store or catalog, and all that a run used.
 
     Parameters
     ----------
     store
-        Where data sets lie.
+        The store of the data sets.
     runs
-        The table of runs (`Runs.table`), whose records describe their data sets.
+        The table of runs (`Runs.table`), with the records of their data sets.
     """
     rows: dict[str, dict[str, Any]] = {}
     for record in runs.get("dataset_record", ()):

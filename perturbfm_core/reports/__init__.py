@@ -1,1 +1,1 @@
-"""Self-contained HTML: one report per run, one page for the leaderboard."""
+"""Self-contained HTML pages of runs, leaderboard and tuning studies, and the README's tables."""

@@ -1,4 +1,7 @@
-"""The template environment: everything is escaped, nothing is fetched."""
+"""Template environment of the HTML pages, and formatting of numbers.
+
+All values are escaped, and pages load nothing from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ def render(template: str, **values: Any) -> str:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number as a table shows it; an undefined one as a dash."""
+    """Return a number formatted for a table, a dash if it is None or NaN."""
     if value is None or value != value:
         return DASH
     return f"{float(value):.{digits}f}" if abs(float(value)) < 1e5 else f"{float(value):.3g}"
 
 
 def interval(low: Any, high: Any) -> str:
-    """Return an interval as a table shows it."""
+    """Return an interval formatted for a table, a dash if an end is None or NaN."""
     missing = low is None or high is None or low != low or high != high
     return DASH if missing else f"{number(low)} to {number(high)}"

@@ -1,4 +1,4 @@
-"""The README's tables, made of the leaderboard: results by board, and the models side by side."""
+"""Markdown tables of the README: results by board, and a comparison of the models."""
 
 from __future__ import annotations
 
@@ -16,16 +16,27 @@ from perturbfm_core.store.atomic import write_atomic
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRIC = ("delta", "pearson_centered")
+# Origin of the predicted uncertainty, by model where it differs from that of the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
-    "perturbfm": "learned on inner folds: size of effect, distance to train, gene",
+    "learned": "learned on inner folds: size of effect, distance to train, gene",
     "ensemble": "members' variance and disagreement",
 }
 
 
 @dataclass(frozen=True)
 class EntrySummary:
-    """What a catalog entry is: its description, what it reads, its graphs and tables of features."""
+    """Summary of a catalog entry.
+
+    Attributes
+    ----------
+    text
+        Its description.
+    inputs
+        Further inputs, in words.
+    graphs, features
+        Names of its graphs and of its tables of gene features.
+    """
 
     text: str
     inputs: str = ""
@@ -34,16 +45,16 @@ class EntrySummary:
 
 
 def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> str:
-    """Return both tables.
+    """Return the table of results and the comparison of models, as Markdown.
 
     Parameters
     ----------
     board
         The view ``leaderboard``.
     compared
-        `leaderboard.compare.comparison` on the same runs.
+        `leaderboard.significance.against_baseline` on the same runs.
     ideas
-        Per entry of the catalog.
+        {entry: its summary} for entries of the catalog.
 
     Raises
     ------
@@ -80,7 +91,7 @@ def _results(main: pd.DataFrame) -> list[str]:
 
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> list[str]:
-    # A row of means compares only over boards that every entry has run on.
+    # Means over boards are comparable only over the boards that every entry has run on.
     signal = main[~without_signal(main)]
     n = signal["entry"].nunique()
     shared = signal.groupby("board")["entry"].nunique()
@@ -90,7 +101,8 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
     rows = []
     for entry in _order(main):
         idea = ideas.get(entry, EntrySummary(""))
-        family = str(main.loc[main["entry"] == entry, "family"].iloc[0])
+        first = main[main["entry"] == entry].iloc[0]
+        uncertainty = _UNCERTAINTY.get(str(first["family"]), "as the model says")
         inputs = [x for x in (idea.inputs, *idea.features) if x]
         rows.append(
             [
@@ -98,14 +110,15 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
                 idea.text.rstrip(".") or DASH,
                 ", ".join(inputs) or DASH,
                 ", ".join(idea.graphs) or DASH,
-                _UNCERTAINTY.get(family, "as the model says"),
+                _UNCERTAINTY.get(str(first.get("model")), uncertainty),
                 _skill(means, entry, boards),
                 _verdicts(compared[compared["entry"] == entry]),
             ]
         )
     text = (
         f"Skill is the mean of the table above over the {boards} boards with a signal that every "
-        "entry has run on; where an entry is undefined on some, their number is told and its mean does not compare. "
+        "entry has run on; the mean of an entry that is undefined on some covers the number of boards in brackets and "
+        "is not comparable. "
         "The last column counts boards where an entry differs from the baseline that inner folds "
         "chose (paired bootstrap over units, Holm over all)."
     )
@@ -121,20 +134,20 @@ def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:
 
 
 def _verdicts(rows: pd.DataFrame) -> str:
-    told = rows[rows["verdict"] != "too few units"]
+    tested = rows[rows["verdict"] != "too few units"]
     if rows.empty:
         return DASH
-    counts = [int((told["verdict"] == v).sum()) for v in ("better", "worse", "not told apart")]
-    few = len(rows) - len(told)
+    counts = [int((tested["verdict"] == v).sum()) for v in ("better", "worse", "not told apart")]
+    few = len(rows) - len(tested)
     return " / ".join(map(str, counts)) + (f" (+ {few} of too few units)" if few else "")
 
 
 def _names(main: pd.DataFrame) -> dict[str, str]:
-    """Return {board: its title}: data set and kind, with the board's own end where two would be alike."""
+    """Return {board: title}: data set and kind, with the end of the board's name where titles would be equal."""
     first = main.drop_duplicates("board").sort_values("board")
     titles = {r.board: f"{r.dataset}, {r.split_kind!s}" for r in first.itertuples(index=False)}
-    alike = pd.Series(list(titles.values())).value_counts()
-    return {b: t if alike[t] == 1 else f"{t}, {b.rsplit('.', 1)[-1][:7]}" for b, t in titles.items()}
+    count = pd.Series(list(titles.values())).value_counts()
+    return {b: t if count[t] == 1 else f"{t}, {b.rsplit('.', 1)[-1][:7]}" for b, t in titles.items()}
 
 
 def _order(main: pd.DataFrame) -> list[str]:
@@ -157,7 +170,7 @@ def replace_between(path: Path, text: str) -> None:
     Raises
     ------
     StoreError
-        If the file has not exactly one pair of markers, in order.
+        If the file does not exist, or does not have exactly one pair of markers, in order.
     """
     if not path.is_file():
         msg = f"{path} does not exist; give the file that has {BEGIN} and {END}"

@@ -97,7 +97,7 @@ class TrainDoses:
         return self._known.get((f"{number:.9g}", unit), f"{plain} {unit}".strip()), note
 
     def _converted(self, text: str) -> tuple[float, str]:
-        """Return (value, unit) of a dose in the most frequent unit of the data set that it can be converted to."""
+        """Return (value, unit) of a dose in the most frequent compatible unit of the data set."""
         amount = _amount(text)
         for unit, _ in self._units.most_common():
             one = _amount(f"1 {unit}")
@@ -108,7 +108,7 @@ class TrainDoses:
         raise ConfigError(msg)
 
     def usual(self, name: str, modality: str) -> str:
-        """Return the most frequent training dose of a part, or of its modality if train does not have the part.
+        """Return the most frequent training dose of a part, or of its modality if the part is not in train.
 
         Empty if train has some of these without a dose.
         """
@@ -159,7 +159,7 @@ def _times(above: float, below: float) -> float:
 
 
 def _amount(text: str) -> tuple[float, str] | None:
-    """Return (value, base unit) of a dose, None if it is not a number; an unknown unit is its own base unit."""
+    """Return (value, base unit) of a dose; an unknown unit is its own base. None if it is not a number."""
     found = _NUMBER.match(text)
     if found is None:
         return None

@@ -68,7 +68,7 @@ class FittedRun:
 
     @cached_property
     def reference(self) -> FloatArray:
-        """Return float64 [m], the novelty of every held-out condition of the inner folds; empty without folds.
+        """Return float64 [m], novelty of every held-out condition of the inner folds; empty without folds.
 
         Each condition is compared with the conditions that the models of its fold were fitted on.
         """
@@ -92,7 +92,7 @@ class FittedRun:
 
     @cached_property
     def train_epistemic(self) -> float | None:
-        """Return the median epistemic share of the training conditions, None if the model does not give it."""
+        """Return the median epistemic share of the training conditions, None if the model has none."""
         share = epistemic_share(self.predict(self.view.query()))
         return None if share is None else float(np.median(share))
 
@@ -104,7 +104,7 @@ class FittedRun:
         return self.calibrator.apply(prediction, query.conditions)
 
     def novelty(self, query: Query) -> FloatArray:
-        """Return float64 [C], distance to train by names of genes and, if available, by the model's similarity."""
+        """Return float64 [C], distance to train by gene names and, if the model has one, its similarity."""
         m = membership(query.conditions, self.view.conditions)
         return (
             m.novelty

@@ -164,6 +164,7 @@ def predict_requests(run: FittedRun, requests: Requests, level: float = 0.9) -> 
     query = requests.query
     prediction = run.predict(query)
     half, method = half_widths(run, prediction, level)
+    # Flagged conditions have intervals that were widened for lack of similar calibration units.
     flags = None if prediction.intervals is None else prediction.intervals.flag
     evidence = _evidence(run, requests, prediction, flags, calibrated=prediction.intervals is not None)
     mean = prediction.mean.astype(np.float64)
@@ -277,6 +278,7 @@ def _evidence(
     unseen = [
         tuple(x.rpartition("|")[0] for x in parts if x not in seen) for parts in part_labels(query.conditions)
     ]
+    # Genes that train perturbs in any modality (labels are "gene|modality").
     moved = {label.rpartition("|")[0] for label in seen}
     blank = _blank(run, query, unseen)
     doses = [
@@ -362,6 +364,7 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
     replaced = Query(table, query.genes, None if query.control is None else query.control[at])
     requested = Query(query.conditions.iloc[at], query.genes, replaced.control)
     change = np.abs(run.model.predict(requested).mean - run.model.predict(replaced).mean)
+    # The perturbed gene's own delta may depend on its name without any knowledge of the gene.
     change[np.asarray([gene for _, gene in owner])[:, None] == query.genes[None]] = 0.0
     same = change.max(axis=1) <= _TIE_DELTA
     out: list[tuple[str, ...]] = [() for _ in unseen]
@@ -372,7 +375,7 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
 
 
 def _states(run: FittedRun, contexts: list[str]) -> FloatArray | None:
-    """Return float64 [C], distance of each context's control state to those of train; None without controls."""
+    """Return float64 [C], distance of each context's controls to those of train; None without controls."""
     requested = controls(run, contexts)
     if requested is None:
         return None

@@ -40,7 +40,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One condition that a user wants predicted; fields that are None are taken from train if it has one value."""
+    """One condition that a user wants predicted; None stands for the only value that train has."""
 
     perturbation: str
     context: str
@@ -101,7 +101,7 @@ def resolve_requests(run: FittedRun, requests: Sequence[Request]) -> Requests:
 
 
 def known_genes(run: FittedRun) -> set[str]:
-    """Return all known names: measured genes, perturbed genes, and genes with features in the model's process."""
+    """Return all known names: measured genes, perturbed genes, genes with features in the model."""
     described = [] if run.process is None else run.process.describable()
     perturbed = distinct_genes(run.ds.conditions[schema.PERT_ID].astype(str))
     return {*(str(g) for g in run.ds.genes), *perturbed, *described}

@@ -184,7 +184,7 @@ def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArr
 
 
 def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tuple[IntArray, FloatArray, str]:
-    """Return (positions of k conditions, standard deviation of each, what it is), by maximal marginal relevance."""
+    """Return (positions of k conditions, standard deviation of each, name of the latter)."""
     sd = np.zeros(len(query))
     unit = "predictive sd"
     for start in range(0, len(query), _PREDICTED):
@@ -204,7 +204,7 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
 
 
 def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], int]:
-    """Return (default candidates sorted by name, number of possible ones); a seeded sample if there are too many."""
+    """Return (default candidates sorted by name, or a seeded sample of them; number of possible ones)."""
     train = run.view.conditions
     where = sorted(set(contexts) or set(train[schema.CONTEXT_ID].astype(str)))
     modality = _most_frequent(train[schema.MODALITY].astype(str))

@@ -151,6 +151,7 @@ def _carve_conditions(
         calibration: Policy = "fold" if "calib" in given else "inner_cv"
         _require_fold(fold_of, "train")
         return fold_of, validation, calibration
+    # Validation and calibration are taken from the conditions that the draft leaves in train.
     free = conditions[[fold_of[k] == "train" for k in conditions.index]]
     unit = unit_of_axes(draft.ood_axes)
     units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)

@@ -133,6 +133,7 @@ def as_scored(ds: PerturbDataset, split: FrozenSplit, residuals: OutOfFold) -> O
         return residuals
     folds = ("calib",) if residuals.source == "calibration_fold" else split.fit_folds
     table = condition_table(ds, split.rows(ds, *folds))
+    # get_indexer returns -1 for conditions that the table does not have.
     position = table.conditions.index.get_indexer(residuals.conditions.index)
     if (position < 0).any():
         name = str(residuals.conditions.index[int(np.flatnonzero(position < 0)[0])])

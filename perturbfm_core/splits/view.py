@@ -112,11 +112,14 @@ class TrainView:
         ds = self.dataset
         gone = ds.conditions.index.isin(dropped)
         kept = self.conditions.index.difference(dropped)
+        # Contexts with a remaining condition, and contexts without any condition in this view (of validation,
+        # or of a transductive split), whose controls `rows` may include.
         left = set(self.conditions.loc[kept, schema.CONTEXT_ID]) | (
             set(self.dataset.obs[schema.CONTEXT_ID].cat.categories) - set(self.conditions[schema.CONTEXT_ID])
         )
         in_left = ds.obs[schema.CONTEXT_ID].isin(left).to_numpy()
         treated = ds.condition_codes >= 0
+        # Perturbed rows stay with their condition, control rows with their context.
         return np.asarray(rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
 
     def query(self) -> Query:

@@ -1,5 +1,5 @@
-"""Hyperparameters chosen on the validation of a split, in a study that is stored and can go on.
+"""Hyperparameter search on the validation conditions of a split, stored as a study that can be resumed.
 
-`validation` scores one configuration without reading a test row, `study` keeps what was tried, `search` runs
-the trials, `workers` runs several at once, `record` turns a study into its page and a catalog entry.
+`validation` scores one configuration without reading test rows, `study` stores the trials, `search` runs
+them, `workers` runs several in parallel, `record` summarises a study for its report page and for the catalog.
 """

@@ -1,4 +1,4 @@
-"""A study as its page shows it, and as an entry of the user's catalog."""
+"""Results of a hyperparameter study, for its report page and as an entry of the user's catalog."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna import Study
 
 OWN = "own"
-"""Name under which a study keeps the scores of the entry as it is."""
+"""Attribute of a study that holds the scores of the entry with its own parameters."""
 
 _MIN_IMPORTANCE = 10
 
@@ -35,13 +35,13 @@ class Tuning:
     Attributes
     ----------
     study
-        What was tried and selected.
+        Trials of the study and the selected one.
     entry
-        The entry that was tuned, with the selected parameters.
+        The tuned entry, with the selected parameters.
     database, page
-        The study's SQLite file and HTML page.
+        SQLite file and HTML page of the study.
     data_content_sha256
-        Of the data it was tuned on.
+        Content hash of the data set that it was tuned on.
     """
 
     study: StudyRecord
@@ -59,7 +59,23 @@ def study_record(
     validation: Validation,
     seed: int,
 ) -> StudyRecord:
-    """Return what a study found, with the paired gain over the entry as it is."""
+    """Return the results of a study, with the paired gain over the entry with its own parameters.
+
+    Parameters
+    ----------
+    study
+        The stored study.
+    entry
+        The entry that is tuned.
+    space
+        Search space of the parameters.
+    split
+        The split whose validation is used.
+    validation
+        Validation of the split.
+    seed
+        Seed of the search.
+    """
     own_params = new_model(entry.model, entry.params).params.model_dump(mode="json")
     told = study.user_attrs[OWN]
     own = _record(-1, "complete", {**told, "params": {n: own_params[n] for n in space}})
@@ -68,7 +84,7 @@ def study_record(
     trials = tuple(_record(t.number, states[t.state.name], t.user_attrs[TOLD]) for t in kept)
     scored = [(own, told)]
     scored += [(r, t.user_attrs[TOLD]) for r, t in zip(trials, kept, strict=True) if r.value is not None]
-    # The first of equals: what was there before needs no reason to stay.
+    # The first of equal scores: the entry's own parameters are kept unless a trial is better.
     selected, scores = max(scored, key=lambda item: item[0].value or 0.0)
     gain = _units(scores) - _units(told)
     return StudyRecord(
@@ -113,7 +129,7 @@ def _units(told: dict[str, Any]) -> Any:
 
 
 def _importances(study: Study, space: SearchSpace, trials: tuple[TrialRecord, ...]) -> dict[str, float]:
-    """Return PED-ANOVA importances, none from few trials or where all are equal."""
+    """Return {parameter: PED-ANOVA importance}, empty with few trials or equal scores of all."""
     from optuna.importance import get_param_importances
 
     values = {t.value for t in trials if t.value is not None}
@@ -123,9 +139,14 @@ def _importances(study: Study, space: SearchSpace, trials: tuple[TrialRecord, ..
 
 
 def check_registration(name: str) -> Path:
-    """Return the file that registers an entry called `name`, or raise if the name is unfit or taken.
+    """Return the file to register an entry called `name` in.
 
-    An entry of the user's own catalog that stems from a study may be replaced.
+    An entry of the user's own catalog that comes from a study may be replaced.
+
+    Raises
+    ------
+    ConfigError
+        If the name is invalid, or the catalog has an entry of this name that is not from a study.
     """
     known = load_catalog().models.get(name)
     if known is not None and known.tuned is None:
@@ -135,7 +156,7 @@ def check_registration(name: str) -> Path:
 
 
 def register(tuning: Tuning, name: str) -> Path:
-    """Write what a search selected as an entry of the user's catalog; return the file."""
+    """Write the selected configuration as an entry of the user's catalog, and return its file."""
     check_registration(name)
     study, entry = tuning.study, tuning.entry
     selected = study.selected

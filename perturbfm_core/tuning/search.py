@@ -1,4 +1,4 @@
-"""The search: trials until there are enough, each scored on validation and kept as soon as it is done."""
+"""Hyperparameter search: trials scored on the validation of a split, each stored as soon as it ends."""
 
 from __future__ import annotations
 
@@ -55,44 +55,49 @@ def tune(
     jobs: int = 1,
     progress: Progress = quiet,
 ) -> Tuning:
-    """Search a model's declared space for the parameters that do best on a split's validation.
+    """Search the parameter space that a model declares for the best score on a split's validation.
 
-    The entry as it is is scored first, and stays selected unless a trial is better.
+    The entry's own parameters are scored first, and stay selected unless a trial is better.
 
     Parameters
     ----------
-    store, split, entry, data
-        Where artifacts lie; hash, prefix or key of the split; what is tuned; the data set's directory unless the
-        store knows it.
+    store
+        Store of artifacts and studies.
+    split
+        Hash, prefix or key of the split.
+    entry
+        The entry that is tuned.
+    data
+        Directory of the data set, unless the store has it.
     fixed
-        Declared parameters that keep the entry's value.
+        Parameters of the search space that keep the entry's value.
     trials
-        Trials in total: a study that has some goes on to this number.
+        Number of trials in total; an existing study is continued up to this number.
     timeout
-        Seconds after which no further trial is begun.
+        Seconds after which no further trial is started.
     seed
         Seed of the search and of every fit.
     name
-        Name of the study; by default one for these inputs and this code.
+        Name of the study (default: derived from its inputs and the version of the code).
     jobs
-        Trials at once, each in a process of its own.
+        Number of trials in parallel, each in its own process.
     progress
-        Told of every trial.
+        Called with a message on every trial.
 
     Raises
     ------
     ModelError
         If the configured model has nothing to search.
     SplitError
-        If the split has no validation, or the entry cannot run on it.
+        If the split has no validation, or the entry is not applicable to it.
     ConfigError
-        If the study of this name is of something else, or there are more jobs than training slots.
+        If the study of this name was made with other inputs, or there are more jobs than training slots.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     if jobs > max_train():
         msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
         raise ConfigError(msg)
-    # As validated: what the command line gave as text is a number here and in the catalog.
+    # Validated parameters, in which text from the command line has become numbers.
     validated = new_model(entry.model, entry.params).params.model_dump(mode="json")
     entry = entry.model_copy(update={"params": {name: validated[name] for name in entry.params}})
     space = _space(entry, fixed)
@@ -145,7 +150,7 @@ def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
 def _identity(
     entry: ModelEntry, space: SearchSpace, ds: PerturbDataset, split: FrozenSplit, seed: int
 ) -> dict[str, Any]:
-    """Return what the values of a study depend on."""
+    """Return everything that the scores of a study depend on; it must be the same for a study to continue."""
     model = new_model(entry.model, entry.params)
     return {
         "entry": entry.name,
@@ -170,7 +175,7 @@ def _scorer(validation: Validation, job: Job, jobs: int) -> Iterator[Score]:
 
 @dataclass
 class _Outcome:
-    """What became of a trial: its folds' scores, and why they are not all."""
+    """Result of a trial: scores of its folds, whether it was pruned, and the reason if it failed."""
 
     scores: list[FoldScore]
     pruned: bool = False
@@ -182,7 +187,7 @@ Run = Callable[..., Iterator[_Outcome]]
 
 
 class _Search:
-    """Trials of one study, asked for, run and told in order."""
+    """Trials of one study: drawn from the sampler, run, and recorded in order."""
 
     def __init__(
         self,
@@ -200,7 +205,7 @@ class _Search:
         self._known: dict[str, list[FoldScore]] = {}
 
     def own(self) -> None:
-        """Score the entry as it is, unless the study has that."""
+        """Score the entry with its own parameters, unless the study has these scores."""
         if OWN not in self._study.user_attrs:
             self._progress(f"scoring {self._entry.name} as it is")
             start = time.perf_counter()
@@ -214,7 +219,7 @@ class _Search:
                 self._known[self._key(told["params"])] = _stored(told)
 
     def begin(self, trials: int) -> int:
-        """Return how many trials are finished, and show it."""
+        """Return the number of finished trials, and report it as progress."""
         done = len(finished(self._study))
         for _ in range(done - self._shown):
             self._progress("done:")
@@ -224,7 +229,11 @@ class _Search:
         return done
 
     def batch(self, n: int, run: Run) -> None:
-        """Run `n` trials at once. All are asked for first, and told in order, so that timing decides nothing."""
+        """Run `n` trials in parallel.
+
+        All are drawn from the sampler before the first runs, and recorded in order, so that results do not
+        depend on timing.
+        """
         done = len(finished(self._study))
         asked = [ask(self._study, self._space, self._seed, done + i) for i in range(n)]
         for (trial, values), outcome in zip(asked, run(self._run, asked), strict=True):
@@ -234,7 +243,7 @@ class _Search:
         return with_values(self._entry.params, self._space, values)
 
     def _key(self, set_: dict[str, Any]) -> str:
-        """Return a configuration's identity, however it was written."""
+        """Return the identity of a configuration: its validated parameters as JSON text."""
         params = new_model(self._entry.model, self._entry.params | set_).params
         return json.dumps(params.model_dump(mode="json"), sort_keys=True)
 
@@ -245,7 +254,7 @@ class _Search:
         try:
             known = self._known.get(self._key(params))
             if known is not None:
-                # Whole numbers and choices repeat; the same fit gives the same score.
+                # Integers and choices are drawn repeatedly; the same configuration gives the same scores.
                 outcome.scores = known
                 return outcome
             for fold in range(self._folds):

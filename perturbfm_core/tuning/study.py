@@ -1,4 +1,4 @@
-"""The stored study: one SQLite file that a killed search leaves whole and the next one goes on with."""
+"""Storage of hyperparameter studies: one SQLite file per study, which a later search can continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import write_atomic
 from perturbfm_core.training.seeds import derived_seed
 
-# Optuna with its database layer takes half a second to load, which other verbs need not wait for.
+# Optuna with its database layer takes half a second to load, so other commands do not import it.
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
@@ -23,31 +23,33 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
 IDENTITY = "identity"
-"""Attribute of a study: what its values depend on."""
+"""Attribute of a study: everything that its scores depend on."""
 
 TOLD = "told"
-"""Attribute of a trial that ended by itself: parameters as set, scores of its folds, seconds, why it failed."""
+"""Attribute of a trial that was not interrupted: parameters, scores of folds, seconds, reason of failure."""
 
 _BUSY_S = 60
 
 
 @contextlib.contextmanager
 def open_study(store: ArtifactStore, name: str, identity: dict[str, Any]) -> Iterator[Study]:
-    """Open a study, made if it is not there yet, for one process at a time.
+    """Open a study for one process at a time, and create it if it does not exist.
 
-    Trials that an interrupted search left running are marked as failed.
+    Trials that an interrupted search left in the state "running" are marked as failed.
 
     Parameters
     ----------
-    store, name
-        Where it lies.
+    store
+        Store of the study.
+    name
+        Name of the study.
     identity
-        What its values depend on: one that was made with another is refused.
+        Everything that its scores depend on; an existing study with another identity is refused.
 
     Raises
     ------
     ConfigError
-        If the study of this name is of something else.
+        If the study of this name was made with another identity.
     StoreError
         If another process has it open, or the file is damaged.
     """
@@ -72,7 +74,7 @@ def _storage(path: Path) -> Iterator[RDBStorage]:
     from sqlalchemy.pool import QueuePool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    # A creator rather than a URL: any path will do, whatever characters it has.
+    # A function that connects instead of a URL, in which some characters of a path would have to be escaped.
     options = {
         "creator": lambda: sqlite3.connect(path, timeout=_BUSY_S, check_same_thread=False),
         "poolclass": QueuePool,
@@ -96,7 +98,7 @@ def _damaged(path: Path, error: Exception) -> StoreError:
 
 
 def _create(store: ArtifactStore, name: str, identity: dict[str, Any]) -> None:
-    """Write an empty study in one step, since a half-made database could not be told from a damaged one."""
+    """Write an empty study atomically, since an incomplete database would look like a damaged one."""
     import optuna
 
     with store.stage() as staging:
@@ -110,7 +112,8 @@ def _create(store: ArtifactStore, name: str, identity: dict[str, Any]) -> None:
 def _load(storage: RDBStorage, name: str, path: Path) -> Study:
     import optuna
 
-    # Only folds that are scored one after the other report values on the way.
+    # Trials report a value after each fold but the last; those below the median of earlier trials may be
+    # stopped.
     pruner = optuna.pruners.MedianPruner()
     try:
         return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
@@ -133,7 +136,7 @@ def _fail_interrupted(study: Study) -> None:
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """Return the trials that count: complete, pruned, or failed for a reason of their own."""
+    """Return the trials that count: complete, pruned, or failed for another reason than an interruption."""
     from optuna.trial import TrialState
 
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
@@ -141,9 +144,21 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def ask(study: Study, space: SearchSpace, seed: int, index: int) -> tuple[Trial, dict[str, Any]]:
-    """Return the next trial and what it sets each searched parameter to.
+    """Return (next trial, {searched parameter: value}).
 
-    The sampler is seeded by (seed, index): a search that goes on draws what one that was never interrupted draws.
+    The sampler is seeded by (seed, index), so that a resumed search draws the same values as an uninterrupted
+    one.
+
+    Parameters
+    ----------
+    study
+        The open study.
+    space
+        Search space of the parameters.
+    seed
+        Seed of the search.
+    index
+        Number of the trial, from 0.
     """
     from optuna.samplers import TPESampler
 
@@ -163,7 +178,7 @@ def _distribution(dimension: SearchDimension) -> BaseDistribution:
 
 
 def _rounded(value: Any) -> Any:
-    """Return a real number to four digits: what is written down is what was tried."""
+    """Return a real number rounded to four digits, so that the value shown is the value used."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

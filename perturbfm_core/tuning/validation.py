@@ -1,4 +1,4 @@
-"""How good a configuration is on what a split's validation holds out of train; no test row is read."""
+"""Validation score of a model configuration on held-out conditions of a split, without test rows."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from perturbfm_core.store.machine import cores
 
 @dataclass(frozen=True)
 class FoldScore:
-    """A configuration on one fold of validation.
+    """Scores of a configuration on one validation fold.
 
     Attributes
     ----------
     pearson
-        Per unit, the mean over its conditions of the Pearson correlation of centred deltas; where the prediction
-        has none (it is the train mean, up to a constant) the condition counts as 0.
+        Per exchangeable unit, the mean over its conditions of the Pearson correlation of centred deltas.
+        Where it is undefined (the prediction is the mean training delta up to a constant), the condition
+        counts as 0.
     mse
-        Per unit, the mean squared error of the delta over genes and conditions.
+        Per exchangeable unit, the mean squared error of the delta over genes and conditions.
     conditions
-        Conditions that were scored.
+        Number of conditions that were scored.
     undefined
-        How many of them count as 0.
+        Number of these that count as 0.
     """
 
     pearson: tuple[float, ...]
@@ -48,23 +49,33 @@ class FoldScore:
     undefined: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the score as it is stored with a trial."""
+        """Return the scores in the form that is stored with a trial."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FoldScore:
-        """Read what `to_json` returned."""
+        """Return the scores from the form that `to_json` returns."""
         return cls(tuple(value["pearson"]), tuple(value["mse"]), value["conditions"], value["undefined"])
 
 
 def value_of(scores: list[FoldScore]) -> float:
-    """Return the mean over folds of the mean over units."""
+    """Return the value of a configuration: the mean over folds of the mean correlation over units."""
     return float(np.mean([np.mean(s.pearson) for s in scores]))
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A fold: what is fitted on, what is held out; unit [C] of the latter, and whether [C] they can be scored."""
+    """One validation fold.
+
+    Attributes
+    ----------
+    fit, held
+        Conditions to fit on and held-out conditions [C].
+    unit
+        int [C], exchangeable unit of each held-out condition.
+    scored
+        bool [C], whether the observed deltas of a held-out condition allow a score.
+    """
 
     fit: TrainView
     held: TrainView
@@ -73,27 +84,32 @@ class _Part:
 
 
 class Validation:
-    """The validation of a split, for configurations of one entry.
+    """Validation of the configurations of one entry on a split.
 
-    With policy ``fold`` the train rows are fitted on and the validation fold is predicted; with ``inner_cv`` each
-    inner fold is held out in turn and everything is fitted again on the rest. Deltas are against input controls,
-    as in every fit: reference controls belong to the truth of test scores and are not read.
+    With the policy ``fold``, a configuration is fitted on train and scored on the validation fold. With
+    ``inner_cv``, each inner fold is held out in turn and the configuration is fitted on the rest. Deltas are
+    against input controls, as in every fit; reference controls are used for test scores only and are not
+    read.
 
     Parameters
     ----------
-    store, ds, frozen
-        Where graphs are found, the data, and the split.
+    store
+        Store of gene graphs and other side information.
+    ds
+        The data set.
+    split
+        The split.
     entry
-        What is configured: model and fixed parameters.
+        The entry whose configurations are scored.
     seed
         Seed of every fit.
     progress
-        Told when waiting, and of epochs.
+        Called with messages on waiting and on epochs.
 
     Raises
     ------
     SplitError
-        If the split has no validation, or nothing in it can be scored.
+        If the split has no validation.
     """
 
     def __init__(
@@ -118,10 +134,16 @@ class Validation:
 
     @cached_property
     def parts(self) -> list[_Part]:
-        """Return the folds."""
+        """Return the validation folds.
+
+        Raises
+        ------
+        SplitError
+            If no held-out condition can be scored.
+        """
         split = self._split
         if self.policy == "fold":
-            # Where entries fit on train and validation, the search must hold validation out of the fit.
+            # Even if the split fits models on train and validation, the search must not fit on validation.
             definition = split.definition.model_copy(update={"fit_rows": "train"})
             view = train_view(self._ds, FrozenSplit(definition, split.row_codes))
             pairs = [] if view.validation is None or not len(view.validation) else [(view, view.validation)]
@@ -141,14 +163,15 @@ class Validation:
         units = units_of(held.conditions, self._split.definition.unit)
         names = [" ".join(u) or str(k) for u, k in zip(units, held.conditions.index, strict=True)]
         truth = held.delta.astype(np.float64)
-        # What the truth itself cannot be correlated with is left out, the same for every configuration.
+        # Conditions for which the observed deltas themselves have no defined score are left out, the same
+        # ones for every configuration.
         scored = np.isfinite(_metric("pearson_centered", fit, held, truth))
         return _Part(fit, held, np.unique(np.asarray(names), return_inverse=True)[1], scored)
 
     def score(self, params: dict[str, Any], fold: int) -> FoldScore:
-        """Fit a configuration on one fold's train conditions and score it on those held out.
+        """Fit a configuration on the training conditions of a fold, and score it on the held-out ones.
 
-        One of the training slots is held meanwhile.
+        One of the machine's training slots is occupied meanwhile.
 
         Raises
         ------
@@ -183,13 +206,13 @@ class Validation:
 
 
 def _by_unit(values: FloatArray, code: IntArray) -> tuple[float, ...]:
-    """Return the mean of each unit's values, units without any left out."""
+    """Return the mean of the values of each unit; units without values are left out."""
     total, n = np.bincount(code, weights=values), np.bincount(code)
     return tuple(float(x) for x in total[n > 0] / n[n > 0])
 
 
 def _metric(name: str, fit: TrainView, held: TrainView, mean: FloatArray) -> FloatArray:
-    """Return [C], a metric of panel `delta` on the held-out conditions."""
+    """Return float64 [C], a metric of the panel ``delta`` on the held-out conditions."""
     metric = next(m for m in PANELS.get("delta").metrics if m.name == name)
     comparison = Comparison(
         conditions=held.conditions,

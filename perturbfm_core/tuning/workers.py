@@ -1,4 +1,4 @@
-"""Several trials at once, each in a process of its own that has opened the data itself."""
+"""Worker processes for parallel trials, each with its own copy of the data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Score = Callable[[dict[str, Any], int], FoldScore]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to score configurations as the caller would."""
+    """Everything that a worker process needs to score configurations like the calling process."""
 
     home: Path
     split_dir: Path
@@ -41,7 +41,7 @@ _validation: Validation | None = None
 
 def _start(job: Job) -> None:
     global _validation
-    # An interrupt ends a worker at once and silently; the caller says what happened.
+    # An interrupt ends a worker at once and without a message; the calling process reports it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     store = ArtifactStore(job.home, job.split_dir)
@@ -50,7 +50,7 @@ def _start(job: Job) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, even if it was killed."""
+    """End this process when its parent process ends, even if that was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -66,8 +66,8 @@ def _score(params: dict[str, Any], fold: int) -> FoldScore:
 
 @contextlib.contextmanager
 def pool(job: Job, n: int) -> Iterator[Score]:
-    """Start `n` worker processes; yields a function that scores in one of them and may be called from threads."""
-    # A fork would copy the state of numerical libraries' threads, which does not survive it.
+    """Start `n` worker processes and yield a thread-safe function that scores in one of them."""
+    # Not forked: the threads of numerical libraries do not survive a fork, while their locks are copied.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(n, mp_context=context, initializer=_start, initargs=(job,))
 
@@ -85,4 +85,4 @@ def pool(job: Job, n: int) -> Iterator[Score]:
 
 
 class WorkerLostError(ModelError):
-    """A worker process was ended from outside; not the fault of what it was fitting."""
+    """A worker process was ended from outside, which is no failure of the configuration it was fitting."""

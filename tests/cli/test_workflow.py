@@ -77,9 +77,7 @@ def leaves(command=None, path=()):
     if not hasattr(command, "list_commands"):
         return [(path, command)]
     names = command.list_commands(None)
-    return [
-        leaf for name in names for leaf in leaves(command.get_command(None, name), (*path, name))
-    ]
+    return [leaf for name in names for leaf in leaves(command.get_command(None, name), (*path, name))]
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ def test_every_run_of_a_case_is_the_peers_cell_for_cell(folder: Path) -> None:
     result = run_case(folder)
     assert result["kind"] == "perturbench_splits"
     assert set(result["metrics"]) == set(expected["runs"])
-    cells = sum(1 for _ in (folder / "obs.csv").open()) - 1
+    with (folder / "obs.csv").open() as table:
+        cells = sum(1 for _ in table) - 1
     for name, metric in result["metrics"].items():
         run = expected["runs"][name]
         assert metric["compared"] == (1 if "error" in run else cells)

@@ -1,1 +1,1 @@
-"""One module per public collection whose files have one layout."""
+"""Presets for the import of public collections, one module per collection."""

@@ -1,4 +1,4 @@
-"""The preprocessed files of PerturBench."""
+"""Preset for preprocessed PerturBench files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of scPerturb."""
+"""Preset for scPerturb files."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""HTML pages: of a run, of the leaderboard, of a tuning study."""
+"""HTML pages of a run, of the leaderboard and of a tuning study."""

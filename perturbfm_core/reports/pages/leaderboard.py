@@ -1,4 +1,4 @@
-"""The leaderboard as one page."""
+"""HTML page of the leaderboard."""
 
 from __future__ import annotations
 

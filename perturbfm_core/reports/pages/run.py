@@ -1,4 +1,4 @@
-"""The HTML report of one run: scores beside ceilings and floors, plots, calibration, provenance."""
+"""HTML report of one run: scores, ceilings and floors, plots, calibration and provenance."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def run_report(
     Parameters
     ----------
     record
-        What ``config.json`` holds.
+        Content of ``config.json``.
     table
-        Its scores in long form.
+        Scores in long form (see `PanelScores.table`).
     comparison
-        Its aligned truth and prediction, for the plots.
+        Aligned observation and prediction, for the plots.
     split, stats
-        The split, with its ceilings, floors and fold counts.
+        The split, and its ceilings, floors and fold counts; None if unknown.
     calibration
-        The run's ``calibration.json``.
+        Content of ``calibration.json``; None without it.
     """
     headline = _headline(table)
     values = _condition_values(table, headline)
@@ -207,7 +207,7 @@ def _fold_bars(stats: SplitStats | None) -> str | None:
 
 
 def _flags(record: RunRecord) -> list[str]:
-    """Return what a reader must know before trusting the numbers."""
+    """Return warnings that the reader must know before trusting the numbers."""
     out = []
     if record.flags.no_signal:
         out.append(
@@ -233,7 +233,7 @@ def _flags(record: RunRecord) -> list[str]:
 
 
 def _tuned(tuned: dict[str, Any] | None) -> list[list[str]]:
-    """Return where the parameters come from, as rows of a table; none where they are the entry's own."""
+    """Return the origin of tuned parameters, as rows of a table; none where they are the entry's own."""
     if not tuned:
         return []
     which = "the entry's own, kept" if tuned["trial"] is None else f"trial {tuned['trial']}"
@@ -245,7 +245,7 @@ def _tuned(tuned: dict[str, Any] | None) -> list[list[str]]:
 
 
 def _provenance(record: RunRecord) -> list[list[str]]:
-    """Return what the run was made of and by, as rows of a table."""
+    """Return the inputs, code and environment of the run, as rows of a table."""
     environment = record.environment
     code = ", ".join(f"{stage} {digest[:12]}" for stage, digest in record.code.items())
     rows: list[list[Any]] = [

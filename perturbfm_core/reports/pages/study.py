@@ -1,4 +1,4 @@
-"""The page of one tuning study."""
+"""HTML page of one tuning study."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _MEASURE = "mean centred Pearson on validation"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One configuration that was tried.
+    """One trial: a configuration of parameters and its score on validation.
 
     Attributes
     ----------
     number
         Its number in the study.
     state
-        ``complete``, ``pruned`` (left after some of the folds) or ``failed``.
+        ``complete``, ``pruned`` (stopped after some of the folds) or ``failed``.
     value, mse
         Mean Pearson correlation of centred deltas, and mean squared error; None unless complete.
     params
-        The searched parameters as they were set.
+        Values of the searched parameters.
     seconds
-        Wall time.
+        Wall time, seconds.
     undefined
         Validation conditions where the prediction has no correlation; they count as 0.
     reason
@@ -47,16 +47,16 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as its page shows it.
+    """Content of the page of a study.
 
     Attributes
     ----------
     name, entry, model, dataset, split_key, split_hash, seed
-        What was tuned, and on what.
+        Name of the study; the tuned entry and its model; the data set, split and seed.
     policy, unit, folds, conditions, units
-        The split's validation: how, by which unit, in how many folds, conditions and units.
+        Validation of the split: its policy and unit, and the numbers of folds, conditions and units.
     own
-        The entry as it is.
+        The entry with its own parameters.
     trials
         All finished trials, in order.
     selected
@@ -65,7 +65,7 @@ class StudyRecord:
         Paired difference of `selected` to `own` over units, and its standard error; None for the latter below
         two units.
     importances
-        Share of each parameter in what tells the better trials from the others; empty where it cannot be told.
+        Importance of each parameter for the score of a trial, as shares of 1; empty with too few trials.
     log
         Parameters searched on a log scale.
     """
@@ -101,7 +101,7 @@ class StudyRecord:
         return self.selected is self.own
 
     def count(self, state: TrialState) -> int:
-        """Return how many trials ended so."""
+        """Return the number of trials in a state."""
         return sum(t.state == state for t in self.trials)
 
 

@@ -1,4 +1,4 @@
-"""Plots of ``calibration.json`` as inline images: reliability, PIT, risk and coverage, coverage by group, fans."""
+"""Plots of ``calibration.json`` as inline images: reliability, PIT, risk and coverage, coverage by group, intervals."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def fans(comparison: Comparison, picks: Sequence[tuple[str, int]]) -> str | None
     Parameters
     ----------
     comparison
-        The comparison.
+        Observed and predicted deltas with their intervals.
     picks
-        (title, position) of each condition; its 40 largest predicted changes are shown.
+        (title, position) of each condition to show, with its 40 largest predicted changes.
     """
     from matplotlib.figure import Figure
 

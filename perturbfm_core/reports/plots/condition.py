@@ -1,4 +1,4 @@
-"""Plots as inline images, so that a report needs nothing but itself."""
+"""Plots of conditions as inline images, so that a report is a single file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
         axes.scatter(x, y, s=6, color=ACCENT, alpha=0.5, linewidths=0)
         axes.set_xlim(-reach, reach)
         axes.set_ylim(-reach, reach)
-        # Names come from data: "$" must not start mathematics.
+        # Names come from data: "$" must not start a formula.
         axes.set_title(title.replace("$", r"\$"), fontsize=9, color=INK)
         axes.set_xlabel("observed delta (log1p)", fontsize=8)
         axes.set_ylabel("predicted delta (log1p)", fontsize=8)
@@ -36,7 +36,15 @@ def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
 
 
 def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
-    """Return a PNG data URI: horizontal bars."""
+    """Return a PNG data URI: horizontal bars.
+
+    Parameters
+    ----------
+    labels, values
+        Label and length of each bar, from top to bottom.
+    xlabel
+        Label of the horizontal axis.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 0.5 + 0.28 * max(len(labels), 1)), dpi=90, layout="constrained")
@@ -52,7 +60,17 @@ def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
 def headline_plot(
     metrics: dict[str, Any], panel: str = "delta", metric: str = "pearson", most: int = 30
 ) -> str | None:
-    """Return bars of one metric by perturbation from ``metrics.json``, None where it is undefined everywhere."""
+    """Return a PNG data URI: bars of one metric by perturbation, None where it is undefined everywhere.
+
+    Parameters
+    ----------
+    metrics
+        Content of ``metrics.json``.
+    panel, metric
+        The metric to show.
+    most
+        Largest number of perturbations; those with the lowest values are shown.
+    """
     rows = [
         (key, v[metric]) for key, v in metrics[panel]["per_perturbation"].items() if v.get(metric) is not None
     ]

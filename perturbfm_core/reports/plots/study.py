@@ -1,4 +1,7 @@
-"""Plots of a tuning study as inline SVG: the same study gives the same bytes."""
+"""Plots of a tuning study as inline SVG images.
+
+The same study gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,17 @@ Panel = tuple[str, Sequence[Any], bool]
 
 
 def history(numbers: Sequence[int], values: Sequence[float], own: float, ylabel: str) -> str:
-    """Return a data URI: the value of each trial, the best so far, and that of the entry itself (`own`)."""
+    """Return an SVG data URI: the value of each trial, the best so far, and that of the entry itself.
+
+    Parameters
+    ----------
+    numbers, values
+        Number and value of each complete trial, in order.
+    own
+        Value of the entry with its own parameters.
+    ylabel
+        Label of the vertical axis.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 3.0), layout="constrained")
@@ -35,7 +48,7 @@ def history(numbers: Sequence[int], values: Sequence[float], own: float, ylabel:
 
 
 def importances(shares: dict[str, float]) -> str:
-    """Return a data URI: a bar per parameter, the largest share first."""
+    """Return an SVG data URI: a bar per parameter, the largest share first."""
     from matplotlib.figure import Figure
 
     ordered = sorted(shares.items(), key=lambda item: -item[1])
@@ -50,7 +63,17 @@ def importances(shares: dict[str, float]) -> str:
 
 
 def slices(panels: Sequence[Panel], values: Sequence[float], ylabel: str) -> str:
-    """Return a data URI: the value of each trial against one parameter, per (name, settings, log scale)."""
+    """Return an SVG data URI: one scatter plot per parameter, of the value of each trial against its setting.
+
+    Parameters
+    ----------
+    panels
+        Per parameter (name, setting in each trial, whether the axis is logarithmic).
+    values
+        Value of each trial.
+    ylabel
+        Label of the vertical axis.
+    """
     from matplotlib.figure import Figure
 
     wide = min(len(panels), 3)
@@ -77,7 +100,7 @@ def _uri(figure: Any) -> str:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    # Identifiers are else drawn by chance.
+    # Without a salt, identifiers in the SVG are random.
     with rc_context({"svg.hashsalt": "perturbfm"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -59,6 +59,8 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
     total = k.sum()
     centre = (k * m).sum(axis=0) / total
     shift = m - centre
+    # Sum of squares of all tested cells, minus the condition's own, minus that between the two means: what remains is
+    # that of the rest around its own mean.
     all_squares = (q + k * shift**2).sum(axis=0)
     rest = total - k
     rest_shift = -k * shift / rest
@@ -80,7 +82,7 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
 def gene_weights(contrast: Contrast) -> FloatArray:
     """Return float64 [C, G] in [0, 1]: |t|, min-max scaled over genes and squared; zero where nothing was tested.
 
-    The statistic is rounded to single precision, in which the peer stores it.
+    The statistic is rounded to single precision, in which scanpy stores it.
     """
     size = np.abs(contrast.t.astype(np.float32)).astype(np.float64)
     low = size.min(axis=1, keepdims=True)

@@ -24,7 +24,7 @@ from perturbfm_core.evaluation.panels.systema.baselines import matching_mean
 from perturbfm_core.schema import CONTEXT_ID, PERT_ID, BoolArray, FloatArray, IntArray
 
 PANEL = "calibrated"
-# WMSE keeps the perturbed genes: without them, doubling a prediction that shrinks too much would pay.
+# WMSE keeps the perturbed genes: without them, doubling a prediction that is shrunk too much would improve the score.
 HEADLINE = ("wmse", "pearson_centered_no_target")
 _SOURCE = "Mejia et al. 2025 (arXiv 2506.22641)"
 _RANGE_SOURCE = "Miller et al. 2025 (bioRxiv 10.1101/2025.10.20.683304)"

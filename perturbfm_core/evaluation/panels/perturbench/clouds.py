@@ -15,7 +15,7 @@ from threadpoolctl import ThreadpoolController
 from perturbfm_core.evaluation.panels.perturbench.population import Moments
 from perturbfm_core.schema import FloatArray
 
-# Rows and columns of a block of distances: it stays in the cache of a core.
+# Rows and columns of a block of distances, which fits in the cache of a core.
 _ROWS, _COLUMNS = 512, 256
 
 

@@ -181,7 +181,7 @@ def table_population(
     n_groups
         Number of groups; each must have a cell.
     controls
-        Controls to compare with instead of the table's own (the peer's test step).
+        Controls to compare with instead of the table's own (as in PerturBench's test step).
     """
     order = np.argsort(group, kind="stable")
     bounds = np.searchsorted(group[order], np.arange(n_groups + 1))

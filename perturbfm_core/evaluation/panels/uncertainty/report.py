@@ -214,14 +214,14 @@ def _notes(c: Comparison, out: dict[str, Any]) -> dict[str, str]:
         notes[f"after.{level}"] = (
             "the prediction has no calibrated intervals"
             if c.intervals is None
-            else "no interval of this level: too few calibration units, or it was not asked for"
+            else "no interval of this level: too few calibration units, or not requested"
         )
     if out["on_significant_genes"]["before"][f"{WORST_LEVEL:g}"]["value"] is None:
         notes["on_significant_genes"] = (
             "no gene changes beyond sampling noise, or the sampling variance is unknown"
         )
     if out["by_gene_scale"] is None:
-        notes["by_gene_scale"] = "the train side is not at hand"
+        notes["by_gene_scale"] = "the train conditions are not available"
     if out["novelty"]["compared"] is None:
         notes["novelty"] = f"fewer than {novelty.MIN_CLUSTERS} perturbations on a side"
     if not out["by_group"]["predicted_effect"]:

@@ -64,7 +64,6 @@ class DifferentialExpression:
         Ties keep the order of the genes.
         """
         key = np.where(self.significant, -np.abs(self.lfc32), np.inf)
-        # Infinite fold changes come first, before all finite ones.
         key[self.significant & np.isneginf(key)] = np.finfo(np.float32).min
         order = np.argsort(key, axis=1, kind="stable")
         place = np.empty_like(order)

@@ -60,6 +60,7 @@ def _distances(pred: FloatArray, real: FloatArray, own: list[int | None], distan
     """Return [P, P]: row p holds the distances from prediction p to every observation, without gene own[p]."""
     has = np.asarray([i for i, g in enumerate(own) if g is not None], dtype=np.int64)
     gene = np.asarray([g for g in own if g is not None], dtype=np.int64)
+    # Distances over all genes come from one matrix operation; the left-out gene's term is then taken off again.
     x, y = pred[has, gene][:, None], real[:, gene].T
     if distance != "cosine":
         power = 1 if distance == "l1" else 2
