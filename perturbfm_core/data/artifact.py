@@ -21,7 +21,7 @@ from perturbfm_core.data.matrix import Values, as_csr
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
-from perturbfm_core.store.atomic import publish_directory, read_json, write_json
+from perturbfm_core.store.atomic import publish_directory, read_json, restore, write_json
 
 Storage = Literal["npz", "zarr"]
 _DENSE_LIMIT = 400_000_000
@@ -86,7 +86,7 @@ def load_dataset(path: Path | str) -> PerturbDataset:
         If the directory, its ``meta.json`` or its matrix is missing, damaged or of another schema version.
     """
     path = Path(path)
-    if not (path / schema.META_FILE).is_file():
+    if not (path / schema.META_FILE).is_file() and not restore(path):
         msg = f"{path} is no data set artifact ({schema.META_FILE} not found); make one with `perturbfm data import`"
         raise DatasetError(msg)
     meta = read_json(path / schema.META_FILE, DatasetError)
@@ -144,7 +144,8 @@ def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any
         With a message of one line, if the file is missing, damaged or holds pickled objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves the file open if it is a damaged zip.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         msg = f"{path} does not exist"

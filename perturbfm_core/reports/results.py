@@ -16,10 +16,10 @@ from perturbfm_core.store.atomic import write_atomic
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRIC = ("delta", "pearson_centered")
-# Origin of the predicted uncertainty, by model where it differs from that of the model's family.
+# Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
-    "learned": "learned on inner folds: size of effect, distance to train, gene",
+    "perturbfm": "learned on inner folds: size of effect, distance to train, gene",
     "ensemble": "members' variance and disagreement",
 }
 
@@ -102,7 +102,9 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
     for entry in _order(main):
         idea = ideas.get(entry, EntrySummary(""))
         first = main[main["entry"] == entry].iloc[0]
-        uncertainty = _UNCERTAINTY.get(str(first["family"]), "as the model says")
+        model = str(first.get("model", entry))
+        names = (model, model.partition("-")[0], str(first["family"]))
+        uncertainty = next((_UNCERTAINTY[n] for n in names if n in _UNCERTAINTY), "as the model says")
         inputs = [x for x in (idea.inputs, *idea.features) if x]
         rows.append(
             [
@@ -110,7 +112,7 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
                 idea.text.rstrip(".") or DASH,
                 ", ".join(inputs) or DASH,
                 ", ".join(idea.graphs) or DASH,
-                _UNCERTAINTY.get(str(first.get("model")), uncertainty),
+                uncertainty,
                 _skill(means, entry, boards),
                 _verdicts(compared[compared["entry"] == entry]),
             ]

@@ -1,13 +1,14 @@
 """Atomic writes, locks and staging folders: a killed process leaves the old state or the new one, never a part.
 
 Files are written to a temporary name, flushed to disk and renamed; directories are staged beside their
-destination and published by one rename. Stale temporary files and staging folders are swept by the next writer once
-their lock is free.
+destination and published by one rename, or exchanged with what they replace. What a killed process left is swept by
+the next writer, who knows it by its name (see `perturbfm_core.store.owner`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import glob
 import hashlib
@@ -15,12 +16,12 @@ import io
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.store.owner import has_ended, new_token
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,44 +36,19 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def _open_locked(path: Path) -> BinaryIO:
-    """Create `path` for writing, locked for as long as it is open: who finds the lock free may remove it."""
-    while True:
-        handle = path.open("wb")
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle.fileno()), path.stat()):
-                return handle
-        handle.close()  # swept between opening and locking
-
-
-@contextlib.contextmanager
-def _if_stale(path: Path) -> Iterator[bool]:
-    """Yield whether the writer of a file that `_open_locked` made is gone; its lock is held meanwhile."""
-    with contextlib.ExitStack() as stack:
-        try:
-            handle = stack.enter_context(path.open("rb"))
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            stale = True
-        except (BlockingIOError, FileNotFoundError, IsADirectoryError):
-            stale = False
-        yield stale
-
-
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file: the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        with _if_stale(left) as stale:
-            if stale:
-                left.unlink(missing_ok=True)
-    tmp = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+        if has_ended(left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")):
+            left.unlink(missing_ok=True)
+    tmp = path.parent / f".{path.name}.{new_token()}.tmp"
     try:
-        with _open_locked(tmp) as handle:
+        with tmp.open("wb") as handle:
             handle.write(data.encode() if isinstance(data, str) else data)
             handle.flush()
             os.fsync(handle.fileno())
-            tmp.replace(path)
+        tmp.replace(path)
         fsync_path(path.parent)
     finally:
         tmp.unlink(missing_ok=True)
@@ -115,27 +91,30 @@ class Staging:
     """A private directory that becomes an artifact by one rename, or disappears."""
 
     def __init__(self, root: Path) -> None:
-        token = uuid.uuid4().hex
-        self._lock_path = root / f"{token}.lock"
-        self.path = root / token
-        root.mkdir(parents=True, exist_ok=True)
-        self._lock = _open_locked(self._lock_path)
-        self.path.mkdir()
+        self.path = root / new_token()
+        self.path.mkdir(parents=True)
 
     def __enter__(self) -> Staging:
         return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock_path.unlink(missing_ok=True)
-        self._lock.close()
 
-    def publish(self, destination: Path) -> None:
-        """Flush everything staged and rename it to `destination`, which must not exist."""
+    def _flush(self) -> None:
         for folder, _, files in os.walk(self.path):
             for name in files:
                 fsync_path(Path(folder) / name)
             fsync_path(Path(folder))
+
+    def publish(self, destination: Path) -> None:
+        """Flush everything staged and rename it to `destination`.
+
+        Raises
+        ------
+        StoreError
+            If `destination` exists.
+        """
+        self._flush()
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists():
             msg = f"{destination} already exists; choose another place or remove it first"
@@ -143,42 +122,90 @@ class Staging:
         self.path.rename(destination)
         fsync_path(destination.parent)
 
-    def set_aside(self, destination: Path) -> Path:
-        """Move an existing `destination` away; whoever sweeps after a kill puts it back."""
-        aside = self.path.with_name(f"{self.path.name}.old.{destination.name}")
+    def replace(self, destination: Path) -> None:
+        """Flush everything staged and exchange it with the existing directory `destination`, which disappears.
+
+        Where the file system cannot exchange two directories, the old one is set aside first; a reader or writer that
+        comes after a kill in between puts it back (`restore`).
+        """
+        self._flush()
+        if exchange(self.path, destination):
+            fsync_path(destination.parent)
+            return
+        aside = self.path.with_name(f"{self.path.name}{_ASIDE}{destination.name}")
         destination.rename(aside)
-        return aside
+        try:
+            self.path.rename(destination)
+        except BaseException:
+            aside.rename(destination)
+            raise
+        fsync_path(destination.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+_ASIDE = ".old."
+_AT_FDCWD, _EXCHANGE = -100, 2
+
+
+def exchange(one: Path, two: Path) -> bool:
+    """Exchange two paths in one step (Linux, renameat2); return False, having done nothing, where that cannot be."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(two), _EXCHANGE) == 0)
+
+
+def restore(path: Path) -> bool:
+    """Put back a directory that a killed writer had set aside to replace it; return whether there was one."""
+    for aside in (path.parent / STAGING).glob(f"*{_ASIDE}{glob.escape(path.name)}"):
+        if not path.exists() and has_ended(aside.name.partition(_ASIDE)[0]):
+            with contextlib.suppress(OSError):
+                aside.rename(path)
+                return True
+    return False
 
 
 def sweep_staging(root: Path) -> list[Path]:
-    """Remove staging folders whose writer is gone (its lock is free); return what was removed.
+    """Remove staging folders whose writer has ended; return what was removed.
 
     What a writer had set aside and not yet replaced goes back to its place beside `root`.
     """
     removed = []
-    for lock_path in sorted(root.glob("*.lock")):
-        with _if_stale(lock_path) as stale:
-            if not stale:
-                continue
-            folder = lock_path.with_suffix("")
-            for aside in root.glob(f"{folder.name}.old.*"):
-                place = root.parent / aside.name.removeprefix(f"{folder.name}.old.")
-                if place.exists():
-                    shutil.rmtree(aside, ignore_errors=True)
-                else:
-                    aside.rename(place)
-            shutil.rmtree(folder, ignore_errors=True)
-            lock_path.unlink(missing_ok=True)
-            removed.append(folder)
+    for folder in sorted(root.glob("*")):
+        token, aside, name = folder.name.partition(_ASIDE)
+        if not has_ended(token):
+            continue
+        if aside and not (root.parent / name).exists():
+            with contextlib.suppress(OSError):
+                folder.rename(root.parent / name)
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        removed.append(folder)
     return removed
 
 
-def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
-    """Make the directory `destination` by `fill(staged)`, staged beside it and renamed into place.
+STAGING = ".staging"
 
-    With `overwrite` an existing directory is moved aside just before and removed after.
+
+def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwrite: bool = False) -> None:
+    """Make the directory `destination` by `fill(staged)`, staged beside it and moved into place in one step.
+
+    Parameters
+    ----------
+    destination
+        The directory.
+    fill
+        Writes its content into the directory that it is given.
+    overwrite
+        Whether an existing directory is replaced: the old one stays whole until the new one is.
+
+    Raises
+    ------
+    StoreError
+        If `destination` exists and is not to be replaced.
     """
-    root = destination.parent / ".staging"
+    root = destination.parent / STAGING
     if root.is_dir():
         sweep_staging(root)
     if destination.exists() and not overwrite:
@@ -188,13 +215,7 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
         with Staging(root) as staging:
             fill(staging.path)
             if destination.exists():
-                old = staging.set_aside(destination)
-                try:
-                    staging.publish(destination)
-                except BaseException:
-                    old.rename(destination)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
+                staging.replace(destination)
             else:
                 staging.publish(destination)
     finally:

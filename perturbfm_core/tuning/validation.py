@@ -123,7 +123,7 @@ class Validation:
     ) -> None:
         self._store, self._ds, self._split, self._entry = store, ds, split, entry
         self._seed, self._progress = seed, progress
-        self._knowledge: dict[Needs, SideInfo] = {}
+        self._side_info: dict[Needs, SideInfo] = {}
         self.policy = split.definition.validation
         if self.policy == "none":
             msg = (
@@ -200,9 +200,9 @@ class Validation:
         )
 
     def _gathered(self, needs: Needs) -> SideInfo:
-        if needs not in self._knowledge:
-            self._knowledge[needs] = gather(self._store, self._ds, self._split, needs, self._progress)
-        return self._knowledge[needs]
+        if needs not in self._side_info:
+            self._side_info[needs] = gather(self._store, self._ds, self._split, needs, self._progress)
+        return self._side_info[needs]
 
 
 def _by_unit(values: FloatArray, code: IntArray) -> tuple[float, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.store import atomic
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import Staging, publish_directory, sweep_staging, write_atomic
+from perturbfm_core.store.atomic import Staging, publish_directory, restore, sweep_staging, write_atomic
+from perturbfm_core.store.owner import new_token
+from tests.support.paths import REPO
 
 
 @pytest.fixture
@@ -17,19 +21,33 @@ def store(own_home) -> ArtifactStore:
     return ArtifactStore()
 
 
-def test_stale_temporary_files_are_swept_and_live_ones_are_not(tmp_path):
+@pytest.fixture
+def ended() -> str:
+    """Return the token of a process of this host that has ended."""
+    code = "from perturbfm_core.store.owner import new_token; print(new_token())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)
+    return done.stdout.strip()
+
+
+def test_what_an_ended_process_left_is_swept_and_the_rest_is_not(tmp_path, ended):
     target = tmp_path / "file.json"
-    stale, live, other = (tmp_path / f".{n}.tmp" for n in ("file.json.aa", "file.json.bb", "another.json.cc"))
-    for path in (stale, live, other):
-        path.write_text("half")
-    with live.open("rb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        write_atomic(target, "new")
-        assert target.read_text() == "new"
-        assert (stale.exists(), live.exists(), other.exists()) == (False, True, True)
-    write_atomic(target, b"newer")
-    assert target.read_bytes() == b"newer"
-    assert not live.exists()
+    host, boot, pid, started, _ = new_token().split("@")
+    kept = [
+        f".file.json.{new_token()}.tmp",  # of this process
+        f".file.json.elsewhere@{boot}@{pid}@{started}@aa.tmp",  # of another host
+        ".file.json.elsewhere@00000000@1@1@aa.tmp",
+        ".file.json.aa.tmp",  # of something else
+        f".another.json.{ended}.tmp",
+    ]
+    gone = [
+        f".file.json.{ended}.tmp",
+        f".file.json.{host}@00000000@{pid}@{started}@aa.tmp",  # before the machine started again
+        f".file.json.{host}@{boot}@{pid}@{int(started) + 1}@aa.tmp",  # the number is another process's now
+    ]
+    for name in (*kept, *gone):
+        (tmp_path / name).write_text("half")
+    write_atomic(target, "new")
+    assert {p.name for p in tmp_path.iterdir()} == {"file.json", *kept}
 
 
 def test_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch):
@@ -55,16 +73,15 @@ def test_many_writers_of_one_file_leave_one_whole_content(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
 
 
-def test_staging_of_a_live_writer_is_left_alone(tmp_path):
+def test_staging_of_a_live_writer_is_left_alone(tmp_path, ended):
     root = tmp_path / "staging"
     with Staging(root) as staging:
         (staging.path / "x").write_text("half")
         assert sweep_staging(root) == []
         assert (staging.path / "x").exists()
     assert list(root.iterdir()) == []
-    dead = root / "dead"
+    dead = root / ended
     dead.mkdir()
-    (root / "dead.lock").touch()
     assert sweep_staging(root) == [dead]
     assert list(root.iterdir()) == []
 
@@ -81,30 +98,65 @@ def test_published_directory_is_never_overwritten(tmp_path):
     assert not (tmp_path / ".staging").exists()
 
 
-def test_replacement_that_fails_puts_the_old_directory_back(tmp_path, monkeypatch):
+@pytest.fixture(params=["exchange", "no exchange"])
+def either_way(request, monkeypatch):
+    """Run with and without a file system that can exchange two directories."""
+    if request.param == "no exchange":
+        monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_replaced_directory_is_the_new_one_and_leaves_nothing(tmp_path):
+    publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("one"))
+    publish_directory(tmp_path / "a", lambda p: (p / "y").write_text("two"), overwrite=True)
+    assert {p.name: p.read_text() for p in (tmp_path / "a").iterdir()} == {"y": "two"}
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.usefixtures("either_way")
+def test_replacement_that_fails_leaves_the_old_directory(tmp_path, monkeypatch):
     publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("one"))
 
-    def refuse(self, destination):
+    def refuse(*_):
         msg = "disk is gone"
         raise OSError(msg)
 
-    monkeypatch.setattr(Staging, "publish", refuse)
+    monkeypatch.setattr(atomic, "fsync_path", refuse)
     with pytest.raises(OSError, match="disk is gone"):
         publish_directory(tmp_path / "a", lambda p: (p / "x").write_text("two"), overwrite=True)
     assert (tmp_path / "a/x").read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_directory_set_aside_by_a_killed_writer_comes_back(tmp_path):
-    """Killed between moving the old one away and moving the new one in: the next writer restores it."""
+@pytest.fixture
+def set_aside(tmp_path, ended):
+    """Leave what a kill between moving the old directory away and moving the new one in leaves."""
     staging = tmp_path / ".staging"
-    (staging / "dead").mkdir(parents=True)
-    (staging / "dead.lock").touch()
-    (staging / "dead.old.a").mkdir()
-    (staging / "dead.old.a/x").write_text("one")
+    (staging / ended).mkdir(parents=True)
+    aside = staging / f"{ended}.old.a"
+    aside.mkdir()
+    (aside / "x").write_text("one")
+    return aside
+
+
+def test_directory_set_aside_by_a_killed_writer_comes_back_with_the_next_write(tmp_path, set_aside):
     publish_directory(tmp_path / "b", lambda p: (p / "x").write_text("other"))
     assert (tmp_path / "a/x").read_text() == "one"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_directory_set_aside_by_a_killed_writer_comes_back_with_the_next_read(tmp_path, set_aside):
+    assert restore(tmp_path / "a")
+    assert (tmp_path / "a/x").read_text() == "one"
+    assert not restore(tmp_path / "a")
+    assert not restore(tmp_path / "c")
+
+
+def test_a_directory_that_a_live_writer_has_set_aside_is_left_to_it(tmp_path, set_aside):
+    set_aside.rename(set_aside.with_name(f"{new_token()}.old.a"))
+    assert not restore(tmp_path / "a")
+    sweep_staging(tmp_path / ".staging")
+    assert not (tmp_path / "a").exists()
 
 
 def test_object_that_another_writer_published_first_is_used(store):

@@ -48,7 +48,7 @@ class GeneEmbedding:
         self.known_genes: dict[str, list[int]] = {}
 
     def fit(
-        self, view: TrainView, knowledge: SideInfo, names: tuple[str, ...], k: int, seed: int
+        self, view: TrainView, side_info: SideInfo, names: tuple[str, ...], k: int, seed: int
     ) -> GeneEmbedding:
         """Take the named tables, with centre and scale of the perturbed genes of train.
 
@@ -56,7 +56,7 @@ class GeneEmbedding:
         ----------
         view
             Train conditions.
-        knowledge
+        side_info
             Feature tables by name.
         names
             Names of the tables; none means the co-expression table.
@@ -70,7 +70,7 @@ class GeneEmbedding:
         genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
         self.tables, self.offsets, self.scales, self.known_genes = [], [], [], {}
         for name in names or (COEXPRESSION,):
-            table = coexpression(view, k, seed) if name == COEXPRESSION else knowledge.feature_table(name)
+            table = coexpression(view, k, seed) if name == COEXPRESSION else side_info.feature_table(name)
             rows, known = table.rows(genes)
             rows = rows[known].astype(np.float64)
             # Root mean squared distance from the centre: one scale per table keeps the geometry of its
