@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,20 @@ from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
 from tests.support.paths import REPO
+from tests.support.plots import PIXEL, PLOTS
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
 settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn_plots() -> Iterator[None]:
+    """Leave the plots of reports undrawn, which cost more than all else of a small run; `tests/reports` draws them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in PLOTS:
+            patch.setattr(f"perturbfm_core.reports.plots.{module}.image", lambda _figure: PIXEL)
+        yield
 
 
 @pytest.fixture(autouse=True)

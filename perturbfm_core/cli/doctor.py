@@ -48,7 +48,9 @@ def doctor(as_json: JsonOption = False) -> None:
         if not os.access(parent, os.W_OK):
             problems.append(f"{name} {path} is not writable")
     versions = {name: _version(name) for name in ("dagster", "dagster-webserver")}
-    if versions["dagster"] is not None and versions["dagster-webserver"] != versions["dagster"]:
+    if versions["dagster"] is not None and versions["dagster-webserver"] is None:
+        problems.append("dagster-webserver is not installed; pip install 'perturbfm[dagster]'")
+    elif versions["dagster"] is not None and versions["dagster-webserver"] != versions["dagster"]:
         problems.append(
             f"dagster-webserver {versions['dagster-webserver']} does not fit dagster {versions['dagster']}; pin them equal"
         )

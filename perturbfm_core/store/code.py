@@ -73,13 +73,12 @@ def code_of(*modules: str, roots: Mapping[str, Path] | None = None) -> Code:
 
 @lru_cache(maxsize=256)
 def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...]) -> Code:
-    places = dict(roots)
     followed = {CORE, *(name.partition(".")[0] for name in modules)}
     found: dict[str, str] = {}
     outside: set[str] = set()
     queue = []
     for name in modules:
-        if _file_of(name, places) is None:
+        if _file_of(name, roots) is None:
             msg = f"module {name} has no source file, so results made with it cannot be told from others"
             raise StoreError(msg)
         queue.append(name)
@@ -87,7 +86,7 @@ def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...]) -> C
         name = queue.pop()
         if name in found:
             continue
-        file = _file_of(name, places)
+        file = _file_of(name, roots)
         if file is None:
             continue
         source = _read(file, name, file.stat().st_mtime_ns)
@@ -122,10 +121,11 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _file_of(name: str, roots: Mapping[str, Path]) -> Path | None:
+@lru_cache(maxsize=8192)
+def _file_of(name: str, roots: tuple[tuple[str, Path], ...]) -> Path | None:
     """Return the source file of a module or package, None if there is none of that name."""
     top, *rest = name.split(".")
-    folder = roots.get(top) or _folder_of(top)
+    folder = dict(roots).get(top) or _folder_of(top)
     if folder is None:
         return None
     if folder.is_file():

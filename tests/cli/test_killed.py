@@ -46,7 +46,7 @@ POINTS = {"train": 6, "run": 6, "refresh": 8, "freeze": 6, "import": 6}
 
 @pytest.fixture(scope="module")
 def killed(template: Work, tmp_path_factory: pytest.TempPathFactory):
-    """Return a function: the copies in which one command was killed, by how many steps it had made."""
+    """Kill every command at its steps; return a function of its name: its words, and the copies left behind."""
     source = tmp_path_factory.mktemp("source")
     shutil.copytree(template.path, source, symlinks=True, dirs_exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -57,35 +57,28 @@ def killed(template: Work, tmp_path_factory: pytest.TempPathFactory):
         perturbfm("train", "control_only", "--data", "D", "--split", template.split)
         stats = source / f"splits/{template.split}.stats.json"
         stats.write_text(json.dumps({**json.loads(stats.read_text()), "ceiling": None}))
-    made: dict[str, Path] = {}
-
-    def copies(name: str) -> tuple[list[str], Path]:
-        argv = [{"SPLIT": template.split}.get(word, word) for word in COMMANDS[name]]
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
-            subprocess.run(
-                [
-                    sys.executable,
-                    REPO / "tests/support/killer.py",
-                    source,
-                    made[name],
-                    str(POINTS[name]),
-                    *argv,
-                ],
-                env={
-                    **environment,
-                    "PYTHONPATH": str(REPO),
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "OMP_NUM_THREADS": "1",
-                },
-                check=True,
-                capture_output=True,
-                timeout=600,
-            )
-        return argv, made[name]
-
-    return copies
+    argv = {
+        name: [{"SPLIT": template.split}.get(word, word) for word in words]
+        for name, words in COMMANDS.items()
+    }
+    target = tmp_path_factory.mktemp("copies")
+    asked = {name: [POINTS[name], words] for name, words in argv.items()}
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
+    done = subprocess.run(
+        [sys.executable, REPO / "tests/support/killer.py", source, target, json.dumps(asked)],
+        env={
+            **environment,
+            "PYTHONPATH": str(REPO),
+            "OPENBLAS_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr
+    return lambda name: (argv[name], target / name)
 
 
 def debris(root: Path) -> list[str]:

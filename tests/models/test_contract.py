@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -37,11 +38,24 @@ def world() -> tuple[PerturbDataset, FrozenSplit, TrainView, Query]:
     return ds, split, view, Query(test, ds.genes, control)
 
 
-def fitted(name: str, view: TrainView | None = None, seed: int = 0) -> Model:
-    """Return a model fitted on the simulated train view unless another is given."""
+SEED = 3
+
+
+def newly_fitted(name: str, view: TrainView, seed: int = SEED) -> Model:
+    """Return a model that was fitted for this call."""
     model = new_model(name)
-    model.fit(world()[2] if view is None else view, seed)
+    model.fit(view, seed)
     return model
+
+
+@lru_cache(maxsize=None)
+def _fitted(name: str) -> Model:
+    return newly_fitted(name, world()[2])
+
+
+def fitted(name: str) -> Model:
+    """Return a private copy of the model fitted on the simulated train view, which is fitted once."""
+    return copy.deepcopy(_fitted(name))
 
 
 def equal(a: Prediction, b: Prediction) -> bool:
@@ -71,8 +85,8 @@ def test_predictions_are_finite_with_a_positive_variance(name: str) -> None:
 
 @every_model
 def test_the_same_seed_gives_the_same_prediction(name: str) -> None:
-    query = world()[3]
-    assert equal(fitted(name, seed=3).predict(query), fitted(name, seed=3).predict(query))
+    view, query = world()[2], world()[3]
+    assert equal(newly_fitted(name, view).predict(query), fitted(name).predict(query))
 
 
 @every_model
@@ -111,7 +125,7 @@ def test_the_order_of_train_conditions_does_not_matter(name: str) -> None:
         inner=[(fit[order], held[order]) for fit, held in view.inner],
         unit=view.unit,
     )
-    mine, other = fitted(name).predict(query), fitted(name, moved).predict(query)
+    mine, other = fitted(name).predict(query), newly_fitted(name, moved).predict(query)
     np.testing.assert_allclose(other.mean, mine.mean, rtol=1e-3, atol=1e-4)
     # Steps of an optimiser enlarge what rounding makes of another order.
     rtol = 5e-3 if name.startswith("perturbfm") else 1e-3
@@ -124,7 +138,7 @@ def test_fitting_again_forgets_the_first_fit(name: str) -> None:
     small = view.subset(np.arange(len(view)) < 5)
     model = fitted(name)
     model.fit(small, 0)
-    fresh = fitted(name, small)
+    fresh = newly_fitted(name, small, 0)
     assert equal(model.predict(query), fresh.predict(query))
     assert model.training == fresh.training
 
@@ -145,7 +159,7 @@ def test_a_handful_of_train_conditions_without_controls_is_enough(name: str, n: 
     rng = np.random.default_rng(0)
     rows = [("c", "g0"), ("c", "B")][:n]
     view = view_of(rows, rng.normal(size=(n, 4)), inner=[[0], [1]][: 2 * (n - 1)])
-    prediction = fitted(name, view).predict(query_of([("c", "g0"), ("d", "g0+B"), ("c", "Z")], 4))
+    prediction = newly_fitted(name, view).predict(query_of([("c", "g0"), ("d", "g0+B"), ("c", "Z")], 4))
     assert np.isfinite(prediction.mean).all()
     assert (prediction.var > 0).all()
 
@@ -159,7 +173,9 @@ def test_delta_data_without_controls_can_be_fitted(name: str) -> None:
     test = ds.conditions.iloc[:4]
     assert (
         MODELS.get(name).requires.controls
-        or np.isfinite(fitted(name, train_view(ds, split)).predict(Query(test, ds.genes, None)).mean).all()
+        or np.isfinite(
+            newly_fitted(name, train_view(ds, split)).predict(Query(test, ds.genes, None)).mean
+        ).all()
     )
 
 

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from perturbfm_core.evaluation.panel import PANELS, Panel
+from perturbfm_core.pipeline import metric_panel, report
+from perturbfm_core.registry import Registry
 
 from tests.support.command import VARIABLES
 from tests.support.paths import REPO
 
 DATA = REPO.parent / "shared" / "data"
+
+
+@contextmanager
+def brief(*panels: str) -> Iterator[None]:
+    """Leave out of runs what a test does not look at: their report's page, and all panels but these and `uncertainty`."""
+    kept: Registry[Panel] = Registry("panel")
+    for name, panel in PANELS.items():
+        if name in {*panels, metric_panel.CALIBRATION_PANEL}:
+            kept.add(name, panel)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metric_panel, "PANELS", kept)
+        patch.setattr(report, "run_report", lambda *_: "")
+        yield
 
 
 @pytest.fixture(scope="session")

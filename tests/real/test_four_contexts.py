@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.data.prediction import read_prediction
+from tests.real.conftest import brief
 from tests.support.command import perturbfm
 
 FILE = "sc_norman_mcfaline_4contexts.h5ad"
@@ -28,10 +29,11 @@ def splits(real, place):
         shown = perturbfm("splits", "show", split["split_hash"], "--json").json
         (held,) = shown["params"]["holdout"]
         found[held] = shown
-        for entry in ENTRIES:
-            run = perturbfm("train", entry, "--data", "F", "--split", split["split_hash"], "--json").json
-            found[held][entry] = run
-    # One glioma line as a board of its own.
+        with brief("delta"):
+            for entry in ENTRIES:
+                run = perturbfm("train", entry, "--data", "F", "--split", split["split_hash"], "--json").json
+                found[held][entry] = run
+    # One glioma line as a board of its own, with every panel and report.
     alone = perturbfm(
         "splits", "create", "--data", "F", "--spec", "context_ood", "--holdout-context", "A172"
     ).values

@@ -10,6 +10,7 @@ import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
+from tests.real.conftest import brief
 from tests.support.command import perturbfm
 
 FILE = "sc_kang_ifnb_5celltypes.h5ad"
@@ -28,9 +29,10 @@ def runs(real, place):
     found = {}
     for split in made:
         (held,) = perturbfm("splits", "show", split["split_hash"], "--json").json["params"]["holdout"]
-        found[held] = perturbfm(
-            "train", "global_mean", "--data", "K", "--split", split["split_hash"], "--json"
-        ).json
+        with brief("delta"):
+            found[held] = perturbfm(
+                "train", "global_mean", "--data", "K", "--split", split["split_hash"], "--json"
+            ).json
     perturbfm("leaderboard", "refresh")
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
+from tests.real.conftest import brief
 from tests.support.command import perturbfm
 
 FILE = "pb_norman_k562_singles_doubles.h5ad"
@@ -36,8 +37,9 @@ def splits(real, place, folds):
             *("--validation", "inner_cv", "--calibration", "inner_cv"),
         ).values
         hashes.append(made["split_hash"])
-        for entry in ENTRIES:
-            perturbfm("train", entry, "--data", "N", "--split", made["split_hash"])
+        with brief("delta"):
+            for entry in ENTRIES:
+                perturbfm("train", entry, "--data", "N", "--split", made["split_hash"])
     perturbfm("leaderboard", "refresh")
     return hashes
 

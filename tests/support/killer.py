@@ -1,10 +1,11 @@
-"""A program that runs one command line in copies of a folder and kills it each time at another step.
+"""A program that runs command lines in copies of a folder and kills each at another step every time.
 
 A step is a call that changes a directory or flushes a file; a process is killed just before one. The first
 copy, ``whole``, is left to finish, which tells how many steps there are. Forks start from a process that has
 imported everything, so that a kill costs no start.
 
-Usage: ``python killer.py TEMPLATE COPIES POINTS ARGUMENT...``; prints the steps as JSON.
+Usage: ``python killer.py TEMPLATE COPIES JSON``, the last of {name: [number of kills, [argument, ...]]}; prints the
+steps of each command as JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import pydantic.type_adapter  # noqa: F401
 
 import perturbfm_core
 from perturbfm_core.cli.main import VERBS, main, verb
+from tests.support.plots import PIXEL, PLOTS
 
 STEPS = ("replace", "rename", "symlink", "link", "fsync", "mkdir", "unlink")
 
@@ -86,12 +88,19 @@ if __name__ == "__main__":
         importlib.import_module(module.name)
     for name in VERBS:
         verb(name)
-    source, target, wanted = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    done, steps = run(source, target / "whole", sys.argv[4:], fatal=0)
-    if done != 0:
-        sys.exit(f"the command failed with {-done}")
-    for point in spread(steps, wanted):
-        signal_, _ = run(source, target / f"{point:04d}", sys.argv[4:], fatal=point)
-        if signal_ != signal.SIGKILL:
-            sys.exit(f"the command ended with {signal_} instead of being killed at step {point} of {steps}")
-    print(json.dumps(steps))
+    for module_name in PLOTS:
+        # Drawing is most of a small run, and no step of it.
+        plots = importlib.import_module(f"perturbfm_core.reports.plots.{module_name}")
+        plots.image = lambda _figure: PIXEL
+    source, target = Path(sys.argv[1]), Path(sys.argv[2])
+    made = {}
+    for name, (wanted, argv) in json.loads(sys.argv[3]).items():
+        done, steps = run(source, target / name / "whole", argv, fatal=0)
+        if done != 0:
+            sys.exit(f"{name} failed with {-done}")
+        for point in spread(steps, wanted):
+            signal_, _ = run(source, target / name / f"{point:04d}", argv, fatal=point)
+            if signal_ != signal.SIGKILL:
+                sys.exit(f"{name} ended with {signal_} instead of being killed at step {point} of {steps}")
+        made[name] = steps
+    print(json.dumps(made))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.reports.plots.condition import ACCENT, INK, image
+from perturbfm_core.reports.plots.condition import ACCENT, INK, image, row_of_panels
 from perturbfm_core.schema import FloatArray
 
 LEVEL = "0.9"
@@ -20,12 +20,10 @@ _MOST_GROUPS = 30
 
 def curves(calibration: dict[str, Any]) -> str | None:
     """Return a PNG data URI: reliability curve, PIT histogram and risk-coverage curve; None without a variance."""
-    from matplotlib.figure import Figure
-
     if "reliability" not in calibration:
         return None
-    figure = Figure(figsize=(10.8, 3.4), dpi=90, layout="constrained")
-    axes = [figure.add_subplot(1, 3, i + 1) for i in range(3)]
+    figure = row_of_panels(3, 10.8, 3.4)
+    axes = figure.axes
     reliability, pit, risk = (calibration[k] for k in ("reliability", "pit_histogram", "risk_coverage"))
 
     axes[0].plot([0, 1], [0, 1], color=_GREY, linewidth=1)
@@ -117,14 +115,12 @@ def fans(comparison: Comparison, picks: Sequence[tuple[str, int]]) -> str | None
     picks
         (title, position) of each condition to show, with its 40 largest predicted changes.
     """
-    from matplotlib.figure import Figure
-
     intervals = comparison.intervals
     if intervals is None or not picks:
         return None
-    figure = Figure(figsize=(3.6 * len(picks), 3.4), dpi=90, layout="constrained")
+    figure = row_of_panels(len(picks), 3.6 * len(picks), 3.4)
     for p, (title, i) in enumerate(picks):
-        axes = figure.add_subplot(1, len(picks), p + 1)
+        axes = figure.axes[p]
         genes = np.argsort(-np.abs(comparison.predicted[i]), kind="stable")[:FAN_GENES]
         genes = genes[np.argsort(comparison.predicted[i, genes], kind="stable")]
         mean, x = comparison.predicted[i, genes], np.arange(len(genes))

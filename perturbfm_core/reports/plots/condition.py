@@ -17,11 +17,9 @@ ACCENT = "#2f6f9f"
 
 def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
     """Return a PNG data URI: observed (x) against predicted (y) delta, one panel per (title, x, y)."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6 * len(panels), 3.6), dpi=90, layout="constrained")
+    figure = row_of_panels(len(panels), 3.6 * len(panels), 3.6)
     for i, (title, x, y) in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), i + 1)
+        axes = figure.axes[i]
         reach = float(max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0), 1e-3)) * 1.05
         axes.plot([-reach, reach], [-reach, reach], color="#b0b8c1", linewidth=1, zorder=0)
         axes.scatter(x, y, s=6, color=ACCENT, alpha=0.5, linewidths=0)
@@ -33,6 +31,30 @@ def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
         axes.set_ylabel("predicted delta (log1p)", fontsize=8)
         axes.tick_params(labelsize=7)
     return image(figure)
+
+
+def row_of_panels(n: int, width: float, height: float) -> Any:
+    """Return a figure with `n` axes side by side, with fixed margins: fitted ones would draw everything twice.
+
+    Parameters
+    ----------
+    n
+        Number of axes.
+    width, height
+        Of the figure, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=90)
+    figure.subplots(1, n, squeeze=False)
+    margin = {
+        "left": 0.55 / width,
+        "right": 1 - 0.1 / width,
+        "bottom": 0.45 / height,
+        "top": 1 - 0.3 / height,
+    }
+    figure.subplots_adjust(**margin, wspace=0.6 * n / (width - 0.65 - 0.6 * (n - 1)) if n > 1 else 0)
+    return figure
 
 
 def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:

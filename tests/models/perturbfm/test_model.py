@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +44,26 @@ def side_info() -> SideInfo:
     return SideInfo(graphs, {"t": table})
 
 
+@lru_cache(maxsize=1)
+def small_view() -> TrainView:
+    """Return eight singles and two pairs in two contexts."""
+    return screen_view(n=8, pairs=2)
+
+
+@lru_cache(maxsize=None)
+def _once(name: str, seed: int, params: str) -> Model:
+    return fitted(name, small_view(), side_info(), seed, **json.loads(params))
+
+
+def once(name: str, seed: int = 0, **params: Any) -> Any:
+    """Return a private copy of the model fitted on the small view with all side information, fitted once."""
+    return copy.deepcopy(_once(name, seed, json.dumps(params, sort_keys=True)))
+
+
+# An ensemble that both the test of the bytes and that of loading look at.
+ENSEMBLE: dict[str, Any] = {**WHOLE, "ensemble_size": 2, "gating_mode": "lowrank"}
+
+
 def saved(model: Model, folder: Path) -> dict[str, bytes]:
     """Return the files of a saved model."""
     folder.mkdir(parents=True)
@@ -67,12 +89,13 @@ def mixed_query(view: TrainView) -> Any:
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
-    params = {**WHOLE, "ensemble_size": 2}
-    files = [
-        saved(fitted(name, screen_view(), side_info(), 3, **params), tmp_path / str(k)) for k in range(2)
+    models = [
+        once(name, 3, **ENSEMBLE),
+        fitted(name, screen_view(n=8, pairs=2), side_info(), 3, **ENSEMBLE),
     ]
+    files = [saved(model, tmp_path / str(k)) for k, model in enumerate(models)]
     assert files[0] == files[1]
-    other = saved(fitted(name, screen_view(), side_info(), 4, **params), tmp_path / "other")
+    other = saved(fitted(name, small_view(), side_info(), 4, **ENSEMBLE), tmp_path / "other")
     assert other[schema.MODEL_FILE] != files[0][schema.MODEL_FILE]
 
 
@@ -83,12 +106,12 @@ def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
         pytest.param({**WHOLE, "gate": "off"}, id="no network"),
         pytest.param({**WHOLE, "prior": "stack"}, id="stack"),
         pytest.param(QUICK, id="no prior"),
-        pytest.param({**WHOLE, "ensemble_size": 2, "gating_mode": "lowrank"}, id="ensemble"),
+        pytest.param(ENSEMBLE, id="ensemble"),
     ],
 )
 def test_a_saved_model_predicts_the_same(name, params, tmp_path):
-    view = screen_view()
-    model = fitted(name, view, side_info(), **params)
+    view = small_view()
+    model = once(name, 3, **params)
     assert (model.networks is None) == (params["gate"] == "off")
     files = saved(model, tmp_path / "a")
     back = load_model(tmp_path / "a")
@@ -111,7 +134,7 @@ def test_an_ensemble_says_how_its_networks_differ():
 
 
 def test_training_records_curves_and_gate_but_no_wall_time():
-    model = fitted("perturbfm-v2", screen_view(), side_info(), **WHOLE)
+    model = once("perturbfm-v2", **WHOLE)
     recorded = model.training
     assert recorded["gate"]["reason"] == "switched on"
     assert len(recorded["inner_folds"]) == 3
@@ -123,8 +146,8 @@ def test_training_records_curves_and_gate_but_no_wall_time():
 
 
 def test_large_sets_are_trained_in_batches(monkeypatch):
-    view = screen_view()
-    whole = fitted("perturbfm-v2", view, side_info(), **WHOLE)
+    view = small_view()
+    whole = once("perturbfm-v2", **WHOLE)
     monkeypatch.setattr(fitting, "FULL_BATCH", 8)
     parts = fitted("perturbfm-v2", view, side_info(), **WHOLE)
     batched = fitted("perturbfm-v2", view, side_info(), **WHOLE, batch_size=8)
@@ -146,8 +169,8 @@ def test_inner_folds_are_not_trained_where_the_gate_cannot_open():
 
 
 def test_the_epistemic_variance_is_a_positive_part_of_the_variance():
-    view = screen_view()
-    model = fitted("perturbfm-v2", view, side_info(), **WHOLE)
+    view = small_view()
+    model = once("perturbfm-v2", **WHOLE)
     for prediction in (model.predict(mixed_query(view)), model.oof.prediction):
         assert (prediction.var_epistemic <= prediction.var).all()
         assert (prediction.var_epistemic > 0).all()
@@ -156,17 +179,25 @@ def test_the_epistemic_variance_is_a_positive_part_of_the_variance():
 # ---- interruption --------------------------------------------------------------------------------------------
 
 
+def model_at(folder: Path | None) -> Any:
+    """Return an unfitted model that leaves what it has finished in a folder."""
+    model: Any = new_model("perturbfm-v2", {**WHOLE, "adjacency": ["ring"]})
+    model.side_info, model.checkpoints = side_info(), folder
+    return model
+
+
+@lru_cache(maxsize=1)
+def never_interrupted() -> Model:
+    """Return that model, fitted at one go."""
+    model: Model = model_at(None)
+    model.fit(small_view(), 0)
+    return model
+
+
 @pytest.mark.parametrize("phase", ["fold 2", "fold 3", "member 1"])
 def test_an_interrupted_fit_goes_on_and_ends_with_the_same_bytes(phase, tmp_path):
-    view = screen_view()
-
-    def model_at(folder: Path | None) -> Any:
-        model: Any = new_model("perturbfm-v2", {**WHOLE, "adjacency": ["ring"]})
-        model.side_info, model.checkpoints = side_info(), folder
-        return model
-
-    plain = model_at(None)
-    plain.fit(view, 0)
+    view = small_view()
+    plain = copy.deepcopy(never_interrupted())
     stopped = model_at(tmp_path / "checkpoints")
 
     def kill(report: Any) -> None:

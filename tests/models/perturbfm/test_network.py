@@ -39,7 +39,7 @@ def r2(mean, truth):
 
 @pytest.mark.parametrize("name", VERSIONS)
 def test_every_version_fits_clean_targets_of_48_perturbations(name):
-    view, table = rank4()
+    view, table = rank4(n_genes=60)
     side_info = SideInfo({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
     params = {"hvg_count": 50} if name == "perturbfm-v3a" else {}
     model = fitted(name, view, side_info, prior="none", gate="on", device="cpu", **params)
