@@ -1,4 +1,4 @@
-"""What assets need from outside: the artifact store."""
+"""The artifact store as a Dagster resource."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""What follows by itself; off until somebody turns it on in the UI."""
+"""Sensor that rebuilds the leaderboard after runs; off until somebody turns it on in the UI."""
 
 import time
 

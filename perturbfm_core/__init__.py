@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """This package, in which `leaderboard` is the function and not the sub-package of the same name."""
+    """The package, in which `leaderboard` is the function and not the sub-package of the same name."""
 
     @property
     def leaderboard(self) -> Any:

@@ -80,7 +80,13 @@ def check_key(key: str, what: str) -> str:
 
 
 def slug(name: str) -> str:
-    """Return `name` as a key: lower case, every run of other characters a hyphen."""
+    """Return `name` as a key: lower case, every run of other characters a hyphen.
+
+    Raises
+    ------
+    ConfigError
+        If it has no letter or digit.
+    """
     out = re.sub(r"[^a-z0-9_.]+", "-", name.lower())
     out = re.sub(r"\.{2,}", ".", out).strip("-._")
     if not out:
@@ -100,7 +106,22 @@ def one_line(error: ValidationError) -> str:
 
 
 def parse(model: type[C], value: Any, source: str) -> C:
-    """Validate `value` as `model`; a failure raises `ConfigError` naming `source`."""
+    """Return a value validated as a configuration.
+
+    Parameters
+    ----------
+    model
+        Type of the configuration.
+    value
+        What was read.
+    source
+        Where from, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it is not valid, naming field, problem and value found in one line.
+    """
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -109,7 +130,13 @@ def parse(model: type[C], value: Any, source: str) -> C:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read one YAML file with the safe loader."""
+    """Read one YAML file with the safe loader.
+
+    Raises
+    ------
+    ConfigError
+        If it does not exist or is not valid YAML.
+    """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
 from tests.support.paths import REPO
 from tests.support.plots import PIXEL, PLOTS

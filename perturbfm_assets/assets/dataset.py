@@ -1,6 +1,5 @@
 """Asset `dataset`: a data set artifact of the catalog."""
 
-
 import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, dataset_partitions

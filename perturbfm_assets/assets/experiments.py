@@ -1,4 +1,4 @@
-"""What the four assets of an experiment share: opening it once per run, every seed, what is not applicable."""
+"""Shared part of the four assets of an experiment: opened once per run, all seeds, skipped where not applicable."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -64,7 +64,7 @@ def each_seed(
     check_names
         Names of the checks, which pass where the entry is not applicable.
     version
-        What the content of an artifact is told by, for the asset's data version.
+        Identity of an artifact's content, for the asset's data version.
     """
     model, split_key = names_of(context.partition_key)
     reason = why_not(SPLITS[split_key].traits, CATALOG.model(model))

@@ -1,6 +1,5 @@
 """Asset `gene_graph`: the co-expression graph of a split's train rows."""
 
-
 import dagster as dg
 
 from perturbfm_assets.assets.split import split

@@ -1,6 +1,5 @@
 """Asset `leaderboard`: the database over all runs, and its page."""
 
-
 import dagster as dg
 
 from perturbfm_assets.assets.report import report

@@ -1,6 +1,5 @@
 """Asset `pretrained_encoder`: a cell encoder pre-trained on a split's train rows."""
 
-
 import dagster as dg
 
 from perturbfm_assets.assets.split import split

@@ -1,6 +1,5 @@
 """Asset `split`: a frozen split, verified and audited."""
 
-
 import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset

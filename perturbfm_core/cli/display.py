@@ -24,7 +24,7 @@ from perturbfm_core.progress import EpochReport, OnEpoch
 
 
 class Display:
-    """A progress display: called with the name of a stage, `epoch` told of every epoch of a training.
+    """A progress display: called with the name of a stage, `epoch` called after every epoch of a training.
 
     With a total, every call that begins with ``done:`` advances the bar of stages.
     """
@@ -35,7 +35,7 @@ class Display:
         self._bar = bar
         self._stage = bar.add_task("starting", total=total)
         self._training: TaskID | None = None
-        # What nobody sees is not told.
+        # Nobody sees it: epochs are not reported.
         self.epoch = None if bar.disable else self._epoch
 
     def __call__(self, text: str) -> None:

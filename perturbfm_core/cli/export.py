@@ -25,6 +25,15 @@ def export_bytes(run: Path, what: str, suffix: str) -> tuple[bytes, tuple[int, i
     Predictions are one row per predicted condition mean: an h5ad with the mean in ``X`` and the variance in a
     layer, or a long table ``row, row_ids, gene, mean, var``. Scores are a table only.
 
+    Parameters
+    ----------
+    run
+        The run directory.
+    what
+        ``predictions`` or ``scores``.
+    suffix
+        Ending of the file: ``.h5ad``, ``.parquet`` or ``.csv``.
+
     Raises
     ------
     ConfigError

@@ -1,4 +1,4 @@
-"""What verbs share: options, results on standard output, progress on standard error."""
+"""Options and output of all verbs: results on standard output, progress on standard error."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _plain(value: Any) -> str:
 
 @contextlib.contextmanager
 def progress(total: int | None = None, *, silent: bool = False) -> Iterator[Display]:
-    """Show stages and epochs on standard error, if it is a terminal; yields what is told of them.
+    """Show stages and epochs on standard error, if it is a terminal; yields what reports them.
 
     Parameters
     ----------
@@ -118,7 +118,13 @@ def progress(total: int | None = None, *, silent: bool = False) -> Iterator[Disp
 
 
 def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
-    """Return {name: value} of repeated ``NAME=VALUE`` options, values read as YAML scalars."""
+    """Return {name: value} of repeated ``NAME=VALUE`` options, values read as YAML scalars.
+
+    Raises
+    ------
+    ConfigError
+        If an item has no name or its value is not YAML.
+    """
     import yaml
 
     out: dict[str, Any] = {}

@@ -83,8 +83,8 @@ def predict(
         raise ConfigError(msg)
     opened = open_run(store(), split, run, data)
     asked = resolve_requests(opened, [Request(perturbation, context, modality, doses, covariates)])
-    answers = predict_requests(opened, asked, level)
-    summary, genes = answers.summary(0), answers.top(0, top)
+    predictions = predict_requests(opened, asked, level)
+    summary, genes = predictions.summary(0), predictions.top(0, top)
     if as_json:
         records = genes.astype(object).where(genes.notna(), None).to_dict(orient="records")
         emit({"run_id": opened.id, "split_hash": opened.split.hash, **summary, "genes": records}, True)
@@ -139,13 +139,13 @@ def _predict_batch(
     with progress(silent=as_json) as tell:
         tell("predicting")
         writer: pq.ParquetWriter | None = None
-        for answers in predict_blocks(opened, resolve_requests(opened, asked), level):
-            table = pa.Table.from_pandas(answers.long(), schema=_long_schema(), preserve_index=False)
+        for predictions in predict_blocks(opened, resolve_requests(opened, asked), level):
+            table = pa.Table.from_pandas(predictions.long(), schema=_long_schema(), preserve_index=False)
             writer = writer or pq.ParquetWriter(buffer, table.schema)
             writer.write_table(table)
-            trust.update(v.trust for v in answers.verdicts)
-            notes.extend(note for told in answers.notes for note in told)
-            n_conditions, method = n_conditions + len(answers), answers.method
+            trust.update(v.trust for v in predictions.verdicts)
+            notes.extend(note for several in predictions.notes for note in several)
+            n_conditions, method = n_conditions + len(predictions), predictions.method
         if writer is not None:
             writer.close()
         write_atomic(out, buffer.getvalue())

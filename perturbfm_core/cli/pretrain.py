@@ -69,15 +69,15 @@ def pretrain(
         made = stage.pretrain(home, ds, frozen_split, config, seed, tell)
     if out is not None:
         publish_directory(out, lambda folder: _copy(made.path, folder))
-    told = read_json(made.path / schema.ENCODER_META_FILE)
-    training = told["training"]
+    record = read_json(made.path / schema.ENCODER_META_FILE)
+    training = record["training"]
     emit(
         {
             "encoder": made.key,
             "path": str(out or made.path),
             "reused": made.reused,
-            "split_hash": told["split_hash"],
-            "objective": told["objective"],
+            "split_hash": record["split_hash"],
+            "objective": record["objective"],
             "cells": training["cells"],
             "genes_read": training["genes_read"],
             "epochs": training["epochs"],

@@ -46,7 +46,7 @@ def import_perturbench(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze splits that PerturBench saved (CSV, JSON, obs columns) or that its splitters make, row by row."""
-    from perturbfm_core.data.importing import read_obs
+    from perturbfm_core.data.h5ad import read_obs
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.split import save_splits
     from perturbfm_core.splits.perturbench.saved import (

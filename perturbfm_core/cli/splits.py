@@ -231,7 +231,7 @@ def verify(
                 place = data or find_dataset(home, frozen_split)
                 ds = open_dataset(place) if place else None
             except SplitError:
-                pass  # told by verify
+                pass  # reported by verify
             outcome = found.verify(split_hash, ds)
             results.append(
                 {

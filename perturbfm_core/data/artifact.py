@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,9 +13,11 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.config import parse
 from perturbfm_core.data.condition import canonical_covariates, canonical_pert, parse_covariates, pert_genes
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values, as_csr
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.npz import read_npz
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
 from perturbfm_core.store.atomic import publish_directory, read_json, restore, write_json
@@ -133,43 +132,6 @@ def _default_policy(stored: dict[str, Any], arrays: dict[str, Any]) -> None:
 
 
 # ---- npz -------------------------------------------------------------------------------------------------
-
-
-def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any]:
-    """Read all arrays of an npz file; pickled objects are never loaded.
-
-    Raises
-    ------
-    error
-        With a message of one line, if the file is missing, damaged or holds pickled objects.
-    """
-    try:
-        # Opened here: numpy leaves the file open if it is a damaged zip.
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except FileNotFoundError:
-        msg = f"{path} does not exist"
-        raise error(msg) from None
-    except ValueError as exc:
-        if "pickle" in str(exc).lower() and zipfile.is_zipfile(path):
-            msg = f"{path} holds pickled objects, which are never loaded; save plain arrays"
-        elif not zipfile.is_zipfile(path):
-            msg = f"{path} is damaged or not an npz file; make it again"
-        else:
-            msg = f"{path} is not a readable npz file ({exc}); make it again"
-        raise error(msg) from exc
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        OSError,
-        EOFError,
-        KeyError,
-        RuntimeError,  # zipfile's for flags of encryption, and NotImplementedError for unknown compression
-        SyntaxError,
-    ) as exc:
-        msg = f"{path} is damaged or not an npz file ({exc}); make it again"
-        raise error(msg) from exc
 
 
 def _write_npz(ds: PerturbDataset, folder: Path) -> None:

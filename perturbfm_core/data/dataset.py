@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,48 +23,6 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_LOG1P_CEILING = 25.0
-
-
-def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd.DataFrame:
-    """Return a row table in canonical form.
-
-    Parameters
-    ----------
-    columns
-        {column: values [N], already canonical}: ``pert_id`` and any of the other `schema.OBS_COLUMNS`
-        (default: one context and batch ``"all"``, empty modality, doses and covariates), optionally
-        ``weight``.
-    row_ids
-        Row ids [N].
-    """
-    n = len(row_ids)
-    defaults = {
-        schema.CONTEXT_ID: "all",
-        schema.BATCH_ID: "all",
-        schema.MODALITY: "",
-        schema.DOSES: "",
-        schema.COVARIATES: "",
-    }
-    obs = pd.DataFrame(index=pd.Index([str(r) for r in row_ids], name=schema.ROW_ID, dtype=object))
-    for name in schema.OBS_COLUMNS:
-        if name == schema.IS_CONTROL:
-            given = columns.get(name)
-            pert = np.asarray(columns[schema.PERT_ID], dtype=object)
-            obs[name] = pert == schema.CONTROL if given is None else np.asarray(given, dtype=np.bool_)
-        else:
-            values = columns.get(name, [defaults.get(name, "")] * n)
-            series = pd.Series(values, index=obs.index)
-            if not isinstance(series.dtype, pd.CategoricalDtype):
-                series = series.astype(str).astype("category")
-            # Sorted categories make the category codes independent of the order of rows.
-            series = series.cat.remove_unused_categories()
-            series = series.cat.reorder_categories(sorted(series.cat.categories), ordered=False)
-            obs[name] = series
-    if schema.WEIGHT in columns:
-        obs[schema.WEIGHT] = np.asarray(columns[schema.WEIGHT], dtype=np.float64)
-    return obs
 
 
 class PerturbDataset:
@@ -429,50 +387,3 @@ def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
         spread = np.maximum(second / w[:, None] - mean**2, 0.0)
         var = np.where(n[:, None] > 1, spread * (n / np.maximum(n - 1, 1))[:, None], np.nan)
     return GroupMoments(n.astype(np.int64), mean, var, w)
-
-
-def check_space(X: Matrix, space: str, what: str) -> None:
-    """Check that the values of a matrix are plausible for the declared scale.
-
-    Values are never converted automatically: the message says which declaration would fit.
-
-    Parameters
-    ----------
-    X
-        Matrix [N, G], CSR or dense.
-    space
-        Declared scale: log1p, counts, delta or zscore.
-    what
-        Name of the matrix for the message.
-
-    Raises
-    ------
-    DatasetError
-        If the values cannot be in `space`.
-    """
-    data = X.data if hasattr(X, "indptr") else np.asarray(X).reshape(-1)
-    if not len(data):
-        return
-    low, high = float(np.min(data)), float(np.max(data))
-    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
-    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
-    if not np.isfinite([low, high]).all():
-        return  # non-finite values are reported by `check_finite`, with row and gene
-    if space == "log1p":
-        if low < 0:
-            msg = f"{what} has negative values (minimum {low:.4g}), log1p expression has none; declare --space delta or zscore"
-            raise DatasetError(msg)
-        if high > _LOG1P_CEILING or (whole and high > 1):
-            msg = f"{what} looks like counts ({'whole numbers, ' if whole else ''}maximum {high:.6g}), not log1p; declare --space counts"
-            raise DatasetError(msg)
-    elif space == "counts":
-        if high > np.iinfo(np.int32).max:
-            msg = f"{what} has counts up to {high:.6g}, more than a count can be; declare another --space"
-            raise DatasetError(msg)
-        if low < 0 or not whole:
-            kind = "negative values" if low < 0 else "fractions"
-            msg = f"{what} has {kind}, counts have none; declare --space log1p, delta or zscore, or name the layer with counts"
-            raise DatasetError(msg)
-    elif low >= 0:
-        msg = f"{what} has no negative value (minimum {low:.4g}), which {space} data have; declare --space log1p or counts"
-        raise DatasetError(msg)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,9 +14,12 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, parse, slug
 from perturbfm_core.data.condition import canonical_covariates, canonical_pert
-from perturbfm_core.data.dataset import PerturbDataset, check_space, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.h5ad import read_matrix
 from perturbfm_core.data.matrix import Values, as_csr, check_finite
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
+from perturbfm_core.data.obs import make_obs
+from perturbfm_core.data.space import check_space
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import Level, Space
 
@@ -117,7 +119,7 @@ def import_h5ad(
         declared scale.
     """
     progress("reading")
-    obs, var, X = _read_h5ad(path, mapping.layer)
+    obs, var, X = read_matrix(path, mapping.layer)
     progress("checking")
     return _dataset(
         (obs, var, X),
@@ -253,55 +255,6 @@ def _dataset(
         X = as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X)
         values = Values(expression=X.astype(np.float32))
     return PerturbDataset(make_obs(columns, [str(r) for r in obs.index]), genes, values, metadata)
-
-
-def read_obs(path: Path) -> pd.DataFrame:
-    """Return the obs table of an h5ad file."""
-    with _open_h5ad(path) as file:
-        from anndata.io import read_elem
-
-        return read_elem(file["obs"])
-
-
-@contextlib.contextmanager
-def _open_h5ad(path: Path) -> Iterator[Any]:
-    """Open an h5ad file; any error while it is open is reported as a damaged file, in one line."""
-    import h5py
-
-    if not path.is_file():
-        msg = f"{path} does not exist; give the path of an h5ad file"
-        raise DatasetError(msg)
-    try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in ("obs", "var") if key not in file]
-            if missing:
-                msg = f"{path} is HDF5 but no h5ad file ({', '.join(missing)} not found)"
-                raise DatasetError(msg)
-            yield file
-    except DatasetError:
-        raise
-    except Exception as exc:
-        # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
-        detail = " ".join(str(exc).split())[:160]
-        msg = f"{path} cannot be read as h5ad, it is truncated or not HDF5 ({detail}); fetch it again"
-        raise DatasetError(msg) from exc
-
-
-def _read_h5ad(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
-    from anndata.io import read_elem
-
-    with _open_h5ad(path) as file:
-        where = "X" if layer is None else f"layers/{layer}"
-        if where not in file:
-            known = sorted(file["layers"]) if "layers" in file else []
-            msg = f"{path} has no {where}; layers: {known or 'none'}"
-            raise DatasetError(msg)
-        X = read_elem(file[where])
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
-    if getattr(X, "ndim", 2) != 2 or X.shape != (len(obs), len(var)):
-        msg = f"{path}: matrix is {getattr(X, 'shape', '?')}, obs and var say {(len(obs), len(var))}"
-        raise DatasetError(msg)
-    return obs, var, X
 
 
 def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:

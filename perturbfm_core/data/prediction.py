@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 

@@ -8,6 +8,8 @@ optionally, scales its response; batches shift genes. Counts are negative binomi
 
 Expression rates are computed without BLAS and rounded to six significant digits before sampling, so that the
 data do not depend on the number of threads or the instruction set.
+
+This module is longer than 400 lines because the steps of one generative model are to be read in order.
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ from pydantic import Field, model_validator
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import condition_key
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values, row_blocks
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import FloatArray, IntArray
 

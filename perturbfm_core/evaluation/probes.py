@@ -1,6 +1,6 @@
 """Anti-gaming probes: attacks on a prediction, and the change of every metric under each.
 
-An attack changes the prediction, never the observation, and adds no knowledge. A metric that improves under an
+An attack changes the prediction, never the observation, and adds no information. A metric that improves under an
 attack therefore rewards something other than knowing the effect of a perturbation.
 """
 
@@ -29,7 +29,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Attack:
-    """One way to change a prediction without any further knowledge.
+    """One way to change a prediction without any further information.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def perturbed_mean_as_control(c: Comparison) -> Comparison:
     """Subtract the train mean from the prediction, as if perturbed cells were its controls.
 
     For a correlation of centred deltas this equals halving the amplitude, because p - 2 m = 2 (p / 2 - m) for a
-    prediction p and the train mean m: it helps predictions that are too large, without any knowledge.
+    prediction p and the train mean m: it helps predictions that are too large, without any information.
     """
     return with_prediction(c, c.predicted - c.train_mean)
 

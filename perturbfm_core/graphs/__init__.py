@@ -1,1 +1,1 @@
-"""Prior knowledge of genes: gene graphs, gene features, perturbation targets, and diffusion over graphs."""
+"""Side information on genes: gene graphs, gene features, perturbation targets, and diffusion over graphs."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph

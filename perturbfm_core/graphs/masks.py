@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.data.artifact import read_npz
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray

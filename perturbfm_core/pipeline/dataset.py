@@ -30,14 +30,40 @@ def import_dataset(
     truth: dict[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a data set's artifact (default ``data/<name>``) and return its directory."""
+    """Write a data set's artifact (default ``data/<name>``) and return its directory.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    path
+        Directory to make (default ``data/<name>``).
+    storage
+        ``zarr`` or ``npz``.
+    truth
+        Arrays of a simulation's truth, stored beside it.
+    overwrite
+        Whether an existing artifact is replaced.
+    """
     path = path or store.dataset(check_key(ds.name, "data set name"))
     write_dataset(ds, path, storage, truth=truth, overwrite=overwrite)
     return path
 
 
 def register_dataset(name: str, path: Path, description: str) -> Path:
-    """Write the catalog entry of a data set artifact and return the file."""
+    """Write the catalog entry of a data set artifact and return the file.
+
+    Parameters
+    ----------
+    name
+        Name of the entry.
+    path
+        Directory of the artifact.
+    description
+        What the data are.
+    """
     return registering.register(
         DatasetEntry(
             name=name,
@@ -64,6 +90,15 @@ def _open(path: Path, _stamp: int) -> PerturbDataset:
 
 def ensure_dataset(store: ArtifactStore, entry: DatasetEntry, progress: Progress = quiet) -> Path:
     """Return the artifact of a catalog data set, simulating it on first use.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    entry
+        The catalog entry.
+    progress
+        Called with a line of text about progress.
 
     Raises
     ------
@@ -104,7 +139,17 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 
 def find_dataset(store: ArtifactStore, split: FrozenSplit, catalog: Catalog | None = None) -> Path | None:
-    """Return the artifact with a split's content: from the catalog or under ``data/``, else None."""
+    """Return the artifact with a split's content: from the catalog or under ``data/``, else None.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    split
+        The split.
+    catalog
+        Catalog to look in (default: the packaged one and the user's).
+    """
     catalog = catalog or load_catalog()
     wanted = split.definition.dataset.content_sha256
     entry = catalog.datasets.get(split.definition.dataset.name)
@@ -119,6 +164,15 @@ def find_dataset(store: ArtifactStore, split: FrozenSplit, catalog: Catalog | No
 
 def dataset_of(store: ArtifactStore, split: FrozenSplit, path: Path | None = None) -> PerturbDataset:
     """Open the data set of a split, at `path` or wherever the store has it.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    split
+        The split.
+    path
+        Directory of the artifact (default: looked for, or made of the name).
 
     Raises
     ------

@@ -111,7 +111,7 @@ class Experiment:
     read_stats
         Gives what is stored beside the split; called when it is first needed.
     tell
-        Told of progress.
+        Called with a line of text about progress.
     """
 
     store: ArtifactStore

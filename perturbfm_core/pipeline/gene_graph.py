@@ -12,8 +12,8 @@ from perturbfm_core.catalog import registering
 from perturbfm_core.catalog.entries import FeaturesEntry, GraphEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import content_hash
-from perturbfm_core.data.artifact import read_npz
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.defaults import MAX_CELLS, TOP_K
@@ -45,6 +45,19 @@ def gather(
     ``coexpression`` is built from the split's train rows, or found; any other name is that of a catalog entry, else
     the path of a file.
 
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    split
+        The split.
+    needs
+        Names of graphs, gene features, encoder and masks.
+    progress
+        Called with a line of text about progress.
+
     Raises
     ------
     GraphError
@@ -68,7 +81,19 @@ def gather(
 def build_graph(
     store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit, progress: Progress = quiet
 ) -> Artifact:
-    """Build the co-expression graph of a split's train rows, or find the one of the same data, split and code."""
+    """Build the co-expression graph of a split's train rows, or find the one of the same data, split and code.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    split
+        The split.
+    progress
+        Called with a line of text about progress.
+    """
     key = content_hash(
         {
             "stage": "graph",

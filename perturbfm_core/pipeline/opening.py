@@ -51,7 +51,7 @@ def open_experiment(
     config
         The resolved entry.
     tell
-        Told of progress.
+        Called with a line of text about progress.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def open_experiments(
     data
         The data set, or the directory of its artifact; by default it is looked for.
     tell
-        Told of progress.
+        Called with a line of text about progress.
 
     Raises
     ------

@@ -60,6 +60,21 @@ def pretrain(
 
     Data and split are verified and audited first; one of the training slots is held. An interrupted training
     goes on where it was when it is asked for again.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    split
+        The split.
+    config
+        Form of the encoder and of its training.
+    seed
+        Seed of everything random.
+    progress
+        Called with a line of text about progress.
     """
     split.check_dataset(ds)
     require_clean(ds, split)
@@ -114,6 +129,14 @@ def find_encoder(
 
     Parameters
     ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    split
+        The split.
+    progress
+        Called with a line of text about progress.
     name
         A folder; or the key of an object of the store, or a prefix of it of at least 7 characters; or a kind of
         encoder (``mlp``, ``set-transformer``): the one with default settings, made here if it is not there yet.

@@ -114,7 +114,7 @@ def freeze(
     store
         Where splits lie; by default as the environment says.
     tell
-        Told of progress.
+        Called with a line of text about progress.
     **params
         Parameters of the kind, such as ``holdout=["K562"]``.
 
@@ -163,7 +163,7 @@ def run(
     store
         Where artifacts go; by default as the environment says.
     tell
-        Told of progress.
+        Called with a line of text about progress.
     **params
         Parameters of the model that differ from the entry's.
 

@@ -73,7 +73,17 @@ class SuiteMember:
 
 
 def suite_splits(store: ArtifactStore, suite: SuiteEntry, tell: Progress = quiet) -> list[str]:
-    """Return the hashes of a suite's splits, making data sets and freezing splits that are missing."""
+    """Return the hashes of a suite's splits, making data sets and freezing splits that are missing.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    suite
+        The suite.
+    tell
+        Called with a line of text about progress.
+    """
     catalog = load_catalog()
     folder = SplitFolder(store.split_dir)
     hashes = []
@@ -88,7 +98,17 @@ def suite_splits(store: ArtifactStore, suite: SuiteEntry, tell: Progress = quiet
 
 
 def suite_members(store: ArtifactStore, suite: SuiteEntry, hashes: Iterable[str]) -> list[SuiteMember]:
-    """Return the entries of a suite on each of its splits."""
+    """Return the entries of a suite on each of its splits.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    suite
+        The suite.
+    hashes
+        Hashes of its splits.
+    """
     catalog = load_catalog()
     index = {e.hash: e for e in SplitFolder(store.split_dir).index().splits}
     return [

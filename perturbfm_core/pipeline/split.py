@@ -38,6 +38,19 @@ def freeze_split(
 ) -> list[tuple[FrozenSplit, SplitStats, bool]]:
     """Freeze the splits that `spec` describes, audited, with ceilings and floors beside them.
 
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    spec
+        The request: kind, parameters, folds, policies.
+    bounds
+        Whether ceilings and floors are computed now, else at the first scoring.
+    progress
+        Called with a line of text about progress.
+
     Returns
     -------
     list
@@ -59,7 +72,21 @@ def save_splits(
     bounds: bool = True,
     progress: Progress = quiet,
 ) -> list[tuple[FrozenSplit, SplitStats, bool]]:
-    """Write splits with what belongs beside them, if the audit blocks none (see `freeze_split`)."""
+    """Write splits with what belongs beside them, if the audit blocks none (see `freeze_split`).
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    frozen_all
+        The splits.
+    bounds
+        Whether ceilings and floors are computed now, else at the first scoring.
+    progress
+        Called with a line of text about progress.
+    """
     folder = SplitFolder(store.split_dir)
     for split in frozen_all:
         require_clean(ds, split)
@@ -82,7 +109,19 @@ def save_splits(
 def split_stats(
     ds: PerturbDataset, split: FrozenSplit, *, bounds: bool = True, progress: Progress = quiet
 ) -> SplitStats:
-    """Return what is stored beside a split (see `SplitStats`)."""
+    """Return what is stored beside a split (see `SplitStats`).
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    bounds
+        Whether ceilings and floors are computed.
+    progress
+        Called with a line of text about progress.
+    """
     codes = split.codes(ds)
     counts: dict[str, dict[str, int]] = {}
     for i, fold in enumerate(schema.FOLDS):
@@ -113,7 +152,17 @@ def split_stats(
 
 
 def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit) -> SplitStats:
-    """Return a split's statistics, computing and storing ceilings and floors if they are not there yet."""
+    """Return a split's statistics, computing and storing ceilings and floors if they are not there yet.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds
+        The data set.
+    split
+        The split.
+    """
     folder = SplitFolder(store.split_dir)
     stats = folder.stats(split.hash)
     if stats is None or stats.ceiling is None:
@@ -166,6 +215,15 @@ def migrate_split(
     store: ArtifactStore, old: FrozenSplit, ds: PerturbDataset
 ) -> tuple[FrozenSplit, SplitStats]:
     """Carry a split over to a new version of its data, if every condition keeps its fold.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    old
+        The split to carry over.
+    ds
+        The new version of its data.
 
     Raises
     ------

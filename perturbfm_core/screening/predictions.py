@@ -364,7 +364,7 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
     replaced = Query(table, query.genes, None if query.control is None else query.control[at])
     requested = Query(query.conditions.iloc[at], query.genes, replaced.control)
     change = np.abs(run.model.predict(requested).mean - run.model.predict(replaced).mean)
-    # The perturbed gene's own delta may depend on its name without any knowledge of the gene.
+    # The perturbed gene's own delta may depend on its name without any information on the gene.
     change[np.asarray([gene for _, gene in owner])[:, None] == query.genes[None]] = 0.0
     same = change.max(axis=1) <= _TIE_DELTA
     out: list[tuple[str, ...]] = [() for _ in unseen]

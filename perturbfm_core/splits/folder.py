@@ -12,9 +12,9 @@ from pydantic import Field
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, parse
-from perturbfm_core.data.artifact import read_npz
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import ConfigError, DatasetError, SplitError
 from perturbfm_core.splits.index import INDEX_FILE, Index, IndexEntry, SplitTraits, read_index
 from perturbfm_core.splits.split import FrozenSplit, RowFolds, Split

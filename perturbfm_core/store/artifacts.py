@@ -119,7 +119,13 @@ class ArtifactStore:
         return self.runs / run_id
 
     def new_run_id(self, split_hash: str, model: str, config_hash: str) -> str:
-        """Return an unused run id ``<UTC>_<split7>_<model>_<config8>[-<rand4>]``."""
+        """Return an unused run id ``<UTC>_<split7>_<entry>_<config8>[-<rand4>]``.
+
+        Parameters
+        ----------
+        split_hash, model, config_hash
+            Hash of the split, name of the entry, hash of the configuration with its seed.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         base = run_id = f"{stamp}_{split_hash[:7]}_{model}_{config_hash[:8]}"
         while self.run(run_id).exists():
@@ -135,7 +141,13 @@ class ArtifactStore:
         )
 
     def find_run(self, name: str) -> Path:
-        """Return a run by path, id or unique prefix of its id."""
+        """Return a run by path, id or unique prefix of its id.
+
+        Raises
+        ------
+        StoreError
+            If no run or several match.
+        """
         direct = Path(name)
         if (direct / schema.CONFIG_FILE).is_file():
             return direct

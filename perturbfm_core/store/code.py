@@ -79,7 +79,7 @@ def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...]) -> C
     queue = []
     for name in modules:
         if _file_of(name, roots) is None:
-            msg = f"module {name} has no source file, so results made with it cannot be told from others"
+            msg = f"module {name} has no source file, so results made with it cannot be distinguished from others"
             raise StoreError(msg)
         queue.append(name)
     while queue:

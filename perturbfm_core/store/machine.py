@@ -73,7 +73,13 @@ def environment() -> dict[str, Any]:
 
 
 def max_train() -> int:
-    """Return how many trainings may run at once on this machine (``PERTURBFM_MAX_TRAIN``, default 1)."""
+    """Return how many trainings may run at once on this machine (``PERTURBFM_MAX_TRAIN``, default 1).
+
+    Raises
+    ------
+    StoreError
+        If the variable is not a whole number of at least 1.
+    """
     text = os.environ.get("PERTURBFM_MAX_TRAIN", "1")
     if not text.isdecimal() or int(text) < 1:
         msg = f"PERTURBFM_MAX_TRAIN is {text!r}; set it to a whole number of at least 1"

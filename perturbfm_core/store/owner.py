@@ -31,7 +31,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, in ticks since boot; "0" where that cannot be told, None if it is not there."""
+    """Return when a process started, in ticks since boot; "0" where that is unknown, None if it is not there."""
     try:
         # The command, in parentheses, may hold spaces; the start is the 20th field after it.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -1,4 +1,7 @@
-"""Epoch loop shared by all networks."""
+"""Epoch loop shared by all networks.
+
+This module is longer than 400 lines because an epoch, its checkpoint and its resumption are one state.
+"""
 
 from __future__ import annotations
 
@@ -216,7 +219,7 @@ class _Run:
             stopped = self.patience_is_over()
             last = stopped or self.state.epoch == self.config.epochs
             if checkpoint is not None and not last and checkpoint.due(self.state.epoch):
-                checkpoint.write(self.tensors(), self.told(checkpoint.identity))
+                checkpoint.write(self.tensors(), self.saved(checkpoint.identity))
         if self.validate is not None and self.state.best_score is None:
             msg = f"{self.phase}: the validation score was not finite in any of {self.state.epoch} epochs"
             raise ModelError(msg)
@@ -362,7 +365,7 @@ class _Run:
             out.update({f"adam.{key}.{name}": moments[key] for key in _MOMENTS if key in moments})
         return out
 
-    def told(self, identity: str) -> dict[str, Any]:
+    def saved(self, identity: str) -> dict[str, Any]:
         """Return the rest of the state as JSON."""
         state = self.state
         return {
@@ -378,8 +381,8 @@ class _Run:
             "next_seed": self.seeds[state.epoch],
         }
 
-    def restore(self, tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> None:
-        """Restore the state that `tensors` and `told` returned."""
+    def restore(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+        """Restore the state that `tensors` and `record` returned."""
         with torch.no_grad():
             for name, parameter in zip(self.names, self.parameters, strict=True):
                 parameter.copy_(tensors[f"live.{name}"])
@@ -391,13 +394,13 @@ class _Run:
                     }
         mean = [tensors[f"mean.{n}"] for n in self.names]
         best = [tensors[f"best.{n}"] for n in self.names] if f"best.{self.names[0]}" in tensors else None
-        self.weights.restore(mean, best, int(told["steps"]))
+        self.weights.restore(mean, best, int(record["steps"]))
         self.state = _Progress(
-            epoch=int(told["epoch"]),
-            best_epoch=int(told["best_epoch"]),
-            best_score=told["best_score"],
-            seconds=float(told["seconds"]),
-            curves=told["curves"],
+            epoch=int(record["epoch"]),
+            best_epoch=int(record["best_epoch"]),
+            best_score=record["best_score"],
+            seconds=float(record["seconds"]),
+            curves=record["curves"],
         )
 
     def record(self, stopped: bool) -> TrainingRecord:

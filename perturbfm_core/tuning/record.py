@@ -16,7 +16,7 @@ from perturbfm_core.models.base import new_model
 from perturbfm_core.models.search import SearchSpace
 from perturbfm_core.reports.pages.study import StudyRecord, TrialRecord, TrialState
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.tuning.study import TOLD, finished
+from perturbfm_core.tuning.study import OUTCOME, finished
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
 
 if TYPE_CHECKING:
@@ -77,16 +77,16 @@ def study_record(
         Seed of the search.
     """
     own_params = new_model(entry.model, entry.params).params.model_dump(mode="json")
-    told = study.user_attrs[OWN]
-    own = _record(-1, "complete", {**told, "params": {n: own_params[n] for n in space}})
+    saved = study.user_attrs[OWN]
+    own = _record(-1, "complete", {**saved, "params": {n: own_params[n] for n in space}})
     states: dict[str, TrialState] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     kept = finished(study)
-    trials = tuple(_record(t.number, states[t.state.name], t.user_attrs[TOLD]) for t in kept)
-    scored = [(own, told)]
-    scored += [(r, t.user_attrs[TOLD]) for r, t in zip(trials, kept, strict=True) if r.value is not None]
+    trials = tuple(_record(t.number, states[t.state.name], t.user_attrs[OUTCOME]) for t in kept)
+    scored = [(own, saved)]
+    scored += [(r, t.user_attrs[OUTCOME]) for r, t in zip(trials, kept, strict=True) if r.value is not None]
     # The first of equal scores: the entry's own parameters are kept unless a trial is better.
     selected, scores = max(scored, key=lambda item: item[0].value or 0.0)
-    gain = _units(scores) - _units(told)
+    gain = _units(scores) - _units(saved)
     return StudyRecord(
         name=study.study_name,
         entry=entry.name,
@@ -98,7 +98,7 @@ def study_record(
         policy=validation.policy,
         unit=split.definition.unit,
         folds=len(validation),
-        conditions=sum(s["conditions"] for s in told["scores"]),
+        conditions=sum(s["conditions"] for s in saved["scores"]),
         units=len(gain),
         own=own,
         trials=trials,
@@ -110,22 +110,22 @@ def study_record(
     )
 
 
-def _record(number: int, state: TrialState, told: dict[str, Any]) -> TrialRecord:
-    scores = [FoldScore.from_json(s) for s in told["scores"]] if state == "complete" else []
+def _record(number: int, state: TrialState, saved: dict[str, Any]) -> TrialRecord:
+    scores = [FoldScore.from_json(s) for s in saved["scores"]] if state == "complete" else []
     return TrialRecord(
         number=number,
         state=state,
         value=value_of(scores) if scores else None,
         mse=float(np.mean([np.mean(s.mse) for s in scores])) if scores else None,
-        params=told["params"],
-        seconds=told.get("seconds"),
+        params=saved["params"],
+        seconds=saved.get("seconds"),
         undefined=sum(s.undefined for s in scores),
-        reason=told.get("reason"),
+        reason=saved.get("reason"),
     )
 
 
-def _units(told: dict[str, Any]) -> Any:
-    return np.concatenate([s["pearson"] for s in told["scores"]])
+def _units(saved: dict[str, Any]) -> Any:
+    return np.concatenate([s["pearson"] for s in saved["scores"]])
 
 
 def _importances(study: Study, space: SearchSpace, trials: tuple[TrialRecord, ...]) -> dict[str, float]:

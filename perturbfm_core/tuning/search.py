@@ -32,7 +32,7 @@ from perturbfm_core.store.atomic import write_atomic
 from perturbfm_core.store.code import code_of
 from perturbfm_core.store.machine import max_train
 from perturbfm_core.tuning.record import OWN, Tuning, study_record
-from perturbfm_core.tuning.study import TOLD, ask, finished, open_study, space_json
+from perturbfm_core.tuning.study import OUTCOME, ask, finished, open_study, space_json
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
 from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, pool
 
@@ -210,13 +210,13 @@ class _Search:
             self._progress(f"scoring {self._entry.name} as it is")
             start = time.perf_counter()
             scores = [self._score(self._entry.params, fold) for fold in range(self._folds)]
-            told = {"scores": [s.to_json() for s in scores], "seconds": time.perf_counter() - start}
-            self._study.set_user_attr(OWN, told)
+            saved = {"scores": [s.to_json() for s in scores], "seconds": time.perf_counter() - start}
+            self._study.set_user_attr(OWN, saved)
         self._known[self._key({})] = _stored(self._study.user_attrs[OWN])
         for trial in finished(self._study):
-            told = trial.user_attrs[TOLD]
-            if len(told["scores"]) == self._folds:
-                self._known[self._key(told["params"])] = _stored(told)
+            saved = trial.user_attrs[OUTCOME]
+            if len(saved["scores"]) == self._folds:
+                self._known[self._key(saved["params"])] = _stored(saved)
 
     def begin(self, trials: int) -> int:
         """Return the number of finished trials, and report it as progress."""
@@ -276,13 +276,13 @@ class _Search:
         from optuna.trial import TrialState
 
         params = self._params(values)
-        told = {
+        saved = {
             "params": {name: params[name] for name in self._space},
             "scores": [s.to_json() for s in outcome.scores],
             "seconds": outcome.seconds,
             "reason": outcome.reason,
         }
-        trial.set_user_attr(TOLD, told)
+        trial.set_user_attr(OUTCOME, saved)
         if outcome.reason is not None:
             self._study.tell(trial, state=TrialState.FAIL)
         elif outcome.pruned:
@@ -292,5 +292,5 @@ class _Search:
             self._known[self._key(params)] = outcome.scores
 
 
-def _stored(told: dict[str, Any]) -> list[FoldScore]:
-    return [FoldScore.from_json(s) for s in told["scores"]]
+def _stored(saved: dict[str, Any]) -> list[FoldScore]:
+    return [FoldScore.from_json(s) for s in saved["scores"]]

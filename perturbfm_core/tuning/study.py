@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IDENTITY = "identity"
 """Attribute of a study: everything that its scores depend on."""
 
-TOLD = "told"
+OUTCOME = "outcome"
 """Attribute of a trial that was not interrupted: parameters, scores of folds, seconds, reason of failure."""
 
 _BUSY_S = 60
@@ -140,7 +140,7 @@ def finished(study: Study) -> list[FrozenTrial]:
     from optuna.trial import TrialState
 
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
-    return [t for t in found if TOLD in t.user_attrs]
+    return [t for t in found if OUTCOME in t.user_attrs]
 
 
 def ask(study: Study, space: SearchSpace, seed: int, index: int) -> tuple[Trial, dict[str, Any]]:

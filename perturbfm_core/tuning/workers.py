@@ -66,7 +66,13 @@ def _score(params: dict[str, Any], fold: int) -> FoldScore:
 
 @contextlib.contextmanager
 def pool(job: Job, n: int) -> Iterator[Score]:
-    """Start `n` worker processes and yield a thread-safe function that scores in one of them."""
+    """Start `n` worker processes and yield a thread-safe function that scores in one of them.
+
+    Raises
+    ------
+    WorkerLostError
+        From that function, if a worker process was ended from outside.
+    """
     # Not forked: the threads of numerical libraries do not survive a fork, while their locks are copied.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(n, mp_context=context, initializer=_start, initargs=(job,))

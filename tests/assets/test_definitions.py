@@ -26,7 +26,7 @@ from perturbfm_core.pipeline.gene_graph import build_graph, gather
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
-from tests.assets.conftest import REPO, SUITE, Location, copy_location
+from tests.assets.conftest import REPO, SUITE, Location, copy_location, forget
 from tests.support.command import perturbfm
 
 INDEX = json.loads((REPO / "splits/index.json").read_text())["splits"]
@@ -71,6 +71,26 @@ def metadata(result, asset: str) -> dict[str, object]:
 def checks(result) -> dict[str, bool]:
     """Return {check: whether it passed}."""
     return {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+
+
+@pytest.fixture
+def pageless(monkeypatch):
+    """Leave the page of reports unwritten, for tests that look at runs but not at it."""
+    monkeypatch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
+
+
+@pytest.fixture(scope="module")
+def additive(location: Location) -> Path:
+    """Run one cell of `additive` in this process and return the run that it published."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in location.environment.items():
+            patch.setenv(name, value)
+        patch.chdir(location.path)
+        patch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
+        before = set(ArtifactStore().run_dirs())
+        assert cell(location, "additive").success
+        (run,) = set(ArtifactStore().run_dirs()) - before
+    return run
 
 
 # ---- definitions ------------------------------------------------------------------------------------------------
@@ -197,7 +217,7 @@ def test_suite_whose_splits_are_not_frozen_says_what_to_do(here, tmp_path, monke
         suite.suite_split_keys(ArtifactStore(), "small")
 
 
-def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, monkeypatch):
+def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, pageless, monkeypatch):
     sensors = here.module("sensors")
     job = here.module("definitions").defs.resolve_job_def("benchmark")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -323,9 +343,8 @@ def test_cell_materialises_and_publishes_a_run(here):
     assert shown["report"]["plot"].startswith("![by perturbation](data:image/")
 
 
-def test_cell_is_the_command_lines_cell(here):
-    assert cell(here, "additive").success
-    ours = ArtifactStore().run_dirs()[-1]
+def test_cell_is_the_command_lines_cell(here, additive, pageless):
+    ours = additive
     answer = perturbfm("run", "--split", CONTEXT["hash"], "--entry", "additive").values
     theirs = Path(answer["run_dir"])
     assert ours.name != theirs.name
@@ -335,17 +354,25 @@ def test_cell_is_the_command_lines_cell(here):
     pd.testing.assert_frame_equal(one.drop(columns="run_id"), two.drop(columns="run_id"), check_exact=True)
 
 
-def test_cell_without_any_cached_object_gives_the_same_scores(here, demo_data, tmp_path, monkeypatch):
+# The command line of another process, which leaves the page of its report unwritten.
+TYPED = """
+from perturbfm_core.cli.main import main
+from perturbfm_core.pipeline import report
+report.run_report = lambda *_: ""
+main()
+"""
+
+
+def test_cell_without_any_cached_object_gives_the_same_scores(here, additive, demo_data, tmp_path):
     """The other process has nothing of the first: data copied, objects made anew."""
-    assert cell(here, "additive").success
-    ours = ArtifactStore().run_dirs()[-1]
+    ours = additive
     shutil.copytree(demo_data, tmp_path / "data/demo")
     environment = {**os.environ, "PERTURBFM_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [
             sys.executable,
-            "-m",
-            "perturbfm_core.cli.main",
+            "-c",
+            TYPED,
             "run",
             "--split",
             CONTEXT["key"],
@@ -377,7 +404,7 @@ def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch)
     assert ArtifactStore().run_dirs() == before
 
 
-def test_every_seed_of_an_entry_is_run(here, monkeypatch):
+def test_every_seed_of_an_entry_is_run(here, pageless, monkeypatch):
     catalog = here.module("assets.experiments").CATALOG
     two = catalog.model("global_mean").model_copy(update={"seeds": (0, 3)})
     monkeypatch.setitem(catalog.models, "global_mean", two)
@@ -504,27 +531,25 @@ def test_suite_in_one_run(here):
 
 # ---- other folders -----------------------------------------------------------------------------------------------
 
-SHOW = """
-import json
-from perturbfm_assets.definitions import defs
-from perturbfm_assets import partitions as p
-print(json.dumps({
-    "splits": list(p.SPLITS), "datasets": p.dataset_partitions.get_partition_keys(),
-    "schedules": sorted(s.name for s in defs.schedules), "grid": len(p.grid_partitions.get_partition_keys()),
-}))
-"""
 
-
-def show(made: Location) -> subprocess.CompletedProcess[str]:
-    """Load the code location of a folder in a fresh interpreter."""
-    return subprocess.run(
-        [sys.executable, "-c", SHOW],
-        cwd=made.path,
-        env={**os.environ, **made.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def show(made: Location, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """Load the code location of a folder anew, beside the one of the other tests, and say what it holds."""
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(made.path)
+    others = {n: m for n, m in sys.modules.items() if n.split(".")[0] == "perturbfm_assets"}
+    forget()
+    try:
+        defs, partitions = made.module("definitions").defs, made.module("partitions")
+    finally:
+        forget()
+        sys.modules.update(others)
+    return {
+        "splits": list(partitions.SPLITS),
+        "datasets": partitions.dataset_partitions.get_partition_keys(),
+        "schedules": sorted(s.name for s in defs.schedules),
+        "grid": len(partitions.grid_partitions.get_partition_keys()),
+    }
 
 
 def test_registered_data_set_and_its_split_enter_the_grid(tmp_path, monkeypatch):
@@ -536,17 +561,17 @@ def test_registered_data_set_and_its_split_enter_the_grid(tmp_path, monkeypatch)
     split = perturbfm("splits", "create", "--data", "M", "--spec", "iid", "--no-bounds").values
     perturbfm("data", "make-synth", "--out", "U", "--name", "unregistered", *size, "--seed", 1)
     perturbfm("splits", "create", "--data", "U", "--spec", "iid", "--no-bounds")
-    found = json.loads(show(made).stdout)
+    found = show(made, monkeypatch)
     assert "mine" in found["datasets"]
     assert set(found["splits"]) == {e["key"] for e in INDEX} | {split["key"]}
     assert found["grid"] == len(found["splits"]) * len(load_catalog().models)
 
 
-def test_folder_without_splits_and_suites_without_a_clock(tmp_path):
+def test_folder_without_splits_and_suites_without_a_clock(tmp_path, monkeypatch):
     made = copy_location(tmp_path)
     shutil.rmtree(tmp_path / "splits")
     (tmp_path / "catalog/suites/small.yaml").write_text(yaml.safe_dump({**SUITE, "refresh_cron": None}))
-    found = json.loads(show(made).stdout)
+    found = show(made, monkeypatch)
     assert (found["splits"], found["grid"]) == ([], 0)
     assert "refresh_small" not in found["schedules"]
 
@@ -554,6 +579,13 @@ def test_folder_without_splits_and_suites_without_a_clock(tmp_path):
 def test_damaged_index_is_told_when_the_location_loads(tmp_path):
     made = copy_location(tmp_path)
     (tmp_path / "splits/index.json").write_text("{}]")
-    shown = show(made)
+    shown = subprocess.run(
+        [sys.executable, "-c", "import perturbfm_assets.definitions"],
+        cwd=made.path,
+        env={**os.environ, **made.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert shown.returncode != 0
     assert "index.json is not valid JSON" in shown.stderr.splitlines()[-1]

@@ -14,9 +14,10 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import keys_of
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import new_model

@@ -8,9 +8,10 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze

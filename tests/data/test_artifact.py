@@ -14,9 +14,10 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.data import artifact
-from perturbfm_core.data.artifact import load_dataset, read_npz, write_dataset
+from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.simulate import SimulationTruth
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import ConfigError, DatasetError, PerturbFMError, StoreError

@@ -21,7 +21,7 @@ from perturbfm_core.data.condition import (
     pert_genes,
     unescape,
 )
-from perturbfm_core.data.dataset import make_obs
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.errors import DatasetError
 
 # Texts dense in the two characters that the key escapes, and in their escaped forms.

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from perturbfm_core.data.controls import MIN_PER_ROLE, ROLES, control_groups
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.table import condition_table
 
 Make = Callable[..., PerturbDataset]

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perturbfm_core import schema
-from perturbfm_core.data.dataset import PerturbDataset, check_space, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values, as_csr, normalize_log1p, row_blocks
 from perturbfm_core.data.metadata import DatasetMetadata, Normalization
+from perturbfm_core.data.obs import make_obs
+from perturbfm_core.data.space import check_space
 from perturbfm_core.errors import DatasetError
 
 Make = Callable[..., PerturbDataset]

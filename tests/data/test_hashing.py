@@ -15,9 +15,10 @@ import scipy.sparse as sp
 
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
 from perturbfm_core.data.artifact import load_dataset, write_dataset
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import genes_digest, row_rank_hash, rows_digest
 from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.errors import DatasetError
 

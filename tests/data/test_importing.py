@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import ColumnMapping, import_h5ad, read_obs
+from perturbfm_core.data.h5ad import read_obs
+from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.data.metadata import GeneSelection
 from perturbfm_core.data.presets.perturbench import perturbench_mapping
 from perturbfm_core.data.presets.scperturb import scperturb_mapping

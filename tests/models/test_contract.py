@@ -7,7 +7,7 @@ import io
 import json
 import pickle
 import sys
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ def newly_fitted(name: str, view: TrainView, seed: int = SEED) -> Model:
     return model
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fitted(name: str) -> Model:
     return newly_fitted(name, world()[2])
 

@@ -11,7 +11,6 @@ import pytest
 from perturbfm_core.evaluation.panel import PANELS, Panel
 from perturbfm_core.pipeline import metric_panel, report
 from perturbfm_core.registry import Registry
-
 from tests.support.command import VARIABLES
 from tests.support.paths import REPO
 

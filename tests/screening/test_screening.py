@@ -12,9 +12,10 @@ import pytest
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_key
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.pipeline.prediction import predict_rows

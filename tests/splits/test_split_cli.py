@@ -20,9 +20,10 @@ from tests.support.paths import REPO
 DOCS = REPO / "docs"
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> tuple[Path, Path]:
-    """Return an h5ad file with doses, times and batches, and its data set."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return an h5ad file with doses, times and batches, and its data set, both only to be read."""
+    tmp_path = tmp_path_factory.mktemp("made")
     rng = np.random.default_rng(0)
     perts = ["control", "A", "B", "C", "D", "A+B", "C+D"]
     rows = [(p, c, b) for c in ("x", "y", "z") for p in perts for b in ("b0", "b1") for _ in range(4)]
@@ -39,7 +40,10 @@ def made(tmp_path: Path) -> tuple[Path, Path]:
     out = tmp_path / "data"
     columns = ["--pert-col", "condition", "--context-col", "cell_type", "--control-label", "control"]
     more = ["--batch-col", "plate", "--dose-col", "dose", "--dose-unit", "uM", "--time-col", "hours"]
-    perturbfm("data", "import", path, "--out", out, *columns, *more)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "SPLIT_DIR", "CATALOG"):
+            patch.setenv(f"PERTURBFM_{name}", str(tmp_path / name.lower()))
+        perturbfm("data", "import", path, "--out", out, *columns, *more)
     return path, out
 
 

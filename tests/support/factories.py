@@ -15,9 +15,10 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.condition import keys_of
-from perturbfm_core.data.dataset import PerturbDataset, make_obs
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.evaluation.comparison import Comparison

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import optuna
 import pytest
+from optuna.storages._rdb import storage as optuna_storage
 
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec, Tuned
 from perturbfm_core.catalog.loading import load_catalog
@@ -120,6 +121,22 @@ def quick_pages(request, monkeypatch) -> None:
     """Write an empty page where no test looks at it."""
     if "pages" not in request.fixturenames:
         monkeypatch.setattr(search, "study_page", lambda study: "")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def migrations_read_once():
+    """Read optuna's migrations once: they are files of the package, which it reads whenever a study is opened."""
+    read = []
+    plain = optuna_storage._VersionManager._create_alembic_script
+
+    def once(self):
+        if not read:
+            read.append(plain(self))
+        return read[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna_storage._VersionManager, "_create_alembic_script", once)
+        yield
 
 
 @pytest.fixture

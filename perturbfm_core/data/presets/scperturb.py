@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perturbfm_core.data.importing import ColumnMapping, read_obs
+from perturbfm_core.data.h5ad import read_obs
+from perturbfm_core.data.importing import ColumnMapping
 from perturbfm_core.data.preset import (
     complete_columns,
     described_column,

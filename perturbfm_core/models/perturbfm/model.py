@@ -1,6 +1,8 @@
 """PerturbFM v0 to v3: fitting on nested inner folds, prediction, and the registered model names.
 
 Importing this module does not import torch: the methods that need networks import them.
+
+This module is longer than 400 lines because the order of a fit, from inner folds to gate and variance, is one train of thought.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ A covariate key is the *set* of a row's covariate values. PerturBench stratifies
 whose order depends on ``PYTHONHASHSEED`` if there are two or more values; `labels` gives the texts that a
 recorded split was made with. Without `labels` the values are written in sorted order, which is the same in
 every process.
+
+This module is longer than 400 lines because the peer's splitters share draws whose order decides the result.
 """
 
 from __future__ import annotations

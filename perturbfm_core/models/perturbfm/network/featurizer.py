@@ -1,4 +1,7 @@
-"""Featurizer of conditions for the network, fitted on train conditions and applicable to any condition."""
+"""Featurizer of conditions for the network, fitted on train conditions and applicable to any condition.
+
+This module is longer than 400 lines because all inputs of the network are described, fitted and restored together.
+"""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ v2
     B_j) q(z)
 v3
     adds the control state as input of the operator, and gates by the control expression of each gene
+
+This module is longer than 400 lines because the parts of the network refer to each other's shapes.
 """
 
 from __future__ import annotations

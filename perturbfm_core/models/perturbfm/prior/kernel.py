@@ -1,4 +1,7 @@
-"""Kernel between conditions: components fitted on train conditions and evaluated on any conditions."""
+"""Kernel between conditions: components fitted on train conditions and evaluated on any conditions.
+
+This module is longer than 400 lines because the components of the kernel share what they describe of a condition.
+"""
 
 from __future__ import annotations
 
