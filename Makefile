@@ -9,10 +9,10 @@ PYTEST_ARGS ?=
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint types imports verify tests coverage ui bench bench-peers results format clean
+.PHONY: help install demo test test-fast lint types imports verify tests coverage ui bench bench-peers results format clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed ## Create .venv and install from the lock
 
@@ -43,6 +43,10 @@ verify: install
 tests: install
 	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
 		-p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+
+test-fast: install ## The quick part of the tests, for daily work (under two minutes)
+	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
+		-m "not slow" $(PYTEST_ARGS)
 
 ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)

@@ -17,12 +17,42 @@ from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
-from tests.support.paths import REPO
+from tests.support.paths import REPO, TESTS
 from tests.support.plots import PIXEL, PLOTS
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
 settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("project")
+
+
+# Files whose tests take more than a few seconds: processes, servers, real data, whole fits.
+SLOW = (
+    "assets",
+    "real",
+    "tuning",
+    "models/perturbfm",
+    "cli/test_killed.py",
+    "cli/test_start.py",
+    "cli/test_tune.py",
+    "cli/test_workflow.py",
+    "cli/test_models.py",
+    "models/test_contract.py",
+    "models/test_registration.py",
+    "pipeline/test_calibration.py",
+    "pipeline/test_code_keys.py",
+    "pipeline/test_gene_graph.py",
+    "uncertainty/test_goals.py",
+    "test_extending.py",
+    "test_python_api.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files, which `make test-fast` leaves out."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -179,7 +180,12 @@ def test_everything_of_a_run_can_be_read(work):
     assert (run / "split_hash.txt").read_text() == work.split + "\n"
     config = json.loads((run / "config.json").read_text())
     assert config["run_id"] == work.run
-    assert config["split"]["hash"] == work.split
+    assert config["split"]["hash"] == config["split_hash"] == work.split
+    assert config["data_hash"] == config["dataset"]["content_sha256"]
+    assert re.fullmatch("[0-9a-f]{64}", config["config_hash"])
+    assert set(config["code"]) == {"trained_model", "prediction", "metric_panel"}
+    assert set(config["libraries"]) <= {"numpy", "scipy", "scikit-learn", "torch"}
+    assert config["libraries"]["numpy"] == ".".join(np.__version__.split(".")[:2])
     assert (
         config["dataset"]["content_sha256"]
         == json.loads((work.path / "D/meta.json").read_text())["metadata"]["content_sha256"]
@@ -593,6 +599,25 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     assert "NaN" not in json.dumps(
         perturbfm("leaderboard", "sql", "select * from leaderboard", "--json").json
     )
+
+
+def test_data_sets_of_runs_are_in_the_leaderboard_wherever_they_lay(work):
+    """D lies in the current folder, neither under data/ nor in the catalog."""
+    (row,) = perturbfm("leaderboard", "sql", "select * from datasets", "--json").json
+    meta = json.loads((work.path / "D/meta.json").read_text())["metadata"]
+    assert (row["dataset"], row["data_sha256"]) == (meta["name"], meta["content_sha256"])
+    assert (row["n_obs"], row["n_genes"], row["level"], row["space"]) == (200, 50, "cell", "counts")
+    # It stays there when the artifact is gone.
+    shutil.rmtree("D")
+    perturbfm("leaderboard", "refresh")
+    assert perturbfm("leaderboard", "sql", "select * from datasets", "--json").json == [row]
+
+
+def test_splits_are_listed_with_whole_numbers(work):
+    perturbfm("splits", "create", "--data", "D", "--spec", "perturbation_ood", "--folds", "2", "--no-bounds")
+    lines = perturbfm("splits", "list").out.splitlines()
+    at = lines[0].split().index("fold")
+    assert sorted(line.split()[at] for line in lines[1:]) == ["-", "0", "1"]
 
 
 def test_demo_runs_a_suite_of_the_users_catalog(tmp_path):
