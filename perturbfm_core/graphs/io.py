@@ -79,7 +79,8 @@ def _from_index(arrays: dict[str, Any], path: Path) -> Any:
         msg = f"'edge_weight' in {path} is {weight.dtype} {weight.shape} for {index.shape[1]} edges"
         raise GraphError(msg)
     if index.size and (index.min() < 0 or index.max() >= n):
-        msg = f"'edge_index' in {path} names gene {int(index.max())}, there are {n} (0 to {n - 1})"
+        wrong = int(index.min() if index.min() < 0 else index.max())
+        msg = f"'edge_index' in {path} names gene {wrong}, there are {n} (0 to {n - 1})"
         raise GraphError(msg)
     return sp.csr_array((weight.astype(np.float32), (index[0], index[1])), shape=(n, n))
 

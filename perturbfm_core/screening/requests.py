@@ -206,7 +206,7 @@ def _only_choice(train: pd.DataFrame, column: str, option: str) -> str:
     """
     values = set(train[column].astype(str))
     if column == schema.DOSES:
-        values = {v for text in values for v in text.split(schema.COMBO_SEPARATOR)}
+        values = {v for text in values for v in split_doses(text)}
     if len(values) == 1:
         return str(values.pop())
     if "" in values:

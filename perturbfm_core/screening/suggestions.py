@@ -18,7 +18,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.graphs.masks import read_masks
 from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.schema import FloatArray, IntArray
-from perturbfm_core.screening.doses import most_used
+from perturbfm_core.screening.doses import most_used, split_doses
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import nearest
 from perturbfm_core.screening.requests import Request, Requests, resolve_requests, unknown
@@ -239,7 +239,7 @@ def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], i
         together = [together[i] for i in np.sort(rng.permutation(len(together))[:room])]
     alone = [alone[i] for i in np.sort(rng.permutation(len(alone))[:MAX_CANDIDATES])]
     doses = of_modality[schema.DOSES].astype(str)
-    dose = most_used(d for text in doses for d in text.split(schema.COMBO_SEPARATOR))
+    dose = most_used(d for text in doses for d in split_doses(text))
     covariates = _most_frequent(of_modality[schema.COVARIATES].astype(str))
     return [Request(p, c, modality, dose, covariates) for c, p in [*alone, *together]], possible
 

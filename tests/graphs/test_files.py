@@ -88,7 +88,7 @@ def test_both_forms_of_the_contract_are_the_same_graph(tmp_path):
         ({"genes": GENES, "adjacency": np.full((3, 3), np.nan)}, "weights that are not finite"),
         ({"genes": np.asarray(["A", "A", "B"]), "adjacency": np.eye(3)}, "names a gene twice"),
         ({"genes": GENES, "edge_index": np.asarray([[0], [3]])}, r"names gene 3, there are 3 \(0 to 2\)"),
-        ({"genes": GENES, "edge_index": np.asarray([[0], [-1]])}, "names gene 0, there are 3"),
+        ({"genes": GENES, "edge_index": np.asarray([[0], [-1]])}, "names gene -1, there are 3"),
         ({"genes": GENES, "edge_index": np.asarray([[0.5], [1]])}, r"whole numbers \[2, edges\]"),
         ({"genes": GENES, "edge_index": np.asarray([0, 1])}, r"whole numbers \[2, edges\]"),
         (

@@ -522,6 +522,43 @@ def test_an_honest_prediction_of_an_easy_context_has_no_finding_of_copied_truth(
     assert _prediction(mean, rows=rows).names() == set()
 
 
+def test_conditions_of_one_row_do_not_shift_the_halves_that_predictions_are_compared_with() -> None:
+    # One test condition, first in order, keeps a single row: the odd rows alone have fewer conditions.
+    key = sorted(CONTEXT.definition.folds.table["test"])[0]  # type: ignore[union-attr]
+    code = CELLS.conditions.index.get_loc(key)
+    rows = np.flatnonzero(CELLS.condition_codes == code)
+    kept = np.setdiff1d(np.arange(CELLS.n_obs), rows[1:])
+    X = CELLS.expression
+    assert X is not None
+    obs = CELLS.obs.iloc[kept]
+    few = screen(
+        [
+            (str(p), str(c), {"batch_id": str(b)})
+            for p, c, b in zip(obs[schema.PERT_ID], obs[schema.CONTEXT_ID], obs[schema.BATCH_ID], strict=True)
+        ],
+        X=np.asarray(X.toarray() if hasattr(X, "toarray") else X)[kept],
+        genes=40,
+    )
+    split = split_one(few, "context_ood", {"holdout": ["x", "y"]})
+    test = split.rows(few, "test")
+    table = condition_table(few, test).delta["reference"]
+    _, codes = np.unique(few.condition_codes[test], return_inverse=True)
+    jitter = np.random.default_rng(0).normal(0, 0.01, table.shape)
+    view = train_view(few, split)
+    perts = view.conditions[schema.PERT_ID].astype(str).to_numpy()
+    wanted = few.obs[schema.PERT_ID].astype(str).to_numpy()[test]
+    honest = np.asarray([view.delta[perts == p].mean(axis=0) for p in wanted])
+    for mean, names in ((honest, set()), ((table + jitter)[codes], {"truth_in_predictions"})):
+        run = RunEvidence(prediction=RowPrediction(idx=test, mean=mean, var=np.ones_like(mean)))
+        assert {f.name for f in audit(few, split, run)} == names
+
+
+def test_a_transductive_split_of_contexts_and_perturbations_names_its_contexts() -> None:
+    params = {"contexts": ["x"], "perturbations": ["A"]}
+    split = split_one(CELLS, "context_perturbation_ood", params, transductive=True)
+    assert [f.examples for f in audit(CELLS, split) if f.name == "transductive"] == [("x",)]
+
+
 # ---- what the audit says ------------------------------------------------------------------------------------
 
 

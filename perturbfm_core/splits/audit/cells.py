@@ -113,7 +113,10 @@ def transductive(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     """Warn of a transductive split, in which controls of held-out contexts may be read in fitting."""
     if not split.definition.transductive:
         return []
-    held = [str(c) for c in split.definition.params.get("holdout", ())] or ["all contexts"]
+    codes = fold_codes(ds, split)
+    context = ds.obs[schema.CONTEXT_ID].astype(str).to_numpy()
+    fitted = set(context[in_folds(codes, *split.fit_folds)])
+    held = sorted(set(context[in_folds(codes, "test")]) - fitted) or ["all contexts"]
     return finding(
         "transductive",
         held,

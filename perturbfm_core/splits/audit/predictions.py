@@ -167,25 +167,28 @@ def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> li
     enough = counts >= 8
     if ds.metadata.level != "cell" or not ds.has_controls or enough.sum() < MIN_CONDITIONS:
         return []
-    halves = [condition_table(ds, served.rows[position % 2 == h]) for h in (0, 1)]
+    # Of conditions with enough rows alone, so that the tables below have the same conditions.
+    chosen = np.flatnonzero(enough)
+    inside = enough[served.codes]
+    halves = [condition_table(ds, served.rows[inside & (position % 2 == h)]) for h in (0, 1)]
     # One half against input, the other against reference controls: noise of shared controls would look like
     # signal.
     first, second = halves[0].delta["input"], halves[1].delta["reference"]
-    whole = condition_table(ds, served.rows).delta["reference"]
+    whole = condition_table(ds, served.rows[inside]).delta["reference"]
     gaps = []
-    for c in np.flatnonzero(enough):
-        r_half = max(_pearson(first[c], second[c]), 0.0)
+    for i, c in enumerate(chosen):
+        r_half = max(_pearson(first[i], second[i]), 0.0)
         # Spearman-Brown: reliability of the whole from the correlation of halves; the correlation of the
         # noise-free truth with the observed mean is its square root.
         bound = float(np.sqrt(2 * r_half / (1 + r_half)))
-        gaps.append(_pearson(predicted[c], whole[c]) - bound)
+        gaps.append(_pearson(predicted[c], whole[i]) - bound)
     values = np.asarray(gaps)
     if np.median(values) <= MARGIN:
         return []
     p = float(stats.binomtest(int((values > MARGIN).sum()), len(values), 0.5, alternative="greater").pvalue)
     if p > MAX_P_CLOSE:
         return []
-    hit = [served.keys[c] for c, g in zip(np.flatnonzero(enough), values, strict=True) if g > MARGIN]
+    hit = [served.keys[c] for c, g in zip(chosen, values, strict=True) if g > MARGIN]
     message = (
         f"predictions of {len(hit)} of {len(values)} conditions correlate with the test cells by {np.median(values):.2f} "
         f"more than a noise-free predictor could (p = {p:.1g}); predict without the test cells"
