@@ -18,7 +18,7 @@ from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
 from tests.support.paths import REPO, TESTS
-from tests.support.plots import PIXEL, PLOTS
+from tests.support.plots import FIGURES, MODULES
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
 settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)
@@ -59,8 +59,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def undrawn_plots() -> Iterator[None]:
     """Leave the plots of reports undrawn, which cost more than all else of a small run; `tests/reports` draws them."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in PLOTS:
-            patch.setattr(f"perturbfm_core.reports.plots.{module}.image", lambda _figure: PIXEL)
+        for module in MODULES:
+            for name, (_, blank) in FIGURES.items():
+                patch.setattr(f"perturbfm_core.reports.plots.{module}.{name}", blank)
         yield
 
 

@@ -119,7 +119,7 @@ def _group_means(codes: IntArray, k: int, effects: FloatArray, weights: FloatArr
 
 def group_names(conditions: pd.DataFrame, level: tuple[str, ...]) -> list[str]:
     """Return one unambiguous group name per condition."""
-    columns = [conditions[c].astype(str).tolist() for c in level]
+    columns = [[str(value) for value in conditions[c].tolist()] for c in level]
     return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
 
 
