@@ -96,8 +96,6 @@ def create(
 
     Every parameter of the kind is an option: `perturbfm splits create --spec KIND --help` lists them.
     """
-    from perturbfm_core.pipeline.dataset import open_dataset
-    from perturbfm_core.pipeline.split import freeze_split
     from perturbfm_core.splits.draft import KINDS
 
     kind = KINDS.get(spec)
@@ -118,6 +116,10 @@ def create(
         },
         "split options",
     )
+    # Imported only once the options are valid, so that a refusal costs no start of the data libraries.
+    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.split import freeze_split
+
     ds = open_dataset(data)
     with progress() as tell:
         made = freeze_split(store(), ds, wanted, bounds=bounds, progress=tell)

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import GraphError
@@ -96,6 +95,8 @@ def read_features(path: Path, name: str | None = None) -> GeneFeatures:
             raise GraphError(msg)
         return GeneFeatures(name, arrays["genes"].astype(np.str_), arrays[key].astype(np.float32))
     try:
+        import pyarrow.parquet as pq
+
         table = pq.read_table(path).to_pandas(ignore_metadata=True)
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read as npz or parquet ({error})"

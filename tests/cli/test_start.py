@@ -76,6 +76,7 @@ except SystemExit as end:
         ("train ridge --data D --split S --hiden-dim 3", 2),
         ("tune perturbfm-v2 --data D --split S --hiden-dim 3", 2),
         ("run --split S --entry nope", 2),
+        ("splits create --data D --spec nope", 2),
     ],
 )
 def test_a_verb_that_needs_no_large_library_imports_none(work, line, code):
