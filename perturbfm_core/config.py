@@ -142,7 +142,7 @@ def load_yaml(path: Path) -> Any:
     except FileNotFoundError:
         msg = f"{path} does not exist"
         raise ConfigError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         detail = " ".join(str(error).split())
         msg = f"{path} is not valid YAML: {detail}"
         raise ConfigError(msg) from error

@@ -135,7 +135,7 @@ def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
             raise ConfigError(msg)
         try:
             out[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             msg = f"{option} {item!r}: the value is not valid YAML ({' '.join(str(error).split())[:100]})"
             raise ConfigError(msg) from error
     return out

@@ -249,7 +249,7 @@ def _read(annotation: Any, name: str, value: Any) -> Any:
     if isinstance(value, str) and any(k is dict or get_origin(k) is dict for k in kinds):
         try:
             return yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             msg = f"--{name} {value!r}: not a YAML mapping ({' '.join(str(error).split())[:100]})"
             raise ConfigError(msg) from error
     return value

@@ -216,6 +216,12 @@ def _check_derived(ds: PerturbDataset, arrays: dict[str, Any]) -> None:
         if "delta" in arrays:
             pairs.append(("delta", ds.delta(rows)))
     for key, derived in pairs:
+        if arrays[key].shape != derived.shape or arrays[key].dtype.kind not in "fiu":
+            msg = (
+                f"{key} in {schema.NPZ_FILE} of data set {ds.name!r} is {arrays[key].dtype} {arrays[key].shape}, "
+                f"its rows and genes give numbers {derived.shape}; make the data set again"
+            )
+            raise DatasetError(msg)
         gap = float(np.max(np.abs(derived - arrays[key]))) if derived.size else 0.0
         if not gap <= _DERIVED_TOLERANCE:
             msg = (
@@ -263,6 +269,18 @@ def _obs_from_json(table: Any, path: Path) -> pd.DataFrame:
         msg = f"{where} has columns of different lengths: {lengths}"
         raise DatasetError(msg)
     n = lengths[schema.PERT_ID]
+    # Cells that hold lists or tables, and what they must be.
+    for column, kind, needed_type in (
+        (schema.PERT_GENES, list, "a list of names"),
+        (schema.PERT_DOSES, list, "a list of doses"),
+        (schema.COVARIATES, dict, "a table of names and values"),
+    ):
+        odd = next((i for i, v in enumerate(table.get(column) or []) if v and not isinstance(v, kind)), None)
+        if odd is not None:
+            msg = (
+                f"{where}: {column} of row {odd} is {str(table[column][odd])[:60]}; it must be {needed_type}"
+            )
+            raise DatasetError(msg)
     control = [bool(x) for x in table[schema.IS_CONTROL]]
     genes = table.get(schema.PERT_GENES)
     doses = table.get(schema.PERT_DOSES) or [[] for _ in range(n)]

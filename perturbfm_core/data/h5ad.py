@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import scipy.sparse as sp
 
 from perturbfm_core.errors import DatasetError
 
@@ -65,4 +66,11 @@ def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFra
     if getattr(X, "ndim", 2) != 2 or X.shape != (len(obs), len(var)):
         msg = f"{path}: matrix is {getattr(X, 'shape', '?')}, obs and var say {(len(obs), len(var))}"
         raise DatasetError(msg)
+    if sp.issparse(X):
+        try:
+            # The short check, done on reading, does not look at the indices; a wrong one ends the process later.
+            X.check_format(full_check=True)
+        except ValueError as exc:
+            msg = f"{path}: sparse matrix {where} is damaged ({exc}); fetch or write the file again"
+            raise DatasetError(msg) from exc
     return obs, var, X

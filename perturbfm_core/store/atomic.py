@@ -66,7 +66,7 @@ def read_json(path: Path, error: type[Exception] = StoreError) -> Any:
     except FileNotFoundError:
         msg = f"{path} does not exist"
         raise error(msg) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
         msg = f"{path} is not valid JSON ({exc}); restore it or make it again"
         raise error(msg) from exc
 

@@ -512,6 +512,7 @@ def test_bad_number_of_training_slots(work, monkeypatch, value):
     ("text", "message"),
     [
         ("name: [", "mine.yaml is not valid YAML"),
+        ("[" * 20_000, "mine.yaml is not valid YAML"),
         (
             "name: other\ndescription: x\nmodel: ridge\n",
             "names itself 'other'; file name and name must agree",

@@ -453,6 +453,9 @@ def _cut(name: str) -> Callable[[Path], None]:
             "npz", _write("meta.json", b"\xff\xfe"), "meta.json is not valid JSON", id="meta-no-text"
         ),
         pytest.param("npz", _write("meta.json", b"[]"), "lacks obs, var or metadata", id="meta-no-table"),
+        pytest.param(
+            "npz", _write("meta.json", b"[" * 100_000), "meta.json is not valid JSON", id="meta-too-deep"
+        ),
         pytest.param("npz", _remove("data.npz"), "neither data.npz nor data.zarr", id="no-npz"),
         pytest.param("npz", _cut("data.npz"), "data.npz is damaged or not an npz file", id="half-an-npz"),
         pytest.param("npz", _write("data.npz", b""), "data.npz is damaged or not an npz", id="empty-npz"),
@@ -479,6 +482,41 @@ def test_a_damaged_artifact_is_refused(
     with pytest.raises(DatasetError, match=message) as caught:
         load_dataset(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("covariates", [[1]], "covariates of row 1 is .* it must be a table of names and values"),
+        ("covariates", "age=3", "covariates of row 1 is .* it must be a table of names and values"),
+        ("pert_genes", {"A": 1}, "pert_genes of row 1 is .* it must be a list of names"),
+        ("pert_doses", "10 uM", "pert_doses of row 1 is .* it must be a list of doses"),
+    ],
+)
+def test_a_cell_of_the_row_table_of_another_type_is_named(
+    synth: PerturbDataset, tmp_path: Path, column: str, value: object, message: str
+) -> None:
+    path = tmp_path / "a"
+    write_dataset(synth, path, "npz")
+    meta = json.loads((path / "meta.json").read_text())
+    cells = meta["obs"].get(column) or [None] * synth.n_obs
+    meta["obs"][column] = [cells[0], value, *cells[2:]]
+    (path / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("change", [lambda a: a[:, 1:], lambda a: a[1:], lambda a: a[0], lambda a: a > 0])
+def test_a_derived_matrix_of_another_form_is_named(
+    synth: PerturbDataset, tmp_path: Path, change: Callable
+) -> None:
+    path = tmp_path / "a"
+    write_dataset(synth, path, "npz")
+    with np.load(path / "data.npz") as file:
+        arrays = dict(file)
+    np.savez(path / "data.npz", **{**arrays, "X_pert": change(arrays["X_pert"])})
+    with pytest.raises(DatasetError, match="X_pert"):
+        load_dataset(path)
 
 
 @pytest.mark.parametrize("chunk", ["X/data/c/0", "X/indptr/c/0", "X/zarr.json"])
