@@ -521,7 +521,7 @@ def test_bad_number_of_training_slots(work, monkeypatch, value):
         ("name: mine\ndescription: x\nmodel: ridge\ncolour: red\n", "colour: Extra inputs are not permitted"),
         ("name: mine\ndescription: x\nmodel: ridge\nseeds: [1, 1]\n", "seeds must be one or more different"),
     ],
-    ids=["yaml", "stem", "field", "extra", "seeds"],
+    ids=["yaml", "deep", "stem", "field", "extra", "seeds"],
 )
 def test_bad_catalog_files(work, text, message):
     path = work.path / ".perturbfm/catalog/models/mine.yaml"
