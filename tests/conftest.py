@@ -28,6 +28,8 @@ settings.load_profile("project")
 # Files whose tests take more than a few seconds: processes, servers, real data, whole fits.
 SLOW = (
     "assets",
+    "kill",
+    "cli/test_full_disk.py",
     "real",
     "tuning",
     "models/perturbfm",
@@ -47,12 +49,28 @@ SLOW = (
 )
 
 
+# Of these, the files whose lines are not traced: tracing costs a third more, and other tests execute the same lines.
+UNTRACED = (
+    "assets",
+    "kill",
+    "real",
+    "cli/test_killed.py",
+    "cli/test_workflow.py",
+    "cli/test_models.py",
+    "pipeline/test_calibration.py",
+    "pipeline/test_code_keys.py",
+    "uncertainty/test_goals.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of slow files, which `make test-fast` leaves out."""
+    """Mark the tests of slow files, which `make test-fast` leaves out, and those whose lines are not traced."""
     for item in items:
         place = item.path.relative_to(TESTS).as_posix()
         if place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if place.startswith(UNTRACED):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +14,13 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.config import parse
-from perturbfm_core.data.condition import canonical_covariates, canonical_pert, parse_covariates, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values, as_csr
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.obs import make_obs
+from perturbfm_core.data.obs_json import obs_from_json, obs_from_table, obs_to_json
+from perturbfm_core.data.structure import check_size, checked_matrix, checked_rows
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
 from perturbfm_core.store.atomic import publish_directory, read_json, restore, write_json
@@ -57,7 +60,7 @@ def write_dataset(
     def fill(folder: Path) -> None:
         if storage == "npz":
             _write_npz(ds, folder)
-            obs: Any = _obs_to_json(ds.obs)
+            obs: Any = obs_to_json(ds.obs)
         else:
             _write_zarr(ds, folder / schema.ZARR_FILE)
             obs = {"stored_in": schema.ZARR_FILE, "n_obs": ds.n_obs, "columns": list(ds.obs.columns)}
@@ -99,10 +102,14 @@ def load_dataset(path: Path | str) -> PerturbDataset:
     if not isinstance(meta["metadata"], dict) or not isinstance(meta["var"], list):
         msg = f"{path / schema.META_FILE}: metadata must be a table and var a list of gene ids"
         raise DatasetError(msg)
+    odd = next((g for g in meta["var"] if not isinstance(g, str)), None)
+    if odd is not None:
+        msg = f"{path / schema.META_FILE}: var holds {str(odd)[:60]!r}, which is no text; give gene ids"
+        raise DatasetError(msg)
     stored = dict(meta["metadata"])
     stored.setdefault("name", path.name)
     if (path / schema.NPZ_FILE).is_file():
-        obs = _obs_from_json(meta["obs"], path)
+        obs = obs_from_json(meta["obs"], f"obs in {path / schema.META_FILE}")
         arrays = read_npz(path / schema.NPZ_FILE)
         _default_policy(stored, arrays)
         metadata = parse(DatasetMetadata, stored, str(path / schema.META_FILE))
@@ -185,21 +192,27 @@ def _npz_values(arrays: dict[str, Any], path: Path, metadata: DatasetMetadata) -
 
     derived = metadata.control_policy in ("mean", "sampled")
     if (path / schema.COUNTS_FILE).is_file():
-        raw = read_npz(path / schema.COUNTS_FILE)
-        try:
-            counts = sp.csr_array(
-                (raw["data"], raw["indices"], raw["indptr"]), shape=tuple(int(x) for x in raw["shape"])
-            )
-        except (KeyError, ValueError, TypeError) as exc:
-            msg = f"{path / schema.COUNTS_FILE} holds no sparse matrix ({exc}); make it again"
-            raise DatasetError(msg) from exc
+        counts = _npz_counts(path / schema.COUNTS_FILE)
         if derived:
-            return Values(counts=as_csr(counts))
-        return Values(counts=as_csr(counts), delta=get("delta"), x_control=get("X_control"))
+            return Values(counts=counts)
+        return Values(counts=counts, delta=get("delta"), x_control=get("X_control"))
     if derived:
         X = get("X_pert")
         return Values(expression=X) if X is not None else Values(delta=get("delta"))
     return Values(expression=get("X_pert"), delta=get("delta"), x_control=get("X_control"))
+
+
+def _npz_counts(path: Path) -> Any:
+    raw = read_npz(path)
+    if missing := {"data", "indices", "indptr", "shape"} - set(raw):
+        msg = f"{path} holds no sparse matrix ({', '.join(map(repr, sorted(missing)))} not found); make it again"
+        raise DatasetError(msg)
+    shape = raw["shape"]
+    if shape.shape != (2,) or shape.dtype.kind not in "iu":
+        msg = f"shape in {path} is {shape.dtype} {shape.shape}; it must be two whole numbers"
+        raise DatasetError(msg)
+    size = int(shape[0]), int(shape[1])
+    return as_csr(checked_rows(raw["data"], raw["indices"], raw["indptr"], size, str(path)))
 
 
 def _check_derived(ds: PerturbDataset, arrays: dict[str, Any]) -> None:
@@ -231,80 +244,7 @@ def _check_derived(ds: PerturbDataset, arrays: dict[str, Any]) -> None:
             raise DatasetError(msg)
 
 
-# ---- obs in meta.json ------------------------------------------------------------------------------------
-
-
-def _obs_to_json(obs: pd.DataFrame) -> dict[str, list[Any]]:
-    perts = obs[schema.PERT_ID].astype(str)
-    doses = obs[schema.DOSES].astype(str)
-    table: dict[str, list[Any]] = {
-        schema.ROW_ID: [str(r) for r in obs.index],
-        schema.PERT_ID: perts.tolist(),
-        schema.CONTEXT_ID: obs[schema.CONTEXT_ID].astype(str).tolist(),
-        schema.BATCH_ID: obs[schema.BATCH_ID].astype(str).tolist(),
-        schema.IS_CONTROL: [bool(x) for x in obs[schema.IS_CONTROL]],
-        schema.PERT_GENES: [pert_genes(p) for p in perts],
-        schema.PERT_DOSES: [d.split(schema.COMBO_SEPARATOR) if d else [] for d in doses],
-        schema.MODALITY: obs[schema.MODALITY].astype(str).tolist(),
-        schema.COVARIATES: [parse_covariates(str(c)) for c in obs[schema.COVARIATES].astype(str)],
-    }
-    if schema.WEIGHT in obs:
-        table[schema.WEIGHT] = [float(x) for x in obs[schema.WEIGHT]]
-    return table
-
-
-def _obs_from_json(table: Any, path: Path) -> pd.DataFrame:
-    """Read a row table; only pert_id, context_id, batch_id and is_control are required."""
-    where = f"obs in {path / schema.META_FILE}"
-    if not isinstance(table, dict) or not all(isinstance(v, list) for v in table.values()):
-        msg = f"{where} is not a table of columns"
-        raise DatasetError(msg)
-    needed = (schema.PERT_ID, schema.CONTEXT_ID, schema.BATCH_ID, schema.IS_CONTROL)
-    missing = [c for c in needed if c not in table]
-    if missing:
-        msg = f"{where} lacks the columns {missing}; found {sorted(table)}"
-        raise DatasetError(msg)
-    lengths = {key: len(column) for key, column in table.items()}
-    if len(set(lengths.values())) != 1:
-        msg = f"{where} has columns of different lengths: {lengths}"
-        raise DatasetError(msg)
-    n = lengths[schema.PERT_ID]
-    # Cells that hold lists or tables, and what they must be.
-    for column, kind, needed_type in (
-        (schema.PERT_GENES, list, "a list of names"),
-        (schema.PERT_DOSES, list, "a list of doses"),
-        (schema.COVARIATES, dict, "a table of names and values"),
-    ):
-        odd = next((i for i, v in enumerate(table.get(column) or []) if v and not isinstance(v, kind)), None)
-        if odd is not None:
-            msg = (
-                f"{where}: {column} of row {odd} is {str(table[column][odd])[:60]}; it must be {needed_type}"
-            )
-            raise DatasetError(msg)
-    control = [bool(x) for x in table[schema.IS_CONTROL]]
-    genes = table.get(schema.PERT_GENES)
-    doses = table.get(schema.PERT_DOSES) or [[] for _ in range(n)]
-    labels, dose_text = [], []
-    for i in range(n):
-        label = schema.CONTROL if control[i] else str(table[schema.PERT_ID][i])
-        if genes and genes[i] and not control[i]:
-            label = schema.COMBO_SEPARATOR.join(genes[i])
-        pert, dose = canonical_pert(label, doses[i] or None)
-        labels.append(pert)
-        dose_text.append(dose)
-    columns: dict[str, Any] = {
-        schema.PERT_ID: labels,
-        schema.CONTEXT_ID: table[schema.CONTEXT_ID],
-        schema.BATCH_ID: table[schema.BATCH_ID],
-        schema.IS_CONTROL: control,
-        schema.MODALITY: table.get(schema.MODALITY) or [""] * n,
-        schema.DOSES: dose_text,
-        schema.COVARIATES: [canonical_covariates(c or {}) for c in table.get(schema.COVARIATES) or [{}] * n],
-    }
-    if schema.WEIGHT in table:
-        columns[schema.WEIGHT] = table[schema.WEIGHT]
-    row_ids = table.get(schema.ROW_ID) or [f"row{i}" for i in range(n)]
-    return make_obs(columns, [str(r) for r in row_ids])
+# ---- order of rows ------------------------------------------------------------------------------------------
 
 
 def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.DataFrame:
@@ -361,38 +301,63 @@ def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..
 
 
 def _read_zarr_obs(path: Path) -> pd.DataFrame:
-    import zarr
     from anndata.io import read_elem
 
+    with _open_zarr(path) as group:
+        _check_declared(group["obs"], path)
+        frame = read_elem(group["obs"])
+        if not isinstance(frame, pd.DataFrame):
+            msg = f"obs in {path} is no table; import the data set again"
+            raise DatasetError(msg)
+    return obs_from_table(frame, f"obs in {path}")
+
+
+@contextlib.contextmanager
+def _open_zarr(path: Path) -> Iterator[Any]:
+    """Open a zarr folder; any error while it is open is reported as damage, in one line."""
+    import zarr
+
     try:
-        frame = read_elem(zarr.open_group(str(path), mode="r")["obs"])
+        with warnings.catch_warnings():
+            # zarr warns of files in the folder that are not its own.
+            warnings.simplefilter("ignore")
+            yield zarr.open_group(zarr.storage.LocalStore(path, read_only=True), mode="r")
+    except DatasetError:
+        raise
     except Exception as exc:  # zarr raises many kinds for damaged stores
-        msg = f"{path} is damaged ({' '.join(str(exc).split())[:120]}); import the data set again"
+        detail = " ".join(str(exc).split())[:120] or type(exc).__name__
+        msg = f"{path} is damaged ({detail}); import the data set again"
         raise DatasetError(msg) from exc
-    columns = {c: frame[c] for c in frame.columns}
-    return make_obs(columns, [str(r) for r in frame.index])
+
+
+def _check_declared(element: Any, path: Path) -> None:
+    """Check the sizes that an array, or the arrays of a group, declare."""
+    arrays = [a for _, a in element.members(max_depth=4)] if hasattr(element, "members") else [element]
+    for array in arrays:
+        check_size(int(getattr(array, "nbytes", 0)), f"{array.path} in {path}")
 
 
 def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
-    import zarr
     from anndata.io import read_elem
 
-    try:
-        group = zarr.open_group(str(path), mode="r")
+    def read(group: Any, key: str) -> Any:
+        _check_declared(group[key], path)
+        return checked_matrix(read_elem(group[key]), f"{key} in {path}")
+
+    with _open_zarr(path) as group:
         # log1p data read from an npz without X_pert have no stored matrix: X = delta + X_control.
         derived = metadata.space == "log1p" and "X" not in group and "layers/delta" in group
-        main = None if derived else read_elem(group["X"])
-        layers = {
-            k: read_elem(group[f"layers/{k}"]) for k in ("delta", "X_control") if f"layers/{k}" in group
-        }
-    except Exception as exc:  # zarr raises many kinds for damaged stores
-        msg = f"{path} is damaged ({' '.join(str(exc).split())[:120]}); import the data set again"
-        raise DatasetError(msg) from exc
+        main = None if derived else read(group, "X")
+        layers = {k: read(group, f"layers/{k}") for k in ("delta", "X_control") if f"layers/{k}" in group}
+    layers = {
+        k: np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32) for k, X in layers.items()
+    }
     if sp.issparse(main):
         main = as_csr(main)
     x_control = layers.get("X_control")
     if metadata.space == "counts":
         return Values(counts=as_csr(main), delta=layers.get("delta"), x_control=x_control)
     if metadata.space in schema.DELTA_SPACES and "delta" not in layers:
-        return Values(delta=main, x_control=x_control)
+        dense: Any = main.toarray() if sp.issparse(main) else main  # type: ignore[union-attr]
+        return Values(delta=dense, x_control=x_control)
     return Values(expression=main, delta=layers.get("delta"), x_control=x_control)

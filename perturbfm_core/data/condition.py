@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray, StrArray
+
+_PLUS = "%2B"
 
 
 def escape(field: str) -> str:
@@ -63,17 +65,32 @@ def parse_key(key: str) -> dict[str, str]:
     return dict(zip(schema.CONDITION_COLUMNS, fields, strict=True))
 
 
-def pert_genes(pert_id: str) -> list[str]:
-    """Return the genes (or drugs) of a perturbation id; none for the control."""
+def pert_parts(pert_id: str) -> list[str]:
+    """Return the ids of the parts of a perturbation as singles; none for the control."""
     return [] if pert_id == schema.CONTROL else pert_id.split(schema.COMBO_SEPARATOR)
+
+
+def pert_genes(pert_id: str) -> list[str]:
+    """Return the names of the genes (or drugs) of a perturbation id; none for the control."""
+    return [name_of_part(part) for part in pert_parts(pert_id)]
+
+
+def part_id(name: str) -> str:
+    """Return a gene or drug name as a part of a perturbation id: a plus sign in it, as in "(+)-JQ1", is escaped."""
+    return name.replace(schema.COMBO_SEPARATOR, _PLUS)
+
+
+def name_of_part(part: str) -> str:
+    """Return the name of a part of a perturbation id (inverse of `part_id`)."""
+    return part.replace(_PLUS, schema.COMBO_SEPARATOR)
 
 
 def canonical_pert(
     label: str,
     doses: Sequence[str] | None = None,
     *,
-    control: str | None = schema.CONTROL,
-    separators: str = schema.COMBO_SEPARATOR,
+    control: str | Collection[str] | None = schema.CONTROL,
+    separators: str | Sequence[str] = schema.COMBO_SEPARATOR,
     aliases: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
     """Return (pert_id, doses) in canonical form: parts sorted, doses sorted with them, aliases resolved.
@@ -85,24 +102,27 @@ def canonical_pert(
     doses
         One dose per part, one dose for all parts, or None.
     control
-        The control label (None: "control"); as a part of a combination ("A+control") it is dropped.
+        The control label, or several (None: "control"); as a part of a combination ("A+control") it is dropped.
     separators
-        Characters that separate parts; if empty, the whole label is one part.
+        Characters that separate parts, or a sequence of texts that do; if empty, the whole label is one part.
     aliases
         {other name of a part: name to use}.
 
     Raises
     ------
     DatasetError
-        If a part is empty, repeated or reserved (``control``, or contains ``+``), or the number of doses is
-        neither one nor the number of parts.
+        If a part is empty, repeated or reserved (``control``), or the number of doses is neither one nor the number of parts.
     """
     label = label.strip()
-    control = schema.CONTROL if control is None else control
-    if label == control:
+    controls = (
+        {schema.CONTROL} if control is None else {control} if isinstance(control, str) else set(control)
+    )
+    if label in controls:
         return schema.CONTROL, ""
-    pieces = re.split("[" + re.escape(separators) + "]", label) if separators else [label]
+    joints = [s for s in separators if s]
+    pieces = re.split("|".join(map(re.escape, joints)), label) if joints else [label]
     parts = [p.strip() for p in pieces]
+    shown = joints[0] if len(joints) == 1 else "".join(joints)
     if doses is not None and len(doses) not in (1, len(parts)):
         msg = f"perturbation {label!r} has {len(parts)} parts but {len(doses)} doses {list(doses)}; give one each"
         raise DatasetError(msg)
@@ -111,22 +131,21 @@ def canonical_pert(
     kept = [
         (name, dose)
         for part, name, dose in zip(parts, named, each, strict=True)
-        if control not in (part, name)
+        if part not in controls and name not in controls
     ]
     if not kept:
         return schema.CONTROL, ""
+    kept = sorted((part_id(name), dose) for name, dose in kept)
     names = [name for name, _ in kept]
     if "" in names or len(set(names)) != len(names):
-        msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({separators!r})"
+        msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({shown!r})"
         raise DatasetError(msg)
-    for name in names:
-        if name == schema.CONTROL or schema.COMBO_SEPARATOR in name:
-            msg = (
-                f"perturbation {label!r} has a part {name!r}: {schema.CONTROL!r} is the name of control rows and "
-                f"{schema.COMBO_SEPARATOR!r} joins parts; check the separator ({separators!r}) and the control label, or rename it by an alias"
-            )
-            raise DatasetError(msg)
-    kept.sort()
+    if schema.CONTROL in names:
+        msg = (
+            f"perturbation {label!r} has a part {schema.CONTROL!r}, the name of control rows; check the "
+            f"separator ({shown!r}) and the control label, or rename it by an alias"
+        )
+        raise DatasetError(msg)
     dose = schema.COMBO_SEPARATOR.join(d for _, d in kept) if any(d for _, d in kept) else ""
     return schema.COMBO_SEPARATOR.join(name for name, _ in kept), dose
 

@@ -10,7 +10,8 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import OWN_MAPPING, ColumnMapping
+from perturbfm_core.data.importing import OWN_MAPPING
+from perturbfm_core.data.mapping import ColumnMapping
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -42,11 +43,13 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
         pert_col=schema.PERT_ID,
         context_col=schema.CONTEXT_ID,
         batch_col=schema.BATCH_ID,
-        control_label=schema.CONTROL if ds.is_control.any() else None,
+        control_label=(schema.CONTROL,) if ds.is_control.any() else (),
         dose_col=schema.DOSES if (ds.obs[schema.DOSES].astype(str) != "").any() else None,
         modality_col=schema.MODALITY,
         weight_col=schema.WEIGHT if schema.WEIGHT in ds.obs else None,
         covariate_cols=tuple(covariates),
+        # No modality, dose or covariate is written as no text.
+        keep_labels=("",),
         space=ds.metadata.space,
         level=ds.metadata.level,
         target_sum=ds.metadata.normalization.target_sum if ds.metadata.normalization else 1e4,

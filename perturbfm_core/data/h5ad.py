@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
+from perturbfm_core.data.structure import check_size, checked_matrix
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.parsing import open_regular
+
+# Group in which anndata 0.7 kept the categories of the columns of a table.
+_CATEGORIES = "__categories"
+
+
+# Names of `raw`, the matrix that was set aside before genes were selected, among the layers.
+RAW = ("raw", "raw/X", "raw.X")
 
 
 def read_obs(path: Path) -> pd.DataFrame:
     """Return the obs table of an h5ad file."""
     with _open_h5ad(path) as file:
-        from anndata.io import read_elem
-
-        return read_elem(file["obs"])
+        return _table(file, "obs", path)
 
 
 @contextlib.contextmanager
@@ -26,51 +34,192 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
     """Open an h5ad file; any error while it is open is reported as a damaged file, in one line."""
     import h5py
 
-    if not path.is_file():
+    if not path.exists():
         msg = f"{path} does not exist; give the path of an h5ad file"
         raise DatasetError(msg)
+    open_regular(path, DatasetError).close()
     try:
-        with h5py.File(path, "r") as file:
-            missing = [key for key in ("obs", "var") if key not in file]
-            if missing:
-                msg = f"{path} is HDF5 but no h5ad file ({', '.join(missing)} not found)"
-                raise DatasetError(msg)
-            yield file
+        with warnings.catch_warnings():
+            # anndata says of an old file that it is old; what cannot be read of it is an error here.
+            warnings.simplefilter("ignore")
+            with h5py.File(path, "r") as file:
+                missing = [key for key in ("obs", "var") if key not in file]
+                if missing:
+                    msg = f"{path} is HDF5 but no h5ad file ({', '.join(missing)} not found)"
+                    raise DatasetError(msg)
+                yield file
     except DatasetError:
         raise
     except Exception as exc:
         # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
-        detail = " ".join(str(exc).split())[:160]
+        detail = " ".join(str(exc).split())[:160] or type(exc).__name__
         msg = f"{path} cannot be read as h5ad, it is truncated or not HDF5 ({detail}); fetch it again"
         raise DatasetError(msg) from exc
 
 
 def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
-    """Return (obs, var, matrix) of an h5ad file: ``X``, or the named layer.
+    """Return (obs, var, matrix) of an h5ad file: ``X``, the named layer, or ``raw`` with its own genes.
 
     Raises
     ------
     DatasetError
-        If the file is damaged, or lacks the matrix.
+        If the file is damaged, has no cells or genes, or lacks the matrix, or what it has is no matrix of numbers.
     """
+    with _open_h5ad(path) as file:
+        raw = layer in RAW and layer not in file.get("layers", {}) and "raw" in file
+        obs, var = _table(file, "obs", path), _table(file, "raw/var" if raw else "var", path)
+        for table, what in ((obs, "cells (rows of obs)"), (var, "genes (rows of var)")):
+            if not len(table):
+                msg = f"{path} has 0 {what}; nothing is left to import, check how it was filtered"
+                raise DatasetError(msg)
+        X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw)
+    return obs, var, X
+
+
+def options_with_counts(path: Path, but: str | None) -> list[str]:
+    """Return the options that read a matrix of whole numbers from a file, other than layer `but`.
+
+    Only the first values of each matrix are looked at. A file that cannot be read has none.
+    """
+    found = []
+    with contextlib.suppress(DatasetError), _open_h5ad(path) as file:
+        layers = list(file["layers"]) if "layers" in file else []
+        places = [(None, "X", "no --layer"), *((k, f"layers/{k}", f"--layer {k}") for k in layers)]
+        if "raw" in file and "X" in file["raw"]:
+            places.append(("raw", "raw/X", "--from-raw"))
+        for layer, where, option in places:
+            element = file.get(where)
+            if element is None or layer == but or (but in RAW and layer == "raw"):
+                continue
+            data = element["data"] if hasattr(element, "keys") and "data" in element else element
+            if getattr(data, "ndim", 0) and data.dtype.kind in "iuf" and data.shape[0]:
+                head = np.asarray(data[: 10_000 if data.ndim == 1 else 20]).reshape(-1)
+                if np.isfinite(head).all() and (head >= 0).all() and (head == np.rint(head)).all():
+                    found.append(option)
+    return found
+
+
+# ---- the matrix --------------------------------------------------------------------------------------------
+
+
+def _matrix(file: Any, path: Path, layer: str | None, shape: tuple[int, int], *, raw: bool) -> Any:
     from anndata.io import read_elem
 
-    with _open_h5ad(path) as file:
-        where = "X" if layer is None else f"layers/{layer}"
-        if where not in file:
-            known = sorted(file["layers"]) if "layers" in file else []
-            msg = f"{path} has no {where}; layers: {known or 'none'}"
-            raise DatasetError(msg)
-        X = read_elem(file[where])
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
-    if getattr(X, "ndim", 2) != 2 or X.shape != (len(obs), len(var)):
-        msg = f"{path}: matrix is {getattr(X, 'shape', '?')}, obs and var say {(len(obs), len(var))}"
+    where = "raw/X" if raw else "X" if layer is None else f"layers/{layer}"
+    known = [*file.get("layers", ()), *(["raw"] if "raw" in file else [])]
+    if layer == "" or where not in file:
+        msg = f"{path} has no {where}; layers: {known or 'none'}"
         raise DatasetError(msg)
-    if sp.issparse(X):
-        try:
-            # The short check, done on reading, does not look at the indices; a wrong one ends the process later.
-            X.check_format(full_check=True)
-        except ValueError as exc:
-            msg = f"{path}: sparse matrix {where} is damaged ({exc}); fetch or write the file again"
-            raise DatasetError(msg) from exc
-    return obs, var, X
+    element = file[where]
+    _check_declared(element, f"{path}: {where}", shape)
+    X = None if _is_null(element) else read_elem(element)
+    if X is None:
+        others = f"name a layer (--layer); layers: {known}" if known else "it has no layers either"
+        msg = f"{path}: {where} is empty; {others}"
+        raise DatasetError(msg)
+    X = checked_matrix(X, f"{path}: {where}")
+    if X.shape != shape:
+        msg = f"{path}: matrix is {X.shape}, obs and var say {shape}"
+        raise DatasetError(msg)
+    return X
+
+
+def _is_null(element: Any) -> bool:
+    """Return whether an element stands for nothing: what anndata writes where an object has no X."""
+    return getattr(element, "shape", ()) is None or element.attrs.get("encoding-type") == "null"
+
+
+def _check_declared(element: Any, what: str, shape: tuple[int, int]) -> None:
+    """Check the shape and the size that an element declares, before anything of it is read."""
+    if hasattr(element, "keys"):
+        for name in ("data", "indices", "indptr"):
+            part = element.get(name)
+            check_size(int(getattr(part, "nbytes", 0) or 0), f"{what}/{name}")
+    elif element.shape is not None and element.shape != () and tuple(element.shape) != shape:
+        msg = f"{what}: matrix is {tuple(element.shape)}, obs and var say {shape}"
+        raise DatasetError(msg)
+    else:
+        check_size(int(getattr(element, "nbytes", 0) or 0), what)
+
+
+# ---- tables ------------------------------------------------------------------------------------------------
+
+
+def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
+    """Return obs or var of any version of the format."""
+    from anndata.io import read_elem
+
+    element = file[key]
+    if not hasattr(element, "keys"):
+        table = _from_records(element, file.get("uns"), f"{path}: {key}")
+    elif element.attrs.get("encoding-type") == "dataframe":
+        _check_columns(element, f"{path}: {key}")
+        table = read_elem(element)
+    else:
+        table = _from_columns(element, f"{path}: {key}")
+    table.columns = [str(c) for c in table.columns]
+    return table
+
+
+def _check_columns(group: Any, what: str) -> None:
+    for name, column in group.items():
+        check_size(int(getattr(column, "nbytes", 0) or 0), f"{what}/{name}")
+
+
+def _from_records(records: Any, uns: Any, what: str) -> pd.DataFrame:
+    """Return a table of anndata 0.6 and before: one data set of records, its categories in ``uns``."""
+    if not records.dtype.names:
+        msg = f"{what} is no table; open the file with a current anndata and save it again"
+        raise DatasetError(msg)
+    check_size(int(records.nbytes), what)
+    values = records[()]
+    columns = {name: _decoded(values[name]) for name in values.dtype.names}
+    index, *others = columns
+    table = pd.DataFrame({name: columns[name] for name in others}, index=columns[index])
+    for name in others:
+        kept = None if uns is None else uns.get(f"{name}_categories")
+        if kept is not None and columns[name].dtype.kind in "iu":
+            table[name] = _categorical(columns[name], _decoded(np.atleast_1d(kept[()])))
+    return table
+
+
+def _from_columns(group: Any, what: str) -> pd.DataFrame:
+    """Return a table stored as a group of columns without a declared encoding, as other tools write it."""
+    from anndata.io import read_elem
+
+    named = group.attrs.get("_index", "_index")
+    index = next((k for k in (str(named), "_index", "index") if k in group), None)
+    if index is None:
+        msg = f"{what} is no table with an index; open the file with a current anndata and save it again"
+        raise DatasetError(msg)
+    _check_columns(group, what)
+    listed = group.attrs.get("column-order")
+    names = [k for k in group if k != _CATEGORIES] if listed is None else [str(c) for c in listed]
+    columns: dict[str, Any] = {}
+    for name in names:
+        if name == index:
+            continue
+        values = read_elem(group[name])
+        kept = group.get(f"{_CATEGORIES}/{name}")
+        if isinstance(values, np.ndarray):
+            values = _decoded(values)
+            if kept is not None:
+                values = _categorical(values, _decoded(np.atleast_1d(kept[()])))
+        columns[name] = values
+    return pd.DataFrame(columns, index=_decoded(np.asarray(read_elem(group[index]))))
+
+
+def _categorical(codes: Any, categories: Any) -> Any:
+    """Return codes as a categorical column; codes that fit no category are left as they are."""
+    if len(codes) and int(codes.max()) >= len(categories):
+        return codes
+    return pd.Categorical.from_codes(codes, categories)
+
+
+def _decoded(values: Any) -> Any:
+    """Return byte strings of an array as text."""
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8")
+    if values.dtype.kind == "O":
+        return np.asarray([v.decode("utf-8") if isinstance(v, bytes) else v for v in values], dtype=object)
+    return values

@@ -2,77 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, parse, slug
-from perturbfm_core.data.condition import canonical_covariates, canonical_pert
+from perturbfm_core.config import parse, slug
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.h5ad import read_matrix
+from perturbfm_core.data.h5ad import options_with_counts, read_matrix
+from perturbfm_core.data.import_report import ImportReport, complete
+from perturbfm_core.data.imported_columns import imported_columns
+from perturbfm_core.data.mapping import ColumnMapping
 from perturbfm_core.data.matrix import Values, as_csr, check_finite
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.data.obs import make_obs
-from perturbfm_core.data.space import check_space
+from perturbfm_core.data.space import check_space, to_stored
+from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.schema import Level, Space
+from perturbfm_core.schema import BoolArray, FloatArray, Level, StrArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 # Key of `uns` under which `PerturbDataset.to_anndata` says which columns are which.
 OWN_MAPPING = "perturbfm"
+# Key of a data set's notes under which the report of its import is kept.
+REPORT = "import_report"
+
+__all__ = ["OWN_MAPPING", "REPORT", "ColumnMapping", "from_anndata", "import_h5ad", "read_h5ad"]
 
 
-class ColumnMapping(Frozen):
-    """Meaning of the columns of an h5ad file, and scale of its values.
+@dataclass(frozen=True)
+class _Read:
+    """Tables and matrix of a file or object, and where they are from."""
 
-    Attributes
-    ----------
-    pert_col, context_col, batch_col, dose_col, time_col, modality_col, weight_col
-        obs columns; only `pert_col` is required. `covariate_cols` are kept as further covariates.
-    control_label
-        Perturbation label of control cells; not needed for delta and z-score data.
-    modality
-        One modality for all rows, instead of `modality_col`.
-    separators
-        Characters that join the parts of a combination.
-    space
-        Declared scale of the values; it is checked, never guessed.
-    layer
-        Layer to read instead of ``X``.
-    gene_col
-        var column with gene ids, instead of the index.
-    target_sum
-        Counts per cell after normalisation (``space: counts`` only).
-    aliases
-        {other name of a perturbed gene: name to use}.
-    """
-
-    pert_col: str
-    context_col: str | None = None
-    batch_col: str | None = None
-    control_label: str | None = None
-    dose_col: str | None = None
-    dose_unit: str = ""
-    time_col: str | None = None
-    modality_col: str | None = None
-    modality: str = ""
-    weight_col: str | None = None
-    covariate_cols: tuple[str, ...] = ()
-    separators: str = schema.COMBO_SEPARATOR
-    space: Space = "log1p"
-    level: Level | None = None
-    layer: str | None = None
-    gene_col: str | None = None
-    target_sum: float = Field(default=1e4, gt=0)
-    aliases: dict[str, str] = Field(default_factory=dict)
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    X: Any
+    origin: str
+    counts_in: Callable[[], Sequence[str]] = tuple
 
 
 def import_h5ad(
@@ -122,9 +95,8 @@ def import_h5ad(
     obs, var, X = read_matrix(path, mapping.layer)
     progress("checking")
     return _dataset(
-        (obs, var, X),
+        _Read(obs, var, X, path.name, lambda: options_with_counts(path, mapping.layer)),
         mapping,
-        origin=path.name,
         name=name,
         source=source or path.name,
         licence=licence,
@@ -199,9 +171,8 @@ def from_anndata(
         msg = "the AnnData object has no X; name a layer"
         raise DatasetError(msg)
     return _dataset(
-        (adata.obs.copy(), adata.var, X.copy()),
+        _Read(adata.obs.copy(), adata.var, X.copy(), "the AnnData object"),
         columns,
-        origin="the AnnData object",
         name=name,
         source=source or "AnnData object",
         licence="unknown",
@@ -211,163 +182,158 @@ def from_anndata(
 
 
 def _dataset(
-    read: tuple[pd.DataFrame, pd.DataFrame, Any],
+    read: _Read,
     mapping: ColumnMapping,
     *,
-    origin: str,
     name: str,
     source: str,
     licence: str,
     control_policy: Literal["mean", "sampled"],
     gene_selection: GeneSelection | None,
 ) -> PerturbDataset:
-    """Return the data set of (obs, var, X); `origin` names the file or object in messages."""
-    obs, var, X = read
-    genes = _genes(var, mapping.gene_col)
-    delta_like = mapping.space in schema.DELTA_SPACES
-    columns = _columns(obs, mapping, origin)
-    where = f"layer {mapping.layer!r}" if mapping.layer else "X"
-    check_space(X, mapping.space, f"{where} of {origin}")
-    level: Level = mapping.level or ("condition" if delta_like else "cell")
+    """Return the data set of tables and matrix, with the report of its import in the metadata."""
+    report = ImportReport()
+    genes = _genes(read.var, mapping.gene_col)
+    obs, X = read.obs, read.X
+    obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object)
+    columns, kept = imported_columns(obs, mapping, read.origin, genes, report)
+    if kept is not None:
+        X = sp.csr_array(X)[kept] if sp.issparse(X) else X[kept]
+    rows = [str(r) for r in (obs.index if kept is None else obs.index[kept])]
+    raw = mapping.layer == "raw"
+    where = f"layer {mapping.layer!r}" if mapping.layer and not raw else "raw.X" if raw else "X"
+    values, level = _values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
+    control = np.asarray(columns[schema.PERT_ID]) == schema.CONTROL
+    if values.delta is not None and control.any():
+        contexts = np.asarray(columns.get(schema.CONTEXT_ID, ["all"] * len(control)), dtype=np.str_)
+        values = Values(delta=_minus_controls(values.delta, contexts, control, report))
     metadata = DatasetMetadata(
         name=name,
         source=source,
         licence=licence,
         level=level,
-        space=mapping.space,
+        space=mapping.stored_space,
         normalization=Normalization(target_sum=mapping.target_sum) if mapping.space == "counts" else None,
-        control_policy="none" if delta_like else control_policy,
+        control_policy="none" if mapping.is_difference else control_policy,
         gene_selection=gene_selection or GeneSelection(),
-        notes={"columns": mapping.model_dump(mode="json", exclude_defaults=True)},
+        notes={"columns": mapping.model_dump(mode="json", exclude_defaults=True), **_guide_notes(report)},
     )
-    if delta_like:
+    report.facts = {"file": read.origin, "matrix": where, **report.facts}
+    ds = PerturbDataset(make_obs(columns, rows), genes, values, metadata)
+    complete(report, ds, _gene_columns(read.var, mapping.gene_col))
+    # Set last, since the report describes the finished data set; notes are not part of the content hash.
+    metadata.notes[REPORT] = report.to_json()
+    return ds
+
+
+def _values(
+    X: Any,
+    mapping: ColumnMapping,
+    what: str,
+    names: tuple[list[str], list[str]],
+    counts_in: Callable[[], Sequence[str]],
+    report: ImportReport,
+) -> tuple[Values, Level]:
+    """Return the matrix in the scale that is stored, and the level of its rows."""
+    try:
+        found = check_space(X, mapping.space, what)
+    except DatasetError:
+        # Other matrices of the file are looked at only where they may be the cure.
+        check_space(X, mapping.space, what, counts_in())
+        raise
+    report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
+    report.facts["scale_evidence"] = found.reason
+    if mapping.space == "log1p" and found.inverse is None and not found.whole and found.low >= 0:
+        report.warnings.append(
+            f"whether the values are log1p could not be confirmed ({found.reason}); if they are not, declare --space"
+        )
+    level: Level = mapping.level or ("condition" if mapping.is_difference else "cell")
+    if mapping.is_difference:
         dense = X.toarray() if sp.issparse(X) else X
-        values = Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
-    elif mapping.space == "counts":
+        return Values(delta=np.ascontiguousarray(dense, dtype=np.float32)), level
+    if mapping.space == "counts":
         csr = as_csr(sp.csr_array(X))
         # Checked before the cast: integers have no value for missing counts.
-        names = np.asarray(obs.index, dtype=np.str_), np.asarray(genes, dtype=np.str_)
-        check_finite(csr, f"{where} of {origin}", *names, allow_negative=True)
-        values = Values(
-            counts=sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
+        ids = np.asarray(names[0], dtype=np.str_), np.asarray(names[1], dtype=np.str_)
+        check_finite(csr, what, *ids, allow_negative=True)
+        counts = sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
+        return Values(counts=counts), level
+    X = to_stored(as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X), mapping.space)
+    return Values(expression=X.astype(np.float32)), level
+
+
+def _minus_controls(
+    delta: FloatArray, contexts: StrArray, control: BoolArray, report: ImportReport
+) -> FloatArray:
+    """Return differences to the mean control row of each context.
+
+    Where control rows are centred on zero, within three standard errors, the values are differences already.
+
+    Parameters
+    ----------
+    delta
+        float [N, G], values of all rows.
+    contexts
+        str [N], context of each row.
+    control
+        bool [N], the control rows.
+    report
+        Report of the import, which names what was done.
+
+    Raises
+    ------
+    DatasetError
+        If a context has perturbed rows and no control row.
+    """
+    out = delta.copy()
+    names = sorted(set(contexts.tolist()))
+    shifted = []
+    for context in names:
+        here = contexts == context
+        own = delta[here & control].astype(np.float64)
+        if not len(own):
+            msg = (
+                f"context {context!r} has no control row, so differences to its controls cannot be made; leave its rows "
+                "out, or, if the values are differences already, import without --control-label and --drop-label the controls"
+            )
+            raise DatasetError(msg)
+        mean = own.mean(axis=0)
+        error = own.std(axis=0, ddof=1) / np.sqrt(len(own)) if len(own) > 1 else np.zeros_like(mean)
+        if _size(mean) > 3 * _size(error) + 1e-6:
+            shifted.append(context)
+            out[here] -= mean.astype(np.float32)
+    report.facts["controls_subtracted"] = f"{len(shifted)} of {len(names)} contexts"
+    if shifted:
+        report.warnings.append(
+            f"control rows of {len(shifted)} of {len(names)} contexts are not centred on zero, so their mean was subtracted "
+            "from all rows of the context"
         )
-    else:
-        X = as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X)
-        values = Values(expression=X.astype(np.float32))
-    return PerturbDataset(make_obs(columns, [str(r) for r in obs.index]), genes, values, metadata)
+    return out
+
+
+def _size(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
 
 
 def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
     if gene_col is None:
-        return [str(g) for g in var.index]
+        return [g.strip() for g in decoded(var.index, "gene names")]
     if gene_col not in var:
         msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
         raise DatasetError(msg)
-    return [str(g) for g in var[gene_col]]
+    return [g.strip() for g in decoded(var[gene_col], f"var column {gene_col!r}")]
 
 
-def _described(obs: pd.DataFrame, name: str, option: str, origin: str, control: Any) -> Any:
-    """Return a column that describes the treatment, as text; only control rows may have missing values."""
-    column = (
-        _column(obs.loc[~control], name, option, origin)
-        if name in obs
-        else _column(obs, name, option, origin)
-    )
-    out = np.full(len(obs), "", dtype=object)
-    out[~control] = _text(column).to_numpy()
-    given = control & obs[name].notna().to_numpy()
-    out[given] = _text(obs.loc[given, name]).to_numpy()
-    return out
-
-
-def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series:
-    if name not in obs:
-        msg = f"{origin} has no obs column {name!r} ({option}); columns: {', '.join(map(str, obs.columns))}"
-        raise DatasetError(msg)
-    column = obs[name]
-    if column.isna().any():
-        row = obs.index[int(np.flatnonzero(column.isna().to_numpy())[0])]
-        msg = f"obs column {name!r} ({option}) has {int(column.isna().sum())} missing values, first in row {row!r}; fill or drop them"
-        raise DatasetError(msg)
-    return column
-
-
-def _text(column: pd.Series) -> pd.Series:
-    """Return a column as text; whole numbers lose their decimal point ("10.0" and "10" are one dose).
-
-    Numbers are never written with an exponent: the plus sign in "1e+06" would be read as a separator, and a
-    short mantissa could merge two different ids.
-    """
-    dtype = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
-    if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
-        return column.astype(str)
-    numbers = column.to_numpy()
-    if numbers.dtype.kind != "f":
-        return column.astype(str)
-    text = {x: np.format_float_positional(x, precision=15, fractional=False, trim="-") for x in set(numbers)}
-    return pd.Series([text[x] for x in numbers], index=column.index, dtype=object)
-
-
-def _columns(obs: pd.DataFrame, m: ColumnMapping, origin: str) -> dict[str, Any]:
-    labels = _text(_column(obs, m.pert_col, "--pert-col", origin))
-    delta_like = m.space in schema.DELTA_SPACES
-    if m.control_label is None and not delta_like:
-        msg = f"--control-label is needed for {m.space} data; {m.pert_col!r} holds e.g. {_examples(labels)}"
-        raise DatasetError(msg)
-    if m.control_label is not None and not (labels == m.control_label).any():
-        msg = f"control label {m.control_label!r} does not occur in {m.pert_col!r}; found e.g. {_examples(labels)}"
-        raise DatasetError(msg)
-    untreated = np.asarray(labels == m.control_label, dtype=np.bool_)
-    doses = pd.Series("", index=labels.index)
-    if m.dose_col is not None:
-        doses = pd.Series(_described(obs, m.dose_col, "--dose-col", origin, untreated), index=labels.index)
-    pert, dose = _canonical(labels, doses, m)
-    columns: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
-    if m.context_col is not None:
-        columns[schema.CONTEXT_ID] = _text(_column(obs, m.context_col, "--context-col", origin)).to_numpy()
-    if m.batch_col is not None:
-        columns[schema.BATCH_ID] = _text(_column(obs, m.batch_col, "--batch-col", origin)).to_numpy()
-    control = pert == schema.CONTROL
-    if m.modality_col is not None:
-        modality = _described(obs, m.modality_col, "--modality-col", origin, untreated)
-    else:
-        modality = np.full(len(obs), m.modality, dtype=object)
-    # Control cells have no modality, since they are the controls of every modality in their context.
-    columns[schema.MODALITY] = np.where(control, "", modality)
-    covariates = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
-    kept = {
-        k: _described(obs, c, f"covariate {k}", origin, untreated)
-        for k, c in covariates.items()
-        if c is not None
+def _gene_columns(var: pd.DataFrame, used: str | None) -> dict[str, list[str]]:
+    """Return the text columns of var that could name the genes, and its index if a column was used."""
+    return {
+        str(c): list(var[c].astype(str))
+        for c in var.columns
+        if str(c) != used and not pd.api.types.is_numeric_dtype(var[c].dtype)
     }
-    if kept:
-        known: dict[tuple[str, ...], str] = {}
-        rows = list(zip(*kept.values(), strict=True))
-        for row in set(rows):
-            known[row] = canonical_covariates(dict(zip(kept, row, strict=True)))
-        columns[schema.COVARIATES] = [known[row] for row in rows]
-    if m.weight_col is not None:
-        weight = pd.to_numeric(_column(obs, m.weight_col, "--weight-col", origin), errors="coerce").to_numpy(
-            dtype=np.float64
-        )
-        columns[schema.WEIGHT] = weight
-    return columns
 
 
-def _canonical(labels: pd.Series, doses: pd.Series, m: ColumnMapping) -> tuple[Any, Any]:
-    pairs = list(zip(labels.to_numpy(), doses.to_numpy(), strict=True))
-    known = {}
-    for label, dose in set(pairs):
-        parts = [d.strip() for d in str(dose).split(schema.COMBO_SEPARATOR)] if dose else None
-        if parts is not None and m.dose_unit:
-            parts = [f"{d} {m.dose_unit}" for d in parts]
-        known[label, dose] = canonical_pert(
-            str(label), parts, control=m.control_label, separators=m.separators, aliases=m.aliases
-        )
-    pert = np.asarray([known[p][0] for p in pairs], dtype=object)
-    dose_out = np.asarray([known[p][1] for p in pairs], dtype=object)
-    return pert, dose_out
-
-
-def _examples(labels: pd.Series) -> str:
-    return ", ".join(repr(str(x)) for x in labels.value_counts().index[:5])
+def _guide_notes(report: ImportReport) -> dict[str, Any]:
+    """Return the note that the audit reads: which perturbations are guides of one gene."""
+    guides = report.facts.get("guides_kept_apart")
+    return {"guides": guides} if guides else {}

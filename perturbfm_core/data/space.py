@@ -1,57 +1,241 @@
-"""The scale of expression values, checked against the one that is declared."""
+"""The scale of expression values: recognised from the values, checked against the declared one, converted."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
 import numpy as np
+import scipy.sparse as sp
 
 from perturbfm_core.data.matrix import Matrix
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import FloatArray, Space
+
+# Scales that an import can convert to a stored one, besides the stored ones themselves.
+ImportSpace = Literal["log1p", "counts", "delta", "zscore", "normalized", "log2p1", "log10p1"]
+STORED: Final[dict[str, Space]] = {"normalized": "log1p", "log2p1": "log1p", "log10p1": "log1p"}
 
 _LOG1P_CEILING = 25.0
+_ROWS = 1000
+# Row sums that differ by less than this share of their mean are equal but for rounding; real depths differ by
+# tens of percent.
+_EQUAL_SUMS = 2e-3
+_WHOLE = 0.02
+
+_INVERSE: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
+    "normalized": lambda x: x,
+    "log1p": np.expm1,
+    "log2p1": lambda x: np.exp2(x) - 1.0,
+    "log10p1": lambda x: np.power(10.0, x) - 1.0,
+}
+_NAMES: Final = {
+    "normalized": "normalised counts without a logarithm",
+    "log1p": "log1p values",
+    "log2p1": "log2(x + 1) values",
+    "log10p1": "log10(x + 1) values",
+}
 
 
-def check_space(X: Matrix, space: str, what: str) -> None:
-    """Check that the values of a matrix are plausible for the declared scale.
+@dataclass(frozen=True)
+class Evidence:
+    """What the values of a matrix say about their scale.
 
-    Values are never converted automatically: the message says which declaration would fit.
+    Attributes
+    ----------
+    low, high
+        Smallest and largest value.
+    whole
+        Whether all values are whole numbers.
+    inverse
+        Scale that the values are in by their inversion (``normalized``, ``log1p``, ``log2p1``, ``log10p1``),
+        None if they do not show it.
+    reason
+        What shows it, in one clause.
+    standardized
+        Whether nearly every gene has mean 0 and standard deviation 1 over all rows.
+    """
+
+    low: float
+    high: float
+    whole: bool
+    inverse: str | None
+    reason: str
+    standardized: bool
+
+
+def evidence(X: Matrix) -> Evidence:
+    """Return what the values of a matrix [N, G], CSR or dense, say about their scale."""
+    data = X.data if sp.issparse(X) else np.asarray(X).reshape(-1)
+    if not len(data):
+        return Evidence(0.0, 0.0, True, None, "no values", False)
+    low, high = float(np.min(data)), float(np.max(data))
+    if sp.issparse(X) and X.nnz < X.shape[0] * X.shape[1]:
+        low, high = min(low, 0.0), max(high, 0.0)
+    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
+    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
+    if not np.isfinite([low, high]).all():
+        # Non-finite values are reported by `check_finite`, with row and gene.
+        return Evidence(low, high, whole, None, "values that are not finite", False)
+    if low < 0:
+        return Evidence(low, high, whole, None, "negative values", _standardized(X))
+    inverse, reason = _inverse(X, whole, high)
+    return Evidence(low, high, whole, inverse, reason, False)
+
+
+def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
+    n = X.shape[0]
+    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
+    part = X[picked]
+    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+    dense = dense[dense.any(axis=1)]
+    if len(dense) < 3 or dense.shape[1] < 3:
+        return None, "too few rows to tell"
+    spread: dict[str, float] = {}
+    for name, invert in _INVERSE.items():
+        if (name == "log10p1" and high > 30) or (name != "normalized" and high > 700):
+            continue
+        sums = invert(dense).sum(axis=1)
+        spread[name] = float(sums.std() / sums.mean()) if sums.mean() > 0 else np.inf
+    best = min(spread, key=lambda k: spread[k])
+    rest = [v for k, v in spread.items() if k != best]
+    if spread[best] < _EQUAL_SUMS and min(rest, default=1.0) > 5 * spread[best] + 1e-6:
+        total = float(np.median(_INVERSE[best](dense).sum(axis=1)))
+        return best, f"as {_NAMES[best]} every row sums to {total:.6g}"
+    if whole:
+        return None, "whole numbers"
+    shares = {k: _whole_ratios(_INVERSE[k], dense) for k in spread}
+    best = min(shares, key=lambda k: shares[k])
+    rest = [v for k, v in shares.items() if k != best]
+    if shares[best] < _WHOLE and min(rest, default=1.0) > 3 * shares[best] + _WHOLE:
+        return best, f"as {_NAMES[best]} the values of a row are whole multiples of its smallest"
+    return None, "row sums differ in every scale"
+
+
+def _whole_ratios(invert: Callable[[FloatArray], FloatArray], dense: FloatArray) -> float:
+    """Return how far values of a row are from whole multiples of its smallest one: 0 if they are, about .25 if not.
+
+    Counts of a cell, normalised by its depth, are multiples of the value of one count.
+    """
+    off, seen = [], set()
+    for row in dense[:200]:
+        values = invert(row[row > 0])
+        if len(values) < 5:
+            continue
+        ratio = values / values.min()
+        # Far ratios are whole within rounding only if float32 has the digits.
+        ratio = ratio[(ratio > 1.2) & (ratio < 20)]
+        if len(ratio) >= 3:
+            off.append(float(np.abs(ratio - np.rint(ratio)).mean()))
+            seen |= set(np.rint(ratio).tolist())
+    # Counts of a screen have many multiples; one alone is a coincidence (2 is 10 after a wrong logarithm).
+    return float(np.median(off)) if len(off) >= 5 and len(seen) >= 3 else 1.0
+
+
+def _standardized(X: Matrix) -> bool:
+    """Return whether nearly all genes have mean 0 and standard deviation 1 over all rows."""
+    n = X.shape[0]
+    if n < 20:
+        return False
+    mean = np.asarray(X.mean(axis=0), dtype=np.float64).reshape(-1)
+    square = X.power(2) if sp.issparse(X) else np.square(X, dtype=np.float64)
+    sd = np.sqrt(np.maximum(np.asarray(square.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2, 0))
+    used = sd > 1e-6
+    # Clipped values, as scanpy's `max_value` makes them, lower the standard deviation of some genes.
+    return bool(
+        used.any() and (np.abs(mean[used]) < 0.02).mean() > 0.8 and (np.abs(sd[used] - 1) < 0.05).mean() > 0.6
+    )
+
+
+def check_space(X: Matrix, space: str, what: str, counts_in: Sequence[str] = ()) -> Evidence:
+    """Check that the values of a matrix are plausible for the declared scale, and return what they show.
+
+    Values are never converted unasked: the message says which declaration fits.
 
     Parameters
     ----------
     X
         Matrix [N, G], CSR or dense.
     space
-        Declared scale: log1p, counts, delta or zscore.
+        Declared scale, one of `ImportSpace`.
     what
         Name of the matrix for the message.
+    counts_in
+        Options that read other matrices of the file which hold whole numbers.
 
     Raises
     ------
     DatasetError
         If the values cannot be in `space`.
     """
-    data = X.data if hasattr(X, "indptr") else np.asarray(X).reshape(-1)
-    if not len(data):
-        return
-    low, high = float(np.min(data)), float(np.max(data))
-    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
-    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
-    if not np.isfinite([low, high]).all():
-        return  # non-finite values are reported by `check_finite`, with row and gene
-    if space == "log1p":
-        if low < 0:
-            msg = f"{what} has negative values (minimum {low:.4g}), log1p expression has none; declare --space delta or zscore"
-            raise DatasetError(msg)
-        if high > _LOG1P_CEILING or (whole and high > 1):
-            msg = f"{what} looks like counts ({'whole numbers, ' if whole else ''}maximum {high:.6g}), not log1p; declare --space counts"
-            raise DatasetError(msg)
-    elif space == "counts":
-        if high > np.iinfo(np.int32).max:
-            msg = f"{what} has counts up to {high:.6g}, more than a count can be; declare another --space"
-            raise DatasetError(msg)
-        if low < 0 or not whole:
-            kind = "negative values" if low < 0 else "fractions"
-            msg = f"{what} has {kind}, counts have none; declare --space log1p, delta or zscore, or name the layer with counts"
-            raise DatasetError(msg)
-    elif low >= 0:
-        msg = f"{what} has no negative value (minimum {low:.4g}), which {space} data have; declare --space log1p or counts"
+    found = evidence(X)
+    if not np.isfinite([found.low, found.high]).all() or found.reason == "no values":
+        return found
+    problem = _problem(found, space, counts_in)
+    if problem:
+        msg = f"{what} {problem}"
         raise DatasetError(msg)
+    return found
+
+
+def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
+    counts = f"; counts are read with {' or '.join(counts_in)}" if counts_in else ""
+    if space in ("delta", "zscore"):
+        if e.low >= 0:
+            fits = f"--space {e.inverse}" if e.inverse else "--space counts" if e.whole else "--space log1p"
+            return f"has no negative value (minimum {e.low:.4g}), which {space} data have; declare {fits}"
+        if e.standardized and space == "delta":
+            return (
+                "has mean 0 and standard deviation 1 in every gene over all rows, so it is scaled, not a difference to "
+                f"controls; read unscaled values{counts}, or declare --space zscore with the control rows"
+            )
+        return None
+    if e.low < 0:
+        if e.standardized:
+            return (
+                f"has negative values and mean 0 and standard deviation 1 in every gene: it is scaled, not {space}; "
+                f"read unscaled values{counts}, or declare --space zscore with --control-label, which subtracts the "
+                "control rows"
+            )
+        if space == "counts":
+            return f"has negative values, counts have none (minimum {e.low:.4g}); differences to controls are --space delta or zscore{counts}"
+        return (
+            f"has negative values (minimum {e.low:.4g}), {space} expression has none; declare --space delta or zscore if "
+            f"they are differences to controls{counts}"
+        )
+    if space == "counts":
+        if e.high > np.iinfo(np.int32).max:
+            return f"has counts up to {e.high:.6g}, more than a count can be; declare another --space"
+        if not e.whole:
+            fits = e.inverse or ("normalized" if e.high > _LOG1P_CEILING else "log1p")
+            shown = f" ({e.reason})" if e.inverse else ""
+            return f"has fractions, counts have none; declare --space {fits}{shown}{counts}"
+        return None
+    if e.inverse is not None and e.inverse != space:
+        return f"is not {space}: {e.reason}; declare --space {e.inverse}{counts}"
+    if e.whole and e.high > 1 and e.inverse is None:
+        return f"looks like counts (whole numbers, maximum {e.high:.6g}), not {space}; declare --space counts"
+    if space == "normalized":
+        return None
+    if e.high > _LOG1P_CEILING:
+        return f"has values up to {e.high:.6g}, which no {space} value is; declare --space normalized{counts}"
+    return None
+
+
+def to_stored(X: Matrix, space: str) -> Matrix:
+    """Return values in the scale that they are stored in: log1p instead of normalised, log2 and log10 values.
+
+    Parameters
+    ----------
+    X
+        Matrix [N, G], CSR or dense.
+    space
+        Scale of the values, one of `ImportSpace`.
+    """
+    if space == "normalized":
+        return X.log1p() if sp.issparse(X) else np.log1p(X)
+    factor = {"log2p1": np.log(2.0), "log10p1": np.log(10.0)}.get(space)
+    return (
+        X if factor is None else X * np.asarray(factor, dtype=X.dtype if X.dtype.kind == "f" else np.float64)
+    )

@@ -48,4 +48,5 @@ def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
         "source": ds.metadata.source,
         "licence": ds.metadata.licence,
         "gene_selection_rows": ds.metadata.gene_selection.rows,
+        **({"import_report": report} if (report := ds.metadata.notes.get("import_report")) else {}),
     }

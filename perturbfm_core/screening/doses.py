@@ -18,13 +18,7 @@ from perturbfm_core.uncertainty.novelty import Trust
 FAR = 10.0
 
 _NUMBER = re.compile(r"^\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*?)?\s*$")
-_JOINT = re.compile(r"(?<![0-9.][eE])" + re.escape(schema.COMBO_SEPARATOR))
 _SLACK = 1e-9
-
-
-def split_doses(text: str) -> list[str]:
-    """Return the doses of the parts of a combination; the plus of an exponent ("1e+3") separates nothing."""
-    return [piece.strip() for piece in _JOINT.split(text)]
 
 
 def most_used(texts: Iterable[str]) -> str:

@@ -11,8 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_pert, keys_of, pert_genes
+from perturbfm_core.data.condition import canonical_pert, keys_of, part_id, pert_genes, pert_parts
 from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
@@ -327,7 +328,7 @@ def _fields(query: Query, *columns: str) -> list[tuple[str, ...]]:
 def _dose_evidence(run: FittedRun, pert: str, modality: str, doses: str) -> tuple[Trust, tuple[str, ...]]:
     """Return (trust that the doses of one condition allow, reasons why it is not higher)."""
     names = pert_genes(pert)
-    each = doses.split(schema.COMBO_SEPARATOR) if doses else [""] * len(names)
+    each = split_doses(doses) if doses else [""] * len(names)
     found = [run.doses.judged(name, modality, dose) for name, dose in zip(names, each, strict=True)]
     order: tuple[Trust, ...] = ("low", "fair", "high")
     least = order[min((order.index(trust) for trust, _ in found), default=2)]
@@ -354,8 +355,8 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
     rows = []
     for i, gene in owner:
         row = query.conditions.iloc[i].astype(str)
-        parts = [_NO_GENE if g == gene else g for g in pert_genes(row[schema.PERT_ID])]
-        doses = row[schema.DOSES].split(schema.COMBO_SEPARATOR) if row[schema.DOSES] else None
+        parts = [_NO_GENE if p == part_id(gene) else p for p in pert_parts(row[schema.PERT_ID])]
+        doses = split_doses(row[schema.DOSES]) if row[schema.DOSES] else None
         pert, dose = canonical_pert(schema.COMBO_SEPARATOR.join(parts), doses)
         rows.append((row[schema.CONTEXT_ID], pert, row[schema.MODALITY], dose, row[schema.COVARIATES]))
     table = pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS))

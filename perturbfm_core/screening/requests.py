@@ -20,9 +20,9 @@ from perturbfm_core.data.condition import (
     parse_covariates,
     pert_genes,
 )
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.schema import FloatArray, IntArray
-from perturbfm_core.screening.doses import split_doses
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.splits.view import Query
 
@@ -187,7 +187,7 @@ def _doses(run: FittedRun, choice: Choice, request: Request, modality: str) -> t
         raise ConfigError(msg)
     pert, dose = canonical_pert(request.perturbation, texts)
     names = pert_genes(pert)
-    each = dose.split(schema.COMBO_SEPARATOR) if dose else [""] * len(names)
+    each = split_doses(dose) if dose else [""] * len(names)
     for i, name in enumerate(names):
         usual = "" if each[i] else run.doses.usual(name, modality)
         if usual:

@@ -14,11 +14,12 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.graphs.masks import read_masks
 from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.schema import FloatArray, IntArray
-from perturbfm_core.screening.doses import most_used, split_doses
+from perturbfm_core.screening.doses import most_used
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import nearest
 from perturbfm_core.screening.requests import Request, Requests, resolve_requests, unknown

@@ -25,7 +25,7 @@ import pandas as pd
 from scipy import stats
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.condition import pert_genes, pert_parts
 from perturbfm_core.data.controls import REFERENCE
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import take_rows
@@ -82,7 +82,7 @@ def terciles(keys: pd.Index, values: FloatArray) -> dict[str, str]:
 def _seen(fit: pd.DataFrame, test: pd.DataFrame) -> dict[str, str]:
     singles = {p for p in fit[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1}
     return {
-        str(key): str(sum(g in singles for g in pert_genes(pert)))
+        str(key): str(sum(part in singles for part in pert_parts(pert)))
         for key, pert in zip(test.index, test[schema.PERT_ID].astype(str), strict=True)
         if len(pert_genes(pert)) > 1
     }

@@ -89,6 +89,7 @@ class TrainView:
 
     def subset(self, mask: BoolArray) -> TrainView:
         """Return the view of the conditions in `mask` (bool [n]), with their inner folds and rows only."""
+        left = self._rows_left(self.conditions.index[~mask])
         return TrainView(
             conditions=self.conditions[mask],
             genes=self.genes,
@@ -101,26 +102,27 @@ class TrainView:
             ],
             unit=self.unit,
             dataset=self.dataset,
-            allowed_rows=self._without(self.allowed_rows, self.conditions.index[~mask]),
-            fit_rows=self._without(self.fit_rows, self.conditions.index[~mask]),
+            allowed_rows=None if left is None or self.allowed_rows is None else self.allowed_rows & left,
+            fit_rows=None if left is None or self.fit_rows is None else self.fit_rows & left,
         )
 
-    def _without(self, rows: BoolArray | None, dropped: pd.Index) -> BoolArray | None:
-        """Return `rows` without cells of dropped conditions and controls of contexts that only these have."""
-        if self.dataset is None or rows is None:
+    def _rows_left(self, dropped: pd.Index) -> BoolArray | None:
+        """Return bool [N], false for cells of dropped conditions and controls of contexts that only these have."""
+        if self.dataset is None or (self.allowed_rows is None and self.fit_rows is None):
             return None
         ds = self.dataset
         gone = ds.conditions.index.isin(dropped)
         kept = self.conditions.index.difference(dropped)
         # Contexts with a remaining condition, and contexts without any condition in this view (of validation,
-        # or of a transductive split), whose controls `rows` may include.
+        # or of a transductive split), whose controls may be read.
+        contexts = ds.obs[schema.CONTEXT_ID].cat
         left = set(self.conditions.loc[kept, schema.CONTEXT_ID]) | (
-            set(self.dataset.obs[schema.CONTEXT_ID].cat.categories) - set(self.conditions[schema.CONTEXT_ID])
+            set(contexts.categories) - set(self.conditions[schema.CONTEXT_ID])
         )
-        in_left = ds.obs[schema.CONTEXT_ID].isin(left).to_numpy()
+        in_left = contexts.categories.isin(left)[contexts.codes.to_numpy()]
         treated = ds.condition_codes >= 0
         # Perturbed rows stay with their condition, control rows with their context.
-        return np.asarray(rows & np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
+        return np.asarray(np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
 
     def query(self) -> Query:
         """Return the conditions of this view as a query, to predict them."""

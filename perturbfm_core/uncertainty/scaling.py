@@ -65,7 +65,7 @@ class Scaling:
     def fit(
         cls, residuals: OutOfFold, gene_bin: IntArray, config: ScaleConfig, fitted: frozenset[str]
     ) -> Scaling:
-        """Fit the scaling; every unit has the same weight, and extreme units are winsorised.
+        """Fit the scaling; every unit has the same weight, and extreme units and genes are winsorised.
 
         Parameters
         ----------
@@ -95,7 +95,10 @@ class Scaling:
             out = replace(out, offset=_offsets(left, strata, residuals.units, weights))
         squared /= np.exp(out._log_growth(residuals.prediction.mean, strata))[:, None]
         factor = np.asarray(
-            [_robust_mean(squared[:, bins == b].mean(axis=1), weights) for b in range(len(out.factor))]
+            [
+                _robust_mean(_level_genes(squared[:, bins == b], weights).mean(axis=1), weights)
+                for b in range(len(out.factor))
+            ]
         )
         return replace(out, factor=np.maximum(factor, _SMALLEST))
 
@@ -196,10 +199,31 @@ def _offsets(
     return out
 
 
+def _level_genes(squared: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return squared errors [n, g] with each gene scaled so that no gene's mean is outside the 10th to 90th percentile.
+
+    A gene that is on in one condition has a variance of almost nothing elsewhere, and one such gene would set
+    the factor of all genes of its bin.
+    """
+    # Outlying conditions are drawn in first: they would raise all genes, and the spread over genes with them.
+    rows = squared.mean(axis=1)
+    drawn = (
+        squared * np.divide(_winsorised(rows, weights), rows, out=np.ones_like(rows), where=rows > 0)[:, None]
+    )
+    mean = np.average(drawn, axis=0, weights=weights)
+    held = np.clip(mean, *np.quantile(mean, [_WINSOR, 1.0 - _WINSOR]))
+    return np.asarray(squared * np.divide(held, mean, out=np.ones_like(mean), where=mean > 0))
+
+
 def _robust_mean(values: FloatArray, weights: FloatArray) -> float:
     """Return the weighted mean of values, winsorised at their weighted 10th and 90th percentiles."""
+    return float(np.average(_winsorised(values, weights), weights=weights))
+
+
+def _winsorised(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return values [n] drawn in to their weighted 10th and 90th percentiles."""
     order = np.argsort(values, kind="stable")
     cumulative = np.cumsum(weights[order]) / weights.sum()
     at = np.minimum(np.searchsorted(cumulative, [_WINSOR, 1.0 - _WINSOR]), len(values) - 1)
     low, high = values[order][at]
-    return float(np.average(np.clip(values, low, high), weights=weights))
+    return np.asarray(np.clip(values, low, high))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+import yaml
 
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.locks import Holder, read_holder
+from perturbfm_core.store.owner import host_name
 from tests.assets.conftest import REPO, Location, copy_location
 from tests.support.command import perturbfm
 
@@ -41,6 +44,15 @@ mutation($p: ExecutionParams!) {
   }
 }
 """
+
+
+# An entry whose fit takes longer than any test.
+ENDLESS = {
+    "name": "endless",
+    "description": "An ensemble of a hundred networks.",
+    "model": "perturbfm-v1",
+    "uncertainty": {"ensemble": 100},
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,34 @@ class Server:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
+    def cell(self, model: str) -> str:
+        """Launch one entry on the split and return the run's id."""
+        return self.launch(
+            "benchmark",
+            {
+                "dagster/partition": f"{model}|{SPLIT}",
+                "dagster/partition/model": model,
+                "dagster/partition/split": SPLIT,
+            },
+        )
+
+    def messages(self, run: str) -> list[str]:
+        """Return the messages in a run's log."""
+        query = (
+            "query($i: ID!) { logsForRun(runId: $i) { ... on EventConnection "
+            "{ events { ... on MessageEvent { message } } } } }"
+        )
+        return [e["message"] for e in self.ask(query, i=run)["logsForRun"]["events"] if "message" in e]
+
+    def runs(self, status: str) -> dict[str, str]:
+        """Return {id: job} of the runs in a status."""
+        query = (
+            "query($s: [RunStatus!]) { runsOrError(filter: {statuses: $s}) "
+            "{ ... on Runs { results { runId jobName } } } }"
+        )
+        found = self.ask(query, s=[status])["runsOrError"]["results"]
+        return {run["runId"]: run["jobName"] for run in found}
+
     def finish(self, run: str) -> str:
         """Wait until a run has ended and return its status."""
         query = "query($i: ID!) { runOrError(runId: $i) { ... on Run { status } } }"
@@ -93,6 +133,12 @@ def server(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Start web server and daemon over a folder of their own, and stop every process of theirs after."""
     location = copy_location(tmp_path_factory.mktemp("server"))
     shutil.copytree(demo_data, location.path / "data/demo")
+    (location.path / "catalog/models").mkdir()
+    (location.path / "catalog/models/endless.yaml").write_text(yaml.safe_dump(ENDLESS))
+    # Run monitoring looks more often than it would have to.
+    settings = yaml.safe_load((location.path / "dagster.yaml").read_text())
+    settings["run_monitoring"]["poll_interval_seconds"] = 1
+    (location.path / "dagster.yaml").write_text(yaml.safe_dump(settings))
     port, log = free_port(), location.path / "server.log"
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
     with log.open("wb") as out:
@@ -124,7 +170,7 @@ def server(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(45)
         with contextlib.suppress(ProcessLookupError):
@@ -206,6 +252,70 @@ def test_raw_launch_without_the_tags_of_its_dimensions(on_server):
     entries = [p.name.split("_", 2)[2] for p in ArtifactStore().run_dirs()]
     assert sum(e.startswith("control_only_") for e in entries) == 1
     assert not any(e.startswith("nope") for e in entries)
+
+
+def until(found: Callable[[], Any], what: str, seconds: float = 120) -> Any:
+    """Return what a function finds, as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(0.2)
+    return value
+
+
+def holder(run: str = "") -> Holder | None:
+    """Return who holds the training slot, if that is the run."""
+    found = read_holder(ArtifactStore().locks / f"train-{host_name()}-0.lock")
+    return found if found is not None and found.what == f"run {run}" else None
+
+
+def test_a_killed_run_frees_its_slot_and_a_waiting_one_names_it(on_server):
+    killed = on_server.cell("endless")
+    held = until(lambda: holder(killed), "training")
+    waiting = on_server.cell("global_mean")
+    line = f"waiting for a training slot held by run {killed} since {held.since} (process {held.pid} on {held.host})"
+    until(lambda: line in on_server.messages(waiting), "line of the waiting run")
+    assert line in (on_server.location.path / "server.log").read_text()
+    assert on_server.runs("STARTED").keys() == {killed, waiting}
+
+    os.kill(held.pid, signal.SIGKILL)
+    begin = time.monotonic()
+    assert on_server.finish(waiting) == "SUCCESS"
+    assert on_server.finish(killed) == "FAILURE"
+    assert time.monotonic() - begin < 60
+    assert any("unexpectedly exited" in m or "SIGKILL" in m for m in on_server.messages(killed))
+
+
+def test_a_killed_run_inside_another_process_is_marked_as_failed(on_server):
+    """Nothing of Dagster's own looks after such a run: the launcher's check of its process does."""
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
+    code = (
+        "import dagster as dg\n"
+        "from perturbfm_assets.definitions import defs\n"
+        "from perturbfm_assets.launcher import host_tags\n"
+        "from perturbfm_assets.partitions import grid_key\n"
+        "with dg.DagsterInstance.from_config('.') as instance:\n"
+        f"    defs.resolve_job_def('benchmark').execute_in_process(instance=instance, tags=host_tags(), partition_key=grid_key('endless', {SPLIT!r}))\n"
+    )
+    with (on_server.location.path / "inside.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**environment, "PYTHONPATH": os.pathsep.join(map(str, sys.path))},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        (run,) = until(lambda: on_server.runs("STARTED"), "run")
+        until(lambda: holder(run), "training")
+        # It is looked at more than once, and left alone while its process lives.
+        time.sleep(3)
+        assert on_server.runs("STARTED").keys() == {run}
+    finally:
+        process.kill()
+        process.wait(10)
+    assert on_server.finish(run) == "FAILURE"
+    assert any(f"process {process.pid} of the run has ended" in m for m in on_server.messages(run))
+    assert on_server.finish(on_server.cell("control_only")) == "SUCCESS"
 
 
 @pytest.mark.browser

@@ -269,7 +269,7 @@ SIGNED = np.array([[0.0, -1.1], [2.2, 0.3]])
             id="counts-as-log1p",
         ),
         pytest.param(
-            LOG1P * 15, "log1p", r"looks like counts \(maximum 33\), not log1p", id="large-as-log1p"
+            LOG1P * 15, "log1p", r"has values up to 33, which no log1p value is; declare --space normalized", id="large-as-log1p"
         ),
         pytest.param(
             SIGNED, "log1p", r"negative values \(minimum -1.1\).*--space delta or zscore", id="delta-as-log1p"
@@ -283,7 +283,7 @@ SIGNED = np.array([[0.0, -1.1], [2.2, 0.3]])
             LOG1P, "delta", r"no negative value \(minimum .*\), which delta data have", id="log1p-as-delta"
         ),
         pytest.param(
-            COUNTS, "zscore", "which zscore data have; declare --space log1p or counts", id="counts-as-zscore"
+            COUNTS, "zscore", "which zscore data have; declare --space counts", id="counts-as-zscore"
         ),
     ],
 )

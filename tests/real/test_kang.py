@@ -23,7 +23,7 @@ def runs(real, place):
     """Import, freeze all five splits, run a baseline on each, and rank; return {held-out cell type: run}."""
     columns = ("--pert-col", "condition", "--context-col", "cell_type", "--batch-col", "donor")
     control = ("--control-label", "control", "--space", "counts")
-    perturbfm("data", "import", real(FILE), "--out", "K", "--name", "kang", *columns, *control)
+    perturbfm("data", "import", real(FILE), "--out", "K", "--name", "kang", *columns, *control, warns=True)
     made = perturbfm("splits", "create", "--data", "K", "--spec", "leave_one_context_out", "--json").json[
         "splits"
     ]

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import Needs
-from perturbfm_core.screening.doses import TrainDoses, most_used, split_doses
+from perturbfm_core.screening.doses import TrainDoses, most_used
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import predict_requests
 from perturbfm_core.screening.requests import Request, resolve_requests

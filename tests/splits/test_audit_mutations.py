@@ -242,6 +242,30 @@ def _selected(rows: str) -> Planted:
     return Planted(ds, CONTEXT)
 
 
+def _label_features(how: str) -> Planted:
+    """Return cells with features that name the perturbation, by their name or by where they are on."""
+    genes = [str(g) for g in CELLS.genes]
+    X = np.array(CELLS.values.expression)
+    perts = CELLS.obs[schema.PERT_ID].astype(str).to_numpy()
+    for i, pert in enumerate(SINGLES[:3]):
+        X[:, i] = np.where(perts == pert, 2.0, 0.0) if how != "name" else X[:, i]
+        if how == "name":
+            genes[i] = (f"sg{pert}_1", f"{pert}_sgRNA", f"guide-{pert}")[i]
+    if how == "leaky":
+        # Stray reads of guides in a few other cells hide nothing.
+        X[np.random.default_rng(0).random(len(X)) < 0.005, :3] = 1.0
+    ds = PerturbDataset(CELLS.obs, genes, Values(expression=X.astype(np.float32)), CELLS.metadata)
+    return Planted(ds, split_one(ds, "context_ood", {"holdout": ["x"]}))
+
+
+def _sister_guides(how: str) -> Planted:
+    perts = ["g0_1", "g0_2", "B", "C"] if how == "name" else ["one", "two", "B", "C"]
+    ds = screen(grid_rows(perts, ["x", "y"], reps=4, controls=12), genes=12)
+    if how == "note":
+        ds = with_metadata(ds, notes={"guides": {"one": "A", "two": "A"}})
+    return Planted(ds, split_one(ds, "perturbation_ood", {"holdout": [perts[0]]}))
+
+
 # ---- leaks of runs -----------------------------------------------------------------------------------------
 
 
@@ -372,6 +396,10 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "value_under_the_old_hash": _changed_under_its_hash,
         "row_order_of_a_split_by_row": _changed_rows,
     },
+    "label_naming_features": {
+        how: lambda how=how: _label_features(how) for how in ("name", "values", "leaky")
+    },  # type: ignore[misc]
+    "sister_guides": {"name": lambda: _sister_guides("name"), "note": lambda: _sister_guides("note")},
     "gene_selection": {"all": lambda: _selected("all"), "unknown": lambda: _selected("unknown")},
     "transductive": {
         "context": lambda: Planted(
@@ -455,6 +483,34 @@ def test_a_planted_leak_is_named(leak: str, plant: Callable[[], Planted]) -> Non
 def test_every_check_is_planted_at_least_two_ways() -> None:
     assert set(LEAKS) == set(CHECKS.names()) | set(RUN_CHECKS.names())
     assert min(len(ways) for ways in LEAKS.values()) >= 2
+
+
+def test_features_that_name_the_condition_block_unless_they_are_accepted() -> None:
+    planted = _label_features("values")
+    with pytest.raises(SplitError, match=r"label_naming_features: 3 of 40 features name the condition"):
+        require_clean(planted.ds, planted.split)
+    accepted = with_metadata(planted.ds, notes={"columns": {"accept": ["label_naming_features"]}})
+    assert [f.name for f in require_clean(accepted, planted.split)] == ["label_naming_features"]
+
+
+def test_one_gene_that_a_perturbation_switches_on_is_no_label() -> None:
+    X = np.array(CELLS.values.expression)
+    perts = CELLS.obs[schema.PERT_ID].astype(str).to_numpy()
+    X[:, 0] = np.where(perts == "A", 2.0, 0.0)
+    ds = with_values(CELLS, X.astype(np.float32))
+    assert audit(ds, split_one(ds, "context_ood", {"holdout": ["x"]})) == []
+    # The perturbed genes themselves may be on in their own condition only.
+    genes = [*SINGLES, *(str(g) for g in CELLS.genes[len(SINGLES) :])]
+    for i, pert in enumerate(SINGLES):
+        X[:, i] = np.where(perts == pert, 2.0, 0.0)
+    own = PerturbDataset(CELLS.obs, genes, Values(expression=X.astype(np.float32)), CELLS.metadata)
+    assert audit(own, split_one(own, "context_ood", {"holdout": ["x"]})) == []
+
+
+def test_guides_held_out_together_are_no_sisters() -> None:
+    ds = _sister_guides("name").ds
+    split = split_one(ds, "perturbation_ood", {"holdout": ["g0_1", "g0_2"]})
+    assert audit(ds, split) == []
 
 
 # ---- nothing is found where nothing is -------------------------------------------------------------------------

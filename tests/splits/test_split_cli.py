@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HOME", "SPLIT_DIR", "CATALOG"):
             patch.setenv(f"PERTURBFM_{name}", str(tmp_path / name.lower()))
-        perturbfm("data", "import", path, "--out", out, *columns, *more)
+        perturbfm("data", "import", path, "--out", out, *columns, *more, warns=True)
     return path, out
 
 

@@ -44,6 +44,18 @@ def test_an_outlying_unit_hardly_moves_the_factor() -> None:
     assert plain == pytest.approx(1.0, rel=0.05)
 
 
+def test_a_gene_that_is_on_in_one_condition_hardly_moves_the_factor_of_its_bin() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(40, 200))
+    plain = scaled(residuals_of(truth, np.zeros(200)), ONE).factor[0]
+    for rows in (slice(3, 4), slice(0, 40, 3)):
+        for genes in (slice(5, 6), slice(10, 18)):
+            on = truth.copy()
+            on[rows, genes] += 300
+            found = scaled(residuals_of(on, np.zeros(200)), ONE).factor[0]
+            assert found == pytest.approx(plain, rel=0.1)
+
+
 def test_rows_of_one_unit_count_as_one() -> None:
     truth = np.sqrt(np.asarray([[1.0], [4.0], [4.0], [4.0]]))
     rows = [("x", "A"), ("x", "B"), ("y", "B"), ("z", "B")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs
-from perturbfm_core.data.importing import ColumnMapping
+from perturbfm_core.data.mapping import ColumnMapping
 from perturbfm_core.data.preset import complete_columns, described_column, needed_column, preset
 
 
@@ -24,7 +24,7 @@ def perturbench_mapping(path: Path) -> ColumnMapping:
     return ColumnMapping(
         pert_col=pert,
         context_col=needed_column(columns, ("cell_type", "cell_line", "celltype"), "context", "PerturBench"),
-        control_label="control",
+        control_label=("control",),
         modality_col=described_column(obs, pert, "perturbation_type"),
         covariate_cols=("treatment",) if varies else (),
         space="log1p",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs
-from perturbfm_core.data.importing import ColumnMapping
+from perturbfm_core.data.mapping import ColumnMapping
 from perturbfm_core.data.preset import (
     complete_columns,
     described_column,
@@ -13,7 +13,6 @@ from perturbfm_core.data.preset import (
     needed_column,
     preset,
 )
-from perturbfm_core.errors import DatasetError
 
 
 @preset(
@@ -24,37 +23,32 @@ from perturbfm_core.errors import DatasetError
 def scperturb_mapping(path: Path) -> ColumnMapping:
     """Return the mapping of an scPerturb file.
 
-    ``perturbation`` has parts joined by ``_`` and the control label ``control``; the cell line or cell type
+    ``perturbation`` has parts joined by ``_`` and the control label ``control``; a label is parted only if one of
+    its parts is a gene or a perturbation, since guides and loci have ``_`` in their names; the cell line or cell type
     is the context; ``X`` holds raw counts; dose with its unit, time, batch and perturbation type are used if
     complete.
 
     Raises
     ------
     DatasetError
-        If a required column is missing or incomplete, or doses are in several units.
+        If a required column is missing or incomplete.
     """
     obs = read_obs(path)
     columns = complete_columns(obs)
     pert = needed_column(columns, ("perturbation",), "perturbation", "scPerturb")
-    dose, unit = described_column(obs, pert, "dose_value"), ""
-    if dose is not None and "dose_unit" in obs:
-        treated = obs.loc[(obs[pert] != "control").to_numpy(), "dose_unit"]
-        units = sorted({str(u) for u in treated.dropna()})
-        if len(units) > 1:
-            msg = f"doses are in several units ({', '.join(units)}); convert them to one, or import part of the file"
-            raise DatasetError(msg)
-        unit = "".join(units)
+    dose = described_column(obs, pert, "dose_value")
     return ColumnMapping(
         pert_col=pert,
         context_col=needed_column(
             columns, ("cell_line", "celltype", "cell_type", "tissue_type"), "context", "scPerturb"
         ),
         batch_col=first_complete(columns, ("batch", "gemgroup", "replicate")),
-        control_label="control",
+        control_label=("control",),
         dose_col=dose,
-        dose_unit=unit,
+        dose_unit_col=None if dose is None else described_column(obs, pert, "dose_unit"),
         time_col=described_column(obs, pert, "time"),
         modality_col=described_column(obs, pert, "perturbation_type"),
-        separators="_",
+        separators=("_",),
+        split_known_only=True,
         space="counts",
     )

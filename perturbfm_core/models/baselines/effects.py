@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.condition import pert_genes, pert_parts
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 # Activation and repression of the same gene must never be averaged, so modality is in every level.
@@ -25,6 +26,8 @@ CONTEXT_LEVELS: tuple[tuple[str, ...], ...] = (
     *((schema.CONTEXT_ID, *level) for level in PERTURBATION_LEVELS),
     *PERTURBATION_LEVELS,
 )
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class EffectTable:
@@ -119,22 +122,28 @@ def _group_means(codes: IntArray, k: int, effects: FloatArray, weights: FloatArr
 
 def group_names(conditions: pd.DataFrame, level: tuple[str, ...]) -> list[str]:
     """Return one unambiguous group name per condition."""
-    columns = [[str(value) for value in conditions[c].tolist()] for c in level]
-    return [json.dumps(row, ensure_ascii=False) for row in zip(*columns, strict=True)]
+    return [_ENCODE(row) for row in zip(*(_texts(conditions, c) for c in level), strict=True)]
+
+
+def _texts(conditions: pd.DataFrame, column: str) -> list[str]:
+    """Return a column as text; tables are often short, and pandas takes far longer for the same."""
+    return [str(value) for value in conditions[column].tolist()]
 
 
 def components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     """Return every part of every condition as a single, and int64 [parts], the condition it belongs to."""
+    columns = [_texts(conditions, c) for c in schema.CONDITION_COLUMNS]
     rows, owner = [], []
-    for i, row in enumerate(conditions[list(schema.CONDITION_COLUMNS)].astype(str).itertuples(index=False)):
-        parts = pert_genes(row[1])
-        doses = row[3].split(schema.COMBO_SEPARATOR) if row[3] else [""] * len(parts)
+    for i, (context, pert, modality, written, covariates) in enumerate(zip(*columns, strict=True)):
+        parts = pert_parts(pert)
+        doses = split_doses(written) if written else [""] * len(parts)
         if len(doses) != len(parts):
-            doses = [row[3]] * len(parts)
-        for gene, dose in zip(parts, doses, strict=True):
-            rows.append((row[0], gene, row[2], dose, row[4]))
-            owner.append(i)
-    return pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS)), np.asarray(owner, dtype=np.int64)
+            doses = [written] * len(parts)
+        rows += [(context, gene, modality, dose, covariates) for gene, dose in zip(parts, doses, strict=True)]
+        owner += [i] * len(parts)
+    made = np.empty((len(rows), len(columns)), dtype=object)
+    made[:] = rows or made
+    return pd.DataFrame(made, columns=list(schema.CONDITION_COLUMNS)), np.asarray(owner, dtype=np.int64)
 
 
 def is_single(conditions: pd.DataFrame) -> BoolArray:

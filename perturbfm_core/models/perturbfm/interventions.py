@@ -88,7 +88,7 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
     """
     parts, owner = components(conditions)
     logs = np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
-    top = log_top_dose(conditions) if top_dose is None else top_dose
+    top = _top(logs) if top_dose is None else top_dose
     modality = [str(m) for m in parts[schema.MODALITY]]
     return Interventions(
         n=len(conditions),
@@ -103,8 +103,12 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
 def log_top_dose(conditions: pd.DataFrame) -> float:
     """Return log(1 + the largest dose), 1 if no condition has a dose."""
     parts, _ = components(conditions)
-    logs = [x for x in (_log_dose(d) for d in parts[schema.DOSES]) if not np.isnan(x)]
-    return max([*logs, 1e-12]) if logs else 1.0
+    return _top(np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64))
+
+
+def _top(logs: FloatArray) -> float:
+    known = logs[~np.isnan(logs)]
+    return max(float(known.max()), 1e-12) if len(known) else 1.0
 
 
 def _log_dose(text: str) -> float:

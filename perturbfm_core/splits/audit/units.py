@@ -12,6 +12,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.splits.audit.core import (
     CHECKS,
     Finding,
@@ -84,7 +85,7 @@ class Names:
     def condition(self, row: tuple[str, ...]) -> tuple[Any, ...]:
         """Return a form of a condition (its `schema.CONDITION_COLUMNS`) that is equal for equal meanings."""
         context, pert, modality, doses, covariates = row
-        dose = sorted(plain(d) for d in doses.split(schema.COMBO_SEPARATOR)) if doses else []
+        dose = sorted(plain(d) for d in split_doses(doses)) if doses else []
         rest = json.loads(covariates) if covariates.startswith("{") else covariates
         return (
             plain(context),

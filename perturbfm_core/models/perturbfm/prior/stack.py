@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.condition import pert_genes, pert_parts
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.baselines.additive import Additive
 from perturbfm_core.models.baselines.baseline import Baseline
@@ -254,7 +254,7 @@ def _known_singles(view: TrainView) -> set[str]:
 
 def _strata(query: Query, known: set[str]) -> list[str]:
     """Return the stratum of each condition: number of perturbed genes, and how many are singles in train."""
-    genes = [pert_genes(p) for p in query.conditions[schema.PERT_ID].astype(str)]
+    genes = [pert_parts(p) for p in query.conditions[schema.PERT_ID].astype(str)]
     return [f"{len(g)} perturbed, {sum(x in known for x in g)} seen" for g in genes]
 
 

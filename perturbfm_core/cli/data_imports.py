@@ -1,0 +1,287 @@
+"""``perturbfm data import`` and its presets: h5ad files as data sets, by a mapping of their columns."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from perturbfm_core.catalog.entries import DatasetEntry
+from perturbfm_core.catalog.registering import entry_file
+from perturbfm_core.cli.data_saving import (
+    ForceOption,
+    NameOption,
+    OutOption,
+    RegisterOption,
+    StorageOption,
+    checked_storage,
+    must_be_free,
+    save,
+)
+from perturbfm_core.cli.output import JsonOption, progress
+from perturbfm_core.config import check_key, parse, slug
+from perturbfm_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from perturbfm_core.data.mapping import ColumnMapping
+
+ControlOption = Annotated[
+    list[str] | None,
+    typer.Option("--control-label", help="A perturbation label that means none (repeatable)."),
+]
+SeparatorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--separator", help="Text that joins the parts of a combination (repeatable); '' keeps names whole."
+    ),
+]
+AliasesOption = Annotated[
+    Path | None,
+    typer.Option("--aliases", help="CSV with the columns label and perturbation, genes or modality."),
+]
+GeneColOption = Annotated[
+    str | None, typer.Option("--gene-col", help="var column with the gene ids (default: the index).")
+]
+GuideColOption = Annotated[
+    str | None, typer.Option("--guide-col", help="obs column of the guide; --pert-col then names its gene.")
+]
+GuidesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--guides", help="merge: guides of one gene are one perturbation (default); separate: each is one."
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep-label", help="A label that reads like a missing value but is none (repeatable)."),
+]
+DropOption = Annotated[
+    list[str] | None,
+    typer.Option("--drop-label", help="A perturbation label whose rows are left out (repeatable)."),
+]
+AcceptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--accept", help="A blocking finding of the audit that these data may have: label_naming_features."
+    ),
+]
+SpaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--space",
+        help="Scale of the values: log1p, counts, normalized, log2p1, log10p1, delta or zscore; checked.",
+    ),
+]
+LevelOption = Annotated[
+    str | None,
+    typer.Option("--level", help="cell or condition (default: cell; condition for differences)."),
+]
+LayerOption = Annotated[
+    str | None, typer.Option("--layer", help="Layer to read instead of X; raw is the matrix of .raw.")
+]
+FromRawOption = Annotated[bool, typer.Option("--from-raw", help="Read .raw and its genes: --layer raw.")]
+DoseUnitOption = Annotated[
+    str | None, typer.Option("--dose-unit", help="Unit of doses that are written without one.")
+]
+TimeUnitOption = Annotated[
+    str | None, typer.Option("--time-unit", help="Unit of times that are written without one.")
+]
+TargetSumOption = Annotated[
+    float | None,
+    typer.Option("--target-sum", help="Counts per cell after normalisation (space counts; default 10,000)."),
+]
+
+
+def import_h5ad(
+    file: Annotated[Path, typer.Argument(help="The h5ad file.")],
+    out: OutOption,
+    pert_col: Annotated[str, typer.Option(help="obs column of the perturbation.")],
+    context_col: Annotated[
+        str | None, typer.Option(help="obs column of the context (cell line, cell type).")
+    ] = None,
+    control_label: ControlOption = None,
+    batch_col: Annotated[str | None, typer.Option(help="obs column of the batch.")] = None,
+    dose_col: Annotated[str | None, typer.Option(help="obs column of the dose.")] = None,
+    dose_unit: DoseUnitOption = None,
+    dose_unit_col: Annotated[str | None, typer.Option(help="obs column of the dose's unit.")] = None,
+    time_col: Annotated[str | None, typer.Option(help="obs column of the time.")] = None,
+    time_unit: TimeUnitOption = None,
+    modality: Annotated[
+        str, typer.Option(help="Modality of all rows (CRISPRa, CRISPRi, KO, drug, ...).")
+    ] = "",
+    modality_col: Annotated[str | None, typer.Option(help="obs column of the modality.")] = None,
+    covariate_col: Annotated[
+        list[str] | None, typer.Option(help="A further covariate column (repeatable).")
+    ] = None,
+    weight_col: Annotated[str | None, typer.Option(help="obs column with the weight of a replicate.")] = None,
+    guide_col: GuideColOption = None,
+    guides: GuidesOption = None,
+    separator: SeparatorOption = None,
+    aliases: AliasesOption = None,
+    keep_label: KeepOption = None,
+    drop_label: DropOption = None,
+    accept: AcceptOption = None,
+    space: SpaceOption = None,
+    target_sum: TargetSumOption = None,
+    level: LevelOption = None,
+    layer: LayerOption = None,
+    from_raw: FromRawOption = False,
+    gene_col: GeneColOption = None,
+    licence: Annotated[str, typer.Option(help="Licence of the data.")] = "unknown",
+    name: NameOption = None,
+    storage: StorageOption = "zarr",
+    register: RegisterOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
+    from perturbfm_core.data.mapping import ColumnMapping
+
+    fixed = {
+        "pert_col": pert_col,
+        "context_col": context_col,
+        "batch_col": batch_col,
+        "dose_col": dose_col,
+        "dose_unit_col": dose_unit_col,
+        "time_col": time_col,
+        "modality": modality,
+        "modality_col": modality_col,
+        "covariate_cols": tuple(covariate_col or ()),
+        "weight_col": weight_col,
+    }
+    given = _given(
+        control_label=control_label,
+        dose_unit=dose_unit,
+        time_unit=time_unit,
+        guide_col=guide_col,
+        guides=guides,
+        separators=separator,
+        aliases=aliases,
+        keep_labels=keep_label,
+        drop_labels=drop_label,
+        accept=_accepted(accept),
+        space=space,
+        target_sum=target_sum,
+        level=level,
+        layer=_layer(layer, from_raw),
+        gene_col=gene_col,
+    )
+    mapping = parse(ColumnMapping, {**fixed, **given}, "import options")
+    _run_import(file, mapping, out, name, licence, storage, register, force, as_json)
+
+
+def _given(*, aliases: Path | None, separators: list[str] | None, **options: Any) -> dict[str, Any]:
+    """Return the fields of a mapping that options name; what was not given is left out."""
+    from perturbfm_core.data.aliases import read_aliases
+
+    out = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None and v != []}
+    if separators:
+        out |= {"separators": tuple(separators), "split_known_only": False}
+    if aliases is not None:
+        table = read_aliases(aliases)
+        out |= {"aliases": table.perturbation, "alias_modality": table.modality}
+    return out
+
+
+def _accepted(findings: list[str] | None) -> list[str] | None:
+    from perturbfm_core.splits.audit.labels import ACCEPTABLE
+
+    for name in findings or ():
+        if name not in ACCEPTABLE:
+            msg = f"--accept {name!r} is no finding that can be accepted; known: {', '.join(ACCEPTABLE)}"
+            raise ConfigError(msg)
+    return findings
+
+
+def _layer(layer: str | None, from_raw: bool) -> str | None:
+    if from_raw and layer is not None:
+        msg = f"--from-raw and --layer {layer} read different matrices; give one"
+        raise ConfigError(msg)
+    return "raw" if from_raw or layer in ("raw/X", "raw.X") else layer
+
+
+def preset_verb(name: str) -> Callable[..., None]:
+    """Return the verb that imports files of one preset; options correct what the preset assumes."""
+    from perturbfm_core.data.mapping import ColumnMapping
+    from perturbfm_core.data.preset import PRESETS
+
+    chosen = PRESETS.get(name)
+
+    def import_preset(
+        dataset: Annotated[Path, typer.Option("--dataset", help="The h5ad file.")],
+        out: OutOption,
+        control_label: ControlOption = None,
+        separator: SeparatorOption = None,
+        aliases: AliasesOption = None,
+        guide_col: GuideColOption = None,
+        guides: GuidesOption = None,
+        gene_col: GeneColOption = None,
+        keep_label: KeepOption = None,
+        drop_label: DropOption = None,
+        accept: AcceptOption = None,
+        dose_unit: DoseUnitOption = None,
+        time_unit: TimeUnitOption = None,
+        space: SpaceOption = None,
+        target_sum: TargetSumOption = None,
+        level: LevelOption = None,
+        layer: LayerOption = None,
+        from_raw: FromRawOption = False,
+        name: NameOption = None,
+        storage: StorageOption = "zarr",
+        register: RegisterOption = False,
+        force: ForceOption = False,
+        as_json: JsonOption = False,
+    ) -> None:
+        given = _given(
+            control_label=control_label,
+            dose_unit=dose_unit,
+            time_unit=time_unit,
+            guide_col=guide_col,
+            guides=guides,
+            separators=separator,
+            aliases=aliases,
+            keep_labels=keep_label,
+            drop_labels=drop_label,
+            accept=_accepted(accept),
+            space=space,
+            target_sum=target_sum,
+            level=level,
+            layer=_layer(layer, from_raw),
+            gene_col=gene_col,
+        )
+        assumed = chosen.mapping(dataset).model_dump()
+        mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
+        _run_import(dataset, mapping, out, name, chosen.licence, storage, register, force, as_json)
+
+    import_preset.__doc__ = f"Import one {chosen.description}."
+    return import_preset
+
+
+def _run_import(
+    file: Path,
+    mapping: ColumnMapping,
+    out: Path,
+    name: str | None,
+    licence: str,
+    storage: str,
+    register: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    from perturbfm_core.data.importing import REPORT
+    from perturbfm_core.data.importing import import_h5ad as read
+
+    checked_storage(storage)
+    must_be_free(out, force)
+    # A name is the key of a catalog entry, whether it is registered now or later.
+    name = check_key(name, "data set name") if name is not None else slug(out.name)
+    if register:
+        entry_file(DatasetEntry, name)
+    with progress() as tell:
+        ds = read(file, mapping, name=name, licence=licence, progress=tell)
+        save(ds, out, storage, force, register, as_json, tell)
+    for warning in ds.metadata.notes[REPORT]["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,0 +1,166 @@
+"""Report of an import: what was read from where, what was changed, and what a reader should look at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.label_features import label_features
+from perturbfm_core.data.labels import control_like, differing_in_case, unassigned_like
+
+_EXAMPLES = 3
+_SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
+_ENSEMBL = "Ensembl versions?"
+
+
+@dataclass
+class ImportReport:
+    """What an import read and decided.
+
+    Attributes
+    ----------
+    facts
+        {name: value} in the order of reading, plain JSON.
+    warnings
+        One line each: what looks wrong, and the option that cures it.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON, as it is kept in the metadata of a data set."""
+        return {**self.facts, "warnings": list(self.warnings)}
+
+
+def examples(items: Iterable[str]) -> str:
+    """Return the first few items for a message."""
+    known = list(items)
+    more = f" and {len(known) - _EXAMPLES} more" if len(known) > _EXAMPLES else ""
+    return ", ".join(repr(x) for x in known[:_EXAMPLES]) + more
+
+
+def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:
+    """Add what the finished data set shows: sizes, measured perturbations, rows per condition, label features.
+
+    Parameters
+    ----------
+    report
+        Report of the reading, to which facts and warnings are added.
+    ds
+        The data set.
+    gene_columns
+        {var column: its values}, columns that could name the genes instead.
+    """
+    conditions = ds.conditions
+    perts = sorted(set(conditions[schema.PERT_ID].astype(str)))
+    rows = conditions_rows(ds)
+    report.facts |= {
+        "rows": ds.n_obs,
+        "genes": ds.n_genes,
+        "contexts": len(ds.contexts),
+        "conditions": len(conditions),
+        "perturbations": len(perts),
+        "combinations": sum(len(pert_genes(p)) > 1 for p in perts),
+        "control_rows": int(ds.is_control.sum()),
+        "rows_per_condition": _range(rows),
+    }
+    _measured(report, ds, gene_columns)
+    _names(report, perts)
+    if ds.metadata.level == "cell" and len(rows) > 1 and rows.max() == 1:
+        report.warnings.append(
+            f"each of {len(rows)} conditions has one row; if rows are means over cells, import with --level condition"
+        )
+    alone = [p for p in perts if len(pert_genes(p)) > 1 and not any(g in perts for g in pert_genes(p))]
+    genes = set(map(str, ds.genes))
+    # Names that start with a capital letter may be genes that were not measured.
+    odd = [p for p in alone if not any(g in genes or _SYMBOL.match(g) for g in pert_genes(p))]
+    if odd:
+        report.warnings.append(
+            f"{len(odd)} combinations have no part that is a gene or a single perturbation ({examples(odd)}); if "
+            "they are one name each, import with --separator ''"
+        )
+    found = label_features(ds)
+    report.facts["features_that_name_the_condition"] = len(found.all)
+    if found.certain:
+        report.warnings.append(
+            f"{len(found.all)} of {ds.n_genes} features name the condition ({examples(sorted(found.all))}): a model can "
+            "read the label from them, and the audit blocks splits of these data; remove "
+            "them, or import with --accept label_naming_features"
+        )
+
+
+def conditions_rows(ds: PerturbDataset) -> Any:
+    """Return int [C], the rows of each condition."""
+    codes = ds.condition_codes
+    return np.bincount(codes[codes >= 0], minlength=len(ds.conditions))
+
+
+def _range(rows: Any) -> str:
+    if not len(rows):
+        return "none"
+    low, middle, high = int(rows.min()), float(np.median(rows)), int(rows.max())
+    return str(low) if low == high else f"{low} to {high} (median {middle:g})"
+
+
+def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:
+    perturbed = distinct_genes(ds.conditions[schema.PERT_ID].astype(str))
+    genes = set(map(str, ds.genes))
+    known = [g for g in perturbed if g in genes]
+    report.facts["perturbed_names_among_genes"] = f"{len(known)} of {len(perturbed)}"
+    if not perturbed or len(known) == len(perturbed):
+        return
+    missing = [g for g in perturbed if g not in genes]
+    hint = _better(missing, genes, gene_columns)
+    modalities = {m.lower() for m in ds.conditions[schema.MODALITY].astype(str)}
+    # Drugs are not measured; their names among the genes would be a surprise.
+    if hint or (not known and not modalities <= {"drug", "compound", "chemical", "cytokine"}):
+        what = f"{len(known)} of {len(perturbed)} perturbed names are among the {len(genes)} genes (genes: "
+        report.warnings.append(
+            f"{what}{examples(sorted(genes))}; perturbed: {examples(missing)}){hint or '; if they are genes, name them by --gene-col, else declare --modality drug'}"
+        )
+
+
+def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]) -> str:
+    """Return what would find the missing names among the genes, empty if nothing would."""
+    for column, values in gene_columns.items():
+        hits = len(set(missing) & set(map(str, values)))
+        if hits:
+            return f"; var column {column!r} has {hits} of the missing ones: --gene-col {column}"
+    versions = {g.split(".")[0] for g in genes if g.startswith("ENS")}
+    if versions & {m.split(".")[0] for m in missing}:
+        return f"; {_ENSEMBL} The names differ in what follows the point"
+    if versions:
+        return f"; {_ENSEMBL} The genes are Ensembl ids: name a var column with symbols by --gene-col"
+    folded = {g.casefold() for g in genes}
+    hits = sum(m.casefold() in folded for m in missing)
+    return f"; {hits} of the missing ones differ in upper and lower case only" if hits else ""
+
+
+def _names(report: ImportReport, perts: list[str]) -> None:
+    if left := control_like(perts):
+        report.warnings.append(
+            f"{examples(left)} read like controls and are left as perturbations; add --control-label {left[0]!r} if they are"
+        )
+    if left := unassigned_like(perts):
+        report.warnings.append(
+            f"{examples(left)} read like cells without a known perturbation; leave them out with --drop-label {left[0]!r}"
+        )
+    for group in differing_in_case(perts)[:_EXAMPLES]:
+        report.warnings.append(
+            f"perturbations {', '.join(map(repr, group))} differ in case only; --aliases joins them"
+        )
+
+
+def levels_dropped(labels: pd.Series, dropped: Iterable[str]) -> dict[str, int]:
+    """Return {label: rows} of the labels that are left out."""
+    counts = labels.value_counts()
+    return {label: int(counts.get(label, 0)) for label in dropped}

@@ -1,0 +1,74 @@
+"""Text of files: names and labels that were stored as text, bytes, numbers or categories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.errors import DatasetError
+
+
+def decoded(values: Iterable[Any], what: str) -> list[str]:
+    """Return values as text; bytes are UTF-8, as anndata reads them.
+
+    Parameters
+    ----------
+    values
+        Names or labels.
+    what
+        What they are, for the message.
+
+    Raises
+    ------
+    DatasetError
+        If bytes are not UTF-8.
+    """
+    out = []
+    for i, value in enumerate(values):
+        if isinstance(value, bytes | bytearray | np.bytes_):
+            try:
+                out.append(bytes(value).decode())
+            except UnicodeDecodeError as exc:
+                msg = f"{what} has bytes that are not UTF-8, first {bytes(value)[:40]!r} at position {i}; write them as text"
+                raise DatasetError(msg) from exc
+        else:
+            out.append(str(value))
+    return out
+
+
+def column_text(column: pd.Series, what: str) -> pd.Series:
+    """Return a column as text without spaces around it; whole numbers lose their decimal point.
+
+    "10.0" and "10" are one dose. Numbers are never written with an exponent: the plus sign in "1e+06" would be
+    read as a separator, and a short mantissa could merge two different ids.
+
+    Parameters
+    ----------
+    column
+        Column [N] of text, bytes, numbers or categories, without missing values.
+    what
+        Name of the column, for messages.
+
+    Raises
+    ------
+    DatasetError
+        If bytes are not UTF-8.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        known = column_text(pd.Series(np.asarray(column.cat.categories)), what).to_numpy(dtype=object)
+        return pd.Series(known[column.cat.codes.to_numpy()], index=column.index, dtype=object)
+    values = column.to_numpy()
+    if values.dtype.kind == "f":
+        text = {
+            x: np.format_float_positional(x, precision=15, fractional=False, trim="-") for x in set(values)
+        }
+        return pd.Series([text[x] for x in values], index=column.index, dtype=object)
+    if values.dtype.kind in "biu":
+        return column.astype(str)
+    # Labels repeat: each distinct one is decoded once.
+    codes, distinct = pd.factorize(np.asarray(values, dtype=object))
+    known = np.asarray([t.strip() for t in decoded(distinct, what)], dtype=object)
+    return pd.Series(known[codes], index=column.index, dtype=object)

@@ -1,0 +1,93 @@
+"""The scale of values is recognised: what is declared wrongly is refused with the declaration that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from perturbfm_core.data.space import check_space, evidence, to_stored
+from perturbfm_core.errors import DatasetError
+
+RNG = np.random.default_rng(0)
+COUNTS = RNG.poisson(RNG.gamma(1.0, 2.0, 80) * RNG.gamma(10, 0.1, (60, 1))).astype(np.float64)
+COUNTS[:, 0] += 1
+
+
+def scaled(target: float = 1e4, genes: slice = slice(None)) -> Any:
+    """Return counts normalised by depth, of some of the genes."""
+    return (COUNTS / COUNTS.sum(axis=1, keepdims=True) * target)[:, genes]
+
+
+WRITTEN = {
+    "normalized": lambda x: x,
+    "log1p": np.log1p,
+    "log2p1": lambda x: np.log2(x + 1),
+    "log10p1": lambda x: np.log10(x + 1),
+}
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "csr"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("target", [100, 1e4, 1e6])
+@pytest.mark.parametrize("genes", [slice(None), slice(0, 50)], ids=["all genes", "some genes"])
+@pytest.mark.parametrize("space", WRITTEN)
+def test_a_scale_is_recognised(space: str, genes: slice, target: float, dtype: Any, form: Any) -> None:
+    X = form(WRITTEN[space](scaled(target, genes)).astype(dtype))
+    assert evidence(X).inverse == space
+    for declared in WRITTEN:
+        if declared == space:
+            check_space(X, declared, "X")
+        else:
+            with pytest.raises(DatasetError, match=f"is not {declared}: .*declare --space {space}"):
+                check_space(X, declared, "X")
+    with pytest.raises(DatasetError, match=f"has fractions.*declare --space {space}"):
+        check_space(X, "counts", "X")
+
+
+@pytest.mark.parametrize("space", WRITTEN)
+def test_converted_values_are_log1p(space: str) -> None:
+    values = scaled()
+    for form in (np.asarray, sp.csr_array):
+        out = to_stored(form(WRITTEN[space](values)), space)
+        np.testing.assert_allclose(out.toarray() if sp.issparse(out) else out, np.log1p(values), rtol=1e-10)
+
+
+def test_counts_are_no_normalised_values() -> None:
+    for declared in WRITTEN:
+        with pytest.raises(DatasetError, match=r"looks like counts .*declare --space counts"):
+            check_space(COUNTS, declared, "X")
+    check_space(COUNTS, "counts", "X")
+
+
+@pytest.mark.parametrize("clip", [None, 10.0, 2.0])
+def test_scaled_values_are_neither_log1p_nor_differences(clip: float | None) -> None:
+    X = np.log1p(scaled())
+    X = (X - X.mean(axis=0)) / np.maximum(X.std(axis=0), 1e-12)
+    X = X if clip is None else np.minimum(X, clip)
+    for declared in ("log1p", "delta"):
+        with pytest.raises(DatasetError, match=r"scaled.*--space zscore"):
+            check_space(X, declared, "X", ["--from-raw"])
+    check_space(X, "zscore", "X")
+
+
+def test_differences_are_no_scaled_values() -> None:
+    X = np.log1p(scaled())
+    check_space(X - X[:10].mean(axis=0), "delta", "X")
+
+
+def test_counts_elsewhere_are_named() -> None:
+    with pytest.raises(DatasetError, match=r"counts are read with --layer counts or --from-raw$"):
+        check_space(np.log1p(scaled()), "counts", "X", ["--layer counts", "--from-raw"])
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_values_without_a_recognised_scale_are_taken_as_declared(noise: float) -> None:
+    # Means over cells, or values that another program smoothed, are log1p without showing it.
+    X = np.abs(np.log1p(scaled()) + RNG.normal(0, noise, COUNTS.shape))
+    assert evidence(X).inverse is None
+    check_space(X, "log1p", "X")
+    with pytest.raises(DatasetError, match=r"values up to .*--space normalized"):
+        check_space(X * 20, "log1p", "X")
