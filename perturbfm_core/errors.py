@@ -42,6 +42,24 @@ class StoreError(PerturbFMError):
     """An artifact is missing, damaged, or in use by someone else."""
 
 
+class DiskError(StoreError):
+    """A file cannot be written: the disk is full, read-only, over its quota, or not permitted.
+
+    Attributes
+    ----------
+    path
+        The file or folder, "" where it is not known.
+    reason
+        Why the disk refused it.
+    needed
+        Bytes that it needs, None where that is not known.
+    """
+
+    path: str = ""
+    reason: str = ""
+    needed: int | None = None
+
+
 class MissingExtraError(PerturbFMError):
     """A package that only some verbs need is not installed."""
 

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 Progress = Callable[[str], None]
 
 
+# How the lines begin that a user must see even where progress is not shown.
+WAITING = "waiting for "
+# How the line begins that names a run that was found instead of made.
+FOUND = "found run "
+
+
 def quiet(_: str) -> None:
     """Ignore progress."""
 
@@ -41,3 +47,29 @@ OnEpoch = Callable[[EpochReport], None]
 def epoch_listener(progress: object) -> OnEpoch | None:
     """Return what a progress display does with epochs (its attribute ``epoch``), None if it shows text only."""
     return getattr(progress, "epoch", None)
+
+
+def run_of(progress: object, name: str) -> str:
+    """Return the run that work belongs to: the scheduler's, if a progress has one (its attribute ``run``), else `name`."""
+    return f"run {getattr(progress, 'run', None) or name}"
+
+
+class FoundRuns:
+    """Progress passed on to a display, with the ids of the runs that were found instead of made.
+
+    Parameters
+    ----------
+    tell
+        What progress is passed on to.
+    """
+
+    def __init__(self, tell: Progress) -> None:
+        self._tell = tell
+        self.epoch = epoch_listener(tell)
+        self.ids: set[str] = set()
+
+    def __call__(self, text: str) -> None:
+        """Pass a line of progress on."""
+        if text.startswith(FOUND):
+            self.ids.add(text.removeprefix(FOUND))
+        self._tell(text)

@@ -19,6 +19,7 @@ Level = Literal["cell", "condition"]
 Space = Literal["log1p", "counts", "delta", "zscore"]
 Fold = Literal["train", "val", "calib", "test", "unused"]
 Direction = Literal["max", "min"]
+PredictionKind = Literal["delta", "expression"]
 
 DATASET_SCHEMA_VERSION: Final = 1
 SPLIT_SCHEMA_VERSION: Final = 1
@@ -47,6 +48,7 @@ COMBO_SEPARATOR: Final = "+"
 
 FOLDS: Final[tuple[Fold, ...]] = ("train", "val", "calib", "test", "unused")
 SPACES: Final[tuple[Space, ...]] = ("log1p", "counts", "delta", "zscore")
+PREDICTION_KINDS: Final[tuple[PredictionKind, ...]] = ("delta", "expression")
 # Spaces whose values already are differences: no control rows are needed.
 DELTA_SPACES: Final = ("delta", "zscore")
 

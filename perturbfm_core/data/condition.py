@@ -19,11 +19,28 @@ from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray, StrArray
 
 _PLUS = "%2B"
+_PERCENT = re.compile(r"%(?!2B)")
+
+
+def typed_pert(text: str, perts: Iterable[str]) -> str:
+    """Return a perturbation as a person types it with the plus signs of known names escaped.
+
+    Parameters
+    ----------
+    text
+        A perturbation, e.g. "(+)-JQ1" or "(+)-JQ1+A".
+    perts
+        Perturbation ids of the data, whose names may have plus signs.
+    """
+    names = {g for p in perts if _PLUS in p for g in pert_genes(p) if schema.COMBO_SEPARATOR in g}
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, part_id(name))
+    return text
 
 
 def escape(field: str) -> str:
-    """Return `field` with ``|`` and ``%`` percent-escaped."""
-    return field.replace("%", "%25").replace("|", "%7C")
+    """Return `field` with ``|`` and ``%`` percent-escaped; the escaped plus sign of a name stays as it is."""
+    return _PERCENT.sub("%25", field).replace("|", "%7C")
 
 
 def unescape(field: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_pert, keys_of, part_id, pert_genes, pert_parts
+from perturbfm_core.data.condition import canonical_pert, keys_of, part_id, pert_parts
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
@@ -327,7 +327,7 @@ def _fields(query: Query, *columns: str) -> list[tuple[str, ...]]:
 
 def _dose_evidence(run: FittedRun, pert: str, modality: str, doses: str) -> tuple[Trust, tuple[str, ...]]:
     """Return (trust that the doses of one condition allow, reasons why it is not higher)."""
-    names = pert_genes(pert)
+    names = pert_parts(pert)
     each = split_doses(doses) if doses else [""] * len(names)
     found = [run.doses.judged(name, modality, dose) for name, dose in zip(names, each, strict=True)]
     order: tuple[Trust, ...] = ("low", "fair", "high")

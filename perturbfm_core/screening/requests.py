@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from perturbfm_core.data.condition import (
     keys_of,
     parse_covariates,
     pert_genes,
+    pert_parts,
+    typed_pert,
 )
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
@@ -144,6 +146,8 @@ def _row(
     known = run.ds.contexts
     if request.context not in known:
         raise ConfigError(unknown("context", request.context, known))
+    typed = typed_pert(request.perturbation, run.ds.conditions[schema.PERT_ID].astype(str).unique())
+    request = replace(request, perturbation=typed)
     pert, _ = canonical_pert(request.perturbation)
     if pert == schema.CONTROL:
         msg = (
@@ -186,7 +190,7 @@ def _doses(run: FittedRun, choice: Choice, request: Request, modality: str) -> t
         msg = f"doses {given!r} are {len(texts)} for the {len(parts)} parts of {request.perturbation!r}; give one each, or one for all"
         raise ConfigError(msg)
     pert, dose = canonical_pert(request.perturbation, texts)
-    names = pert_genes(pert)
+    names = pert_parts(pert)
     each = split_doses(dose) if dose else [""] * len(names)
     for i, name in enumerate(names):
         usual = "" if each[i] else run.doses.usual(name, modality)

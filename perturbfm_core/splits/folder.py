@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,24 @@ import numpy as np
 from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, parse
+from perturbfm_core.config import Frozen, content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import ConfigError, DatasetError, SplitError
+from perturbfm_core.parsing import open_regular
 from perturbfm_core.splits.index import INDEX_FILE, Index, IndexEntry, SplitTraits, read_index
 from perturbfm_core.splits.split import FrozenSplit, RowFolds, Split
-from perturbfm_core.store.atomic import file_lock, read_json, write_atomic, write_json
+from perturbfm_core.store.atomic import read_json, write_atomic, write_json
+from perturbfm_core.store.locks import file_lock
 
 MIN_PREFIX = 7
+# Key of the statistics' own hash in their file.
+_LOCK = "sha256"
 
 
 class SplitStats(Frozen):
-    """Statistics of a split on its data; not part of its hash, and reproducible at any time.
+    """Statistics of a split on its data: locked by a hash of their own, and reproducible at any time.
 
     Attributes
     ----------
@@ -142,7 +147,8 @@ class SplitFolder:
         path = self.path / f"{full}.json"
         try:
             # Read as bytes, since reading as text would hide changed line endings.
-            text = path.read_bytes().decode("utf-8")
+            with open_regular(path, SplitError) as file:
+                text = file.read().decode("utf-8")
         except UnicodeDecodeError as error:
             msg = f"{path.name} is not a split file ({error}); restore it from version control"
             raise SplitError(msg) from error
@@ -163,11 +169,25 @@ class SplitFolder:
         return codes
 
     def stats(self, split_hash: str) -> SplitStats | None:
-        """Return the stored statistics of a split, None where there are none."""
+        """Return the stored statistics of a split, None where there are none.
+
+        Raises
+        ------
+        SplitError
+            If they do not fit the hash that was written with them: floors, ceilings and strata decide what a
+            score means, and are locked like the split.
+        """
         path = self.path / f"{split_hash}.stats.json"
         if not path.is_file():
             return None
-        return parse(SplitStats, read_json(path, SplitError), path.name)
+        found = read_json(path, SplitError)
+        if isinstance(found, dict) and found.pop(_LOCK, None) != _lock(split_hash, found):
+            msg = (
+                f"{path.name} does not fit the hash in it: ceilings, floors or strata were changed after they were "
+                "computed; restore it from version control, or remove it, and it is computed again"
+            )
+            raise SplitError(msg)
+        return parse(SplitStats, found, path.name)
 
     def index(self) -> Index:
         """Return the index of the folder (empty where there is none)."""
@@ -208,25 +228,38 @@ class SplitFolder:
             new = not path.exists()
             if not new:
                 self.load(definition.hash)
-            if split.row_codes is not None:
-                self._save_codes(split)
-            write_json(self.path / f"{definition.hash}.stats.json", stats.model_dump(mode="json"))
-            if new:
-                write_atomic(path, definition.to_text())
-            entry = self.entry(definition, stats)
-            others = [e for e in self.index().splits if e.hash != entry.hash]
-            clash = [e for e in others if e.key == entry.key]
-            if clash:
-                msg = (
-                    f"splits {entry.hash} and {clash[0].hash} share the key {entry.key!r}; rename a data set"
-                )
-                raise SplitError(msg)
-            self._write_index([*others, entry])
+            try:
+                self._write(split, stats, new=new)
+            except BaseException:
+                if new:
+                    # Nothing is left of a split that could not be written, on a full disk for instance.
+                    for name in (".json", ".stats.json", ".npz"):
+                        with contextlib.suppress(OSError):
+                            (self.path / f"{definition.hash}{name}").unlink(missing_ok=True)
+                raise
         return new
 
+    def _write(self, split: FrozenSplit, stats: SplitStats, *, new: bool) -> None:
+        """Write the files of a split and its line in the index; see `save`."""
+        definition = split.definition
+        # The index is read first: where it is damaged, nothing is written.
+        entry = self.entry(definition, stats)
+        others = [e for e in self.index().splits if e.hash != entry.hash]
+        clash = [e for e in others if e.key == entry.key]
+        if clash:
+            msg = f"splits {entry.hash} and {clash[0].hash} share the key {entry.key!r}; rename a data set"
+            raise SplitError(msg)
+        if split.row_codes is not None:
+            self._save_codes(split)
+        self.save_stats(definition.hash, stats)
+        if new:
+            write_atomic(self.path / f"{definition.hash}.json", definition.to_text())
+        self._write_index([*others, entry])
+
     def save_stats(self, split_hash: str, stats: SplitStats) -> None:
-        """Replace the stored statistics of a split."""
-        write_json(self.path / f"{split_hash}.stats.json", stats.model_dump(mode="json"))
+        """Replace the stored statistics of a split, with their hash."""
+        values = stats.model_dump(mode="json")
+        write_json(self.path / f"{split_hash}.stats.json", {_LOCK: _lock(split_hash, values), **values})
 
     def _save_codes(self, split: FrozenSplit) -> None:
         import io
@@ -301,6 +334,11 @@ def row_digests(split: FrozenSplit, ds: PerturbDataset) -> dict[str, str]:
         if len(rows):
             out[fold] = rows_digest(np.sort(rows))
     return out
+
+
+def _lock(split_hash: str, values: dict[str, Any]) -> str:
+    """Return the hash of a split's statistics, as read from or written to JSON."""
+    return content_hash({"split": split_hash, "stats": values})
 
 
 def _is_hash(stem: str) -> bool:

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
-import rfc8785
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from perturbfm_core import schema
@@ -18,7 +17,8 @@ from perturbfm_core.config import Frozen, content_hash, one_line, slug
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import ConfigError, SplitError
+from perturbfm_core.parsing import parse_json
 from perturbfm_core.schema import BoolArray, Fold, IntArray
 
 Policy = Literal["fold", "inner_cv", "none"]
@@ -176,22 +176,20 @@ class Split(Frozen):
         SplitError
             If the text is not valid, or differs in any byte from what `to_text` returns for its content.
         """
+        hint = "; restore it from version control"
+        payload = parse_json(text, source, SplitError, hint)
+        if not isinstance(payload, dict) or "hash" not in payload:
+            msg = f"{source} is not a split file (it states no hash){hint}"
+            raise SplitError(msg)
+        stated = payload.pop("hash")
         try:
-            payload = json.loads(text)
-            stated = payload.pop("hash")
             split = cls.model_validate(payload)
             found = split.hash
-        except (
-            json.JSONDecodeError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            rfc8785.CanonicalizationError,
-        ) as error:
-            msg = f"{source} is not a split file ({error}); restore it from version control"
-            raise SplitError(msg) from error
         except ValidationError as error:
-            msg = f"{source} is not a valid split: {one_line(error)}; restore it from version control"
+            msg = f"{source} is not a valid split: {one_line(error)}{hint}"
+            raise SplitError(msg) from error
+        except ConfigError as error:
+            msg = f"{source} is not a split file ({error}){hint}"
             raise SplitError(msg) from error
         if found != stated:
             msg = f"{source} was edited: it states hash {str(stated)[:12]}, its content has {found[:12]}; restore it"

@@ -13,8 +13,12 @@ from pathlib import Path
 
 from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
-from perturbfm_core.store.atomic import Staging, file_lock, sweep_staging
+from perturbfm_core.progress import Progress
+from perturbfm_core.store.atomic import Staging, sweep_staging
+from perturbfm_core.store.disk import writing
+from perturbfm_core.store.locks import file_lock, one_of, to_console
 from perturbfm_core.store.machine import max_train
+from perturbfm_core.store.owner import host_name, require_local
 
 RUN_ID_PATTERN = re.compile(r"^\d{8}-\d{6}_[0-9a-f]{7}_[a-z0-9][a-z0-9_.-]*_[0-9a-f]{8}(-[0-9a-f]{4})?$")
 
@@ -45,9 +49,16 @@ class ArtifactStore:
         Root of ``data/`` and ``runs/``; default ``PERTURBFM_HOME`` or the current directory.
     split_dir
         Folder of the frozen splits; default ``PERTURBFM_SPLIT_DIR`` or ``./splits``.
+
+    Raises
+    ------
+    StoreError
+        If one of them is an address such as ``s3://...``.
     """
 
     def __init__(self, home: Path | str | None = None, split_dir: Path | str | None = None) -> None:
+        require_local(home or os.environ.get("PERTURBFM_HOME") or ".", "PERTURBFM_HOME")
+        require_local(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or ".", "PERTURBFM_SPLIT_DIR")
         self.home = Path(home or os.environ.get("PERTURBFM_HOME") or ".")
         self.split_dir = Path(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
         self.data = self.home / "data"
@@ -103,7 +114,7 @@ class ArtifactStore:
         path = self.object(key)
         if path.is_dir():
             return path
-        with self.stage() as staging:
+        with self.stage() as staging, writing(path, staged=staging.path):
             fill(staging.path)
             try:
                 staging.publish(path)
@@ -131,6 +142,14 @@ class ArtifactStore:
         while self.run(run_id).exists():
             run_id = f"{base}-{uuid.uuid4().hex[:4]}"
         return run_id
+
+    def run_like(self) -> list[Path]:
+        """Return the directories that are runs or were meant to be, oldest first: by their name or their record."""
+        return sorted(
+            path
+            for path in self.runs.glob("*_*_*")
+            if path.is_dir() and (RUN_ID_PATTERN.match(path.name) or (path / schema.CONFIG_FILE).is_file())
+        )
 
     def run_dirs(self) -> list[Path]:
         """Return the directories of all complete runs, oldest first."""
@@ -170,25 +189,38 @@ class ArtifactStore:
 
     # ---- locks ---------------------------------------------------------------------------------------
 
-    def lock(self, name: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
-        """Return a lock shared by every process on this store; without `wait` it gives False if it is taken."""
-        return file_lock(self.locks / f"{name}.lock", wait=wait)
+    def lock(
+        self, name: str, *, wait: bool = True, what: str = "", tell: Progress = to_console
+    ) -> contextlib.AbstractContextManager[bool]:
+        """Return a lock shared by every process on this store; without `wait` it gives False if it is taken.
+
+        Parameters
+        ----------
+        name
+            Name of the lock.
+        wait
+            Whether to wait until it is free.
+        what
+            What it is held for, shown to those who wait (default: the command line).
+        tell
+            Called with a line that names the holder, by default on standard error.
+        """
+        return file_lock(self.locks / f"{name}.lock", wait=wait, what=what, tell=tell)
 
     @contextlib.contextmanager
-    def training_slot(self, waiting: Callable[[], None] | None = None) -> Iterator[int]:
-        """Hold one of ``PERTURBFM_MAX_TRAIN`` (default 1) training slots; yields how many there are.
+    def training_slot(self, what: str = "", tell: Progress = to_console) -> Iterator[int]:
+        """Hold one of this host's ``PERTURBFM_MAX_TRAIN`` (default 1) training slots; yields how many there are.
 
-        `waiting` is called once if all slots are taken.
+        The slots are those of one host, as cores and memory are. An ended process holds none, however it ended.
+
+        Parameters
+        ----------
+        what
+            What trains, shown to those who wait (default: the command line).
+        tell
+            Called with a line that names the holders if all slots are taken, by default on standard error.
         """
         slots = max_train()
-        announced = False
-        while True:
-            for i in range(slots):
-                with file_lock(self.locks / f"train-{i}.lock", wait=False) as held:
-                    if held:
-                        yield slots
-                        return
-            if not announced and waiting is not None:
-                waiting()
-                announced = True
-            time.sleep(0.1)
+        files = [self.locks / f"train-{host_name()}-{i}.lock" for i in range(slots)]
+        with one_of(files, what, "training slot", tell):
+            yield slots

@@ -1,4 +1,4 @@
-"""Atomic writes, locks and staging folders: a killed process leaves the old state or the new one, never a part.
+"""Atomic writes and staging folders: a killed process leaves the old state or the new one, never a part.
 
 Files are written to a temporary name, flushed to disk and renamed; directories are staged beside their
 destination and published by one rename, or exchanged with what they replace. What a killed process left is swept by
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import glob
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.store.owner import has_ended, new_token
+from perturbfm_core.parsing import read_json_file
+from perturbfm_core.store.disk import writing
+from perturbfm_core.store.owner import has_ended, new_token, require_local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,54 +38,49 @@ def fsync_path(path: Path) -> None:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file: the old content or the new, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        if has_ended(left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")):
-            left.unlink(missing_ok=True)
-    tmp = path.parent / f".{path.name}.{new_token()}.tmp"
-    try:
-        with tmp.open("wb") as handle:
-            handle.write(data.encode() if isinstance(data, str) else data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        tmp.replace(path)
-        fsync_path(path.parent)
-    finally:
-        tmp.unlink(missing_ok=True)
+    """Write a whole file: the old content or the new, never a part of it.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, read-only, or refuses the write for another reason.
+    StoreError
+        If `path` is an address, not a file.
+    """
+    require_local(path)
+    content = data.encode() if isinstance(data, str) else data
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if has_ended(left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")):
+                left.unlink(missing_ok=True)
+        tmp = path.parent / f".{path.name}.{new_token()}.tmp"
+        try:
+            with tmp.open("wb") as handle:
+                handle.write(content)
+                handle.flush()
+                os.fsync(handle.fileno())
+            tmp.replace(path)
+            fsync_path(path.parent)
+        finally:
+            # Where the file system is read-only there is nothing to remove.
+            with contextlib.suppress(OSError):
+                tmp.unlink(missing_ok=True)
+
+
+def json_text(value: Any) -> str:
+    """Return a value as the text of a JSON file (indented, no NaN)."""
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON (indented, no NaN) atomically."""
-    write_atomic(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_atomic(path, json_text(value))
 
 
 def read_json(path: Path, error: type[Exception] = StoreError) -> Any:
     """Read a JSON file; a missing or damaged one raises `error` in one line."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"{path} does not exist"
-        raise error(msg) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as exc:
-        msg = f"{path} is not valid JSON ({exc}); restore it or make it again"
-        raise error(msg) from exc
-
-
-@contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive advisory lock on `path`; yields False at once if busy and `wait` is off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
+    return read_json_file(path, error, "; restore it or make it again")
 
 
 class Staging:
@@ -92,7 +88,8 @@ class Staging:
 
     def __init__(self, root: Path) -> None:
         self.path = root / new_token()
-        self.path.mkdir(parents=True)
+        with writing(root):
+            self.path.mkdir(parents=True)
 
     def __enter__(self) -> Staging:
         return self
@@ -100,7 +97,8 @@ class Staging:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Flush everything staged to disk."""
         for folder, _, files in os.walk(self.path):
             for name in files:
                 fsync_path(Path(folder) / name)
@@ -114,7 +112,7 @@ class Staging:
         StoreError
             If `destination` exists.
         """
-        self._flush()
+        self.flush()
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists():
             msg = f"{destination} already exists; choose another place or remove it first"
@@ -128,7 +126,7 @@ class Staging:
         Where the file system cannot exchange two directories, the old one is set aside first; a reader or writer that
         comes after a kill in between puts it back (`restore`).
         """
-        self._flush()
+        self.flush()
         if exchange(self.path, destination):
             fsync_path(destination.parent)
             return
@@ -205,6 +203,7 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
     StoreError
         If `destination` exists and is not to be replaced.
     """
+    require_local(destination)
     root = destination.parent / STAGING
     if root.is_dir():
         sweep_staging(root)
@@ -212,12 +211,41 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
         msg = f"{destination} already exists; choose another place, or give --force to replace it"
         raise StoreError(msg)
     try:
-        with Staging(root) as staging:
+        with Staging(root) as staging, writing(destination, staged=staging.path):
             fill(staging.path)
             if destination.exists():
                 staging.replace(destination)
             else:
                 staging.publish(destination)
+    finally:
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def write_together(folder: Path, files: Mapping[str, bytes | str]) -> None:
+    """Write several files into a folder: all are on disk before the first of them is in its place.
+
+    Raises
+    ------
+    DiskError
+        If the disk refuses the write; the folder is then as it was.
+    """
+    require_local(folder)
+    contents = {name: text.encode() if isinstance(text, str) else text for name, text in files.items()}
+    root = folder.parent / STAGING
+    if root.is_dir():
+        sweep_staging(root)
+    try:
+        with Staging(root) as staging, writing(folder, sum(map(len, contents.values())), staging.path):
+            for name, content in contents.items():
+                (staging.path / name).write_bytes(content)
+            if not folder.exists():
+                staging.publish(folder)
+                return
+            staging.flush()
+            for name in contents:
+                (staging.path / name).replace(folder / name)
+            fsync_path(folder)
     finally:
         with contextlib.suppress(OSError):
             root.rmdir()

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, one_line
 from perturbfm_core.errors import StoreError
-from perturbfm_core.store.atomic import read_json, write_atomic
+from perturbfm_core.store.atomic import file_digest, read_json, write_atomic
 
 Family = Literal["baseline", "learned", "external"]
 
@@ -61,11 +61,15 @@ class Flags(_Part):
 
 
 class ObjectKeys(_Part):
-    """Keys of the immutable objects that a run was copied from; `scores` is one key over all `panels`."""
+    """Keys of the immutable objects that a run was copied from.
+
+    `scores` is one key over all `panels`, `strata` that of the split's groups of conditions behind them.
+    """
 
     model: str
     prediction: str
     scores: str
+    strata: str | None = None
     panels: dict[str, str] = Field(default_factory=dict)
 
 
@@ -80,6 +84,8 @@ class RunRecord(_Part):
         Content of the data, of the split, of the configuration with and without its seed, and of all graphs.
     dataset, split, flags, objects
         See their types; `objects` is None for predictions made elsewhere.
+    files
+        {name: SHA-256} of the other files of the run.
     entry, model, family, params, uncertainty, tuned, seed
         The resolved configuration.
     side_info
@@ -111,6 +117,7 @@ class RunRecord(_Part):
     seed: int = 0
     flags: Flags
     objects: ObjectKeys | None = None
+    files: dict[str, str] = Field(default_factory=dict)
     parent_run: str | None = None
     side_info: dict[str, dict[str, str]] = Field(default_factory=dict)
     code: dict[str, str] = Field(default_factory=dict)
@@ -167,3 +174,13 @@ def read_run_record(folder: Path) -> RunRecord:
     except ValidationError as error:
         msg = f"{file} is not the record of a run: {one_line(error)}; remove the run or make it again"
         raise StoreError(msg) from error
+
+
+def is_whole(folder: Path, record: RunRecord) -> bool:
+    """Return whether every file of a run is there as it was published; False for a run that does not say."""
+    try:
+        return bool(record.files) and all(
+            file_digest(folder / name) == digest for name, digest in record.files.items()
+        )
+    except OSError:
+        return False

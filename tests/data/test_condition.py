@@ -18,6 +18,7 @@ from perturbfm_core.data.condition import (
     keys_of,
     parse_covariates,
     parse_key,
+    typed_pert,
     pert_genes,
     unescape,
 )
@@ -206,3 +207,12 @@ def test_codes_of_reordered_rows(rng: np.random.Generator) -> None:
     again, moved = condition_codes(_obs([rows[i] for i in order]))
     assert again.index.tolist() == conditions.index.tolist()
     assert moved.tolist() == codes[order].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "pert"),
+    [("(+)-JQ1", "(%2B)-JQ1"), ("A+(+)-JQ1", "(%2B)-JQ1+A"), ("B+A", "A+B"), ("(%2B)-JQ1", "(%2B)-JQ1")],
+)
+def test_a_typed_name_may_have_a_plus_sign(text: str, pert: str) -> None:
+    known = ["A", "(%2B)-JQ1", "(%2B)-JQ1+A", "A+B"]
+    assert canonical_pert(typed_pert(text, known))[0] == pert

@@ -384,6 +384,42 @@ def test_verification_hashes_the_data_again(
     assert re.search(f"recorded {ds.content_sha256[:12]}, found {changed.computed_sha256[:12]}", problem)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d["ceiling"]["pearson"].update(half=0.99),
+        lambda d: d["floor"]["control_mean"].update(rmse=0.0),
+        lambda d: d.update(no_signal=not d["no_signal"]),
+        lambda d: next(iter(d["strata"].values())).clear(),
+        lambda d: d["counts"]["test"].update(rows=1),
+        lambda d: d.pop("sha256"),
+        lambda d: d.update(sha256="0" * 64),
+        lambda d: d.pop("audit"),
+    ],
+    ids=["ceiling", "floor", "no signal", "strata", "counts", "no hash", "other hash", "no audit"],
+)  # fmt: skip
+def test_changed_statistics_are_refused_and_named(
+    folder: SplitFolder, ds: PerturbDataset, by_condition: FrozenSplit, edit: Callable[[dict], object]
+) -> None:
+    folder.save_stats(by_condition.hash, split_stats(ds, by_condition))
+    path = folder.path / f"{by_condition.hash}.stats.json"
+    changed = json.loads(path.read_text())
+    edit(changed)
+    path.write_text(json.dumps(changed))
+    with pytest.raises(SplitError, match=r"stats.json does not fit the hash in it.*computed again"):
+        folder.stats(by_condition.hash)
+    assert not folder.verify(by_condition.hash, ds).ok
+
+
+def test_statistics_of_another_split_are_refused(
+    folder: SplitFolder, by_condition: FrozenSplit, by_row: FrozenSplit
+) -> None:
+    mine, other = (folder.path / f"{split.hash}.stats.json" for split in (by_condition, by_row))
+    mine.write_bytes(other.read_bytes())
+    with pytest.raises(SplitError, match="does not fit the hash in it"):
+        folder.stats(by_condition.hash)
+
+
 # ---- migration --------------------------------------------------------------------------------------------
 
 

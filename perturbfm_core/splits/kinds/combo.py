@@ -10,7 +10,7 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.config import CommandOption, Frozen
-from perturbfm_core.data.condition import canonical_pert
+from perturbfm_core.data.condition import canonical_pert, typed_pert
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.draft import (
     Draft,
@@ -58,7 +58,7 @@ def combo_ood(conditions: pd.DataFrame, spec: SplitSpec, params: ComboParams) ->
         msg = "combo_ood needs combinations of perturbations, the data set has none"
         raise SplitError(msg)
     if spec.folds is None:
-        holdout = sorted({canonical_pert(c)[0] for c in params.holdout})
+        holdout = sorted({canonical_pert(typed_pert(c, combos))[0] for c in params.holdout})
         if not holdout:
             msg = f"combo_ood needs --holdout-combo or --folds; there are {len(combos)} combinations, e.g. {combos[0]}"
             raise SplitError(msg)

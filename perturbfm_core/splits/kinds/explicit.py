@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import pandas as pd
 from pydantic import Field
@@ -13,46 +11,13 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.config import CommandOption, Frozen
-from perturbfm_core.data.condition import canonical_pert
-from perturbfm_core.errors import SplitError
+from perturbfm_core.data.condition import canonical_pert, typed_pert
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import DatasetError, SplitError
 from perturbfm_core.schema import Fold
+from perturbfm_core.splits.condition_lists import FOLD_NAMES, read_conditions
 from perturbfm_core.splits.draft import Draft, Names, is_combo, seen_perts, split_kind, wanted_folds
 from perturbfm_core.splits.split import Unit
-
-
-def read_conditions(path: Path) -> dict[str, list[str]]:
-    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold.
-
-    Raises
-    ------
-    SplitError
-        If the file cannot be read or has another form.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read ({error})"
-        raise SplitError(msg) from error
-    if path.suffix.lower() == ".json":
-        try:
-            loaded = json.loads(text)
-        except json.JSONDecodeError as error:
-            msg = f"{path} is not valid JSON ({error})"
-            raise SplitError(msg) from error
-        if not isinstance(loaded, dict) or not all(
-            isinstance(v, list) and all(isinstance(x, str) for x in v) for v in loaded.values()
-        ):
-            msg = f"{path} must hold {{fold: [conditions]}}"
-            raise SplitError(msg)
-        return {str(k): list(v) for k, v in loaded.items()}
-    rows = list(csv.DictReader(text.splitlines()))
-    if not rows or not {"condition", "fold"} <= set(rows[0]):
-        msg = f"{path} must be JSON (.json) or a CSV with the columns condition and fold"
-        raise SplitError(msg)
-    out: dict[str, list[str]] = {}
-    for row in rows:
-        out.setdefault(row["fold"], []).append(row["condition"])
-    return out
 
 
 class ExplicitParams(Frozen):
@@ -65,14 +30,25 @@ class ExplicitParams(Frozen):
     cv_group: str | None = Field(
         None, description="Name that joins explicit splits into one cross-validation."
     )
+    controls: Annotated[Names, CommandOption(hidden=True)] = Field(
+        (), description="Labels of control cells in the file that the data set was imported from."
+    )
 
 
-@split_kind("explicit", ExplicitParams)
+def _controls(ds: PerturbDataset) -> dict[str, Any]:
+    """Return the parameters of `ExplicitParams` that follow from the data set."""
+    columns = ds.metadata.notes.get("columns")
+    labels = columns.get("control_label") if isinstance(columns, dict) else None
+    several = labels if isinstance(labels, list) else [labels]
+    return {"controls": [x for x in several if isinstance(x, str)]}
+
+
+@split_kind("explicit", ExplicitParams, facts=_controls)
 def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) -> list[Draft]:
     """Take the folds as listed: {fold: [condition keys or perturbation ids]}; unlisted conditions train.
 
-    A perturbation id stands for all its conditions. Several lists with the same ``cv_group`` form one
-    cross-validation.
+    A perturbation id stands for all its conditions; as in the lists of GEARS, ``A+ctrl`` is ``A``, and the control
+    itself is in no fold. Several lists with the same ``cv_group`` form one cross-validation.
 
     Parameters
     ----------
@@ -97,15 +73,18 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
     for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
         by_pert.setdefault(pert, []).append(str(key))
     known = set(conditions.index)
-    for fold, names in params.folds.items():
-        if fold not in schema.FOLDS:
-            msg = f"unknown fold {fold!r} in the list of conditions; known: {', '.join(schema.FOLDS)}"
+    for written, names in params.folds.items():
+        fold = FOLD_NAMES.get(written.strip().lower()) if written.strip() else None
+        if fold is None:
+            msg = f"unknown fold {written!r} in the list of conditions; known: {', '.join(schema.FOLDS)}"
             raise SplitError(msg)
         for name in names:
-            if name in known:
-                keys = [name]
-            else:
-                keys = by_pert.get(name) or by_pert.get(canonical_pert(str(name), control=None)[0], [])
+            keys = [name] if name in known else by_pert.get(name)
+            if keys is None:
+                pert = _perturbation(name, params.controls, by_pert)
+                if pert == schema.CONTROL:
+                    continue
+                keys = by_pert.get(pert)
             if not keys:
                 msg = f"condition {name!r} of fold {fold!r} is not in the data set; give condition keys or perturbation ids"
                 raise SplitError(msg)
@@ -131,6 +110,16 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
             k=spec.folds,
         )
     ]
+
+
+def _perturbation(name: str, controls: Names, known: Mapping[str, list[str]]) -> str:
+    """Return the perturbation id of a name as another tool writes it, ``control`` for control cells."""
+    # "ctrl" is the control of GEARS, whatever the file called its own.
+    labels = {schema.CONTROL, *controls, *({"ctrl"} - set(known))}
+    try:
+        return canonical_pert(typed_pert(name, known), control=labels)[0]
+    except DatasetError:
+        return name
 
 
 def axis_of(test: pd.DataFrame, train: pd.DataFrame) -> Unit:

@@ -8,8 +8,6 @@ counted.
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,9 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
+from perturbfm_core.parsing import read_json_file
 from perturbfm_core.schema import Fold, IntArray
+from perturbfm_core.splits.condition_lists import FOLD_NAMES, read_lines
 from perturbfm_core.splits.freeze import inner_folds
 from perturbfm_core.splits.kinds.explicit import axis_of
 from perturbfm_core.splits.split import (
@@ -36,23 +36,6 @@ from perturbfm_core.splits.split import (
     unit_of_axes,
 )
 
-# Names of folds in files; a row in no split is unused.
-FOLD_NAMES: Mapping[str, Fold] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "calib": "calib",
-    "calibration": "calib",
-    "test": "test",
-    "ood": "test",
-    "unused": "unused",
-    "none": "unused",
-    "nan": "unused",
-    "": "unused",
-}
 _LIST_SUFFIXES = ("_idx", "_index", "_indices", "_ids", "_obs", "_cells")
 
 
@@ -102,12 +85,7 @@ def read_split_csv(path: Path) -> SavedSplit:
     SplitError
         If the file has other columns, an unknown fold, or a row twice.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        msg = f"{path} cannot be read as CSV ({error})"
-        raise SplitError(msg) from error
+    lines = read_lines(path, 2)
     if not lines or any(len(line) != 2 for line in lines):
         widths = sorted({len(line) for line in lines})
         msg = (
@@ -183,11 +161,7 @@ def _fold_of_file(path: Path) -> str | None:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = f"{path} is not valid JSON ({error})"
-        raise SplitError(msg) from error
+    return read_json_file(path, SplitError)
 
 
 def _saved(name: str, lists: Mapping[str, Any], where: str) -> SavedSplit:

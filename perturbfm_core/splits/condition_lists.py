@@ -1,0 +1,118 @@
+"""Lists of conditions per fold as files hold them: JSON, or a CSV that a spreadsheet may have written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from perturbfm_core.errors import SplitError
+from perturbfm_core.parsing import read_json_file, read_text
+from perturbfm_core.schema import Fold
+
+# Names of folds in files; a row in no split is unused.
+FOLD_NAMES: Mapping[str, Fold] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "calib": "calib",
+    "calibration": "calib",
+    "test": "test",
+    "ood": "test",
+    "unused": "unused",
+    "none": "unused",
+    "nan": "unused",
+    "": "unused",
+}
+# What spreadsheets separate columns by: a comma, in many languages a semicolon, in "Unicode text" a tabulator.
+_DELIMITERS = (",", ";", "\t")
+_COLUMNS = ("condition", "fold")
+
+
+def read_conditions(path: Path) -> dict[str, list[str]]:
+    """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold.
+
+    JSON may hold the table within a table of one name, as a file of several settings does. A CSV may begin with a
+    byte order mark, and be separated by commas, semicolons or tabulators.
+
+    Raises
+    ------
+    SplitError
+        If the file cannot be read or has another form.
+    """
+    if path.suffix.lower() == ".json":
+        return _from_json(path)
+    lines = read_lines(path, len(_COLUMNS))
+    header = [cell.lower() for cell in lines[0]] if lines else []
+    if not set(_COLUMNS) <= set(header):
+        found = f"found {', '.join(lines[0])[:120]!r}" if lines else "found no line"
+        msg = f"{path} must be JSON (.json) or a CSV with the columns condition and fold in its first line, {found}"
+        raise SplitError(msg)
+    at = [header.index(name) for name in _COLUMNS]
+    out: dict[str, list[str]] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) <= max(at):
+            msg = f"{path}, line {number} has {len(line)} columns, the first has {len(header)}"
+            raise SplitError(msg)
+        name, fold = (line[i] for i in at)
+        if not name or not fold:
+            msg = f"{path}, line {number} names no {'condition' if not name else 'fold'}; fill it or remove the line"
+            raise SplitError(msg)
+        out.setdefault(fold, []).append(name)
+    return out
+
+
+def _from_json(path: Path) -> dict[str, list[str]]:
+    loaded = read_json_file(path, SplitError)
+    if isinstance(loaded, dict) and len(loaded) == 1:
+        (inner,) = loaded.values()
+        loaded = inner if isinstance(inner, dict) else loaded
+    if not isinstance(loaded, dict) or not all(_are_names(v) for v in loaded.values()):
+        msg = f"{path} must hold {{fold: [conditions]}}"
+        raise SplitError(msg)
+    return {name: list(v) for name, v in loaded.items()}
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(x, str) for x in value)
+
+
+def read_lines(path: Path, columns: int) -> list[list[str]]:
+    """Return the lines of a CSV as lists of cells without outer spaces; empty lines are left out.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        How many columns are expected; the separator of which the first line has so many is taken.
+
+    Raises
+    ------
+    SplitError
+        If the file cannot be read or is no CSV.
+    """
+    text = read_text(path, SplitError)
+    if "\0" in text:
+        msg = f"{path} is no CSV: it holds NUL; save it as text"
+        raise SplitError(msg)
+    if named := re.match(r"sep=([,;\t])\r?\n", text):
+        # Excel is given the separator so.
+        text = text[named.end() :]
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    counts = {d: first.count(d) + 1 for d in _DELIMITERS}
+    delimiter = next((d for d in _DELIMITERS if counts[d] == columns), max(counts, key=lambda d: counts[d]))
+    try:
+        # Lines are left to the CSV reader: a quoted cell may hold one, and other characters end a line of text only.
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+    except csv.Error as error:
+        msg = f"{path} cannot be read as CSV ({error})"
+        raise SplitError(msg) from error
+    cells = [[cell.strip() for cell in row] for row in rows]
+    return [row for row in cells if any(row)]
