@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from perturbfm_core.cli.output import (
     store,
 )
 from perturbfm_core.errors import MetricError
+from perturbfm_core.parsing import parse_json, read_text
 
 if TYPE_CHECKING:
     from perturbfm_core.evaluation.metric import Metric
@@ -32,7 +32,7 @@ app = typer.Typer(
     help="List, validate and probe the metrics.",
 )
 
-PredsOption = Annotated[Path, typer.Option("--preds", help="The predictions.npz.")]
+PredsOption = Annotated[Path, typer.Option("--preds", help="The prediction file.")]
 
 
 @app.command("list")
@@ -90,6 +90,12 @@ def metrics_page() -> str:
         "value per test condition; perturbations, contexts, strata and the whole split get means of the defined",
         "values, with the number of undefined ones and the reason. A few, such as rank correlations over conditions,",
         "are of several conditions together and have no value of a single one.",
+        "",
+        "In metrics of the k largest entries and in ranks, ties share the places: the value is the expectation over tie",
+        "orders, whatever the order of genes. Only nonzero entries are among the largest; where there are fewer than k, k",
+        "is their number, and the value's reason says so. Correlations, R2 and cosines of vectors that are constant up to",
+        "rounding are undefined. Metrics without the perturbed genes (`*_no_target`) are `not_applicable` to conditions",
+        "none of whose perturbed genes is measured.",
     ]
     for name, panel in PANELS.items():
         lines += ["", f"## {name}", "", f"Source: {panel.source}. Headline: `{panel.headline}`.", ""]
@@ -125,6 +131,7 @@ def validate(
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.metric_panel import score_prediction
     from perturbfm_core.pipeline.split import stats_with_bounds
+    from perturbfm_core.pipeline.submission import read_submission
     from perturbfm_core.splits.folder import SplitFolder
 
     home, ds = store(), open_dataset(data)
@@ -135,7 +142,9 @@ def validate(
         else:
             frozen_split = SplitFolder(home.split_dir).load(split)
             stats = stats_with_bounds(home, ds, frozen_split)
-            metrics = score_prediction(ds, frozen_split, read_prediction(preds), stats).metrics
+            metrics = score_prediction(
+                ds, frozen_split, read_submission(ds, frozen_split, preds).prediction, stats
+            ).metrics
         reference = _reference(reference_json, reference_script, tell)
     if reference is None:
         print(dumps(metrics))
@@ -143,9 +152,13 @@ def validate(
     outcome = compare_json(metrics, reference, tol)
     emit(outcome, as_json)
     if outcome["failed"] or outcome["missing"] or not outcome["compared"]:
+        odd = [d for d in outcome["differences"] if isinstance(d["expected"], str)]
+        no_numbers = f" ({outcome['not_numbers']} are not numbers" if outcome["not_numbers"] else ""
+        if no_numbers:
+            no_numbers += f": {odd[0]['at']} is {odd[0]['expected']})" if odd else ")"
         msg = (
-            f"{outcome['failed']} of {outcome['compared']} numbers differ by more than {tol:g}, "
-            f"{outcome['missing']} of the reference are not computed here"
+            f"{outcome['failed']} of {outcome['compared']} numbers differ by more than {tol:g}"
+            f"{no_numbers}, {outcome['missing']} of the reference are not computed here"
         )
         raise MetricError(msg)
 
@@ -157,11 +170,7 @@ def _reference(path: Path | None, script: str | None, tell: Any) -> dict[str, An
         msg = "give --reference-json or --reference-script, not both"
         raise MetricError(msg)
     if path is not None:
-        try:
-            return _parsed(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"{path} cannot be read ({error})"
-            raise MetricError(msg) from error
+        return _parsed(read_text(path, MetricError), str(path))
     if script is None:
         return None
     argv = shlex.split(script)
@@ -178,11 +187,7 @@ def _reference(path: Path | None, script: str | None, tell: Any) -> dict[str, An
 
 
 def _parsed(text: str, source: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        msg = f"{source} is not valid JSON ({error})"
-        raise MetricError(msg) from error
+    value = parse_json(text, source, MetricError)
     if not isinstance(value, dict):
         msg = f"{source} must be a JSON object shaped like metrics.json"
         raise MetricError(msg)
@@ -198,17 +203,21 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Apply known attacks to a prediction and show which metrics they improve."""
-    from perturbfm_core.data.prediction import read_prediction
+    from dataclasses import replace
+
     from perturbfm_core.evaluation.comparison import compare
     from perturbfm_core.evaluation.probes import probe as run_probes
     from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.submission import read_submission
     from perturbfm_core.splits.folder import SplitFolder
 
     home, ds = store(), open_dataset(data)
     frozen_split = SplitFolder(home.split_dir).load(split)
     with progress() as tell:
         tell("probing")
-        table = run_probes(compare(ds, frozen_split, read_prediction(preds)))
+        # Attacks change means, so cells are drawn of them even where the prediction has its own.
+        prediction = replace(read_submission(ds, frozen_split, preds).prediction, cells=None)
+        table = run_probes(compare(ds, frozen_split, prediction))
     emit_table(table[table["improved"]] if improved_only else table, as_json)
 
 
@@ -251,6 +260,9 @@ def parity(
             else ""
         )
         msg = f"{outcome['failed']} of {outcome['compared']} records differ beyond their tolerance{detail}"
+        if not outcome["compared"]:
+            why = "; ".join(outcome["reasons"]) or "the case has no record"
+            msg = f"no record of {case.name} could be compared: {why[:300]}"
         raise MetricError(msg)
 
 

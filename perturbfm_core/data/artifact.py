@@ -275,7 +275,9 @@ def _write_zarr(ds: PerturbDataset, path: Path) -> None:
     from anndata.io import write_elem
 
     with anndata.settings.override(auto_shard_zarr_v3=False):
-        _write_zarr_elements(ds, zarr.open_group(str(path), mode="w", zarr_format=3), write_elem)
+        _write_zarr_elements(
+            ds, zarr.open_group(zarr.storage.LocalStore(path), mode="w", zarr_format=3), write_elem
+        )
 
 
 def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..., None]) -> None:
@@ -321,6 +323,11 @@ def _open_zarr(path: Path) -> Iterator[Any]:
         with warnings.catch_warnings():
             # zarr warns of files in the folder that are not its own.
             warnings.simplefilter("ignore")
+            # A pipe in the place of a file would be waited for.
+            odd = next((p for p in path.rglob("*") if not (p.is_file() or p.is_dir())), None)
+            if odd is not None:
+                msg = f"{odd} is no file; import the data set again"
+                raise DatasetError(msg)
             yield zarr.open_group(zarr.storage.LocalStore(path, read_only=True), mode="r")
     except DatasetError:
         raise

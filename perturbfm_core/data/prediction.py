@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.npz import read_npz
+from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, text_of
 from perturbfm_core.errors import PredictionError
-from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind, StrArray
 
 ResidualSource = Literal["out_of_fold", "calibration_fold", "in_sample"]
 _INTERVAL_KEYS = ("interval_levels", "interval_factor", "gene_bin")
@@ -162,6 +164,22 @@ class OutOfFold:
 
 
 @dataclass(frozen=True, eq=False)
+class PredictedCells:
+    """Cells of a prediction that has some, in the genes and scale of the data set.
+
+    Attributes
+    ----------
+    X
+        log1p expression [n, G], CSR or dense, no value below 0.
+    rows
+        {condition key: int64, its rows in `X`}.
+    """
+
+    X: Any
+    rows: Mapping[str, IntArray]
+
+
+@dataclass(frozen=True, eq=False)
 class RowPrediction:
     """Predictions of data set rows, as stored in ``predictions.npz``.
 
@@ -183,6 +201,12 @@ class RowPrediction:
         Whether the file had no variance and a constant was filled in.
     intervals
         Calibrated prediction intervals of the rows of `mean`, or None.
+    kind
+        ``delta`` or ``expression``, what the file says that `mean` is; None if it does not say.
+    condition
+        Condition key of each row of `mean` [R], if the file has them.
+    cells
+        The predicted cells, for metrics that read cells; None lets them be drawn from controls.
     """
 
     mean: FloatArray
@@ -198,6 +222,9 @@ class RowPrediction:
     var_epistemic: FloatArray | None = None
     var_filled: bool = False
     intervals: Intervals | None = None
+    kind: PredictionKind | None = None
+    condition: StrArray | None = None
+    cells: PredictedCells | None = None
 
     def __post_init__(self) -> None:
         n = len(self.idx)
@@ -218,6 +245,8 @@ class RowPrediction:
             problem = f"genes has {len(self.genes)} names for {self.mean.shape[1]} columns"
         elif self.row_id is not None and len(self.row_id) != n:
             problem = f"row_id has {len(self.row_id)} names for {n} idx"
+        elif self.condition is not None and len(self.condition) != len(self.mean):
+            problem = f"condition has {len(self.condition)} keys for {len(self.mean)} rows of mean"
         elif self.intervals is not None and (
             self.intervals.factor.shape[1] != len(self.mean)
             or len(self.intervals.gene_bin) != self.mean.shape[1]
@@ -245,11 +274,11 @@ def write_prediction(prediction: RowPrediction, path: Path) -> None:
     }
     if prediction.row is not None:
         arrays["row"] = prediction.row.astype(np.int64)
-    for key in ("genes", "row_id"):
+    for key in ("genes", "row_id", "condition"):
         value = getattr(prediction, key)
         if value is not None:
             arrays[key] = np.asarray(value, dtype=np.str_)
-    for key in ("split_hash", "data_content_sha256", "space", "control"):
+    for key in ("split_hash", "data_content_sha256", "space", "control", "kind"):
         value = getattr(prediction, key)
         if value is not None:
             arrays[key] = np.asarray(value, dtype=np.str_)
@@ -277,34 +306,50 @@ def read_prediction(path: Path) -> RowPrediction:
     PredictionError
         If the file is missing, damaged or malformed.
     """
-    arrays = read_npz(path, PredictionError)
+    return from_arrays(read_npz(path, PredictionError), path)
+
+
+def from_arrays(arrays: dict[str, Any], path: Path) -> RowPrediction:
+    """Return the prediction that the arrays of an npz file hold; `path` names it in messages.
+
+    Raises
+    ------
+    PredictionError
+        If an array is missing or malformed.
+    """
     missing = [key for key in ("mean", "idx") if key not in arrays]
     if missing:
-        msg = f"{path} lacks {', '.join(missing)}; a prediction has mean [R, G], var [R, G] and idx [n]"
+        msg = (
+            f"{path} lacks {', '.join(missing)}; a prediction has mean [R, G], var [R, G] and idx [n], "
+            "or mean, genes and condition (see `perturbfm predictions template`)"
+        )
         raise PredictionError(msg)
-    mean = arrays["mean"]
-    if mean.dtype.kind not in "fiu" or mean.ndim != 2:
-        msg = f"{path}: mean must be float32 [rows, genes], found {mean.dtype} {mean.shape}"
-        raise PredictionError(msg)
+    mean = matrix_of(arrays["mean"], "mean", path)
     filled = "var" not in arrays
+    kind, space = declared_kind(arrays, path)
 
     def text(key: str) -> str | None:
-        return str(arrays[key]) if key in arrays else None
+        return text_of(arrays[key], key, path) if key in arrays else None
+
+    def names(key: str) -> StrArray | None:
+        return names_of(arrays[key], key, path).reshape(-1) if key in arrays else None
 
     return RowPrediction(
-        mean=mean.astype(np.float32),
-        var=np.ones_like(mean, dtype=np.float32) if filled else arrays["var"].astype(np.float32),
+        mean=mean,
+        var=np.ones_like(mean) if filled else matrix_of(arrays["var"], "var", path),
         idx=arrays["idx"],
         row=arrays.get("row"),
-        genes=arrays.get("genes"),
-        row_id=arrays.get("row_id"),
+        genes=names("genes"),
+        row_id=names("row_id"),
         split_hash=text("split_hash"),
         data_content_sha256=text("data_content_sha256"),
-        space=text("space"),
+        space=space,
         control=text("control"),
         var_epistemic=arrays.get("var_epistemic"),
         var_filled=filled,
         intervals=_intervals(arrays, path),
+        kind=kind,
+        condition=names("condition"),
     )
 
 

@@ -1,12 +1,14 @@
-"""Observed, control and generated cells of the test conditions, for metrics that need more than means.
+"""Observed, control and predicted cells of the test conditions, for metrics that need more than means.
 
-A model that predicts means gets cells from a declared generator; which one is recorded with the scores.
+A model that predicts means gets cells from a declared generator, which is recorded with the scores; a prediction that
+has cells is scored on them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +21,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.data.controls import INPUT, SHARED
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import row_rank_hash
+from perturbfm_core.data.prediction import PredictedCells
 from perturbfm_core.schema import FloatArray, IntArray
 
 
@@ -57,6 +60,12 @@ class Cells:
         How predicted cells are made.
     keys
         Condition keys [C] that seed the generator of each condition; without them its position does.
+    own
+        log1p expression of the prediction's own cells, CSR or dense [n, G]; None if it has none.
+    own_rows
+        Rows in `own` of each condition [C]; where there are none, its cells are generated.
+    reads
+        How often predicted cells were asked for: tells which panels use them.
     """
 
     X: Any
@@ -68,6 +77,9 @@ class Cells:
     var: FloatArray
     generator: Generator
     keys: tuple[str, ...] = ()
+    own: Any = None
+    own_rows: list[IntArray | None] | None = None
+    reads: Counter[str] = field(default_factory=Counter, repr=False)
 
     def _rng(self, i: int, stream: int) -> np.random.Generator:
         """Return the random generator of one condition, the same in any order of the conditions."""
@@ -102,8 +114,26 @@ class Cells:
             out.append(rng.choice(pool, size=len(rows), replace=len(rows) > len(pool)))
         return out
 
+    def _own_rows(self, i: int) -> IntArray | None:
+        return None if self.own is None or self.own_rows is None else self.own_rows[i]
+
+    def n_predicted(self, i: int) -> int:
+        """Return the number of predicted cells of condition `i`."""
+        own = self._own_rows(i)
+        return len(self.truth_rows[i] if own is None else own)
+
+    @property
+    def n_own(self) -> int:
+        """Return the number of conditions whose cells are the prediction's own."""
+        return sum(self._own_rows(i) is not None for i in range(len(self)))
+
     def predicted(self, i: int) -> FloatArray:
-        """Return float32 [n, G], the generated cells of condition `i`."""
+        """Return float32 [n, G], the prediction's own cells of condition `i`, else generated ones."""
+        self.reads["predicted"] += 1
+        own = self._own_rows(i)
+        if own is not None:
+            part = self.own[own]
+            return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
         cells = self.dense(self.template_rows[i]) + self.delta[i].astype(np.float32)
         if self.generator.residual_noise:
             rng = self._rng(i, 1)
@@ -121,6 +151,7 @@ def cells_of(
     delta: FloatArray,
     var: FloatArray,
     generator: Generator,
+    own: PredictedCells | None = None,
 ) -> Cells | None:
     """Return the cells of test conditions, None for data without single cells and controls.
 
@@ -135,7 +166,9 @@ def cells_of(
     delta, var
         Predicted delta and variance [C, G], log1p units.
     generator
-        How predicted cells are made.
+        How predicted cells are made, where the prediction has none.
+    own
+        The prediction's own cells, if it has some.
     """
     if ds.metadata.level != "cell" or not ds.has_controls:
         return None
@@ -155,4 +188,5 @@ def cells_of(
         # Sorted by a hash of the row ids, so that the cells drawn do not depend on the order of rows.
         input_rows[context] = pool[np.argsort(row_rank_hash(ds.row_ids[pool], generator.seed), kind="stable")]
     keys = tuple(str(k) for k in conditions.index)
-    return Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)
+    made = Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)
+    return made if own is None else replace(made, own=own.X, own_rows=[own.rows.get(k) for k in keys])

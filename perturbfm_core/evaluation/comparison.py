@@ -16,11 +16,23 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import Intervals, RowPrediction
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import PredictionError
+from perturbfm_core.evaluation.alignment import (
+    averaged,
+    averaged_intervals,
+    check_origin,
+    gene_columns,
+    row_lookup,
+)
 from perturbfm_core.evaluation.cells import Cells, Generator, cells_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
 
 T = TypeVar("T")
+
+# A delta is a difference of mean expressions: in double precision for entries, and in single precision for whole rows,
+# which models compute, less than this share of the expression is rounding.
+_ROUNDING = 1e-12
+_SINGLE_ROUNDING = 5e-7
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +86,7 @@ class Comparison:
     var_filled
         Whether the prediction came without variance.
     notes
-        Counts from the alignment, e.g. of predicted rows outside the test fold.
+        Counts from the alignment, e.g. of predicted rows outside the test fold, and what else is known of it.
     train
         The train conditions, for metrics that refer to them; None where they are not available.
     cells
@@ -99,13 +111,19 @@ class Comparison:
     s2: FloatArray
     alignment: str = "by_name"
     var_filled: bool = False
-    notes: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
     train: TrainSide | None = None
     cells: Cells | None = None
     intervals: Intervals | None = None
     var_epistemic: FloatArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     observed_shared: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Set changes to exactly zero where they are rounding of the expression that they are a difference of."""
+        if self.control is not None:
+            for name in ("observed", "predicted"):
+                object.__setattr__(self, name, without_rounding(getattr(self, name), self.control))
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
         """Return the result of `compute`, computed once and shared by all metrics that use the same `key`."""
@@ -137,6 +155,11 @@ class Comparison:
         return keep
 
     @cached_property
+    def target_measured(self) -> BoolArray:
+        """Return bool [C], whether any gene that a condition perturbs itself is measured."""
+        return np.asarray(~self.without_target.all(axis=1), dtype=np.bool_)
+
+    @cached_property
     def contexts(self) -> StrArray:
         """Return the context of each condition [C]."""
         return np.asarray(self.conditions[schema.CONTEXT_ID].astype(str), dtype=np.str_)
@@ -145,6 +168,23 @@ class Comparison:
     def perturbations(self) -> StrArray:
         """Return the perturbation of each condition [C]."""
         return np.asarray(self.conditions[schema.PERT_ID].astype(str), dtype=np.str_)
+
+
+def without_rounding(delta: FloatArray, control: FloatArray) -> FloatArray:
+    """Return the delta with entries, and rows, of the size of rounding errors set to exactly zero.
+
+    Parameters
+    ----------
+    delta
+        Change of mean expression [C, G].
+    control
+        Mean expression that was subtracted [C, G].
+    """
+    size, scale = np.abs(delta), np.abs(control)
+    rounding = (size <= _ROUNDING * scale) & (size > 0)
+    rows = size.max(axis=1, initial=0.0) <= _SINGLE_ROUNDING * scale.max(axis=1, initial=0.0)
+    rounding |= (rows & size.any(axis=1))[:, None]
+    return np.where(rounding, 0.0, delta) if rounding.any() else delta
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +201,8 @@ class ObservedSide:
         float64 [C, G], observed mean minus the mean of the matched *reference* controls.
     control, train_mean, n, shared_control, s2, train
         See `Comparison`.
+    input_control
+        float64 [C, G], mean of the matched *input* controls, which models see; None for delta-only data.
     shared
         Intermediate results by key, shared by all comparisons with this side.
     """
@@ -175,6 +217,7 @@ class ObservedSide:
     shared_control: BoolArray
     s2: FloatArray
     train: TrainSide | None = None
+    input_control: FloatArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -185,7 +228,7 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
     train = condition_table(ds, split.rows(ds, *split.fit_folds))
     position = {key: i for i, key in enumerate(table.conditions.index)}
     names = ds.conditions.index[ds.condition_codes[rows]]
-    control = table.control.get("reference")
+    control, seen = table.control.get("reference"), table.control.get("input")
     return ObservedSide(
         conditions=table.conditions,
         rows=rows,
@@ -197,6 +240,7 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
         n=table.n,
         shared_control=table.shared_control,
         s2=(table.s2_pert + table.s2_control["reference"]).astype(np.float64),
+        input_control=None if seen is None else seen.astype(np.float64),
     )
 
 
@@ -237,20 +281,23 @@ def compare(
         If the prediction belongs to other data or another split, lacks genes or test rows, or is not finite.
     """
     side = observed(ds, split) if side is None else side
-    _check_origin(ds, split, prediction)
-    columns, by_name = _gene_columns(ds, prediction)
-    rows_of = _row_lookup(ds, prediction)
+    check_origin(ds, split, prediction)
+    if prediction.kind == "expression":
+        msg = "prediction declares expression; what is compared is its delta, which `evaluation.submitted` makes of it"
+        raise PredictionError(msg)
+    columns, by_name = gene_columns(ds, prediction.genes, prediction.mean.shape[1])
+    rows_of = row_lookup(ds, prediction)
     missing = side.rows[rows_of[side.rows] < 0]
     if len(missing):
         names = sorted(set(ds.conditions.index[ds.condition_codes[missing]]))
         msg = f"prediction lacks {len(missing)} of {len(side.rows)} test rows, in conditions {names[:3]}; predict them all"
         raise PredictionError(msg)
     source = rows_of[side.rows]
-    mean = _average(prediction.mean, source, side.codes, len(side.conditions))
-    var = _average(prediction.var, source, side.codes, len(side.conditions))
+    mean = averaged(prediction.mean, source, side.codes, len(side.conditions))
+    var = averaged(prediction.var, source, side.codes, len(side.conditions))
     epistemic = prediction.var_epistemic
     if epistemic is not None:
-        epistemic = _average(epistemic, source, side.codes, len(side.conditions))
+        epistemic = averaged(epistemic, source, side.codes, len(side.conditions))
     if columns is not None:
         mean, var = mean[:, columns], var[:, columns]
         epistemic = None if epistemic is None else epistemic[:, columns]
@@ -281,98 +328,17 @@ def compare(
         var_filled=prediction.var_filled,
         notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(side.rows))},
         train=side.train,
-        cells=cells_of(ds, side.conditions, side.rows, side.codes, mean, var, generator or Generator()),
-        intervals=_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
+        cells=cells_of(
+            ds,
+            side.conditions,
+            side.rows,
+            side.codes,
+            mean,
+            var,
+            generator or Generator(),
+            prediction.cells,
+        ),
+        intervals=averaged_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
         var_epistemic=epistemic,
         observed_shared=side.shared,
     )
-
-
-def _check_origin(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction) -> None:
-    if prediction.data_content_sha256 not in (None, "", ds.content_sha256):
-        msg = (
-            f"prediction was made for data {str(prediction.data_content_sha256)[:12]}, "
-            f"{ds.name!r} is {ds.content_sha256[:12]}; use its own data set"
-        )
-        raise PredictionError(msg)
-    if prediction.split_hash not in (None, "", split.hash):
-        msg = f"prediction was made for split {str(prediction.split_hash)[:12]}, not {split.hash[:12]}; use its own split"
-        raise PredictionError(msg)
-    space = "log1p" if ds.metadata.space == "counts" else ds.metadata.space
-    if prediction.space not in (None, "", space):
-        msg = f"prediction is in space {prediction.space!r}, the data set is scored in {space!r}"
-        raise PredictionError(msg)
-
-
-def _gene_columns(ds: PerturbDataset, prediction: RowPrediction) -> tuple[IntArray | None, bool]:
-    """Return (prediction column of each data set gene or None for the same order, whether by name)."""
-    if prediction.genes is None:
-        if prediction.mean.shape[1] != ds.n_genes:
-            msg = (
-                f"prediction has {prediction.mean.shape[1]} unnamed genes, the data set {ds.n_genes}; "
-                "add an array `genes` with their names"
-            )
-            raise PredictionError(msg)
-        return None, False
-    if np.array_equal(prediction.genes, ds.genes):
-        return None, True
-    position = {str(g): i for i, g in enumerate(prediction.genes)}
-    if len(position) < len(prediction.genes):
-        msg = f"prediction repeats {len(prediction.genes) - len(position)} gene names; give every gene once"
-        raise PredictionError(msg)
-    missing = [str(g) for g in ds.genes if str(g) not in position]
-    if missing:
-        msg = f"prediction lacks {len(missing)} of {ds.n_genes} genes, e.g. {missing[:3]}; predict every gene of the data set"
-        raise PredictionError(msg)
-    return np.asarray([position[str(g)] for g in ds.genes], dtype=np.int64), True
-
-
-def _row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
-    """Return int64 [N]: the row of the prediction's mean for each row of the data set, -1 for none."""
-    idx = prediction.idx
-    if prediction.row_id is not None:
-        wanted = ds.obs.index.get_indexer(prediction.row_id.tolist())
-        if (wanted < 0).any():
-            name = str(prediction.row_id[int(np.flatnonzero(wanted < 0)[0])])
-            msg = f"prediction names {int((wanted < 0).sum())} rows that {ds.name!r} does not have, e.g. {name!r}"
-            raise PredictionError(msg)
-        if len(np.unique(wanted)) < len(wanted):
-            msg = f"row_id of the prediction repeats {len(wanted) - len(np.unique(wanted))} rows; predict each row once"
-            raise PredictionError(msg)
-        idx = wanted
-    if len(idx) and (idx.min() < 0 or idx.max() >= ds.n_obs):
-        msg = f"prediction has idx outside the data set's rows (0 to {ds.n_obs - 1})"
-        raise PredictionError(msg)
-    lookup = np.full(ds.n_obs, -1, dtype=np.int64)
-    lookup[idx] = prediction.rows
-    return lookup
-
-
-def _intervals(
-    given: Intervals | None, source: IntArray, codes: IntArray, n: int, columns: IntArray | None
-) -> Intervals | None:
-    """Return the intervals of conditions, averaging the factors of several predicted rows of one condition."""
-    if given is None:
-        return None
-    factor = np.stack([_average(level, source, codes, n) for level in given.factor])
-    extra: dict[str, Any] = {"flag": None, "effective": None}
-    if given.flag is not None:
-        extra["flag"] = _average(given.flag[:, None].astype(np.float64), source, codes, n)[:, 0] > 0
-    if given.effective is not None:
-        extra["effective"] = _average(given.effective[:, None], source, codes, n)[:, 0]
-    gene_bin = given.gene_bin if columns is None else given.gene_bin[columns]
-    return Intervals(given.levels, factor, gene_bin, **extra)
-
-
-def _average(values: FloatArray, source: IntArray, codes: IntArray, n: int) -> FloatArray:
-    """Return float64 [n, G]: mean of the prediction rows of each condition."""
-    first = np.full(n, -1, dtype=np.int64)
-    first[codes[::-1]] = source[::-1]
-    if np.array_equal(first[codes], source):
-        return values[first].astype(np.float64)
-    out = np.zeros((n, values.shape[1]))
-    for start in range(0, len(source), 4096):
-        block = slice(start, start + 4096)
-        np.add.at(out, codes[block], values[source[block]].astype(np.float64))
-    mean: FloatArray = out / np.bincount(codes, minlength=n)[:, None]
-    return mean

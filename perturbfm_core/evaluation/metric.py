@@ -9,7 +9,7 @@ from typing import Literal, Required, TypedDict, TypeVar, Unpack, get_args
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.registry import Discovery, Registry
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MetricDirection = Literal["max", "min", "target"]
 MetricAggregate = Literal["mean", "ratio", "set"]
@@ -18,6 +18,8 @@ RatioFunction = Callable[[Comparison], tuple[FloatArray, FloatArray]]
 SetStatistic = Callable[[IntArray], float]
 SetFunction = Callable[[Comparison], SetStatistic]
 AnyMetricFunction = MetricFunction | RatioFunction | SetFunction
+Applies = Callable[[Comparison], BoolArray]
+Places = Callable[[Comparison], IntArray]
 AnyFunction = TypeVar("AnyFunction", bound=AnyMetricFunction)
 
 
@@ -57,6 +59,14 @@ class Metric:
     ratio_of
         For a ratio, the (numerator, denominator) metrics of the same panel for each part, from which the ratio
         can be computed for any group of conditions.
+    applies
+        (comparison) -> bool [C], the conditions that the metric applies to; None for all. The others have no value,
+        and the status ``not_applicable``.
+    inapplicable
+        Why the metric does not apply to the others.
+    k, places
+        For a metric of the `k` largest entries, (comparison) -> int [C], how many there were: fewer than `k`, where
+        fewer are not zero, is said with the value. None for other metrics.
     """
 
     panel: str
@@ -72,6 +82,10 @@ class Metric:
     target: float | None = None
     aggregate: MetricAggregate = "mean"
     ratio_of: tuple[tuple[str, str], ...] = ()
+    applies: Applies | None = None
+    inapplicable: str = "not applicable"
+    k: int = 0
+    places: Places | None = None
 
     @property
     def best(self) -> float | None:
@@ -93,6 +107,15 @@ PANEL_MODULES = Discovery("perturbfm_core.evaluation.panels", "panel*", "perturb
 METRICS: Registry[Metric] = Registry("metric", MetricError, PANEL_MODULES)
 
 
+# For metrics that leave out the perturbed genes.
+NO_TARGET = "no perturbed gene of the condition is measured, so that there is none to leave out"
+
+
+def target_measured(c: Comparison) -> BoolArray:
+    """Return bool [C], whether there is a perturbed gene to leave out: where a metric without targets applies."""
+    return c.target_measured
+
+
 class Declaration(TypedDict, total=False):
     """Properties of a metric other than panel, name, description and function (see `Metric`)."""
 
@@ -105,6 +128,10 @@ class Declaration(TypedDict, total=False):
     target: float | None
     aggregate: MetricAggregate
     ratio_of: tuple[tuple[str, str], ...]
+    applies: Applies | None
+    inapplicable: str
+    k: int
+    places: Places | None
 
 
 def metric(

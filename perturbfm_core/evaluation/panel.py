@@ -13,9 +13,9 @@ import pandas as pd
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import METRICS, PANEL_MODULES, Metric, SetStatistic, panel_metrics
+from perturbfm_core.evaluation.metric import METRICS, PANEL_MODULES, Metric, panel_metrics
+from perturbfm_core.evaluation.metric_values import MetricValues, run_metric, table_rows
 from perturbfm_core.registry import Registry
-from perturbfm_core.schema import FloatArray, IntArray
 
 Strata = Mapping[str, Mapping[str, str]]
 StrataOf = Callable[[Comparison], Strata]
@@ -63,8 +63,6 @@ class Panel:
         return tuple(sorted({f.__module__ for f in functions if f is not None}))
 
 
-_OF_SEVERAL = "a statistic of several conditions together"
-
 PANELS: Registry[Panel] = Registry("panel", MetricError, PANEL_MODULES)
 
 
@@ -97,61 +95,6 @@ def add_panel(
 
 
 @dataclass(frozen=True, eq=False)
-class MetricValues:
-    """One metric on one comparison.
-
-    Attributes
-    ----------
-    metric
-        The metric.
-    values
-        float64 [C], NaN where undefined.
-    status
-        ``ok`` or ``not_applicable`` (then all values are NaN).
-    reason
-        Why, if not applicable.
-    parts
-        For a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
-    statistic
-        For a set metric, the function from positions of conditions to its value.
-    """
-
-    metric: Metric
-    values: FloatArray
-    status: str = "ok"
-    reason: str | None = None
-    parts: tuple[FloatArray, FloatArray] | None = None
-    statistic: SetStatistic | None = None
-
-    def grouped(self, codes: IntArray, n: int) -> FloatArray:
-        """Return float64 [n], the values of groups of conditions, NaN where undefined.
-
-        Parameters
-        ----------
-        codes
-            Group of each condition [C].
-        n
-            Number of groups.
-        """
-        if self.statistic is not None:
-            members = [np.flatnonzero(codes == i) for i in range(n)]
-            return np.asarray([self.statistic(m) if len(m) > 1 else np.nan for m in members])
-        if self.parts is None:
-            return _ratio_of_sums(self.values, np.ones(len(self.values)), codes, n)
-        above, below = (x.T for x in self.parts)
-        ratios = [_ratio_of_sums(a, b, codes, n) for a, b in zip(above, below, strict=True)]
-        return np.asarray(np.mean(ratios, axis=0))
-
-
-def _ratio_of_sums(numerator: FloatArray, denominator: FloatArray, codes: IntArray, n: int) -> FloatArray:
-    """Return [n]: sums of numerators over sums of denominators, over the conditions where both are defined."""
-    ok = np.isfinite(numerator) & np.isfinite(denominator)
-    above = np.bincount(codes[ok], weights=numerator[ok], minlength=n)
-    below = np.bincount(codes[ok], weights=denominator[ok], minlength=n)
-    return np.asarray(np.divide(above, below, out=np.full(n, np.nan), where=below != 0))
-
-
-@dataclass(frozen=True, eq=False)
 class PanelScores:
     """All metrics of one or more panels on one comparison.
 
@@ -174,10 +117,11 @@ class PanelScores:
 
         Scopes are the conditions themselves, then means over all of them, by perturbation, by context and by
         stratum (for a ratio metric the ratio of means, for a set metric its statistic). `n` is the number of
-        conditions in the group; a mean leaves undefined values out, and `reason` counts them.
+        conditions in the group; a mean leaves undefined values out, and `reason` counts them. A value that is defined
+        has a reason where something must be said about it (see `Metric.places`).
         """
         scope, key, codes = self._layout
-        blocks = [self._block(result, codes) for result in self.results]
+        blocks = [table_rows(result, codes) for result in self.results]
         n_rows = len(key)
         metrics = [result.metric for result in self.results]
         columns = {
@@ -226,38 +170,6 @@ class PanelScores:
                 out.append(("stratum", [f"{stratum}={x}" if x else "" for x in names], codes))
         return out
 
-    def _block(self, result: MetricValues, codes: list[tuple[int, Any, Any]]) -> dict[str, Any]:
-        """Return value, n, status and reason of every row of one metric."""
-        defined = np.isfinite(result.values)
-        reason = result.reason or result.metric.undefined
-        if result.statistic is not None:
-            reason = f"{_OF_SEVERAL}; {reason}"
-        bad = "undefined" if result.status == "ok" else result.status
-        values, counts = [result.values], [np.ones(len(defined), dtype=np.int64)]
-        reasons: list[str | None] = [None if ok else reason for ok in defined]
-        for n, groups, keep in codes:
-            total = np.bincount(groups, minlength=n)[keep]
-            good = np.bincount(groups[defined], minlength=n)[keep]
-            mean = result.grouped(groups, n)[keep]
-            values.append(mean)
-            counts.append(total)
-            if result.statistic is not None:
-                reasons += [None if np.isfinite(m) else reason for m in mean]
-                continue
-            reasons += [
-                None
-                if g == t and np.isfinite(m)
-                else (f"{t - g} of {t} conditions undefined: {reason}" if result.status == "ok" else reason)
-                for g, t, m in zip(good, total, mean, strict=True)
-            ]
-        value = np.concatenate(values)
-        return {
-            "value": value,
-            "n": np.concatenate(counts),
-            "status": np.where(np.isfinite(value), "ok", bad).astype(object),
-            "reason": np.asarray(reasons, dtype=object),
-        }
-
 
 def evaluate(
     comparison: Comparison,
@@ -289,59 +201,9 @@ def evaluate(
     for name in names:
         panel = PANELS.get(name)
         METRICS.get(f"{name}.{panel.headline}")
-        results += [_run(metric, comparison, level) for metric in panel.metrics]
+        results += [run_metric(metric, comparison, level) for metric in panel.metrics]
     plain = {k: dict(v) for k, v in (strata or {}).items()}
     return PanelScores(comparison.conditions, results, plain)
-
-
-def _run(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
-    empty = np.full(len(comparison), np.nan)
-    if metric.needs == "cells" and (level != "cell" or comparison.cells is None):
-        return MetricValues(metric, empty, "not_applicable", "the data set has no single cells with controls")
-    if metric.needs == "variance" and comparison.var_filled:
-        return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
-    try:
-        given = metric.function(comparison)
-        if metric.aggregate == "set" and callable(given):
-            return MetricValues(metric, empty, statistic=_checked(metric, given))
-        arrays = [np.asarray(x, dtype=np.float64) for x in (given if isinstance(given, tuple) else (given,))]
-    except Exception as error:
-        msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
-        raise MetricError(msg) from error
-    parts = None
-    if isinstance(given, tuple):
-        numerator, denominator = (x.reshape(len(comparison), -1) for x in arrays)
-        parts = (numerator, denominator)
-        with np.errstate(invalid="ignore"):
-            ratio = np.divide(*parts, out=np.full_like(numerator, np.nan), where=denominator != 0)
-        values = np.asarray(ratio.mean(axis=1))
-    else:
-        values = arrays[0]
-    if (parts is not None) != (metric.aggregate == "ratio"):
-        msg = f"metric {metric.panel}.{metric.name} aggregates as {metric.aggregate} but gave {type(given).__name__}"
-        raise MetricError(msg)
-    infinite = any(np.isinf(x).any() for x in (values, *(parts or ())))
-    if values.shape != empty.shape or infinite:
-        msg = f"metric {metric.panel}.{metric.name} gave {values.shape} values, some infinite; expected {empty.shape}"
-        raise MetricError(msg)
-    return MetricValues(metric, values, parts=parts)
-
-
-def _checked(metric: Metric, statistic: SetStatistic) -> SetStatistic:
-    """Return the statistic of a set metric, wrapped so that it fails the panel if it raises or is infinite."""
-
-    def value(positions: IntArray) -> float:
-        try:
-            out = float(statistic(positions))
-        except Exception as error:
-            msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
-            raise MetricError(msg) from error
-        if np.isinf(out):
-            msg = f"metric {metric.panel}.{metric.name} is infinite for {len(positions)} conditions"
-            raise MetricError(msg)
-        return out
-
-    return value
 
 
 def metrics_json(table: pd.DataFrame) -> dict[str, Any]:

@@ -5,10 +5,12 @@ A peer is a benchmark whose metrics are reimplemented here. A case is a folder w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -62,6 +64,90 @@ class Record:
         return abs(self.got - self.expected) <= self.atol + self.rtol * abs(self.expected)
 
 
+# What goes wrong with a record, or a file, of a form that the comparison does not know.
+_UNKNOWN_FORM = (KeyError, IndexError, TypeError, ValueError, AttributeError, MetricError)
+_NOT_FINITE = ("inf", "+inf", "-inf", "infinity", "-infinity", "nan")
+UNKNOWN = "unknown form of record"
+ILL_CONDITIONED = "ill_conditioned"
+
+
+def not_compared(metric: str, key: str, reason: str) -> Record:
+    """Return a record that is counted with the reason why it is not compared.
+
+    Parameters
+    ----------
+    metric, key
+        See `Record`.
+    reason
+        Why it is not compared.
+    """
+    return Record(metric, key, float("nan"), float("nan"), skipped=reason)
+
+
+def known_form(metric: str, key: str, records: Iterable[Record]) -> Iterator[Record]:
+    """Yield the records of one part of a case; what is of an unknown form becomes one that is not compared.
+
+    Parameters
+    ----------
+    metric, key
+        Metric and key of the record that is yielded for an unknown form.
+    records
+        The records, made one by one.
+    """
+    made = iter(records)
+    while True:
+        try:
+            record = next(made)
+        except StopIteration:
+            return
+        except _UNKNOWN_FORM as error:
+            yield not_compared(metric, key, f"{UNKNOWN} ({type(error).__name__}: {_one_line(error)})")
+            return
+        yield record
+
+
+def number(value: object) -> float:
+    """Return a number of a case's expected values, NaN for null.
+
+    JSON has no infinite numbers: they are text, such as ``-inf``.
+
+    Raises
+    ------
+    MetricError
+        If it is other text, a boolean, a list or an object.
+    """
+    if value is None:
+        return float("nan")
+    if isinstance(value, str) and value.strip().lower() in _NOT_FINITE:
+        return float(value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        msg = f"{type(value).__name__} where a number is expected"
+        raise MetricError(msg)
+    return float(value)
+
+
+def compared(metric: str, key: str, value: object, make: Callable[[float], Record]) -> Record:
+    """Return the record of one number, one that is not compared where it is not a number.
+
+    Parameters
+    ----------
+    metric, key
+        See `Record`.
+    value
+        The peer's value as it is in the case, null for undefined.
+    make
+        (the peer's value) -> the record.
+    """
+    try:
+        return make(number(value))
+    except MetricError as error:
+        return not_compared(metric, key, f"{UNKNOWN} ({_one_line(error)})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
 @dataclass(frozen=True)
 class CaseKind:
     """One kind of parity case.
@@ -106,15 +192,36 @@ def register_case(
     return register
 
 
+def _matches(kind: CaseKind, folder: Path) -> bool:
+    """Return whether a folder is a case of a kind; no folder with files that cannot be read is."""
+    try:
+        return kind.matches(folder)
+    except (OSError, *_UNKNOWN_FORM):
+        return False
+
+
+def _records(kind: CaseKind, folder: Path) -> Iterator[Record]:
+    def made() -> Iterator[Record]:
+        yield from kind.compare(folder)
+
+    try:
+        yield from known_form("case", "the rest of the case", made())
+    except (OSError, EOFError, BadZipFile) as error:
+        msg = f"a file of parity case {folder} cannot be read ({_one_line(error)})"
+        raise MetricError(msg) from error
+
+
 def run_case(folder: Path) -> dict[str, Any]:
-    """Compare a parity case and return ``{case, kind, compared, skipped, failed, metrics}``.
+    """Compare a parity case and return ``{case, kind, compared, skipped, failed, reasons, metrics, failures}``.
+
+    ``skipped`` counts the records that are not compared, ``reasons`` says why.
 
     Raises
     ------
     MetricError
-        If the folder is not a parity case, or matches several kinds.
+        If the folder is not a parity case, matches several kinds, or has a file that cannot be read.
     """
-    kinds = [kind for _, kind in KINDS.items() if folder.is_dir() and kind.matches(folder)]
+    kinds = [kind for _, kind in KINDS.items() if folder.is_dir() and _matches(kind, folder)]
     if len(kinds) != 1:
         found = (
             ", ".join(sorted(p.name for p in folder.glob("*"))[:8])
@@ -125,7 +232,7 @@ def run_case(folder: Path) -> dict[str, Any]:
         raise MetricError(msg)
     metrics: dict[str, dict[str, Any]] = {}
     failures: list[dict[str, Any]] = []
-    for record in kinds[0].compare(folder):
+    for record in _records(kinds[0], folder):
         entry = metrics.setdefault(
             record.metric,
             {
@@ -153,12 +260,16 @@ def run_case(folder: Path) -> dict[str, Any]:
             failures.append(
                 {"metric": record.metric, "key": record.key, "expected": record.expected, "got": record.got}
             )
+    reasons: Counter[str] = Counter()
+    for entry in metrics.values():
+        reasons.update(entry["reasons"])
     return {
         "case": folder.name,
         "kind": kinds[0].name,
         "compared": sum(m["compared"] for m in metrics.values()),
         "skipped": sum(m["skipped"] for m in metrics.values()),
         "failed": len(failures),
+        "reasons": dict(reasons.most_common()),
         "metrics": metrics,
         "failures": failures[:20],
     }

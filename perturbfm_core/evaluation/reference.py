@@ -63,55 +63,93 @@ def compare_json(ours: dict[str, Any], reference: dict[str, Any], tolerance: flo
     ours
         Nested dictionary in the form of ``metrics.json``.
     reference
-        Nested dictionary of expected values; only its numbers are compared, and its key ``notes`` is ignored.
+        Nested dictionary of expected values; its key ``notes`` is ignored, and so is what is not a number in a section
+        that our metrics do not have.
     tolerance
         Largest allowed |ours - reference| / max(1, |reference|).
 
     Returns
     -------
     dict
-        ``compared, failed, missing, max_abs_diff, differences`` (the first 20, largest first); None equals None.
+        ``compared, failed, missing, not_numbers, max_abs_diff, differences`` (the first 20, largest first); None equals
+        None. ``not_numbers`` of ``failed`` are text, a boolean, a list or an object on one side only, or not finite.
     """
-    compared = missing = 0
+    compared = missing = not_numbers = 0
     largest = 0.0
     wrong: list[dict[str, Any]] = []
-    for path, expected in _numbers(reference):
-        found, got = _at(ours, path)
-        if not found:
+    for path, expected, got in _places(reference, ours):
+        if got is _MISSING:
             missing += 1
             continue
         compared += 1
-        if expected is None or got is None:
-            if expected is not got:
-                wrong.append({"at": ".".join(path), "expected": expected, "got": got, "difference": math.inf})
+        at = {"at": ".".join(path), "expected": expected, "got": got}
+        if expected is None and got is None:
             continue
-        gap = abs(got - expected)
+        if not _is_number(expected) or not _is_number(got):
+            odd = not all(x is None or _is_number(x) for x in (expected, got))
+            not_numbers += odd
+            shown = {side: _shown(x) for side, x in (("expected", expected), ("got", got))}
+            wrong.append({**at, **shown, "difference": math.inf})
+            continue
+        gap = abs(float(got) - float(expected))
         largest = max(largest, gap)
-        if not gap <= tolerance * max(1.0, abs(expected)):
-            wrong.append({"at": ".".join(path), "expected": expected, "got": got, "difference": gap})
+        if not gap <= tolerance * max(1.0, abs(float(expected))):
+            wrong.append({**at, "difference": gap})
     wrong.sort(key=lambda w: -w["difference"])
     return {
         "compared": compared,
         "failed": len(wrong),
         "missing": missing,
+        "not_numbers": not_numbers,
         "max_abs_diff": largest,
         "tolerance": tolerance,
         "differences": wrong[:20],
     }
 
 
-def _numbers(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float | None]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
+# What our metrics do not have.
+_MISSING = object()
+
+
+def _places(
+    expected: Any, got: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield (path, value of the reference, ours) of every place that holds a number on either side."""
+    if isinstance(expected, dict) and (isinstance(got, dict) or got is _MISSING):
+        for key, inner in expected.items():
             if key != "notes":
-                yield from _numbers(inner, (*path, str(key)))
-    elif value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        yield path, None if value is None else float(value)
+                found = got.get(str(key), _MISSING) if isinstance(got, dict) else _MISSING
+                yield from _places(inner, found, (*path, str(key)))
+    elif isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        for i, (a, b) in enumerate(zip(expected, got, strict=True)):
+            yield from _places(a, b, (*path, str(i)))
+    elif expected is None or _is_numeric(expected) or _is_numeric(got) or got is None:
+        yield path, expected, got
+    elif got is _MISSING:
+        # A section of the reference's own may hold text; among our metrics every place is one of a number.
+        if len(path) > 1:
+            yield path, expected, got
+    elif type(expected) is not type(got) or isinstance(expected, list):
+        yield path, expected, got
 
 
-def _at(value: Any, path: tuple[str, ...]) -> tuple[bool, Any]:
-    for key in path:
-        if not isinstance(value, dict) or key not in value:
-            return False, None
-        value = value[key]
-    return True, value
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
+    try:
+        return _is_numeric(value) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as it is reported: numbers as they are, others with their kind."""
+    if value is None or _is_number(value):
+        return value
+    kind = {str: "text", bool: "boolean", list: "list", dict: "object"}.get(
+        type(value), "not a finite number"
+    )
+    return f"{kind} {str(value)[:40]!r}" if isinstance(value, str) else f"{kind} {str(value)[:40]}"

@@ -110,7 +110,7 @@ def ensure_dataset(store: ArtifactStore, entry: DatasetEntry, progress: Progress
         if entry.source != "synth":
             msg = f"data set {entry.name!r} is not at {path}; import it with `perturbfm data import`"
             raise DatasetError(msg)
-        with store.lock(f"dataset-{entry.name}"):
+        with store.lock(f"dataset-{entry.name}", tell=progress):
             if not (path / schema.META_FILE).is_file():
                 progress(f"simulating {entry.name}")
                 config = parse(

@@ -122,6 +122,11 @@ class Experiment:
     read_stats: Callable[[], SplitStats]
     tell: Progress = quiet
 
+    @property
+    def name(self) -> str:
+        """Return what its runs are called, but for their time."""
+        return f"{self.split.hash[:7]}_{self.config.entry}_{self.config.config_hash[:8]}"
+
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """Return the warnings of the leakage audit.

@@ -23,7 +23,7 @@ from perturbfm_core.graphs.io import read_graph, write_features, write_graph
 from perturbfm_core.graphs.masks import PertMasks, read_masks
 from perturbfm_core.graphs.side_info import COEXPRESSION, Needs, SideInfo
 from perturbfm_core.pipeline.pretrained_encoder import find_encoder
-from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.progress import Progress, quiet, run_of
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
 from perturbfm_core.store.artifacts import Artifact, ArtifactStore
@@ -115,7 +115,7 @@ def build_graph(
             graph = train_coexpression(view, split.hash, top_k=TOP_K, max_cells=MAX_CELLS, seed=_SEED)
         write_graph(graph, folder / schema.GRAPH_FILE)
 
-    with store.training_slot(lambda: progress("waiting for a training slot")) as slots:
+    with store.training_slot(run_of(progress, f"{split.hash[:7]}_gene-graph"), progress) as slots:
         store.put_object(key, fill)
     return Artifact(key, path, reused=False)
 

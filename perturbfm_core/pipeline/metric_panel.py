@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, compare, observed
-from perturbfm_core.evaluation.panel import PANELS, Panel, Strata, evaluate, metrics_json
+from perturbfm_core.evaluation.panel import PANELS, Strata, evaluate, metrics_json
+from perturbfm_core.evaluation.panel import PanelScores as EvaluatedPanels
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import Artifact
 from perturbfm_core.store.atomic import read_json, write_json
-from perturbfm_core.store.code import Code, code_of
+from perturbfm_core.store.code import code_of
 from perturbfm_core.uncertainty.calibrator import calibration_of
 
 STRATA_FILE = "strata.json"
@@ -43,6 +44,8 @@ class Scores:
         Aligned truth and prediction.
     stats
         The split's statistics.
+    cell_panels
+        Names of the panels that read predicted cells.
     """
 
     table: pd.DataFrame
@@ -50,6 +53,7 @@ class Scores:
     calibration: dict[str, Any]
     comparison: Comparison
     stats: SplitStats
+    cell_panels: tuple[str, ...] = ()
 
     @property
     def flags(self) -> dict[str, bool | None]:
@@ -126,9 +130,17 @@ def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
         If a metric fails: a panel is complete or fails.
     """
     scoring = _Scoring(e, fitted, predicted)
-    panels = {name: scoring.panel(name, panel) for name, panel in PANELS.items()}
+    panels = {name: scoring.panel(name) for name in PANELS}
     calibration = scoring.calibration(panels)
     return PanelScores(panels, calibration, content_hash(scoring.digests), lambda: scoring.comparison)
+
+
+def scoring_code() -> dict[str, str]:
+    """Return {panel, or what panels share: digest of the code behind it}."""
+    adding = [m for p in PANELS.values() if p.strata is not None for m in p.modules]
+    modules = {"strata": adding, **{name: panel.modules for name, panel in PANELS.items()}}
+    modules["calibration"] = PANELS.get(CALIBRATION_PANEL).modules
+    return {name: code_of(__name__, *of).digest for name, of in modules.items()}
 
 
 class _Scoring:
@@ -136,7 +148,7 @@ class _Scoring:
 
     def __init__(self, e: Experiment, fitted: Artifact, predicted: Artifact) -> None:
         self._e, self._fitted, self._predicted = e, fitted, predicted
-        self.digests: dict[str, str] = {}
+        self.digests = scoring_code()
         self._announced = False
 
     @cached_property
@@ -145,11 +157,6 @@ class _Scoring:
         e = self._e
         prediction = read_prediction(self._predicted.path / schema.PREDICTIONS_FILE)
         return compare(e.dataset, e.split, prediction, observed_side(e.dataset, e.split))
-
-    def _code(self, name: str, *modules: str) -> Code:
-        code = code_of(__name__, *modules)
-        self.digests[name] = code.digest
-        return code
 
     def _announce(self) -> None:
         if not self._announced:
@@ -163,14 +170,12 @@ class _Scoring:
         The latter are of the observed side alone, so all entries on a split share them.
         """
         e = self._e
-        adding = [p for p in PANELS.values() if p.strata is not None]
-        modules = [m for p in adding for m in p.modules]
         key = content_hash(
             {
                 "stage": "strata",
                 "data": e.dataset.content_sha256,
                 "split": e.split.hash,
-                "code": self._code("strata", *modules).digest,
+                "code": self.digests["strata"],
             }
         )
         found = e.store.find(key)
@@ -184,7 +189,7 @@ class _Scoring:
         added = read_json(e.store.object(key) / STRATA_FILE)
         return {**e.stats.strata, **added}
 
-    def panel(self, name: str, panel: Panel) -> Artifact:
+    def panel(self, name: str) -> Artifact:
         """Return the scores of one panel."""
         e = self._e
         key = content_hash(
@@ -193,7 +198,7 @@ class _Scoring:
                 "panel": name,
                 "prediction": self._predicted.key,
                 "strata": self._strata,
-                "code": self._code(name, *panel.modules).digest,
+                "code": self.digests[name],
             }
         )
         if (found := e.store.find(key)) is not None:
@@ -215,7 +220,7 @@ class _Scoring:
                 "prediction": self._predicted.key,
                 "strata": e.stats.strata,
                 "panel": panels[CALIBRATION_PANEL].key,
-                "code": self._code("calibration", *PANELS.get(CALIBRATION_PANEL).modules).digest,
+                "code": self.digests["calibration"],
             }
         )
         if (found := e.store.find(key)) is not None:
@@ -252,6 +257,7 @@ def score_prediction(
     panels: Iterable[str] | None = None,
     variance_source: str = "as given",
     calibrator: dict[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Score any prediction on a split, whoever made it, with every panel (or the named ones).
 
@@ -269,6 +275,8 @@ def score_prediction(
         Where the variance comes from, for ``calibration.json``.
     calibrator
         What the prediction's calibrator says of itself, for ``calibration.json``.
+    notes
+        What is known of the prediction beside its numbers, for the record of the run.
 
     Raises
     ------
@@ -277,12 +285,33 @@ def score_prediction(
     """
     comparison = compare(ds, split, prediction, observed_side(ds, split))
     strata = {**stats.strata, **_added_strata(comparison)}
-    table = evaluate(comparison, panels, level=ds.metadata.level, strata=strata).table()
+    table, readers = _evaluated(comparison, panels, ds.metadata.level, strata)
+    cells = comparison.cells
+    own = (
+        {}
+        if cells is None or not cells.n_own
+        else {"own_cells": {"conditions": cells.n_own, "panels": readers}}
+    )
+    comparison = replace(comparison, notes={**comparison.notes, **(notes or {}), **own})
     metrics = metrics_json(table)
     calibration = calibration_json(
         comparison, metrics, stats.strata, variance_source=variance_source, calibrator=calibrator
     )
-    return Scores(table, metrics, calibration, comparison, stats)
+    return Scores(table, metrics, calibration, comparison, stats, tuple(readers))
+
+
+def _evaluated(
+    comparison: Comparison, panels: Iterable[str] | None, level: str, strata: Strata
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return (scores in long form, names of the panels that read predicted cells)."""
+    results, readers = [], []
+    for name in list(PANELS) if panels is None else list(panels):
+        before = 0 if comparison.cells is None else comparison.cells.reads.total()
+        results += evaluate(comparison, [name], level=level, strata=strata).results
+        if comparison.cells is not None and comparison.cells.reads.total() > before:
+            readers.append(name)
+    plain = {k: dict(v) for k, v in strata.items()}
+    return EvaluatedPanels(comparison.conditions, results, plain).table(), readers
 
 
 def calibration_json(

@@ -100,4 +100,6 @@ def predict_rows(
         control=ds.metadata.control_policy,
         var_epistemic=prediction.var_epistemic,
         intervals=prediction.intervals,
+        kind="delta",
+        condition=np.asarray(query.conditions.index.to_numpy(), dtype=np.str_),
     )

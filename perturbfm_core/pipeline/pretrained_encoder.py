@@ -13,7 +13,7 @@ from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.side_info import EncoderFolder
-from perturbfm_core.progress import Progress, epoch_listener, quiet
+from perturbfm_core.progress import Progress, epoch_listener, quiet, run_of
 from perturbfm_core.splits.audit.core import require_clean
 from perturbfm_core.splits.folder import MIN_PREFIX
 from perturbfm_core.splits.index import SplitTraits
@@ -96,7 +96,7 @@ def pretrain(
     from perturbfm_core.training.checkpoints import Checkpoint
 
     view = train_view(ds, split)
-    with store.training_slot(lambda: progress("waiting for a training slot")) as slots:
+    with store.training_slot(run_of(progress, f"{split.hash[:7]}_pre-training"), progress) as slots:
 
         def fill(folder: Path) -> None:
             progress(f"pre-training a {config.encoder.kind} encoder, seed {seed}")

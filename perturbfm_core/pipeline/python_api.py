@@ -22,13 +22,16 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.errors import ConfigError, PredictionError, StoreError
 from perturbfm_core.evaluation.panel import headlines
+from perturbfm_core.evaluation.submitted import submitted
 from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.leaderboard import rank
-from perturbfm_core.pipeline.metric_panel import Scores, score_prediction
+from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds
+from perturbfm_core.pipeline.submission import read_submission
 from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.schema import PredictionKind
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -142,11 +145,12 @@ def run(
     *,
     seed: int | None = None,
     name: str | None = None,
+    again: bool = False,
     store: ArtifactStore | None = None,
     tell: Progress = quiet,
     **params: Any,
 ) -> Run | list[Run]:
-    """Fit an entry on a split, predict, score and publish; what was made before is found.
+    """Fit an entry on a split, predict, score and publish; what was made before is found, the run itself too.
 
     Parameters
     ----------
@@ -160,6 +164,8 @@ def run(
         The only seed (default: those of the entry).
     name
         Name in the leaderboard (default: that of the entry, with a suffix if a parameter differs).
+    again
+        Whether a new run is published though there is one of the same inputs and code.
     store
         Where artifacts go; by default as the environment says.
     tell
@@ -180,7 +186,8 @@ def run(
         If the entry or a parameter is unknown.
     """
     chosen = _entry(entry, name, seed, params)
-    runs = [Run(path) for path in run_entry(store or ArtifactStore(), split, chosen, data=ds, tell=tell)]
+    paths = run_entry(store or ArtifactStore(), split, chosen, data=ds, again=again, tell=tell)
+    runs = [Run(path) for path in paths]
     return runs[0] if len(runs) == 1 else runs
 
 
@@ -215,6 +222,7 @@ def score(
     *,
     variance: pd.DataFrame | None = None,
     panels: list[str] | None = None,
+    kind: PredictionKind | None = None,
     store: ArtifactStore | None = None,
 ) -> Scores:
     """Score a prediction that was made anywhere, with the panels of any run.
@@ -225,12 +233,16 @@ def score(
         Data and split (or the split's hash, a prefix of it, or its key).
     prediction
         A data frame of deltas in log1p units, with a row per test condition (index = condition keys, see
-        ``ds.conditions``) and a column per gene; or a `RowPrediction`; or the path of a ``predictions.npz``.
+        ``ds.conditions``) and a column per gene; or a `RowPrediction`; or the path of a file (npz, h5ad, parquet,
+        CSV).
     variance
         For a data frame, the predictive variance in the same form; without it the uncertainty panel does not
         apply.
     panels
         Names of panels (default: all).
+    kind
+        What the numbers are: ``delta`` or ``expression``, of which the control is subtracted (default: as a file says,
+        else recognised; expression that is given as a delta is refused).
     store
         Where ceilings and floors of the split are kept.
 
@@ -246,13 +258,16 @@ def score(
     """
     home = store or ArtifactStore()
     found = split if isinstance(split, FrozenSplit) else SplitFolder(home.split_dir).load(split)
-    if isinstance(prediction, RowPrediction):
-        rows = prediction
-    elif isinstance(prediction, str | Path):
-        rows = read_prediction(Path(prediction))
+    if isinstance(prediction, str | Path):
+        read = read_submission(ds, found, Path(prediction), kind=kind)
     else:
-        rows = _rows_of(ds, found, prediction, variance)
-    return score_prediction(ds, found, rows, stats_with_bounds(home, ds, found), panels=panels)
+        rows = (
+            prediction if isinstance(prediction, RowPrediction) else _rows_of(ds, found, prediction, variance)
+        )
+        read = submitted(ds, found, rows, observed_side(ds, found), kind=kind)
+    stats = stats_with_bounds(home, ds, found)
+    notes = {**read.notes, "warnings": read.warnings}
+    return score_prediction(ds, found, read.prediction, stats, panels=panels, notes=notes)
 
 
 def _rows_of(

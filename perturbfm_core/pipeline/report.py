@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from datetime import UTC, datetime
@@ -11,32 +12,69 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.experiment import Experiment
-from perturbfm_core.pipeline.metric_panel import PanelScores
+from perturbfm_core.pipeline.metric_panel import PanelScores, scoring_code
 from perturbfm_core.pipeline.prediction import PREDICT_FILE
 from perturbfm_core.pipeline.trained_model import FIT_FILE
+from perturbfm_core.progress import FOUND
 from perturbfm_core.registry import plugin_digests
 from perturbfm_core.reports.pages.run import run_report
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import Artifact
-from perturbfm_core.store.atomic import read_json, write_atomic, write_json
+from perturbfm_core.store.atomic import file_digest, read_json, write_atomic, write_json
+from perturbfm_core.store.disk import writing
 from perturbfm_core.store.run_record import (
     DatasetRecord,
     Flags,
     ObjectKeys,
     RunRecord,
     SplitRecord,
+    is_whole,
     read_run_record,
 )
 
 
-def report(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> Path:
-    """Publish a scored experiment as a run directory with its report, by one rename.
+def existing_run(e: Experiment) -> Path | None:
+    """Return the newest whole run of the same data, split, configuration, side information and code; None without one.
+
+    A run whose files are missing, damaged or edited is none, and neither is one that other code or strata scored.
+    """
+    same = (e.keys.model, e.keys.prediction, _strata_key(e))
+    for path in reversed(e.store.run_dirs()):
+        if not _is_of(path, e):
+            continue
+        with contextlib.suppress(StoreError):
+            record = read_run_record(path)
+            objects = record.objects
+            if (
+                objects is not None
+                and (objects.model, objects.prediction, objects.strata) == same
+                and record.code.get("metric_panel") == content_hash(scoring_code())
+                and is_whole(path, record)
+            ):
+                return path
+    return None
+
+
+def _is_of(path: Path, e: Experiment) -> bool:
+    """Return whether a run directory has the name of this experiment's runs."""
+    return path.name.partition("_")[2].startswith(e.name)
+
+
+def _strata_key(e: Experiment) -> str:
+    return content_hash(e.stats.strata)
+
+
+def report(
+    e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores, *, again: bool = False
+) -> Path:
+    """Publish a scored experiment as a run directory with its report, by one rename, or find that run.
 
     Parameters
     ----------
@@ -44,51 +82,81 @@ def report(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelSc
         The experiment.
     fitted, predicted, scored
         What the earlier stages returned for it.
+    again
+        Whether a new run is published though there is one.
 
     Returns
     -------
     Path
         The run directory.
     """
+    # Two processes that report the same experiment at the same time make one run.
+    with e.store.lock(f"run-{e.name}", what=f"the report of {e.name}", tell=e.tell):
+        if not again and (found := existing_run(e)) is not None:
+            e.tell(f"{FOUND}{found.name}")
+            return found
+        return _publish(e, fitted, predicted, scored)
+
+
+def _publish(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> Path:
+    """Publish a new run; see `report`."""
     e.tell(f"writing the report of {e.config.entry}, seed {e.config.seed}")
     record = _record(e, fitted, predicted, scored)
-    records = read_json(fitted.path / schema.RECORDS_FILE)
-    records["predict_reads"] = read_json(predicted.path / PREDICT_FILE)["reads"]
     while True:
         run_id = e.store.new_run_id(e.split.hash, e.config.entry, e.config.config_hash)
-        record = record.model_copy(update={"run_id": run_id})
         destination = e.store.run(run_id)
-        with e.store.stage() as staging:
-            folder = staging.path
-            for source, names in (
-                (fitted.path, (schema.MODEL_FILE, schema.MODEL_META_FILE)),
-                (fitted.path, (schema.CALIBRATOR_FILE, schema.CALIBRATOR_META_FILE)),
-                (predicted.path, (schema.PREDICTIONS_FILE,)),
-                (scored.calibration.path, (schema.CALIBRATION_FILE,)),
-            ):
-                for name in names:
-                    # A copy: whoever edits a run in place must not change the object that others reuse.
-                    shutil.copyfile(source / name, folder / name)
-            training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
-            write_json(folder / schema.TRAINING_FILE, training)
-            write_json(folder / schema.METRICS_FILE, scored.metrics)
-            write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
-            write_atomic(folder / schema.SPLIT_HASH_FILE, e.split.hash + "\n")
-            named_scores(scored.table, record).to_parquet(folder / schema.SCORES_FILE, index=False)
-            calibration = read_json(scored.calibration.path / schema.CALIBRATION_FILE)
-            page = run_report(
-                record, scored.table, scored.comparison, e.split.definition, e.stats, calibration
-            )
-            write_atomic(folder / schema.REPORT_FILE, page)
-            record.write(folder)
+        with e.store.stage() as staging, writing(destination, staged=staging.path):
+            _fill(staging.path, e, record.model_copy(update={"run_id": run_id}), fitted, predicted, scored)
             try:
                 staging.publish(destination)
             except (StoreError, OSError):
-                # The same experiment, published by another process in the same second, has this id.
+                # The same experiment, published by another host in the same second, has this id.
                 if not destination.exists():
                     raise
                 continue
         return destination
+
+
+def _fill(
+    folder: Path,
+    e: Experiment,
+    record: RunRecord,
+    fitted: Artifact,
+    predicted: Artifact,
+    scored: PanelScores,
+) -> None:
+    """Write every file of a run into a folder.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    e, record
+        The experiment, and its record but for the digests of these files.
+    fitted, predicted, scored
+        What the earlier stages returned for it.
+    """
+    for source, names in (
+        (fitted.path, (schema.MODEL_FILE, schema.MODEL_META_FILE)),
+        (fitted.path, (schema.CALIBRATOR_FILE, schema.CALIBRATOR_META_FILE)),
+        (predicted.path, (schema.PREDICTIONS_FILE,)),
+        (scored.calibration.path, (schema.CALIBRATION_FILE,)),
+    ):
+        for name in names:
+            # A copy: whoever edits a run in place must not change the object that others reuse.
+            shutil.copyfile(source / name, folder / name)
+    records = read_json(fitted.path / schema.RECORDS_FILE)
+    records["predict_reads"] = read_json(predicted.path / PREDICT_FILE)["reads"]
+    write_json(folder / schema.TRAINING_FILE, read_json(fitted.path / schema.MODEL_META_FILE)["training"])
+    write_json(folder / schema.METRICS_FILE, scored.metrics)
+    write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
+    write_atomic(folder / schema.SPLIT_HASH_FILE, e.split.hash + "\n")
+    named_scores(scored.table, record).to_parquet(folder / schema.SCORES_FILE, index=False)
+    calibration = read_json(scored.calibration.path / schema.CALIBRATION_FILE)
+    page = run_report(record, scored.table, scored.comparison, e.split.definition, e.stats, calibration)
+    write_atomic(folder / schema.REPORT_FILE, page)
+    files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
+    record.model_copy(update={"files": files}).write(folder)
 
 
 def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> RunRecord:
@@ -113,6 +181,7 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
             model=fitted.key,
             prediction=predicted.key,
             scores=scored.key,
+            strata=_strata_key(e),
             panels={name: artifact.key for name, artifact in scored.panels.items()},
         ),
         parent_run=parent_run(e, scored.key),
@@ -127,13 +196,13 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
 
 
 def parent_run(e: Experiment, scores_key: str) -> str | None:
-    """Return the newest run of the same configuration, if its scores were others."""
-    tail = f"_{e.split.hash[:7]}_{e.config.entry}_{e.config.config_hash[:8]}"
+    """Return the newest run of the same configuration, if its scores were others; one that cannot be read is none."""
     for path in reversed(e.store.run_dirs()):
-        if tail in path.name:
-            old = read_run_record(path)
-            same = old.objects is not None and old.objects.scores == scores_key
-            return None if same else old.run_id
+        if _is_of(path, e):
+            with contextlib.suppress(StoreError):
+                old = read_run_record(path)
+                same = old.objects is not None and old.objects.scores == scores_key
+                return None if same else old.run_id
     return None
 
 
@@ -175,11 +244,17 @@ def described(
         ),
         "flags": Flags(no_signal=stats.no_signal, shared_control=bool(comparison.shared_control.any())),
         "plugins": plugin_digests(),
-        "generator": comparison.cells.generator.model_dump(mode="json") if comparison.cells else None,
+        "generator": _generator(comparison),
         "alignment": comparison.alignment,
         "var_filled": comparison.var_filled,
         "notes": comparison.notes,
     }
+
+
+def _generator(comparison: Comparison) -> dict[str, Any] | None:
+    """Return how predicted cells were made, None where there are none or all are the prediction's own."""
+    cells = comparison.cells
+    return None if cells is None or cells.n_own == len(cells) else cells.generator.model_dump(mode="json")
 
 
 def named_scores(table: pd.DataFrame, record: RunRecord) -> pd.DataFrame:

@@ -4,22 +4,69 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import read_prediction
+from perturbfm_core.data.prediction_files import read_prediction_file
+from perturbfm_core.data.prediction_labels import LabelColumns
 from perturbfm_core.errors import StoreError
-from perturbfm_core.pipeline.metric_panel import Scores, score_prediction, source_of_variance
+from perturbfm_core.evaluation.submitted import Missing, Submitted, submitted
+from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction, source_of_variance
 from perturbfm_core.pipeline.report import described, named_scores
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.reports.pages.run import run_report
+from perturbfm_core.schema import PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import file_digest, parquet_bytes, write_atomic, write_json
+from perturbfm_core.store.atomic import file_digest, json_text, parquet_bytes, write_together
 from perturbfm_core.store.code import code_of
 from perturbfm_core.store.machine import environment
 from perturbfm_core.store.run_record import RunRecord
 from perturbfm_core.uncertainty.calibrator import calibration_of
+
+
+def read_submission(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    predictions: Path,
+    *,
+    kind: PredictionKind | None = None,
+    missing: Missing = "refuse",
+    columns: LabelColumns | None = None,
+) -> Submitted:
+    """Read a prediction file of any format as the prediction of a split's test conditions.
+
+    Parameters
+    ----------
+    ds, split
+        Data and split.
+    predictions
+        The file: npz, h5ad, parquet or CSV.
+    kind
+        What its numbers are; by default what the file says, else recognised.
+    missing
+        What is done about test conditions that it lacks.
+    columns
+        Names of its columns, as far as they are given.
+
+    Raises
+    ------
+    PredictionError
+        If the file cannot be read, or does not cover, or belong to, the split.
+    """
+    wanted = (columns or LabelColumns()).of(ds)
+    split.check_dataset(ds)
+    given = read_prediction_file(predictions, wanted, ds.genes)
+    side = observed_side(ds, split)
+    return submitted(ds, split, given, side, kind=kind, missing=missing, columns=wanted)
+
+
+def tested_keys(ds: PerturbDataset, split: FrozenSplit) -> list[str]:
+    """Return the keys of the conditions that a split tests, sorted."""
+    codes = np.unique(ds.condition_codes[split.rows(ds, "test")])
+    return [str(key) for key in ds.conditions.index[codes]]
 
 
 def evaluate_file(
@@ -30,6 +77,9 @@ def evaluate_file(
     out: Path,
     *,
     entry: str = "external",
+    kind: PredictionKind | None = None,
+    missing: Missing = "refuse",
+    columns: LabelColumns | None = None,
 ) -> Scores:
     """Score a prediction file and write metrics, scores, calibration and a report into `out`.
 
@@ -40,11 +90,13 @@ def evaluate_file(
     ds, split
         Data and split.
     predictions
-        The ``predictions.npz``.
+        The file: npz, h5ad, parquet or CSV.
     out
         Directory for the results.
     entry
         Name to show in the report.
+    kind, missing, columns
+        See `read_submission`.
 
     Raises
     ------
@@ -56,16 +108,17 @@ def evaluate_file(
     if (out / schema.SPLIT_HASH_FILE).exists():
         msg = f"{out} is a published run; choose another --out"
         raise StoreError(msg)
-    prediction = read_prediction(predictions)
+    read = read_submission(ds, split, predictions, kind=kind, missing=missing, columns=columns)
     stats = stats_with_bounds(store, ds, split)
     beside = predictions.parent
     scores = score_prediction(
         ds,
         split,
-        prediction,
+        read.prediction,
         stats,
         variance_source=_source_beside(predictions),
         calibrator=calibration_of(beside) if (beside / schema.CALIBRATOR_META_FILE).is_file() else None,
+        notes={**read.notes, "warnings": read.warnings},
     )
     identity = content_hash({"predictions": file_digest(predictions)})
     code = code_of(__name__)
@@ -83,12 +136,16 @@ def evaluate_file(
         audit=list(stats.audit),
     )
     page = run_report(record, scores.table, scores.comparison, split.definition, stats, scores.calibration)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / schema.METRICS_FILE, scores.metrics)
-    write_json(out / schema.CALIBRATION_FILE, scores.calibration)
-    record.write(out)
-    write_atomic(out / schema.SCORES_FILE, parquet_bytes(named_scores(scores.table, record)))
-    write_atomic(out / schema.REPORT_FILE, page)
+    write_together(
+        out,
+        {
+            schema.METRICS_FILE: json_text(scores.metrics),
+            schema.CALIBRATION_FILE: json_text(scores.calibration),
+            schema.CONFIG_FILE: record.to_text(),
+            schema.SCORES_FILE: parquet_bytes(named_scores(scores.table, record)),
+            schema.REPORT_FILE: page,
+        },
+    )
     return scores
 
 

@@ -17,7 +17,7 @@ from perturbfm_core.evaluation.inner import inner_scores
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import Model, save_model
 from perturbfm_core.pipeline.experiment import Experiment, ModelConfig
-from perturbfm_core.progress import epoch_listener
+from perturbfm_core.progress import epoch_listener, run_of
 from perturbfm_core.splits.audit.own import fit_records
 from perturbfm_core.splits.audit.run import FitRecord
 from perturbfm_core.splits.residuals import as_scored, calibration_fold
@@ -59,7 +59,7 @@ def fit(e: Experiment) -> Artifact:
     model.side_info = e.side_info
     model.on_epoch, model.checkpoints = epoch_listener(e.tell), e.store.checkpoints(key)
 
-    with e.store.training_slot(lambda: e.tell("waiting for a training slot")) as slots:
+    with e.store.training_slot(run_of(e.tell, e.name), e.tell) as slots:
         # Another process may have fitted it while this one waited.
         if (found := e.store.find(key)) is not None:
             return found

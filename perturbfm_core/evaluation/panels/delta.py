@@ -12,15 +12,17 @@ import numpy as np
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.metric import NO_TARGET, MetricFunction, Places, metric, target_measured
 from perturbfm_core.evaluation.panel import add_panel
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 PANEL = "delta"
 TOP_K = 20
 _ROUNDING = 1e-5
+_TIE = 1e-12
 _OWN = "PerturbFM"
 _CONSTANT = "predicted or observed delta is constant over genes"
+_ZERO = "predicted or observed delta is zero"
 _CENTERED = "prediction equals the train mean (or the observation does) up to a constant"
 
 add_panel(PANEL, source=_OWN, headline="pearson", order=10)
@@ -56,6 +58,19 @@ def _similarity(function: Similarity, *, centered: bool, no_target: bool) -> Met
     return similarity
 
 
+def _cosine(A: FloatArray, B: FloatArray, mask: BoolArray | None) -> FloatArray:
+    flat = rowwise.constant(A, mask) | rowwise.constant(B, mask)
+    return np.where(flat, np.nan, rowwise.cosine(A, B, mask))
+
+
+def _places(*, centered: bool, no_target: bool) -> Places:
+    def places(c: Comparison) -> IntArray:
+        P, Y, mask = _sides(c, centered=centered, no_target=no_target)
+        return rowwise.top_places(P, Y, TOP_K, mask)
+
+    return places
+
+
 def _error(function: Error, *, no_target: bool) -> MetricFunction:
     def error(c: Comparison) -> FloatArray:
         return function(c.predicted - c.observed, c.without_target if no_target else None)
@@ -73,7 +88,7 @@ def _variants() -> None:
             "Pearson correlation over genes",
             "Ahlmann-Eltze et al. 2025",
         ),
-        ("cosine", rowwise.cosine, (-1.0, 1.0), "Cosine over genes", "PerturBench (Wu et al. 2024)"),
+        ("cosine", _cosine, (-1.0, 1.0), "Cosine over genes", "PerturBench (Wu et al. 2024)"),
         (
             f"top{TOP_K}_overlap",
             _top,
@@ -89,8 +104,9 @@ def _variants() -> None:
     for stem, function, bounds, text, source in similarities:
         for centered in (False, True):
             for no_target in (False, True):
-                undefined = _CENTERED if centered else _CONSTANT
-                if function is _top:
+                largest = function is _top
+                undefined = _CENTERED if centered else _ZERO if largest else _CONSTANT
+                if largest:
                     undefined += f", or there are no more than {TOP_K} genes"
                 metric(
                     PANEL,
@@ -101,6 +117,10 @@ def _variants() -> None:
                     version="1",
                     source=source,
                     undefined=undefined,
+                    applies=target_measured if no_target else None,
+                    inapplicable=NO_TARGET,
+                    k=TOP_K if largest else 0,
+                    places=_places(centered=centered, no_target=no_target) if largest else None,
                 )(_similarity(function, centered=centered, no_target=no_target))
     for name, error, text in errors:
         for no_target in (False, True):
@@ -113,6 +133,8 @@ def _variants() -> None:
                 version="1",
                 source=_OWN,
                 undefined="never undefined",
+                applies=target_measured if no_target else None,
+                inapplicable=NO_TARGET,
             )(_error(error, no_target=no_target))
 
 
@@ -162,10 +184,10 @@ def retrieval_rank(c: Comparison) -> FloatArray:
         if len(rows) < 2:
             continue
         similarity = _unit(c.predicted[rows]) @ _unit(c.observed[rows]).T
-        # Rounded, so that floating-point noise does not break ties between equal predictions.
-        similarity = np.round(similarity, 12)
-        own = np.diag(similarity)[:, None]
-        better = (similarity > own).sum(axis=1) + 0.5 * ((similarity == own).sum(axis=1) - 1)
+        gap = similarity - np.diag(similarity)[:, None]
+        # Up to rounding, so that the order of summation does not break ties between equal similarities.
+        tied = np.abs(gap) <= _TIE
+        better = ((gap > 0) & ~tied).sum(axis=1) + 0.5 * (tied.sum(axis=1) - 1)
         out[rows] = better / (len(rows) - 1)
     return out
 

@@ -7,7 +7,6 @@ correlation counts as 0 in the task and stays undefined here.
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import Comparison
@@ -24,7 +23,7 @@ add_panel(PANEL, source=_SOURCE, headline="mean_rowwise_rmse", order=90)
 
 def spearman(A: FloatArray, B: FloatArray) -> FloatArray:
     """Return [C], the Spearman correlation of each pair of rows (mean ranks for ties); NaN if a row is constant."""
-    return rowwise.pearson(rankdata(A, axis=1), rankdata(B, axis=1))
+    return rowwise.spearman(A, B)
 
 
 def mean_of_rows(values: FloatArray) -> float:
@@ -95,8 +94,9 @@ def rank_correlation(c: Comparison) -> FloatArray:
     bounds=(-1.0, 1.0),
     version="1",
     source=_SOURCE,
-    undefined="predicted or observed delta is zero",
+    undefined=_FLAT,
 )
 def cosine(c: Comparison) -> FloatArray:
     """Cosine of predicted and observed delta over genes."""
-    return rowwise.cosine(c.predicted, c.observed)
+    flat = rowwise.constant(c.predicted) | rowwise.constant(c.observed)
+    return np.where(flat, np.nan, rowwise.cosine(c.predicted, c.observed))

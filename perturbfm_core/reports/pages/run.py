@@ -222,6 +222,12 @@ def _flags(record: RunRecord) -> list[str]:
         out.append("The prediction has no row or gene names: it was aligned by position, unverified.")
     if record.var_filled:
         out.append("The prediction came without variance: the uncertainty panel does not apply.")
+    own = record.notes.get("own_cells")
+    if own:
+        out.append(
+            f"The prediction has cells of its own for {own['conditions']} conditions; scored on them: {', '.join(own['panels'])}."
+        )
+    out += [f"Prediction: {text}." for text in record.notes.get("warnings", [])]
     tuned = record.tuned
     if tuned and tuned["data_content_sha256"] == record.data_hash and tuned["split"] != record.split_hash:
         out.append(

@@ -12,6 +12,7 @@ from hashlib import blake2b
 import numpy as np
 
 from perturbfm_core.evaluation.panels.calibrated.scores import KINDS
+from perturbfm_core.evaluation.ties import ROUNDING
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 EPSILON = 1e-6
@@ -161,7 +162,9 @@ def collapse(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray) -> 
     for context in np.unique(contexts):
         rows: IntArray = np.flatnonzero(contexts == context)
         observed = between_variance(truth[rows])
-        if len(rows) > 1 and observed > 0:
+        # Below, the conditions differ by rounding only.
+        noise = ROUNDING**2 * float(np.square(truth[rows]).sum())
+        if len(rows) > 1 and observed > noise:
             variance[rows] = between_variance(predicted[rows]) / observed
             rank[rows] = effective_rank(predicted[rows]) / effective_rank(truth[rows])
     return variance, rank

@@ -14,12 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from perturbfm_core.data.condition import pert_genes
-from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
-from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation.metric import NO_TARGET, Applies, MetricFunction, metric, target_measured
 from perturbfm_core.evaluation.panel import add_panel
-from perturbfm_core.evaluation.panels.calibrated import calibration, expression
-from perturbfm_core.evaluation.panels.calibrated.scores import KINDS, Kind, Sides, all_scores
+from perturbfm_core.evaluation.panels.calibrated import calibration
+from perturbfm_core.evaluation.panels.calibrated.halves import Halves, halves_of
+from perturbfm_core.evaluation.panels.calibrated.scores import (
+    KINDS,
+    Kind,
+    Sides,
+    all_scores,
+    of_flat_predictions,
+)
 from perturbfm_core.evaluation.panels.systema.baselines import matching_mean
 from perturbfm_core.schema import CONTEXT_ID, PERT_ID, BoolArray, FloatArray, IntArray
 
@@ -35,27 +41,6 @@ _NARROW = (
 _HALVES = "one of the controls has no value"
 
 Scores = dict[str, FloatArray]
-
-
-@dataclass(frozen=True, eq=False)
-class Halves:
-    """Statistics of the two halves of each condition's cells.
-
-    Attributes
-    ----------
-    truth, duplicate
-        float64 [C, G], mean of the first and second half minus the condition's control; NaN for an empty half.
-    weights, p
-        float64 [C, G], gene weights and p-values of the first half against the rest of its context.
-    degs
-        bool [C, G], differentially expressed genes of the first half.
-    """
-
-    truth: FloatArray
-    duplicate: FloatArray
-    weights: FloatArray
-    p: FloatArray
-    degs: BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,32 +68,9 @@ def _halves(c: Comparison) -> Halves | None:
     def compute() -> Halves | None:
         if c.cells is None or c.control is None:
             return None
-        return _cut(c.cells, c.control, c.contexts)
+        return halves_of(c.cells, c.control, c.contexts, c.genes)
 
     return c.once_per_observed("calibrated.halves", compute)
-
-
-def _cut(cells: Cells, control: FloatArray, contexts: np.ndarray) -> Halves:
-    shape = control.shape
-    mean, squares, duplicate = np.empty(shape), np.empty(shape), np.full(shape, np.nan)
-    n = np.empty(shape[0], dtype=np.int64)
-    for i in range(shape[0]):
-        X = cells.truth(i)
-        first = calibration.first_half(row.tobytes() for row in X)
-        A, B = X[first].astype(np.float64), X[~first]
-        n[i] = len(A)
-        mean[i] = A.mean(axis=0)
-        A -= mean[i]
-        squares[i] = np.einsum("ij,ij->j", A, A)
-        if len(B):
-            duplicate[i] = B.mean(axis=0, dtype=np.float64)
-    weights, p, degs = np.zeros(shape), np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
-    for context in np.unique(contexts):
-        rows = np.flatnonzero(contexts == context)
-        contrast = expression.against_rest(mean[rows], squares[rows], n[rows])
-        weights[rows] = expression.gene_weights(contrast)
-        p[rows], degs[rows] = contrast.p, expression.significant(contrast)
-    return Halves(mean - control, duplicate - control, weights, p, degs)
 
 
 def _sides(c: Comparison, truth: FloatArray, halves: Halves | None) -> Sides:
@@ -121,11 +83,16 @@ def _sides(c: Comparison, truth: FloatArray, halves: Halves | None) -> Sides:
         degs=None if halves is None else halves.degs,
         keep=c.without_target,
         offset=c.control,
+        shared_ties=True,
     )
 
 
 def _raw(c: Comparison) -> Scores:
-    return c.once("calibrated.raw", lambda: all_scores(_sides(c, c.observed, _halves(c)), c.predicted))
+    return c.once("calibrated.raw", lambda: _of_prediction(c, _sides(c, c.observed, _halves(c))))
+
+
+def _of_prediction(c: Comparison, sides: Sides) -> Scores:
+    return of_flat_predictions(sides, c.predicted, all_scores(sides, c.predicted))
 
 
 def _controls(c: Comparison) -> Controls:
@@ -187,7 +154,7 @@ def _entry(c: Comparison) -> Scores:
         halves = _halves(c)
         if halves is None:
             return dict.fromkeys(KINDS, np.full(len(c), np.nan))
-        return all_scores(_sides(c, halves.truth, halves), c.predicted)
+        return _of_prediction(c, _sides(c, halves.truth, halves))
 
     return c.once("calibrated.entry", compute)
 
@@ -197,6 +164,11 @@ def _parts(c: Comparison, name: str) -> tuple[FloatArray, FloatArray]:
     return calibration.calibrated_parts(
         name, _entry(c)[name], controls.negative[name], controls.positive[name]
     )
+
+
+def _applies(name: str) -> Applies | None:
+    """Return where a metric applies: without perturbed genes only where one is measured."""
+    return target_measured if name.endswith("_no_target") else None
 
 
 def _register_raw(name: str, kind: Kind) -> None:
@@ -210,6 +182,8 @@ def _register_raw(name: str, kind: Kind) -> None:
         source=_SOURCE,
         undefined=kind.undefined,
         needs="cells" if kind.needs_cells else "conditions",
+        applies=_applies(name),
+        inapplicable=NO_TARGET,
     )(lambda c: _raw(c)[name])
 
 
@@ -254,6 +228,8 @@ def describe(
         source=source,
         undefined=undefined,
         needs="cells",
+        applies=_applies(name),
+        inapplicable=NO_TARGET,
     )
 
 
@@ -298,6 +274,8 @@ def _register_calibrated(name: str) -> None:
         needs="cells",
         aggregate="ratio",
         ratio_of=((f"calibrated_{name}_gain", f"calibrated_{name}_range"),),
+        applies=_applies(name),
+        inapplicable=NO_TARGET,
     )(lambda c: _parts(c, name))
 
 

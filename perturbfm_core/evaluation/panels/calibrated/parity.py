@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from perturbfm_core.evaluation.panels.calibrated import calibration, expression
 from perturbfm_core.evaluation.panels.calibrated.scores import Sides, all_scores
-from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.evaluation.parity import UNKNOWN, Record, compared, not_compared, register_case
 from perturbfm_core.schema import FloatArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
@@ -23,6 +24,10 @@ def _matches(folder: Path) -> bool:
     if not (folder / "cells.h5ad").is_file() or not (folder / _NPZ).is_file() or not expected.is_file():
         return False
     return "train_conditions" in json.loads(expected.read_text())
+
+
+def _made(metric: str, key: str, got: float, expected: float) -> Record:
+    return Record(metric, key, expected, got, atol=_ATOL, rtol=_RTOL)
 
 
 @register_case("calibrated", _matches)
@@ -38,7 +43,7 @@ def compare(folder: Path) -> Iterable[Record]:
     label = cells.obs["condition"].astype(str).to_numpy()
     first = (cells.obs["tech_dup_split"].astype(str) == "first_half").to_numpy()
     expected = json.loads((folder / "expected.json").read_text())
-    with np.load(folder / _NPZ, allow_pickle=False) as given:
+    with (folder / _NPZ).open("rb") as raw, np.load(raw, allow_pickle=False) as given:
         conditions = [str(x) for x in given["conditions"]]
         numbers = {name: given[name] for name in given.files if name not in ("conditions", "genes")}
     genes = [str(g) for g in cells.var_names]
@@ -63,10 +68,14 @@ def compare(folder: Path) -> Iterable[Record]:
     for prediction, metrics in expected["values"].items():
         got = all_scores(sides, numbers[f"pred_{prediction}"])
         for metric, values in metrics.items():
+            if metric not in got:
+                yield not_compared(metric, prediction, f"{UNKNOWN}: no metric of this name here")
+                continue
             for q, value in values.items():
                 ours = float(got[metric][conditions.index(q)])
-                theirs = float("nan") if value is None else float(value)
-                yield Record(metric, f"{prediction}|{q}", theirs, ours, atol=_ATOL, rtol=_RTOL)
+                yield compared(
+                    metric, f"{prediction}|{q}", value, partial(_made, metric, f"{prediction}|{q}", ours)
+                )
 
     positive = calibration.interpolated(duplicate, train_mean, contrast.p)
     inputs: dict[str, tuple[FloatArray, float]] = {

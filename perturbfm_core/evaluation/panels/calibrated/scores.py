@@ -9,11 +9,14 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation import rowwise, ties
 from perturbfm_core.schema import BoolArray, FloatArray
 
 MIN_DEGS = 3
+_TIE = 1e-12
 ROUNDING = 1e-5
+# Deviations below this share of the values are rounding, as in `rowwise.constant`.
+ROUNDING_SHARE = ties.ROUNDING
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,8 @@ class Sides:
         [C], context of each condition; conditions are ranked within their context.
     offset
         Added to both sides before distances between conditions are taken (controls, if the arrays are deltas).
+    shared_ties
+        Whether a condition as far as the own one counts one half in ``nir``; in the peer's code it does not count.
     """
 
     truth: FloatArray
@@ -46,6 +51,7 @@ class Sides:
     degs: BoolArray | None = None
     keep: BoolArray | None = None
     offset: FloatArray | None = None
+    shared_ties: bool = False
 
 
 def minus(A: FloatArray, center: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -84,7 +90,7 @@ def mean_error(truth: FloatArray, predicted: FloatArray, weights: FloatArray | N
 
 
 def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray | None = None) -> FloatArray:
-    """Return [C], R²: 1 minus residual over total sum of squares of the truth; NaN where the truth is constant.
+    """Return [C], R²: 1 minus residual over total sum of squares of the truth; NaN where the truth is constant up to rounding.
 
     Parameters
     ----------
@@ -97,7 +103,8 @@ def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray
     mean = _over((w * truth).sum(axis=1), w.sum(axis=1))
     left = (w * np.square(truth - predicted)).sum(axis=1)
     total = (w * np.square(truth - mean[:, None])).sum(axis=1)
-    return 1.0 - _over(left, total)
+    size = (w * np.square(truth)).sum(axis=1)
+    return 1.0 - _over(left, np.where(total > ROUNDING_SHARE**2 * size, total, 0.0))
 
 
 def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -118,10 +125,12 @@ def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None
     return out
 
 
-def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray) -> FloatArray:
+def inverse_rank(
+    truth: FloatArray, predicted: FloatArray, contexts: np.ndarray, *, shared_ties: bool = False
+) -> FloatArray:
     """Return [C], the share of other conditions of the context that a prediction is farther from than its own.
 
-    The distance is Euclidean, and a tie does not count; NaN where the context has one condition only.
+    The distance is Euclidean, and equal up to rounding is a tie; NaN where the context has one condition only.
 
     Parameters
     ----------
@@ -129,6 +138,8 @@ def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray)
         Observed and predicted mean expression [C, G].
     contexts
         Context of each condition [C].
+    shared_ties
+        Whether a tie counts one half; else it does not count.
     """
     out = np.full(len(truth), np.nan)
     for context in np.unique(contexts):
@@ -136,7 +147,10 @@ def inverse_rank(truth: FloatArray, predicted: FloatArray, contexts: np.ndarray)
         if len(rows) < 2:
             continue
         distance = cdist(predicted[rows], truth[rows])
-        out[rows] = (np.diag(distance)[:, None] < distance).sum(axis=1) / (len(rows) - 1)
+        gap = distance - np.diag(distance)[:, None]
+        tied = np.abs(gap) <= _TIE * distance.max(axis=1, keepdims=True)
+        half = 0.5 * (tied.sum(axis=1) - 1) if shared_ties else 0.0
+        out[rows] = (((gap > 0) & ~tied).sum(axis=1) + half) / (len(rows) - 1)
     return out
 
 
@@ -198,7 +212,12 @@ KINDS: Mapping[str, Kind] = {
         "max", False, True, None, "R² of deltas against the control, over DEGs.", _DEGS
     ),
     "weighted_r2_deltactrl": Kind(
-        "max", False, True, None, "R² of deltas against the control, genes weighted as in WMSE.", _WEIGHTS
+        "max",
+        False,
+        True,
+        None,
+        "R² of deltas against the control, genes weighted as in WMSE.",
+        f"{_WEIGHTS}, or {_FLAT}",
     ),
     "pearson_deltapert": Kind(
         "max", True, False, -1.0, "Pearson correlation of deltas against the mean of train conditions.", _FLAT
@@ -223,7 +242,7 @@ KINDS: Mapping[str, Kind] = {
         True,
         None,
         "R² of deltas against the mean of train conditions, weighted as in WMSE.",
-        _WEIGHTS,
+        f"{_WEIGHTS}, or {_FLAT}",
     ),
     "pearson_centered_no_target": Kind(
         "max",
@@ -238,10 +257,38 @@ KINDS: Mapping[str, Kind] = {
         False,
         False,
         0.0,
-        "Normalised inverse rank: share of other conditions farther from the prediction than its own.",
+        "Normalised inverse rank: share of other conditions farther from the prediction than its own; ties count half.",
         _SINGLE,
     ),
 }
+
+
+def of_flat_predictions(
+    sides: Sides, predicted: FloatArray, scores: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """Return the scores with every R² undefined where the predicted change is constant over its genes up to rounding.
+
+    Parameters
+    ----------
+    sides
+        The observed side.
+    predicted
+        Predictions [C, G].
+    scores
+        {metric: [C]} of these predictions (see `all_scores`), where R² has a value: that of predicting no change.
+    """
+    out = dict(scores)
+    for name, center in (("deltactrl", sides.control), ("deltapert", sides.center)):
+        change = minus(predicted, center)
+        genes = {
+            "r2_": None,
+            "r2_{}_degs": sides.degs,
+            "weighted_r2_": None if sides.weights is None else sides.weights > 0,
+        }
+        for form, mask in genes.items():
+            key = form.format(name) if "{}" in form else form + name
+            out[key] = np.where(rowwise.constant(change, mask), np.nan, out[key])
+    return out
 
 
 def all_scores(sides: Sides, predicted: FloatArray) -> dict[str, FloatArray]:
@@ -253,7 +300,7 @@ def all_scores(sides: Sides, predicted: FloatArray) -> dict[str, FloatArray]:
     none = np.full(len(Y), np.nan)
     out = dict.fromkeys(KINDS, none)
     out["mse"] = mean_error(Y, Q)
-    out["nir"] = inverse_rank(Y + offset, Q + offset, sides.contexts)
+    out["nir"] = inverse_rank(Y + offset, Q + offset, sides.contexts, shared_ties=sides.shared_ties)
     for name, truth, guess in (("deltactrl", D, Dp), ("deltapert", P, Pp)):
         out[f"pearson_{name}"] = correlation(truth, guess)
         out[f"r2_{name}"] = r2(truth, guess)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.condition import pert_parts
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import metric
 from perturbfm_core.evaluation.panel import add_panel
@@ -30,7 +30,7 @@ def _sides(c: Comparison) -> Side | None:
         genes = np.empty((len(c), min(scores.N_GENES, len(c.genes))), dtype=np.int64)
         for context in np.unique(c.contexts):
             rows = c.contexts == context
-            genes[rows] = scores.expressed(c.control[rows].mean(axis=0))
+            genes[rows] = scores.expressed(c.control[rows].mean(axis=0), names=c.genes)
         return genes
 
     def compute() -> Side | None:
@@ -98,7 +98,7 @@ def _additive(c: Comparison) -> tuple[IntArray, FloatArray]:
             for t, (context, pert) in enumerate(labels):
                 known.setdefault((str(context), str(pert)), []).append(t)
             for i, (context, pert) in enumerate(zip(c.contexts, c.perturbations, strict=True)):
-                parts = [known.get((str(context), part)) for part in pert_genes(str(pert))]
+                parts = [known.get((str(context), part)) for part in pert_parts(str(pert))]
                 if len(parts) == 2 and parts[0] and parts[1]:
                     rows.append(i)
                     sums.append(c.train.delta[parts[0]].mean(axis=0) + c.train.delta[parts[1]].mean(axis=0))

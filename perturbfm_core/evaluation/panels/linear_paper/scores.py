@@ -5,14 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from perturbfm_core.evaluation import rowwise
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.evaluation.ties import by_name
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 N_GENES = 1000
 
 
-def expressed(control: FloatArray, k: int = N_GENES) -> IntArray:
-    """Return positions of the `k` genes of highest control mean [G], highest first; ties go to the earlier gene."""
-    return np.argsort(-control, kind="stable")[:k]
+def expressed(control: FloatArray, k: int = N_GENES, names: StrArray | None = None) -> IntArray:
+    """Return positions of the `k` genes of highest control mean, highest first.
+
+    Parameters
+    ----------
+    control
+        Control means [G].
+    k
+        Number of genes.
+    names
+        Gene names [G]: equally expressed genes are taken by name, without names in their order.
+    """
+    return by_name(control[None, :], names)[0, :k]
 
 
 def l2(truth: FloatArray, predicted: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ Version = Literal["V1", "V2"]
 
 PSEUDOCOUNT = 0.1
 MAX_SCALED = 10.0
+_ROUNDING = 1e-12
 
 
 def single(values: FloatArray) -> FloatArray:
@@ -42,7 +43,8 @@ def logfc(mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUN
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         out = np.log2(mean + pseudocount) - np.log2(control + pseudocount)
-    return np.asarray(np.where(np.isfinite(out), out, 0.0))
+    # A group equal to its controls has a change of exactly 0, whatever the order of its cells.
+    return np.asarray(np.where(np.isfinite(out) & (np.abs(out) > _ROUNDING), out, 0.0))
 
 
 def dispersion(moments: Moments, *, adjust: bool = True) -> FloatArray:

@@ -6,9 +6,9 @@ They are this project's, added to panel `perturbench`; PerturBench does not have
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
 
 from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.ties import ROUNDING
 from perturbfm_core.schema import FloatArray
 
 # Below these, a spread (squared, per entry) or a diversity is rounding noise.
@@ -21,7 +21,7 @@ def variance_ratio(P: FloatArray, R: FloatArray) -> float:
     NaN with fewer than two rows or where the observed ones are equal.
     """
     observed = float(np.square(R - R.mean(axis=0)).sum())
-    if len(R) < 2 or observed <= _NO_SPREAD * R.size:
+    if len(R) < 2 or observed <= max(_NO_SPREAD * R.size, ROUNDING**2 * float(np.square(R).sum())):
         return float("nan")
     return float(np.square(P - P.mean(axis=0)).sum()) / observed
 
@@ -50,4 +50,4 @@ def _diversity(A: FloatArray) -> float:
 
 def spearman(P: FloatArray, R: FloatArray) -> FloatArray:
     """Return [C], the rank correlation of each pair of rows; NaN where a row is constant."""
-    return rowwise.pearson(rankdata(P, axis=1), rankdata(R, axis=1))
+    return rowwise.spearman(P, R)

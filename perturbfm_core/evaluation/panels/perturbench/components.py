@@ -16,6 +16,8 @@ N_COMPONENTS = 100
 # Up to this many multiplications the covariance is summed in double precision, above it in single precision.
 _DOUBLE_WORK = 2e10
 _BLOCK = 4096
+# Below this share of the largest variance an axis has none, but for rounding of double or single precision.
+_NULL, _SINGLE_NULL = 1e-12, 1e-6
 # For more genes than this the covariance matrix is not formed.
 _WIDEST = 6000
 
@@ -49,7 +51,7 @@ def fit(population: Population, n_components: int = N_COMPONENTS) -> Basis:
     population
         The observed cells.
     n_components
-        Number of axes; fewer are returned where there are fewer cells or genes.
+        Number of axes; fewer are returned where the cells vary along fewer.
     """
     groups, controls = population.moments, population.controls.moments
     n = int(groups.n.sum() + controls.n.sum())
@@ -73,8 +75,8 @@ def _by_covariance(population: Population, center: FloatArray, n: int, k: int) -
     S = np.zeros((G, G))
     for D in _centred(population, center.astype(dtype)):
         S += D.T @ D
-    _, axes = eigh(S, subset_by_index=[G - k, G - 1], overwrite_a=True, check_finite=False)
-    return np.asarray(axes[:, ::-1])
+    values, axes = eigh(S, subset_by_index=[G - k, G - 1], overwrite_a=True, check_finite=False)
+    return _with_variance(values, axes, _NULL if dtype is np.float64 else _SINGLE_NULL)
 
 
 def _by_iteration(population: Population, center: FloatArray, k: int) -> FloatArray:
@@ -91,8 +93,15 @@ def _by_iteration(population: Population, center: FloatArray, k: int) -> FloatAr
 
     G = len(center)
     operator = LinearOperator((G, G), matvec=scatter, dtype=np.float64)
-    _, axes = eigsh(operator, k=min(k, G - 1), which="LA", v0=np.ones(G))
-    return np.asarray(axes[:, ::-1])
+    values, axes = eigsh(operator, k=min(k, G - 1), which="LA", v0=np.ones(G))
+    return _with_variance(values, axes, _NULL)
+
+
+def _with_variance(values: FloatArray, axes: FloatArray, null: float) -> FloatArray:
+    """Return the axes, largest variance first, without those that no cell varies along, but for the first: they are arbitrary."""
+    varies = values > null * values.max(initial=0.0)
+    varies[-1:] = True
+    return np.asarray(axes[:, varies][:, ::-1])
 
 
 def _centred(population: Population, center: FloatArray) -> Iterator[FloatArray]:

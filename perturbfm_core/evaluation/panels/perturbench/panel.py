@@ -8,6 +8,8 @@ Covariates are contexts. Observed controls are used on both sides, as in PerturB
 * The other aggregations use generated cells, so that even a perfect mean does not give a perfect score.
 * Ranks are among the tested conditions of the context. Ties take their mean position, and the only condition of
   a context has rank 0, as in PerturBench.
+* Correlations, R2 and cosines of vectors that are constant up to rounding are undefined. In ``top_k_recall`` ties share
+  the places left, zeros have none, and k shrinks where fewer entries are nonzero.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import MetricFunction, metric
@@ -27,7 +30,7 @@ from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, coll
 from perturbfm_core.evaluation.panels.perturbench.components import Basis
 from perturbfm_core.evaluation.panels.perturbench.population import Blocks, Controls, Population, dense
 from perturbfm_core.evaluation.panels.perturbench.rank import Denominator, ranks_by_covariate
-from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS
+from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS, shared_recall
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 PANEL = "perturbench"
@@ -162,23 +165,35 @@ _AGGREGATIONS = {
     )
 }
 _RANKED = ("rmse", "cosine")
+# Undefined for vectors that are constant up to rounding, where PerturBench has a convention or a rounding error.
+_RELATIVE = ("pearson", "r2_score", "cosine")
 
 
 def _register(name: str, aggregation: str) -> None:
     """Register one metric of one aggregation."""
     how, kind = _AGGREGATIONS[aggregation], VECTOR_METRICS[name]
+    largest = name == "top_k_recall"
 
     def value(c: Comparison) -> FloatArray:
         P, R, good = how.defined(c)
         out = np.full(len(c), np.nan)
-        if good.any() and (name != "top_k_recall" or P.shape[1] >= TOP_K):
-            out[good] = kind.score(P[good], R[good])
+        if good.any():
+            score = shared_recall if largest else kind.score
+            out[good] = score(P[good], R[good])
+        if name in _RELATIVE and good.any():
+            out[good] = np.where(rowwise.constant(P[good]) | rowwise.constant(R[good]), np.nan, out[good])
         return out
 
+    def places(c: Comparison) -> IntArray:
+        P, R, good = how.defined(c)
+        k = np.full(len(c), TOP_K)
+        k[good] = rowwise.top_places(P[good], R[good], TOP_K)
+        return k
+
+    flat = "the predicted or the observed vector is constant over its entries"
     own = {
-        "top_k_recall": f"there are fewer than {TOP_K} entries to choose from",
-        "pearson": "the predicted or the observed vector is constant",
-        "cosine": "the predicted or the observed vector is zero",
+        "top_k_recall": f"there are fewer than {TOP_K} entries to choose from, or all are zero on one side",
+        **dict.fromkeys(_RELATIVE, flat),
     }
     reasons = [reason for reason in (own.get(name), how.undefined) if reason]
     metric(
@@ -191,6 +206,8 @@ def _register(name: str, aggregation: str) -> None:
         source=SOURCE,
         undefined=", or ".join(reasons) or "never undefined",
         needs=how.needs,
+        k=TOP_K if largest else 0,
+        places=places if largest else None,
     )(value)
 
 

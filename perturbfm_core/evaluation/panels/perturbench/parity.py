@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, components, differential
+from perturbfm_core.evaluation.panels.perturbench import aggregate, components, differential
 from perturbfm_core.evaluation.panels.perturbench.components import Basis
-from perturbfm_core.evaluation.panels.perturbench.parity_ties import over_choices, rank_bounds, recall_bounds
+from perturbfm_core.evaluation.panels.perturbench.parity_records import (
+    NOISE_BESIDE,
+    TOLERANCE,
+    Reach,
+    Sides,
+    pair_of,
+    pair_records,
+    within,
+)
+from perturbfm_core.evaluation.panels.perturbench.parity_records import label_name as _name
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import over_choices
 from perturbfm_core.evaluation.panels.perturbench.population import (
     Matrix,
     Population,
     dense,
     table_population,
 )
-from perturbfm_core.evaluation.panels.perturbench.rank import Denominator, ranks
-from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS
-from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS
+from perturbfm_core.evaluation.parity import (
+    UNKNOWN,
+    Record,
+    known_form,
+    not_compared,
+    register_case,
+)
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 _REFERENCE = "ref"
@@ -30,19 +45,10 @@ _VERSIONS: dict[str, aggregate.Version] = {
     "expected.json": "V1",
     "expected_upstream_cafe4c9.json": "V2",
 }
-# PerturBench's names for (covariates, perturbation); without covariates V2 adds the covariate "1".
-_NO_COVARIATE: dict[aggregate.Version, str] = {"V1": "", "V2": "1"}
-_CLOUD_METRICS = ("mmd",)
+_PEER_RAISES = "the peer raises an error"
 _PEER_FAILS = "the peer's V2 raises on ranks where there are no covariates"
 _DEGS = 10
-# V1 computes and stores means in single precision, and V2 its tests and components.
-_TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-# PerturBench computes its principal axes in single precision.
-_COMPONENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
-# Its distances are in single precision too: that of a cell to itself is about 1e-3 instead of 0.
-_CLOUD_TOLERANCE = {"rtol": 0.0, "atol": 5e-4}
 
-Reach = tuple[float, float]
 Score = Callable[[FloatArray, FloatArray], FloatArray]
 
 
@@ -113,7 +119,7 @@ def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
     out = {_REFERENCE: _side(table.X, table.var_names, covariates, perturbations, ctrl, levels, None)}
     appended = out[_REFERENCE] if settings["append_reference_controls"] else None
     for path in sorted(folder.glob("predictions_*.npz")):
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             X, names = file["X"], file["var_names"].tolist()
             columns = {str(c): file[f"obs__{c}"] for c in file["obs_columns"]}
         X = X[:, [names.index(g) for g in genes]]
@@ -181,175 +187,107 @@ def _vectors(
     raise MetricError(msg)
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """A metric of one aggregation between one model and the reference."""
-
-    labels: list[tuple[str, str]]
-    values: FloatArray
-    matrices: dict[str, FloatArray]
-    similarity: bool
-    low: dict[str, FloatArray] = field(default_factory=dict)
-    high: dict[str, FloatArray] = field(default_factory=dict)
-
-    def rows(self, covariate: str) -> IntArray:
-        return np.asarray([i for i, label in enumerate(self.labels) if label[0] == covariate])
-
-
-def _pair(metric: str, made: _Aggregate, sides: dict[str, _Side], model: str) -> _Pair:
-    """Return the metric's values, and by covariate the matrix of all predictions and observations."""
-    shared = [x for x in sides[model].labels if x in set(sides[_REFERENCE].labels)]
-    by_covariate: dict[str, list[int]] = {}
-    for i, (covariate, _) in enumerate(shared):
-        by_covariate.setdefault(covariate, []).append(i)
-    if metric in _CLOUD_METRICS:
-        P, R = ([made.clouds[m][sides[m].labels.index(x)] for x in shared] for m in (model, _REFERENCE))
-        matrices = {
-            c: clouds.mmd_matrix([P[i] for i in rows], [R[i] for i in rows])
-            for c, rows in by_covariate.items()
-        }
-        return _Pair(shared, clouds.mmd(P, R), matrices, False)
-    kind = VECTOR_METRICS[metric]
-    p, r = (sides[m].take(made.vectors[m], shared) for m in (model, _REFERENCE))
-    matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
-    if metric != "top_k_recall":
-        return _Pair(shared, kind.score(p, r), matrices, kind.similarity)
-    bounds = {c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()}
-    low, high = ({c: b[i] for c, b in bounds.items()} for i in (0, 1))
-    return _Pair(shared, kind.score(p, r), matrices, kind.similarity, low, high)
-
-
 @register_case("perturbench", _matches)
 def compare(folder: Path) -> Iterator[Record]:
     """Yield every record of both versions."""
     settings = json.loads((folder / "settings.json").read_text())
     sides = _read(folder, settings)
     for file, version in _VERSIONS.items():
-        if not (folder / file).is_file():
-            continue
-        expected = json.loads((folder / file).read_text())
-        means: dict[str, dict[str, float]] = {}
-        for name, metrics in expected["values"].items():
-            made = _aggregate(expected["aggregate_settings"][name], sides, version)
-            for metric, records in metrics.items():
-                for model in records["per_perturbation"]:
-                    pair = _pair(metric, made, sides, model)
-                    for record in _records(f"{version}.{metric}", name, model, pair, records, version):
-                        if record.key == f"{model}|mean":
-                            means.setdefault(model, {})[record.metric] = record.got
-                        yield record
-        yield from _summary(expected.get("evaluator_summary", {}), means, version)
-        yield from _deg(expected, sides, version)
-        for key in expected["errors"]:
-            name, metric, what = key.split("/")
-            title = f"{version}.{metric}_{what}_{name}"
-            yield Record(title, key, float("nan"), float("nan"), skipped=_PEER_FAILS)
+        if (folder / file).is_file():
+            yield from _version(json.loads((folder / file).read_text()), sides, version)
 
 
-def _name(label: tuple[str, str], version: aggregate.Version) -> str:
-    return "_".join(part for part in (label[0] or _NO_COVARIATE[version], label[1]) if part)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _mean(values: FloatArray) -> float:
-    """Return the mean of defined values, as the peer's tables do."""
-    good = values[~np.isnan(values)]
-    return float(good.mean()) if len(good) else float("nan")
-
-
-def _records(
-    title: str, name: str, model: str, pair: _Pair, records: dict[str, Any], version: aggregate.Version
+def _version(
+    expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version
 ) -> Iterator[Record]:
-    """Yield values, mean, pairs and ranks of one metric, aggregation and model."""
-    metric, rank_metric = f"{title}_{name}", f"{title}_rank_{name}"
-    names = [_name(label, version) for label in pair.labels]
-    got = dict(zip(names, pair.values, strict=True))
-    tolerance = _tolerance(metric)
-    reach: dict[str, Reach] = {}
-    for covariate, least in pair.low.items():
-        own = np.diag(least), np.diag(pair.high[covariate])
-        for i, a, b in zip(pair.rows(covariate), *own, strict=True):
-            reach[names[i]] = (float(a), float(b))
-    for key, value in records["per_perturbation"][model].items():
-        ours = float(got.get(key, np.nan))
-        yield _within(metric, f"{model}|{key}", _number(value), ours, reach.get(key), tolerance)
-    mean_reach = _mean_reach(list(reach.values()))
-    mean = _number(records["mean"][model])
-    yield _within(metric, f"{model}|mean", mean, _mean(pair.values), mean_reach, tolerance)
-    for covariate, pairs in records.get("pairwise_rows_pred_cols_ref", {}).get(model, {}).items():
-        got_pairs = pair.matrices[covariate]
-        order = [_place(label, covariate, pair.labels) for label in pairs["labels"]]
-        for i, row in enumerate(pairs["matrix"]):
-            for j, value in enumerate(row):
-                key = f"{model}|{covariate}|{pairs['labels'][i]}|{pairs['labels'][j]}"
-                ours = float(got_pairs[order[i], order[j]])
-                yield _within(f"{metric}_pairs", key, _number(value), ours, None, tolerance)
-    if "rank" not in records:
-        return
-    denominator: Denominator = "n" if version == "V1" else "n-1"
-    position = np.empty(len(names))
-    allowed = {key: (float(a), float(b)) for key, (a, b) in records["rank_bounds"][model].items()}
-    for covariate, matrix in pair.matrices.items():
-        rows = pair.rows(covariate)
-        position[rows] = ranks(matrix, similarity=pair.similarity, denominator=denominator)
-        if covariate in pair.low:
-            N = len(rows)
-            by = max(N if denominator == "n" else N - 1, 1)
-            least, most = rank_bounds(pair.low[covariate], pair.high[covariate])
-            for i, a, b in zip(rows, least / by, most / by, strict=True):
-                was = allowed[names[i]]
-                allowed[names[i]] = (min(was[0], float(a)), max(was[1], float(b)))
-    placed = dict(zip(names, position, strict=True))
-    exact = {"atol": 1e-12, "rtol": 0.0}
-    for key, value in records["rank"][model].items():
-        ours = float(placed.get(key, np.nan))
-        yield _within(rank_metric, f"{model}|{key}", _number(value), ours, allowed[key], exact)
-    reach_mean = _mean_reach(list(allowed.values()))
-    mean = _number(records["rank_mean"][model])
-    yield _within(rank_metric, f"{model}|mean", mean, _mean(position), reach_mean, exact)
+    """Yield every record of one version."""
+    means: dict[str, dict[str, float]] = {}
+    doubtful: set[tuple[str, str]] = set()
+    settings = expected["aggregate_settings"]
+    for name, metrics in expected["values"].items():
+        for record in known_form(f"{version}.{name}", name, _values(name, metrics, settings, sides, version)):
+            model = record.key.removesuffix("|mean")
+            if record.key != model and record.skipped is None:
+                means.setdefault(model, {})[record.metric] = record.got
+            elif record.key != model:
+                doubtful.add((model, record.metric))
+            yield record
+    summary = _summary(expected.get("evaluator_summary", {}), means, version, doubtful)
+    yield from known_form(f"{version}.summary", "summary", summary)
+    yield from known_form(f"{version}.deg{_DEGS}", "deg", _deg(expected, sides, version))
+    yield from _errors(expected.get("errors", {}), version)
 
 
-def _tolerance(metric: str) -> dict[str, float]:
-    if metric.partition(".")[2].startswith("mmd"):
-        return _CLOUD_TOLERANCE
-    return _COMPONENT_TOLERANCE if metric.endswith("pca_average") else _TOLERANCE
+def _values(
+    name: str,
+    metrics: dict[str, Any],
+    settings: dict[str, Any],
+    sides: dict[str, _Side],
+    version: aggregate.Version,
+) -> Iterator[Record]:
+    """Yield the records of one aggregation."""
+    made = _aggregate(settings[name], sides, version)
+    for metric, records in metrics.items():
+        of_models = _models(metric, made, sides, records, name, version)
+        yield from known_form(f"{version}.{metric}_{name}", name, of_models)
 
 
-def _mean_reach(reach: list[Reach]) -> Reach | None:
-    if not reach:
-        return None
-    return float(np.mean([a for a, _ in reach])), float(np.mean([b for _, b in reach]))
+def _models(
+    metric: str,
+    made: _Aggregate,
+    sides: dict[str, _Side],
+    records: dict[str, Any],
+    name: str,
+    version: aggregate.Version,
+) -> Iterator[Record]:
+    """Yield the records of one metric of one aggregation, of all models."""
+    for model in records["per_perturbation"]:
+        yield from pair_records(
+            f"{version}.{metric}", name, model, pair_of(metric, _shared(made, sides, model)), records, version
+        )
 
 
-def _within(
-    metric: str, key: str, expected: float, got: float, reach: Reach | None, tolerance: dict[str, float]
-) -> Record:
-    """Return a record; where the peer breaks ties at random, both numbers must be possible outcomes."""
-    low, high = reach or (None, None)
-    slack = tolerance["atol"] + tolerance["rtol"] * abs(expected)
-    if reach is not None and not reach[0] - slack <= expected <= reach[1] + slack:
-        low, high = None, None
-    atol, rtol = tolerance["atol"], tolerance["rtol"]
-    return Record(metric, key, expected, got, atol=atol, rtol=rtol, low=low, high=high)
+def _shared(made: _Aggregate, sides: dict[str, _Side], model: str) -> Sides:
+    """Return predictions and observations of the groups that a model and the reference share."""
+    known = set(sides[_REFERENCE].labels)
+    labels = [x for x in sides[model].labels if x in known]
+    if made.clouds:
+        P, R = ([made.clouds[m][sides[m].labels.index(x)] for x in labels] for m in (model, _REFERENCE))
+        return Sides(labels, P, R)
+    return Sides(labels, *(sides[m].take(made.vectors[m], labels) for m in (model, _REFERENCE)))
 
 
-def _place(label: str, covariate: str, labels: list[tuple[str, str]]) -> int:
-    """Return the place of a perturbation among those of its covariate; V1 writes the covariate in front."""
-    mine = [pert for cov, pert in labels if cov == covariate]
-    return mine.index(label if label in mine else label.removeprefix(f"{covariate}_"))
+def _errors(errors: Any, version: aggregate.Version) -> Iterator[Record]:
+    """Yield one record for each metric, aggregation or section that the peer has an error for in place of numbers."""
+    for key, message in errors.items() if isinstance(errors, dict) else ():
+        parts = str(key).split("/")
+        if len(parts) == 3:
+            name, metric, what = parts
+            yield not_compared(f"{version}.{metric}_{what}_{name}", key, _PEER_FAILS)
+        else:
+            yield not_compared(
+                f"{version}.{key}", str(key), f"{_PEER_RAISES}: {' '.join(str(message).split())}"
+            )
+    if not isinstance(errors, dict):
+        yield not_compared(f"{version}.errors", "errors", f"{UNKNOWN}: {type(errors).__name__} of errors")
 
 
 def _summary(
-    summary: dict[str, dict[str, float]], means: dict[str, dict[str, float]], version: aggregate.Version
+    summary: dict[str, dict[str, float]],
+    means: dict[str, dict[str, float]],
+    version: aggregate.Version,
+    doubtful: set[tuple[str, str]],
 ) -> Iterator[Record]:
     """Yield the peer's summary table, which has four significant digits."""
     for model, row in summary.items():
         for metric, value in row.items():
+            if (model, f"{version}.{metric}") in doubtful:
+                yield not_compared(f"{version}.summary", f"{model}|{metric}", NOISE_BESIDE)
+                continue
             ours = float(f"{means[model][f'{version}.{metric}']:.4g}")
-            yield Record(f"{version}.summary", f"{model}|{metric}", value, ours, rtol=1e-9)
+            yield within(
+                f"{version}.summary", f"{model}|{metric}", value, ours, None, {"rtol": 1e-9, "atol": 0.0}
+            )
 
 
 def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> Iterator[Record]:
@@ -385,4 +323,4 @@ def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.V
                     reach = None if low is None or high is None else (low, high)
                 title = f"{version}.{metric}_logfc_deg{_DEGS}"
                 ours = restricted(columns)
-                yield _within(title, f"{model}|{key}", _number(values[key]), ours, reach, _TOLERANCE)
+                yield within(title, f"{model}|{key}", values[key], ours, reach, TOLERANCE)

@@ -9,23 +9,24 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.ties import both_largest, expected_shared
 from perturbfm_core.schema import BoolArray, FloatArray
 
 TOP_K = 50
-_CONSTANT = 1e-12
 
 
 def r2_score(P: FloatArray, R: FloatArray) -> FloatArray:
     """Return [C], 1 - |p - r|^2 / |p - mean(p)|^2: the *prediction* is in the denominator.
 
-    PerturBench passes the prediction as the true values to scikit-learn's ``r2_score``. A constant prediction gives 1
-    where it is exact, otherwise 0.
+    PerturBench passes the prediction as the true values to scikit-learn's ``r2_score``. A prediction that is constant
+    up to rounding gives 1 where it is exact, otherwise 0, as a constant one there.
     """
     return _r2(np.square(P - R).sum(axis=1), _scatter(P))
 
 
 def _scatter(P: FloatArray) -> FloatArray:
-    return np.asarray(np.square(P - P.mean(axis=1, keepdims=True)).sum(axis=1))
+    scatter = np.square(P - P.mean(axis=1, keepdims=True)).sum(axis=1)
+    return np.where(rowwise.constant(P), 0.0, scatter)
 
 
 def _r2(residual: FloatArray, scatter: FloatArray) -> FloatArray:
@@ -47,7 +48,8 @@ def top_k_recall(P: FloatArray, R: FloatArray, k: int = TOP_K) -> FloatArray:
     P, R
         Predicted and observed vectors [C, G].
     k
-        Number of largest columns; ties go to the earlier one.
+        Number of largest columns; ties go to the earlier one, zeros are taken where nothing else is left, as in
+        PerturBench. `shared_recall` is the one for users.
     """
     return np.asarray((_top(P, k) & _top(R, k)).sum(axis=1) / k)
 
@@ -56,6 +58,25 @@ def _top(A: FloatArray, k: int) -> BoolArray:
     hit = np.zeros(A.shape, dtype=np.bool_)
     np.put_along_axis(hit, np.argsort(-np.abs(A), axis=1, kind="stable")[:, :k], True, axis=1)
     return hit
+
+
+def shared_recall(P: FloatArray, R: FloatArray, k: int = TOP_K) -> FloatArray:
+    """Return [C], the expected share of the k largest observed columns among the k largest predicted ones, ties shared.
+
+    Zeros are never among the largest, and k shrinks to what is nonzero on both sides. NaN where a row is zero, or has
+    fewer than `k` columns.
+
+    Parameters
+    ----------
+    P, R
+        Predicted and observed vectors [C, G].
+    k
+        Number of largest columns.
+    """
+    a, b = both_largest(P, R, k)
+    out = np.full(len(P), np.nan)
+    np.divide(expected_shared(a, b), a.k, out=out, where=(a.k > 0) & (P.shape[1] >= k))
+    return out
 
 
 def _squares(P: FloatArray, R: FloatArray) -> FloatArray:
@@ -70,9 +91,9 @@ def _directions(A: FloatArray, *, center: bool) -> FloatArray:
     """Return rows scaled to length 1, NaN for rows that are zero (or constant, if centred)."""
     D = A - A.mean(axis=1, keepdims=True) if center else A
     norm = np.sqrt(np.einsum("ij,ij->i", D, D))
-    floor = _CONSTANT * np.sqrt(A.shape[1]) * np.abs(A).max(axis=1, initial=0.0) if center else 0.0
+    defined = (norm > 0) & ~rowwise.constant(A) if center else norm > 0
     out = np.full(D.shape, np.nan)
-    np.divide(D, norm[:, None], out=out, where=(norm > floor)[:, None])
+    np.divide(D, norm[:, None], out=out, where=defined[:, None])
     return out
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.evaluation.ties import by_name
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 TOPS = (20, 50, 100, 5000)
 _BLOCK = 2048
@@ -111,12 +112,27 @@ def fold_changes(group: Moments, control: Moments) -> FloatArray:
     return np.asarray((np.expm1(group.mean) + _PSEUDO) / (np.expm1(control.mean) + _PSEUDO))
 
 
-def deg_order(scores: FloatArray) -> IntArray:
-    """Return int [G], genes by decreasing size of score; ties keep the order of genes.
+def deg_order(scores: FloatArray, names: StrArray | None = None) -> IntArray:
+    """Return int [G], genes by decreasing size of score; ties by name, without names in the order of genes.
 
     scPerturBench breaks ties by an unstable sort, so that its order of ties is not reproducible.
     """
-    return np.asarray(np.argsort(-np.abs(scores), kind="stable"))
+    return np.asarray(by_name(np.abs(scores)[None, :], names)[0])
+
+
+def changed_order(scores: FloatArray, names: StrArray, largest: int) -> IntArray:
+    """Return int [<= largest], the first genes of `deg_order`, without those whose score is 0.
+
+    Parameters
+    ----------
+    scores
+        Scores of genes [G].
+    names
+        Gene names [G], by which ties are broken, so that the order of columns does not matter.
+    largest
+        How many genes, at most.
+    """
+    return deg_order(scores, names)[: min(largest, int((scores != 0).sum()))]
 
 
 def common_degs(true_order: IntArray, predicted_order: IntArray, top: int) -> float:

@@ -1,7 +1,8 @@
 """Panel `scperturbench`: the metrics of scPerturBench on its subsets of differentially expressed genes.
 
 Subsets are the first 20, 50, 100 and 5000 genes (all, if there are fewer) of Welch's t-test of the condition's
-true cells against all control cells of its context. Values are raw: neither rounded nor scaled between methods.
+true cells against all control cells of its context; a gene that does not differ at all is in no smaller subset, and
+genes that differ equally are taken by name. Values are raw: neither rounded nor scaled between methods.
 Data sets have no missing values and predictions are finite, so scPerturBench's repair of missing values is not
 needed. Means are in double precision, so that the order of cells does not matter; they differ from those of
 scPerturBench by its single-precision rounding.
@@ -15,19 +16,20 @@ from typing import Literal
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.evaluation.metric import MetricFunction, metric
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.comparison import Comparison, without_rounding
+from perturbfm_core.evaluation.metric import MetricFunction, Places, metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.scperturbench import pseudobulk
-from perturbfm_core.evaluation.panels.scperturbench.degs import TOPS, common_degs
+from perturbfm_core.evaluation.panels.scperturbench.degs import TOPS
 from perturbfm_core.evaluation.panels.scperturbench.sides import TRANSPORT_TOPS, Pair, TrueSides, pair
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 
 PANEL = "scperturbench"
 _SOURCE = "scPerturBench (bm2-lab/scPerturBench), pertpy 0.7"
-_NO_TEST = "fewer than two true or control cells to choose genes by"
-# A delta whose range is below this share of the expression is rounding noise and has no correlation.
-_ROUNDING = 1e-9
+_NO_TEST = "fewer than two true or control cells to choose genes by, or no gene differs"
+# Undefined where a mean is constant over genes.
+_RELATIVE = ("spearman_distance", "cosine_distance", "r2_distance")
 
 add_panel(PANEL, source=_SOURCE, headline=f"pearson_distance_top{max(TOPS)}", order=20)
 
@@ -49,7 +51,7 @@ def _compute(c: Comparison) -> Values:
     cells = c.cells
     if cells is None:
         return {}
-    sides = c.once_per_observed("scperturbench.truth", TrueSides)
+    sides = c.once_per_observed("scperturbench.truth", lambda: TrueSides(c.genes))
     # One thread: sharing blocks of some hundred cells among threads takes longer than multiplying them.
     with _threads().limit(limits=1, user_api="blas"):
         pairs = [pair(cells, i, sides) for i in range(len(cells))]
@@ -57,42 +59,54 @@ def _compute(c: Comparison) -> Values:
     genes = len(c.genes)
     out: Values = {}
     for top in TOPS:
-        out |= {f"{name}_top{top}": x for name, x in _profiles(pairs, control, top).items()}
+        out |= {f"{name}_top{top}": x for name, x in _profiles(c, pairs, control, top).items()}
         k = min(top, genes)
         for name in ("edistance", "sym_kldiv", "wasserstein"):
             values = [getattr(x, name).get(k, np.nan) for x in pairs]
             out[f"{name}_top{top}"] = np.asarray(values, dtype=np.float64)
-        out[f"common_degs_top{top}"] = np.asarray([_common(x, top) for x in pairs], dtype=np.float64)
+        out[f"common_degs_top{top}"], shared = _common(pairs, top, genes)
+        out[f"shared_places_top{top}"] = shared.astype(np.float64)
+        out[f"places_top{top}"] = np.asarray([x.true.places(top, genes) for x in pairs], dtype=np.float64)
     return out
 
 
-def _profiles(pairs: list[Pair], control: FloatArray, top: int) -> Values:
+def _profiles(c: Comparison, pairs: list[Pair], control: FloatArray, top: int) -> Values:
     """Return the distances between mean profiles on one subset, NaN where it is unknown."""
     genes = control.shape[1]
     columns = [x.true.columns(top, genes) for x in pairs]
-    known = np.asarray([x is not None for x in columns])
     names = ("pearson_distance", *pseudobulk.PROFILES)
     out = {name: np.full(len(pairs), np.nan) for name in names}
-    if not known.any():
-        return out
-    # Rows of one subset have the same number of genes, so that each distance is one call for all conditions.
-    S, P, C = (
-        np.stack([row[col] for row, col in zip(rows, columns, strict=True) if col is not None])
-        for rows in ([x.true.mean for x in pairs], [x.mean for x in pairs], control)
-    )
-    for name, distance in pseudobulk.PROFILES.items():
-        out[name][known] = distance(S, P)
-    correlation = pseudobulk.pearson_distance(S - C, P - C)
-    scale = _ROUNDING * np.maximum(np.abs(C).max(axis=1), np.finfo(np.float64).tiny)
-    flat = np.minimum(np.ptp(S - C, axis=1), np.ptp(P - C, axis=1)) <= scale
-    out["pearson_distance"][known] = np.where(flat, np.nan, correlation)
+    sizes = np.asarray([0 if x is None else genes if isinstance(x, slice) else len(x) for x in columns])
+    # Generated cells of a delta of zero differ from the controls by the draw alone.
+    still = rowwise.constant(c.predicted)
+    for size in np.unique(sizes[sizes > 0]):
+        # Rows of one size, so that each distance is one call for all of them.
+        at = np.flatnonzero(sizes == size)
+        S, P, C = (
+            np.stack([rows[i][columns[i]] for i in at])
+            for rows in ([x.true.mean for x in pairs], [x.mean for x in pairs], control)
+        )
+        flat = rowwise.constant(S) | rowwise.constant(P)
+        for name, distance in pseudobulk.PROFILES.items():
+            found = distance(S, P)
+            out[name][at] = np.where(flat, np.nan, found) if name in _RELATIVE else found
+        true, predicted = without_rounding(S - C, C), without_rounding(P - C, C)
+        flat = rowwise.constant(true) | rowwise.constant(predicted) | still[at]
+        out["pearson_distance"][at] = np.where(flat, np.nan, pseudobulk.pearson_distance(S - C, P - C))
     return out
 
 
-def _common(x: Pair, top: int) -> float:
-    if x.true.order is None or x.order is None or top >= len(x.mean):
-        return float("nan")
-    return common_degs(x.true.order, x.order, top)
+def _common(pairs: list[Pair], top: int, genes: int) -> tuple[FloatArray, IntArray]:
+    """Return (share of the true DEGs among as many predicted ones, ties shared; how many they are), each [C]."""
+    share, places = np.full(len(pairs), np.nan), np.full(len(pairs), top)
+    both = [(i, x.true.scores, x.scores) for i, x in enumerate(pairs)]
+    known = [(i, true, found) for i, true, found in both if true is not None and found is not None]
+    if known and top < genes:
+        at = [i for i, _, _ in known]
+        true, found = (np.stack([row[side] for row in known]) for side in (1, 2))
+        share[at] = rowwise.top_overlap(found, true, top)
+        places[at] = rowwise.top_places(found, true, top)
+    return share, places
 
 
 def _register(
@@ -116,6 +130,8 @@ def _register(
             source=_SOURCE,
             undefined=f"{_NO_TEST}{undefined}",
             needs="cells",
+            k=top,
+            places=_places_of(f"{'shared_' if stem == 'common_degs' else ''}places_top{top}"),
         )(_value_of(name))
 
 
@@ -124,6 +140,13 @@ def _value_of(name: str) -> MetricFunction:
         return _values(c)[name]
 
     return value
+
+
+def _places_of(name: str) -> Places:
+    def places(c: Comparison) -> IntArray:
+        return _values(c)[name].astype(np.int64)
+
+    return places
 
 
 _register("mse", "Squared distance of true and predicted mean divided by the number of genes", undefined="")
@@ -147,7 +170,7 @@ _register(
 )
 _register(
     "common_degs",
-    "Share of the true DEGs among as many predicted ones (a reconstruction, the peer shows no code)",
+    "Share of the true DEGs among as many predicted ones, ties shared (a reconstruction, the peer shows no code)",
     direction="max",
     bounds=(0.0, 1.0),
     tops=TRANSPORT_TOPS,
@@ -170,7 +193,11 @@ _register(
     "cosine_distance",
     "1 minus the cosine of true and predicted mean",
     bounds=(0.0, 2.0),
-    undefined=", or a mean is zero",
+    undefined=", or a mean is constant over genes",
 )
-_register("r2_distance", "1 minus R² of the predicted mean over genes", undefined="")
+_register(
+    "r2_distance",
+    "1 minus R² of the predicted mean over genes",
+    undefined=", or a mean is constant over genes",
+)
 _register("mmd", "Squared maximum mean discrepancy with a linear kernel (V-statistic)", undefined="")

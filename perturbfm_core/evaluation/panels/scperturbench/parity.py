@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ import pandas as pd
 
 from perturbfm_core.evaluation.panels.scperturbench import degs, ranking
 from perturbfm_core.evaluation.panels.scperturbench.pipeline import Groups, Pipeline, prepare, rounded, score
-from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.evaluation.parity import (
+    ILL_CONDITIONED,
+    Record,
+    compared,
+    known_form,
+    not_compared,
+    number,
+    register_case,
+)
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 _EXPECTED = "expected.json"
@@ -24,6 +33,8 @@ _CONTEXT_PIPELINE = "cellular_context_ood"
 _MAIN = ("mse", "pearson_distance", "edistance", "sym_kldiv", "wasserstein")
 # The peer rounds its values to 4 decimals.
 _LAST_DECIMAL = 1e-4
+_RETURNS_NONE = "skipped_returns_None"
+_ILL = f"{ILL_CONDITIONED}: rounding decides the value, by the case's own flag"
 
 
 def _matches(folder: Path) -> bool:
@@ -45,6 +56,9 @@ class _Case:
         self.genes = np.asarray(data.var_names, dtype=np.str_)
         self.position = {str(g): i for i, g in enumerate(self.genes)}
         self.by_context = "condition1" in self.obs
+        # Genes that the peer's prediction files lacked: known to the DEG tables only.
+        dropped = {str(g) for g in self.expected.get("dropped_genes") or []}
+        self.kept = np.asarray([str(g) not in dropped for g in self.genes], dtype=np.bool_)
         self._groups: dict[tuple[str, str, str], Groups] = {}
 
     @property
@@ -69,6 +83,11 @@ class _Case:
             self._groups[key] = Groups(imputed_cells, stimulated, controls, self.genes)
         return self._groups[key]
 
+    def predicted(self, context: str, pert: str, method: str) -> Groups:
+        """Return the cells of one evaluation on the genes that the prediction file has."""
+        groups = self.groups(context, pert, method)
+        return groups if self.kept.all() else groups.map(lambda X: X[:, self.kept], groups.genes[self.kept])
+
     def _masks(self, context: str, pert: str, method: str) -> tuple[BoolArray, ...]:
         obs = self.obs
         by = (obs["method"] == method).to_numpy()
@@ -92,37 +111,64 @@ def compare(folder: Path) -> Iterator[Record]:
     """Yield every number of a case: rounded and unrounded metrics, DEG tables, common DEGs, scores and ranks."""
     case = _Case(folder)
     yield from _metrics(case)
-    yield from _deg_tables(case)
-    yield from _common(case)
-    yield from _scores(case.expected)
+    yield from known_form("DEG", "tables", _deg_tables(case))
+    yield from known_form("common_degs (reconstructed)", "common", _common(case))
+    yield from known_form("score", "published", _scores(case.expected))
 
 
 def _metrics(case: _Case) -> Iterator[Record]:
-    for record in case.expected["records"]:
-        context, pert, metric = record.get("outSample", ""), record["perturb"], record["metric"]
-        key = "|".join(x for x in (record["method"], context, pert, f"top{record['DEG']}") if x)
-        wanted = case.degs[context, pert]["genes"][: record["DEG"]]
-        groups = prepare(case.groups(context, pert, record["method"]), wanted, case.pipeline)
-        got = float("nan") if groups is None else score(groups, metric)
-        rtol, atol = _tolerance(case.X.dtype, metric)
-        yield Record(metric, key, _number(record["unrounded"]), got, atol=atol, rtol=rtol)
-        written = got if np.isnan(got) else rounded(got, metric)
-        yield Record(
-            f"{metric} as written",
-            key,
-            _number(record["performance"]),
-            written,
-            atol=1.01 * _LAST_DECIMAL,
-            rtol=rtol,
+    for i, record in enumerate(case.expected["records"]):
+        given = record if isinstance(record, dict) else {}
+        names = (str(given.get(name, "")) for name in ("method", "outSample", "perturb"))
+        key = "|".join([x for x in names if x] + [f"top{given.get('DEG', '?')}"])
+        yield from known_form(
+            str(given.get("metric", "record")), key if given else str(i), _metric(case, record, key)
         )
-        if groups is not None:
-            for name, X in (
-                ("Ncontrol", groups.control),
-                ("Nimputed", groups.imputed),
-                ("Nstimulated", groups.stimulated),
-            ):
-                yield Record("cells", f"{key}|{name}", record[name], len(X))
-            yield Record("genes", key, record["n_genes"], len(groups.genes))
+
+
+def _metric(case: _Case, record: dict[str, Any], key: str) -> Iterator[Record]:
+    """Yield the records of one number of the peer."""
+    context, pert, metric = record.get("outSample", ""), record["perturb"], record["metric"]
+    wanted = case.degs[context, pert]["genes"][: record["DEG"]]
+    if "unrounded" not in record and record.get("status", "ok") != "ok":
+        yield from _without_value(case, record, key, wanted)
+        return
+    groups = prepare(case.predicted(context, pert, record["method"]), wanted, case.pipeline)
+    got = float("nan") if groups is None else score(groups, metric)
+    rtol, atol = _tolerance(case.X.dtype, metric)
+    ill = _ILL if record.get("ill_conditioned") else None
+    written = got if np.isnan(got) else rounded(got, metric)
+    for name, field, ours, absolute in (
+        (metric, "unrounded", got, atol),
+        (f"{metric} as written", "performance", written, 1.01 * _LAST_DECIMAL),
+    ):
+        made = compared(name, key, record[field], partial(_made, name, key, ours, absolute, rtol))
+        # Where rounding decides the value it is compared only if this machine rounds as the peer's did.
+        yield replace(made, skipped=ill) if ill and made.skipped is None and not made.ok else made
+    if groups is not None:
+        for name, X in (
+            ("Ncontrol", groups.control),
+            ("Nimputed", groups.imputed),
+            ("Nstimulated", groups.stimulated),
+        ):
+            yield Record("cells", f"{key}|{name}", number(record[name]), len(X))
+        yield Record("genes", key, number(record["n_genes"]), len(groups.genes))
+
+
+def _made(metric: str, key: str, got: float, atol: float, rtol: float, expected: float) -> Record:
+    return Record(metric, key, expected, got, atol=atol, rtol=rtol)
+
+
+def _without_value(case: _Case, record: dict[str, Any], key: str, wanted: list[str]) -> Iterator[Record]:
+    """Yield a record of a number that the peer does not compute: compared where it returns nothing, for lack of cells."""
+    metric, status = record["metric"], str(record["status"])
+    if status != _RETURNS_NONE:
+        yield not_compared(metric, key, f"the peer gives no number ({status})")
+        return
+    groups = prepare(
+        case.groups(record.get("outSample", ""), record["perturb"], record["method"]), wanted, case.pipeline
+    )
+    yield Record(f"{metric} without a number", key, 1.0, float(groups is None))
 
 
 def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
@@ -133,28 +179,30 @@ def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
     return (2e-5, 0.0) if metric in _MAIN else (1e-4, 1e-6)
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
 def _deg_tables(case: _Case) -> Iterator[Record]:
     for (context, pert), table in case.degs.items():
-        key = "|".join(x for x in (context, pert) if x)
-        groups = case.groups(context, pert, "")
-        group, control = degs.moments(groups.stimulated), degs.moments(groups.control)
-        columns = [case.position[g] for g in table["genes"]]
-        scores = degs.welch_scores(group, control)
-        values = {
-            "scores": (scores, 1e-6),
-            "pvals_adj": (degs.welch_pvalues(group, control), 1e-9),
-            "foldchanges": (degs.fold_changes(group, control), 2e-6),
-        }
-        for name, (got, rtol) in values.items():
-            for gene, expected, mine in zip(table["genes"], table[name], got[columns], strict=True):
-                yield Record(f"DEG {name}", f"{key}|{gene}", _number(expected), float(mine), rtol=rtol)
-        ours = degs.deg_order(scores)
-        for top in degs.TOPS:
-            yield _same_top(f"{key}|top{top}", table["genes"], np.abs(scores[columns]), case.genes[ours], top)
+        yield from known_form(
+            "DEG", "|".join(x for x in (context, pert) if x), _deg_table(case, context, pert, table)
+        )
+
+
+def _deg_table(case: _Case, context: str, pert: str, table: dict[str, list[Any]]) -> Iterator[Record]:
+    key = "|".join(x for x in (context, pert) if x)
+    groups = case.groups(context, pert, "")
+    group, control = degs.moments(groups.stimulated), degs.moments(groups.control)
+    columns = [case.position[g] for g in table["genes"]]
+    scores = degs.welch_scores(group, control)
+    values = {
+        "scores": (scores, 1e-6),
+        "pvals_adj": (degs.welch_pvalues(group, control), 1e-9),
+        "foldchanges": (degs.fold_changes(group, control), 2e-6),
+    }
+    for name, (got, rtol) in values.items():
+        for gene, expected, mine in zip(table["genes"], table[name], got[columns], strict=True):
+            yield Record(f"DEG {name}", f"{key}|{gene}", number(expected), float(mine), rtol=rtol)
+    ours = degs.deg_order(scores)
+    for top in degs.TOPS:
+        yield _same_top(f"{key}|top{top}", table["genes"], np.abs(scores[columns]), case.genes[ours], top)
 
 
 def _same_top(key: str, theirs: list[str], size: FloatArray, ours: Iterable[str], top: int) -> Record:
@@ -167,31 +215,38 @@ def _same_top(key: str, theirs: list[str], size: FloatArray, ours: Iterable[str]
 
 def _common(case: _Case) -> Iterator[Record]:
     for name, by_top in case.expected["common_degs_reconstructed"].items():
-        method, *rest = name.split("|")
-        context, pert = rest if case.by_context else ("", rest[0])
-        groups = case.groups(context, pert, method)
-        true, true_order = case.order(groups.stimulated, groups.control)
-        predicted, predicted_order = case.order(groups.imputed, groups.control)
-        for top, expected in by_top.items():
-            if top.startswith("pred_top"):
-                n = int(top.removeprefix("pred_top"))
-                size = np.abs(predicted[predicted_order])
-                shared = len(set(expected) & {str(g) for g in case.genes[predicted_order[:n]]})
-                sure = int((size > size[min(n, len(size)) - 1]).sum())
-                yield Record("predicted DEGs", f"{name}|{top}", len(expected), shared, low=sure, high=n)
-                continue
-            got = degs.common_degs(true_order, predicted_order, int(top))
-            low, high = _tied_overlap(true, predicted, int(top))
-            tied = low - 1e-12 <= expected["score"] <= high + 1e-12
-            yield Record(
-                "common_degs (reconstructed)",
-                f"{name}|top{top}",
-                expected["score"],
-                got,
-                atol=1e-12,
-                low=low if tied else None,
-                high=high if tied else None,
-            )
+        yield from known_form("common_degs (reconstructed)", name, _common_of(case, name, by_top))
+
+
+def _common_of(case: _Case, name: str, by_top: dict[str, Any]) -> Iterator[Record]:
+    method, *rest = name.split("|")
+    context, pert = rest if case.by_context else ("", rest[0])
+    groups = case.groups(context, pert, method)
+    true, true_order = case.order(groups.stimulated, groups.control)
+    predicted, predicted_order = case.order(groups.imputed, groups.control)
+    for top, expected in by_top.items():
+        if top == "error":
+            yield not_compared("common_degs (reconstructed)", name, f"the peer gives no number ({expected})")
+            continue
+        if top.startswith("pred_top"):
+            n = int(top.removeprefix("pred_top"))
+            size = np.abs(predicted[predicted_order])
+            shared = len(set(expected) & {str(g) for g in case.genes[predicted_order[:n]]})
+            sure = int((size > size[min(n, len(size)) - 1]).sum())
+            yield Record("predicted DEGs", f"{name}|{top}", len(expected), shared, low=sure, high=n)
+            continue
+        got = degs.common_degs(true_order, predicted_order, int(top))
+        low, high = _tied_overlap(true, predicted, int(top))
+        tied = low - 1e-12 <= expected["score"] <= high + 1e-12
+        yield Record(
+            "common_degs (reconstructed)",
+            f"{name}|top{top}",
+            expected["score"],
+            got,
+            atol=1e-12,
+            low=low if tied else None,
+            high=high if tied else None,
+        )
 
 
 def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[float, float]:
@@ -231,7 +286,7 @@ def _scores(expected: dict[str, Any]) -> Iterator[Record]:
                 yield Record(
                     "rank" if "ank" in column else "score",
                     f"{key}|{method}|{column}",
-                    _number(value),
+                    number(value),
                     float(got[column][i]),
                     atol=1e-12,
                 )

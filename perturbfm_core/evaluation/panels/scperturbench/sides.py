@@ -15,7 +15,7 @@ from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.panels.scperturbench import cellwise, degs
 from perturbfm_core.evaluation.panels.scperturbench.pipeline import subsample_rows
 from perturbfm_core.evaluation.panels.scperturbench.sinkhorn import regularised_cost
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 # scPerturBench computes the transport cost on subsets of up to 100 genes only.
 TRANSPORT_TOPS = tuple(top for top in degs.TOPS if top <= 100)
@@ -31,7 +31,10 @@ class TrueSide:
     mean
         float64 [G], mean of all cells.
     order
-        int32 [<= G], the first DEGs, as many as the largest subset needs; None with too few cells to test.
+        int32 [<= G], the first DEGs with a score other than 0, at most as many as the largest subset needs; None with
+        too few cells to test.
+    scores
+        float32 [G], scores of the test; None with too few cells.
     rows
         Rows of the subsample.
     spread
@@ -42,15 +45,20 @@ class TrueSide:
 
     mean: FloatArray
     order: IntArray | None
+    scores: FloatArray | None
     rows: IntArray
     spread: cellwise.Spread
     within: dict[int, float]
 
     def columns(self, top: int, genes: int) -> IntArray | slice | None:
-        """Return the columns of the first `top` DEGs, all if there are no more genes, None without a test."""
+        """Return the columns of the first `top` DEGs, all if there are no more genes, None without any DEG."""
         if top >= genes:
             return slice(None)
-        return None if self.order is None else self.order[:top]
+        return None if self.order is None or not len(self.order) else self.order[:top]
+
+    def places(self, top: int, genes: int) -> int:
+        """Return how many DEGs the first `top` are: fewer, where fewer genes have a score other than 0."""
+        return top if top >= genes or self.order is None else min(top, len(self.order))
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,24 +71,31 @@ class Pair:
         The true side.
     mean
         float64 [G], mean of all predicted cells.
-    order
-        The first DEGs of the predicted side, as in `TrueSide`.
+    scores
+        Scores of the predicted side's test, as in `TrueSide`.
     sym_kldiv, edistance, wasserstein
         {number of genes: value}, NaN where undefined.
     """
 
     true: TrueSide
     mean: FloatArray
-    order: IntArray | None
+    scores: FloatArray | None
     sym_kldiv: dict[int, float]
     edistance: dict[int, float]
     wasserstein: dict[int, float]
 
 
 class TrueSides:
-    """True sides of a comparison's conditions and moments of its controls, computed when first needed."""
+    """True sides of a comparison's conditions and moments of its controls, computed when first needed.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    genes
+        Gene names [G], by which equal scores are ordered.
+    """
+
+    def __init__(self, genes: StrArray) -> None:
+        self.genes = genes
         self._controls: dict[str, degs.Moments] = {}
         self._sides: dict[int, TrueSide] = {}
 
@@ -113,11 +128,17 @@ class TrueSides:
             # A condition has as many predicted as true cells, and the predicted ones are drawn first.
             rows = subsample_rows(len(S), len(S))[1]
             drawn = _take(S, rows)
-            side = TrueSide(moments.mean, _order(moments, control), rows, cellwise.spread(drawn), {})
+            scores = _scores(moments, control)
+            order = None if scores is None else self._order(scores)
+            side = TrueSide(moments.mean, order, scores, rows, cellwise.spread(drawn), {})
             for k, X in _subsets(side, drawn):
                 side.within[k] = cellwise.mean_distance(cellwise.squared_distances(X, X))
             self._sides[i] = side
         return self._sides[i]
+
+    def _order(self, scores: FloatArray) -> IntArray:
+        largest = max([top for top in degs.TOPS if top < len(scores)], default=0)
+        return degs.changed_order(scores, self.genes, largest).astype(np.int32)
 
 
 def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
@@ -136,10 +157,10 @@ def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
     S, P = cells.truth(i), cells.predicted(i)
     true = sides.side(i, S, control)
     moments = degs.moments(P)
-    order = _order(moments, control)
+    scores = _scores(moments, control)
     S, P = _take(S, true.rows), _take(P, subsample_rows(len(P))[0])
     spread = cellwise.spread(P)
-    out = Pair(true, moments.mean, order, {}, {}, {})
+    out = Pair(true, moments.mean, scores, {}, {}, {})
     largest = min(max(TRANSPORT_TOPS), S.shape[1])
     for (k, s), (_, p) in zip(_subsets(true, S), _subsets(true, P), strict=True):
         between = cellwise.squared_distances(s, p)
@@ -171,8 +192,5 @@ def _take(X: FloatArray, rows: IntArray) -> FloatArray:
     return X if len(rows) == len(X) else X[rows]
 
 
-def _order(group: degs.Moments, control: degs.Moments) -> IntArray | None:
-    if group.n < 2 or control.n < 2:
-        return None
-    largest = max([top for top in degs.TOPS if top < len(group.mean)], default=0)
-    return degs.deg_order(degs.welch_scores(group, control))[:largest].astype(np.int32)
+def _scores(group: degs.Moments, control: degs.Moments) -> FloatArray | None:
+    return None if group.n < 2 or control.n < 2 else degs.welch_scores(group, control)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perturbfm_core.data.condition import pert_genes
+from perturbfm_core.data.condition import pert_parts
 from perturbfm_core.schema import FloatArray, IntArray
 
 
@@ -48,6 +48,6 @@ def matching_mean(
     spare = np.broadcast_to(fallback, (len(perts), centroids.shape[1]))
     out = np.empty((len(perts), centroids.shape[1]))
     for i, pert in enumerate(perts):
-        parts = [known.get(part, spare[i]) for part in pert_genes(pert)]
+        parts = [known.get(part, spare[i]) for part in pert_parts(pert)]
         out[i] = np.mean(parts, axis=0) if parts else spare[i]
     return out

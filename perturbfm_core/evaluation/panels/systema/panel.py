@@ -15,7 +15,7 @@ from perturbfm_core.evaluation.metric import metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.systema import scores
 from perturbfm_core.evaluation.panels.systema.baselines import perturbed_reference
-from perturbfm_core.schema import CONTEXT_ID, BoolArray, FloatArray
+from perturbfm_core.schema import CONTEXT_ID, BoolArray, FloatArray, IntArray
 
 PANEL = "systema"
 _SOURCE = "Viñas Torné et al. 2025 (Systema)"
@@ -46,18 +46,26 @@ def _reference(c: Comparison) -> FloatArray:
 
 
 def _top(c: Comparison) -> BoolArray:
-    return c.once_per_observed("systema.top", lambda: scores.top_genes(c.observed))
+    return c.once_per_observed("systema.top", lambda: scores.top_genes(c.observed, names=c.genes))
+
+
+def _top_places(c: Comparison) -> IntArray:
+    return np.asarray(_top(c).sum(axis=1))
+
+
+def _observed(c: Comparison) -> FloatArray:
+    """Return [C, G], observed deltas, set equal to the reference where they differ by rounding only."""
+    return c.once_per_observed("systema.observed", lambda: _unless_rounding(c.observed, _reference(c)))
+
+
+def _unless_rounding(delta: FloatArray, reference: FloatArray) -> FloatArray:
+    gap = np.abs(delta - reference).max(axis=1)
+    return np.where((gap <= _ROUNDING * np.abs(reference).max(axis=1))[:, None], reference, delta)
 
 
 def _predicted(c: Comparison) -> FloatArray:
     """Return [C, G], predicted deltas, set equal to the reference where they differ by rounding only."""
-
-    def compute() -> FloatArray:
-        reference = _reference(c)
-        gap = np.abs(c.predicted - reference).max(axis=1)
-        return np.where((gap <= _ROUNDING * np.abs(reference).max(axis=1))[:, None], reference, c.predicted)
-
-    return c.once("systema.predicted", compute)
+    return c.once("systema.predicted", lambda: _unless_rounding(c.predicted, _reference(c)))
 
 
 def _register_correlations(suffix: str, genes: str, *, top: bool) -> None:
@@ -70,9 +78,11 @@ def _register_correlations(suffix: str, genes: str, *, top: bool) -> None:
         version="1",
         source=_SOURCE,
         undefined="prediction (or observation) equals the perturbed reference up to a constant",
+        k=scores.TOP_K if top else 0,
+        places=_top_places if top else None,
     )
     def against_perturbed(c: Comparison) -> FloatArray:
-        return scores.pearson_from(c.observed, _predicted(c), _reference(c), _top(c) if top else None)
+        return scores.pearson_from(_observed(c), _predicted(c), _reference(c), _top(c) if top else None)
 
     @metric(
         PANEL,
@@ -83,6 +93,8 @@ def _register_correlations(suffix: str, genes: str, *, top: bool) -> None:
         version="1",
         source=_SOURCE,
         undefined="predicted or observed delta is constant over these genes",
+        k=scores.TOP_K if top else 0,
+        places=_top_places if top else None,
     )
     def against_control(c: Comparison) -> FloatArray:
         return rowwise.pearson(c.predicted, c.observed, _top(c) if top else None)
@@ -104,7 +116,9 @@ def _register_errors(suffix: str, genes: str, *, top: bool) -> None:
             bounds=(0.0, None),
             version="1",
             source=_SOURCE,
-            undefined="never undefined",
+            undefined="no gene changes" if top else "never undefined",
+            k=scores.TOP_K if top else 0,
+            places=_top_places if top else None,
         )(function)
 
 
@@ -120,7 +134,9 @@ for _register in (_register_correlations, _register_errors):
     bounds=(0.0, 1.0),
     version="1",
     source=_SOURCE,
-    undefined=f"no more than {scores.TOP_K} genes, or all changes are equally large",
+    undefined=f"no more than {scores.TOP_K} genes, or predicted or observed delta is zero",
+    k=scores.TOP_K,
+    places=lambda c: rowwise.top_places(c.observed, c.predicted, scores.TOP_K),
 )
 def jaccard(c: Comparison) -> FloatArray:
     """Shared over all genes of the 20 that change most as observed and as predicted."""
@@ -139,7 +155,7 @@ def jaccard(c: Comparison) -> FloatArray:
 def centroid_accuracy(c: Comparison) -> FloatArray:
     """Share of the other observed conditions of the context that are farther from a prediction than its own.
 
-    Euclidean distance of mean expression, all genes; a tie counts against.
+    Euclidean distance of mean expression, all genes; a tie counts one half (in Systema, against).
     """
     out = np.full(len(c), np.nan)
     if c.control is None:
@@ -148,7 +164,7 @@ def centroid_accuracy(c: Comparison) -> FloatArray:
     for context in np.unique(c.contexts):
         rows = np.flatnonzero(c.contexts == context)
         own = np.eye(len(rows), dtype=np.bool_)
-        out[rows] = scores.centroid_accuracy(predicted[rows], truth[rows], truth[rows], own)
+        out[rows] = scores.centroid_accuracy(predicted[rows], truth[rows], truth[rows], own, shared_ties=True)
     return out
 
 
@@ -159,7 +175,7 @@ def centroid_accuracy(c: Comparison) -> FloatArray:
     bounds=(-1.0, 1.0),
     version="1",
     source=_SOURCE,
-    undefined="the condition, or all of its context together, does not change",
+    undefined="the condition, or all of its context together, changes no gene, or every gene alike",
 )
 def systematic_variation(c: Comparison) -> FloatArray:
     """Cosine of the observed delta with the mean delta of its context's conditions, train and test.
@@ -178,7 +194,10 @@ def systematic_variation(c: Comparison) -> FloatArray:
             deltas = [c.observed[rows]]
             if c.train is not None and train is not None:
                 deltas.append(c.train.delta[train == context])
-            out[rows] = scores.systematic_variation(c.observed[rows], np.concatenate(deltas).mean(axis=0))
+            direction = np.concatenate(deltas).mean(axis=0)
+            found = scores.systematic_variation(c.observed[rows], direction)
+            flat = rowwise.constant(c.observed[rows]) | rowwise.constant(direction[None])
+            out[rows] = np.where(flat, np.nan, found)
         return out
 
     return c.once_per_observed("systema.variation", compute)

@@ -17,7 +17,7 @@ from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels import openproblems
 from perturbfm_core.evaluation.panels.linear_paper import scores as linear
 from perturbfm_core.evaluation.panels.systema import baselines, scores
-from perturbfm_core.evaluation.parity import Record
+from perturbfm_core.evaluation.parity import UNKNOWN, Record, compared, known_form, not_compared
 from perturbfm_core.schema import FloatArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
@@ -33,10 +33,12 @@ def systema_records(folder: Path) -> Iterable[Record]:
     expected = json.loads((folder / "expected.json").read_text())
     real = anndata.read_h5ad(folder / "real.h5ad")
     observed = _means(real.X, real.obs["perturbation"].astype(str).to_numpy())
-    with np.load(folder / "pred.npz", allow_pickle=False) as given:
+    with (folder / "pred.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as given:
         predicted = _means(given["X"], given["perturbation"])
-    yield from _systema(expected["systema"], observed, predicted, [str(g) for g in real.var_names])
-    yield from _definitional(expected["definitional_not_upstream_code"], observed, predicted)
+    genes = [str(g) for g in real.var_names]
+    given, others = expected.get("systema"), expected.get("definitional_not_upstream_code")
+    yield from known_form("systema", "systema", _systema(given, observed, predicted, genes))
+    yield from known_form("systema.others", "others", _definitional(others, observed, predicted))
 
 
 def _means(X: Any, labels: Any) -> dict[str, FloatArray]:
@@ -45,8 +47,12 @@ def _means(X: Any, labels: Any) -> dict[str, FloatArray]:
 
 
 def _value(metric: str, key: str, expected: object, got: object) -> Record:
-    theirs = float("nan") if expected is None else float(str(expected))
-    return Record(f"systema.{metric}", key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL)
+    name = f"systema.{metric}"
+
+    def made(theirs: float) -> Record:
+        return Record(name, key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL)
+
+    return compared(name, key, expected, made)
 
 
 def _names(metric: str, expected: list[Any], got: list[Any]) -> Iterable[Record]:
@@ -86,6 +92,8 @@ def _systema(
         for metric, theirs in expected["per_perturbation"][q].items():
             if metric == "top20_idx":
                 yield from _names(f"{metric}", theirs, np.flatnonzero(top[i]).tolist())
+            elif metric not in got:
+                yield not_compared(f"systema.{metric}", q, f"{UNKNOWN}: no metric of this name here")
             else:
                 yield _value(metric, q, theirs, got[metric][i])
     for name, candidates in (("all", perts), ("test", test)):

@@ -5,18 +5,25 @@ from __future__ import annotations
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from perturbfm_core.evaluation import rowwise
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.evaluation import rowwise, ties
+from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
 TOP_K = 20
 
 
-def top_genes(delta: FloatArray, k: int = TOP_K) -> BoolArray:
-    """Return bool [P, G], the `k` genes of each row that change most; ties go to the earlier gene."""
-    order = np.argsort(-np.abs(delta), axis=1, kind="stable")[:, :k]
-    top = np.zeros(delta.shape, dtype=np.bool_)
-    np.put_along_axis(top, order, True, axis=1)
-    return top
+def top_genes(delta: FloatArray, k: int = TOP_K, names: StrArray | None = None) -> BoolArray:
+    """Return bool [P, G], the `k` genes of each row that change most; fewer, where fewer change.
+
+    Parameters
+    ----------
+    delta
+        Change of mean expression [P, G].
+    k
+        Number of genes.
+    names
+        Gene names [G]: genes that change equally are taken by name, without names in their order.
+    """
+    return ties.first_by_name(ties.sizes(delta), k, names)
 
 
 def pearson_from(
@@ -43,7 +50,9 @@ def pearson_from(
 def jaccard(truth: FloatArray, predicted: FloatArray, k: int = TOP_K) -> FloatArray:
     """Return [P], the Jaccard index of the sets of `k` genes of largest observed and predicted change.
 
-    NaN where there are no more than `k` genes or all changes of a row are equally large.
+    Genes that do not change are in neither set: both shrink to the number of genes that change on either side. Ties share
+    the places left: the value is the expectation over tie orders. NaN where there are no more than `k` genes or a row is
+    zero.
 
     Parameters
     ----------
@@ -54,14 +63,16 @@ def jaccard(truth: FloatArray, predicted: FloatArray, k: int = TOP_K) -> FloatAr
     """
     if truth.shape[1] <= k:
         return np.full(len(truth), np.nan)
-    a, b = top_genes(truth, k), top_genes(predicted, k)
-    shared = (a & b).sum(axis=1)
-    ordered = (np.ptp(np.abs(truth), axis=1) > 0) & (np.ptp(np.abs(predicted), axis=1) > 0)
-    return np.where(ordered, shared / (2 * k - shared), np.nan)
+    return ties.expected_jaccard(*ties.both_largest(truth, predicted, k))
 
 
 def centroid_accuracy(
-    predicted: FloatArray, own: FloatArray, others: FloatArray, same: BoolArray
+    predicted: FloatArray,
+    own: FloatArray,
+    others: FloatArray,
+    same: BoolArray,
+    *,
+    shared_ties: bool = False,
 ) -> FloatArray:
     """Return [P], the share of other observed centroids that lie farther from a prediction than its own.
 
@@ -73,18 +84,23 @@ def centroid_accuracy(
         Observed candidates [Q, G].
     same
         bool [P, Q], which candidate is the condition itself.
+    shared_ties
+        Whether a tie counts one half; in Systema it does not count as farther.
 
     Returns
     -------
-    float64 [P]; a tie does not count as farther. NaN without other candidates.
+    float64 [P]; NaN without other candidates.
     """
     own_distance = np.sqrt(np.square(predicted - own).sum(axis=1))
     distance = cdist(predicted, others)
     # A tolerance, so that equal distances tie although they were summed in different orders.
     rounding = 1e-12 * np.maximum(own_distance, 1e-12)
-    farther = (distance > (own_distance + rounding)[:, None]) & ~same
+    farther = ((distance > (own_distance + rounding)[:, None]) & ~same).sum(axis=1).astype(np.float64)
+    if shared_ties:
+        tied = np.abs(distance - own_distance[:, None]) <= rounding[:, None]
+        farther += 0.5 * (tied & ~same).sum(axis=1)
     n = (~same).sum(axis=1)
-    return np.asarray(np.divide(farther.sum(axis=1), n, out=np.full(len(n), np.nan), where=n > 0))
+    return np.asarray(np.divide(farther, n, out=np.full(len(n), np.nan), where=n > 0))
 
 
 def systematic_variation(delta: FloatArray, direction: FloatArray) -> FloatArray:

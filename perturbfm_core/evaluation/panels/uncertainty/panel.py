@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import Comparison
@@ -177,9 +176,7 @@ def interval_width(c: Comparison) -> FloatArray:
 )
 def spearman_genes(c: Comparison) -> FloatArray:
     """Rank correlation over genes of absolute error and predicted standard deviation."""
-    return rowwise.pearson(
-        rankdata(np.abs(c.observed - c.predicted), axis=1), rankdata(c.predicted_var, axis=1)
-    )
+    return rowwise.spearman(np.abs(c.observed - c.predicted), c.predicted_var)
 
 
 # ---- one value for several conditions together ----------------------------------------------------------------

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.ties import largest, sizes
 from perturbfm_core.schema import BoolArray, FloatArray
 
 MIN_CONDITIONS = 3
@@ -44,14 +46,6 @@ def excess_aurc(risk: FloatArray, uncertainty: FloatArray) -> float:
     return (aurc(risk, uncertainty) - best) / (chance - best)
 
 
-def large_errors(risk: FloatArray) -> BoolArray:
-    """Return bool [n], the third of the conditions with the largest error (their number rounded, at least 1)."""
-    k = max(round(TOP_SHARE * len(risk)), 1)
-    out = np.zeros(len(risk), dtype=np.bool_)
-    out[np.argsort(risk, kind="stable")[len(risk) - k :]] = True
-    return out
-
-
 def auroc(label: BoolArray, score: FloatArray) -> float:
     """Return the area under the ROC curve; NaN where only one class occurs."""
     from sklearn.metrics import roc_auc_score
@@ -62,14 +56,35 @@ def auroc(label: BoolArray, score: FloatArray) -> float:
 
 
 def error_detection(risk: FloatArray, uncertainty: FloatArray) -> float:
-    """Return the AUROC of the uncertainty for the third of conditions with the largest error; NaN for fewer than 3."""
-    if len(risk) < MIN_CONDITIONS or np.ptp(risk) == 0:
+    """Return the AUROC of the uncertainty for the third of the conditions with the largest error.
+
+    Their number is rounded, at least 1. Equal errors at the cut share the places left: the value is the expectation over
+    which of them count as large. NaN for fewer than 3 conditions or equal errors.
+    """
+    n = len(risk)
+    if n < MIN_CONDITIONS or _equal(risk):
         return float("nan")
-    return auroc(large_errors(risk), uncertainty)
+    top = largest(sizes(risk[None, :]), np.asarray([max(round(TOP_SHARE * n), 1)]))
+    sure, tied, places = top.sure[0], top.tied[0], int(top.places[0])
+    small = ~sure & ~tied
+    wins = (uncertainty[:, None] > uncertainty) + 0.5 * (uncertainty[:, None] == uncertainty)
+    m = max(int(tied.sum()), 1)
+    # Share of the orders in which a tied condition counts as large; for two of them, in which just the first does.
+    large = np.where(sure, 1.0, np.where(tied, places / m, 0.0))
+    pairs = large[:, None] * (small | tied) * np.where(tied, 1.0 - places / m, 1.0)
+    if m > 1:
+        pairs[np.ix_(tied, tied)] = places * (m - places) / (m * (m - 1))
+    np.fill_diagonal(pairs, 0.0)
+    return float((pairs * wins).sum() / pairs.sum())
+
+
+def _equal(values: FloatArray) -> bool:
+    """Return whether values differ by rounding only."""
+    return bool(rowwise.constant(np.asarray(values, dtype=np.float64)[None, :])[0])
 
 
 def spearman(a: FloatArray, b: FloatArray) -> float:
     """Return the Spearman correlation (mean ranks for ties); NaN where a side is constant or has fewer than 3 values."""
-    if len(a) < MIN_CONDITIONS or np.ptp(a) == 0 or np.ptp(b) == 0:
+    if len(a) < MIN_CONDITIONS or _equal(a) or _equal(b):
         return float("nan")
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
+from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.evaluation.ties import expected_shared, largest
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 CUTOFFS: tuple[int | None, ...] = (None, 50, 100, 200, 500)
 _FDR_FLOOR = 1e-10
@@ -47,9 +49,12 @@ def precision_at(real: DifferentialExpression, pred: DifferentialExpression, k: 
 def _shared(
     real: DifferentialExpression, pred: DifferentialExpression, available: FloatArray, k: int | None
 ) -> FloatArray:
-    length = available if k is None else np.minimum(k, available)
+    length: IntArray = np.asarray(available if k is None else np.minimum(k, available), dtype=np.int64)
     limit = length[:, None]
-    both = ((real.rank < limit) & (pred.rank < limit)).sum(axis=1)
+    if real.ties_in_order or pred.ties_in_order:
+        both = ((real.rank < limit) & (pred.rank < limit)).sum(axis=1)
+    else:
+        both = expected_shared(largest(real.change_size, length), largest(pred.change_size, length))
     return np.asarray(both / np.maximum(length, 1))
 
 
@@ -114,7 +119,7 @@ def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
 
 
 def _spearman(a: FloatArray, b: FloatArray) -> float:
-    if len(a) < 2:
+    if len(a) < 2 or any(np.isfinite(v).all() and rowwise.constant(v[None])[0] for v in (a, b)):
         return np.nan
     x, y = rankdata(a), rankdata(b)
     x, y = x - x.mean(), y - y.mean()

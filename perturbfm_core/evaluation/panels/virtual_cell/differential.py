@@ -32,6 +32,8 @@ class DifferentialExpression:
         float64 [P, G] and [G], those geometric means less 1.
     mean
         float64 [P, G], mean log1p expression.
+    ties_in_order
+        Whether equal fold changes rank in the order of genes, as in cell-eval, instead of sharing their places.
     """
 
     statistic: FloatArray
@@ -41,6 +43,7 @@ class DifferentialExpression:
     target_mean: FloatArray
     control_mean: FloatArray
     mean: FloatArray
+    ties_in_order: bool = False
 
     @cached_property
     def fdr32(self) -> FloatArray:
@@ -56,6 +59,12 @@ class DifferentialExpression:
     def significant(self) -> BoolArray:
         """Return bool [P, G], whether the adjusted p-value is below 0.05."""
         return np.asarray(self.fdr32 < ALPHA)
+
+    @cached_property
+    def change_size(self) -> FloatArray:
+        """Return float64 [P, G]: size of the fold change of significant genes, larger than 0, and 0 of others."""
+        size = np.maximum(np.abs(self.lfc32).astype(np.float64), np.finfo(np.float32).tiny)
+        return np.where(self.significant, size, 0.0)
 
     @cached_property
     def rank(self) -> IntArray:

@@ -11,6 +11,8 @@ from perturbfm_core.evaluation import rowwise
 from perturbfm_core.schema import FloatArray, StrArray
 
 Distance = Literal["l1", "l2", "cosine"]
+# Share of a distance that is rounding.
+_TIE = 1e-12
 DISTANCES: tuple[Distance, ...] = ("l1", "l2", "cosine")
 
 
@@ -45,9 +47,11 @@ def discrimination(
     distance
         ``l1``, ``l2`` or ``cosine``.
     """
-    D = _distances(pred, real, _own_gene(names, genes), distance)
-    own = np.diag(D)[:, None]
-    rank = (own > D).sum(axis=1) + 0.5 * ((own == D).sum(axis=1) - 1)
+    D, scale = _distances(pred, real, _own_gene(names, genes), distance)
+    gap = np.diag(D)[:, None] - D
+    # Up to rounding, so that the order of summation does not break ties.
+    tied = np.abs(gap) <= _TIE * scale[:, None]
+    rank = ((gap > 0) & ~tied).sum(axis=1) + 0.5 * (tied.sum(axis=1) - 1)
     return np.asarray(1.0 - rank / len(D))
 
 
@@ -56,8 +60,10 @@ def _own_gene(names: StrArray, genes: StrArray) -> list[int | None]:
     return [position.get(str(name)) for name in names]
 
 
-def _distances(pred: FloatArray, real: FloatArray, own: list[int | None], distance: Distance) -> FloatArray:
-    """Return [P, P]: row p holds the distances from prediction p to every observation, without gene own[p]."""
+def _distances(
+    pred: FloatArray, real: FloatArray, own: list[int | None], distance: Distance
+) -> tuple[FloatArray, FloatArray]:
+    """Return ([P, P]: row p holds the distances from prediction p to every observation, without gene own[p]; [P]: scale of a row's rounding errors)."""
     has = np.asarray([i for i, g in enumerate(own) if g is not None], dtype=np.int64)
     gene = np.asarray([g for g in own if g is not None], dtype=np.int64)
     # Distances over all genes come from one matrix operation; the left-out gene's term is then taken off again.
@@ -65,13 +71,18 @@ def _distances(pred: FloatArray, real: FloatArray, own: list[int | None], distan
     if distance != "cosine":
         power = 1 if distance == "l1" else 2
         D = cdist(pred, real, "cityblock" if power == 1 else "sqeuclidean")
+        scale = D.max(axis=1)
         D[has] -= np.abs(x - y) ** power
-        return np.asarray(D)
+        return np.asarray(D), np.asarray(scale)
     dot = pred @ real.T
     a = np.repeat(np.einsum("ij,ij->i", pred, pred)[:, None], len(real), axis=1)
     b = np.repeat(np.einsum("ij,ij->i", real, real)[None, :], len(pred), axis=0)
+    whole_a, whole_b = a.copy(), b.copy()
     dot[has] -= x * y
     a[has] -= x * x
     b[has] -= y * y
-    size = np.sqrt(np.maximum(a, 0.0) * np.maximum(b, 0.0))
-    return np.asarray(1.0 - np.divide(dot, size, out=np.zeros_like(dot), where=size > 0))
+    # A change of the left-out gene alone leaves nothing but rounding, which has no direction.
+    some = (a > _TIE * whole_a) & (b > _TIE * whole_b)
+    size = np.sqrt(np.where(some, a, 0.0) * np.where(some, b, 0.0))
+    out = 1.0 - np.divide(dot, size, out=np.zeros_like(dot), where=size > 0)
+    return np.asarray(out), np.ones(len(out))

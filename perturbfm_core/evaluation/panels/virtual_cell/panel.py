@@ -106,7 +106,8 @@ def _observed(cells: Cells, context: str, rows: IntArray) -> Sample:
 
 
 def _predicted(cells: Cells, rows: IntArray, real: Sample) -> Sample:
-    groups = CellGroups(real.groups.sizes, real.groups.n_genes, lambda i: cells.predicted(int(rows[i])))
+    sizes = np.asarray([cells.n_predicted(int(i)) for i in rows], dtype=np.int64)
+    groups = CellGroups(sizes, real.groups.n_genes, lambda i: cells.predicted(int(rows[i])))
     return Sample(groups, real.control)
 
 

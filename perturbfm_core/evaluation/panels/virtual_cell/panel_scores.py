@@ -86,8 +86,12 @@ def _ceiling(c: Comparison, pair: Pair) -> Values:
     groups = [real.groups.dense(i) for i in range(len(rows))]
     controls = real.control.X
     controls = controls.toarray() if hasattr(controls, "toarray") else controls
-    # Cells are sorted by a hash of their values, so that the halves do not depend on the order of rows.
-    parts = [np.asarray(part, dtype=np.float32)[_hash_order(part)] for part in (controls, *groups)]
+    # Cells are sorted by a hash of their values, those in the order of gene names, so that the halves do not depend on
+    # the order of rows or columns.
+    by_name = np.argsort(c.genes, kind="stable")
+    parts = [
+        np.asarray(part, dtype=np.float32)[_hash_order(part[:, by_name])] for part in (controls, *groups)
+    ]
     names = [_CONTROL, *(f"{i:06d}" for i in range(len(groups)))]
     labels = np.repeat(np.asarray(names, dtype=np.str_), [len(part) for part in parts])
     stacked = np.concatenate(parts)

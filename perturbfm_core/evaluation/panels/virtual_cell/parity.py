@@ -1,9 +1,9 @@
 """Parity check with cell-eval 0.8.2: per-perturbation values, summaries, mean baseline, scores and ceilings.
 
 As in cell-eval, the predicted file's own controls are used, and operations are in its order and in single precision.
-Baseline metrics are computed from the vector of the case (which is compared, too), because its last bit decides the
-E-distances of a constant prediction. Average scores include the case's value of ``clustering_agreement``, which is
-not computed here.
+Baseline metrics are computed from the vector of the case (which is compared, too). Average scores include the case's
+values of what is not compared: ``clustering_agreement``, which is not computed here, and the correlation of E-distances
+where they are rounding errors.
 """
 
 from __future__ import annotations
@@ -19,19 +19,38 @@ import numpy as np
 from perturbfm_core.evaluation.panels.systema.parity import systema_records
 from perturbfm_core.evaluation.panels.virtual_cell import aggregate
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
+from perturbfm_core.evaluation.panels.virtual_cell.edistance import energy_distances
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
-from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, VCC, ControlCells, Sample, profile
-from perturbfm_core.evaluation.parity import Record, register_case
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
+    EDISTANCE,
+    FULL,
+    VCC,
+    ControlCells,
+    Sample,
+    pearson_of_edistances,
+    profile,
+)
+from perturbfm_core.evaluation.parity import (
+    ILL_CONDITIONED,
+    UNKNOWN,
+    Record,
+    compared,
+    known_form,
+    not_compared,
+    number,
+    register_case,
+)
 from perturbfm_core.schema import FloatArray, StrArray
 
-# (absolute, relative) tolerance.
-FLOAT32 = (2e-6, 0.0)
+# (absolute, relative) tolerance. The peer's single precision is relative to the size of a number.
+FLOAT32 = (2e-6, 1e-5)
 FLOAT64 = (1e-15, 1e-12)
 EXACT = (0.0, 0.0)
 # Metrics that cell-eval computes in single precision, and averages that contain them.
 SINGLE = ("pearson_delta", "mse", "mae", "mse_delta", "mae_delta", "pearson_edistance", "avg_score")
 CLUSTERING = "clustering_agreement"
 _CLUSTERING_REASON = "informational: Leiden clusters depend on random seed and library versions, and need packages beyond this project's"
+_NOISE = f"{ILL_CONDITIONED}: E-distances of a constant prediction are equal up to rounding"
 _CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
 _HALVES = "ceiling_raw_self_split_mean"
 # Column of a differential-expression table: (attribute of `DifferentialExpression`, tolerance).
@@ -78,7 +97,7 @@ def read_case(folder: Path) -> Case:
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     real = anndata.read_h5ad(folder / "real.h5ad")
     labels = np.asarray(real.obs[expected["pert_col"]].astype(str), dtype=np.str_)
-    with np.load(folder / "pred.npz", allow_pickle=False) as pred:
+    with (folder / "pred.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as pred:
         X, pred_labels = pred["X"], pred["perturbation"]
     names = np.unique(labels[labels != expected["control"]])
     genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
@@ -100,23 +119,23 @@ def compare(folder: Path) -> Iterable[Record]:
     case = read_case(folder)
     real = case.sample(case.X, case.labels)
     pred = case.sample(case.predicted, case.pred_labels)
-    yield from _tables(folder, case, {"real": real, "pred": pred})
-    yield from _values(case, real, pred)
-    yield from _ceilings(case)
-    yield from systema_records(folder)
+    for side, sample in {"real": real, "pred": pred}.items():
+        yield from known_form("de", side, _table(folder, case, side, sample))
+    yield from known_form("values", "values", _values(case, real, pred))
+    yield from known_form("ceiling", "ceilings", _ceilings(case))
+    yield from known_form("systema", "systema", systema_records(folder))
 
 
-def _tables(folder: Path, case: Case, sides: Mapping[str, Sample]) -> Iterator[Record]:
-    for side, sample in sides.items():
-        with np.load(folder / f"de_{side}.npz", allow_pickle=False) as table:
-            rows = np.searchsorted(case.names, table["target"])
-            column = {str(g): j for j, g in enumerate(case.genes)}
-            genes = np.asarray([column[str(g)] for g in table["feature"]])
-            for name, (attribute, tolerance) in _COLUMNS.items():
-                got = _column(sample.de, attribute)[rows, genes]
-                for i, expected in enumerate(table[name]):
-                    key = f"{side}/{_entry(case, rows[i], genes[i])}"
-                    yield Record(f"de.{name}", key, float(expected), float(got[i]), *tolerance)
+def _table(folder: Path, case: Case, side: str, sample: Sample) -> Iterator[Record]:
+    with (folder / f"de_{side}.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as table:
+        rows = np.searchsorted(case.names, table["target"])
+        column = {str(g): j for j, g in enumerate(case.genes)}
+        genes = np.asarray([column[str(g)] for g in table["feature"]])
+        for name, (attribute, tolerance) in _COLUMNS.items():
+            got = _column(sample.de, attribute)[rows, genes]
+            for i, expected in enumerate(table[name]):
+                key = f"{side}/{_entry(case, rows[i], genes[i])}"
+                yield Record(f"de.{name}", key, float(expected), float(got[i]), *tolerance)
 
 
 def _entry(case: Case, row: int, gene: int) -> str:
@@ -131,30 +150,52 @@ def _column(de: DifferentialExpression, attribute: str) -> FloatArray:
 def _values(case: Case, real: Sample, pred: Sample) -> Iterator[Record]:
     expected = case.expected
     entry = profile(real, pred, case.names, case.genes)
-    yield from _per_perturbation("", case, entry, expected["cell_eval"]["per_perturbation"])
+    doubt = _ill_conditioned(real, pred)
+    theirs = expected["cell_eval"]
+    yield from _per_perturbation("", case, entry, theirs["per_perturbation"], doubt)
     summaries = aggregate.describe(entry)
-    for statistic, by_metric in expected["cell_eval"]["aggregate_describe"].items():
-        mine = {name: summary[statistic] for name, summary in summaries.items()}
+    for statistic, by_metric in theirs["aggregate_describe"].items():
+        mine = {name: summaries[name][statistic] if name in summaries else np.nan for name in FULL}
         prefix = "describe.counts." if statistic in ("count", "null_count") else "describe."
-        yield from _records(prefix, statistic, by_metric, mine)
+        yield from _records(prefix, statistic, by_metric, mine, doubt)
+    yield from known_form("score", "baseline", _scores(case, real, entry, doubt))
 
-    theirs = expected["cell_eval_baseline"]
+
+def _scores(
+    case: Case, real: Sample, entry: Mapping[str, FloatArray], doubt: Mapping[str, str]
+) -> Iterator[Record]:
+    """Yield the mean baseline and the scores of the entry against it."""
+    expected, theirs = case.expected, case.expected["cell_eval_baseline"]
     vector = aggregate.mean_vector(np.vstack([real.mean, real.control.ranked.mean]))
     for j, value in enumerate(theirs["vector"]):
-        yield Record("baseline.vector", str(case.genes[j]), float(value), float(vector[j]), *FLOAT32)
-    base = profile(real, case.baseline(real), case.names, case.genes)
-    yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"])
+        yield _one("baseline.vector", str(case.genes[j]), value, float(vector[j]), FLOAT32)
+    baseline = case.baseline(real)
+    base = profile(real, baseline, case.names, case.genes)
+    base_doubt = _ill_conditioned(real, baseline)
+    yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"], base_doubt)
     base_means = _means(base)
-    yield from _records("baseline.", "mean", theirs["mean"], base_means)
+    yield from _records("baseline.", "mean", theirs["mean"], base_means, base_doubt)
 
-    clustering = expected["cell_eval"]["aggregate_describe"]["mean"].get(CLUSTERING)
+    given = expected["cell_eval"]["aggregate_describe"]["mean"]
     for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
         means = {m: v for m, v in _means(entry).items() if m in metrics}
-        if metrics is FULL and clustering is not None:
-            means[CLUSTERING] = _number(clustering)
-            base_means[CLUSTERING] = _number(theirs["mean"][CLUSTERING])
+        # The average contains metrics that are not compared: the peer's numbers of these are taken for it.
+        taken = {*doubt, *base_doubt} | ({CLUSTERING} if given.get(CLUSTERING) is not None else set())
+        for name in taken if metrics is FULL else ():
+            means[name] = number(given[name])
+            base_means[name] = number(theirs["mean"][name])
         scores = aggregate.normalised_scores(means, base_means)
-        yield from _records("score.", key, expected[key], scores)
+        yield from _records("score.", key, expected[key], scores, {**doubt, **base_doubt})
+
+
+def _ill_conditioned(real: Sample, pred: Sample) -> dict[str, str]:
+    """Return {metric: reason} of the metrics whose values are rounding errors of the peer.
+
+    E-distances of a constant prediction are equal; in the single precision of the peer they are not quite, so that
+    it gives a correlation of rounding errors.
+    """
+    theirs, ours = (energy_distances(x.groups, x.control.distances()) for x in (real, pred))
+    return {EDISTANCE: _NOISE} if np.isnan(pearson_of_edistances(theirs, ours)) else {}
 
 
 def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
@@ -167,26 +208,44 @@ def _ceilings(case: Case) -> Iterator[Record]:
     sides = [halved.sample(case.X[rows], case.labels[rows]) for rows in (first, second)]
     theirs = case.expected["cell_eval"]
     values = profile(sides[0], sides[1], halved.names, case.genes, tuple(theirs[_HALVES]))
-    yield from _records("ceiling.", "halves", theirs[_HALVES], _means(values))
-    yield from _records("ceiling.", "corrected", theirs[_CEILINGS], aggregate.split_half_ceiling(values))
+    doubt = _ill_conditioned(*sides) if EDISTANCE in theirs[_HALVES] else {}
+    yield from _records("ceiling.", "halves", theirs[_HALVES], _means(values), doubt)
+    yield from _records(
+        "ceiling.", "corrected", theirs[_CEILINGS], aggregate.split_half_ceiling(values), doubt
+    )
 
 
 def _per_perturbation(
-    prefix: str, case: Case, got: Mapping[str, FloatArray], expected: Mapping[str, Mapping[str, Any]]
+    prefix: str,
+    case: Case,
+    got: Mapping[str, FloatArray],
+    expected: Mapping[str, Mapping[str, Any]],
+    doubt: Mapping[str, str],
 ) -> Iterator[Record]:
     for i, name in enumerate(case.names):
         mine = {metric: float(values[i]) for metric, values in got.items()}
-        yield from _records(prefix, str(name), expected[str(name)], mine)
+        yield from known_form(
+            f"{prefix}values", str(name), _records(prefix, str(name), expected[str(name)], mine, doubt)
+        )
 
 
 def _records(
-    prefix: str, key: str, expected: Mapping[str, Any], got: Mapping[str, float]
+    prefix: str, key: str, expected: Mapping[str, Any], got: Mapping[str, float], doubt: Mapping[str, str]
 ) -> Iterator[Record]:
+    """Yield the records of {metric: number}; those in `doubt` {metric: reason} are not compared."""
     for metric, value in expected.items():
         if metric == CLUSTERING:
-            yield Record(prefix + metric, key, _number(value), np.nan, skipped=_CLUSTERING_REASON)
-            continue
-        yield Record(prefix + metric, key, _number(value), got[metric], *_tolerance(prefix, metric))
+            yield not_compared(prefix + metric, key, _CLUSTERING_REASON)
+        elif metric in doubt:
+            yield not_compared(prefix + metric, key, doubt[metric])
+        elif metric not in got:
+            yield not_compared(prefix + metric, key, f"{UNKNOWN}: no metric of this name here")
+        else:
+            yield _one(prefix + metric, key, value, got[metric], _tolerance(prefix, metric))
+
+
+def _one(metric: str, key: str, value: object, got: float, tolerance: tuple[float, float]) -> Record:
+    return compared(metric, key, value, lambda expected: Record(metric, key, expected, got, *tolerance))
 
 
 def _tolerance(prefix: str, metric: str) -> tuple[float, float]:
@@ -196,7 +255,3 @@ def _tolerance(prefix: str, metric: str) -> tuple[float, float]:
         return FLOAT32
     ranked = metric.startswith(("overlap_at", "precision_at", "discrimination", "de_nsig"))
     return EXACT if ranked and not prefix else FLOAT64
-
-
-def _number(value: Any) -> float:
-    return np.nan if value is None else float(value)

@@ -65,8 +65,9 @@ class Sample:
     control
         Controls of this side: the same object on both sides, or a model's own controls for predicted cells.
     literal
-        Follow cell-eval's order of operations in single precision for fold changes and E-distances. It decides values
-        that are rounding noise, e.g. the E-distances of a constant prediction; slower and less accurate.
+        Follow cell-eval's order of operations in single precision for fold changes and E-distances, and its order of
+        equal fold changes, which is that of the genes. It decides values that are rounding noise, e.g. the E-distances
+        of a constant prediction; slower and less accurate.
     """
 
     groups: CellGroups
@@ -80,7 +81,13 @@ class Sample:
         if not self.literal:
             return out
         target, control = single_precision_means(self.groups, self.control.X)
-        return replace(out, lfc=log2_ratio(target, control), target_mean=target, control_mean=control)
+        return replace(
+            out,
+            lfc=log2_ratio(target, control),
+            target_mean=target,
+            control_mean=control,
+            ties_in_order=True,
+        )
 
     @cached_property
     def edistance(self) -> FloatArray:

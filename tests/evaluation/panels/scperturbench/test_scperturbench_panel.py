@@ -180,8 +180,8 @@ def test_the_true_side_is_made_once_for_all_predictions(rng, monkeypatch):
     c, true, imputed, control = made(rng)
     first = values_of(c)
     calls = []
-    order = sides._order
-    monkeypatch.setattr(sides, "_order", lambda *a: calls.append(1) or order(*a))
+    scores = sides._scores
+    monkeypatch.setattr(sides, "_scores", lambda *a: calls.append(1) or scores(*a))
     again = replace(c, shared={})
     assert values_of(again).keys() == first.keys()
     assert len(calls) == len(c)

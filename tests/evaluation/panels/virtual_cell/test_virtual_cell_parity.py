@@ -26,7 +26,10 @@ def test_every_record_is_the_peers(folder):
     assert result["compared"] > 8_000
     for name, entry in result["metrics"].items():
         if name.rpartition(".")[2] in (*FULL, CLUSTERING):
-            assert (entry["compared"] == 0) == (CLUSTERING in name)
+            # All cells of the mean baseline are equal, and so are its E-distances.
+            noise = name in ("baseline.pearson_edistance", "score.pearson_edistance")
+            assert (entry["compared"] == 0) == (CLUSTERING in name or noise)
+            assert any("ill_conditioned" in reason for reason in entry["reasons"]) == noise
             assert sum(entry["reasons"].values()) == entry["skipped"]
 
 
@@ -46,6 +49,45 @@ def test_a_changed_expectation_is_caught(copy):
     expected["cell_eval_score_vcc_profile"]["avg_score"] *= 1.0001
     path.write_text(json.dumps(expected))
     assert failing(copy) == {"overlap_at_N", "score.avg_score"}
+
+
+def test_single_precision_means_have_a_relative_tolerance(copy):
+    with np.load(copy / "de_real.npz") as table:
+        arrays = dict(table)
+    for name in ("target_mean", "ref_mean"):
+        arrays[name] = arrays[name] * (1 + 3e-6)
+    np.savez(copy / "de_real.npz", **arrays)
+    assert not failing(copy)
+    arrays["target_mean"] = arrays["target_mean"] * (1 + 1e-4)
+    np.savez(copy / "de_real.npz", **arrays)
+    assert failing(copy) == {"de.target_mean"}
+
+
+def test_e_distances_of_a_constant_prediction_are_not_compared(copy):
+    with np.load(copy / "pred.npz") as pred:
+        arrays = dict(pred)
+    treated = arrays["perturbation"] != "control"
+    arrays["X"][treated] = arrays["X"][treated].mean(axis=0)
+    np.savez(copy / "pred.npz", **arrays)
+    entry = run_case(copy)["metrics"]["pearson_edistance"]
+    assert (entry["compared"], entry["failed"]) == (0, 0)
+    (reason,) = entry["reasons"]
+    assert reason == "ill_conditioned: E-distances of a constant prediction are equal up to rounding"
+
+
+@pytest.mark.parametrize("value", ["0.5", True, [0.5], {"value": 0.5}])
+def test_a_number_of_an_unknown_form_is_counted_as_not_compared(copy, value):
+    path = copy / "expected.json"
+    before = run_case(copy)
+    expected = json.loads(path.read_text())
+    expected["cell_eval"]["per_perturbation"]["G046"]["overlap_at_N"] = value
+    expected["cell_eval"]["per_perturbation"]["G046"]["a_new_metric"] = 1.0
+    path.write_text(json.dumps(expected))
+    result = run_case(copy)
+    assert result["failed"] == 0
+    assert result["compared"] == before["compared"] - 1
+    assert result["skipped"] == before["skipped"] + 2
+    assert sum("unknown form of record" in reason for reason in result["reasons"]) == 2
 
 
 def test_a_changed_cell_is_caught(copy):

@@ -1,0 +1,108 @@
+"""Arrays and declarations of prediction files, checked: matrices of numbers, names, what the numbers are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core import schema
+from perturbfm_core.errors import PredictionError
+from perturbfm_core.schema import FloatArray, PredictionKind, StrArray
+
+
+def matrix_of(values: Any, name: str, path: Path) -> FloatArray:
+    """Return an array of numbers [rows, genes] as float32.
+
+    Parameters
+    ----------
+    values
+        The array.
+    name
+        Its name, for the message.
+    path
+        Its file, for the message.
+
+    Raises
+    ------
+    PredictionError
+        If it is not a matrix of numbers.
+    """
+    if values.dtype.kind not in "fiu" or values.ndim != 2:
+        msg = f"{path}: {name} must be float32 [rows, genes], found {values.dtype} {values.shape}"
+        raise PredictionError(msg)
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def names_of(values: Any, name: str, path: Path) -> StrArray:
+    """Return an array of names as text; bytes are read as UTF-8.
+
+    Parameters
+    ----------
+    values
+        The array.
+    name
+        Its name, for the message.
+    path
+        Its file, for the message.
+
+    Raises
+    ------
+    PredictionError
+        If it holds no text, or bytes that are not UTF-8.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "S":
+        try:
+            return np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            msg = f"{path}: {name} holds bytes that are not UTF-8 ({error}); save it by .astype(str)"
+            raise PredictionError(msg) from error
+    if array.dtype.kind not in "Uiu":
+        msg = f"{path}: {name} must hold text, found {array.dtype}; save it by .astype(str)"
+        raise PredictionError(msg)
+    return array.astype(np.str_)
+
+
+def text_of(value: Any, name: str, path: Path) -> str:
+    """Return a single text; bytes are read as UTF-8.
+
+    Parameters
+    ----------
+    value
+        The text, or an array that holds it alone.
+    name
+        Its name, for the message.
+    path
+        Its file, for the message.
+
+    Raises
+    ------
+    PredictionError
+        If it is not one text.
+    """
+    names = names_of(value, name, path).reshape(-1)
+    if len(names) != 1:
+        msg = f"{path}: {name} must be one text, found {len(names)}"
+        raise PredictionError(msg)
+    return str(names[0]).strip()
+
+
+def declared_kind(values: Mapping[str, Any], path: Path) -> tuple[PredictionKind | None, str | None]:
+    """Return (kind, space) that a file states under these names; `space` may state the kind.
+
+    Raises
+    ------
+    PredictionError
+        If the kind is not known.
+    """
+    kind, space = (text_of(values[key], key, path) if key in values else None for key in ("kind", "space"))
+    if not kind and space in schema.PREDICTION_KINDS:
+        kind, space = space, None
+    if kind and kind not in schema.PREDICTION_KINDS:
+        msg = f"{path}: kind must be delta or expression, found {kind!r}"
+        raise PredictionError(msg)
+    return kind or None, space

@@ -1,0 +1,329 @@
+"""Labels of predicted rows, matched to the conditions of a data set: keys, or perturbation, context and more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import canonical_pert, parse_key
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import DatasetError, PredictionError
+from perturbfm_core.schema import IntArray
+
+# Positions of rows that are no test condition.
+NOT_ASKED, CONTROL_ROW, UNKNOWN = -1, -2, -3
+
+# Names that a column goes by where none is given, in order; those of the imported file come first.
+_NAMES: dict[str, tuple[str, ...]] = {
+    schema.CONDITION: (schema.CONDITION, "condition_key", "key"),
+    schema.PERT_ID: (
+        *("perturbation", "pert_id", "pert", "target_gene", "perturbed_gene", "gene", "guide_target"),
+        *("drug", "compound", "perturbagen", "condition"),
+    ),
+    schema.CONTEXT_ID: (
+        "context",
+        "context_id",
+        "cell_line",
+        "cell_type",
+        "celltype",
+        "cell_context",
+        "tissue",
+    ),
+    schema.MODALITY: ("modality",),
+    schema.DOSES: ("doses", "dose"),
+    schema.COVARIATES: ("covariates",),
+}
+_CONTROLS = (schema.CONTROL, "ctrl", "non-targeting", "NT", "DMSO", "vehicle")
+
+
+@dataclass(frozen=True)
+class LabelColumns:
+    """Names of columns of a prediction file, None where they are to be recognised.
+
+    Attributes
+    ----------
+    condition
+        Condition keys.
+    perturbation, context
+        Perturbation and context, as the data set or the file it was imported from names them.
+    control_label
+        Perturbation label of control cells, which are left out.
+    layer, gene_col
+        Of an h5ad file, the layer with the values (default ``X``) and the var column with gene ids.
+    imported
+        What the data set's own import recorded of the columns of its file, whose names are recognised too.
+    """
+
+    condition: str | None = None
+    perturbation: str | None = None
+    context: str | None = None
+    control_label: str | None = None
+    layer: str | None = None
+    gene_col: str | None = None
+    imported: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, ds: PerturbDataset) -> LabelColumns:
+        """Return these names with what the import of a data set recorded."""
+        recorded = ds.metadata.notes.get("columns")
+        return replace(self, imported=recorded if isinstance(recorded, dict) else {})
+
+    def given(self) -> tuple[str, ...]:
+        """Return the names that are given."""
+        return tuple(c for c in (self.condition, self.perturbation, self.context) if c is not None)
+
+
+def is_known(name: str, columns: LabelColumns) -> bool:
+    """Return whether a column of this name can be a label."""
+    own = [columns.imported.get(key) for key in ("pert_col", "context_col", "modality_col", "dose_col")]
+    names = {*columns.given(), *own, "kind", *(n for names in _NAMES.values() for n in names)}
+    return name in names
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """Rows of a prediction matched to test conditions.
+
+    Attributes
+    ----------
+    code
+        int64 [R], position among the test conditions; `NOT_ASKED`, `CONTROL_ROW` or `UNKNOWN`.
+    not_asked, unknown
+        Labels of conditions that the split does not test, and that the data set does not have.
+    """
+
+    code: IntArray
+    not_asked: list[str]
+    unknown: list[str]
+
+
+def match_rows(
+    labels: pd.DataFrame, ds: PerturbDataset, tested: pd.Index, columns: LabelColumns, source: Path
+) -> Matched:
+    """Match labelled rows to the conditions of a data set.
+
+    Parameters
+    ----------
+    labels
+        Text columns [R], index = names of the rows.
+    ds
+        The data set.
+    tested
+        Keys of the test conditions [C].
+    columns
+        Names of the columns, as far as they are given.
+    source
+        The file, for messages.
+
+    Raises
+    ------
+    PredictionError
+        If no column says what the rows are, or labels fit several conditions.
+    """
+    roles = _roles(labels, columns, columns.imported, source)
+    keys = ds.conditions.index
+    context = roles.get(schema.CONTEXT_ID)
+    unsure = columns.context is None and context is not None and len(ds.contexts) == 1
+    if unsure and not labels[context].isin(ds.contexts).any():
+        # A column that was recognised by its name alone may say something else of the only context.
+        del roles[schema.CONTEXT_ID]
+    if schema.CONDITION in roles:
+        text = labels[roles[schema.CONDITION]]
+        names = pd.unique(text)
+        found = [_of_key(t, keys) for t in names]
+    elif schema.PERT_ID in roles:
+        text = (
+            labels[list(roles.values())].agg("\x1f".join, axis=1) if len(labels) else pd.Series(dtype=object)
+        )
+        matcher = _Matcher(ds, columns, tuple(roles), source)
+        names = pd.unique(text)
+        found = [matcher.position(t.split("\x1f")) for t in names]
+    else:
+        text = pd.Series(labels.index)
+        names = pd.unique(text)
+        named = _of_names(names, ds)
+        if named is None:
+            shown = ", ".join(map(repr, labels.columns[:6])) or "none"
+            msg = (
+                f"{source} does not say which condition its rows are (label columns: {shown}; rows are named e.g. "
+                f"{str(names[0]) if len(names) else ''!r}); give --pert-col and --context-col, or a column `condition` as "
+                "`perturbfm predictions template` writes it"
+            )
+            raise PredictionError(msg)
+        found = named
+    position = np.full(len(keys), NOT_ASKED, dtype=np.int64)
+    position[keys.get_indexer(tested)] = np.arange(len(tested))
+    at = np.asarray([p if p < 0 else position[p] for p in found], dtype=np.int64)
+    code = at[pd.Index(names).get_indexer(text)] if len(names) else np.empty(0, dtype=np.int64)
+    shown_names = [str(n).replace("\x1f", ", ") for n in names]
+    asked = dict.fromkeys(str(keys[p]) for p, c in zip(found, at, strict=True) if p >= 0 and c == NOT_ASKED)
+    unknown = [n for n, c in zip(shown_names, at, strict=True) if c == UNKNOWN]
+    return Matched(code, list(asked), unknown)
+
+
+def _roles(
+    labels: pd.DataFrame, columns: LabelColumns, imported: Mapping[str, Any], source: Path
+) -> dict[str, str]:
+    """Return {what it says: column} of the label columns."""
+    for name in columns.given():
+        if name not in labels:
+            shown = ", ".join(map(str, labels.columns)) or "none"
+            msg = f"{source} has no column {name!r}; columns: {shown}"
+            raise PredictionError(msg)
+    given = {
+        schema.CONDITION: columns.condition,
+        schema.PERT_ID: columns.perturbation,
+        schema.CONTEXT_ID: columns.context,
+    }
+    own = {
+        schema.PERT_ID: imported.get("pert_col"),
+        schema.CONTEXT_ID: imported.get("context_col"),
+        schema.MODALITY: imported.get("modality_col"),
+        schema.DOSES: imported.get("dose_col"),
+    }
+    roles: dict[str, str] = {}
+    for role, names in _NAMES.items():
+        chosen = given.get(role)
+        if chosen is not None:
+            roles[role] = chosen
+            continue
+        if role == schema.CONDITION and columns.perturbation is not None:
+            continue
+        for candidate in (own.get(role), *names):
+            if candidate not in labels or candidate in roles.values():
+                continue
+            if role == schema.CONDITION and not _are_keys(labels[candidate]):
+                continue
+            roles[role] = str(candidate)
+            break
+    return {schema.CONDITION: roles[schema.CONDITION]} if schema.CONDITION in roles else roles
+
+
+def _are_keys(column: pd.Series) -> bool:
+    """Return whether most values have the form of a condition key."""
+    return bool((column.str.count(r"\|") == len(schema.CONDITION_COLUMNS) - 1).mean() > 0.5)
+
+
+def _of_key(text: str, keys: pd.Index) -> int:
+    if text in keys:
+        return int(keys.get_loc(text))
+    try:
+        control = parse_key(text)[schema.PERT_ID] == schema.CONTROL
+    except DatasetError:
+        control = text == schema.CONTROL
+    return CONTROL_ROW if control else UNKNOWN
+
+
+def _of_names(names: Any, ds: PerturbDataset) -> list[int] | None:
+    """Return the conditions of row names that are condition keys or row ids of the data set, None if they are neither."""
+    at = ds.conditions.index.get_indexer(names)
+    if (at >= 0).any():
+        return [_of_key(str(n), ds.conditions.index) for n in names]
+    # Bare numbers name rows of any table.
+    if all(str(n).isdigit() for n in names):
+        return None
+    rows = ds.obs.index.get_indexer(names)
+    if not len(rows) or (rows >= 0).mean() <= 0.5:
+        return None
+    codes = ds.condition_codes[rows]
+    return [UNKNOWN if r < 0 else CONTROL_ROW if c < 0 else int(c) for r, c in zip(rows, codes, strict=True)]
+
+
+class _Matcher:
+    """Finds the condition of (perturbation, context, ...) as a file writes them."""
+
+    def __init__(
+        self,
+        ds: PerturbDataset,
+        columns: LabelColumns,
+        roles: tuple[str, ...],
+        source: Path,
+    ) -> None:
+        self._roles, self._source, self._imported = roles, source, columns.imported
+        labels = columns.imported.get("control_label") or ()
+        own = [labels] if isinstance(labels, str) else list(labels)
+        perts = set(ds.conditions[schema.PERT_ID])
+        self._controls = {c for c in (*_CONTROLS, *own, columns.control_label) if c and c not in perts}
+        self._table = {
+            c: ds.conditions[c].astype(str).str.strip().to_numpy() for c in schema.CONDITION_COLUMNS
+        }
+        self._known = {str(p) for p in perts}
+
+    def position(self, values: list[str]) -> int:
+        """Return the position of the condition, `CONTROL_ROW` or `UNKNOWN`."""
+        given = dict(zip(self._roles, values, strict=True))
+        pert, dose = self._canonical(given.pop(schema.PERT_ID), given.get(schema.DOSES, ""))
+        if pert == schema.CONTROL:
+            return CONTROL_ROW
+        if schema.DOSES in given:
+            given[schema.DOSES] = dose
+        hits = self._table[schema.PERT_ID] == pert
+        for role, value in given.items():
+            own = self._table[role]
+            # What one side does not state (modality, dose) does not tell conditions apart.
+            if role == schema.CONTEXT_ID or (value and (own[hits] != "").any()):
+                hits = hits & np.asarray([_plain(x) == _plain(value) for x in own], dtype=np.bool_)
+        where = np.flatnonzero(hits)
+        if len(where) > 1:
+            lacking = (
+                "a context column (--context-col)"
+                if schema.CONTEXT_ID not in given
+                else "a column `condition` with keys"
+            )
+            msg = (
+                f"{self._source}: perturbation {pert!r} fits {len(where)} conditions of the data set; add {lacking}, "
+                "as `perturbfm predictions template` writes it"
+            )
+            raise PredictionError(msg)
+        return int(where[0]) if len(where) else UNKNOWN
+
+    def _canonical(self, label: str, dose: str) -> tuple[str, str]:
+        """Return perturbation and doses as the data set writes them."""
+        label = label.strip()
+        if label in self._known:
+            return label, dose
+        unit = self._imported.get("dose_unit") or ""
+        doses = [f"{d.strip()} {unit}".strip() for d in dose.split(schema.COMBO_SEPARATOR)] if dose else None
+        kept = self._imported.get("separators", schema.COMBO_SEPARATOR)
+        for separators in dict.fromkeys(
+            (kept if isinstance(kept, str) else tuple(kept), schema.COMBO_SEPARATOR)
+        ):
+            try:
+                found = canonical_pert(
+                    label,
+                    doses,
+                    control=self._controls,
+                    separators=separators,
+                    aliases=self._imported.get("aliases") or {},
+                )
+            except DatasetError:
+                continue
+            if found[0] in self._known or found[0] == schema.CONTROL:
+                return found
+        return label, dose
+
+
+def _plain(text: str) -> str:
+    """Return numbers in one form: "10.0" and "10" are one dose."""
+    parts = text.split(schema.COMBO_SEPARATOR)
+    return schema.COMBO_SEPARATOR.join(
+        f"{float(p):.12g}" if p.strip().replace(".", "", 1).isdigit() else p.strip() for p in parts
+    )
+
+
+def label_table(keys: Sequence[str]) -> pd.DataFrame:
+    """Return the label columns of conditions, by their keys: key, perturbation, context and the rest of it."""
+    parts = [parse_key(str(key)) for key in keys]
+    names = {
+        "perturbation": schema.PERT_ID,
+        "context": schema.CONTEXT_ID,
+        **{name: name for name in (schema.MODALITY, schema.DOSES, schema.COVARIATES)},
+    }
+    columns: dict[str, list[str]] = {schema.CONDITION: [str(key) for key in keys]}
+    columns |= {name: [part[field_] for part in parts] for name, field_ in names.items()}
+    return pd.DataFrame(columns, dtype=object)

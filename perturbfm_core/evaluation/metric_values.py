@@ -1,0 +1,222 @@
+"""Values of one metric on one comparison: computed, checked, averaged over groups, and with reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.metric import Metric, SetStatistic
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+_OF_SEVERAL = "a statistic of several conditions together"
+_FEW_NONZERO = "no more entries are nonzero"
+
+# (groups, group of each condition, groups to list).
+Grouping = tuple[int, Any, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class MetricValues:
+    """One metric on one comparison.
+
+    Attributes
+    ----------
+    metric
+        The metric.
+    values
+        float64 [C], NaN where undefined.
+    status
+        ``ok`` or ``not_applicable`` (then all values are NaN).
+    reason
+        Why, if not applicable.
+    applies
+        bool [C], the conditions that the metric applies to; None for all.
+    places
+        For a metric of the k largest entries, int64 [C], how many there were.
+    parts
+        For a ratio, its (numerator, denominator), each float64 [C, parts], NaN where a part is undefined.
+    statistic
+        For a set metric, the function from positions of conditions to its value.
+    """
+
+    metric: Metric
+    values: FloatArray
+    status: str = "ok"
+    reason: str | None = None
+    parts: tuple[FloatArray, FloatArray] | None = None
+    statistic: SetStatistic | None = None
+    applies: BoolArray | None = None
+    places: IntArray | None = None
+
+    def grouped(self, codes: IntArray, n: int) -> FloatArray:
+        """Return float64 [n], the values of groups of conditions, NaN where undefined.
+
+        Parameters
+        ----------
+        codes
+            Group of each condition [C].
+        n
+            Number of groups.
+        """
+        if self.statistic is not None:
+            members = [np.flatnonzero(codes == i) for i in range(n)]
+            return np.asarray([self.statistic(m) if len(m) > 1 else np.nan for m in members])
+        if self.parts is None:
+            return _ratio_of_sums(self.values, np.ones(len(self.values)), codes, n)
+        above, below = (x.T for x in self.parts)
+        ratios = [_ratio_of_sums(a, b, codes, n) for a, b in zip(above, below, strict=True)]
+        return np.asarray(np.mean(ratios, axis=0))
+
+
+def _ratio_of_sums(numerator: FloatArray, denominator: FloatArray, codes: IntArray, n: int) -> FloatArray:
+    """Return [n]: sums of numerators over sums of denominators, over the conditions where both are defined."""
+    ok = np.isfinite(numerator) & np.isfinite(denominator)
+    above = np.bincount(codes[ok], weights=numerator[ok], minlength=n)
+    below = np.bincount(codes[ok], weights=denominator[ok], minlength=n)
+    return np.asarray(np.divide(above, below, out=np.full(n, np.nan), where=below != 0))
+
+
+def table_rows(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any]:
+    """Return value, n, status and reason of the conditions, then of the groups of each grouping, of one metric.
+
+    Parameters
+    ----------
+    result
+        The metric's values.
+    groupings
+        Number of groups, group of each condition [C], and positions of the groups to list, of each grouping.
+    """
+    defined = np.isfinite(result.values)
+    reason = result.reason or result.metric.undefined
+    if result.statistic is not None:
+        reason = f"{_OF_SEVERAL}; {reason}"
+    out = np.zeros(len(defined), dtype=np.bool_) if result.applies is None else ~result.applies
+    k = result.metric.k
+    fewer = np.zeros_like(out) if result.places is None else defined & (result.places < k)
+    values, counts = [result.values], [np.ones(len(defined), dtype=np.int64)]
+    reasons: list[str | None] = [None if ok else reason for ok in defined]
+    for i in np.flatnonzero(out):
+        reasons[i] = result.metric.inapplicable
+    if result.places is not None:
+        for i in np.flatnonzero(fewer):
+            reasons[i] = f"k = {result.places[i]} instead of {k}: {_FEW_NONZERO}"
+    bad = ["undefined" if result.status == "ok" else result.status] * len(defined)
+    status = [("not_applicable" if skip else b) for skip, b in zip(out, bad, strict=True)]
+    for n, groups, keep in groupings:
+        total = np.bincount(groups, minlength=n)[keep]
+        good = np.bincount(groups[defined], minlength=n)[keep]
+        skipped = np.bincount(groups[out], minlength=n)[keep]
+        mean = result.grouped(groups, n)[keep]
+        values.append(mean)
+        counts.append(total)
+        whole = (skipped == total) & (total > 0)
+        status += ["not_applicable" if x or result.status != "ok" else "undefined" for x in whole]
+        if result.statistic is not None:
+            reasons += [None if np.isfinite(m) else reason for m in mean]
+            continue
+        if result.status != "ok":
+            reasons += [reason] * len(mean)
+            continue
+        short = [_short(result, fewer & (groups == g)) for g in keep] if fewer.any() else [None] * len(mean)
+        for t, g, s, m, few in zip(total, good, skipped, mean, short, strict=True):
+            said = []
+            if t > g + s or (not np.isfinite(m) and not s):
+                said.append(f"{t - g - s} of {t} conditions undefined: {reason}")
+            if s:
+                said.append(f"{s} of {t} conditions not applicable: {result.metric.inapplicable}")
+            if few is not None:
+                said.append(few.format(total=t))
+            reasons.append("; ".join(said) or None)
+    value = np.concatenate(values)
+    return {
+        "value": value,
+        "n": np.concatenate(counts),
+        "status": np.where(np.isfinite(value), "ok", np.asarray(status, dtype=object)).astype(object),
+        "reason": np.asarray(reasons, dtype=object),
+    }
+
+
+def _short(result: MetricValues, few: BoolArray) -> str | None:
+    """Return what to say of a group with conditions of fewer than k entries, but for its size."""
+    if result.places is None or not few.any():
+        return None
+    return (
+        f"k is below {result.metric.k} in {int(few.sum())} of {{total}} conditions, at least "
+        f"{int(result.places[few].min())}: {_FEW_NONZERO}"
+    )
+
+
+def run_metric(metric: Metric, comparison: Comparison, level: str) -> MetricValues:
+    """Return the values of a metric.
+
+    Parameters
+    ----------
+    metric
+        The metric.
+    comparison
+        Observed and predicted deltas, aligned.
+    level
+        Level of the data set, ``cell`` or ``condition``.
+
+    Raises
+    ------
+    MetricError
+        If the metric raises, returns the wrong shape, or gives an infinite value.
+    """
+    empty = np.full(len(comparison), np.nan)
+    if metric.needs == "cells" and (level != "cell" or comparison.cells is None):
+        return MetricValues(metric, empty, "not_applicable", "the data set has no single cells with controls")
+    if metric.needs == "variance" and comparison.var_filled:
+        return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
+    try:
+        given = metric.function(comparison)
+        applies = None if metric.applies is None else metric.applies(comparison)
+        places = None if metric.places is None else metric.places(comparison)
+        if metric.aggregate == "set" and callable(given):
+            return MetricValues(metric, empty, statistic=_checked(metric, given))
+        arrays = [np.asarray(x, dtype=np.float64) for x in (given if isinstance(given, tuple) else (given,))]
+    except Exception as error:
+        msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
+        raise MetricError(msg) from error
+    parts = None
+    if isinstance(given, tuple):
+        numerator, denominator = (x.reshape(len(comparison), -1) for x in arrays)
+        if applies is not None:
+            numerator, denominator = (np.where(applies[:, None], x, np.nan) for x in (numerator, denominator))
+        parts = (numerator, denominator)
+        with np.errstate(invalid="ignore"):
+            ratio = np.divide(*parts, out=np.full_like(numerator, np.nan), where=denominator != 0)
+        values = np.asarray(ratio.mean(axis=1))
+    else:
+        values = arrays[0]
+    if (parts is not None) != (metric.aggregate == "ratio"):
+        msg = f"metric {metric.panel}.{metric.name} aggregates as {metric.aggregate} but gave {type(given).__name__}"
+        raise MetricError(msg)
+    infinite = any(np.isinf(x).any() for x in (values, *(parts or ())))
+    if values.shape != empty.shape or infinite:
+        msg = f"metric {metric.panel}.{metric.name} gave {values.shape} values, some infinite; expected {empty.shape}"
+        raise MetricError(msg)
+    if applies is not None:
+        values = np.where(applies, values, np.nan)
+    return MetricValues(metric, values, parts=parts, applies=applies, places=places)
+
+
+def _checked(metric: Metric, statistic: SetStatistic) -> SetStatistic:
+    """Return the statistic of a set metric, wrapped so that it fails the panel if it raises or is infinite."""
+
+    def value(positions: IntArray) -> float:
+        try:
+            out = float(statistic(positions))
+        except Exception as error:
+            msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
+            raise MetricError(msg) from error
+        if np.isinf(out):
+            msg = f"metric {metric.panel}.{metric.name} is infinite for {len(positions)} conditions"
+            raise MetricError(msg)
+        return out
+
+    return value

@@ -1,0 +1,231 @@
+"""Records of PerturBench's parity cases: values, means, pairs and ranks of one metric, aggregation and model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.evaluation import rowwise
+from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import rank_bounds, recall_bounds
+from perturbfm_core.evaluation.panels.perturbench.rank import Denominator, ranks
+from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS
+from perturbfm_core.evaluation.parity import ILL_CONDITIONED, Record, compared
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+# PerturBench's names for (covariates, perturbation); without covariates V2 adds the covariate "1".
+_NO_COVARIATE: dict[aggregate.Version, str] = {"V1": "", "V2": "1"}
+_CLOUD_METRICS = ("mmd",)
+_RELATIVE = ("pearson", "r2_score", "cosine")
+NOISE = f"{ILL_CONDITIONED}: a vector is constant up to rounding, so that the peer's value is a ratio of rounding errors"
+NOISE_BESIDE = f"{ILL_CONDITIONED}: a value of the peer that is a ratio of rounding errors takes part"
+# V1 computes and stores means in single precision, and V2 its tests and components.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+# PerturBench computes its principal axes in single precision.
+_COMPONENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+# Its distances are in single precision too: that of a cell to itself is about 1e-3 instead of 0.
+_CLOUD_TOLERANCE = {"rtol": 0.0, "atol": 5e-4}
+_EXACT = {"atol": 1e-12, "rtol": 0.0}
+
+Reach = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A metric of one aggregation between one model and the reference."""
+
+    labels: list[tuple[str, str]]
+    values: FloatArray
+    matrices: dict[str, FloatArray]
+    similarity: bool
+    degenerate: BoolArray | None = None
+    low: dict[str, FloatArray] = field(default_factory=dict)
+    high: dict[str, FloatArray] = field(default_factory=dict)
+
+    def rows(self, covariate: str) -> IntArray:
+        """Return the positions of the groups of a covariate."""
+        return np.asarray([i for i, label in enumerate(self.labels) if label[0] == covariate])
+
+
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """Predicted and observed vectors [K, G], or clouds of cells, of the groups that a model and the reference share."""
+
+    labels: list[tuple[str, str]]
+    predicted: Any
+    observed: Any
+
+
+def pair_of(metric: str, sides: Sides) -> Pair:
+    """Return the metric's values, and by covariate the matrix of all predictions and observations."""
+    shared, p, r = sides.labels, sides.predicted, sides.observed
+    by_covariate: dict[str, list[int]] = {}
+    for i, (covariate, _) in enumerate(shared):
+        by_covariate.setdefault(covariate, []).append(i)
+    if metric in _CLOUD_METRICS:
+        matrices = {
+            c: clouds.mmd_matrix([p[i] for i in rows], [r[i] for i in rows])
+            for c, rows in by_covariate.items()
+        }
+        return Pair(shared, clouds.mmd(p, r), matrices, False)
+    kind = VECTOR_METRICS[metric]
+    matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
+    if metric != "top_k_recall":
+        flat = rowwise.constant(p) | rowwise.constant(r) if metric in _RELATIVE else None
+        return Pair(shared, kind.score(p, r), matrices, kind.similarity, flat)
+    bounds = {c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()}
+    low, high = ({c: b[i] for c, b in bounds.items()} for i in (0, 1))
+    return Pair(shared, kind.score(p, r), matrices, kind.similarity, None, low, high)
+
+
+def label_name(label: tuple[str, str], version: aggregate.Version) -> str:
+    """Return PerturBench's name of a group (covariates, perturbation)."""
+    return "_".join(part for part in (label[0] or _NO_COVARIATE[version], label[1]) if part)
+
+
+def _mean(values: FloatArray) -> float:
+    """Return the mean of defined values, as the peer's tables do."""
+    good = values[~np.isnan(values)]
+    return float(good.mean()) if len(good) else float("nan")
+
+
+def pair_records(
+    title: str, name: str, model: str, pair: Pair, records: dict[str, Any], version: aggregate.Version
+) -> Iterator[Record]:
+    """Yield values, mean, pairs and ranks of one metric, aggregation and model.
+
+    Parameters
+    ----------
+    title
+        Version and metric.
+    name, model
+        Aggregation and model.
+    pair
+        This project's values.
+    records
+        The peer's numbers.
+    version
+        PerturBench's version.
+    """
+    metric = f"{title}_{name}"
+    names = [label_name(label, version) for label in pair.labels]
+    got = dict(zip(names, pair.values, strict=True))
+    tolerance = _tolerance(metric)
+    reach: dict[str, Reach] = {}
+    for covariate, least in pair.low.items():
+        own = np.diag(least), np.diag(pair.high[covariate])
+        for i, a, b in zip(pair.rows(covariate), *own, strict=True):
+            reach[names[i]] = (float(a), float(b))
+    flat = {} if pair.degenerate is None else dict(zip(names, pair.degenerate, strict=True))
+    noise: set[str] = set()
+    for key, value in records["per_perturbation"][model].items():
+        ours = float(got.get(key, np.nan))
+        record = within(metric, f"{model}|{key}", value, ours, reach.get(key), tolerance)
+        if flat.get(key, False) and record.skipped is None and not record.ok:
+            noise.add(key)
+            record = replace(record, skipped=NOISE)
+        yield record
+    record = within(
+        metric,
+        f"{model}|mean",
+        records["mean"][model],
+        _mean(pair.values),
+        _mean_reach(list(reach.values())),
+        tolerance,
+    )
+    yield replace(record, skipped=NOISE_BESIDE) if noise else record
+    noisy = {pair.labels[names.index(key)][0] for key in noise}
+    for covariate, pairs in records.get("pairwise_rows_pred_cols_ref", {}).get(model, {}).items():
+        got_pairs = pair.matrices[covariate]
+        order = [_place(label, covariate, pair.labels) for label in pairs["labels"]]
+        for i, row in enumerate(pairs["matrix"]):
+            for j, value in enumerate(row):
+                key = f"{model}|{covariate}|{pairs['labels'][i]}|{pairs['labels'][j]}"
+                ours = float(got_pairs[order[i], order[j]])
+                record = within(f"{metric}_pairs", key, value, ours, None, tolerance)
+                yield _beside(record, covariate in noisy)
+    if "rank" in records:
+        yield from _ranks(f"{title}_rank_{name}", model, pair, records, names, noisy)
+
+
+def _beside(record: Record, noisy: bool) -> Record:
+    """Return the record; where it differs and a rounding error of the peer takes part, as one that is not compared."""
+    doubt = noisy and record.skipped is None and not record.ok
+    return replace(record, skipped=NOISE_BESIDE) if doubt else record
+
+
+def _ranks(
+    metric: str, model: str, pair: Pair, records: dict[str, Any], names: list[str], noisy: set[str]
+) -> Iterator[Record]:
+    """Yield the ranks of one model and their mean; `noisy` covariates have rounding errors among the peer's values."""
+    denominator: Denominator = "n" if metric.startswith("V1") else "n-1"
+    position = np.empty(len(names))
+    given = records.get("rank_bounds", {}).get(model, {})
+    allowed = {key: (float(a), float(b)) for key, (a, b) in given.items()}
+    for covariate, matrix in pair.matrices.items():
+        rows = pair.rows(covariate)
+        position[rows] = ranks(matrix, similarity=pair.similarity, denominator=denominator)
+        if covariate in pair.low:
+            N = len(rows)
+            by = max(N if denominator == "n" else N - 1, 1)
+            least, most = rank_bounds(pair.low[covariate], pair.high[covariate])
+            for i, a, b in zip(rows, least / by, most / by, strict=True):
+                was = allowed.get(names[i], (float(a), float(b)))
+                allowed[names[i]] = (min(was[0], float(a)), max(was[1], float(b)))
+    placed = dict(zip(names, position, strict=True))
+    covariates = dict(zip(names, (label[0] for label in pair.labels), strict=True))
+    for key, value in records["rank"][model].items():
+        ours = float(placed.get(key, np.nan))
+        record = within(metric, f"{model}|{key}", value, ours, allowed.get(key), _EXACT)
+        yield _beside(record, covariates.get(key) in noisy)
+    reach = _mean_reach(list(allowed.values()))
+    record = within(metric, f"{model}|mean", records["rank_mean"][model], _mean(position), reach, _EXACT)
+    yield _beside(record, bool(noisy))
+
+
+def _tolerance(metric: str) -> dict[str, float]:
+    if metric.partition(".")[2].startswith("mmd"):
+        return _CLOUD_TOLERANCE
+    return _COMPONENT_TOLERANCE if metric.endswith("pca_average") else TOLERANCE
+
+
+def _mean_reach(reach: list[Reach]) -> Reach | None:
+    if not reach:
+        return None
+    return float(np.mean([a for a, _ in reach])), float(np.mean([b for _, b in reach]))
+
+
+def within(
+    metric: str, key: str, value: Any, got: float, reach: Reach | None, tolerance: dict[str, float]
+) -> Record:
+    """Return a record; where the peer breaks ties at random, both numbers must be possible outcomes.
+
+    Parameters
+    ----------
+    metric, key
+        See `Record`.
+    value, got
+        The peer's value, null for undefined, and this project's.
+    reach
+        Smallest and largest outcome over tie orders, None without ties.
+    tolerance
+        `atol` and `rtol` of the record.
+    """
+
+    def made(expected: float) -> Record:
+        low, high = reach or (None, None)
+        slack = tolerance["atol"] + tolerance["rtol"] * abs(expected)
+        if reach is not None and not reach[0] - slack <= expected <= reach[1] + slack:
+            low, high = None, None
+        return Record(metric, key, expected, got, tolerance["atol"], tolerance["rtol"], low=low, high=high)
+
+    return compared(metric, key, value, made)
+
+
+def _place(label: str, covariate: str, labels: list[tuple[str, str]]) -> int:
+    """Return the place of a perturbation among those of its covariate; V1 writes the covariate in front."""
+    mine = [pert for cov, pert in labels if cov == covariate]
+    return mine.index(label if label in mine else label.removeprefix(f"{covariate}_"))

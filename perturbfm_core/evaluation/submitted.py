@@ -1,0 +1,399 @@
+"""Predictions made elsewhere, brought to the form that is scored: one delta per test condition, and cells if there are some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction import Intervals, PredictedCells, RowPrediction
+from perturbfm_core.data.prediction_files import PredictionTable
+from perturbfm_core.data.prediction_labels import CONTROL_ROW, UNKNOWN, LabelColumns, match_rows
+from perturbfm_core.data.pseudobulk import group_sums
+from perturbfm_core.errors import PredictionError
+from perturbfm_core.evaluation import prediction_kind
+from perturbfm_core.evaluation.alignment import (
+    averaged,
+    averaged_intervals,
+    check_origin,
+    gene_columns,
+    row_lookup,
+)
+from perturbfm_core.evaluation.comparison import ObservedSide
+from perturbfm_core.evaluation.prediction_flags import warnings_of
+from perturbfm_core.schema import FloatArray, IntArray, PredictionKind
+from perturbfm_core.splits.split import FrozenSplit
+
+Missing = Literal["refuse", "control"]
+# Rows of a condition are its cells if more than this share of them differ.
+_DISTINCT = 0.5
+# A file with fewer rows per condition (the median) has one row of each, and those that occur twice are a mistake.
+_FEWEST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Predicted rows of test conditions, in the genes of the data set.
+
+    Attributes
+    ----------
+    X
+        float32 [n, G], CSR or dense.
+    code
+        int64 [n], condition (0 to C - 1) of each row.
+    count
+        float64 [n], number of test rows that each row predicts.
+    var
+        float32 [n, G], or None.
+    data_row
+        int64 [n], a row of the data set that each row predicts, None where it predicts a condition.
+    """
+
+    X: Any
+    code: IntArray
+    count: FloatArray
+    var: FloatArray | None
+    data_row: IntArray | None
+
+    def average(self, values: Any, n: int) -> FloatArray:
+        """Return float64 [n, G], the mean of `values` by condition, NaN for a condition without rows."""
+        total = np.bincount(self.code, weights=self.count, minlength=n)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out: FloatArray = group_sums(values, self.code, n, self.count) / total[:, None]
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Submitted:
+    """A prediction ready to be scored.
+
+    Attributes
+    ----------
+    prediction
+        Deltas by row of the data set, with the predicted cells if there are some.
+    notes
+        What was counted and decided: ``kind``, conditions that are missing, not asked for, unknown, and so on.
+    warnings
+        Sentences that every reader of the scores must see.
+    """
+
+    prediction: RowPrediction
+    notes: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def submitted(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    given: RowPrediction | PredictionTable,
+    side: ObservedSide,
+    *,
+    kind: PredictionKind | None = None,
+    missing: Missing = "refuse",
+    columns: LabelColumns | None = None,
+) -> Submitted:
+    """Bring a prediction to the form that is scored.
+
+    Parameters
+    ----------
+    ds, split
+        Data and split.
+    given
+        What was read from a file.
+    side
+        The observed side of the split.
+    kind
+        What its numbers are; by default what the file says, else recognised.
+    missing
+        What is done about test conditions that it lacks: ``refuse``, or take their ``control`` (a delta of 0).
+    columns
+        Names of label columns, as far as they are given.
+
+    Raises
+    ------
+    PredictionError
+        If it does not cover, or does not belong to, the split, or its numbers do not look like what they are
+        said to be.
+    """
+    notes: dict[str, Any] = {}
+    warnings: list[str] = []
+    if isinstance(given, PredictionTable):
+        rows, base = _of_table(ds, split, given, side, columns or LabelColumns(), notes, warnings)
+        name = f"the matrix of {given.source.name}"
+    else:
+        rows, base = _of_rows(ds, split, given, side), given
+        name = "mean of the prediction"
+    C = len(side.conditions)
+    absent = np.bincount(rows.code, minlength=C) == 0
+    lacking = side.conditions.index[absent].tolist()
+    strange = (
+        f"; the file has conditions unknown to the data set, e.g. {notes['unknown'][:3]}"
+        if "unknown" in notes
+        else ""
+    )
+    if absent.all() and isinstance(given, PredictionTable):
+        msg = f"prediction has none of the {C} test conditions, e.g. {lacking[:3]}{strange}"
+        raise PredictionError(msg)
+    if lacking and (missing == "refuse" or absent.all()):
+        test = int(np.isin(side.codes, np.flatnonzero(absent)).sum())
+        msg = (
+            f"prediction lacks {test} of {len(side.rows)} test rows, in {len(lacking)} of {C} conditions, {lacking[:3]}; "
+            f"predict them all, or give --missing control to score their control instead{strange}"
+        )
+        raise PredictionError(msg)
+    if lacking:
+        notes["missing_as_control"] = len(lacking)
+        warnings.append(
+            f"{len(lacking)} of {C} test conditions are not predicted and scored as their control (delta 0)"
+        )
+    _check_finite(rows, side)
+    mean = rows.average(rows.X, C)
+    present = np.flatnonzero(~absent)
+    decided = prediction_kind.decide(
+        name=name,
+        values=rows.X,
+        mean=mean[present],
+        control=None if side.input_control is None else side.input_control[present],
+        asked=kind,
+        stated=base.kind,
+        by_convention=isinstance(given, PredictionTable) and given.by_convention,
+        scale=_scale(ds),
+    )
+    notes["kind"], notes["kind_from"] = decided.kind, decided.source
+    warnings += decided.warnings
+    control = side.input_control
+    delta = mean - control if decided.kind == "expression" and control is not None else mean
+    cells, cut = _cells(ds, side, rows, decided.kind)
+    if cells is not None and cut:
+        notes["cell_values_cut_at_0"] = cut
+    if cells is None and len(rows.code) > len(present):
+        notes["rows_averaged"] = len(rows.code)
+    warnings += warnings_of(ds, side, delta, present)
+    out = _prediction(
+        ds, split, side, rows, base, delta, absent, changed=decided.kind == "expression" or bool(lacking)
+    )
+    return Submitted(replace(out, kind="delta", cells=cells), notes, warnings)
+
+
+# ---- rows of either form -----------------------------------------------------------------------------------
+
+
+def _of_rows(ds: PerturbDataset, split: FrozenSplit, given: RowPrediction, side: ObservedSide) -> Rows:
+    """Return the distinct predicted rows of a prediction by data set row."""
+    check_origin(ds, split, given)
+    columns, _ = gene_columns(ds, given.genes, given.mean.shape[1])
+    source = row_lookup(ds, given)[side.rows]
+    known = source >= 0
+    partly = np.intersect1d(side.codes[known], side.codes[~known])
+    if len(partly):
+        names = side.conditions.index[partly].tolist()
+        msg = (
+            f"prediction lacks {int((~known).sum())} of {len(side.rows)} test rows, in conditions {names[:3]} that it has "
+            "other rows of; predict all rows of a condition, or one mean per condition"
+        )
+        raise PredictionError(msg)
+    pairs = side.codes[known] * np.int64(max(len(given.mean), 1)) + source[known]
+    _, first, count = np.unique(pairs, return_index=True, return_counts=True)
+    chosen = source[known][first]
+    X = given.mean[chosen] if columns is None else given.mean[np.ix_(chosen, columns)]
+    var = None
+    if not given.var_filled:
+        var = given.var[chosen] if columns is None else given.var[np.ix_(chosen, columns)]
+    return Rows(X, side.codes[known][first], count.astype(np.float64), var, side.rows[known][first])
+
+
+def _of_table(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    given: PredictionTable,
+    side: ObservedSide,
+    columns: LabelColumns,
+    notes: dict[str, Any],
+    warnings: list[str],
+) -> tuple[Rows, RowPrediction]:
+    """Return the rows of test conditions, and what the file declares as an empty prediction."""
+    # Genes that are not measured may be there, and even twice.
+    asked = np.flatnonzero(np.isin(given.genes, ds.genes))
+    used, by_name = gene_columns(ds, given.genes[asked], len(asked))
+    used = asked if used is None else asked[used]
+    base = RowPrediction(
+        mean=np.empty((0, ds.n_genes), dtype=np.float32),
+        var=np.empty((0, ds.n_genes), dtype=np.float32),
+        idx=np.empty(0, dtype=np.int64),
+        genes=ds.genes if by_name else None,
+        var_filled=given.var is None,
+        kind=given.kind,
+        split_hash=given.stated.get("split_hash"),
+        data_content_sha256=given.stated.get("data_content_sha256"),
+        space=given.stated.get("space"),
+    )
+    check_origin(ds, split, base)
+    matched = match_rows(given.labels, ds, side.conditions.index, columns, given.source)
+    code = matched.code
+    keep = np.flatnonzero(code >= 0)
+    dropped = int((code == CONTROL_ROW).sum())
+    if dropped:
+        notes["control_rows_dropped"] = dropped
+    if matched.not_asked:
+        notes["conditions_not_asked_for"] = len(matched.not_asked)
+    if matched.unknown:
+        notes["unknown_conditions"] = len(matched.unknown)
+        notes["unknown"] = matched.unknown[:20]
+        warnings.append(
+            f"{len(matched.unknown)} conditions of the file ({int((code == UNKNOWN).sum())} rows) are unknown to the data set "
+            f"and left out, e.g. {matched.unknown[:3]}"
+        )
+    if len(given.genes) > ds.n_genes:
+        notes["genes_not_asked_for"] = len(given.genes) - ds.n_genes
+    X, var = given.values[keep], None if given.var is None else given.var[keep]
+    X, var = X[:, used], None if var is None else var[:, used]
+    rows = Rows(X, code[keep], np.ones(len(keep)), var, None)
+    _check_repeats(rows, side, given)
+    return rows, base
+
+
+def _check_repeats(rows: Rows, side: ObservedSide, given: PredictionTable) -> None:
+    """Refuse a file of one row per condition in which some conditions occur twice."""
+    n = np.bincount(rows.code, minlength=len(side.conditions))
+    repeated = np.flatnonzero(n > 1)
+    if len(repeated) and np.median(n[n > 0]) < _FEWEST:
+        names = side.conditions.index[repeated].tolist()
+        msg = (
+            f"{given.source} has a row per condition but repeats {len(repeated)} of them, e.g. {names[:3]}; give each "
+            "once, or the cells of all"
+        )
+        raise PredictionError(msg)
+
+
+def _check_finite(rows: Rows, side: ObservedSide) -> None:
+    bad = np.zeros(len(rows.code), dtype=np.bool_)
+    for values in (rows.X, rows.var):
+        if values is None:
+            continue
+        if sp.issparse(values):
+            sparse: Any = values
+            wrong = np.flatnonzero(~np.isfinite(sparse.data))
+            bad[np.searchsorted(sparse.indptr, wrong, side="right") - 1] = True
+        else:
+            bad |= ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        names = side.conditions.index[np.unique(rows.code[bad])].tolist()
+        msg = f"prediction is NaN or infinite in {len(names)} conditions, e.g. {names[:3]}; predict finite values"
+        raise PredictionError(msg)
+    negative = np.zeros(0) if rows.var is None else np.flatnonzero((rows.var < 0).any(axis=1))
+    if len(negative):
+        names = side.conditions.index[np.unique(rows.code[negative])].tolist()
+        msg = f"prediction has negative variance in {len(names)} conditions, e.g. {names[:3]}"
+        raise PredictionError(msg)
+
+
+def _scale(ds: PerturbDataset) -> str:
+    """Return the scale that a data set is scored in, in words."""
+    if ds.metadata.normalization is not None:
+        return f"log1p of counts scaled to {ds.metadata.normalization.target_sum:g} per cell"
+    return "log1p expression" if ds.metadata.space in ("log1p", "counts") else ds.metadata.space
+
+
+# ---- cells -------------------------------------------------------------------------------------------------
+
+
+def _by_cell(rows: Rows) -> bool:
+    """Return whether rows are cells: most rows of conditions with several of them differ."""
+    n = np.bincount(rows.code)
+    several = n[rows.code] > 1
+    if not several.any():
+        return False
+    # A projection on random weights tells rows apart without comparing all their values.
+    weights = np.random.default_rng(0).standard_normal(rows.X.shape[1])
+    value = np.asarray(rows.X @ weights, dtype=np.float64)
+    seen = {(c, v) for c, v in zip(rows.code[several].tolist(), value[several].tolist(), strict=True)}
+    return len(seen) > _DISTINCT * float(rows.count[several].sum())
+
+
+def _cells(
+    ds: PerturbDataset, side: ObservedSide, rows: Rows, kind: PredictionKind
+) -> tuple[PredictedCells | None, int]:
+    """Return (the predicted cells or None, number of their values that were below 0)."""
+    if ds.metadata.level != "cell" or not ds.has_controls or not _by_cell(rows):
+        return None, 0
+    X = rows.X
+    if kind == "delta" and side.input_control is not None:
+        dense = np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float64)
+        # As `PerturbDataset.delta` subtracts it: of the batch of the row where the prediction names rows.
+        control = (
+            side.input_control[rows.code] if rows.data_row is None else ds.x_control(rows.data_row, "input")
+        )
+        X = (dense + control).astype(np.float32)
+    stored = X.data if sp.issparse(X) else X
+    cut = int((stored < 0).sum())
+    if cut:
+        X = X.maximum(0) if sp.issparse(X) else np.maximum(X, 0)
+    order = np.argsort(rows.code, kind="stable")
+    bounds = np.searchsorted(rows.code[order], np.arange(len(side.conditions) + 1))
+    keys = [str(k) for k in side.conditions.index]
+    of = {k: order[bounds[i] : bounds[i + 1]] for i, k in enumerate(keys) if bounds[i + 1] > bounds[i]}
+    return PredictedCells(sp.csr_array(X) if sp.issparse(X) else X, of), cut
+
+
+# ---- the prediction ----------------------------------------------------------------------------------------
+
+
+def _prediction(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    side: ObservedSide,
+    rows: Rows,
+    base: RowPrediction,
+    delta: FloatArray,
+    absent: Any,
+    *,
+    changed: bool,
+) -> RowPrediction:
+    """Return the prediction as deltas: as it is where nothing changes, else one row per condition."""
+    by_row = len(base.idx) > 0
+    if by_row and not changed:
+        return base
+    C = len(side.conditions)
+    mean = np.where(absent[:, None], 0.0, delta).astype(np.float32)
+    var = np.ones_like(mean)
+    if rows.var is not None:
+        var = rows.average(rows.var, C).astype(np.float32)
+        var[absent] = var[~absent].mean(axis=0)
+    named = base.row_id is not None if by_row else True
+    intervals: Intervals | None = None
+    epistemic: FloatArray | None = None
+    if by_row:
+        columns, _ = gene_columns(ds, base.genes, base.mean.shape[1])
+        source = np.maximum(row_lookup(ds, base)[side.rows], 0)
+        if base.var_epistemic is not None:
+            epistemic = averaged(base.var_epistemic, source, side.codes, C).astype(np.float32)
+            epistemic = epistemic if columns is None else epistemic[:, columns]
+            epistemic[absent] = epistemic[~absent].mean(axis=0)
+        intervals = averaged_intervals(base.intervals, source, side.codes, C, columns)
+        if intervals is not None and absent.any():
+            intervals = _without(intervals, absent)
+    return RowPrediction(
+        mean=mean,
+        var=var,
+        idx=side.rows,
+        row=side.codes,
+        genes=ds.genes if base.genes is not None else None,
+        row_id=ds.row_ids[side.rows] if named else None,
+        split_hash=base.split_hash,
+        data_content_sha256=base.data_content_sha256,
+        space=base.space,
+        control=base.control,
+        var_epistemic=epistemic,
+        var_filled=rows.var is None,
+        intervals=intervals,
+        condition=np.asarray([str(k) for k in side.conditions.index], dtype=np.str_),
+    )
+
+
+def _without(intervals: Intervals, absent: Any) -> Intervals:
+    """Return intervals of which those of absent conditions are undefined."""
+    factor = np.where(absent[None, :, None], np.nan, intervals.factor)
+    return replace(intervals, factor=factor)

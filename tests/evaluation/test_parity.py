@@ -1,0 +1,65 @@
+"""The parity harness: what is counted, what is not compared, and cases that cannot be read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.parity import Record, compared, known_form, number, run_case
+from tests.support.paths import TESTS
+
+CASES = {
+    "scperturbench/synth_edge_40genes": "inputs.h5ad",
+    "perturbench/synth_edge": "predictions_noisy.npz",
+    "cell_eval/synth_a": "pred.npz",
+    "calibrated/synth_a": "cells.h5ad",
+}
+
+
+@pytest.mark.parametrize(("case", "file"), CASES.items())
+def test_a_truncated_file_gives_one_line(tmp_path: Path, case: str, file: str) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(TESTS / "parity" / case, folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:2000])
+    with pytest.raises(MetricError, match=r"cannot be read \(") as caught:
+        run_case(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "[]", "{}", "null", '"text"'])
+@pytest.mark.parametrize("case", CASES)
+def test_expected_values_of_another_form_give_no_traceback(tmp_path: Path, case: str, content: str) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(TESTS / "parity" / case, folder)
+    (folder / "expected.json").write_text(content)
+    with pytest.raises(MetricError, match="no parity case this program knows"):
+        run_case(folder)
+
+
+def test_records_before_one_of_an_unknown_form_are_kept() -> None:
+    def made() -> Any:
+        yield Record("m", "a", 1.0, 1.0)
+        yield Record("m", "b", {"x": 1}["y"], 1.0)  # type: ignore[arg-type]
+
+    first, second = known_form("m", "rest", made())
+    assert (first.key, first.skipped) == ("a", None)
+    assert (second.key, second.skipped) == ("rest", "unknown form of record (KeyError: 'y')")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1, 1.0), (0.5, 0.5), (None, np.nan), ("inf", np.inf), ("-inf", -np.inf), ("NaN", np.nan)],
+)
+def test_numbers_of_json(value: object, expected: float) -> None:
+    assert number(value) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("value", ["1.0", "", True, [1.0], {"x": 1.0}])
+def test_what_is_no_number_is_not_compared(value: object) -> None:
+    record = compared("m", "k", value, lambda expected: Record("m", "k", expected, 1.0))
+    assert record.skipped == f"unknown form of record ({type(value).__name__} where a number is expected)"
