@@ -43,6 +43,14 @@ REAL: dict[str, tuple[str, tuple[str, ...], list[tuple[str, ...]]]] = {
         (*CELLS, "--context-col", "context", "--modality-col", "perturbation_type"),
         [("--spec", "leave_one_context_out"), ("--spec", "combo_ood", "--folds", "3", "--fold", "0")],
     ),
+    "norman": (
+        "pb_norman_k562_singles_doubles.h5ad",
+        (
+            *("--pert-col", "condition", "--context-col", "context", "--modality-col", "perturbation_type"),
+            *("--space", "delta"),
+        ),
+        [("--spec", "combo_ood", "--folds", "5"), ("--spec", "perturbation_ood", "--folds", "5")],
+    ),
     "l1000": (
         "pb_l1000_3drugs_65lines_doses.h5ad",
         (
@@ -69,7 +77,7 @@ def grid(data: Path) -> list[tuple[str, str]]:
     for name, (file, columns, specs) in REAL.items():
         if not Path(name).is_dir():
             path = m.real_file(data, file)
-            perturbfm("data", "import", path, "--out", name, "--name", name, *columns)
+            perturbfm("data", "import", path, "--out", name, "--name", name, *columns, warns=True)
         for spec in specs:
             made = perturbfm("splits", "create", "--data", name, *spec, "--json").json
             cells += [(name, s["split_hash"]) for s in made.get("splits", [made])]
