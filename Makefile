@@ -7,9 +7,12 @@ LOCK := .ci/requirements.lock
 WORKERS ?= auto
 PYTEST_ARGS ?=
 PORT ?= 3000
+# Random kills of make kill; SEED draws their times, so a failure can be repeated.
+KILLS ?= 100
+SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types imports verify tests coverage ui bench bench-peers results format clean
+.PHONY: help install demo test test-fast lint types imports verify tests kill coverage ui bench bench-peers results format clean fuzz
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,6 +50,17 @@ tests: install
 test-fast: install ## The quick part of the tests, for daily work (under two minutes)
 	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
 		-m "not slow" $(PYTEST_ARGS)
+
+kill: install ## Kill commands and Dagster runs at KILLS random times (default 100) and look at what they left
+	PERTURBFM_KILLS=$(KILLS) PERTURBFM_KILL_SEED=$(SEED) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -s tests/kill tests/cli/test_killed.py tests/assets/test_server.py -k "kill" $(PYTEST_ARGS)
+
+# Seeded: a case is found again by its number. FUZZ_ARGS, e.g. --only yaml --keep /tmp/fuzz
+FUZZ_CASES ?= 700
+FUZZ_SEED ?= 0
+FUZZ_ARGS ?=
+
+fuzz: install ## Damage files of every format and read them by every verb that does
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.runner --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
 ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)

@@ -7,6 +7,7 @@ import dagster as dg
 
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
+from perturbfm_assets.launcher import host_tags
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.tables import HEADLINE_SQL
 from perturbfm_core.schema import REPORT_FILE
@@ -18,7 +19,7 @@ def main() -> None:
     start = time.perf_counter()
     with dg.DagsterInstance.from_config(".") as instance:
         result = defs.resolve_job_def("demo").execute_in_process(
-            instance=instance, raise_on_error=False, run_config=quiet_logs("INFO")
+            instance=instance, raise_on_error=False, run_config=quiet_logs("INFO"), tags=host_tags()
         )
     if not result.success:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)

@@ -1,7 +1,32 @@
-"""Metadata that reads well in the UI."""
+"""Metadata and progress that read well in the UI and on the console."""
 
 from collections.abc import Sequence
 from typing import Any
+
+import dagster as dg
+
+from perturbfm_core.progress import WAITING
+
+
+class RunLog:
+    """Progress in the log of a run; what it waits for is a warning, which is on the console whatever is shown there.
+
+    Parameters
+    ----------
+    context
+        Of the asset.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self.run = context.run.run_id
+        self._log = context.log
+
+    def __call__(self, text: str) -> None:
+        """Log a line."""
+        if text.startswith(WAITING):
+            self._log.warning(text)
+        else:
+            self._log.info(text)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -11,6 +11,7 @@ from perturbfm_assets.jobs import (
     refresh_leaderboard,
     verify_split,
 )
+from perturbfm_assets.launcher import host_tags
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
 from perturbfm_assets.resources import StoreResource
 from perturbfm_core.graphs.side_info import COEXPRESSION
@@ -62,10 +63,10 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
     for i, (job, key) in enumerate(todo):
         context.log.info(f"{i + 1} of {len(todo)}: {job} {key}")
         _STAGES.resolve_job_def(job).execute_in_process(
-            instance=context.instance, partition_key=key, run_config=quiet_logs()
+            instance=context.instance, partition_key=key, run_config=quiet_logs(), tags=host_tags()
         )
     _STAGES.resolve_job_def("refresh_leaderboard").execute_in_process(
-        instance=context.instance, run_config=quiet_logs()
+        instance=context.instance, run_config=quiet_logs(), tags=host_tags()
     )
 
 

@@ -38,6 +38,7 @@ SLOW = (
     "cli/test_tune.py",
     "cli/test_workflow.py",
     "cli/test_models.py",
+    "cli/test_predictions.py",
     "models/test_contract.py",
     "models/test_registration.py",
     "pipeline/test_calibration.py",

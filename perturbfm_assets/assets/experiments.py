@@ -8,6 +8,7 @@ import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import RunLog
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.opening import open_experiments, why_not
 from perturbfm_core.progress import Progress, quiet
@@ -21,7 +22,9 @@ Checks = Callable[[list[Experiment], list[Any]], list[dg.AssetCheckResult]]
 class _Relay:
     """Passes progress on to the log of the asset that runs now."""
 
-    listener: Progress = staticmethod(quiet)
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.listener: Progress = quiet
 
     def __call__(self, text: str) -> None:
         self.listener(text)
@@ -29,10 +32,10 @@ class _Relay:
 
 @lru_cache(maxsize=1)
 def _opened(
-    _run_id: str, home: str, split_dir: str, model: str, split_key: str
+    run_id: str, home: str, split_dir: str, model: str, split_key: str
 ) -> tuple[list[Experiment], _Relay]:
     """Open a partition's experiments; the assets of one run share them."""
-    store, relay = StoreResource(home=home, split_dir=split_dir).open(), _Relay()
+    store, relay = StoreResource(home=home, split_dir=split_dir).open(), _Relay(run_id)
     return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=relay), relay
 
 
@@ -76,7 +79,7 @@ def each_seed(
         metadata = {"status": "not_applicable", "reason": reason}
         return dg.MaterializeResult(metadata=metadata, check_results=skipped)
     experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
-    relay.listener = context.log.info
+    relay.listener = RunLog(context)
     results = [stage(e) for e in experiments]
     named: dict[str, Any] = {"split_hash": experiments[0].split.hash, "seeds": len(results)}
     return dg.MaterializeResult(

@@ -5,6 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import RunLog
 from perturbfm_core import schema
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.io import read_graph
@@ -36,7 +37,7 @@ def gene_graph(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Ma
     home = store.open()
     split = SplitFolder(home.split_dir).load(SPLITS[context.partition_key].hash)
     ds = dataset_of(home, split)
-    stage = build_graph(home, ds, split, context.log.info)
+    stage = build_graph(home, ds, split, RunLog(context))
     graph = read_graph(stage.path / schema.GRAPH_FILE)
     shown = {"object": stage.key, "reused": stage.reused, **summary(graph), **coverage(graph, ds)}
     return dg.MaterializeResult(

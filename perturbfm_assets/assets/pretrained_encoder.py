@@ -5,6 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import RunLog
 from perturbfm_core import schema
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.pretrained_encoder import default_config, no_cells, pretrain
@@ -26,7 +27,6 @@ class EncoderKind(dg.Config):
     group_name="models",
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],
-    pool="torch",
     code_version=code_of(pretrain.__module__).digest[:12],
     check_specs=[
         dg.AssetCheckSpec(
@@ -51,7 +51,7 @@ def pretrained_encoder(
     split = SplitFolder(home.split_dir).load(entry.hash)
     ds = dataset_of(home, split)
     settings = default_config(config.kind)
-    made = pretrain(home, ds, split, settings, config.seed, context.log.info)
+    made = pretrain(home, ds, split, settings, config.seed, RunLog(context))
     record = read_json(made.path / schema.ENCODER_META_FILE)
     training = record["training"]
     return dg.MaterializeResult(

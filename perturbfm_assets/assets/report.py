@@ -16,6 +16,8 @@ from perturbfm_core.reports.plots.condition import headline_plot
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import read_run_record
 
+AGAIN_TAG = "perturbfm/again"
+
 
 @dg.asset(
     partitions_def=grid_partitions,
@@ -25,8 +27,12 @@ from perturbfm_core.store.run_record import read_run_record
     owners=["team:perturbfm"],
 )
 def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
-    """The run directory with its report, published by one rename."""
-    return each_seed(context, store, run, _describe, version=_version)
+    """The run directory with its report, published by one rename; the run of the same inputs and code is found.
+
+    The run tag ``perturbfm/again: "true"`` publishes a new one.
+    """
+    again = context.run.tags.get(AGAIN_TAG, "").lower() == "true"
+    return each_seed(context, store, lambda e: run(e, again=again), _describe, version=_version)
 
 
 def _version(path: Path) -> str:

@@ -25,7 +25,6 @@ from perturbfm_core.store.code import code_of
     group_name="models",
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],
-    pool="torch",
     # Of the stage; a changed model changes the keys of its own fits, and so their data versions.
     code_version=code_of(fit.__module__).digest[:12],
 )

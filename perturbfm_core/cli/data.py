@@ -23,7 +23,7 @@ from perturbfm_core.cli.data_saving import (
     save,
 )
 from perturbfm_core.cli.output import JsonOption, emit, progress
-from perturbfm_core.config import parse, slug
+from perturbfm_core.config import check_key, parse, slug
 from perturbfm_core.errors import ConfigError
 
 _PRESET = "import-"
@@ -113,6 +113,7 @@ def make_synth(
         }
     checked_storage(storage)
     must_be_free(out, force)
+    check_key(params["name"], "data set name")
     if register:
         entry_file(DatasetEntry, params["name"])
     with progress() as tell:

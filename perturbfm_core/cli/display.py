@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from perturbfm_core.progress import EpochReport, OnEpoch
+from perturbfm_core.progress import WAITING, EpochReport, OnEpoch
 
 
 class Display:
@@ -43,6 +43,9 @@ class Display:
         if self._training is not None:
             self._bar.remove_task(self._training)
             self._training = None
+        if self._bar.disable and text.startswith(WAITING):
+            # Whoever waits sees it, whatever standard error is.
+            print(text, file=sys.stderr, flush=True)
         if text.startswith("done:"):
             self._bar.advance(self._stage)
         else:

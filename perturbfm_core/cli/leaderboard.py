@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
+
+if TYPE_CHECKING:
+    from perturbfm_core.store.artifacts import ArtifactStore
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,7 +23,7 @@ app = typer.Typer(
 
 @app.command("refresh")
 def refresh(as_json: JsonOption = False) -> None:
-    """Rebuild the leaderboard from all complete runs and publish it."""
+    """Rebuild the leaderboard from all complete runs and publish it; a run that cannot be read is skipped."""
     from perturbfm_core.leaderboard import database
     from perturbfm_core.pipeline import leaderboard as stage
 
@@ -35,9 +39,20 @@ def refresh(as_json: JsonOption = False) -> None:
             "page": str(home.leaderboard_page),
             "runs": int(counts["runs"].iloc[0]),
             "entries": int(counts["entries"].iloc[0]),
+            "skipped": warn_of_skipped(home),
         },
         as_json,
     )
+
+
+def warn_of_skipped(home: ArtifactStore) -> int:
+    """Name the runs that the published leaderboard lacks on standard error, one line each; return their number."""
+    from perturbfm_core.leaderboard import database
+
+    skipped = database.query(home, "SELECT run, reason FROM skipped ORDER BY run")
+    for row in skipped.itertuples(index=False):
+        print(f"warning: run {row.run} is skipped: {row.reason}", file=sys.stderr)
+    return len(skipped)
 
 
 @app.command("show")
@@ -108,7 +123,9 @@ def results(
 def sql(
     statement: Annotated[
         str,
-        typer.Argument(help="One SQL statement; tables scores, runs, splits, datasets; view leaderboard."),
+        typer.Argument(
+            help="One SQL statement; tables scores, runs, splits, datasets, skipped; view leaderboard."
+        ),
     ],
     as_json: JsonOption = False,
 ) -> None:

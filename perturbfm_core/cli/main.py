@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
-from typing import Annotated, Any
+import traceback
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from perturbfm_core import __version__
+from perturbfm_core.cli.crash import one_line, printable_streams, write_crash
 from perturbfm_core.cli.deferred import defer
-from perturbfm_core.errors import MissingExtraError, PerturbFMError
+from perturbfm_core.errors import ConfigError, MissingExtraError, PerturbFMError
+from perturbfm_core.store.disk import refused_write
 
 # Typer brings its own copy of click; this is the base of its usage errors in either case.
 _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+# Exit code of a fault of the program (EX_SOFTWARE of sysexits.h).
+FAULT = 70
 
 # Verb: module under `perturbfm_core.cli`, and its line in the help (a test holds it to the verb's own). A module that
 # has `app` is a group of verbs.
@@ -36,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "tune",
         "Search a model's declared hyperparameters on a split's validation; test rows are not read.",
     ),
+    "predictions": ("predictions", "Make the file that a model of your own fills in."),
     "eval": ("evaluate", "Score predictions made elsewhere."),
     "metrics": ("metrics", "List, validate and probe the metrics."),
     "parity": (
@@ -120,14 +129,21 @@ def _root(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; a user's error is one line on standard error and exit code 2."""
+    """Run the command line and exit.
+
+    A user's error is one line on standard error and exit code 2. Any other is a fault of the program: one line, exit
+    code 70, and a file with the traceback. ``--debug`` shows the traceback of either.
+    """
     defer()
+    printable_streams()
     arguments = sys.argv[1:] if argv is None else argv
     if "--debug" in arguments:
         # Accepted anywhere, as people add it to the line that failed.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
+    _check_encoding(arguments)
     try:
         code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
     except (PerturbFMError, _UsageError, OSError, MemoryError) as error:
         if "--debug" in arguments:
             raise
@@ -139,10 +155,41 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted; nothing half-written was left", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the one place where every fault of the program ends
+        refused = None if "--debug" in arguments else refused_write(error)
+        if refused is not None:
+            _fail(refused)
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
+            # What pathlib says of a path; the other calls have an OSError for it.
+            _fail(error)
+        _crash(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(error: BaseException) -> None:
+def _check_encoding(arguments: list[str]) -> None:
+    """Refuse paths that are not UTF-8: half of the libraries that are given them fail, each in its own way."""
+    variables = ("PERTURBFM_HOME", "PERTURBFM_SPLIT_DIR", "PERTURBFM_CATALOG")
+    named = [(name, os.environ.get(name, "")) for name in variables]
+    for what, text in (*(("argument", a) for a in arguments), *named):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            _fail(ConfigError(f"{what} {text!r} is not UTF-8; rename the file or folder"))
+
+
+def _crash(error: Exception, arguments: list[str]) -> NoReturn:
+    """Report a fault of the program."""
+    file = write_crash(error, arguments)
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    place = "" if file is None else f"; details in {file}"
+    again = "" if "--debug" in arguments else "; rerun with --debug for the traceback"
+    text = one_line(f"{type(error).__name__}: {error}", 300)
+    print(f"unexpected error: {text}; this is a fault of perturbfm{place}{again}", file=sys.stderr)
+    sys.exit(FAULT)
+
+
+def _fail(error: BaseException) -> NoReturn:
     if type(error).__name__ == "NoArgsIsHelpError":
         # A group without a verb: its help, laid out as it is.
         print(error.ctx.get_help(), file=sys.stderr)  # type: ignore[attr-defined]
@@ -154,10 +201,26 @@ def _fail(error: BaseException) -> None:
             text += f" (see `{context.command_path} --help`)"
     elif isinstance(error, BrokenPipeError):
         sys.exit(141)
+    elif isinstance(error, MemoryError):
+        text = f"not enough memory ({str(error) or 'no size given'}); use a smaller file or a larger machine"
     else:
-        text = str(error) or type(error).__name__
-    print("error: " + " ".join(text.split()), file=sys.stderr)
+        text = _output_refused(error) or str(refused_write(error) or error) or type(error).__name__
+    print("error: " + one_line(text, 4000), file=sys.stderr)
     sys.exit(2)
+
+
+def _output_refused(error: BaseException) -> str | None:
+    """Return why standard output takes nothing more, None if an error is another one; the rest is then dropped."""
+    if not isinstance(error, OSError) or error.filename is not None:
+        return None
+    # Files are written by the store; what this package writes itself is printed.
+    places = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not places[-1:] or not places[-1].startswith((__package__, "typer", "click")):
+        return None
+    # Python would try once more at exit, and say so in lines of its own.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return f"cannot write standard output: {error.strerror}; make room where it goes, and repeat the command"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.parsing import parse_yaml
 from perturbfm_core.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -125,19 +126,16 @@ def parse_pairs(items: list[str], option: str) -> dict[str, Any]:
     ConfigError
         If an item has no name or its value is not YAML.
     """
-    import yaml
-
     out: dict[str, Any] = {}
     for item in items:
         name, sep, value = item.partition("=")
         if not sep or not name:
             msg = f"{option} takes NAME=VALUE, found {item!r}"
             raise ConfigError(msg)
-        try:
-            out[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError) as error:
-            msg = f"{option} {item!r}: the value is not valid YAML ({' '.join(str(error).split())[:100]})"
-            raise ConfigError(msg) from error
+        if name in out:
+            msg = f"{option} gives {name!r} twice; give it once"
+            raise ConfigError(msg)
+        out[name] = parse_yaml(value, f"{option} {item[:200]!r}: the value")
     return out
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-import yaml
 from typer.core import TyperCommand
 
 from perturbfm_core.config import Frozen, documented, option_of
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.parsing import parse_yaml
 
 _PREFIX = "parameter_"
 _CHOSEN = "perturbfm_core.cli.parameters"
@@ -247,11 +247,7 @@ def _read(annotation: Any, name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() in ("none", "null") and type(None) in kinds:
         return None
     if isinstance(value, str) and any(k is dict or get_origin(k) is dict for k in kinds):
-        try:
-            return yaml.safe_load(value)
-        except (yaml.YAMLError, RecursionError) as error:
-            msg = f"--{name} {value!r}: not a YAML mapping ({' '.join(str(error).split())[:100]})"
-            raise ConfigError(msg) from error
+        return parse_yaml(value, f"--{name} {value[:200]!r}: the value")
     return value
 
 

@@ -9,6 +9,7 @@ import typer
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.cli.leaderboard import warn_of_skipped
 from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import write_atomic
@@ -35,6 +36,10 @@ def export(
 
 def demo(
     suite: Annotated[str, typer.Option(help="The suite to run.")] = "demo",
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Publish new runs though there are some of the same inputs and code."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole suite (default: the embedded demo) and show the leaderboard."""
@@ -52,15 +57,17 @@ def demo(
     with progress(len(members)) as tell:
         for member in members:
             if member.reason is None:
-                last = run_entry(home, member.split, catalog.model(member.entry), tell=tell)[-1]
+                last = run_entry(home, member.split, catalog.model(member.entry), again=again, tell=tell)[-1]
             tell("done:")
         tell("ranking")
         rank(home)
+    skipped_runs = warn_of_skipped(home)
     board = database.query(home, HEADLINE_SQL)
     skipped = [{"split": m.split[:12], "entry": m.entry, "reason": m.reason} for m in members if m.reason]
     result = {
         "experiments": len(members) - len(skipped),
         "not_applicable": skipped,
+        "skipped": skipped_runs,
         "leaderboard": str(home.leaderboard),
         "leaderboard_page": str(home.leaderboard_page),
         "report": str(last / schema.REPORT_FILE) if last else None,

@@ -14,6 +14,7 @@ from perturbfm_core.cli.model_options import ModelCommand, configured, find_entr
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, parse_pairs, progress, store
 from perturbfm_core.cli.parameters import ParamOption, given_parameters
 from perturbfm_core.errors import ModelError
+from perturbfm_core.progress import FoundRuns
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import read_run_record
 
@@ -29,6 +30,13 @@ MembersOption = Annotated[
 SeedOption = Annotated[
     int | None,
     typer.Option("--seed", help="Seed of everything random (default: those of the entry, else 0)."),
+]
+
+AgainOption = Annotated[
+    bool,
+    typer.Option(
+        "--again", help="Publish a new run though there is one of the same inputs, parameters and code."
+    ),
 ]
 
 
@@ -53,6 +61,7 @@ def train(
             help="Name in the leaderboard (default: that of the entry, with a suffix if a parameter differs).",
         ),
     ] = None,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fit a model on a split, predict, score, and publish the run.
@@ -74,7 +83,7 @@ def train(
         ensemble=members,
         seed=seed,
     )
-    _report_runs(_run(split, chosen, data, as_json), as_json)
+    _run(split, chosen, data, again=again, as_json=as_json)
 
 
 def _baselines() -> list[str]:
@@ -101,6 +110,7 @@ def run(
             help="Name in the leaderboard (default: the entry's, with a suffix if a parameter differs).",
         ),
     ] = None,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run an entry on a split from fit to report, all its seeds, without a Dagster instance.
@@ -115,18 +125,16 @@ def run(
         ensemble=members,
         seed=seed,
     )
-    _report_runs(_run(split, chosen, data, as_json), as_json)
+    _run(split, chosen, data, again=again, as_json=as_json)
 
 
-def _run(split: str, entry: ModelEntry, data: Path | None, silent: bool) -> list[Path]:
+def _run(split: str, entry: ModelEntry, data: Path | None, *, again: bool, as_json: bool) -> None:
     from perturbfm_core.pipeline.run import run_entry
 
-    with progress(silent=silent) as tell:
-        return run_entry(store(), split, entry, data=data, tell=tell)
-
-
-def _report_runs(paths: list[Path], as_json: bool) -> None:
-    results = [_run_summary(path) for path in paths]
+    with progress(silent=as_json) as shown:
+        tell = FoundRuns(shown)
+        paths = run_entry(store(), split, entry, data=data, again=again, tell=tell)
+    results = [_run_summary(path, existing=path.name in tell.ids) for path in paths]
     if as_json:
         emit({"runs": results} if len(results) > 1 else results[0], True)
         return
@@ -134,7 +142,7 @@ def _report_runs(paths: list[Path], as_json: bool) -> None:
         emit(result, False)
 
 
-def _run_summary(path: Path) -> dict[str, Any]:
+def _run_summary(path: Path, *, existing: bool) -> dict[str, Any]:
     from perturbfm_core.evaluation.panel import headlines
 
     record = read_run_record(path)
@@ -142,6 +150,7 @@ def _run_summary(path: Path) -> dict[str, Any]:
     return {
         "run_dir": str(path),
         "run_id": record.run_id,
+        "existing": existing,
         "entry": record.entry,
         "seed": record.seed,
         "split_hash": record.split_hash,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.lib import ArrowException
 
 from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.columns import Columns
+from perturbfm_core.leaderboard.columns import Columns, typed
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import RunRecord, read_run_record
 
@@ -27,10 +30,13 @@ class Runs:
         of the database.
     scores
         Long table of `SCORE_COLUMNS` with all scores of the current runs, and the global scores of older ones.
+    skipped
+        {name of a directory: why it is no run that can be read}.
     """
 
     table: pd.DataFrame
     scores: pd.DataFrame
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 # Scores on inner folds, by which entries are chosen without looking at test.
@@ -63,6 +69,9 @@ RUN_COLUMNS: Columns = {
     "is_current": "bool",
 }
 
+# Directories that were skipped, with the reason.
+SKIPPED_COLUMNS: Columns = {"run": "text", "reason": "text"}
+
 SCORE_COLUMNS: Columns = {
     **dict.fromkeys(schema.SCORE_COLUMNS, "text"),
     "seed": "int",
@@ -72,44 +81,70 @@ SCORE_COLUMNS: Columns = {
 
 
 def collect(store: ArtifactStore) -> Runs:
-    """Read ``config.json`` and ``scores.parquet`` of every complete run.
+    """Read ``config.json`` and ``scores.parquet`` of every run; one that cannot be read is skipped and named.
 
     Of each split, entry, configuration with seed, and data, the newest run is the current one.
-
-    Raises
-    ------
-    StoreError
-        If a complete run's files cannot be read.
     """
-    configs = [_row(read_run_record(path), str(path)) for path in store.run_dirs()]
-    table = pd.DataFrame(configs, columns=[*RUN_COLUMNS, "dataset_record"])
+    rows: list[dict[str, Any]] = []
+    frames: dict[str, pd.DataFrame] = {}
+    skipped: dict[str, str] = {}
+    for path in store.run_like():
+        try:
+            record, frame = _read(path)
+        except (StoreError, OSError) as error:
+            skipped[path.name] = " ".join(str(error).split())
+            continue
+        if any(row["run_id"] == record.run_id for row in rows):
+            skipped[path.name] = f"it is a copy of run {record.run_id}; remove the copy"
+            continue
+        rows.append(_row(record, str(path)))
+        frames[str(path)] = frame
+    table = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "dataset_record"])
     if table.empty:
-        return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)))
+        return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)), skipped)
     table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
     # Missing where the data allow no ceiling, so that the presence of a signal is unknown.
     table["no_signal"] = table["no_signal"].astype("boolean")
     same = ["split_hash", "entry", "config_hash", "data_sha256"]
     table["is_current"] = ~table.duplicated(same, keep="last")
-    frames = []
+    parts = []
     for row in table.itertuples(index=False):
-        frame = _read_scores(f"{row.path}/{schema.SCORES_FILE}")
-        frames.append(frame if row.is_current else frame[frame["scope"] == "global"])
-    return Runs(table, pd.concat(frames, ignore_index=True)[list(schema.SCORE_COLUMNS)])
+        frame = frames[row.path]
+        parts.append(frame if row.is_current else frame[frame["scope"] == "global"])
+    return Runs(table, pd.concat(parts, ignore_index=True)[list(schema.SCORE_COLUMNS)], skipped)
 
 
-def _read_scores(path: str) -> pd.DataFrame:
-    try:
-        frame = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        msg = (
-            f"{path} cannot be read ({' '.join(str(error).split())[:100]}); remove the run or score it again"
-        )
-        raise StoreError(msg) from error
-    missing = [c for c in schema.SCORE_COLUMNS if c not in frame]
+def _read(path: Path) -> tuple[RunRecord, pd.DataFrame]:
+    """Return the record and the scores of a run directory.
+
+    Raises
+    ------
+    StoreError
+        If a file is missing, cannot be read, or is not that of a run.
+    """
+    missing = [name for name in schema.RUN_FILES if not (path / name).is_file()]
     if missing:
-        msg = f"{path} lacks the columns {missing}; remove the run or score it again"
+        msg = f"{path} is not whole: it lacks {', '.join(missing)}; remove the run or make it again"
         raise StoreError(msg)
-    return frame
+    record, file = read_run_record(path), path / schema.SCORES_FILE
+    again = "remove the run or make it again"
+    try:
+        frame = pd.read_parquet(file)
+        lacking = [c for c in schema.SCORE_COLUMNS if c not in frame]
+        if not lacking:
+            # What the database could not hold later is refused here, where the run is known.
+            typed(frame[list(schema.SCORE_COLUMNS)], SCORE_COLUMNS)
+    except (OSError, ValueError, TypeError, KeyError, ArrowException) as error:
+        msg = f"{file} cannot be read ({' '.join(str(error).split())[:100]}); {again}"
+        raise StoreError(msg) from error
+    if lacking:
+        msg = f"{file} lacks the columns {lacking}; {again}"
+        raise StoreError(msg)
+    others = set(frame["run_id"]) - {record.run_id}
+    if frame.empty or others:
+        msg = f"{file} holds {f'scores of run {others.pop()}' if others else 'no score'}; {again}"
+        raise StoreError(msg)
+    return record, frame
 
 
 def _row(record: RunRecord, path: str) -> dict[str, Any]:

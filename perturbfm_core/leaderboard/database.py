@@ -18,13 +18,15 @@ import duckdb
 import pandas as pd
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.collect import RUN_COLUMNS, SCORE_COLUMNS, collect
+from perturbfm_core.leaderboard.collect import RUN_COLUMNS, SCORE_COLUMNS, SKIPPED_COLUMNS, collect
 from perturbfm_core.leaderboard.columns import Columns, typed
 from perturbfm_core.leaderboard.peer_views import PEER_VIEWS
 from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings
 from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import fsync_path
+from perturbfm_core.store.disk import writing
+from perturbfm_core.store.owner import has_ended, new_token
 
 KEEP = 3
 _VERSION = "v1.2.0"
@@ -35,6 +37,7 @@ _COLUMNS: dict[str, Columns] = {
     "splits": SPLIT_COLUMNS,
     "datasets": DATASET_COLUMNS,
     "standings": STANDING_COLUMNS,
+    "skipped": SKIPPED_COLUMNS,
 }
 
 _VIEW = """
@@ -72,7 +75,7 @@ def rebuild(
     Raises
     ------
     StoreError
-        If a plain file is in place of the link, or a complete run cannot be read.
+        If a plain file is in place of the link.
     """
     with store.lock("leaderboard"):
         if store.leaderboard.exists() and not store.leaderboard.is_symlink():
@@ -88,7 +91,9 @@ def rebuild(
             "splits": plain_splits,
             "datasets": datasets(runs.table),
             "standings": ranked,
+            "skipped": pd.DataFrame(sorted(runs.skipped.items()), columns=list(SKIPPED_COLUMNS)),
         }
+        _sweep(store)
         number = max((n for n, _ in _published(store)), default=0) + 1
         target = store.runs / f"leaderboard-{number}.duckdb"
         _write(target, tables)
@@ -104,9 +109,19 @@ def _published(store: ArtifactStore) -> list[tuple[int, Path]]:
 
 
 def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
-    building = target.with_name(f".{target.name}.building")
-    for leftover in target.parent.glob(".leaderboard-*.building*"):
-        _remove(leftover)
+    building = target.with_name(f".{target.name}.{new_token()}.building")
+    try:
+        with writing(target, staged=building):
+            _fill(building, tables)
+            # A write-ahead log left by an earlier file of this name would make the new one unreadable.
+            _remove(target.with_name(target.name + ".wal"))
+            building.rename(target)
+    finally:
+        _remove(building)
+        _remove(building.with_name(building.name + ".wal"))
+
+
+def _fill(building: Path, tables: dict[str, pd.DataFrame]) -> None:
     con = duckdb.connect()
     try:
         con.execute(f"ATTACH '{_quoted(building)}' AS board (STORAGE_VERSION '{_VERSION}')")
@@ -126,21 +141,39 @@ def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
     _remove(building.with_name(building.name + ".wal"))
     fsync_path(building)
     building.chmod(0o444)
-    # A write-ahead log left by an earlier file of this name would make the new one unreadable.
-    _remove(target.with_name(target.name + ".wal"))
-    building.rename(target)
+
+
+def _sweep(store: ArtifactStore) -> None:
+    """Remove what ended writers were building; another host's lock may be unknown here, so its files stay."""
+    for left in store.runs.glob(".leaderboard*.building*"):
+        token = left.name.partition(".duckdb.")[2].partition("building")[0].removesuffix(".")
+        # Without a token it is of an earlier version of this program.
+        if not token or has_ended(token):
+            _remove(left)
+    for left in store.runs.glob(f".{store.leaderboard.name}.*.tmp"):
+        if has_ended(left.name.removeprefix(f".{store.leaderboard.name}.").removesuffix(".tmp")):
+            _remove(left)
 
 
 def _quoted(path: Path) -> str:
-    return str(path.resolve()).replace("'", "''")
+    return _openable(path).replace("'", "''")
+
+
+def _openable(path: Path) -> str:
+    """Return a path as DuckDB is given it; it reads two characters of a path as something else."""
+    whole = str(path.resolve())
+    if "?" in whole or "\\" in whole:
+        msg = f"{path.parent} has a question mark or a backslash in its path, which DuckDB does not open; move the folder"
+        raise StoreError(msg)
+    return whole
 
 
 def _switch(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target.name)
-    temporary.replace(link)
-    fsync_path(link.parent)
+    temporary = link.with_name(f".{link.name}.{new_token()}.tmp")
+    with writing(link):
+        temporary.symlink_to(target.name)
+        temporary.replace(link)
+        fsync_path(link.parent)
 
 
 def _remove(path: Path) -> None:
@@ -166,7 +199,7 @@ def connect(store: ArtifactStore) -> Iterator[Any]:
             msg = f"there is no leaderboard at {store.leaderboard}; run `perturbfm leaderboard refresh` first"
             raise StoreError(msg)
         try:
-            con = duckdb.connect(str(target), read_only=True)
+            con = duckdb.connect(_openable(target), read_only=True)
             break
         except duckdb.Error as error:
             # A refresh may have removed this file between resolving and opening it.
@@ -195,5 +228,5 @@ def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
             return pd.DataFrame() if result is None else result.df()
         except duckdb.Error as error:
             detail = " ".join(str(error).split())[:300]
-            msg = f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings; views: leaderboard, scperturbench_scores"
+            msg = f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings, skipped; views: leaderboard, scperturbench_scores"
             raise StoreError(msg) from error

@@ -13,6 +13,8 @@ from perturbfm_core.errors import ConfigError, StoreError
 from perturbfm_core.models.search import Choice, FloatRange, SearchDimension, SearchSpace
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import write_atomic
+from perturbfm_core.store.disk import disk_error, refusal, writing
+from perturbfm_core.store.locks import read_holder
 from perturbfm_core.training.seeds import derived_seed
 
 # Optuna with its database layer takes half a second to load, so other commands do not import it.
@@ -29,6 +31,10 @@ OUTCOME = "outcome"
 """Attribute of a trial that was not interrupted: parameters, scores of folds, seconds, reason of failure."""
 
 _BUSY_S = 60
+# What the tables of an empty study take, and its copy in place.
+_STUDY_BYTES = 320_000
+# What one more trial takes at most, with the journal of its transaction.
+_TRIAL_BYTES = 64_000
 
 
 @contextlib.contextmanager
@@ -55,12 +61,14 @@ def open_study(store: ArtifactStore, name: str, identity: dict[str, Any]) -> Ite
     """
     with store.lock(f"study-{name}", wait=False) as held:
         if not held:
-            msg = f"study {name!r} is being run by another process; wait for it, or give another --study NAME"
+            holder = read_holder(store.locks / f"study-{name}.lock")
+            who = "another process" if holder is None else f"another process, {holder}"
+            msg = f"study {name!r} is being run by {who}; wait for it, or give another --study NAME"
             raise StoreError(msg)
         path = store.study(name)
         if not path.is_file():
             _create(store, name, identity)
-        with _storage(path) as storage:
+        with writing(path, _TRIAL_BYTES), _storage(path) as storage:
             study = _load(storage, name, path)
             _check_identity(name, study.user_attrs.get(IDENTITY, {}), identity)
             _fail_interrupted(study)
@@ -91,6 +99,10 @@ def _storage(path: Path) -> Iterator[RDBStorage]:
 
 
 def _damaged(path: Path, error: Exception) -> StoreError:
+    """Return the error of a study that cannot be opened: the disk's, if it is the disk that refuses."""
+    reason = refusal(error, path)
+    if reason is not None:
+        return disk_error(path, reason, _STUDY_BYTES)
     detail = " ".join(str(error).split())[:120]
     return StoreError(
         f"{path} is not a study that can be read ({detail}); remove it, or give another --study NAME"
@@ -101,7 +113,7 @@ def _create(store: ArtifactStore, name: str, identity: dict[str, Any]) -> None:
     """Write an empty study atomically, since an incomplete database would look like a damaged one."""
     import optuna
 
-    with store.stage() as staging:
+    with store.stage() as staging, writing(store.study(name), _STUDY_BYTES, staging.path):
         path = staging.path / "study.db"
         with _storage(path) as storage:
             study = optuna.create_study(storage=storage, study_name=name, direction="maximize")

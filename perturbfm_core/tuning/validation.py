@@ -17,7 +17,7 @@ from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.graphs.side_info import Needs, SideInfo
 from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline.gene_graph import gather
-from perturbfm_core.progress import Progress, epoch_listener, quiet
+from perturbfm_core.progress import Progress, epoch_listener, quiet, run_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit, units_of
 from perturbfm_core.splits.view import TrainView, train_view
@@ -183,7 +183,9 @@ class Validation:
         model.side_info = self._gathered(model.needs())
         model.on_epoch = epoch_listener(self._progress)
         with (
-            self._store.training_slot(lambda: self._progress("waiting for a training slot")) as slots,
+            self._store.training_slot(
+                run_of(self._progress, f"{self._split.hash[:7]}_{self._entry.name}_tuning"), self._progress
+            ) as slots,
             threadpool_limits(limits=max(1, cores() // slots)),
         ):
             model.fit(part.fit, self._seed)

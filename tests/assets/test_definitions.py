@@ -36,7 +36,7 @@ TOO_FEW = f"needs 9 train contexts, there are {CONTEXT['traits']['train_contexts
 ENTRIES = ["additive", "control_only", "global_mean", "ridge"]
 
 
-def cell(here: Location, model: str, split: str = CONTEXT["key"], instance=None):
+def cell(here: Location, model: str, split: str = CONTEXT["key"], instance=None, tags=None):
     """Run one cell of the grid in this process."""
     definitions, partitions = here.module("definitions"), here.module("partitions")
     job = definitions.defs.resolve_job_def("benchmark")
@@ -46,6 +46,7 @@ def cell(here: Location, model: str, split: str = CONTEXT["key"], instance=None)
             partition_key=partitions.grid_key(model, split),
             run_config=here.module("jobs").quiet_logs("CRITICAL"),
             raise_on_error=False,
+            tags=tags,
         )
 
 
@@ -345,13 +346,25 @@ def test_cell_materialises_and_publishes_a_run(here):
 
 def test_cell_is_the_command_lines_cell(here, additive, pageless):
     ours = additive
-    answer = perturbfm("run", "--split", CONTEXT["hash"], "--entry", "additive").values
+    # The command line finds the run of the asset, and the asset that of the command line.
+    found = perturbfm("run", "--split", CONTEXT["hash"], "--entry", "additive").values
+    assert (found["run_id"], found["existing"]) == (ours.name, "true")
+    answer = perturbfm("run", "--split", CONTEXT["hash"], "--entry", "additive", "--again").values
     theirs = Path(answer["run_dir"])
     assert ours.name != theirs.name
     assert (ours / "metrics.json").read_bytes() == (theirs / "metrics.json").read_bytes()
     one, two = (pd.read_parquet(p / "scores.parquet") for p in (ours, theirs))
     assert set(one["run_id"]) != set(two["run_id"])
     pd.testing.assert_frame_equal(one.drop(columns="run_id"), two.drop(columns="run_id"), check_exact=True)
+
+
+def test_a_cell_that_is_materialised_again_finds_its_run_unless_the_tag_asks_for_a_new_one(here, pageless):
+    first, second, third = (
+        metadata(cell(here, "global_mean", tags=tags), "report")["run_ids"]
+        for tags in ({}, {}, {"perturbfm/again": "true"})
+    )
+    assert first == second
+    assert third != first
 
 
 # The command line of another process, which leaves the page of its report unwritten.

@@ -59,7 +59,8 @@ def test_differences_are_not_applicable(here, monkeypatch):
     assert "differences only" in shown["reason"]
 
 
-def test_one_training_at_a_time(here):
-    asset = here.module("assets.pretrained_encoder").pretrained_encoder
-    assert isinstance(asset, dg.AssetsDefinition)
-    assert asset.op.pool == "torch"
+def test_nothing_waits_for_a_claim_that_outlives_a_killed_run(here):
+    """A pool's claim is a row of Dagster's database; the training slot is a lock, which ends with its process."""
+    for asset in here.module("definitions").defs.assets:
+        assert isinstance(asset, dg.AssetsDefinition)
+        assert asset.op.pool is None

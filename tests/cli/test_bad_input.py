@@ -134,7 +134,7 @@ IMPORTS: dict[str, tuple[Callable[[], Path], tuple[object, ...], str]] = {
     "negative": (lambda: screen(with_value(-0.5)), IMPORT, r"negative values \(minimum -0.5\)"),
     "not a number": (lambda: screen(with_value(np.nan)), IMPORT, "non-finite values, first nan at row 'c5', gene 'g2'"),
     "infinite": (lambda: screen(with_value(np.inf)), IMPORT, "non-finite values, first inf at row 'c5', gene 'g2'"),
-    "counts called log1p": (lambda: screen(with_value(40.0)), IMPORT, "looks like counts"),
+    "counts called log1p": (lambda: screen(with_value(40.0)), IMPORT, "values up to 40, which no log1p value is"),
     "log1p called counts": (screen, option("--space", "counts"), "has fractions, counts have none"),
     "log1p called differences": (screen, option("--space", "delta"), "has no negative value"),
     "negative counts": (lambda: screen(with_value(-3.0).round()), option("--space", "counts"), "has negative values"),
@@ -166,7 +166,7 @@ def test_bad_imports(work, case):
 
 
 def test_the_good_file_of_the_bad_imports_is_good(work):
-    assert perturbfm("data", "import", screen(), *IMPORT).values["n_obs"] == "24"
+    assert perturbfm("data", "import", screen(), *IMPORT, warns=True).values["n_obs"] == "24"
 
 
 # ---- data sets on disk -----------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_content_that_changed_on_disk(work):
         ("--spec iid --seed -1", "seed: Input should be greater than or equal to 0"),
         ("--spec iid --validation sometimes", "validation: Input should be 'auto'"),
         ("--spec explicit", "names no test condition"),
-        ("--spec explicit --conditions gone.json", "gone.json cannot be read"),
+        ("--spec explicit --conditions gone.json", "gone.json does not exist"),
         ("--spec explicit --conditions broken.json", "broken.json is not valid JSON"),
         ("--spec explicit --conditions list.json", r"must hold \{fold: \[conditions\]\}"),
         ("--spec explicit --conditions fold.json", "unknown fold 'holdout' .* known: train, val, calib, test, unused"),
@@ -459,7 +459,7 @@ def test_prediction_that_is_no_npz(work):
     Path("half.npz").write_bytes(whole[: len(whole) // 2])
     refuse([*argv, "half.npz"], "half.npz is damaged or not an npz file", work.path)
     refuse([*argv, "gone.npz"], "gone.npz does not exist", work.path)
-    refuse([*argv, "D"], "D is damaged or not an npz file", work.path)
+    refuse([*argv, "D"], "D is a folder, not a file", work.path)
 
 
 def test_evaluation_never_writes_into_a_run(work):
@@ -512,6 +512,16 @@ def test_bad_number_of_training_slots(work, monkeypatch, value):
     ("text", "message"),
     [
         ("name: [", "mine.yaml is not valid YAML"),
+        ("name: mine\nname: mine\n", "mine.yaml is not valid YAML: 'name' occurs twice in one table"),
+        (
+            "a: &a [1]\nb: [*a, *a]\n",
+            r"mine.yaml is not valid YAML: anchors and aliases are not read \(line 1\)",
+        ),
+        ("name: mine\ndescription: x\nmodel: ridge\nseeds: [" + "9" * 5000 + "]\n", "is beyond 64 bits"),
+        ("name: mine\ndescription: x\nmodel: ridge\nparams: {alphas: [.nan]}\n", "nan is not finite"),
+        ("name: mine\ndescription: x\nmodel: !!str ridge\n", "tags such as"),
+        ("- a\n- b\n", "mine.yaml is not a valid ModelEntry"),
+        ("", "mine.yaml is not a valid ModelEntry"),
         ("[" * 20_000, "mine.yaml is not valid YAML"),
         (
             "name: other\ndescription: x\nmodel: ridge\n",
@@ -521,7 +531,21 @@ def test_bad_number_of_training_slots(work, monkeypatch, value):
         ("name: mine\ndescription: x\nmodel: ridge\ncolour: red\n", "colour: Extra inputs are not permitted"),
         ("name: mine\ndescription: x\nmodel: ridge\nseeds: [1, 1]\n", "seeds must be one or more different"),
     ],
-    ids=["yaml", "deep", "stem", "field", "extra", "seeds"],
+    ids=[
+        "yaml",
+        "twice",
+        "aliases",
+        "digits",
+        "nan",
+        "tag",
+        "list",
+        "empty",
+        "deep",
+        "stem",
+        "field",
+        "extra",
+        "seeds",
+    ],
 )
 def test_bad_catalog_files(work, text, message):
     path = work.path / ".perturbfm/catalog/models/mine.yaml"
@@ -550,16 +574,26 @@ def test_entry_that_cannot_run_on_the_split(work, monkeypatch):
     )
 
 
-def test_damaged_run_stops_the_leaderboard(work):
+def test_damaged_run_is_left_out_of_the_leaderboard(work):
     path = Path(f"runs/{work.run}/scores.parquet")
     path.unlink()
     path.write_bytes(b"PAR1 and nothing else")
-    refuse(["leaderboard", "refresh"], "scores.parquet cannot be read", work.path)
-    # The one that was published before still answers.
-    assert perturbfm("leaderboard", "sql", "select count(*) as n from runs", "--json").json == [{"n": 1}]
+    answer = attempt("leaderboard", "refresh")
+    assert answer.code == 0
+    assert "Traceback" not in answer.err
+    assert answer.err.count("\n") == 1
+    assert re.search("scores.parquet .*cannot be read", answer.err)
+    assert perturbfm("leaderboard", "sql", "select count(*) as n from runs", "--json").json == [{"n": 0}]
 
 
 def test_place_that_cannot_be_written(work):
     Path("file").write_text("")
     refuse(["data", "make-synth", "--out", "file/D", "--n-obs", 200, "--n-perts", 4], "file", work.path)
     refuse(["export", work.run, "--out", "file/x.csv"], "file", work.path)
+
+
+@pytest.mark.parametrize("entry", ["ridge", "kernel_ridge", "set_kernel_ridge", "combo_kernel_ridge"])
+@pytest.mark.parametrize("value", ["[1, -1]", "[0]"])
+def test_penalties_that_are_not_positive(work, entry, value):
+    argv = ["train", entry, "--data", "D", "--split", work.split, "--param", f"alphas={value}"]
+    refuse(argv, r"alphas\.\d: Input should be greater than 0", work.path)

@@ -32,13 +32,19 @@ def test_predictions_as_h5ad(work, prediction):
     assert np.array_equal(adata.layers["var"], prediction.var)
     assert list(adata.var_names) == list(prediction.genes)
     assert adata.uns["split_hash"] == work.split
+    assert (adata.uns["kind"], adata.uns["data_content_sha256"]) == ("delta", prediction.data_content_sha256)
     assert adata.obs["n_rows"].tolist() == np.bincount(prediction.row).tolist()
+    assert adata.obs["context"].tolist() == ["C0"] * 7
     # The row that names each prediction belongs to it.
     ds = open_dataset(work.path / "D")
     for i, row_id in enumerate(adata.obs["first_row_id"]):
         where = prediction.row_id.tolist().index(row_id)
         assert prediction.row[where] == i
         assert ds.row_ids[prediction.idx[where]] == row_id
+        # So do its key and the parts of the key.
+        key = ds.conditions.index[ds.condition_codes[prediction.idx[where]]]
+        assert adata.obs_names[i] == adata.obs["condition"].iloc[i] == key
+        assert adata.obs["perturbation"].iloc[i] == ds.conditions.loc[key, "pert_id"]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -46,11 +52,29 @@ def test_predictions_as_a_table(work, prediction, suffix):
     answer = perturbfm("export", work.run, "--out", f"p{suffix}").values
     table = pd.read_parquet(f"p{suffix}") if suffix == ".parquet" else pd.read_csv(f"p{suffix}")
     R, G = prediction.mean.shape
-    assert (int(answer["rows"]), int(answer["columns"])) == table.shape == (R * G, 6)
-    mean = table.pivot_table(index="prediction", columns="gene", values="mean")[list(prediction.genes)]
-    var = table.pivot_table(index="prediction", columns="gene", values="var")[list(prediction.genes)]
+    assert (int(answer["rows"]), int(answer["columns"])) == table.shape == (R * G, 11)
+    assert list(table.columns[:6]) == [
+        "condition",
+        "perturbation",
+        "context",
+        "modality",
+        "doses",
+        "covariates",
+    ]
+    assert table["condition"].drop_duplicates().tolist() == prediction.condition.tolist()
+    mean = table.pivot_table(index="condition", columns="gene", values="mean")[list(prediction.genes)]
+    var = table.pivot_table(index="condition", columns="gene", values="var")[list(prediction.genes)]
     assert np.allclose(mean.to_numpy(), prediction.mean, rtol=1e-6)
     assert np.allclose(var.to_numpy(), prediction.var, rtol=1e-6)
+
+
+def test_predictions_of_an_earlier_version_are_named_by_the_scores(work, prediction):
+    file = work.path / "runs" / work.run / "predictions.npz"
+    arrays = dict(np.load(file))
+    keys = arrays.pop("condition")
+    np.savez(file, **arrays)
+    perturbfm("export", work.run, "--out", "p.h5ad")
+    assert anndata.read_h5ad("p.h5ad").obs_names.tolist() == keys.tolist()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

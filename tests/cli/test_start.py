@@ -77,6 +77,8 @@ except SystemExit as end:
         ("tune perturbfm-v2 --data D --split S --hiden-dim 3", 2),
         ("run --split S --entry nope", 2),
         ("splits create --data D --spec nope", 2),
+        ("predictions --help", 0),
+        ("eval predictions --data D --split S --preds p.npz --out o --kind rates", 2),
     ],
 )
 def test_a_verb_that_needs_no_large_library_imports_none(work, line, code):

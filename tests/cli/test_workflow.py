@@ -269,12 +269,24 @@ def test_short_and_long_form_of_train_are_one(work, monkeypatch):
     )
 
 
-def test_repeating_a_command_reuses_its_objects_in_a_new_run(work):
+@pytest.mark.parametrize("verb", ["train", "run"])
+def test_repeating_a_command_finds_the_run(work, verb):
+    words = {"train": ["train", "global_mean"], "run": ["run", "--entry", "global_mean"]}[verb]
+    repeated = perturbfm(*words, "--data", "D", "--split", work.split).values
+    assert (repeated["run_id"], repeated["existing"]) == (work.run, "true")
+    assert [p.name for p in ArtifactStore().run_dirs()] == [work.run]
+
+
+def test_a_command_that_is_repeated_again_reuses_its_objects_in_a_new_run(work):
     objects = {p for p in (work.path / "runs/.objects").rglob("*") if p.is_file()}
-    again = perturbfm("train", "global_mean", "--data", "D", "--split", work.split).values
+    again = perturbfm("train", "global_mean", "--data", "D", "--split", work.split, "--again").values
     assert again["run_id"] != work.run
+    assert again["existing"] == "false"
     assert {p for p in (work.path / "runs/.objects").rglob("*") if p.is_file()} == objects
     assert len(ArtifactStore().run_dirs()) == 2
+    # The newest is found from now on.
+    found = perturbfm("run", "--entry", "global_mean", "--data", "D", "--split", work.split, "--json").json
+    assert (found["run_id"], found["existing"]) == (again["run_id"], True)
 
 
 def test_options_of_train_reach_the_model(work):
@@ -567,6 +579,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "splits kinds": [],
         "models list": [],
         "models show": ["ridge"],
+        "predictions template": ["--data", "D", "--split", work.split, "--out", "fill.csv"],
         "eval predictions": ["--data", "D", "--split", work.split, "--preds", preds, "--out", "OUT"],
         "metrics list": [],
         "metrics validate": ["--data", "D", "--split", work.split, "--preds", preds],
@@ -629,8 +642,22 @@ def test_demo_runs_a_suite_of_the_users_catalog(tmp_path):
     assert head.split()[:4] == ["board", "rank", "entry", "pearson"]
     assert {row.split()[2] for row in rows} == {"control_only", "global_mean"}
     again = perturbfm("demo", "--suite", "tiny", "--json").json
-    assert len(ArtifactStore().run_dirs()) == 4
+    assert len(ArtifactStore().run_dirs()) == 2
     assert len(again["standings"]) == 2
+    assert again["report"] == answer.values["report"]
+    perturbfm("demo", "--suite", "tiny", "--again")
+    assert len(ArtifactStore().run_dirs()) == 4
+
+
+def test_refresh_skips_an_unreadable_run_and_names_it(work):
+    other = perturbfm("train", "control_only", "--data", "D", "--split", work.split).values["run_id"]
+    (work.path / "runs" / other / "scores.parquet").write_bytes(b"half")
+    answer = attempt("leaderboard", "refresh")
+    assert (answer.code, answer.values["runs"], answer.values["skipped"]) == (0, "1", "1")
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"warning: run {other} is skipped: ")
+    as_json = attempt("leaderboard", "refresh", "--json")
+    assert (as_json.code, as_json.json["skipped"], as_json.err) == (0, 1, answer.err)
 
 
 def test_help_and_version():

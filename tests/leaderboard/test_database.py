@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.errors import StoreError
+from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.owner import new_token
 from tests.support.factories import run_config, score_rows, split_table, write_run
 from tests.support.paths import REPO
 
@@ -330,22 +334,96 @@ def test_racing_rebuilds_all_succeed(store: ArtifactStore) -> None:
     assert entries(store) == ["additive"]
 
 
-def test_files_of_a_killed_rebuild_are_removed(store: ArtifactStore) -> None:
-    for name in (".leaderboard-1.duckdb.building", ".leaderboard-1.duckdb.building.wal"):
-        (store.runs / name).write_bytes(b"half")
+def test_files_of_a_killed_rebuild_are_removed_and_a_live_writers_are_not(store: ArtifactStore) -> None:
+    host, _, pid, started, _ = new_token().split("@")
+    gone = ["", f"{host}@00000000@{pid}@{started}@aa."]
+    kept = [f"{new_token()}.", f"elsewhere@00000000@{pid}@{started}@aa."]
+    for token in (*gone, *kept):
+        for name in (f".leaderboard-1.duckdb.{token}building", f".leaderboard-1.duckdb.{token}building.wal"):
+            (store.runs / name).write_bytes(b"half")
     rebuild(store)
-    assert not list(store.runs.glob(".leaderboard-*"))
+    left = {p.name for p in store.runs.glob(".leaderboard-*")}
+    assert left == {f".leaderboard-1.duckdb.{t}building{end}" for t in kept for end in ("", ".wal")}
     assert entries(store) == ["additive"]
 
 
-def test_a_failed_rebuild_leaves_the_published_one(store: ArtifactStore) -> None:
+def test_a_failed_rebuild_leaves_the_published_one(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rebuild(store)
     add_run(store, "ridge", [0.9] * 5)
-    (store.run(run_config("ridge")["run_id"]) / "scores.parquet").write_bytes(b"half")
-    with pytest.raises(StoreError, match="cannot be read"):
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(database, "fsync_path", refuse)
+    with pytest.raises(
+        DiskError, match=r"cannot write .*leaderboard-2.duckdb: the disk is full; it needs more than .* free"
+    ):
         rebuild(store)
     assert entries(store) == ["additive"]
-    assert sorted(p.name for p in store.runs.glob("leaderboard-*")) == ["leaderboard-1.duckdb"]
+    assert sorted(p.name for p in store.runs.glob("*leaderboard-*")) == ["leaderboard-1.duckdb"]
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    return lambda run: (run / name).unlink()
+
+
+def _filled(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda run: (run / name).write_bytes(content)  # type: ignore[func-returns-value]
+
+
+def _changed(**columns: Any) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        file = run / "scores.parquet"
+        pd.read_parquet(file).assign(**columns).to_parquet(file)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(_filled("scores.parquet", b"half"), "scores.parquet cannot be read", id="half scores"),
+        pytest.param(_filled("scores.parquet", b""), "scores.parquet cannot be read", id="empty scores"),
+        pytest.param(_changed(value="high"), "scores.parquet cannot be read", id="text for a value"),
+        pytest.param(_changed(run_id="another"), "scores.parquet holds scores of run another", id="another's scores"),
+        pytest.param(_filled("config.json", b"{"), "config.json is not valid JSON", id="half record"),
+        pytest.param(_filled("config.json", b"[]"), "config.json is not the record of a run", id="other record"),
+        pytest.param(_filled("config.json", b"\xff\xfe"), "config.json", id="bytes for a record"),
+        pytest.param(_without("config.json"), "is not whole: it lacks config.json", id="no record"),
+        pytest.param(_without("metrics.json"), "is not whole: it lacks metrics.json", id="no metrics"),
+    ],
+)  # fmt: skip
+def test_one_unreadable_run_is_skipped_and_named(
+    store: ArtifactStore, damage: Callable[[Path], None], reason: str
+) -> None:
+    add_run(store, "ridge", [0.9] * 5)
+    name = run_config("ridge")["run_id"]
+    damage(store.run(name))
+    rebuild(store)
+    assert entries(store) == ["additive"]
+    skipped = database.query(store, "SELECT * FROM skipped")
+    assert skipped["run"].tolist() == [name]
+    assert reason in skipped["reason"][0]
+    assert "\n" not in skipped["reason"][0]
+
+
+def test_a_copy_of_a_run_is_not_counted_twice(store: ArtifactStore) -> None:
+    add_run(store, "ridge", [0.9] * 5)
+    name = run_config("ridge")["run_id"]
+    shutil.copytree(store.run(name), store.run(f"{name}_copy"))
+    rebuild(store)
+    assert entries(store) == ["ridge", "additive"]
+    assert database.query(store, "SELECT run FROM skipped")["run"].tolist() == [f"{name}_copy"]
+
+
+def test_a_refresh_of_unreadable_runs_alone_leaves_an_empty_leaderboard(store: ArtifactStore) -> None:
+    (run,) = store.run_dirs()
+    (run / "scores.parquet").write_bytes(b"")
+    rebuild(store)
+    assert entries(store) == []
+    assert database.query(store, "SELECT run FROM skipped")["run"].tolist() == [run.name]
 
 
 def test_a_plain_file_in_place_of_the_link_is_refused(store: ArtifactStore) -> None:
@@ -411,7 +489,7 @@ def test_a_damaged_file_is_named(store: ArtifactStore) -> None:
         pytest.param("DELETE FROM runs", "read-only mode", id="delete"),
         pytest.param("CREATE TABLE mine (a INTEGER)", "read-only mode", id="create"),
         pytest.param("DROP VIEW leaderboard", "read-only mode", id="drop"),
-        pytest.param("SELECT * FROM nothing", "tables: scores, runs, splits, datasets, standings; views?: leaderboard", id="unknown"),
+        pytest.param("SELECT * FROM nothing", "tables: scores, runs, splits, datasets, standings, skipped; views?: leaderboard", id="unknown"),
         pytest.param("SELEC", "Parser Error", id="syntax"),
     ],
 )  # fmt: skip

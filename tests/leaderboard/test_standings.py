@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs, collect
 from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings, without_signal
@@ -320,13 +320,15 @@ def test_an_incomplete_run_is_not_read(tmp_path: Path, missing: str) -> None:
     config, scores = made("ridge", keyed([0.1]))
     store = _store(tmp_path, (config, scores), made("additive", keyed([0.2])))
     (store.run(config["run_id"]) / missing).unlink()
-    assert collect(store).table["entry"].tolist() == ["additive"]
+    found = collect(store)
+    assert found.table["entry"].tolist() == ["additive"]
+    assert list(found.skipped) == [config["run_id"]]
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(lambda p: p.write_bytes(b"PAR1 not"), "cannot be read .*; remove the run or score it again", id="damaged"),
+        pytest.param(lambda p: p.write_bytes(b"PAR1 not"), "cannot be read .*; remove the run or make it again", id="damaged"),
         pytest.param(lambda p: pd.DataFrame({"value": [1.0]}).to_parquet(p), r"lacks the columns \['run_id'", id="columns"),
     ],
 )  # fmt: skip
@@ -334,5 +336,6 @@ def test_scores_that_cannot_be_read_are_named(tmp_path: Path, damage: Any, messa
     config, scores = made("ridge", keyed([0.1]))
     store = _store(tmp_path, (config, scores))
     damage(store.run(config["run_id"]) / schema.SCORES_FILE)
-    with pytest.raises(StoreError, match=rf"{config['run_id']}/scores.parquet {message}"):
-        collect(store)
+    found = collect(store)
+    assert found.table.empty
+    assert re.search(rf"{config['run_id']}/scores.parquet {message}", found.skipped[config["run_id"]])

@@ -69,16 +69,25 @@ def test_a_fresh_run_enters_every_stage_once_per_seed(prepared, seeds):
     assert {f: count[f] for f in ONCE} == dict.fromkeys(ONCE, len(seeds))
 
 
-def test_a_run_that_is_found_fits_and_reads_nothing_again(prepared):
+def test_a_run_that_is_asked_for_again_fits_and_reads_nothing_again(prepared):
     store, split = prepared
     entry = ModelEntry(name="ridge", description="x", model="ridge")
     run_entry(store, split.hash, entry)
-    count = entries(lambda: run_entry(store, split.hash, entry))
+    count = entries(lambda: run_entry(store, split.hash, entry, again=True))
     assert {f: count[f] for f in ONCE if f[1] != "train_view"} == dict.fromkeys(
         [f for f in ONCE if f[1] != "train_view"], 1
     )
     assert count["splits/view.py", "train_view"] == 0
     assert count["models/base.py", "load_model"] == 0
+
+
+def test_a_run_that_is_found_is_audited_and_enters_no_stage(prepared):
+    store, split = prepared
+    entry = ModelEntry(name="linear", description="x", model="linear")
+    run_entry(store, split.hash, entry)
+    count = entries(lambda: run_entry(store, split.hash, entry))
+    entered = ("open_experiment", "gather", "require_clean", "keys")
+    assert {f[1]: count[f] for f in ONCE if count[f]} == dict.fromkeys(entered, 1)
 
 
 def test_an_entry_that_cannot_run_on_the_split_is_refused_before_anything_is_gathered(prepared, monkeypatch):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -33,11 +35,10 @@ from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.submission import evaluate_file
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import (
-    file_lock,
-    read_json,
-)
+from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.locks import file_lock
 from perturbfm_core.store.machine import cores
+from perturbfm_core.store.owner import host_name
 from tests.support.stages import fit, opened, predict, publish, score
 
 CONFIG = SimulationConfig(name="small", n_obs=400, n_genes=40, n_contexts=3, n_perts=6)
@@ -137,7 +138,7 @@ def test_a_changed_calibrator_is_fitted_again(store, ds, split, changed_code):
 
 def test_new_scores_of_an_old_prediction_name_their_parent(store, ds, split, changed_code):
     first = publish(store, ds, split, config())
-    again = publish(store, ds, split, config())
+    again = publish(store, ds, split, config(), again=True)
     changed_code("panels.delta")
     rescored = publish(store, ds, split, config())
     told = [read_json(p / "config.json") for p in (first, again, rescored)]
@@ -211,13 +212,17 @@ def test_second_training_waits_for_a_slot(store, ds, split):
             waiting.set()
 
     with ThreadPoolExecutor(1) as pool:
-        with store.training_slot() as slots:
+        with store.training_slot("run the-first") as slots:
             assert slots == 1
             future = pool.submit(fit, store, ds, split, config(), progress)
             assert waiting.wait(30)
             assert not future.done()
         assert not future.result(60).reused
-    assert told == ["waiting for a training slot", "fitting global_mean, seed 0"]
+    assert len(told) == 2
+    since = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    where = rf"\(process {os.getpid()} on {host_name()}\)"
+    assert re.fullmatch(f"waiting for a training slot held by run the-first since {since} {where}", told[0])
+    assert told[1] == "fitting global_mean, seed 0"
 
 
 def test_slots_are_as_many_as_the_environment_says(store, monkeypatch):
@@ -225,7 +230,7 @@ def test_slots_are_as_many_as_the_environment_says(store, monkeypatch):
     with store.training_slot() as one, store.training_slot() as two:
         assert (one, two) == (2, 2)
         busy = [p.name for p in store.locks.iterdir() if not _free(p)]
-    assert sorted(busy) == ["train-0.lock", "train-1.lock"]
+    assert sorted(busy) == [f"train-{host_name()}-{i}.lock" for i in (0, 1)]
 
 
 def _free(path):
@@ -233,16 +238,87 @@ def _free(path):
         return held
 
 
-def test_two_at_once_make_one_object_and_two_runs(store, ds, split):
+def test_two_at_once_make_one_object_and_one_run(store, ds, split):
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(lambda _: run_entry(store, split.hash, entry("linear"))[0], range(2)))
+    assert store.run_dirs() == [paths[0]] == [paths[1]]
+    assert list(store.staging_root.iterdir()) == []
+    # A fit, a prediction, strata, a calibration report, and scores per panel.
+    assert len(list(store.objects.glob("*/*"))) == 4 + len(PANELS)
+
+
+def test_asked_again_two_at_once_make_one_object_and_two_runs(store, ds, split):
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(
+            pool.map(lambda _: run_entry(store, split.hash, entry("linear"), again=True)[0], range(2))
+        )
     assert len(set(paths)) == 2
     keys = [read_json(p / "config.json")["objects"] for p in paths]
     assert keys[0] == keys[1]
     assert (paths[0] / "metrics.json").read_bytes() == (paths[1] / "metrics.json").read_bytes()
-    assert list(store.staging_root.iterdir()) == []
-    # A fit, a prediction, strata, a calibration report, and scores per panel.
     assert len(list(store.objects.glob("*/*"))) == 4 + len(PANELS)
+
+
+@pytest.mark.parametrize("objects", ["kept", "removed"])
+def test_the_second_run_of_a_configuration_is_the_first(store, ds, split, monkeypatch, objects):
+    first = publish(store, ds, split, config())
+    if objects == "removed":
+        shutil.rmtree(store.objects)
+        monkeypatch.setattr(MODELS.get("global_mean"), "_fit", None)
+    told = []
+    assert publish(store, ds, split, config(), told.append) == first
+    assert told == [f"found run {first.name}"]
+    assert store.run_dirs() == [first]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seeds": (1,)}, {"name": "other"}, {"model": "linear"}, {"uncertainty": {"ensemble": 2}}],
+)
+def test_another_configuration_is_another_run(store, ds, split, change):
+    first = publish(store, ds, split, config())
+    assert publish(store, ds, split, model_configs(entry(**change))[0]) != first
+
+
+@pytest.mark.parametrize(
+    "text", ["panels.delta", "pipeline.prediction", "models.baselines.means", "pipeline.trained_model"]
+)
+def test_a_run_of_older_code_is_not_found(store, ds, split, changed_code, text):
+    first = publish(store, ds, split, config())
+    assert any(text in m for m in _modules_of_a_run())
+    changed_code(text)
+    second = publish(store, ds, split, config())
+    assert second != first
+    assert publish(store, ds, split, config()) == second
+
+
+def _modules_of_a_run() -> set[str]:
+    own = config().new_model().modules()
+    stages = [f"perturbfm_core.pipeline.{n}" for n in ("trained_model", "prediction", "metric_panel")]
+    panels = [m for p in PANELS.values() for m in p.modules]
+    return set(experiment.code_of(*stages, *own, *panels).modules)
+
+
+def _truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _edit(file):
+    file.write_bytes(file.read_bytes().replace(b"0.", b"1.", 1) + b" ")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "scores.parquet", "metrics.json", "config.json", "report.html"]
+)
+@pytest.mark.parametrize("damage", [_truncate, _edit, Path.unlink], ids=["half", "edited", "missing"])
+def test_a_damaged_run_is_not_found_and_does_not_stop_another(store, ds, split, name, damage):
+    if (name, damage) == ("config.json", _edit):
+        pytest.skip("an edit of the record that keeps its keys changes none of the files it speaks for")
+    first = publish(store, ds, split, config())
+    damage(first / name)
+    second = publish(store, ds, split, config())
+    assert second != first
+    assert publish(store, ds, split, config()) == second
 
 
 def test_inapplicable_cell_says_why(store, split, monkeypatch):

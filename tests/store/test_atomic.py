@@ -54,12 +54,12 @@ def test_write_that_fails_keeps_the_old_content(tmp_path, monkeypatch):
     target = tmp_path / "file.json"
     write_atomic(target, "old")
 
-    def full(fd):
-        msg = "no space left on device"
+    def broken(fd):
+        msg = "the cable is loose"
         raise OSError(msg)
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="the cable is loose"):
         write_atomic(target, "new")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"file.json": "old"}
 

@@ -66,6 +66,8 @@ def publish(
     split: FrozenSplit,
     config: ModelConfig,
     tell: Progress = quiet,
+    *,
+    again: bool = False,
 ) -> Path:
-    """Take all stages and return the run directory."""
-    return run.run(opened(store, ds, split, config, tell))
+    """Take all stages, or find the run, and return its directory."""
+    return run.run(opened(store, ds, split, config, tell), again=again)
