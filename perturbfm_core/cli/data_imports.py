@@ -200,7 +200,7 @@ def _layer(layer: str | None, from_raw: bool) -> str | None:
     if from_raw and layer is not None:
         msg = f"--from-raw and --layer {layer} read different matrices; give one"
         raise ConfigError(msg)
-    return "raw" if from_raw or layer in ("raw/X", "raw.X") else layer
+    return "raw.X" if from_raw else layer
 
 
 def preset_verb(name: str) -> Callable[..., None]:

@@ -155,7 +155,7 @@ def canonical_pert(
     kept = sorted((part_id(name), dose) for name, dose in kept)
     names = [name for name, _ in kept]
     if "" in names or len(set(names)) != len(names):
-        msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({shown!r})"
+        msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({shown!r}), or give it an alias"
         raise DatasetError(msg)
     if schema.CONTROL in names:
         msg = (

@@ -53,8 +53,21 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
     except Exception as exc:
         # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
         detail = " ".join(str(exc).split())[:160] or type(exc).__name__
-        msg = f"{path} cannot be read as h5ad, it is truncated or not HDF5 ({detail}); fetch it again"
+        msg = f"{path} cannot be read as h5ad, it is {_kind_of(path)} ({detail}); fetch it again"
         raise DatasetError(msg) from exc
+
+
+def _kind_of(path: Path) -> str:
+    """Return what a file that is no h5ad may be, by its first bytes."""
+    with open_regular(path, DatasetError) as file:
+        head = file.read(512)
+    if head[:2] == b"\x1f\x8b":
+        return "compressed by gzip: unpack it first"
+    if head[:2] == b"PK":
+        return "a zip archive: unpack it first"
+    if head and b"\x00" not in head and head[:4] != b"\x89HDF":
+        return "text, such as CSV: make an AnnData of it and write that, if it is not truncated or not HDF5"
+    return "truncated or not HDF5"
 
 
 def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
@@ -66,7 +79,7 @@ def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFra
         If the file is damaged, has no cells or genes, or lacks the matrix, or what it has is no matrix of numbers.
     """
     with _open_h5ad(path) as file:
-        raw = layer in RAW and layer not in file.get("layers", {}) and "raw" in file
+        raw = _is_raw(file, layer)
         obs, var = _table(file, "obs", path), _table(file, "raw/var" if raw else "var", path)
         for table, what in ((obs, "cells (rows of obs)"), (var, "genes (rows of var)")):
             if not len(table):
@@ -76,27 +89,43 @@ def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFra
     return obs, var, X
 
 
-def options_with_counts(path: Path, but: str | None) -> list[str]:
-    """Return the options that read a matrix of whole numbers from a file, other than layer `but`.
+def reads_raw(path: Path, layer: str | None) -> bool:
+    """Return whether a layer name stands for `raw`; a layer of the file of that name comes first."""
+    with _open_h5ad(path) as file:
+        return _is_raw(file, layer)
 
-    Only the first values of each matrix are looked at. A file that cannot be read has none.
+
+def _is_raw(file: Any, layer: str | None) -> bool:
+    if layer not in RAW or "raw" not in file:
+        return False
+    return layer != RAW[0] or layer not in file.get("layers", {})
+
+
+def other_matrices(path: Path, but: str | None) -> list[str]:
+    """Return what other matrices of a file hold, with the options that read them; layer `but` is left out.
+
+    Whole numbers are called counts, other values without negative ones unscaled. Only the first values of each
+    matrix are looked at. A file that cannot be read has none.
     """
-    found = []
+    found: list[tuple[int, str]] = []
     with contextlib.suppress(DatasetError), _open_h5ad(path) as file:
         layers = list(file["layers"]) if "layers" in file else []
         places = [(None, "X", "no --layer"), *((k, f"layers/{k}", f"--layer {k}") for k in layers)]
         if "raw" in file and "X" in file["raw"]:
-            places.append(("raw", "raw/X", "--from-raw"))
+            places.append((RAW[0], "raw/X", "--from-raw"))
         for layer, where, option in places:
             element = file.get(where)
-            if element is None or layer == but or (but in RAW and layer == "raw"):
+            if element is None or layer == but or (but in RAW and layer == RAW[0]):
                 continue
             data = element["data"] if hasattr(element, "keys") and "data" in element else element
             if getattr(data, "ndim", 0) and data.dtype.kind in "iuf" and data.shape[0]:
                 head = np.asarray(data[: 10_000 if data.ndim == 1 else 20]).reshape(-1)
-                if np.isfinite(head).all() and (head >= 0).all() and (head == np.rint(head)).all():
-                    found.append(option)
-    return found
+                if np.isfinite(head).all() and (head >= 0).all():
+                    whole = bool((head == np.rint(head)).all())
+                    found.append(
+                        (not whole, f"{'counts' if whole else 'unscaled values'} are read with {option}")
+                    )
+    return [text for _, text in sorted(found)]
 
 
 # ---- the matrix --------------------------------------------------------------------------------------------
@@ -162,8 +191,14 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
 
 
 def _check_columns(group: Any, what: str) -> None:
+    """Check the size of the columns of a table, and that each is one."""
     for name, column in group.items():
-        check_size(int(getattr(column, "nbytes", 0) or 0), f"{what}/{name}")
+        # A categorical column, or one with missing values, is a group of two.
+        for part in column.values() if hasattr(column, "values") else (column,):
+            check_size(int(getattr(part, "nbytes", 0) or 0), f"{what}/{name}")
+            if getattr(part, "ndim", 1) > 1:
+                msg = f"{what}/{name} has {part.ndim} axes, a column has one"
+                raise DatasetError(msg)
 
 
 def _from_records(records: Any, uns: Any, what: str) -> pd.DataFrame:

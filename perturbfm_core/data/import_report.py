@@ -11,10 +11,17 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.data.condition import distinct_genes, parse_covariates, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.label_features import label_features
-from perturbfm_core.data.labels import control_like, differing_in_case, unassigned_like
+from perturbfm_core.data.labels import (
+    DRUG_LIKE,
+    control_like,
+    differing_in_case,
+    dose_in_label,
+    genes_inside,
+    unassigned_like,
+)
 
 _EXAMPLES = 3
 _SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
@@ -74,7 +81,8 @@ def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str
         "rows_per_condition": _range(rows),
     }
     _measured(report, ds, gene_columns)
-    _names(report, perts)
+    _names(report, ds, perts)
+    _pooled_controls(report, ds)
     if ds.metadata.level == "cell" and len(rows) > 1 and rows.max() == 1:
         report.warnings.append(
             f"each of {len(rows)} conditions has one row; if rows are means over cells, import with --level condition"
@@ -120,9 +128,24 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
         return
     missing = [g for g in perturbed if g not in genes]
     hint = _better(missing, genes, gene_columns)
+    declared = set(report.facts.get("guides_kept_apart", ()))
     modalities = {m.lower() for m in ds.conditions[schema.MODALITY].astype(str)}
+    several, one = ([], []) if modalities <= DRUG_LIKE else genes_inside(set(missing) - declared, genes)
+    if several:
+        joint = found[0] if (found := re.findall(r"[^A-Za-z0-9]+", several[0])) else "_"
+        report.warnings.append(
+            f"{examples(several)} have several genes in their names and are one perturbation each; if they are "
+            f"combinations, import with --separator {joint!r}"
+        )
+    if one:
+        report.warnings.append(
+            f"{examples(one)} have a gene in their names and are perturbations of their own; if they are guides or "
+            "transcripts of it, name it by --aliases or --guide-col"
+        )
+        missing = [m for m in missing if m not in set(several) | set(one)] or missing
+        hint = hint or "."
     # Drugs are not measured; their names among the genes would be a surprise.
-    if hint or (not known and not modalities <= {"drug", "compound", "chemical", "cytokine"}):
+    if hint != "." and (hint or (not known and not modalities <= DRUG_LIKE)):
         what = f"{len(known)} of {len(perturbed)} perturbed names are among the {len(genes)} genes (genes: "
         report.warnings.append(
             f"{what}{examples(sorted(genes))}; perturbed: {examples(missing)}){hint or '; if they are genes, name them by --gene-col, else declare --modality drug'}"
@@ -145,19 +168,45 @@ def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]
     return f"; {hits} of the missing ones differ in upper and lower case only" if hits else ""
 
 
-def _names(report: ImportReport, perts: list[str]) -> None:
-    if left := control_like(perts):
+def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
+    genes = set(map(str, ds.genes))
+    parts = sorted({g for p in perts for g in pert_genes(p)})
+    if left := control_like(parts, genes):
         report.warnings.append(
             f"{examples(left)} read like controls and are left as perturbations; add --control-label {left[0]!r} if they are"
         )
-    if left := unassigned_like(perts):
+    if left := unassigned_like(parts, genes):
         report.warnings.append(
             f"{examples(left)} read like cells without a known perturbation; leave them out with --drop-label {left[0]!r}"
         )
-    for group in differing_in_case(perts)[:_EXAMPLES]:
+    if left := dose_in_label(parts):
+        report.warnings.append(
+            f"{examples(left)} hold a dose in their names, so each dose is a perturbation of its own; give --dose-col, and "
+            "name the drug by --aliases"
+        )
+    for group in differing_in_case(parts)[:_EXAMPLES]:
         report.warnings.append(
             f"perturbations {', '.join(map(repr, group))} differ in case only; --aliases joins them"
         )
+
+
+def _pooled_controls(report: ImportReport, ds: PerturbDataset) -> None:
+    """Warn where controls of several times or donors are pooled, though treated rows differ in these as well."""
+    if not ds.has_controls:
+        return
+    texts = ds.obs[schema.COVARIATES].astype(str).to_numpy()
+    sides = [set(texts[rows].tolist()) for rows in (ds.is_control, ~ds.is_control)]
+    values: list[dict[str, set[str]]] = [{}, {}]
+    for side, found in zip(sides, values, strict=True):
+        for text in side:
+            for name, value in parse_covariates(text).items():
+                found.setdefault(name, set()).add(value)
+    for name, own in values[0].items():
+        if len(own) > 1 and len(values[1].get(name, ())) > 1:
+            report.warnings.append(
+                f"controls with different {name} ({examples(sorted(own))}) are pooled within a context; --batch-col with "
+                f"that column matches each row to the controls of its {name}"
+            )
 
 
 def levels_dropped(labels: pd.Series, dropped: Iterable[str]) -> dict[str, int]:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_covariates, canonical_pert
+from perturbfm_core.data.condition import canonical_covariates
 from perturbfm_core.data.import_report import ImportReport, examples, levels_dropped
-from perturbfm_core.data.labels import (
-    MISSING,
-    control_rows,
-    guides_of_genes,
-    guides_of_unmeasured,
-    merged_spellings,
-    refuse_missing,
-)
+from perturbfm_core.data.imported_perturbations import PerturbationReader
+from perturbfm_core.data.labels import DRUG_LIKE, MISSING, differing_in_case, refuse_missing
 from perturbfm_core.data.mapping import ColumnMapping
-from perturbfm_core.data.quantities import canonical_doses, canonical_time
-from perturbfm_core.data.text import column_text, decoded
+from perturbfm_core.data.quantities import NUMBER, canonical_time
+from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, IntArray
 
@@ -104,12 +97,14 @@ class _Reader:
         if not m.control_label and not m.is_difference:
             msg = f"--control-label is needed for {m.space} data; {m.pert_col!r} holds e.g. {_frequent(self.labels)}"
             raise DatasetError(msg)
-        untreated = control_rows(self.labels, m.control_label, m.keep_labels, m.pert_col)
-        refuse_missing(self.labels[~untreated], m.keep_labels, f"obs column {m.pert_col!r} (--pert-col)")
-        self._say_merged()
-        labels = self._without_guides(untreated)
-        doses = self._doses(untreated)
-        pert, dose = self._canonical(labels, doses)
+        reader = PerturbationReader(self.labels, m, self.genes, self.report)
+        untreated = reader.untreated
+        reader.say_merged(self.obs[m.pert_col])
+        guides = None
+        if m.guide_col is not None:
+            guides = _column(self.obs[~untreated], m.guide_col, "--guide-col", self.origin)
+            refuse_missing(guides, m.keep_labels, f"obs column {m.guide_col!r} (--guide-col)")
+        pert, dose = reader.canonical(guides, self._doses(untreated), drugs=self._all_drugs(untreated))
         out: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
         for name, column, option in (
             (schema.CONTEXT_ID, m.context_col, "--context-col"),
@@ -118,6 +113,7 @@ class _Reader:
             if column is not None:
                 texts = _column(self.obs, column, option, self.origin)
                 refuse_missing(texts, m.keep_labels, f"obs column {column!r} ({option})")
+                self._say_case(texts, f"values of {column!r}")
                 out[name] = texts.to_numpy()
         control = pert == schema.CONTROL
         out[schema.MODALITY] = self._modality(control, untreated)
@@ -129,141 +125,20 @@ class _Reader:
             out[schema.WEIGHT] = pd.to_numeric(weight, errors="coerce").to_numpy(dtype=np.float64)
         return out
 
-    # ---- perturbations ---------------------------------------------------------------------------------------
-
-    def _say_merged(self) -> None:
-        raw = self.obs[self.m.pert_col]
-        distinct = raw.cat.categories if isinstance(raw.dtype, pd.CategoricalDtype) else raw.unique()
-        if merged := merged_spellings(decoded(distinct, f"obs column {self.m.pert_col!r}")):
-            self.report.facts["labels_merged"] = merged
-            shown = examples(label for group in merged for label in group)
-            self.report.warnings.append(f"labels that differ only in spaces are one: {shown}")
-
-    def _without_guides(self, untreated: BoolArray) -> pd.Series:
-        """Return the labels with guides replaced by their gene, unless they are kept apart."""
-        m, labels = self.m, self.labels
-        treated = labels[~untreated]
-        if m.guide_col is not None:
-            guides = _column(self.obs[~untreated], m.guide_col, "--guide-col", self.origin)
-            refuse_missing(guides, m.keep_labels, f"obs column {m.guide_col!r} (--guide-col)")
-            genes_of = dict(zip(guides, treated, strict=True))
-            if m.guides == "separate":
-                labels = labels.copy()
-                labels[~untreated] = guides.to_numpy()
-        else:
-            whole = {str(x) for x in treated.unique()} - set(m.aliases)
-            genes_of = guides_of_genes(whole, self.genes)
-            parts = (
-                {p for label in whole - set(genes_of) for p in self._parts(label)} - whole - set(m.aliases)
+    def _say_case(self, texts: Any, what: str) -> None:
+        for group in differing_in_case({str(t) for t in set(texts)})[:3]:
+            shown = ", ".join(map(repr, group))
+            self.report.warnings.append(
+                f"{what} {shown} differ in upper and lower case only, and are kept apart"
             )
-            genes_of |= guides_of_genes(parts, self.genes)
-            if m.guides == "merge" and genes_of:
-                labels = pd.Series(
-                    [self._gene_of(str(x), genes_of) for x in labels], index=labels.index, dtype=object
-                ).where(~untreated, labels)
-            if apart := guides_of_unmeasured(whole - set(genes_of), self.genes):
-                self.report.warnings.append(
-                    f"{examples(apart)} may be guides of one gene and are kept as perturbations of their own; "
-                    "join them by --aliases or --guide-col"
-                )
-        if genes_of:
-            what = f"{len(genes_of)} guides of {len(set(genes_of.values()))} genes"
-            pairs = examples(f"{g} of {gene}" for g, gene in sorted(genes_of.items()))
-            self.report.facts["guides"] = what
-            if m.guides == "separate":
-                self.report.facts["guides_kept_apart"] = dict(sorted(genes_of.items()))
-            else:
-                self.report.warnings.append(
-                    f"{what} are taken as their gene ({pairs}); --guides separate keeps them apart"
-                )
-        return labels
 
-    def _gene_of(self, label: str, genes_of: Mapping[str, str]) -> str:
-        """Return a label with its guides replaced by their genes; two guides of one gene are that gene."""
-        if label in genes_of:
-            return genes_of[label]
-        parts = self._parts(label)
-        if len(parts) < 2 or not any(p in genes_of for p in parts):
-            return label
-        joint = next(s for s in self.m.separators if s and s in label)
-        return joint.join(dict.fromkeys(genes_of.get(p, p) for p in parts))
-
-    def _parts(self, label: str) -> list[str]:
-        pieces = [label]
-        for joint in self.m.separators:
-            pieces = [q for p in pieces for q in (p.split(joint) if joint else [p])]
-        return [p.strip() for p in pieces]
-
-    def _canonical(self, labels: pd.Series, doses: pd.Series) -> tuple[Any, Any]:
+    def _all_drugs(self, untreated: BoolArray) -> bool:
+        """Return whether every treated row has a modality whose perturbations are no genes."""
         m = self.m
-        pairs = list(zip(labels.to_numpy(), doses.to_numpy(), strict=True))
-        distinct = set(pairs)
-        singles = {str(label) for label, _ in distinct}
-        known: dict[Any, tuple[str, str]] = {}
-        unread: set[str] = set()
-        self._check_separators(singles)
-        whole: set[str] = set()
-        parted: set[str] = set()
-        for raw, dose in distinct:
-            label, separators = str(raw), m.separators
-            if label in m.aliases:
-                # The alias of a whole label is a perturbation id already.
-                label, separators = m.aliases[label], (schema.COMBO_SEPARATOR,)
-            elif m.split_known_only and len(parts := self._parts(label)) > 1:
-                ok = any(self._known(p, singles) for p in parts)
-                (parted if ok else whole).add(label)
-                separators = separators if ok else ()
-            self._check_parting(label, separators, singles)
-            each = None
-            if dose:
-                each, read = canonical_doses(str(dose), m.dose_unit)
-                unread |= set() if read else {str(dose)}
-            known[raw, dose] = canonical_pert(
-                label, each, control=m.control_label or None, separators=separators, aliases=m.aliases
-            )
-        if parted:
-            self.report.facts["labels_parted"] = len(parted)
-        if whole:
-            self.report.warnings.append(
-                f"{len(whole)} labels have {', '.join(map(repr, m.separators))} in them and are kept whole, since none of "
-                f"their parts is a gene or a perturbation ({examples(sorted(whole))}); --separator parts them"
-            )
-        if unread:
-            self.report.facts["doses_not_read"] = sorted(unread)[:20]
-            self.report.warnings.append(
-                f"{len(unread)} doses have a unit or form that is not known and stay text ({examples(sorted(unread))})"
-            )
-        pert = np.asarray([known[p][0] for p in pairs], dtype=object)
-        return pert, np.asarray([known[p][1] for p in pairs], dtype=object)
-
-    def _known(self, part: str, singles: set[str]) -> bool:
-        return part in self.genes or part in singles or part in self.m.aliases or part in self.m.control_label
-
-    def _check_parting(self, label: str, separators: Sequence[str], singles: set[str]) -> None:
-        """Refuse to part a name inside its brackets, and to keep a combination of known perturbations whole."""
-        pieces = [label]
-        for joint in filter(None, separators):
-            pieces = [q for p in pieces for q in p.split(joint)]
-        if len(pieces) > 1 and _balanced(label) and not all(map(_balanced, pieces)):
-            msg = (
-                f"perturbation {label!r} would be parted inside its brackets, into {pieces}; give another --separator, "
-                "or '' to keep names whole"
-            )
-            raise DatasetError(msg)
-        joined = label.split(schema.COMBO_SEPARATOR)
-        whole = label not in self.m.aliases.values() and len(pieces) == 1 and len(joined) > 1
-        if whole and all(p.strip() for p in joined) and any(self._known(p.strip(), singles) for p in joined):
-            msg = (
-                f"perturbation {label!r} would be one name although its parts are genes or perturbations; add "
-                f"--separator {schema.COMBO_SEPARATOR}, or name it by --aliases"
-            )
-            raise DatasetError(msg)
-
-    def _check_separators(self, labels: set[str]) -> None:
-        for joint in self.m.separators:
-            if len(joint) > 1 and not any(joint in label for label in labels):
-                msg = f"separator {joint!r} occurs in no label of {self.m.pert_col!r}; give several single ones by repeating --separator"
-                raise DatasetError(msg)
+        if m.modality_col is None or m.modality_col not in self.obs:
+            return m.modality.casefold() in DRUG_LIKE
+        found = {str(x).strip().casefold() for x in self.obs.loc[~untreated, m.modality_col].unique()}
+        return bool(found) and found <= DRUG_LIKE
 
     # ---- what describes a treatment --------------------------------------------------------------------------
 
@@ -272,6 +147,7 @@ class _Reader:
         if m.dose_col is None:
             return pd.Series("", index=self.labels.index)
         doses = pd.Series(self._described(m.dose_col, "--dose-col", untreated), index=self.labels.index)
+        self._check_doses(doses[~untreated])
         if m.dose_unit_col is not None:
             units = self._described(m.dose_unit_col, "--dose-unit-col", untreated)
             doses = pd.Series(
@@ -284,6 +160,28 @@ class _Reader:
             )
         return doses
 
+    def _check_doses(self, doses: pd.Series) -> None:
+        """Refuse negative doses, and name doses of zero and doses of which some have no unit."""
+        numbers = {t: found for t in doses.unique() if (found := NUMBER.match(str(t)))}
+        below = sorted(t for t, found in numbers.items() if float(found[1]) < 0)
+        if below:
+            row = doses.index[int(np.argmax(doses.isin(below).to_numpy()))]
+            msg = (
+                f"obs column {self.m.dose_col!r} (--dose-col) has negative doses ({examples(below)}), first in row {row!r}; "
+                "leave these rows out, or give the doses that were meant"
+            )
+            raise DatasetError(msg)
+        nothing = [t for t, found in numbers.items() if float(found[1]) == 0]
+        if nothing:
+            n = int(doses.isin(nothing).sum())
+            self.report.warnings.append(
+                f"{n} perturbed rows have dose 0 and stay conditions of their own; are they controls?"
+            )
+        if len({bool(found[2]) for found in numbers.values()}) > 1 and not (
+            self.m.dose_unit or self.m.dose_unit_col
+        ):
+            self.report.warnings.append("some doses have a unit and some have none; give it by --dose-unit")
+
     def _modality(self, control: BoolArray, untreated: BoolArray) -> Any:
         m = self.m
         modality = (
@@ -294,6 +192,7 @@ class _Reader:
         if m.alias_modality:
             own = self.labels.map(m.alias_modality)
             modality = np.where(own.notna(), own, modality)
+        self._say_case(modality, "modalities")
         # Control cells have no modality, since they are the controls of every modality in their context.
         return np.where(control, "", modality)
 
@@ -334,11 +233,6 @@ class _Reader:
         given = untreated & obs[name].notna().to_numpy()
         out[given] = column_text(obs.loc[given, name], f"obs column {name!r}").to_numpy()
         return out
-
-
-def _balanced(text: str) -> bool:
-    """Return whether a text has as many opening as closing brackets of each kind."""
-    return all(text.count(a) == text.count(b) for a, b in (("(", ")"), ("[", "]"), ("{", "}")))
 
 
 def _has_unit(text: str) -> bool:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.config import parse, slug
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.h5ad import options_with_counts, read_matrix
+from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
 from perturbfm_core.data.import_report import ImportReport, complete
 from perturbfm_core.data.imported_columns import imported_columns
 from perturbfm_core.data.mapping import ColumnMapping
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 OWN_MAPPING = "perturbfm"
 # Key of a data set's notes under which the report of its import is kept.
 REPORT = "import_report"
+# Share of the control rows' own size that the rounding of float32 leaves of a mean of zero.
+_ROUNDING = 1e-4
+# Types of features that are genes, in files that hold tags and guides beside them.
+_GENE_TYPES = frozenset({"gene expression", "gene", "rna", "mrna", "peaks"})
 
 __all__ = ["OWN_MAPPING", "REPORT", "ColumnMapping", "from_anndata", "import_h5ad", "read_h5ad"]
 
@@ -46,6 +50,7 @@ class _Read:
     X: Any
     origin: str
     counts_in: Callable[[], Sequence[str]] = tuple
+    raw: bool = False
 
 
 def import_h5ad(
@@ -95,7 +100,11 @@ def import_h5ad(
     obs, var, X = read_matrix(path, mapping.layer)
     progress("checking")
     return _dataset(
-        _Read(obs, var, X, path.name, lambda: options_with_counts(path, mapping.layer)),
+        _Read(
+            *(obs, var, X, path.name),
+            counts_in=lambda: other_matrices(path, mapping.layer),
+            raw=reads_raw(path, mapping.layer),
+        ),
         mapping,
         name=name,
         source=source or path.name,
@@ -193,15 +202,14 @@ def _dataset(
 ) -> PerturbDataset:
     """Return the data set of tables and matrix, with the report of its import in the metadata."""
     report = ImportReport()
-    genes = _genes(read.var, mapping.gene_col)
-    obs, X = read.obs, read.X
+    obs, var, X = _without_tags(read, report)
+    genes = _genes(var, mapping.gene_col)
     obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object)
     columns, kept = imported_columns(obs, mapping, read.origin, genes, report)
     if kept is not None:
         X = sp.csr_array(X)[kept] if sp.issparse(X) else X[kept]
     rows = [str(r) for r in (obs.index if kept is None else obs.index[kept])]
-    raw = mapping.layer == "raw"
-    where = f"layer {mapping.layer!r}" if mapping.layer and not raw else "raw.X" if raw else "X"
+    where = "raw.X" if read.raw else f"layer {mapping.layer!r}" if mapping.layer else "X"
     values, level = _values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
     control = np.asarray(columns[schema.PERT_ID]) == schema.CONTROL
     if values.delta is not None and control.any():
@@ -220,7 +228,7 @@ def _dataset(
     )
     report.facts = {"file": read.origin, "matrix": where, **report.facts}
     ds = PerturbDataset(make_obs(columns, rows), genes, values, metadata)
-    complete(report, ds, _gene_columns(read.var, mapping.gene_col))
+    complete(report, ds, _gene_columns(var, mapping.gene_col))
     # Set last, since the report describes the finished data set; notes are not part of the content hash.
     metadata.notes[REPORT] = report.to_json()
     return ds
@@ -241,11 +249,19 @@ def _values(
         # Other matrices of the file are looked at only where they may be the cure.
         check_space(X, mapping.space, what, counts_in())
         raise
+    if found.standardized and mapping.is_difference and not mapping.control_label:
+        msg = (
+            f"{what} has mean 0 and standard deviation 1 in every gene over all rows, so its values are no differences to "
+            "controls; give --control-label, whose mean row is then subtracted, or read unscaled values"
+        )
+        raise DatasetError(msg)
+    report.warnings.extend([f"{what}: {found.mixture}"] if found.mixture else [])
     report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
     report.facts["scale_evidence"] = found.reason
-    if mapping.space == "log1p" and found.inverse is None and not found.whole and found.low >= 0:
+    if not mapping.is_difference and mapping.space != "counts" and found.inverse is None and not found.whole:
         report.warnings.append(
-            f"whether the values are log1p could not be confirmed ({found.reason}); if they are not, declare --space"
+            f"whether the values are {mapping.space} could not be confirmed ({found.reason}); if they are not, declare "
+            "--space, or read counts"
         )
     level: Level = mapping.level or ("condition" if mapping.is_difference else "cell")
     if mapping.is_difference:
@@ -267,7 +283,7 @@ def _minus_controls(
 ) -> FloatArray:
     """Return differences to the mean control row of each context.
 
-    Where control rows are centred on zero, within three standard errors, the values are differences already.
+    The mean is always subtracted; where it is farther from zero than its sampling error, the report warns.
 
     Parameters
     ----------
@@ -299,9 +315,12 @@ def _minus_controls(
             raise DatasetError(msg)
         mean = own.mean(axis=0)
         error = own.std(axis=0, ddof=1) / np.sqrt(len(own)) if len(own) > 1 else np.zeros_like(mean)
-        if _size(mean) > 3 * _size(error) + 1e-6:
-            shifted.append(context)
+        # Values that are centred but for rounding stay as they are, to the last bit.
+        if _size(mean) > _ROUNDING * max(_size(own), 1e-6):
             out[here] -= mean.astype(np.float32)
+            z = mean / np.maximum(error, 1e-12)
+            if len(own) < 3 or float(np.mean(np.square(z))) > 1 + 5 * np.sqrt(2 / len(z)):
+                shifted.append(context)
     report.facts["controls_subtracted"] = f"{len(shifted)} of {len(names)} contexts"
     if shifted:
         report.warnings.append(
@@ -315,13 +334,43 @@ def _size(values: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
 
 
+def _without_tags(read: _Read, report: ImportReport) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
+    """Return (obs, var, X) without features that a column of var says are no genes: guides, antibodies, hashtags."""
+    column = next((c for c in ("feature_types", "feature_type") if c in read.var), None)
+    if column is None:
+        return read.obs, read.var, read.X
+    kinds = read.var[column].astype(str).str.strip().str.casefold()
+    genes = kinds.isin(_GENE_TYPES).to_numpy()
+    if genes.all() or not genes.any():
+        return read.obs, read.var, read.X
+    dropped = {str(k): int(n) for k, n in kinds[~genes].value_counts().items()}
+    report.facts["features_left_out"] = dropped
+    shown = ", ".join(f"{n} {k}" for k, n in dropped.items())
+    report.warnings.append(f"features that are no genes by var column {column!r} are left out: {shown}")
+    X = sp.csr_array(read.X)[:, np.flatnonzero(genes)] if sp.issparse(read.X) else read.X[:, genes]
+    return read.obs, read.var[genes], X
+
+
 def _genes(var: pd.DataFrame, gene_col: str | None) -> list[str]:
     if gene_col is None:
-        return [g.strip() for g in decoded(var.index, "gene names")]
+        return _named_genes(var.index, "gene names")
     if gene_col not in var:
         msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
         raise DatasetError(msg)
-    return [g.strip() for g in decoded(var[gene_col], f"var column {gene_col!r}")]
+    return _named_genes(var[gene_col], f"var column {gene_col!r}")
+
+
+def _named_genes(values: Any, what: str) -> list[str]:
+    missing = np.asarray(pd.isna(np.asarray(values, dtype=object)), dtype=np.bool_)
+    names = [g.strip() for g in decoded(values, what)]
+    # "NAN" could be a name; these are what programs write for none.
+    n = int(missing.sum()) + sum(
+        g in ("", "nan", "NaN", "NA", "<NA>", "None") for g in np.asarray(names)[~missing]
+    )
+    if n:
+        msg = f"{what}: {n} of {len(names)} genes have no name; fill them, or leave these genes out"
+        raise DatasetError(msg)
+    return names
 
 
 def _gene_columns(var: pd.DataFrame, used: str | None) -> dict[str, list[str]]:

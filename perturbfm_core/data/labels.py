@@ -34,16 +34,70 @@ MISSING = frozenset(
 )
 # Labels of cells whose perturbation is not known; they are kept, and named.
 _UNASSIGNED = frozenset(
-    {"unassigned", "unknown", "ambiguous", "multiplet", "doublet", "none", "negative", "unmapped"}
+    [
+        "unassigned",
+        "unknown",
+        "ambiguous",
+        "multiplet",
+        "doublet",
+        "none",
+        "negative",
+        "unmapped",
+        "undetermined",
+        "*",
+        "-",
+        "?",
+        "noguide",
+    ]
 )
-_CONTROL_LIKE = re.compile(
-    r"^(?:(?:negative|neg)[\s_.-]*)?(?:control|controls|ctrl|ctl)s?(?:[\s_.-]*\d+)?$"
-    r"|^non?[\s_.-]*target(?:ing)?\w*(?:[\s_.-]*\w*\d+)?$"
-    r"|^safe[\s_.-]*(?:target(?:ing)?|harbou?r)(?:[\s_.-]*\d+)?$"
-    r"|^(?:nt|ntc|sgnt|negctrl|neg|intergenic|scrambled?|aavs1|rosa26|lacz|e?gfp|luciferase|mock|dmso|vehicle"
-    r"|untreated|unperturbed|pbs|wt|wild[\s_.-]*type|blank)(?:[\s_.-]*\d+)?$",
+# Names of controls, by the words of a label without "sg" before and numbers behind them.
+_CONTROL_WORDS = frozenset(
+    [
+        "control",
+        "controls",
+        "ctrl",
+        "ctrls",
+        "ctl",
+        "nt",
+        "ntc",
+        "ntg",
+        "nontargeting",
+        "nontarget",
+        "negctrl",
+        "negcontrol",
+        "neg",
+        "intergenic",
+        "scramble",
+        "scrambled",
+        "aavs",
+        "rosa",
+        "lacz",
+        "gfp",
+        "egfp",
+        "mcherry",
+        "luciferase",
+        "mock",
+        "dmso",
+        "vehicle",
+        "untreated",
+        "unperturbed",
+        "unstimulated",
+        "pbs",
+        "wildtype",
+        "blank",
+    ]
+)
+_CONTROL_PHRASE = re.compile(
+    r"non?[\W_]*target|safe[\W_]*(?:target|harbou?r)|wild[\W_]*type|\bwt\b|empty[\W_]*vector|no[\W_]*perturbation"
+    r"|cas9[\W_]*only|negative[\W_]*control",
     re.IGNORECASE,
 )
+_WORD = re.compile(r"[^A-Za-z0-9]+")
+_DOSE_IN_LABEL = re.compile(
+    r"\d\s*(?:[fpnuµμm]?M|[fpnuµμm]?g/ml|[munµμ]?mol/l|mg/kg)\b|,\s*'[nuµμm]?M'\)", re.IGNORECASE
+)
+# Modalities whose perturbations are no genes.
+DRUG_LIKE = frozenset({"drug", "drugs", "compound", "chemical", "cytokine", "ligand", "small molecule"})
 # A guide of a gene: the gene, then a short number ("TP53_1", "TP53-sg2", "TP53.g3") or before it "sg".
 _GUIDE = re.compile(
     r"^(?P<gene>.+?)[\s_.-](?P<guide>(?:sg|g|guide|Guide|sgRNA|gRNA|sgrna|grna)?[\s_.-]?\d{1,3})$"
@@ -73,15 +127,22 @@ def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:
         return
     bad = texts.isin(distinct).to_numpy()
     shown = ", ".join(repr(x) for x in distinct)
+    cure = f"leave them out with --drop-label {distinct[0]!r}" if "--pert-col" in what else "fill them"
     msg = (
         f"{what} has {int(bad.sum())} rows with text that means a missing value ({shown}), first in row "
-        f"{str(texts.index[int(np.argmax(bad))])!r}; leave them out with --drop-label {distinct[0]!r}, or, if it is a "
-        f"label, declare it with --keep-label {distinct[0]!r}"
+        f"{str(texts.index[int(np.argmax(bad))])!r}; {cure}, or, if it is a label, declare it with --keep-label "
+        f"{distinct[0]!r}"
     )
     raise DatasetError(msg)
 
 
-def control_rows(labels: pd.Series, controls: Sequence[str], keep: Collection[str], column: str) -> BoolArray:
+def control_rows(
+    labels: pd.Series,
+    controls: Sequence[str],
+    keep: Collection[str],
+    column: str,
+    parts: Collection[str] = (),
+) -> BoolArray:
     """Return bool [N], the rows with one of the control labels.
 
     Parameters
@@ -94,6 +155,8 @@ def control_rows(labels: pd.Series, controls: Sequence[str], keep: Collection[st
         Labels that are perturbations although they look like a control label in another case.
     column
         Name of the column, for messages.
+    parts
+        Parts of combinations, of which a control may be one ("A+NT").
 
     Raises
     ------
@@ -103,7 +166,7 @@ def control_rows(labels: pd.Series, controls: Sequence[str], keep: Collection[st
     counts = labels.value_counts()
     found = {str(label): int(n) for label, n in counts.items()}
     for control in controls:
-        if control not in found:
+        if control not in found and control not in parts:
             near = [x for x in found if x.casefold() == control.casefold()]
             some = ", ".join(repr(x) for x in (near or list(found)[:5]))
             hint = "upper and lower case differ; give" if near else "found e.g."
@@ -120,14 +183,62 @@ def control_rows(labels: pd.Series, controls: Sequence[str], keep: Collection[st
     return np.asarray(labels.isin(list(controls)), dtype=np.bool_)
 
 
-def control_like(perts: Iterable[str]) -> list[str]:
-    """Return the perturbations whose name reads like that of a control (NT, AAVS1, non-targeting, DMSO)."""
-    return sorted({p for p in perts if _CONTROL_LIKE.match(p)})
+def control_like(perts: Iterable[str], genes: Collection[str] = ()) -> list[str]:
+    """Return the perturbations whose name reads like that of a control (NT, sgAAVS1-1, DMSO, non-targeting).
+
+    Parameters
+    ----------
+    perts
+        Names of perturbations, or of parts of combinations.
+    genes
+        Measured genes, which are no controls whatever they are called (CTRL, WT1).
+    """
+    return sorted({p for p in perts if p not in genes and _reads_like_control(p, genes)})
 
 
-def unassigned_like(perts: Iterable[str]) -> list[str]:
-    """Return the perturbations whose name reads like that of cells without a known perturbation."""
-    return sorted({p for p in perts if p.casefold() in _UNASSIGNED})
+def _reads_like_control(name: str, genes: Collection[str]) -> bool:
+    words = [w for w in _WORD.split(name) if w]
+    if any(w in genes for w in words):
+        # A gene beside a control is a combination of both.
+        return False
+    bare = {re.sub(r"\d+$", "", re.sub(r"^sg", "", w.casefold())) for w in words}
+    return bool(bare & _CONTROL_WORDS) or bool(_CONTROL_PHRASE.search(name))
+
+
+def unassigned_like(perts: Iterable[str], genes: Collection[str] = ()) -> list[str]:
+    """Return the perturbations, other than genes, whose name reads like that of cells without a known one."""
+    return sorted({p for p in perts if p not in genes and p.casefold().replace(" ", "") in _UNASSIGNED})
+
+
+def dose_in_label(perts: Iterable[str]) -> list[str]:
+    """Return the perturbations whose name holds a dose, such as "JQ1_10uM"."""
+    return sorted({p for p in perts if _DOSE_IN_LABEL.search(p)})
+
+
+def genes_inside(names: Iterable[str], genes: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return (names with several measured genes in them, names with one), of names that are no gene themselves.
+
+    Parameters
+    ----------
+    names
+        Names of perturbations or parts.
+    genes
+        Names of the measured genes.
+    """
+    several, one = [], []
+    for name in sorted(set(names) - set(genes)):
+        words = [w for w in _WORD.split(name) if w]
+        found = {
+            w
+            for w in (x for raw in words for x in (raw, re.sub(r"^(?:sg|g)(?=[A-Z])", "", raw)))
+            if w in genes
+        }
+        found |= {m for w in words if (m := re.sub(r"(?:sg|g)\d+$", "", w)) in genes}
+        if len(found) > 1:
+            several.append(name)
+        elif found:
+            one.append(name)
+    return several, one
 
 
 def merged_spellings(raw: Iterable[str]) -> list[list[str]]:
@@ -192,6 +303,7 @@ def guides_of_unmeasured(labels: Iterable[str], genes: Collection[str]) -> dict[
         Names of the measured genes.
     """
     distinct = {x for x in labels if x not in genes}
-    found = {x: m["gene"] for x in distinct if (m := _GUIDE.match(x))}
+    # Behind a hyphen a number mostly belongs to the name (IL-2, NKX2-1, GSK-126).
+    found = {x: m["gene"] for x in distinct if (m := _GUIDE.match(x)) and x[len(m["gene"])] in "_."}
     shared = {stem for stem, n in Counter(found.values()).items() if n > 1 and stem not in genes}
     return {x: stem for x, stem in sorted(found.items()) if stem in shared}

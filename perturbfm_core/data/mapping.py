@@ -39,7 +39,7 @@ class ColumnMapping(Frozen):
         Texts that join the parts of a combination; a single text counts as its characters. None keeps names
         whole. By default ``+``.
     split_known_only
-        Part a label only if one of its parts is a measured gene or a perturbation of the file.
+        Part a label only if all its parts are measured genes or perturbations of the file.
     space
         Declared scale of the values; it is checked, never guessed.
     layer

@@ -132,8 +132,8 @@ def _canonical(text: str, unit: str, units: Units) -> tuple[str, bool]:
     if found is None or not np.isfinite(float(found[1])):
         return text, not text
     known = find_unit(found[2] or unit, units)
-    if known is None and (found[2] or unit)[0] in "-+.,/":
-        # A range or a fraction, not a unit.
+    if known is None and re.search(r"[\d;:]|^[-+.,/]", found[2] or unit):
+        # A range, a list or a fraction, not a unit.
         return text, False
     if known is None:
         # The number is in one notation all the same, and the unit as it was.

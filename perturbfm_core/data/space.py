@@ -23,6 +23,8 @@ _ROWS = 1000
 # tens of percent.
 _EQUAL_SUMS = 2e-3
 _WHOLE = 0.02
+# Log sums that are equal within rounding, and those that are similar; least share of the rows of one scale.
+_NEAR, _WIDE, _SHARE = 1e-3, 2e-2, 0.03
 
 _INVERSE: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
     "normalized": lambda x: x,
@@ -55,6 +57,10 @@ class Evidence:
         What shows it, in one clause.
     standardized
         Whether nearly every gene has mean 0 and standard deviation 1 over all rows.
+    mixture
+        Which scales or depths parts of the rows have, empty if they have one.
+    several
+        Whether these differ so much that no declaration fits.
     """
 
     low: float
@@ -63,6 +69,8 @@ class Evidence:
     inverse: str | None
     reason: str
     standardized: bool
+    mixture: str = ""
+    several: bool = False
 
 
 def evidence(X: Matrix) -> Evidence:
@@ -81,7 +89,8 @@ def evidence(X: Matrix) -> Evidence:
     if low < 0:
         return Evidence(low, high, whole, None, "negative values", _standardized(X))
     inverse, reason = _inverse(X, whole, high)
-    return Evidence(low, high, whole, inverse, reason, False)
+    mixture, several = _mixture(X, whole, high)
+    return Evidence(low, high, whole, inverse, reason, False, mixture, several)
 
 
 def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
@@ -90,6 +99,8 @@ def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
     part = X[picked]
     dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
     dense = dense[dense.any(axis=1)]
+    if whole:
+        return None, "whole numbers"
     if len(dense) < 3 or dense.shape[1] < 3:
         return None, "too few rows to tell"
     spread: dict[str, float] = {}
@@ -103,8 +114,6 @@ def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
     if spread[best] < _EQUAL_SUMS and min(rest, default=1.0) > 5 * spread[best] + 1e-6:
         total = float(np.median(_INVERSE[best](dense).sum(axis=1)))
         return best, f"as {_NAMES[best]} every row sums to {total:.6g}"
-    if whole:
-        return None, "whole numbers"
     shares = {k: _whole_ratios(_INVERSE[k], dense) for k in spread}
     best = min(shares, key=lambda k: shares[k])
     rest = [v for k, v in shares.items() if k != best]
@@ -162,7 +171,7 @@ def check_space(X: Matrix, space: str, what: str, counts_in: Sequence[str] = ())
     what
         Name of the matrix for the message.
     counts_in
-        Options that read other matrices of the file which hold whole numbers.
+        What other matrices of the file hold, with the options that read them.
 
     Raises
     ------
@@ -179,8 +188,61 @@ def check_space(X: Matrix, space: str, what: str, counts_in: Sequence[str] = ())
     return found
 
 
+def _mixture(X: Matrix, whole: bool, high: float) -> tuple[str, bool]:
+    """Return (which groups of rows differ in scale, whether they differ so much that none can be declared).
+
+    A row belongs to a scale if many rows have its sum, within rounding, and few others a similar one.
+    """
+    n = X.shape[0]
+    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
+    part = X[picked]
+    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+    rows = dense.any(axis=1)
+    dense = dense[rows]
+    if len(dense) < 20 or whole:
+        return "", False
+    least = max(5.0, _SHARE * len(dense))
+    fractions = (dense != np.rint(dense)).any(axis=1)
+    counts = ~fractions & (dense.max(axis=1) > 1)
+    if counts.sum() >= least and fractions.sum() >= least:
+        # Counts that were corrected for ambient RNA have fractions in some rows and are in no other scale.
+        other, reason = _inverse(dense[fractions], False, high)
+        if other is not None and (other != "normalized" or "sums to" in reason):
+            return (
+                f"{int(counts.sum())} of {len(dense)} rows looked at are whole numbers, the others are {_NAMES[other]}",
+                True,
+            )
+    groups: list[tuple[int, str, float]] = []
+    for name, invert in _INVERSE.items():
+        if (name == "log10p1" and high > 30) or (name != "normalized" and high > 700):
+            continue
+        sums = np.sort(np.log(np.maximum(invert(dense).sum(axis=1), 1e-12)))
+        near = np.searchsorted(sums, sums + _NEAR, "right") - np.searchsorted(sums, sums - _NEAR)
+        wide = np.searchsorted(sums, sums + _WIDE, "right") - np.searchsorted(sums, sums - _WIDE)
+        tight = (near >= least) & (near >= 0.8 * wide)
+        while tight.any():
+            at = float(np.median(sums[tight][: int(near[np.argmax(tight)])]))
+            members = np.abs(sums - at) <= 2 * _NEAR
+            groups.append((int(members.sum()), name, float(np.exp(at))))
+            tight &= ~members
+    groups.sort(reverse=True)
+    kept: list[tuple[int, str, float]] = []
+    for group in groups:
+        # Equal rows have equal sums in every scale: only groups that rows are left for count.
+        if sum(k for k, _, _ in kept) + group[0] <= len(dense) * 1.001:
+            kept.append(group)
+    if len(kept) < 2:
+        return "", False
+    shown = ", ".join(f"{k} rows sum to {total:.6g} as {_NAMES[name]}" for k, name, total in kept[:3])
+    totals = [total for _, _, total in kept]
+    apart = len({name for _, name, _ in kept}) > 1 or max(totals) > 2 * min(totals)
+    return f"rows differ in scale: of {len(dense)} looked at, {shown}", apart
+
+
 def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
-    counts = f"; counts are read with {' or '.join(counts_in)}" if counts_in else ""
+    counts = f"; {', '.join(counts_in)}" if counts_in else ""
+    if e.several:
+        return f"has rows in several scales: {e.mixture}; bring them to one scale before importing"
     if space in ("delta", "zscore"):
         if e.low >= 0:
             fits = f"--space {e.inverse}" if e.inverse else "--space counts" if e.whole else "--space log1p"
@@ -208,9 +270,13 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
         if e.high > np.iinfo(np.int32).max:
             return f"has counts up to {e.high:.6g}, more than a count can be; declare another --space"
         if not e.whole:
-            fits = e.inverse or ("normalized" if e.high > _LOG1P_CEILING else "log1p")
+            if e.inverse is None and e.high > _LOG1P_CEILING:
+                return (
+                    "has fractions, counts have none; round corrected counts first, or declare --space normalized if every "
+                    f"row was scaled to one depth{counts}"
+                )
             shown = f" ({e.reason})" if e.inverse else ""
-            return f"has fractions, counts have none; declare --space {fits}{shown}{counts}"
+            return f"has fractions, counts have none; declare --space {e.inverse or 'log1p'}{shown}{counts}"
         return None
     if e.inverse is not None and e.inverse != space:
         return f"is not {space}: {e.reason}; declare --space {e.inverse}{counts}"
@@ -219,7 +285,10 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
     if space == "normalized":
         return None
     if e.high > _LOG1P_CEILING:
-        return f"has values up to {e.high:.6g}, which no {space} value is; declare --space normalized{counts}"
+        return (
+            f"has values up to {e.high:.6g}, which no {space} value is; declare --space normalized if every row was scaled "
+            f"to one depth and no logarithm taken{counts}"
+        )
     return None
 
 

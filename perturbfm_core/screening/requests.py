@@ -22,8 +22,10 @@ from perturbfm_core.data.condition import (
     pert_parts,
     typed_pert,
 )
+from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.parsing import check_table
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.splits.view import Query
@@ -314,13 +316,15 @@ def read_requests(
         msg = f"{path} does not exist; give a file of conditions"
         raise ConfigError(msg)
     try:
-        table = (
-            pd.read_parquet(path)
-            if suffix == ".parquet"
-            else pd.read_csv(
-                path, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False, comment=None
-            )
-        )
+        if suffix == ".parquet":
+            table = read_parquet(path, ConfigError)
+        else:
+            check_table(path)
+            # A handle: of a path, pandas takes some for an address of the web.
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                table = pd.read_csv(
+                    file, sep="\t" if suffix == ".tsv" else ",", dtype=str, keep_default_na=False
+                )
     except (OSError, ValueError) as error:
         msg = f"{path} cannot be read as {suffix[1:]} ({' '.join(str(error).split())[:120]})"
         raise ConfigError(msg) from error

@@ -18,8 +18,8 @@ from perturbfm_core.data.condition import (
     keys_of,
     parse_covariates,
     parse_key,
-    typed_pert,
     pert_genes,
+    typed_pert,
     unescape,
 )
 from perturbfm_core.data.obs import make_obs

@@ -269,7 +269,10 @@ SIGNED = np.array([[0.0, -1.1], [2.2, 0.3]])
             id="counts-as-log1p",
         ),
         pytest.param(
-            LOG1P * 15, "log1p", r"has values up to 33, which no log1p value is; declare --space normalized", id="large-as-log1p"
+            LOG1P * 15,
+            "log1p",
+            r"has values up to 33, which no log1p value is; declare --space normalized",
+            id="large-as-log1p",
         ),
         pytest.param(
             SIGNED, "log1p", r"negative values \(minimum -1.1\).*--space delta or zscore", id="delta-as-log1p"

@@ -319,3 +319,122 @@ def test_what_was_imported_is_read_again_from_its_own_anndata() -> None:
 def test_mapping_takes_one_control_label_or_several() -> None:
     assert ColumnMapping(pert_col="p", control_label="a").control_label == ("a",)
     assert ColumnMapping(pert_col="p", control_label=["a", "a ", "b"]).control_label == ("a", "b")
+
+
+# ---- controls as parts, genes inside names -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "control", "separator"),
+    [
+        (["ctrl+ctrl", "G1+ctrl", "ctrl+G2", "G1+G2"], ("ctrl+ctrl",), "+"),
+        (["N0_N0", "G1_N0", "N0_G2", "G1_G2"], ("N0_N0",), "_"),
+        (["N0_N0", "G1_N0", "N0_G2", "G1_G2"], ("N0",), "_"),
+        (["control", "G1;NT", "G2;NT", "G1;G2"], ("control", "NT"), ";"),
+    ],
+)
+def test_a_control_that_is_a_part_is_no_perturbation(
+    labels: list[str], control: tuple[str, ...], separator: str
+) -> None:
+    ds = read(cells(labels), control_label=control, separators=(separator,))
+    assert perts(ds) == ["G1", "G1+G2", "G2"]
+    assert int(ds.is_control.sum()) == 4
+
+
+def test_an_alias_can_name_the_control() -> None:
+    ds = read(cells(["control", "N1", "G1+N1"]), aliases={"N1": "control"})
+    assert (perts(ds), int(ds.is_control.sum())) == (["G1"], 8)
+    assert warned(read(cells(["control", "G1"]), aliases={"g1": "G2"}), "aliases of 'g1' match no label")
+
+
+def test_controls_as_parts_are_named() -> None:
+    assert warned(read(cells(["control", "G1+NT", "G2+NT"])), "'NT' read like controls")
+
+
+@pytest.mark.parametrize("joint", ["|", ",", "_", " & ", "/", "-", ":"])
+def test_several_genes_in_one_name_are_named_with_their_separator(joint: str) -> None:
+    ds = read(cells(["control", "G1", "G2", f"G3{joint}G4"]))
+    assert warned(ds, f"'G3{joint}G4' have several genes in their names")
+    assert warned(ds, f"--separator {joint!r}")
+    split = split_one(ds, "perturbation_ood", {"holdout": ["G1"]})
+    assert split.definition.params["holdout"] == ["G1"]
+
+
+@pytest.mark.parametrize(
+    "label", ["G3_A", "G3_P1P2", "gG3", "G3sg1", "G3_KO", "10_G3_P1_ENSG1", "CRISPRi_G3"]
+)
+def test_a_gene_inside_a_name_is_named(label: str) -> None:
+    assert warned(read(cells(["control", "G1", label])), f"{label!r} have a gene in their names")
+
+
+def test_a_gene_with_the_separator_in_its_name_stays_whole() -> None:
+    ds = read(cells(["control", "HLA-A", "G1-G2"], genes=[*GENES[:7], "HLA-A"]), separators=("-",))
+    assert perts(ds) == ["G1+G2", "HLA-A"]
+
+
+def test_parts_that_are_bare_numbers_are_named() -> None:
+    assert warned(
+        read(cells(["control", "G1_1_G2_2", "G1"]), separators=("_",)), "parts that are bare numbers"
+    )
+
+
+def test_doses_in_labels_are_named() -> None:
+    ds = read(cells(["control", "JQ1_10uM", "JQ1_1uM", "Nutlin 5 nM"]), modality="drug")
+    assert warned(ds, "hold a dose in their names")
+    assert not warned(ds, "guides")
+
+
+def test_drugs_and_cytokines_are_no_guides() -> None:
+    assert report(read(cells(["control", "IL-2", "IL-6", "G1_1"]), modality="cytokine"))["warnings"] == []
+
+
+def test_spellings_of_contexts_and_modalities_are_named() -> None:
+    adata = cells(["control", "G1", "G2"], how=["", "CRISPRi", "crispri"])
+    adata.obs["line"] = ["a", "A"] * 6
+    ds = read(adata, modality_col="how", keep_labels=("",))
+    assert warned(ds, "values of 'line' 'A', 'a' differ in upper and lower case only")
+    assert warned(ds, "modalities 'CRISPRi', 'crispri' differ")
+
+
+def test_measured_genes_are_no_controls_whatever_they_are_called() -> None:
+    ds = read(cells(["control", "WT1", "CTRL"], genes=[*GENES[:6], "WT1", "CTRL"]))
+    assert report(ds)["warnings"] == []
+
+
+# ---- genes and doses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [np.nan, "", "nan", None])
+def test_genes_without_a_name_are_refused(name: object) -> None:
+    adata = cells(["control", "G1"])
+    adata.var["symbol"] = [name, *GENES[1:]]
+    with pytest.raises(DatasetError, match=r"var column 'symbol': 1 of 8 genes have no name"):
+        read(adata, gene_col="symbol")
+
+
+def test_features_that_are_no_genes_are_left_out() -> None:
+    adata = cells(["control", "G1"], genes=[*GENES[:6], "HTO1", "sgX"])
+    adata.var["feature_types"] = ["Gene Expression"] * 6 + ["Antibody Capture", "CRISPR Guide Capture"]
+    ds = read(adata)
+    assert ds.genes.tolist() == GENES[:6]
+    assert report(ds)["features_left_out"] == {"antibody capture": 1, "crispr guide capture": 1}
+    assert np.array_equal(ds.values.counts.toarray(), adata.X[:, :6])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["-666", "-1 uM"])
+def test_negative_doses_are_refused(text: str) -> None:
+    with pytest.raises(DatasetError, match=r"'dose' \(--dose-col\) has negative doses"):
+        read(cells(["control", "G1", "G2"], dose=["", text, "1"]), dose_col="dose", modality="drug")
+
+
+def test_doses_of_zero_and_without_units_are_named() -> None:
+    ds = read(cells(["control", "G1", "G2"], dose=["", "0", "1 uM"]), dose_col="dose", modality="drug")
+    assert warned(ds, "4 perturbed rows have dose 0")
+    assert warned(ds, "some doses have a unit and some have none")
+
+
+def test_pooled_controls_of_several_times_are_named() -> None:
+    adata = cells(["control", "G1", "G2"])
+    adata.obs["time"] = ["24 h", "72 h"] * 6
+    assert warned(read(adata, time_col="time"), "controls with different time ('24 h', '72 h') are pooled")
+    assert not warned(read(cells(["control", "G1"], time=["24 h", "72 h"]), time_col="time"), "pooled")

@@ -69,7 +69,7 @@ def test_scaled_values_are_neither_log1p_nor_differences(clip: float | None) -> 
     X = X if clip is None else np.minimum(X, clip)
     for declared in ("log1p", "delta"):
         with pytest.raises(DatasetError, match=r"scaled.*--space zscore"):
-            check_space(X, declared, "X", ["--from-raw"])
+            check_space(X, declared, "X")
     check_space(X, "zscore", "X")
 
 
@@ -79,8 +79,8 @@ def test_differences_are_no_scaled_values() -> None:
 
 
 def test_counts_elsewhere_are_named() -> None:
-    with pytest.raises(DatasetError, match=r"counts are read with --layer counts or --from-raw$"):
-        check_space(np.log1p(scaled()), "counts", "X", ["--layer counts", "--from-raw"])
+    with pytest.raises(DatasetError, match=r"counts are read with --layer counts$"):
+        check_space(np.log1p(scaled()), "counts", "X", ["counts are read with --layer counts"])
 
 
 @pytest.mark.parametrize("noise", [0.3, 1.0])
@@ -91,3 +91,37 @@ def test_values_without_a_recognised_scale_are_taken_as_declared(noise: float) -
     check_space(X, "log1p", "X")
     with pytest.raises(DatasetError, match=r"values up to .*--space normalized"):
         check_space(X * 20, "log1p", "X")
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "csr"])
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.log1p(scaled()), np.log2(scaled() + 1)),
+        (np.log1p(scaled()), np.log1p(scaled(1e6))),
+        (np.log1p(scaled(100)), scaled(100)),
+        (np.log1p(scaled()), COUNTS),
+    ],
+    ids=["two logarithms", "two depths", "no logarithm in some", "counts in some"],
+)
+def test_rows_in_several_scales_are_refused(one: Any, other: Any, share: float, form: Any) -> None:
+    rows = np.arange(len(one)) < share * len(one)
+    X = form(np.where(rows[:, None], other, one))
+    for declared in (*WRITTEN, "counts"):
+        with pytest.raises(DatasetError, match=r"has rows in several scales: .*bring them to one scale"):
+            check_space(X, declared, "X")
+
+
+def test_two_depths_that_hardly_differ_are_named() -> None:
+    rows = np.arange(len(COUNTS)) % 2 == 0
+    found = check_space(np.log1p(np.where(rows[:, None], scaled(1e4), scaled(1.2e4))), "log1p", "X")
+    assert "rows differ in scale" in found.mixture
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spread", [0.02, 0.3])
+def test_depths_that_vary_are_one_scale(seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(1.0, 2.0, 300), (400, 300)) * np.exp(rng.normal(0, spread, (400, 1)))
+    assert evidence(np.log1p(counts)).mixture == ""

@@ -23,8 +23,8 @@ from perturbfm_core.data.preset import (
 def scperturb_mapping(path: Path) -> ColumnMapping:
     """Return the mapping of an scPerturb file.
 
-    ``perturbation`` has parts joined by ``_`` and the control label ``control``; a label is parted only if one of
-    its parts is a gene or a perturbation, since guides and loci have ``_`` in their names; the cell line or cell type
+    ``perturbation`` has parts joined by ``_`` and the control label ``control``; a label is parted only if all
+    its parts are genes or perturbations, since guides and loci have ``_`` in their names; the cell line or cell type
     is the context; ``X`` holds raw counts; dose with its unit, time, batch and perturbation type are used if
     complete.
 

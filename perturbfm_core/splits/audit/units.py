@@ -39,7 +39,7 @@ CONTROL_NAMES = frozenset(
         "vehicle",
     }
 )
-_JOINTS = re.compile(r"[+_|;,&/]")
+_JOINTS = re.compile(r"[-+_|;,&/:]")
 
 
 class Names:
@@ -163,7 +163,14 @@ def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Findi
     ):
         known = {names.one(s) if what == "perturbation" else plain(s) for s in seen}
         hit = sorted(h for h in held if (names.one(h) if what == "perturbation" else plain(h)) in known)
-        out += finding("held_out_unit_in_train", hit, f"held-out {what} {hit[:1]} is in train; freeze again")
+        # Another separator than the import's joins the parts of a train perturbation.
+        whole = sorted(
+            p for p in seen if hit and p not in hit and hit[0] in names.parts(p) and pert_genes(p) == [p]
+        )
+        cure = "freeze again"
+        if what == "perturbation" and whole:
+            cure = f"also as a part of {whole[0]!r}; import with --separator if that is a combination"
+        out += finding("held_out_unit_in_train", hit, f"held-out {what} {hit[:1]} is in train; {cure}")
     return out
 
 

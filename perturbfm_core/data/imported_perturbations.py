@@ -1,0 +1,260 @@
+"""Perturbation labels of a file as an import reads them: controls, guides, combinations, aliases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import canonical_pert
+from perturbfm_core.data.import_report import ImportReport, examples
+from perturbfm_core.data.labels import (
+    control_rows,
+    guides_of_genes,
+    guides_of_unmeasured,
+    merged_spellings,
+    refuse_missing,
+)
+from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.quantities import canonical_doses
+from perturbfm_core.data.text import decoded
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import BoolArray
+
+# What a gene is called: a capital letter, then letters and numbers.
+_SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
+
+
+class PerturbationReader:
+    """Reading of the perturbation labels of one row table.
+
+    Parameters
+    ----------
+    labels
+        Text [N], without spaces around it; index: row names.
+    mapping
+        Meaning of the columns.
+    genes
+        Names of the measured genes.
+    report
+        Report of the import, to which what was decided is added.
+
+    Raises
+    ------
+    DatasetError
+        If a control label does not occur, or text means a missing value.
+    """
+
+    def __init__(
+        self, labels: pd.Series, mapping: ColumnMapping, genes: set[str], report: ImportReport
+    ) -> None:
+        self.labels, self.m, self.genes, self.report = labels, mapping, genes, report
+        distinct = [str(x) for x in labels.unique()]
+        parts = {p for label in distinct for p in self._parts(label)}
+        rows = control_rows(labels, mapping.control_label, mapping.keep_labels, mapping.pert_col, parts)
+        named = [label for label, name in mapping.aliases.items() if name == schema.CONTROL]
+        self.untreated: BoolArray = rows | np.asarray(labels.isin(named), dtype=np.bool_)
+        refuse_missing(
+            labels[~self.untreated], mapping.keep_labels, f"obs column {mapping.pert_col!r} (--pert-col)"
+        )
+        unused = sorted(set(mapping.aliases) - set(distinct) - parts)
+        if unused:
+            report.warnings.append(f"aliases of {examples(unused)} match no label and no part of one")
+
+    @cached_property
+    def _controls(self) -> set[str]:
+        """Return the names of controls, as labels and as parts; "ctrl+ctrl" makes "ctrl" one."""
+        out = set(self.m.control_label)
+        for label in self.m.control_label:
+            parts = self._parts(label)
+            if len(parts) > 1 and len(set(parts)) == 1:
+                out.add(parts[0])
+        if schema.CONTROL in self.m.aliases.values() or not out:
+            out.add(schema.CONTROL)
+        return out
+
+    def say_merged(self, column: pd.Series) -> None:
+        """Report labels of a column that differ only in the spaces around them."""
+        distinct = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.unique()
+        if merged := merged_spellings(decoded(distinct, f"obs column {self.m.pert_col!r}")):
+            self.report.facts["labels_merged"] = merged
+            shown = examples(label for group in merged for label in group)
+            self.report.warnings.append(f"labels that differ only in spaces are one: {shown}")
+
+    def canonical(self, guides: pd.Series | None, doses: pd.Series, *, drugs: bool) -> tuple[Any, Any]:
+        """Return (object [N] perturbation ids, object [N] doses).
+
+        Parameters
+        ----------
+        guides
+            Guide of each treated row, None without a column of guides.
+        doses
+            Dose [N] as written, empty where there is none.
+        drugs
+            Whether perturbations are drugs, whose names are never guides.
+
+        Raises
+        ------
+        DatasetError
+            If a label cannot be parted, or doses do not fit its parts.
+        """
+        return self._canonical(self._without_guides(guides, drugs), doses)
+
+    def _without_guides(self, guides: pd.Series | None, drugs: bool) -> pd.Series:
+        """Return the labels with guides replaced by their gene, unless they are kept apart."""
+        m, labels, untreated = self.m, self.labels, self.untreated
+        treated = labels[~untreated]
+        if guides is None and drugs:
+            return labels
+        if guides is not None:
+            genes_of = dict(zip(guides, treated, strict=True))
+            if m.guides == "separate":
+                labels = labels.copy()
+                labels[~untreated] = guides.to_numpy()
+        else:
+            whole = {str(x) for x in treated.unique()} - set(m.aliases)
+            genes_of = guides_of_genes(whole, self.genes)
+            parts = (
+                {p for label in whole - set(genes_of) for p in self._parts(label)} - whole - set(m.aliases)
+            )
+            genes_of |= guides_of_genes(parts, self.genes)
+            if m.guides == "merge" and genes_of:
+                labels = pd.Series(
+                    [self._gene_of(str(x), genes_of) for x in labels], index=labels.index, dtype=object
+                ).where(~untreated, labels)
+            if apart := guides_of_unmeasured(whole - set(genes_of), self.genes):
+                self.report.warnings.append(
+                    f"{examples(apart)} may be guides of one gene and are kept as perturbations of their own; "
+                    "join them by --aliases or --guide-col"
+                )
+        if genes_of:
+            what = f"{len(genes_of)} guides of {len(set(genes_of.values()))} genes"
+            pairs = examples(f"{g} of {gene}" for g, gene in sorted(genes_of.items()))
+            self.report.facts["guides"] = what
+            if m.guides == "separate":
+                self.report.facts["guides_kept_apart"] = dict(sorted(genes_of.items()))
+            else:
+                self.report.warnings.append(
+                    f"{what} are taken as their gene ({pairs}); --guides separate keeps them apart"
+                )
+        return labels
+
+    def _gene_of(self, label: str, genes_of: Mapping[str, str]) -> str:
+        """Return a label with its guides replaced by their genes; two guides of one gene are that gene."""
+        if label in genes_of:
+            return genes_of[label]
+        parts = self._parts(label)
+        if len(parts) < 2 or not any(p in genes_of for p in parts):
+            return label
+        joint = next(s for s in self.m.separators if s and s in label)
+        return joint.join(dict.fromkeys(genes_of.get(p, p) for p in parts))
+
+    def _parts(self, label: str) -> list[str]:
+        pieces = [label]
+        for joint in self.m.separators:
+            pieces = [q for p in pieces for q in (p.split(joint) if joint else [p])]
+        return [p.strip() for p in pieces]
+
+    def _canonical(self, labels: pd.Series, doses: pd.Series) -> tuple[Any, Any]:
+        m = self.m
+        pairs = list(zip(labels.to_numpy(), doses.to_numpy(), strict=True))
+        distinct = set(pairs)
+        singles = {str(label) for label, _ in distinct}
+        known: dict[Any, tuple[str, str]] = {}
+        unread: set[str] = set()
+        self._check_separators(singles)
+        whole: set[str] = set()
+        parted: set[str] = set()
+        odd: set[str] = set()
+        for raw, dose in distinct:
+            label, separators = str(raw), m.separators
+            if label in m.aliases:
+                # The alias of a whole label is a perturbation id already.
+                label, separators = m.aliases[label], (schema.COMBO_SEPARATOR,)
+            elif label in self.genes and len(self._parts(label)) > 1:
+                # A gene whose own name has the separator in it, such as HLA-A.
+                separators = ()
+            elif m.split_known_only and len(parts := self._parts(label)) > 1:
+                known_parts = [p for p in parts if self._known(p, singles)]
+                # A combination with a gene that was neither measured nor perturbed alone.
+                ok = bool(known_parts) and all(p in known_parts or _SYMBOL.match(p) for p in parts)
+                (parted if ok else whole).add(label)
+                if ok and len(known_parts) < len(parts):
+                    odd.add(label)
+                separators = separators if ok else ()
+            self._check_parting(label, separators, singles)
+            each = None
+            if dose:
+                each, read = canonical_doses(str(dose), m.dose_unit)
+                unread |= set() if read else {str(dose)}
+            known[raw, dose] = canonical_pert(
+                label, each, control=self._controls, separators=separators, aliases=m.aliases
+            )
+        if parted:
+            self.report.facts["labels_parted"] = len(parted)
+        if odd:
+            self.report.warnings.append(
+                f"{len(odd)} combinations have a part that is no measured gene and no perturbation of its own "
+                f"({examples(sorted(odd))}); if they are one name each, import with --separator ''"
+            )
+        if whole:
+            self.report.warnings.append(
+                f"{len(whole)} labels have {', '.join(map(repr, m.separators))} in them and are kept whole, since not all "
+                f"their parts are genes or perturbations ({examples(sorted(whole))}); --separator parts them"
+            )
+        numbers = sorted(
+            str(raw)
+            for (raw, _), (pert, _) in known.items()
+            if len({p.isdigit() for p in pert.split(schema.COMBO_SEPARATOR)}) > 1
+        )
+        if numbers:
+            self.report.warnings.append(
+                f"{len(numbers)} labels have parts that are bare numbers ({examples(numbers)}); if they number guides, "
+                "name the perturbation by --aliases or another --separator"
+            )
+        if unread:
+            self.report.facts["doses_not_read"] = sorted(unread)[:20]
+            self.report.warnings.append(
+                f"{len(unread)} doses have a unit or form that is not known and stay text ({examples(sorted(unread))})"
+            )
+        pert = np.asarray([known[p][0] for p in pairs], dtype=object)
+        return pert, np.asarray([known[p][1] for p in pairs], dtype=object)
+
+    def _known(self, part: str, singles: set[str]) -> bool:
+        return part in self.genes or part in singles or part in self.m.aliases or part in self._controls
+
+    def _check_parting(self, label: str, separators: Sequence[str], singles: set[str]) -> None:
+        """Refuse to part a name inside its brackets, and to keep a combination of known perturbations whole."""
+        pieces = [label]
+        for joint in filter(None, separators):
+            pieces = [q for p in pieces for q in p.split(joint)]
+        if len(pieces) > 1 and _balanced(label) and not all(map(_balanced, pieces)):
+            msg = (
+                f"perturbation {label!r} would be parted inside its brackets, into {pieces}; give another --separator, "
+                "or '' to keep names whole"
+            )
+            raise DatasetError(msg)
+        joined = label.split(schema.COMBO_SEPARATOR)
+        whole = label not in self.m.aliases.values() and len(pieces) == 1 and len(joined) > 1
+        if whole and all(p.strip() for p in joined) and any(self._known(p.strip(), singles) for p in joined):
+            msg = (
+                f"perturbation {label!r} would be one name although its parts are genes or perturbations; add "
+                f"--separator {schema.COMBO_SEPARATOR}, or name it by --aliases"
+            )
+            raise DatasetError(msg)
+
+    def _check_separators(self, labels: set[str]) -> None:
+        for joint in self.m.separators:
+            if len(joint) > 1 and not any(joint in label for label in labels):
+                msg = f"separator {joint!r} occurs in no label of {self.m.pert_col!r}; give several single ones by repeating --separator"
+                raise DatasetError(msg)
+
+
+def _balanced(text: str) -> bool:
+    """Return whether a text has as many opening as closing brackets of each kind."""
+    return all(text.count(a) == text.count(b) for a, b in (("(", ")"), ("[", "]"), ("{", "}")))
