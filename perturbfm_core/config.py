@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rfc8785
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.parsing import MAX_YAML_BYTES, parse_yaml, read_text
 
+# As many faults of one value as a line has room for.
+_SHOWN_ERRORS = 8
 KEY_PATTERN = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
 
 
@@ -59,8 +61,18 @@ def option_of(name: str, field: FieldInfo) -> CommandOption:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the RFC 8785 form of a JSON value: the same bytes for the same content."""
-    return rfc8785.dumps(value)
+    """Return the RFC 8785 form of a JSON value: the same bytes for the same content.
+
+    Raises
+    ------
+    ConfigError
+        If it holds what has no such form: a number that is not finite, or a whole one beyond 2^53.
+    """
+    try:
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        msg = f"a value has no canonical form ({error}); use finite numbers below 2^53, and text"
+        raise ConfigError(msg) from error
 
 
 def content_hash(value: Any) -> str:
@@ -101,8 +113,10 @@ def one_line(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(x) for x in item["loc"]) or "(top level)"
         found = "" if item["type"] == "missing" else f", found {str(item['input'])[:60]!r}"
-        parts.append(f"{where}: {item['msg']}{found}")
-    return "; ".join(parts)
+        parts.append(f"{where[:120]}: {item['msg']}{found}")
+    # A file of another kind has hundreds of unknown names.
+    more = f"; and {len(parts) - _SHOWN_ERRORS} more" if len(parts) > _SHOWN_ERRORS else ""
+    return "; ".join(parts[:_SHOWN_ERRORS]) + more
 
 
 def parse(model: type[C], value: Any, source: str) -> C:
@@ -130,22 +144,11 @@ def parse(model: type[C], value: Any, source: str) -> C:
 
 
 def load_yaml(path: Path) -> Any:
-    """Read one YAML file with the safe loader.
+    """Read one YAML file (see `perturbfm_core.parsing.parse_yaml`).
 
-    Raises
-    ------
-    ConfigError
-        If it does not exist or is not valid YAML.
+    A file that does not exist or is refused raises `ConfigError`.
     """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"{path} does not exist"
-        raise ConfigError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        detail = " ".join(str(error).split())
-        msg = f"{path} is not valid YAML: {detail}"
-        raise ConfigError(msg) from error
+    return parse_yaml(read_text(path, ConfigError, MAX_YAML_BYTES), str(path))
 
 
 def documented(model: type[Frozen]) -> dict[str, str]:

@@ -18,6 +18,8 @@ from perturbfm_core.errors import ConfigError
 MAX_DEPTH = 64
 MAX_JSON_BYTES = 1 << 30
 MAX_YAML_BYTES = 1 << 20
+# The header of a table of all genes has a tenth of it.
+MAX_LINE_BYTES = 1 << 22
 # Whole numbers beyond 64 bits fit no array and no table.
 _MAX_INTEGER = 1 << 64
 _MAX_DIGITS = 20
@@ -87,6 +89,22 @@ def read_text(path: Path, error: type[Exception] = ConfigError, limit: int = MAX
         raise error(msg) from exc
 
 
+def check_table(path: Path, error: type[Exception] = ConfigError) -> None:
+    """Check that a file begins as a table of text does, before all of it is read: with a line of bounded length.
+
+    Raises
+    ------
+    error
+        If it is missing, is no regular file, or does not.
+    """
+    with open_regular(path, error) as file:
+        first = file.readline(MAX_LINE_BYTES)
+    encoded = first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if len(first) == MAX_LINE_BYTES or (b"\0" in first and not encoded):
+        msg = f"{path} is no table: its first line is not one of text; save it as CSV in UTF-8"
+        raise error(msg)
+
+
 # ---- JSON ------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +151,17 @@ def parse_json(text: str, source: str, error: type[Exception] = ConfigError, hin
 
 
 def read_json_file(path: Path, error: type[Exception] = ConfigError, hint: str = "") -> Any:
-    """Return the value of a JSON file (see `read_text` and `parse_json`); what is wrong raises `error`."""
+    """Return the value of a JSON file.
+
+    Parameters
+    ----------
+    path
+        The file, read by `read_text`.
+    error
+        Type of the errors raised.
+    hint
+        What to do about it, for the message (see `parse_json`).
+    """
     return parse_json(read_text(path, error), str(path), error, hint)
 
 

@@ -50,6 +50,9 @@ def demo(
 
     home, catalog = store(), load_catalog()
     chosen = catalog.suite(suite)
+    for entry in chosen.models:
+        # An unknown one is reported before anything is made for the others.
+        catalog.model(entry)
     with progress() as tell:
         hashes = suite_splits(home, chosen, tell)
     members = suite_members(home, chosen, hashes)

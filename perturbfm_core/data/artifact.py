@@ -55,6 +55,7 @@ def write_dataset(
     overwrite
         Replace an existing artifact.
     """
+    _check_names(ds)
     metadata = ds.metadata.model_copy(update={"content_sha256": ds.computed_sha256})
 
     def fill(folder: Path) -> None:
@@ -77,6 +78,18 @@ def write_dataset(
 
     publish_directory(path, fill, overwrite=overwrite)
     return metadata
+
+
+def _check_names(ds: PerturbDataset) -> None:
+    """Refuse names that no file can hold: text with NUL, or that is not Unicode."""
+    columns = {
+        c: ds.obs[c].cat.categories for c in ds.obs if isinstance(ds.obs[c].dtype, pd.CategoricalDtype)
+    }
+    for what, names in {"gene ids": ds.genes, "row ids": ds.row_ids, **columns}.items():
+        for name in map(str, names):
+            if "\0" in name or (not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name)):
+                msg = f"data set {ds.name!r}: {what} hold {name[:60]!r}, which is no text; rename it"
+                raise DatasetError(msg)
 
 
 def load_dataset(path: Path | str) -> PerturbDataset:

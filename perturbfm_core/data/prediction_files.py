@@ -18,7 +18,7 @@ from perturbfm_core.data.prediction import RowPrediction, from_arrays
 from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, text_of
 from perturbfm_core.data.prediction_labels import LabelColumns, is_known
 from perturbfm_core.errors import PredictionError
-from perturbfm_core.parsing import open_regular
+from perturbfm_core.parsing import MAX_LINE_BYTES, open_regular
 from perturbfm_core.schema import FloatArray, PredictionKind, StrArray
 
 FORMATS = ("npz", "h5ad", "parquet", "csv")
@@ -223,13 +223,16 @@ def _from_text(path: Path, columns: LabelColumns, genes: StrArray) -> Prediction
     encoding = "utf-16" if head in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
     try:
         with path.open(encoding=encoding, newline="") as file:
-            first = file.readline()
+            first = file.readline(MAX_LINE_BYTES)
     except (OSError, UnicodeError) as error:
         msg = f"{path} cannot be read as text ({error}); {_DOCS}"
         raise PredictionError(msg) from error
     separator = max("\t,;", key=first.count)
-    header = next(csv.reader([first], delimiter=separator), [])
-    header = [name.strip() for name in header]
+    try:
+        header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
+    except csv.Error:
+        # One cell of more than a hundred thousand characters.
+        header = []
     if len(header) < 2 or "\x00" in first:
         msg = f"{path} has no table with a header line (found {first[:40]!r}); {_DOCS}"
         raise PredictionError(msg)

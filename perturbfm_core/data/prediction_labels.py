@@ -11,13 +11,22 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_pert, parse_key
+from perturbfm_core.data.condition import parse_key
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import DatasetError, PredictionError
+from perturbfm_core.data.prediction_conditions import (
+    CONTROL_ROW,
+    COVARIATE,
+    DOSE_UNIT,
+    TIME,
+    UNKNOWN,
+    ConditionFinder,
+    covariate_names,
+)
+from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import IntArray
 
-# Positions of rows that are no test condition.
-NOT_ASKED, CONTROL_ROW, UNKNOWN = -1, -2, -3
+# Position of rows of conditions that the split does not test.
+NOT_ASKED = -1
 
 # Names that a column goes by where none is given, in order; those of the imported file come first.
 _NAMES: dict[str, tuple[str, ...]] = {
@@ -36,10 +45,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "tissue",
     ),
     schema.MODALITY: ("modality",),
-    schema.DOSES: ("doses", "dose"),
+    schema.DOSES: ("doses", "dose", "concentration"),
+    DOSE_UNIT: ("dose_unit",),
     schema.COVARIATES: ("covariates",),
 }
-_CONTROLS = (schema.CONTROL, "ctrl", "non-targeting", "NT", "DMSO", "vehicle")
+_TIMES = (TIME, "timepoint", "time_point")
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class LabelColumns:
         Of an h5ad file, the layer with the values (default ``X``) and the var column with gene ids.
     imported
         What the data set's own import recorded of the columns of its file, whose names are recognised too.
+    covariates
+        Names of the covariates of the data set's conditions, such as ``time``.
     """
 
     condition: str | None = None
@@ -67,11 +79,13 @@ class LabelColumns:
     layer: str | None = None
     gene_col: str | None = None
     imported: Mapping[str, Any] = field(default_factory=dict)
+    covariates: tuple[str, ...] = ()
 
     def of(self, ds: PerturbDataset) -> LabelColumns:
-        """Return these names with what the import of a data set recorded."""
+        """Return these names with what the import of a data set recorded, and its covariates."""
         recorded = ds.metadata.notes.get("columns")
-        return replace(self, imported=recorded if isinstance(recorded, dict) else {})
+        imported = recorded if isinstance(recorded, dict) else {}
+        return replace(self, imported=imported, covariates=covariate_names(ds.conditions))
 
     def given(self) -> tuple[str, ...]:
         """Return the names that are given."""
@@ -80,9 +94,26 @@ class LabelColumns:
 
 def is_known(name: str, columns: LabelColumns) -> bool:
     """Return whether a column of this name can be a label."""
-    own = [columns.imported.get(key) for key in ("pert_col", "context_col", "modality_col", "dose_col")]
-    names = {*columns.given(), *own, "kind", *(n for names in _NAMES.values() for n in names)}
-    return name in names
+    common = (n for names in _names(columns).values() for n in names)
+    return name in {*columns.given(), "kind", *common}
+
+
+def _names(columns: LabelColumns) -> dict[str, tuple[str, ...]]:
+    """Return {what a column says: its names, in order}, those of the imported file first."""
+    imported = columns.imported
+    own = {
+        schema.PERT_ID: imported.get("pert_col"),
+        schema.CONTEXT_ID: imported.get("context_col"),
+        schema.MODALITY: imported.get("modality_col"),
+        schema.DOSES: imported.get("dose_col"),
+        DOSE_UNIT: imported.get("dose_unit_col"),
+        COVARIATE + TIME: imported.get("time_col"),
+    }
+    further = {COVARIATE + c: _TIMES if c == TIME else (c,) for c in columns.covariates}
+    return {
+        role: (*([str(own[role])] if own.get(role) else []), *names)
+        for role, names in {**_NAMES, **further}.items()
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,28 +156,28 @@ def match_rows(
     PredictionError
         If no column says what the rows are, or labels fit several conditions.
     """
-    roles = _roles(labels, columns, columns.imported, source)
+    roles = _roles(labels, columns, source)
     keys = ds.conditions.index
     context = roles.get(schema.CONTEXT_ID)
     unsure = columns.context is None and context is not None and len(ds.contexts) == 1
     if unsure and not labels[context].isin(ds.contexts).any():
         # A column that was recognised by its name alone may say something else of the only context.
         del roles[schema.CONTEXT_ID]
+    finder = ConditionFinder(ds.conditions, columns.imported, columns.control_label, tuple(roles), source)
     if schema.CONDITION in roles:
         text = labels[roles[schema.CONDITION]]
         names = pd.unique(text)
-        found = [_of_key(t, keys) for t in names]
+        found = [finder.of_key(t) for t in names]
     elif schema.PERT_ID in roles:
         text = (
             labels[list(roles.values())].agg("\x1f".join, axis=1) if len(labels) else pd.Series(dtype=object)
         )
-        matcher = _Matcher(ds, columns, tuple(roles), source)
         names = pd.unique(text)
-        found = [matcher.position(t.split("\x1f")) for t in names]
+        found = [finder.position(t.split("\x1f")) for t in names]
     else:
         text = pd.Series(labels.index)
         names = pd.unique(text)
-        named = _of_names(names, ds)
+        named = _of_names(names, ds, finder)
         if named is None:
             shown = ", ".join(map(repr, labels.columns[:6])) or "none"
             msg = (
@@ -166,9 +197,7 @@ def match_rows(
     return Matched(code, list(asked), unknown)
 
 
-def _roles(
-    labels: pd.DataFrame, columns: LabelColumns, imported: Mapping[str, Any], source: Path
-) -> dict[str, str]:
+def _roles(labels: pd.DataFrame, columns: LabelColumns, source: Path) -> dict[str, str]:
     """Return {what it says: column} of the label columns."""
     for name in columns.given():
         if name not in labels:
@@ -180,21 +209,15 @@ def _roles(
         schema.PERT_ID: columns.perturbation,
         schema.CONTEXT_ID: columns.context,
     }
-    own = {
-        schema.PERT_ID: imported.get("pert_col"),
-        schema.CONTEXT_ID: imported.get("context_col"),
-        schema.MODALITY: imported.get("modality_col"),
-        schema.DOSES: imported.get("dose_col"),
-    }
     roles: dict[str, str] = {}
-    for role, names in _NAMES.items():
+    for role, names in _names(columns).items():
         chosen = given.get(role)
         if chosen is not None:
             roles[role] = chosen
             continue
         if role == schema.CONDITION and columns.perturbation is not None:
             continue
-        for candidate in (own.get(role), *names):
+        for candidate in names:
             if candidate not in labels or candidate in roles.values():
                 continue
             if role == schema.CONDITION and not _are_keys(labels[candidate]):
@@ -209,21 +232,11 @@ def _are_keys(column: pd.Series) -> bool:
     return bool((column.str.count(r"\|") == len(schema.CONDITION_COLUMNS) - 1).mean() > 0.5)
 
 
-def _of_key(text: str, keys: pd.Index) -> int:
-    if text in keys:
-        return int(keys.get_loc(text))
-    try:
-        control = parse_key(text)[schema.PERT_ID] == schema.CONTROL
-    except DatasetError:
-        control = text == schema.CONTROL
-    return CONTROL_ROW if control else UNKNOWN
-
-
-def _of_names(names: Any, ds: PerturbDataset) -> list[int] | None:
+def _of_names(names: Any, ds: PerturbDataset, finder: ConditionFinder) -> list[int] | None:
     """Return the conditions of row names that are condition keys or row ids of the data set, None if they are neither."""
     at = ds.conditions.index.get_indexer(names)
-    if (at >= 0).any():
-        return [_of_key(str(n), ds.conditions.index) for n in names]
+    if (at >= 0).any() or (len(names) and _are_keys(pd.Series([str(n) for n in names]))):
+        return [finder.of_key(str(n)) for n in names]
     # Bare numbers name rows of any table.
     if all(str(n).isdigit() for n in names):
         return None
@@ -232,88 +245,6 @@ def _of_names(names: Any, ds: PerturbDataset) -> list[int] | None:
         return None
     codes = ds.condition_codes[rows]
     return [UNKNOWN if r < 0 else CONTROL_ROW if c < 0 else int(c) for r, c in zip(rows, codes, strict=True)]
-
-
-class _Matcher:
-    """Finds the condition of (perturbation, context, ...) as a file writes them."""
-
-    def __init__(
-        self,
-        ds: PerturbDataset,
-        columns: LabelColumns,
-        roles: tuple[str, ...],
-        source: Path,
-    ) -> None:
-        self._roles, self._source, self._imported = roles, source, columns.imported
-        labels = columns.imported.get("control_label") or ()
-        own = [labels] if isinstance(labels, str) else list(labels)
-        perts = set(ds.conditions[schema.PERT_ID])
-        self._controls = {c for c in (*_CONTROLS, *own, columns.control_label) if c and c not in perts}
-        self._table = {
-            c: ds.conditions[c].astype(str).str.strip().to_numpy() for c in schema.CONDITION_COLUMNS
-        }
-        self._known = {str(p) for p in perts}
-
-    def position(self, values: list[str]) -> int:
-        """Return the position of the condition, `CONTROL_ROW` or `UNKNOWN`."""
-        given = dict(zip(self._roles, values, strict=True))
-        pert, dose = self._canonical(given.pop(schema.PERT_ID), given.get(schema.DOSES, ""))
-        if pert == schema.CONTROL:
-            return CONTROL_ROW
-        if schema.DOSES in given:
-            given[schema.DOSES] = dose
-        hits = self._table[schema.PERT_ID] == pert
-        for role, value in given.items():
-            own = self._table[role]
-            # What one side does not state (modality, dose) does not tell conditions apart.
-            if role == schema.CONTEXT_ID or (value and (own[hits] != "").any()):
-                hits = hits & np.asarray([_plain(x) == _plain(value) for x in own], dtype=np.bool_)
-        where = np.flatnonzero(hits)
-        if len(where) > 1:
-            lacking = (
-                "a context column (--context-col)"
-                if schema.CONTEXT_ID not in given
-                else "a column `condition` with keys"
-            )
-            msg = (
-                f"{self._source}: perturbation {pert!r} fits {len(where)} conditions of the data set; add {lacking}, "
-                "as `perturbfm predictions template` writes it"
-            )
-            raise PredictionError(msg)
-        return int(where[0]) if len(where) else UNKNOWN
-
-    def _canonical(self, label: str, dose: str) -> tuple[str, str]:
-        """Return perturbation and doses as the data set writes them."""
-        label = label.strip()
-        if label in self._known:
-            return label, dose
-        unit = self._imported.get("dose_unit") or ""
-        doses = [f"{d.strip()} {unit}".strip() for d in dose.split(schema.COMBO_SEPARATOR)] if dose else None
-        kept = self._imported.get("separators", schema.COMBO_SEPARATOR)
-        for separators in dict.fromkeys(
-            (kept if isinstance(kept, str) else tuple(kept), schema.COMBO_SEPARATOR)
-        ):
-            try:
-                found = canonical_pert(
-                    label,
-                    doses,
-                    control=self._controls,
-                    separators=separators,
-                    aliases=self._imported.get("aliases") or {},
-                )
-            except DatasetError:
-                continue
-            if found[0] in self._known or found[0] == schema.CONTROL:
-                return found
-        return label, dose
-
-
-def _plain(text: str) -> str:
-    """Return numbers in one form: "10.0" and "10" are one dose."""
-    parts = text.split(schema.COMBO_SEPARATOR)
-    return schema.COMBO_SEPARATOR.join(
-        f"{float(p):.12g}" if p.strip().replace(".", "", 1).isdigit() else p.strip() for p in parts
-    )
 
 
 def label_table(keys: Sequence[str]) -> pd.DataFrame:

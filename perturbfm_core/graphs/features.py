@@ -6,10 +6,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from perturbfm_core.data.npz import read_npz
+from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.errors import GraphError
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
@@ -70,6 +72,25 @@ class GeneFeatures:
         return out, known
 
 
+def gene_ids(ids: Any, path: Path) -> StrArray:
+    """Return the array of gene ids of an npz file as text.
+
+    Raises
+    ------
+    GraphError
+        If it is no list of names.
+    """
+    if ids.ndim != 1 or ids.dtype.kind not in "USiu":
+        msg = f"'genes' in {path} is {ids.dtype} {ids.shape}; it must be a list of gene ids"
+        raise GraphError(msg)
+    try:
+        out: StrArray = np.char.decode(ids, "utf-8") if ids.dtype.kind == "S" else ids.astype(np.str_)
+    except UnicodeDecodeError as error:
+        msg = f"'genes' in {path} is not UTF-8 text ({error.reason}); write the gene ids as text"
+        raise GraphError(msg) from error
+    return out
+
+
 def read_features(path: Path, name: str | None = None) -> GeneFeatures:
     """Read a table of gene features.
 
@@ -93,14 +114,11 @@ def read_features(path: Path, name: str | None = None) -> GeneFeatures:
         if "genes" not in arrays or key is None:
             msg = f"{path} has arrays {sorted(arrays)}; gene features need 'genes' [N] and 'features' [N, F]"
             raise GraphError(msg)
-        return GeneFeatures(name, arrays["genes"].astype(np.str_), arrays[key].astype(np.float32))
-    try:
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path).to_pandas(ignore_metadata=True)
-    except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read as npz or parquet ({error})"
-        raise GraphError(msg) from error
+        if arrays[key].dtype.kind not in "fiub":
+            msg = f"{key!r} in {path} is {arrays[key].dtype}; it must be numbers [genes, features]"
+            raise GraphError(msg)
+        return GeneFeatures(name, gene_ids(arrays["genes"], path), arrays[key].astype(np.float32))
+    table = read_parquet(path, GraphError)
     column = next((c for c in _GENE_COLUMNS if c in table.columns), None)
     numbers = table.drop(columns=[column]) if column else table
     numbers = numbers.select_dtypes("number")

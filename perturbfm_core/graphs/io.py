@@ -12,8 +12,9 @@ import scipy.sparse as sp
 
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import GraphError
-from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.features import GeneFeatures, gene_ids
 from perturbfm_core.graphs.graph import GeneGraph
+from perturbfm_core.parsing import parse_json
 from perturbfm_core.store.atomic import write_atomic
 
 
@@ -52,16 +53,27 @@ def read_graph(path: Path, name: str | None = None) -> GeneGraph:
     if "genes" not in arrays or not {"adjacency", "edge_index"} & set(arrays):
         msg = f"{path} has arrays {sorted(arrays)}; a graph needs 'genes' with 'adjacency', or with 'edge_index'"
         raise GraphError(msg)
-    genes = arrays["genes"].astype(np.str_)
-    split_hash = str(arrays["split_hash"]) if "split_hash" in arrays else ""
+    genes = gene_ids(arrays["genes"], path)
+    stated = arrays.get("split_hash", np.asarray(""))
+    if stated.shape != () or stated.dtype.kind != "U":
+        msg = f"'split_hash' in {path} is {stated.dtype} {stated.shape}; it must be one text"
+        raise GraphError(msg)
+    split_hash = str(stated)
     adjacency = _dense(arrays, path) if "adjacency" in arrays else _from_index(arrays, path)
     meta = _meta(arrays, path)
+    if not np.isfinite(adjacency.data).all():
+        msg = f"{path} has weights that are not finite; build the graph again"
+        raise GraphError(msg)
     meta.setdefault("directed", bool(abs(adjacency - adjacency.T).max() > 0) if adjacency.nnz else False)
     return GeneGraph(name or path.stem, genes, adjacency, split_hash or None, meta)
 
 
 def _dense(arrays: dict[str, Any], path: Path) -> Any:
     A = arrays["adjacency"]
+    n = len(arrays["genes"])
+    if A.ndim == 2 and A.shape != (n, n):
+        msg = f"{path} has an adjacency {A.shape} for {n} genes; it must be [genes, genes]"
+        raise GraphError(msg)
     if A.ndim != 2 or A.dtype.kind not in "fiub":
         msg = f"'adjacency' in {path} is {A.dtype} {A.shape}; it must be numbers [genes, genes]"
         raise GraphError(msg)
@@ -82,17 +94,14 @@ def _from_index(arrays: dict[str, Any], path: Path) -> Any:
         wrong = int(index.min() if index.min() < 0 else index.max())
         msg = f"'edge_index' in {path} names gene {wrong}, there are {n} (0 to {n - 1})"
         raise GraphError(msg)
-    return sp.csr_array((weight.astype(np.float32), (index[0], index[1])), shape=(n, n))
+    pairs = index.astype(np.int64)
+    return sp.csr_array((weight.astype(np.float32), (pairs[0], pairs[1])), shape=(n, n))
 
 
 def _meta(arrays: dict[str, Any], path: Path) -> dict[str, Any]:
     if "meta" not in arrays:
         return {}
-    try:
-        meta = json.loads(str(arrays["meta"]))
-    except json.JSONDecodeError as error:
-        msg = f"'meta' in {path} is not JSON ({error}); build the graph again"
-        raise GraphError(msg) from error
+    meta = parse_json(str(arrays["meta"]), f"'meta' in {path}", GraphError, "; build the graph again")
     if not isinstance(meta, dict):
         msg = f"'meta' in {path} is not a table of names; build the graph again"
         raise GraphError(msg)

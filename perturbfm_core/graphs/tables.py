@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import zlib
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import numpy as np
 import pandas as pd
 
+from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.errors import GraphError
+from perturbfm_core.parsing import open_regular
 from perturbfm_core.schema import FloatArray, StrArray
 
 SOURCE_COLUMNS = ("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from")
@@ -17,6 +23,8 @@ TARGET_COLUMNS = ("target", "gene2", "gene_b", "protein2", "symbol2", "to")
 TERM_COLUMNS = ("term_id", "term", "pathway", "go_id", "gene_set")
 GENE_COLUMNS = ("gene", "symbol", "gene_symbol")
 _HEADER_WORDS = {*SOURCE_COLUMNS, *TARGET_COLUMNS, *TERM_COLUMNS, *GENE_COLUMNS}
+# Characters; the largest set of genes has a tenth of it.
+_LONGEST_LINE = 1 << 22
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".txt": None}
 
 
@@ -36,28 +44,31 @@ def read_table(path: Path) -> pd.DataFrame:
     kind = (suffixes[:-1] if packed else suffixes)[-1:]
     try:
         if kind == [".parquet"] and not packed:
-            return pd.read_parquet(path)
-        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as handle:
+            return read_parquet(path, GraphError)
+        open_regular(path, GraphError).close()
+        with _opened(path, packed) as handle:
+            head = handle.readline(_LONGEST_LINE)
+            if len(head) == _LONGEST_LINE or "\0" in head:
+                msg = f"{path} is no table: its first line is not one of text; fetch it again"
+                raise GraphError(msg)
             if kind == [".gmt"]:
-                return _gmt(handle.read())
-            head = handle.readline()
+                return _gmt(chain([head], handle))
         if kind and kind[0] in _DELIMITED:
-            return _delimited(path, head, _DELIMITED[kind[0]])
-    except FileNotFoundError:
-        msg = f"{path} does not exist"
-        raise GraphError(msg) from None
-    except (OSError, ValueError, EOFError) as error:
+            # Opened anew: given a path, pandas would take some for an address of the web.
+            with _opened(path, packed) as handle:
+                return _delimited(handle, head, _DELIMITED[kind[0]])
+    except (OSError, ValueError, EOFError, zlib.error, OverflowError, csv.Error) as error:
         msg = f"{path} cannot be read ({' '.join(str(error).split())[:120]})"
         raise GraphError(msg) from error
     msg = f"{path} is no table that can be read; known: .parquet, .gmt, {', '.join(_DELIMITED)} (but parquet also as .gz)"
     raise GraphError(msg)
 
 
-def _gmt(text: str) -> pd.DataFrame:
+def _gmt(lines: Iterable[str]) -> pd.DataFrame:
     terms: list[str] = []
     genes: list[str] = []
-    for line in text.splitlines():
-        term, *rest = line.split("\t")
+    for line in lines:
+        term, *rest = line.rstrip("\r\n").split("\t")
         # Some files have a weight after the gene: "TP53,1.0".
         found = [g.split(",")[0].strip() for g in rest[1:]]
         found = [g for g in found if g]
@@ -66,15 +77,19 @@ def _gmt(text: str) -> pd.DataFrame:
     return pd.DataFrame({"term": terms, "gene": genes})
 
 
-def _delimited(path: Path, head: str, delimiter: str | None) -> pd.DataFrame:
+def _opened(path: Path, packed: bool) -> TextIO:
+    if packed:
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _delimited(handle: TextIO, head: str, delimiter: str | None) -> pd.DataFrame:
     if delimiter is None:
         delimiter = "\t" if "\t" in head else " "
-    words = [w.strip().strip('"').lstrip("#") for w in head.rstrip("\n").split(delimiter)]
+    words = [w.strip().strip('"').lstrip("#") for w in head.rstrip("\r\n").split(delimiter)]
     named = bool({w.lower() for w in words} & _HEADER_WORDS)
     # A gene may be called NA, so no text is read as a missing value.
-    table = pd.read_csv(
-        path, sep=delimiter, header=0 if named else None, keep_default_na=False, encoding="utf-8"
-    )
+    table = pd.read_csv(handle, sep=delimiter, header=0 if named else None, keep_default_na=False)
     if named:
         table.columns = pd.Index(words)
     return table

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from perturbfm_core.errors import ModelError
+from perturbfm_core.parsing import parse_json
 from perturbfm_core.store.atomic import write_atomic
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -78,10 +79,10 @@ class Checkpoint:
             return None
         try:
             with safe_open(self.path, framework="pt") as file:
-                state: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
+                state: dict[str, Any] = parse_json((file.metadata() or {})[_HEADER], "its state", ModelError)
                 found = state["config_hash"]
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, ModelError) as error:
             msg = f"{self.path} is no whole checkpoint ({error}); remove it to train from the beginning"
             raise ModelError(msg) from error
         if found != config_hash:

@@ -597,3 +597,40 @@ def test_place_that_cannot_be_written(work):
 def test_penalties_that_are_not_positive(work, entry, value):
     argv = ["train", entry, "--data", "D", "--split", work.split, "--param", f"alphas={value}"]
     refuse(argv, r"alphas\.\d: Input should be greater than 0", work.path)
+
+
+def test_a_suite_with_an_unknown_entry_or_data_set_leaves_nothing(work):
+    path = work.path / ".perturbfm/catalog/suites/mine.yaml"
+    path.parent.mkdir(parents=True)
+    grid = "grid: [{dataset: demo, splits: [{kind: iid}]}]"
+    path.write_text(f"name: mine\ndescription: x\nmodels: [ridge, ridgy]\n{grid}\n")
+    refuse(["demo", "--suite", "mine"], "unknown entry 'ridgy'; known: additive", work.path)
+
+
+def test_conditions_that_are_no_table(work):
+    Path("huge.csv").touch()
+    os.truncate("huge.csv", 3 << 30)
+    Path("nul.csv").write_bytes(b"perturbation\0,context\nA,B\n")
+    os.mkfifo("pipe.csv")
+    for name, message in (
+        ("huge.csv", "is no table"),
+        ("nul.csv", "is no table"),
+        ("pipe.csv", "does not exist|is a pipe"),
+    ):
+        argv = [
+            "predict",
+            "--run",
+            work.run,
+            "--split",
+            work.split,
+            "--batch",
+            name,
+            "--out",
+            "p.parquet",
+            "--data",
+            "D",
+        ]
+        answer = attempt(*argv)
+        assert answer.code == 2
+        assert re.search(message, answer.err), answer.err
+        assert not Path("p.parquet").exists()

@@ -95,7 +95,7 @@ def test_both_forms_of_the_contract_are_the_same_graph(tmp_path):
             {"genes": GENES, "edge_index": np.asarray([[0], [1]]), "edge_weight": np.ones(2)},
             r"'edge_weight' .* \(2,\) for 1 edges",
         ),
-        ({"genes": GENES, "adjacency": np.eye(3), "meta": np.asarray("{no")}, "is not JSON"),
+        ({"genes": GENES, "adjacency": np.eye(3), "meta": np.asarray("{no")}, "is not valid JSON"),
         ({"genes": GENES, "adjacency": np.eye(3), "meta": np.asarray("[1]")}, "not a table of names"),
     ],
 )

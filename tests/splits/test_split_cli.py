@@ -119,7 +119,7 @@ def test_perturbench_splits_are_made(made: tuple[Path, Path]) -> None:
         (["--task", "transfer", "--arg", "sead=3"], "no argument 'sead'"),
         (["--arg", "seed=3"], "--arg, --covariate-key and --label belong to --task"),
         (["--task", "transfer", "--csv", path], "give one of --split-dir, --csv and --task"),
-        (["--csv", path], "cannot be read as CSV"),
+        (["--csv", path], "is not UTF-8 text"),
     ):
         answer = attempt(*base, *bad)
         assert answer.code == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -42,7 +42,7 @@ class ComboKernelRidge(TunedBaseline):
     class Params(Frozen):
         """Parameters of `ComboKernelRidge`; the penalty is chosen among `alphas` by the inner folds."""
 
-        alphas: tuple[float, ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
+        alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
         components: int = Field(default=100, ge=1)
         per: Per = "data"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ class KernelRidgeRegression(EmbeddingBaseline):
     class Params(EmbeddingBaseline.Params):
         """Parameters of `KernelRidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""
 
-        alphas: tuple[float, ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
+        alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)

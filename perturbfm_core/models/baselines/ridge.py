@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -28,7 +28,9 @@ class RidgeRegression(TunedBaseline):
     class Params(Frozen):
         """Parameters of `RidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""
 
-        alphas: tuple[float, ...] = Field(default=(0.1, 1.0, 10.0, 100.0), min_length=1)
+        alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+            default=(0.1, 1.0, 10.0, 100.0), min_length=1
+        )
         control_components: int = Field(default=10, ge=0)
 
     def __init__(self, params: Any = None) -> None:

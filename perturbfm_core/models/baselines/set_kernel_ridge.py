@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ class SetKernelRidge(TunedBaseline):
     class Params(Frozen):
         """Parameters of `SetKernelRidge`; several `alphas` are compared by the inner folds."""
 
-        alphas: tuple[float, ...] = Field(default=(1.5,), min_length=1)
+        alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.5,), min_length=1)
         components: int = Field(default=60, ge=1)
 
     def __init__(self, params: Any = None) -> None:

@@ -1,0 +1,230 @@
+"""Conditions of a data set found by what a prediction file writes: perturbation, context, doses, times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import (
+    canonical_covariates,
+    canonical_pert,
+    condition_key,
+    parse_covariates,
+    parse_key,
+    part_id,
+    typed_pert,
+)
+from perturbfm_core.data.quantities import NUMBER, canonical_doses, canonical_time
+from perturbfm_core.errors import DatasetError, PredictionError
+
+# Positions of rows that are no condition of the data set.
+CONTROL_ROW, UNKNOWN = -2, -3
+
+TIME: Final = "time"
+# The role of the column with units of doses, and, before its name, that of a covariate.
+DOSE_UNIT: Final = "dose unit"
+COVARIATE: Final = "covariate "
+_CONTROLS = (schema.CONTROL, "ctrl", "non-targeting", "NT", "DMSO", "vehicle")
+
+
+def covariate_names(conditions: pd.DataFrame) -> tuple[str, ...]:
+    """Return the names of the covariates that conditions have."""
+    distinct = conditions[schema.COVARIATES].astype(str).unique()
+    return tuple(sorted({name for text in distinct for name in parse_covariates(text)}))
+
+
+class ConditionFinder:
+    """Finds the condition of (perturbation, context, ...) as a file writes them.
+
+    Parameters
+    ----------
+    conditions
+        Conditions of the data set, index = key.
+    imported
+        What the import of the data set recorded of the columns of its file.
+    control_label
+        Label of control rows in the file, if it is given.
+    roles
+        What the values are that `position` is given, in order.
+    source
+        The file, for messages.
+    """
+
+    def __init__(
+        self,
+        conditions: pd.DataFrame,
+        imported: Mapping[str, Any],
+        control_label: str | None,
+        roles: tuple[str, ...],
+        source: Path,
+    ) -> None:
+        self._roles, self._source, self._imported = roles, source, imported
+        self._keys = conditions.index
+        labels = imported.get("control_label") or ()
+        own = [labels] if isinstance(labels, str) else list(labels)
+        perts = {str(p) for p in conditions[schema.PERT_ID]}
+        self._controls = {c for c in (*_CONTROLS, *own, control_label) if c and c not in perts}
+        self._known = perts
+        self._plus = [p for p in perts if part_id("+") in p]
+        self._stated = {
+            c: conditions[c].astype(str).str.strip().to_numpy(dtype=object) for c in schema.CONDITION_COLUMNS
+        }
+        # Fields and covariates of every condition in one notation.
+        self._table = {
+            c: self._in_one_notation(c, self._stated[c]) for c in (schema.CONTEXT_ID, schema.MODALITY)
+        }
+        self._table[schema.PERT_ID] = self._stated[schema.PERT_ID]
+        for role in (schema.DOSES, schema.COVARIATES):
+            self._table[role] = self._in_one_notation(role, self._stated[role])
+        each = {t: parse_covariates(t) for t in set(self._table[schema.COVARIATES])}
+        for name in sorted({n for found in each.values() for n in found}):
+            self._table[COVARIATE + name] = np.asarray(
+                [each[t].get(name, "") for t in self._table[schema.COVARIATES]], dtype=object
+            )
+        self._by_key: dict[str, list[int]] | None = None
+
+    def position(self, values: Sequence[str]) -> int:
+        """Return the position of the condition, `CONTROL_ROW` or `UNKNOWN`.
+
+        Raises
+        ------
+        PredictionError
+            If several conditions fit.
+        """
+        given = dict(zip(self._roles, values, strict=True))
+        unit = given.pop(DOSE_UNIT, "")
+        dose = given.get(schema.DOSES, "")
+        found = NUMBER.match(dose)
+        if found and not found[2]:
+            given[schema.DOSES] = dose = f"{dose} {unit}".strip()
+        pert, doses = self._canonical(given.pop(schema.PERT_ID), dose)
+        if pert == schema.CONTROL:
+            return CONTROL_ROW
+        hits = self._table[schema.PERT_ID] == pert
+        exact = hits
+        for role, text in given.items():
+            own = self._table[role]
+            # What one side does not state (modality, dose) does not tell conditions apart.
+            if role != schema.CONTEXT_ID and not (text and (own[hits] != "").any()):
+                continue
+            value = doses if role == schema.DOSES else self._one_notation(role, text)
+            hits = hits & (own == value)
+            if role in self._stated:
+                exact = exact & (self._stated[role] == text)
+        where = np.flatnonzero(hits)
+        if len(where) > 1 and (hits & exact).sum() == 1:
+            where = np.flatnonzero(hits & exact)
+        if len(where) > 1:
+            raise PredictionError(self._several(pert, where))
+        return int(where[0]) if len(where) else UNKNOWN
+
+    def of_key(self, text: str) -> int:
+        """Return the position of the condition of a key, `CONTROL_ROW` or `UNKNOWN`."""
+        if text in self._keys:
+            return int(self._keys.get_loc(text))
+        try:
+            field = parse_key(text)
+        except DatasetError:
+            return CONTROL_ROW if text == schema.CONTROL else UNKNOWN
+        if field[schema.PERT_ID] == schema.CONTROL:
+            return CONTROL_ROW
+        if self._by_key is None:
+            self._by_key = {}
+            columns = [self._table[c] for c in schema.CONDITION_COLUMNS]
+            for i, row in enumerate(zip(*columns, strict=True)):
+                self._by_key.setdefault(condition_key(*row), []).append(i)
+        pert, doses = self._canonical(field[schema.PERT_ID], field[schema.DOSES])
+        rest = {
+            c: self._one_notation(c, field[c])
+            for c in (schema.CONTEXT_ID, schema.MODALITY, schema.COVARIATES)
+        }
+        key = condition_key(
+            rest[schema.CONTEXT_ID], pert, rest[schema.MODALITY], doses, rest[schema.COVARIATES]
+        )
+        where = self._by_key.get(key, [])
+        # Conditions that differ in notation alone have only their own keys.
+        return where[0] if len(where) == 1 else UNKNOWN
+
+    def _several(self, pert: str, where: Any) -> str:
+        """Return what is wrong with a row that fits several conditions, and which column would tell them apart."""
+        roles = [
+            r for r in self._table if r != schema.COVARIATES and len(set(self._table[r][where].tolist())) > 1
+        ]
+        start = f"{self._source}: perturbation {pert!r} fits {len(where)} conditions of the data set"
+        if schema.CONTEXT_ID in roles and schema.CONTEXT_ID not in self._roles:
+            return f"{start}; add a context column (--context-col), as `perturbfm predictions template` writes it"
+        shown = [
+            f"{_shown(r)} ({', '.join(repr(v) for v in sorted(set(self._table[r][where].tolist()))[:3])})"
+            for r in roles
+        ]
+        differ = f" that differ in {' and '.join(shown)}" if shown else ""
+        column = f" {_shown(roles[0])!r}, or `condition`" if roles else " `condition`"
+        return (
+            f"{start}{differ}; add a column{column} with keys as `perturbfm predictions template` writes it"
+        )
+
+    def _canonical(self, label: str, dose: str) -> tuple[str, str]:
+        """Return perturbation and doses as the data set writes them."""
+        label = label.strip()
+        unit = self._imported.get("dose_unit") or ""
+        doses = canonical_doses(dose, unit)[0] if dose else None
+        kept = self._imported.get("separators", schema.COMBO_SEPARATOR)
+        aliases = self._imported.get("aliases") or {}
+        own = (kept if isinstance(kept, str) else tuple(kept), schema.COMBO_SEPARATOR)
+        # A name may have a plus sign: in full, or as typed.
+        forms = dict.fromkeys((label, typed_pert(label, self._plus) if self._plus else label))
+        for form in (*forms, *([aliases[label]] if label in aliases else [])):
+            if form in self._known and form != schema.CONTROL:
+                # Its parts are in order, and so are its doses.
+                n = len(form.split(schema.COMBO_SEPARATOR))
+                each = [] if doses is None else doses * (n if len(doses) == 1 else 1)
+                return form, schema.COMBO_SEPARATOR.join(each)
+            for separators in dict.fromkeys(own):
+                try:
+                    found = canonical_pert(
+                        form, doses, control=self._controls, separators=separators, aliases=aliases
+                    )
+                except DatasetError:
+                    continue
+                if found[0] in self._known or found[0] == schema.CONTROL:
+                    return found
+        return label, schema.COMBO_SEPARATOR.join(doses or ())
+
+    def _in_one_notation(self, role: str, texts: Any) -> Any:
+        known = {t: self._one_notation(role, t) for t in set(texts)}
+        return np.asarray([known[t] for t in texts], dtype=object)
+
+    def _one_notation(self, role: str, text: str) -> str:
+        """Return a field of a condition in the notation of an import."""
+        if role == schema.DOSES:
+            doses = canonical_doses(text, self._imported.get("dose_unit") or "")[0] if text else [""]
+            return schema.COMBO_SEPARATOR.join(doses)
+        if role == COVARIATE + TIME:
+            return canonical_time(text, self._imported.get("time_unit") or "")[0] if text else ""
+        if role == schema.COVARIATES:
+            try:
+                each = json.loads(text) if text else {}
+            except ValueError:
+                return text
+            if not isinstance(each, dict):
+                return text
+            return canonical_covariates(
+                {k: self._one_notation(COVARIATE + str(k), str(v)) for k, v in each.items()}
+            )
+        return _plain(text)
+
+
+def _shown(role: str) -> str:
+    return role.removeprefix(COVARIATE)
+
+
+def _plain(text: str) -> str:
+    """Return a number in one form ("10.0" is "10"), and other text without spaces around it."""
+    text = text.strip()
+    return f"{float(text):.12g}" if text.replace(".", "", 1).isdecimal() and text.isascii() else text
