@@ -26,7 +26,7 @@ from perturbfm_core.config import check_key, parse, slug
 from perturbfm_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from perturbfm_core.data.mapping import ColumnMapping
+    from perturbfm_core.data.imports.mapping import ColumnMapping
 
 ControlOption = Annotated[
     list[str] | None,
@@ -138,7 +138,7 @@ def import_h5ad(
     as_json: JsonOption = False,
 ) -> None:
     """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
-    from perturbfm_core.data.mapping import ColumnMapping
+    from perturbfm_core.data.imports.mapping import ColumnMapping
 
     fixed = {
         "pert_col": pert_col,
@@ -175,7 +175,7 @@ def import_h5ad(
 
 def _given(*, aliases: Path | None, separators: list[str] | None, **options: Any) -> dict[str, Any]:
     """Return the fields of a mapping that options name; what was not given is left out."""
-    from perturbfm_core.data.aliases import read_aliases
+    from perturbfm_core.data.imports.aliases import read_aliases
 
     out = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None and v != []}
     if separators:
@@ -205,7 +205,7 @@ def _layer(layer: str | None, from_raw: bool) -> str | None:
 
 def preset_verb(name: str) -> Callable[..., None]:
     """Return the verb that imports files of one preset; options correct what the preset assumes."""
-    from perturbfm_core.data.mapping import ColumnMapping
+    from perturbfm_core.data.imports.mapping import ColumnMapping
     from perturbfm_core.data.preset import PRESETS
 
     chosen = PRESETS.get(name)

@@ -11,7 +11,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import OWN_MAPPING
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.mapping import ColumnMapping
 
 if TYPE_CHECKING:
     from anndata import AnnData

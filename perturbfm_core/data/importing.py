@@ -15,9 +15,10 @@ from perturbfm_core import schema
 from perturbfm_core.config import parse, slug
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
-from perturbfm_core.data.import_report import ImportReport, complete
-from perturbfm_core.data.imported_columns import imported_columns
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.checks import complete
+from perturbfm_core.data.imports.columns import imported_columns
+from perturbfm_core.data.imports.mapping import ColumnMapping
+from perturbfm_core.data.imports.report import ImportReport
 from perturbfm_core.data.matrix import Values, as_csr, check_finite
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.data.obs import make_obs

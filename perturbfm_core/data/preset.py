@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from perturbfm_core.config import check_key
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.registry import Discovery, Registry
 

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.data.aliases import read_aliases
 from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, from_anndata, import_h5ad
-from perturbfm_core.data.labels import control_like, guides_of_genes, guides_of_unmeasured
+from perturbfm_core.data.imports.aliases import read_aliases
+from perturbfm_core.data.imports.control_names import control_like
+from perturbfm_core.data.imports.guides import guides_of_genes, guides_of_unmeasured
 from perturbfm_core.data.presets.scperturb import scperturb_mapping
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.models.base import new_model

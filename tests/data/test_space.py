@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from perturbfm_core.data.space import check_space, evidence, to_stored
+from perturbfm_core.data.scale_evidence import evidence
+from perturbfm_core.data.space import check_space, to_stored
 from perturbfm_core.errors import DatasetError
 
 RNG = np.random.default_rng(0)

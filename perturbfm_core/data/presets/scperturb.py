@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.preset import (
     complete_columns,
     described_column,

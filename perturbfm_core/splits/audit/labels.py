@@ -8,8 +8,8 @@ from typing import Final
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.imports.guides import guides_of_genes
 from perturbfm_core.data.label_features import label_features
-from perturbfm_core.data.labels import guides_of_genes
 from perturbfm_core.splits.audit.core import (
     CHECKS,
     Finding,

@@ -1,58 +1,25 @@
-"""Report of an import: what was read from where, what was changed, and what a reader should look at."""
+"""Checks of a finished import: sizes, names among the genes, names that look wrong, features that name the label."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import distinct_genes, parse_covariates, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.imports.control_names import control_like, dose_in_label, unassigned_like
+from perturbfm_core.data.imports.guides import genes_inside
+from perturbfm_core.data.imports.labels import DRUG_LIKE, differing_in_case
+from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.label_features import label_features
-from perturbfm_core.data.labels import (
-    DRUG_LIKE,
-    control_like,
-    differing_in_case,
-    dose_in_label,
-    genes_inside,
-    unassigned_like,
-)
 
-_EXAMPLES = 3
+_MOST = 3
 _SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
 _ENSEMBL = "Ensembl versions?"
-
-
-@dataclass
-class ImportReport:
-    """What an import read and decided.
-
-    Attributes
-    ----------
-    facts
-        {name: value} in the order of reading, plain JSON.
-    warnings
-        One line each: what looks wrong, and the option that cures it.
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON, as it is kept in the metadata of a data set."""
-        return {**self.facts, "warnings": list(self.warnings)}
-
-
-def examples(items: Iterable[str]) -> str:
-    """Return the first few items for a message."""
-    known = list(items)
-    more = f" and {len(known) - _EXAMPLES} more" if len(known) > _EXAMPLES else ""
-    return ", ".join(repr(x) for x in known[:_EXAMPLES]) + more
 
 
 def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:
@@ -184,7 +151,7 @@ def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
             f"{examples(left)} hold a dose in their names, so each dose is a perturbation of its own; give --dose-col, and "
             "name the drug by --aliases"
         )
-    for group in differing_in_case(parts)[:_EXAMPLES]:
+    for group in differing_in_case(parts)[:_MOST]:
         report.warnings.append(
             f"perturbations {', '.join(map(repr, group))} differ in case only; --aliases joins them"
         )
@@ -207,9 +174,3 @@ def _pooled_controls(report: ImportReport, ds: PerturbDataset) -> None:
                 f"controls with different {name} ({examples(sorted(own))}) are pooled within a context; --batch-col with "
                 f"that column matches each row to the controls of its {name}"
             )
-
-
-def levels_dropped(labels: pd.Series, dropped: Iterable[str]) -> dict[str, int]:
-    """Return {label: rows} of the labels that are left out."""
-    counts = labels.value_counts()
-    return {label: int(counts.get(label, 0)) for label in dropped}

@@ -12,15 +12,10 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_pert
-from perturbfm_core.data.import_report import ImportReport, examples
-from perturbfm_core.data.labels import (
-    control_rows,
-    guides_of_genes,
-    guides_of_unmeasured,
-    merged_spellings,
-    refuse_missing,
-)
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.guides import guides_of_genes, guides_of_unmeasured
+from perturbfm_core.data.imports.labels import control_rows, merged_spellings, refuse_missing
+from perturbfm_core.data.imports.mapping import ColumnMapping
+from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.quantities import canonical_doses
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError

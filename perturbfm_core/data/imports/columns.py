@@ -9,10 +9,10 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_covariates
-from perturbfm_core.data.import_report import ImportReport, examples, levels_dropped
-from perturbfm_core.data.imported_perturbations import PerturbationReader
-from perturbfm_core.data.labels import DRUG_LIKE, MISSING, differing_in_case, refuse_missing
-from perturbfm_core.data.mapping import ColumnMapping
+from perturbfm_core.data.imports.labels import DRUG_LIKE, MISSING, differing_in_case, refuse_missing
+from perturbfm_core.data.imports.mapping import ColumnMapping
+from perturbfm_core.data.imports.perturbations import PerturbationReader
+from perturbfm_core.data.imports.report import ImportReport, examples, levels_dropped
 from perturbfm_core.data.quantities import NUMBER, canonical_time
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError

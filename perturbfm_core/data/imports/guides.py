@@ -1,0 +1,92 @@
+"""Guides of genes, recognised by their names: TP53_2, sgTP53-1."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+_WORD = re.compile(r"[^A-Za-z0-9]+")
+# A guide of a gene: the gene, then a short number ("TP53_1", "TP53-sg2", "TP53.g3") or before it "sg".
+_GUIDE = re.compile(
+    r"^(?P<gene>.+?)[\s_.-](?P<guide>(?:sg|g|guide|Guide|sgRNA|gRNA|sgrna|grna)?[\s_.-]?\d{1,3})$"
+)
+_SG = re.compile(r"^(?:sg|sgRNA|gRNA|sgrna|grna)[\s_.-]?(?P<gene>.+?)$")
+
+
+def guides_of_genes(labels: Iterable[str], genes: Collection[str]) -> dict[str, str]:
+    """Return {label: gene} of labels that name a guide of a gene, such as "TP53_2" or "sgTP53-1".
+
+    A label counts if it is no gene itself and what it names is a measured gene, or if two or more labels
+    with "sg" or a number behind share what they name, and that is a perturbation of the file as well.
+
+    Parameters
+    ----------
+    labels
+        Distinct labels of perturbations.
+    genes
+        Names of the measured genes.
+    """
+    distinct = sorted(set(labels))
+    known = set(genes)
+    stems: dict[str, str] = {}
+    for label in distinct:
+        if label in known:
+            continue
+        found = _GUIDE.match(label)
+        if found and (found["guide"] in known or found["guide"] in distinct):
+            # Two genes, one of which is called like a guide ("G2_G1").
+            continue
+        options = [m["gene"] for m in (found, _SG.match(label)) if m]
+        options += [m["gene"] for option in list(options) if (m := _SG.match(option))]
+        stem = next((o for o in options if o in known), None)
+        if stem is None:
+            stem = next((o for o in options if o in distinct), None)
+        if stem is not None:
+            stems[label] = stem
+    return stems
+
+
+def guides_of_unmeasured(labels: Iterable[str], genes: Collection[str]) -> dict[str, str]:
+    """Return {label: stem} of labels that end in a number and share their stem, where no gene has that name.
+
+    Whether they are guides of one gene cannot be known from the names; they are kept apart and named.
+
+    Parameters
+    ----------
+    labels
+        Distinct labels of perturbations.
+    genes
+        Names of the measured genes.
+    """
+    distinct = {x for x in labels if x not in genes}
+    # Behind a hyphen a number mostly belongs to the name (IL-2, NKX2-1, GSK-126).
+    found = {x: m["gene"] for x in distinct if (m := _GUIDE.match(x)) and x[len(m["gene"])] in "_."}
+    shared = {stem for stem, n in Counter(found.values()).items() if n > 1 and stem not in genes}
+    return {x: stem for x, stem in sorted(found.items()) if stem in shared}
+
+
+def genes_inside(names: Iterable[str], genes: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return (names with several measured genes in them, names with one), of names that are no gene themselves.
+
+    Parameters
+    ----------
+    names
+        Names of perturbations or parts.
+    genes
+        Names of the measured genes.
+    """
+    several, one = [], []
+    for name in sorted(set(names) - set(genes)):
+        words = [w for w in _WORD.split(name) if w]
+        found = {
+            w
+            for w in (x for raw in words for x in (raw, re.sub(r"^(?:sg|g)(?=[A-Z])", "", raw)))
+            if w in genes
+        }
+        found |= {m for w in words if (m := re.sub(r"(?:sg|g)\d+$", "", w)) in genes}
+        if len(found) > 1:
+            several.append(name)
+        elif found:
+            one.append(name)
+    return several, one

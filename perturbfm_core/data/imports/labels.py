@@ -1,0 +1,110 @@
+"""Labels of a file: text that means missing, control labels, spellings of one name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import BoolArray
+
+# Text that programs write for a missing value.
+MISSING = frozenset(["", *"nan NaN NAN -nan NA N/A n/a #N/A <NA> None null NULL Null NaT".split()])
+# Modalities whose perturbations are no genes.
+DRUG_LIKE = frozenset({"drug", "drugs", "compound", "chemical", "cytokine", "ligand", "small molecule"})
+
+
+def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:
+    """Refuse a column in which some text means a missing value.
+
+    Parameters
+    ----------
+    texts
+        Text [n], without spaces around it; index: row names.
+    keep
+        Texts that are labels all the same.
+    what
+        Name of the column with its option, for the message.
+
+    Raises
+    ------
+    DatasetError
+        If there is such a text; the message names it, and its first row.
+    """
+    distinct = sorted((set(texts.unique()) & MISSING) - set(keep))
+    if not distinct:
+        return
+    bad = texts.isin(distinct).to_numpy()
+    shown = ", ".join(repr(x) for x in distinct)
+    cure = f"leave them out with --drop-label {distinct[0]!r}" if "--pert-col" in what else "fill them"
+    msg = (
+        f"{what} has {int(bad.sum())} rows with text that means a missing value ({shown}), first in row "
+        f"{str(texts.index[int(np.argmax(bad))])!r}; {cure}, or, if it is a label, declare it with --keep-label "
+        f"{distinct[0]!r}"
+    )
+    raise DatasetError(msg)
+
+
+def control_rows(
+    labels: pd.Series,
+    controls: Sequence[str],
+    keep: Collection[str],
+    column: str,
+    parts: Collection[str] = (),
+) -> BoolArray:
+    """Return bool [N], the rows with one of the control labels.
+
+    Parameters
+    ----------
+    labels
+        Text [N], without spaces around it.
+    controls
+        Control labels.
+    keep
+        Labels that are perturbations although they look like a control label in another case.
+    column
+        Name of the column, for messages.
+    parts
+        Parts of combinations, of which a control may be one ("A+NT").
+
+    Raises
+    ------
+    DatasetError
+        If a control label does not occur, or occurs in another case as well.
+    """
+    counts = labels.value_counts()
+    found = {str(label): int(n) for label, n in counts.items()}
+    for control in controls:
+        if control not in found and control not in parts:
+            near = [x for x in found if x.casefold() == control.casefold()]
+            some = ", ".join(repr(x) for x in (near or list(found)[:5]))
+            hint = "upper and lower case differ; give" if near else "found e.g."
+            msg = f"control label {control!r} does not occur in {column!r}; {hint} {some}"
+            raise DatasetError(msg)
+    folded = {c.casefold() for c in controls}
+    twins = [x for x in found if x.casefold() in folded and x not in controls and x not in keep]
+    if twins:
+        msg = (
+            f"{column!r} has {found[twins[0]]} rows {twins[0]!r}, which differ from the control label in case only; add "
+            f"--control-label {twins[0]!r} if they are controls, --keep-label {twins[0]!r} if not"
+        )
+        raise DatasetError(msg)
+    return np.asarray(labels.isin(list(controls)), dtype=np.bool_)
+
+
+def merged_spellings(raw: Iterable[str]) -> list[list[str]]:
+    """Return groups of labels that differ only in the spaces around them, and are one."""
+    groups: dict[str, list[str]] = {}
+    for label in raw:
+        groups.setdefault(label.strip(), []).append(label)
+    return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]
+
+
+def differing_in_case(names: Iterable[str]) -> list[list[str]]:
+    """Return groups of names that differ only in upper and lower case."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]

@@ -1,0 +1,202 @@
+"""Evidence of the scale of expression values: row sums and whole multiples after inversion, mixtures of scales."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import scipy.sparse as sp
+
+from perturbfm_core.data.matrix import Matrix
+from perturbfm_core.schema import FloatArray
+
+_ROWS = 1000
+# Row sums that differ by less than this share of their mean are equal but for rounding; real depths differ by
+# tens of percent.
+_EQUAL_SUMS = 2e-3
+_WHOLE = 0.02
+# Log sums that are equal within rounding, and those that are similar; least share of the rows of one scale.
+_NEAR, _WIDE, _SHARE = 1e-3, 2e-2, 0.03
+
+_INVERSE: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
+    "normalized": lambda x: x,
+    "log1p": np.expm1,
+    "log2p1": lambda x: np.exp2(x) - 1.0,
+    "log10p1": lambda x: np.power(10.0, x) - 1.0,
+}
+_NAMES: Final = {
+    "normalized": "normalised counts without a logarithm",
+    "log1p": "log1p values",
+    "log2p1": "log2(x + 1) values",
+    "log10p1": "log10(x + 1) values",
+}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the values of a matrix say about their scale.
+
+    Attributes
+    ----------
+    low, high
+        Smallest and largest value.
+    whole
+        Whether all values are whole numbers.
+    inverse
+        Scale that the values are in by their inversion (``normalized``, ``log1p``, ``log2p1``, ``log10p1``),
+        None if they do not show it.
+    reason
+        What shows it, in one clause.
+    standardized
+        Whether nearly every gene has mean 0 and standard deviation 1 over all rows.
+    mixture
+        Which scales or depths parts of the rows have, empty if they have one.
+    several
+        Whether these differ so much that no declaration fits.
+    """
+
+    low: float
+    high: float
+    whole: bool
+    inverse: str | None
+    reason: str
+    standardized: bool
+    mixture: str = ""
+    several: bool = False
+
+
+def evidence(X: Matrix) -> Evidence:
+    """Return what the values of a matrix [N, G], CSR or dense, say about their scale."""
+    data = X.data if sp.issparse(X) else np.asarray(X).reshape(-1)
+    if not len(data):
+        return Evidence(0.0, 0.0, True, None, "no values", False)
+    low, high = float(np.min(data)), float(np.max(data))
+    if sp.issparse(X) and X.nnz < X.shape[0] * X.shape[1]:
+        low, high = min(low, 0.0), max(high, 0.0)
+    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
+    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
+    if not np.isfinite([low, high]).all():
+        # Non-finite values are reported by `check_finite`, with row and gene.
+        return Evidence(low, high, whole, None, "values that are not finite", False)
+    if low < 0:
+        return Evidence(low, high, whole, None, "negative values", _standardized(X))
+    inverse, reason = _inverse(X, whole, high)
+    mixture, several = _mixture(X, whole, high)
+    return Evidence(low, high, whole, inverse, reason, False, mixture, several)
+
+
+def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
+    n = X.shape[0]
+    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
+    part = X[picked]
+    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+    dense = dense[dense.any(axis=1)]
+    if whole:
+        return None, "whole numbers"
+    if len(dense) < 3 or dense.shape[1] < 3:
+        return None, "too few rows to tell"
+    spread: dict[str, float] = {}
+    for name, invert in _INVERSE.items():
+        if (name == "log10p1" and high > 30) or (name != "normalized" and high > 700):
+            continue
+        sums = invert(dense).sum(axis=1)
+        spread[name] = float(sums.std() / sums.mean()) if sums.mean() > 0 else np.inf
+    best = min(spread, key=lambda k: spread[k])
+    rest = [v for k, v in spread.items() if k != best]
+    if spread[best] < _EQUAL_SUMS and min(rest, default=1.0) > 5 * spread[best] + 1e-6:
+        total = float(np.median(_INVERSE[best](dense).sum(axis=1)))
+        return best, f"as {_NAMES[best]} every row sums to {total:.6g}"
+    shares = {k: _whole_ratios(_INVERSE[k], dense) for k in spread}
+    best = min(shares, key=lambda k: shares[k])
+    rest = [v for k, v in shares.items() if k != best]
+    if shares[best] < _WHOLE and min(rest, default=1.0) > 3 * shares[best] + _WHOLE:
+        return best, f"as {_NAMES[best]} the values of a row are whole multiples of its smallest"
+    return None, "row sums differ in every scale"
+
+
+def _whole_ratios(invert: Callable[[FloatArray], FloatArray], dense: FloatArray) -> float:
+    """Return how far values of a row are from whole multiples of its smallest one: 0 if they are, about .25 if not.
+
+    Counts of a cell, normalised by its depth, are multiples of the value of one count.
+    """
+    off, seen = [], set()
+    for row in dense[:200]:
+        values = invert(row[row > 0])
+        if len(values) < 5:
+            continue
+        ratio = values / values.min()
+        # Far ratios are whole within rounding only if float32 has the digits.
+        ratio = ratio[(ratio > 1.2) & (ratio < 20)]
+        if len(ratio) >= 3:
+            off.append(float(np.abs(ratio - np.rint(ratio)).mean()))
+            seen |= set(np.rint(ratio).tolist())
+    # Counts of a screen have many multiples; one alone is a coincidence (2 is 10 after a wrong logarithm).
+    return float(np.median(off)) if len(off) >= 5 and len(seen) >= 3 else 1.0
+
+
+def _standardized(X: Matrix) -> bool:
+    """Return whether nearly all genes have mean 0 and standard deviation 1 over all rows."""
+    n = X.shape[0]
+    if n < 20:
+        return False
+    mean = np.asarray(X.mean(axis=0), dtype=np.float64).reshape(-1)
+    square = X.power(2) if sp.issparse(X) else np.square(X, dtype=np.float64)
+    sd = np.sqrt(np.maximum(np.asarray(square.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2, 0))
+    used = sd > 1e-6
+    # Clipped values, as scanpy's `max_value` makes them, lower the standard deviation of some genes.
+    return bool(
+        used.any() and (np.abs(mean[used]) < 0.02).mean() > 0.8 and (np.abs(sd[used] - 1) < 0.05).mean() > 0.6
+    )
+
+
+def _mixture(X: Matrix, whole: bool, high: float) -> tuple[str, bool]:
+    """Return (which groups of rows differ in scale, whether they differ so much that none can be declared).
+
+    A row belongs to a scale if many rows have its sum, within rounding, and few others a similar one.
+    """
+    n = X.shape[0]
+    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
+    part = X[picked]
+    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+    rows = dense.any(axis=1)
+    dense = dense[rows]
+    if len(dense) < 20 or whole:
+        return "", False
+    least = max(5.0, _SHARE * len(dense))
+    fractions = (dense != np.rint(dense)).any(axis=1)
+    counts = ~fractions & (dense.max(axis=1) > 1)
+    if counts.sum() >= least and fractions.sum() >= least:
+        # Counts that were corrected for ambient RNA have fractions in some rows and are in no other scale.
+        other, reason = _inverse(dense[fractions], False, high)
+        if other is not None and (other != "normalized" or "sums to" in reason):
+            return (
+                f"{int(counts.sum())} of {len(dense)} rows looked at are whole numbers, the others are {_NAMES[other]}",
+                True,
+            )
+    groups: list[tuple[int, str, float]] = []
+    for name, invert in _INVERSE.items():
+        if (name == "log10p1" and high > 30) or (name != "normalized" and high > 700):
+            continue
+        sums = np.sort(np.log(np.maximum(invert(dense).sum(axis=1), 1e-12)))
+        near = np.searchsorted(sums, sums + _NEAR, "right") - np.searchsorted(sums, sums - _NEAR)
+        wide = np.searchsorted(sums, sums + _WIDE, "right") - np.searchsorted(sums, sums - _WIDE)
+        tight = (near >= least) & (near >= 0.8 * wide)
+        while tight.any():
+            at = float(np.median(sums[tight][: int(near[np.argmax(tight)])]))
+            members = np.abs(sums - at) <= 2 * _NEAR
+            groups.append((int(members.sum()), name, float(np.exp(at))))
+            tight &= ~members
+    groups.sort(reverse=True)
+    kept: list[tuple[int, str, float]] = []
+    for group in groups:
+        # Equal rows have equal sums in every scale: only groups that rows are left for count.
+        if sum(k for k, _, _ in kept) + group[0] <= len(dense) * 1.001:
+            kept.append(group)
+    if len(kept) < 2:
+        return "", False
+    shown = ", ".join(f"{k} rows sum to {total:.6g} as {_NAMES[name]}" for k, name, total in kept[:3])
+    totals = [total for _, _, total in kept]
+    apart = len({name for _, name, _ in kept}) > 1 or max(totals) > 2 * min(totals)
+    return f"rows differ in scale: of {len(dense)} looked at, {shown}", apart
