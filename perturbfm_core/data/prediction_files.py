@@ -27,6 +27,8 @@ _DOCS = "write npz, h5ad, parquet or CSV (see docs/predictions.md, `perturbfm pr
 # Beside these columns of a table in long form, each row of it is one gene of one condition.
 _GENE, _MEAN, _VAR = "gene", "mean", "var"
 _INDEX = "__index_level_0__"
+# Columns of `perturbfm export`, whose values are deltas.
+_EXPORTED = {"n_rows", "first_row_id"}
 _STATED = ("kind", "space", "split_hash", "data_content_sha256")
 
 
@@ -258,7 +260,7 @@ def _from_text(path: Path, columns: LabelColumns, genes: StrArray) -> Prediction
         text = pd.DataFrame(index=numbers.index)
     else:
         text.columns = [header[i] for i in labels]
-    return _table(path, text, numbers)
+    return _table(path, text, numbers, exported=set(header) >= _EXPORTED)
 
 
 def _from_parquet(path: Path, columns: LabelColumns, genes: StrArray) -> PredictionTable:
@@ -269,7 +271,8 @@ def _from_parquet(path: Path, columns: LabelColumns, genes: StrArray) -> Predict
     header = [str(c) for c in frame.columns]
     labels, values = _split_columns(header, columns, genes, path)
     frame.columns = pd.Index(header)
-    return _table(path, frame.iloc[:, labels], frame.iloc[:, values])
+    exported = set(header) >= _EXPORTED
+    return _table(path, frame.iloc[:, labels], frame.iloc[:, values], exported=exported)
 
 
 def _split_columns(
@@ -296,7 +299,7 @@ def _split_columns(
     return labels, values
 
 
-def _table(path: Path, text: pd.DataFrame, numbers: pd.DataFrame) -> PredictionTable:
+def _table(path: Path, text: pd.DataFrame, numbers: pd.DataFrame, *, exported: bool) -> PredictionTable:
     bad = [str(c) for c, kind in zip(numbers.columns, numbers.dtypes, strict=True) if kind.kind not in "fiu"]
     if bad:
         column = numbers.iloc[:, [str(c) for c in numbers.columns].index(bad[0])]
@@ -310,6 +313,7 @@ def _table(path: Path, text: pd.DataFrame, numbers: pd.DataFrame) -> PredictionT
         msg = f"{path}: column 'kind' has {sorted(kinds)}; declare one kind for the file"
         raise PredictionError(msg)
     kind, _ = declared_kind({"kind": kinds[0]} if kinds else {}, path)
+    kind = "delta" if kind is None and exported else kind
     labels = labels.drop(columns="kind", errors="ignore")
     var = None
     if _GENE in labels and _MEAN in numbers:

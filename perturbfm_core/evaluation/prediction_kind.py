@@ -9,14 +9,18 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.errors import PredictionError
+from perturbfm_core.evaluation.prediction_scale import Scale, scale_of
 from perturbfm_core.schema import FloatArray, PredictionKind
 
 # log1p expression lies below this, whatever the depth of sequencing.
 _LOG1P_CEILING = 25.0
-# A mean resembles the control if its projection on it has at least this length, and their angle this cosine.
-_LENGTH, _COSINE = 0.5, 0.7
+# A mean has the direction of the control if their angle has this cosine (and, centred over genes, the second one), and
+# resembles it if besides its projection on it has at least this length.
+_COSINE, _CENTRED, _LENGTH = 0.7, 0.5, 0.5
 # Share of negative values that no log1p expression has, even with some noise around 0.
 _NEGATIVE = 0.1
+# Means whose negative values are less than this share of their absolute sum are positive but for noise around 0.
+_NOISE = 0.02
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,25 @@ class Decided:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Similarity:
+    """How far predictions are like the control: shares of conditions, and the median Pearson correlation.
+
+    Attributes
+    ----------
+    direction
+        Share of conditions that have the direction of the control, at any length.
+    alike
+        Share of conditions that have its direction and length.
+    correlation
+        Median over conditions.
+    """
+
+    direction: float = 0.0
+    alike: float = 0.0
+    correlation: float = float("nan")
+
+
 def decide(
     *,
     name: str,
@@ -37,6 +60,7 @@ def decide(
     asked: PredictionKind | None,
     stated: PredictionKind | None,
     by_convention: bool,
+    of_run: bool,
     scale: str,
 ) -> Decided:
     """Return what the numbers of a prediction are.
@@ -53,6 +77,8 @@ def decide(
         The kind that the user and that the file declares, None if it does not.
     by_convention
         Whether the format of the file commonly holds expression.
+    of_run
+        Whether a run wrote the prediction, which are deltas whatever their sign.
     scale
         The scale of the data set, in words.
 
@@ -61,53 +87,78 @@ def decide(
     PredictionError
         If the numbers do not look like what they are declared or taken to be.
     """
-    if control is None:
-        if "expression" in (asked, stated if asked is None else None):
+    declared = asked or stated
+    source = "option" if asked else "file" if stated else "default"
+    if declared == "expression":
+        if control is None:
             msg = f"{name} is declared as expression, but the data set has no controls to subtract ({scale}); predict deltas"
             raise PredictionError(msg)
-        return Decided("delta", "option" if asked else "file" if stated else "default")
-    share, correlation = _resemblance(mean, control)
-    resembles = share > 0.5
-    declared = asked or stated
-    if declared == "expression":
-        _check_expression(name, values, scale, resembles)
-        return Decided("expression", "option" if asked else "file")
-    like = f"{name} looks like expression, not like a delta (its correlation with the control is {correlation:.2f})"
-    if asked == "delta":
-        return Decided(
-            "delta", "option", [f"{like}, and is scored as a delta as --kind says"] if resembles else []
+        like = _similarity(mean, control)
+        return Decided("expression", source, _check_expression(name, values, mean, control, scale, like))
+    positive = _is_positive(mean)
+    like = _Similarity() if control is None else _similarity(mean, control)
+    shown = f"{name} looks like expression, not like a delta (its correlation with the control is {like.correlation:.2f})"
+    if declared == "delta" or of_run:
+        if asked is None and like.alike > 0.5:
+            msg = f"{shown}; give --kind expression, which subtracts the control, --kind delta scores it as it is"
+            raise PredictionError(msg)
+        by = "--kind says" if asked else "its file says" if stated else "a run wrote it"
+        doubt = (
+            [f"{shown}, and is scored as a delta as {by}"]
+            if like.direction > 0.5
+            else [
+                f"no value of {name} is negative, as of expression or fold changes; it is scored as a delta as {by}"
+            ]
+            if positive and not of_run
+            else _some(like)
         )
-    if by_convention and stated is None:
-        if resembles:
-            _check_expression(name, values, scale, resembles)
-            return Decided("expression", "recognised")
-        if _share_below(values) > 0 or not _stored(values).any():
-            return Decided("delta", "recognised")
-        _refuse_counts(name, values, scale, hint="give --kind delta if it holds differences")
-        msg = f"{name} is neither like the control nor like differences (no value is negative); say what it is: --kind expression or --kind delta"
+        return Decided("delta", source, doubt)
+    if control is not None and like.alike > 0.5:
+        warnings = _check_expression(name, values, mean, control, scale, like)
+        if by_convention:
+            return Decided("expression", "recognised", warnings)
+        msg = f"{shown}; give --kind expression, which subtracts the control (or --kind delta if it is one)"
         raise PredictionError(msg)
-    if resembles:
+    if control is not None:
         _refuse_counts(name, values, scale, hint="give --kind delta if it holds differences")
-        option = "--kind delta scores it as it is" if stated else "or --kind delta if it is one"
-        msg = f"{like}; give --kind expression, which subtracts the control{', ' if stated else ' ('}{option}{'' if stated else ')'}"
+        if like.direction > 0.5:
+            _refuse_scale(name, mean, control, scale, like)
+    if positive and control is None:
+        msg = (
+            f"{name} is not like differences (no value is negative, as of expression or fold changes), and the data set "
+            f"has no controls to subtract ({scale}); predict deltas, or give --kind delta if these are"
+        )
         raise PredictionError(msg)
-    if stated is None:
-        _refuse_counts(name, values, scale, hint="give --kind delta if it holds differences")
-    some = [f"{share:.0%} of the predictions look like expression, not like a delta"] if share > 0 else []
-    return Decided("delta", "file" if stated else "default", some)
+    if positive:
+        msg = (
+            f"{name} is neither like the control nor like differences (no value is negative, as of fold changes); "
+            "say what it is: --kind expression or --kind delta"
+        )
+        raise PredictionError(msg)
+    return Decided("delta", "recognised" if by_convention else "default", _some(like))
 
 
-def _resemblance(mean: FloatArray, control: FloatArray) -> tuple[float, float]:
-    """Return (share of conditions whose mean resembles the control, median Pearson correlation with it)."""
+def _some(like: _Similarity) -> list[str]:
+    share = like.direction
+    return [f"{share:.0%} of the predictions look like expression, not like a delta"] if share > 0 else []
+
+
+def _similarity(mean: FloatArray, control: FloatArray) -> _Similarity:
     inner = (mean * control).sum(axis=1)
     own, other = np.square(mean).sum(axis=1), np.square(control).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        alike = (inner > _LENGTH * other) & (inner > _COSINE * np.sqrt(own * other)) & (other > 0)
         a = mean - mean.mean(axis=1, keepdims=True)
         b = control - control.mean(axis=1, keepdims=True)
         pearson = (a * b).sum(axis=1) / np.sqrt(np.square(a).sum(axis=1) * np.square(b).sum(axis=1))
+    angle = (inner > _COSINE * np.sqrt(own * other)) & (other > 0)
+    alike = angle & (inner > _LENGTH * other)
     known = pearson[np.isfinite(pearson)]
-    return float(alike.mean()), float(np.median(known)) if len(known) else float("nan")
+    return _Similarity(
+        # One value for all genes, a change of depth, has the direction of any control.
+        direction=float((alike | (angle & (np.nan_to_num(pearson) > _CENTRED))).mean()),
+        alike=float(alike.mean()),
+        correlation=float(np.median(known)) if len(known) else float("nan"),
+    )
 
 
 def _stored(values: Any) -> FloatArray:
@@ -120,24 +171,67 @@ def _share_below(values: Any) -> float:
     return int(np.count_nonzero(_stored(values) < 0)) / max(size, 1)
 
 
-def _check_expression(name: str, values: Any, scale: str, resembles: bool) -> None:
-    """Refuse expression that is not in the scale of the data set, or that is not expression."""
+def _is_positive(mean: FloatArray) -> bool:
+    """Return whether means are not all 0, and not negative but for noise."""
+    total = float(np.abs(mean).sum())
+    return total > 0 and float(-mean[mean < 0].sum()) < _NOISE * total
+
+
+def _check_expression(
+    name: str, values: Any, mean: FloatArray, control: FloatArray, scale: str, like: _Similarity
+) -> list[str]:
+    """Refuse expression that is not in the scale of the data set, or that is not expression; return what to warn of."""
     _refuse_counts(name, values, scale, hint="")
     below = _share_below(values)
-    if below > _NEGATIVE and not resembles:
+    if below > _NEGATIVE and like.direction <= 0.5:
         msg = (
             f"{name} is declared as expression, but {below:.0%} of it is negative and it is unlike the control; "
             "differences to the control are --kind delta"
         )
         raise PredictionError(msg)
+    found = scale_of(mean, control)
+    if found is None:
+        return []
+    if not found.fits:
+        msg = f"{name} is in another scale than the data set{_named(found)}: {found.sums}; {found.advice(scale)}"
+        raise PredictionError(msg)
+    out = []
+    if found.unusual:
+        out.append(f"{name} may be in another scale than the data set: {found.sums}")
+    elif found.outside:
+        out.append(
+            f"the expression of {found.outside} of {len(mean)} predictions sums to less than half or more than twice that of "
+            "the control after expm1"
+        )
+    if like.direction <= 0.5:
+        out.append(
+            f"{name} is unlike the control (their median correlation over genes is {like.correlation:.2f})"
+        )
+    return out
+
+
+def _refuse_scale(name: str, mean: FloatArray, control: FloatArray, scale: str, like: _Similarity) -> None:
+    """Refuse an undeclared prediction that is like the control at another length."""
+    found = scale_of(mean, control)
+    shown = "" if found is None else f"{_named(found)}: {found.sums}"
+    advice = "" if found is None else f"{found.advice(scale)}, or "
+    msg = (
+        f"{name} looks like expression in another scale{shown}, with a correlation with the control of {like.correlation:.2f}; "
+        f"{advice}give --kind delta if it holds differences"
+    )
+    raise PredictionError(msg)
+
+
+def _named(found: Scale) -> str:
+    return "" if found.other is None else f", {found.other}"
 
 
 def _refuse_counts(name: str, values: Any, scale: str, *, hint: str) -> None:
     data = _stored(values)
-    if not data.size or data.min() < 0:
+    if not data.size or float(data.min()) < -1.0:
         return
     high = float(data.max())
-    whole = bool((data == np.rint(data)).all())
+    whole = bool(data.min() >= 0 and (data == np.rint(data)).all())
     # Whole numbers up to 2 can be rounded deltas.
     if high > _LOG1P_CEILING or (whole and high > 2):
         msg = (

@@ -10,8 +10,9 @@ import scipy.sparse as sp
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import Intervals, PredictedCells, RowPrediction
+from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
 from perturbfm_core.data.prediction_files import PredictionTable
-from perturbfm_core.data.prediction_labels import CONTROL_ROW, UNKNOWN, LabelColumns, match_rows
+from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation import prediction_kind
@@ -160,12 +161,12 @@ def submitted(
         asked=kind,
         stated=base.kind,
         by_convention=isinstance(given, PredictionTable) and given.by_convention,
+        of_run=None not in (base.split_hash, base.control),
         scale=_scale(ds),
     )
     notes["kind"], notes["kind_from"] = decided.kind, decided.source
     warnings += decided.warnings
-    control = side.input_control
-    delta = mean - control if decided.kind == "expression" and control is not None else mean
+    delta = mean - (0.0 if decided.kind == "delta" else np.asarray(side.input_control))
     cells, cut = _cells(ds, side, rows, decided.kind)
     if cells is not None and cut:
         notes["cell_values_cut_at_0"] = cut

@@ -47,9 +47,11 @@ def test_data_of_differences_have_no_control_to_look_like():
         [(p, c) for c in "xy" for p in ("A", "B") for _ in range(2)], space="delta", level="condition"
     )
     split = split_one(ds, "context_ood", {"holdout": ["x"]})
-    path = written(ds, np.full((2, 6), 5.0), perturbation=["A", "B"], context=["x", "x"])
+    values = np.full((2, 6), 5.0)
+    values[1] = -3
+    path = written(ds, values, perturbation=["A", "B"], context=["x", "x"])
     deltas, out = read(ds, split, path)
-    assert out.notes["kind"] == "delta"
+    assert (out.notes["kind"], out.warnings) == ("delta", ["2 of 2 predictions are constant over genes"])
     assert (deltas["x|A|||"] == 5).all()
     assert out.prediction.cells is None
     with pytest.raises(PredictionError, match="the data set has no controls to subtract"):
@@ -101,7 +103,8 @@ def test_doses_tell_conditions_apart():
     deltas, _ = read(ds, split, written(ds, values, perturbation=["drug"] * 2, dose=["10.0", "0.10"]))
     assert (deltas["x|drug||10|"] == 0.25).all()
     with pytest.raises(
-        PredictionError, match="'drug' fits 2 conditions of the data set; add a column `condition` with keys"
+        PredictionError,
+        match=r"'drug' fits 2 conditions of the data set that differ in doses \('0.1', '10'\)",
     ):
         read(ds, split, written(ds, values, perturbation=["drug"] * 2, context="x"))
     # Another dose is another condition.

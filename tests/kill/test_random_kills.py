@@ -15,7 +15,7 @@ from tests.support.command import VARIABLES, perturbfm
 from tests.support.paths import REPO
 
 # `make kill` asks for more, and for other times.
-KILLS = int(os.environ.get("PERTURBFM_KILLS", "28"))
+KILLS = int(os.environ.get("PERTURBFM_KILLS", "7"))
 SEED = int(os.environ.get("PERTURBFM_KILL_SEED", "0"))
 
 
