@@ -53,21 +53,20 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
     except Exception as exc:
         # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
         detail = " ".join(str(exc).split())[:160] or type(exc).__name__
-        msg = f"{path} cannot be read as h5ad, it is {_kind_of(path)} ({detail}); fetch it again"
+        what, cure = _kind_of(path)
+        msg = f"{path} cannot be read as h5ad, it is {what} ({detail}); {cure}"
         raise DatasetError(msg) from exc
 
 
-def _kind_of(path: Path) -> str:
-    """Return what a file that is no h5ad may be, by its first bytes."""
+def _kind_of(path: Path) -> tuple[str, str]:
+    """Return (what a file that cannot be read as h5ad is by its first bytes, what to do)."""
     with open_regular(path, DatasetError) as file:
         head = file.read(512)
-    if head[:2] == b"\x1f\x8b":
-        return "compressed by gzip: unpack it first"
-    if head[:2] == b"PK":
-        return "a zip archive: unpack it first"
+    if head[:2] in (b"\x1f\x8b", b"PK"):
+        return "compressed, not HDF5", "unpack it first"
     if head and b"\x00" not in head and head[:4] != b"\x89HDF":
-        return "text, such as CSV: make an AnnData of it and write that, if it is not truncated or not HDF5"
-    return "truncated or not HDF5"
+        return "text such as CSV, not HDF5", "make an AnnData of it and write that with write_h5ad"
+    return "truncated or not HDF5", "fetch it again"
 
 
 def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:

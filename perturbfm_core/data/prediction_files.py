@@ -241,10 +241,12 @@ def _from_text(path: Path, columns: LabelColumns, genes: StrArray) -> Prediction
     labels, values = _split_columns(header, columns, genes, path)
 
     def read(where: list[int], **options: Any) -> pd.DataFrame:
-        return pd.read_csv(
-            path, sep=separator, encoding=encoding, header=None, skiprows=1, usecols=where,
-            index_col=False, skipinitialspace=True, **options,
-        )[where]  # fmt: skip
+        # A handle: of a path, pandas takes some for an address of the web.
+        with path.open(encoding=encoding, newline="") as handle:
+            return pd.read_csv(
+                handle, sep=separator, header=None, skiprows=1, usecols=where,
+                index_col=False, skipinitialspace=True, **options,
+            )[where]  # fmt: skip
 
     try:
         text = read(labels, dtype=str, keep_default_na=False) if labels else None

@@ -19,6 +19,7 @@ from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.errors import ConfigError, PredictionError, StoreError
 from perturbfm_core.evaluation.panel import headlines
@@ -65,7 +66,7 @@ class Run:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """Return every score in long form: one row per panel, metric, scope and key."""
-        return pd.read_parquet(self.path / schema.SCORES_FILE)
+        return read_parquet(self.path / schema.SCORES_FILE, StoreError)
 
     @cached_property
     def prediction(self) -> RowPrediction:

@@ -433,7 +433,7 @@ def test_truncated_file(write_h5ad: Write, share: float) -> None:
 def test_file_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "table.h5ad"
     path.write_text("gene,cell\n" * 100)
-    with pytest.raises(DatasetError, match="truncated or not HDF5"):
+    with pytest.raises(DatasetError, match="text such as CSV, not HDF5"):
         read(path)
 
 
