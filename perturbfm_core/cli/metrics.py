@@ -18,6 +18,7 @@ from perturbfm_core.cli.output import (
     progress,
     store,
 )
+from perturbfm_core.cli.score_pair import score_pair
 from perturbfm_core.errors import MetricError
 from perturbfm_core.parsing import parse_json, read_text
 
@@ -265,5 +266,7 @@ def parity(
             msg = f"no record of {case.name} could be compared: {why[:300]}"
         raise MetricError(msg)
 
+
+app.command("score-pair")(score_pair)
 
 COMMANDS = {"parity": (parity, None)}

@@ -584,7 +584,19 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "metrics list": [],
         "metrics validate": ["--data", "D", "--split", work.split, "--preds", preds],
         "metrics probe": ["--data", "D", "--split", work.split, "--preds", preds],
+        "metrics score-pair": [
+            *("--pred", PARITY / "cell_eval2/synth_a/pred_shift.h5ad"),
+            *("--real", PARITY / "cell_eval2/synth_a/real.h5ad", "--out", "SCORED"),
+        ],
         "parity": [PARITY / "calibrated/synth_a"],
+        "submit": [preds, "--data", "D", "--split", work.split, "--entry", "mine"],
+        "inbox scan": [],
+        "runs list": [],
+        "runs show": [work.run],
+        "runs compare": [work.run, "global_mean"],
+        "runs tag": [work.run, "kept"],
+        "runs rm": [work.run, "--dry-run", "--force"],
+        "runs gc": [],
         "leaderboard refresh": [],
         "leaderboard show": [],
         "leaderboard sql": ["select * from runs"],
@@ -607,8 +619,8 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         answer = perturbfm(*verb.split(), *rest, "--json").json
         assert isinstance(answer, dict | list)
         empty[verb] = not answer
-    # One entry has no other to be compared with.
-    assert {verb for verb, nothing in empty.items() if nothing} <= {"leaderboard compare"}
+    # One entry has no other to be compared with, and the inbox is empty.
+    assert {verb for verb, nothing in empty.items() if nothing} <= {"leaderboard compare", "inbox scan"}
     assert "NaN" not in json.dumps(
         perturbfm("leaderboard", "sql", "select * from leaderboard", "--json").json
     )

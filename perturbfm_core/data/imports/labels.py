@@ -11,7 +11,9 @@ from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray
 
 # Text that programs write for a missing value.
-MISSING = frozenset(["", *"nan NaN NAN -nan NA N/A n/a #N/A <NA> None null NULL Null NaT".split()])
+MISSING = frozenset([
+    "", "nan", "NaN", "NAN", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL", "Null", "NaT",
+])  # fmt: skip
 # Modalities whose perturbations are no genes.
 DRUG_LIKE = frozenset({"drug", "drugs", "compound", "chemical", "cytokine", "ligand", "small molecule"})
 

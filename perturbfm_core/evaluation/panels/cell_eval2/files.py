@@ -1,0 +1,109 @@
+"""Files of a pair of truth and prediction: h5ad in, tables of values, statistics and scores out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.data.h5ad import read_matrix
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.panels.cell_eval2.cells import InputType, LabelledCells, label_cells
+from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Values
+from perturbfm_core.evaluation.panels.cell_eval2.scores import Score
+from perturbfm_core.schema import StrArray
+
+RESULTS_FILE = "results.csv"
+AGGREGATES_FILE = "agg_results.csv"
+SCORE_FILE = "score.csv"
+
+
+def read_cells(
+    path: Path, pert_col: str, control: str, input_type: InputType = "counts", *, whole: bool = True
+) -> tuple[LabelledCells, StrArray]:
+    """Return the cells of an h5ad file, and its labels in the order of their categories.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pert_col
+        Column of ``obs`` with the labels.
+    control
+        Label of the control cells.
+    input_type
+        ``counts`` or ``lognorm``.
+    whole
+        Whether counts must be whole numbers.
+
+    Raises
+    ------
+    MetricError
+        If the column is missing, or a cell has no label.
+    """
+    obs, var, X = read_matrix(path, None)
+    if pert_col not in obs.columns:
+        known = ", ".join(map(str, obs.columns[:8])) or "none"
+        msg = f"{path} has no obs column {pert_col!r}; its columns are {known}"
+        raise MetricError(msg)
+    labels = obs[pert_col]
+    if labels.isna().any():
+        msg = f"{path}: {int(labels.isna().sum())} cells have no label in obs column {pert_col!r}; label or drop them"
+        raise MetricError(msg)
+    if isinstance(labels.dtype, pd.CategoricalDtype):
+        order = np.asarray(labels.cat.categories.astype(str), dtype=np.str_)
+    else:
+        order = np.unique(labels.astype(str).to_numpy(dtype=np.str_))
+    cells = label_cells(
+        X,
+        labels.astype(str).to_numpy(dtype=np.str_),
+        var.index.astype(str).to_numpy(dtype=np.str_),
+        control,
+        input_type,
+        what=f"the cells of {path}",
+        whole=whole,
+    )
+    return cells, order
+
+
+def results_csv(values: Values) -> str:
+    """Return the values as rows of target, metric and value; undefined values are NaN."""
+    rows = [
+        (str(name), metric, _text(float(values.values[metric][i])))
+        for metric in values.values
+        for i, name in enumerate(values.names)
+        if values.present[metric][i]
+    ]
+    return _csv(("target", "metric", "value"), rows)
+
+
+def aggregates_csv(statistics: Mapping[str, Mapping[str, float]]) -> str:
+    """Return statistics as one row each, one column per metric."""
+    metrics = list(next(iter(statistics.values())))
+    rows = [(name, *(_text(row[m]) for m in metrics)) for name, row in statistics.items()]
+    return _csv(("statistic", *metrics), rows)
+
+
+def score_csv(scores: Sequence[Score]) -> str:
+    """Return scores as one row per metric; what is not scored is empty."""
+    rows = [
+        (s.metric, *("" if v is None else _text(v) for v in (s.from_baseline, s.from_replicate)))
+        for s in scores
+    ]
+    return _csv(("metric", "from_baseline", "from_replicate"), rows)
+
+
+def _text(value: float) -> str:
+    return "NaN" if np.isnan(value) else repr(float(value))
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
