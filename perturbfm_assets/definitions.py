@@ -3,7 +3,14 @@
 import dagster as dg
 
 from perturbfm_assets import assets
-from perturbfm_assets.jobs import benchmark, build_graph, make_dataset, refresh_leaderboard, verify_split
+from perturbfm_assets.jobs import (
+    benchmark,
+    build_graph,
+    make_dataset,
+    publish_submissions,
+    refresh_leaderboard,
+    verify_split,
+)
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.schedules import schedules
 from perturbfm_assets.sensors import sensors
@@ -12,7 +19,7 @@ from perturbfm_assets.suite import demo
 defs = dg.Definitions(
     # Every asset of the package: adding one is adding a file.
     assets=dg.load_assets_from_package_module(assets),
-    jobs=[demo, benchmark, refresh_leaderboard, make_dataset, verify_split, build_graph],
+    jobs=[demo, benchmark, refresh_leaderboard, publish_submissions, make_dataset, verify_split, build_graph],
     schedules=schedules,
     sensors=sensors,
     resources={"store": StoreResource()},

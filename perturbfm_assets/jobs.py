@@ -12,6 +12,10 @@ from perturbfm_assets.assets.prediction import prediction
 from perturbfm_assets.assets.report import report
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.assets.trained_model import trained_model
+from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import table
+from perturbfm_core.pipeline.inbox import scan_inbox
+from perturbfm_core.pipeline.leaderboard import rank
 
 # All stages run in one process: starting one per step costs more than most baselines.
 benchmark = dg.define_asset_job(
@@ -35,6 +39,34 @@ make_dataset = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="One data set of the catalog, made if it is missing, and checked.",
 )
+
+
+@dg.op(description="Publish what lies in the inbox; a bad file moves to inbox/rejected/ with its reason.")
+def take_submissions(context: dg.OpExecutionContext, store: StoreResource) -> None:
+    """Publish the submissions of the inbox, and rank if there are new runs."""
+    home = store.open()
+    outcomes = scan_inbox(home)
+    rows = [[o.name, o.status, o.run_id or "", o.reason or ""] for o in outcomes]
+    for row in rows:
+        context.log.info(" ".join(row))
+    if any(o.status == "published" for o in outcomes):
+        rank(home)
+    counts = {
+        s: sum(o.status == s for o in outcomes) for s in ("published", "existing", "rejected", "waiting")
+    }
+    context.add_output_metadata(
+        {**counts, "submissions": dg.MetadataValue.md(table(["file", "status", "run", "reason"], rows))}
+    )
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    description="Predictions made elsewhere: publish what lies in the inbox, and rank it.",
+)
+def publish_submissions() -> None:
+    """Publish the submissions of the inbox."""
+    take_submissions()
+
 
 verify_split = dg.define_asset_job(
     "verify_split",

@@ -1,10 +1,12 @@
-"""Sensor that rebuilds the leaderboard after runs; off until somebody turns it on in the UI."""
+"""Sensors that rank after runs and take submissions from the inbox; off until somebody turns them on in the UI."""
 
 import time
 
 import dagster as dg
 
-from perturbfm_assets.jobs import benchmark, refresh_leaderboard
+from perturbfm_assets.jobs import benchmark, publish_submissions, refresh_leaderboard
+from perturbfm_core.pipeline.inbox_files import inbox_of, ready
+from perturbfm_core.store.artifacts import ArtifactStore
 
 
 @dg.run_status_sensor(
@@ -20,4 +22,18 @@ def rank_after_cells(context: dg.RunStatusSensorContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"rank-{int(time.time() // 60)}")
 
 
-sensors = [rank_after_cells]
+@dg.sensor(
+    job=publish_submissions,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=30,
+)
+def inbox(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Take what lies complete in the inbox, each file once."""
+    home = ArtifactStore()
+    found = ready(home)
+    if found is None:
+        return dg.SkipReason(f"{inbox_of(home)} holds no file with a description beside it")
+    return dg.RunRequest(run_key=f"inbox-{found}")
+
+
+sensors = [rank_after_cells, inbox]

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perturbfm_core import schema
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
-
-if TYPE_CHECKING:
-    from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.cli.scored import (
+    AgainOption,
+    ConditionColumn,
+    ContextColumn,
+    ControlLabel,
+    GeneColumn,
+    KindOption,
+    Layer,
+    MissingConditions,
+    MissingOption,
+    NoteOption,
+    PerturbationColumn,
+    SeedOption,
+    UrlOption,
+    described_scores,
+)
+from perturbfm_core.errors import ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,61 +40,56 @@ def _group() -> None:
     """Score predictions made elsewhere."""
 
 
-class PredictionKindOption(StrEnum):
-    """What the numbers of a prediction are."""
-
-    delta = "delta"
-    expression = "expression"
-
-
-class _Missing(StrEnum):
-    """What is done about test conditions that a prediction lacks."""
-
-    refuse = "refuse"
-    control = "control"
-
-
 @app.command("predictions")
 def eval_predictions(
     data: DataOption,
     split: SplitOption,
     preds: Annotated[Path, typer.Option("--preds", help="The prediction file: npz, h5ad, parquet or CSV.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for metrics, scores and report.")],
-    entry: Annotated[str, typer.Option(help="Name to show in the report.")] = "external",
-    kind: Annotated[
-        PredictionKindOption | None,
-        typer.Option(
-            help="What the numbers are: delta from the control, or expression in the scale of the data set, of which the "
-            "matched control is subtracted (default: as the file says, else recognised)."
-        ),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Directory for metrics, scores and report.")
     ] = None,
-    missing: Annotated[
-        _Missing,
-        typer.Option(
-            help="Test conditions that the file lacks: refuse it, or score their control in their place, which is counted."
-        ),
-    ] = _Missing.refuse,
-    condition_col: Annotated[
-        str | None, typer.Option(help="Column with condition keys (default: recognised).")
-    ] = None,
-    pert_col: Annotated[
-        str | None, typer.Option(help="Column with perturbations (default: recognised).")
-    ] = None,
-    context_col: Annotated[
-        str | None, typer.Option(help="Column with contexts, such as cell lines (default: recognised).")
-    ] = None,
-    control_label: Annotated[
-        str | None, typer.Option(help="Perturbation label of control cells, which are left out.")
-    ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer of an h5ad file to read instead of X.")] = None,
-    gene_col: Annotated[
-        str | None, typer.Option(help="var column of an h5ad file with gene ids, instead of its index.")
-    ] = None,
+    publish: Annotated[
+        bool,
+        typer.Option("--publish", help="In place of --out: publish a run as --entry, as `submit` does."),
+    ] = False,
+    entry: Annotated[str | None, typer.Option(help="Name to show in the report (default: external).")] = None,
+    kind: KindOption = None,
+    missing: MissingConditions = MissingOption.refuse,
+    condition_col: ConditionColumn = None,
+    pert_col: PerturbationColumn = None,
+    context_col: ContextColumn = None,
+    control_label: ControlLabel = None,
+    layer: Layer = None,
+    gene_col: GeneColumn = None,
+    seed: SeedOption = 0,
+    note: NoteOption = None,
+    url: UrlOption = None,
+    again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score a prediction file on a split, with the same panels as any run."""
+    if publish == (out is not None):
+        msg = (
+            "give --out DIR to write the scores there, or --publish to publish them as a run, one of the two"
+        )
+        raise ConfigError(msg)
+    if out is None:
+        from perturbfm_core.cli.submit import submit
+
+        if entry is None:
+            msg = "--publish needs --entry NAME, the name on the leaderboard"
+            raise ConfigError(msg)
+        submit(
+            preds, data, split, entry, seed, note, url, kind, missing, condition_col, pert_col, context_col,
+            control_label, layer, gene_col, again, as_json,
+        )  # fmt: skip
+        return
+    if seed or note is not None or url is not None or again:
+        msg = (
+            "--seed, --note, --url and --again are recorded with a run; they need --publish in place of --out"
+        )
+        raise ConfigError(msg)
     from perturbfm_core.data.prediction_labels import LabelColumns
-    from perturbfm_core.evaluation.panel import headlines
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.submission import evaluate_file
     from perturbfm_core.splits.folder import SplitFolder
@@ -98,49 +106,17 @@ def eval_predictions(
             frozen_split,
             preds,
             out,
-            entry=entry,
+            entry=entry or "external",
             kind=None if kind is None else kind.value,
             missing=missing.value,
             columns=columns,
         )
-    notes = scores.comparison.notes
     emit(
         {
             "metrics": str(out / schema.METRICS_FILE),
             "scores": str(out / schema.SCORES_FILE),
             "report": str(out / schema.REPORT_FILE),
-            "alignment": scores.comparison.alignment,
-            "kind": notes["kind"],
-            "kind_from": notes["kind_from"],
-            "cells": _cells(scores.comparison),
-            "cell_panels": scores.cell_panels,
-            **{name: notes[name] for name in _COUNTS if name in notes},
-            **headlines(scores.metrics),
-            **scores.flags,
-            "warnings": notes["warnings"],
+            **described_scores(scores),
         },
         as_json,
-    )
-
-
-# What is said of a file beside its scores, where it occurs.
-_COUNTS = (
-    *("missing_as_control", "conditions_not_asked_for", "unknown_conditions", "rows_not_asked_for"),
-    *("genes_not_asked_for", "control_rows_dropped", "rows_averaged", "cell_values_cut_at_0"),
-)
-
-
-def _cells(comparison: Comparison) -> str:
-    """Return where the predicted cells come from that some panels read."""
-    cells = comparison.cells
-    if cells is None:
-        return "none: the data set has no single cells with controls"
-    drawn = f"drawn from control cells ({cells.generator.name})"
-    if not cells.n_own:
-        return drawn
-    own = "the prediction's own"
-    return (
-        own
-        if cells.n_own == len(cells)
-        else f"{own} for {cells.n_own} of {len(cells)} conditions, else {drawn}"
     )

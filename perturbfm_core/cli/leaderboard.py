@@ -69,7 +69,7 @@ def show(
     panel, _, name = metric.partition(".")
     frame = database.query(
         store(),
-        "SELECT board, rank, entry, value, ci_low, ci_high, diff_best_baseline, diff_low, diff_high, best_baseline, "
+        "SELECT board, rank, entry, family, value, ci_low, ci_high, diff_best_baseline, diff_low, diff_high, best_baseline, "
         "ceiling, null_floor, n_conditions, n_undefined, no_signal, shared_control FROM leaderboard "
         f"WHERE panel = '{panel}' AND metric = '{name}' ORDER BY board, rank NULLS LAST, entry",
     )

@@ -46,6 +46,12 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "predictions": ("predictions", "Make the file that a model of your own fills in."),
     "eval": ("evaluate", "Score predictions made elsewhere."),
+    "submit": (
+        "submit",
+        "Publish predictions made elsewhere as a run, scored and ranked beside all others.",
+    ),
+    "inbox": ("inbox", "Publish the prediction files that lie in the inbox, each once."),
+    "runs": ("run_records", "List, show, compare, tag and remove runs."),
     "metrics": ("metrics", "List, validate and probe the metrics."),
     "parity": (
         "metrics",

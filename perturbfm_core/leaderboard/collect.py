@@ -65,6 +65,9 @@ RUN_COLUMNS: Columns = {
     "inner_pearson": "float",
     "inner_pearson_centered": "float",
     "parent_run": "text",
+    "file_sha256": "text",
+    "note": "text",
+    "url": "text",
     "path": "text",
     "is_current": "bool",
 }
@@ -170,6 +173,10 @@ def _row(record: RunRecord, path: str) -> dict[str, Any]:
         "fit_seconds": record.timings.get("fit_s"),
         **{f"inner_{name}": record.inner_folds.get(name) for name in INNER_METRICS},
         "parent_run": record.parent_run,
+        # Of a prediction made elsewhere.
+        "file_sha256": getattr(record.submission, "sha256", None),
+        "note": getattr(record.submission, "note", None),
+        "url": getattr(record.submission, "url", None),
         "path": path,
         "is_current": False,
         "dataset_record": record.dataset,

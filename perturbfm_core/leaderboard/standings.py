@@ -95,7 +95,7 @@ def _board(board: str, members: pd.DataFrame, scores: pd.DataFrame) -> list[dict
     scores = scores[scores["split_hash"].isin(counted["split_hash"])]
     if scores.empty:
         return []
-    table = _Table(scores)
+    table = ConditionTable(scores)
     bootstrap = ClusteredBootstrap([units_of_key(key, str(members["unit"].iloc[0])) for key in table.keys])
     k = members["cv_k"].dropna()
     n_splits = counted["split_hash"].nunique()
@@ -146,7 +146,7 @@ def counted_runs(members: pd.DataFrame) -> pd.DataFrame:
     return members if silent.all() else members[~silent]
 
 
-class _Table:
+class ConditionTable:
     """Condition values of a board as one array per metric, averaged over seeds and folds.
 
     Attributes
@@ -195,7 +195,7 @@ class _Table:
 
 def _metric_rows(
     first: dict[str, Any],
-    table: _Table,
+    table: ConditionTable,
     about: dict[str, dict[str, Any]],
     bootstrap: ClusteredBootstrap,
     n_splits: int,
@@ -214,7 +214,7 @@ def _metric_rows(
     if values is None:
         return []
     defined = np.isfinite(values)
-    parts = _ratio_parts(table, panel, metric)
+    parts = ratio_parts(table, panel, metric)
     ones = defined.astype(np.float64)
     numerators, denominators = ([values], [ones]) if parts is None else parts
     means = bootstrap.ratio(numerators, denominators)
@@ -263,10 +263,18 @@ def _metric_rows(
     return out
 
 
-def _ratio_parts(
-    table: _Table, panel: str, metric: Metric | None
+def ratio_parts(
+    table: ConditionTable, panel: str, metric: Metric | None
 ) -> tuple[list[FloatArray], list[FloatArray]] | None:
-    """Return numerators and denominators [C, E] of a ratio of means, None for a plain mean."""
+    """Return numerators and denominators [C, E] of a ratio of means, None for a plain mean.
+
+    Parameters
+    ----------
+    table
+        Values by condition and entry.
+    panel, metric
+        Name of the panel; the metric, None if it is not registered.
+    """
     if metric is None or not metric.ratio_of:
         return None
     pairs = [(table.values(panel, above), table.values(panel, below)) for above, below in metric.ratio_of]

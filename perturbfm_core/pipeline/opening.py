@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import ConfigError, SplitError
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, applicable, new_model
 from perturbfm_core.pipeline.dataset import dataset_of
@@ -19,6 +19,7 @@ from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.entry_names import run_of_entry
 
 
 def needs_of(entry: ModelEntry | ModelConfig) -> Needs:
@@ -100,6 +101,8 @@ def open_experiments(
     ------
     SplitError
         If the entry is not applicable to the split.
+    ConfigError
+        If predictions made elsewhere have its name.
     """
     found = split if isinstance(split, FrozenSplit) else SplitFolder(store.split_dir).load(split)
     dataset = data if isinstance(data, PerturbDataset) else dataset_of(store, found, data)
@@ -107,4 +110,7 @@ def open_experiments(
     if reason is not None:
         msg = f"entry {entry.name!r} is not applicable to split {found.definition.key}: it {reason}"
         raise SplitError(msg)
+    if (run := run_of_entry(store, entry.name, external=True)) is not None:
+        msg = f"entry {entry.name!r} has runs of predictions made elsewhere, e.g. {run}; give another name (--name)"
+        raise ConfigError(msg)
     return [open_experiment(store, dataset, found, config, tell) for config in model_configs(entry)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -103,50 +104,99 @@ def evaluate_file(
     PredictionError
         If the file does not cover, or does not belong to, the split.
     StoreError
-        If `out` is a published run.
+        If `out` is a published run, or lies among the runs.
     """
     if (out / schema.SPLIT_HASH_FILE).exists():
         msg = f"{out} is a published run; choose another --out"
         raise StoreError(msg)
+    if store.runs.resolve() in (out.resolve(), *out.resolve().parents):
+        msg = (
+            f"{out} lies among the published runs, where a folder of scores is not ranked; publish the file with "
+            "`perturbfm submit` (or --publish in place of --out), or choose an --out elsewhere"
+        )
+        raise StoreError(msg)
+    scores = score_file(store, ds, split, predictions, kind=kind, missing=missing, columns=columns)
+    identity = content_hash({"predictions": file_digest(predictions)})
+    record = RunRecord(
+        **described(ds, split, scores.comparison, scores.stats),
+        **made_elsewhere(scores),
+        run_id=out.name,
+        entry=entry,
+        config_hash=identity,
+        entry_hash=identity,
+    )
+    write_together(out, {**result_files(record, split, scores), schema.CONFIG_FILE: record.to_text()})
+    return scores
+
+
+def score_file(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    predictions: Path,
+    *,
+    kind: PredictionKind | None = None,
+    missing: Missing = "refuse",
+    columns: LabelColumns | None = None,
+) -> Scores:
+    """Score a prediction file with every panel.
+
+    Parameters
+    ----------
+    store
+        Where ceilings and floors of the split are kept.
+    ds, split, predictions
+        Data, split and the file.
+    kind, missing, columns
+        See `read_submission`.
+    """
     read = read_submission(ds, split, predictions, kind=kind, missing=missing, columns=columns)
-    stats = stats_with_bounds(store, ds, split)
     beside = predictions.parent
-    scores = score_prediction(
+    return score_prediction(
         ds,
         split,
         read.prediction,
-        stats,
+        stats_with_bounds(store, ds, split),
         variance_source=_source_beside(predictions),
         calibrator=calibration_of(beside) if (beside / schema.CALIBRATOR_META_FILE).is_file() else None,
         notes={**read.notes, "warnings": read.warnings},
     )
-    identity = content_hash({"predictions": file_digest(predictions)})
+
+
+def made_elsewhere(scores: Scores) -> dict[str, Any]:
+    """Return the fields of a `RunRecord` that are the same for every prediction made elsewhere."""
     code = code_of(__name__)
-    record = RunRecord(
-        **described(ds, split, scores.comparison, stats),
-        run_id=out.name,
-        entry=entry,
-        model="external",
-        family="external",
-        config_hash=identity,
-        entry_hash=identity,
-        code={"submission": code.digest},
-        libraries=dict(code.libraries),
-        environment=environment(),
-        audit=list(stats.audit),
+    return {
+        "model": "external",
+        "family": "external",
+        "code": {"submission": code.digest},
+        "libraries": dict(code.libraries),
+        "environment": environment(),
+        "audit": list(scores.stats.audit),
+    }
+
+
+def result_files(record: RunRecord, split: FrozenSplit, scores: Scores) -> dict[str, bytes | str]:
+    """Return {file name: content} of metrics, scores, calibration and report.
+
+    Parameters
+    ----------
+    record
+        The record of the run.
+    split
+        The split.
+    scores
+        The scores.
+    """
+    page = run_report(
+        record, scores.table, scores.comparison, split.definition, scores.stats, scores.calibration
     )
-    page = run_report(record, scores.table, scores.comparison, split.definition, stats, scores.calibration)
-    write_together(
-        out,
-        {
-            schema.METRICS_FILE: json_text(scores.metrics),
-            schema.CALIBRATION_FILE: json_text(scores.calibration),
-            schema.CONFIG_FILE: record.to_text(),
-            schema.SCORES_FILE: parquet_bytes(named_scores(scores.table, record)),
-            schema.REPORT_FILE: page,
-        },
-    )
-    return scores
+    return {
+        schema.METRICS_FILE: json_text(scores.metrics),
+        schema.CALIBRATION_FILE: json_text(scores.calibration),
+        schema.SCORES_FILE: parquet_bytes(named_scores(scores.table, record)),
+        schema.REPORT_FILE: page,
+    }
 
 
 def _source_beside(predictions: Path) -> str:

@@ -20,6 +20,7 @@ METRIC = ("delta", "pearson_centered")
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
     "perturbfm": "learned on inner folds: size of effect, distance to train, gene",
+    "external": "as handed in",
     "ensemble": "members' variance and disagreement",
 }
 

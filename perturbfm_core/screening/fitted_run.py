@@ -146,10 +146,16 @@ def open_run(store: ArtifactStore, split: str, run: str, data: Path | None = Non
     SplitError
         If the run belongs to another split.
     ModelError
-        If its model is neither in the run nor among the stored objects.
+        If it has no model of its own, or its model is neither in the run nor among the stored objects.
     """
     path = store.find_run(run)
     record = read_run_record(path)
+    if record.family == "external":
+        msg = (
+            f"run {record.run_id} holds predictions made elsewhere and no fitted model; give a run of `perturbfm run` "
+            "or `train`, or read the predictions with `perturbfm export`"
+        )
+        raise ModelError(msg)
     frozen_split = SplitFolder(store.split_dir).load(split)
     if record.split_hash != frozen_split.hash:
         msg = (

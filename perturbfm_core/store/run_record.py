@@ -73,6 +73,26 @@ class ObjectKeys(_Part):
     panels: dict[str, str] = Field(default_factory=dict)
 
 
+class SubmissionRecord(_Part):
+    """The file behind a run of family ``external``.
+
+    Attributes
+    ----------
+    file, sha256
+        Name and SHA-256 of the file as it was handed in.
+    note, url
+        What its author says of it, and where more is to be found.
+    options
+        How it was read: ``kind``, ``missing``, names of columns, as far as they were given.
+    """
+
+    file: str
+    sha256: str
+    note: str | None = None
+    url: str | None = None
+    options: dict[str, str] = Field(default_factory=dict)
+
+
 class RunRecord(_Part):
     """What is recorded of a run.
 
@@ -82,8 +102,8 @@ class RunRecord(_Part):
         Its name, UTC time, and the run of the same configuration whose scores it replaces.
     data_hash, split_hash, config_hash, entry_hash, graph_hash
         Content of the data, of the split, of the configuration with and without its seed, and of all graphs.
-    dataset, split, flags, objects
-        See their types; `objects` is None for predictions made elsewhere.
+    dataset, split, flags, objects, submission
+        See their types; `objects` is None for predictions made elsewhere, `submission` for all others.
     files
         {name: SHA-256} of the other files of the run.
     entry, model, family, params, uncertainty, tuned, seed
@@ -117,6 +137,7 @@ class RunRecord(_Part):
     seed: int = 0
     flags: Flags
     objects: ObjectKeys | None = None
+    submission: SubmissionRecord | None = None
     files: dict[str, str] = Field(default_factory=dict)
     parent_run: str | None = None
     side_info: dict[str, dict[str, str]] = Field(default_factory=dict)

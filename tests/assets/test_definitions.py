@@ -144,6 +144,7 @@ def test_jobs_of_the_repository(here):
         "make_dataset",
         "verify_split",
         "build_graph",
+        "publish_submissions",
     }
     for name in names:
         assert defs.resolve_job_def(name).description
@@ -191,9 +192,8 @@ def test_schedules_and_sensors_are_off_and_on_the_catalogs_clock(here):
     assert schedules["refresh_small"].cron_schedule == SUITE["refresh_cron"]
     assert schedules["refresh_leaderboard_schedule"].cron_schedule == next(iter(suites.values())).refresh_cron
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
-    (sensor,) = defs.sensors
-    assert sensor.name == "rank_after_cells"
-    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    assert {s.name for s in defs.sensors} == {"rank_after_cells", "inbox"}
+    assert {s.default_status for s in defs.sensors} == {dg.DefaultSensorStatus.STOPPED}
 
 
 def test_schedule_requests_every_applicable_cell(here, monkeypatch):

@@ -31,6 +31,7 @@ VERBS: dict[str, list[str]] = {
     "pretrain": [*ON, "--epochs", "1"],
     "tune": ["ridge", *ON, "--trials", "2"],
     "eval predictions": [*ON, "--preds", "runs/RUN/predictions.npz", "--out", "scored"],
+    "submit": ["runs/RUN/predictions.npz", *ON, "--entry", "mine"],
     "leaderboard refresh": [],
     "export": ["RUN", "--out", "table.h5ad"],
     "export csv": ["RUN", "--out", "table.csv"],

@@ -99,14 +99,11 @@ def check_runs(store: ArtifactStore) -> None:
     folders = [p for p in store.runs.iterdir() if p.is_dir() and not p.name.startswith(".")]
     assert sorted(folders) == store.run_dirs()
     for run in folders:
-        assert {p.name for p in run.iterdir()} >= {
-            schema.MODEL_FILE,
-            schema.MODEL_META_FILE,
-            schema.TRAINING_FILE,
-        }
-        for name in ("config.json", "metrics.json", "calibration.json", "training.json", "model.json"):
+        fitted = read_json(run / "config.json")["family"] != "external"
+        own = (schema.MODEL_META_FILE, schema.TRAINING_FILE) if fitted else ()
+        for name in ("config.json", "metrics.json", "calibration.json", *own):
             assert read_json(run / name)
-        assert load_file(run / schema.MODEL_FILE) is not None
+        assert not fitted or load_file(run / schema.MODEL_FILE) is not None
         with np.load(run / schema.PREDICTIONS_FILE) as arrays:
             assert np.isfinite(arrays["mean"]).all()
         assert len(pd.read_parquet(run / schema.SCORES_FILE))

@@ -384,11 +384,12 @@ def test_the_page_needs_nothing_but_itself_and_ranks_entries(tmp_path: Path) -> 
     assert_self_contained(text)
     page = Page(text)
     head = page.row("rank")
-    assert head[:3] == ["rank", "entry", "delta.pearson"]
-    assert page.row("1")[:3] == ["1", "network", "0.500"]
-    assert page.row("2") == ["2", "ridge", "0.200", "0.200 to 0.200", "0.000", "0.000 to 0.000", "0.200"]
-    assert page.row("1")[4] == "0.300"
-    assert " to " in page.row("1")[3]
+    assert head[:4] == ["rank", "entry", "family", "delta.pearson"]
+    assert page.row("1")[:4] == ["1", "network", "learned", "0.500"]
+    ridge = ["2", "ridge", "baseline", "0.200", "0.200 to 0.200", "0.000", "0.000 to 0.000", "0.200"]
+    assert page.row("2") == ridge
+    assert page.row("1")[5] == "0.300"
+    assert " to " in page.row("1")[4]
     assert "from 2 runs" in text
     assert "5 conditions, 5 units" in text
 
@@ -407,9 +408,9 @@ def test_undefined_conditions_are_starred(tmp_path: Path) -> None:
     runs = [("whole", [0.2] * 5, {}), ("partly", [0.9] * 4 + [np.nan], {}), ("nothing", [np.nan] * 5, {})]
     text = leaderboard_page(board_of(tmp_path, *runs), n_runs=3)
     page = Page(text)
-    assert page.row("1")[1:3] == ["whole", "0.200"]
-    assert page.row("2")[1:3] == ["partly", "0.900*"]
-    assert page.row(DASH)[1:4] == ["nothing", f"{DASH}*", DASH]
+    assert page.row("1")[1:4] == ["whole", "baseline", "0.200"]
+    assert page.row("2")[1:4] == ["partly", "baseline", "0.900*"]
+    assert page.row(DASH)[1:5] == ["nothing", "baseline", f"{DASH}*", DASH]
     assert "* undefined in some conditions" in text
 
 
@@ -417,7 +418,7 @@ def test_without_signal_nothing_is_ranked_on_the_page(tmp_path: Path) -> None:
     text = leaderboard_page(
         board_of(tmp_path, ("ridge", [0.2] * 5, {"no_signal": True, "shared_control": True})), n_runs=1
     )
-    assert Page(text).row(DASH)[1:3] == ["ridge", "0.200"]
+    assert Page(text).row(DASH)[1:4] == ["ridge", "baseline", "0.200"]
     assert "no_signal: two halves" in text
     assert "shared_control: truth and models" in text
 

@@ -267,6 +267,48 @@ def test_all_forms_of_one_split_have_one_hash(
     assert [s.name for s in found] == ["names", "positions", "a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("{fold}_seed{n}.json", ["own_seed0", "own_seed1", "own_seed2"]),
+        ("fold{n}-{fold}_idx.json", ["own_fold0", "own_fold1", "own_fold2"]),
+        ("K562.{fold}.{n}.json", ["own_k562_0", "own_k562_1", "own_k562_2"]),
+        ("seed{n}/{fold}.json", ["seed0", "seed1", "seed2"]),
+        ("{n}/{fold}_indices.json", ["0", "1", "2"]),
+    ],
+)
+def test_several_seeds_or_folds_may_lie_in_one_folder(
+    tmp_path: Path, obs: pd.DataFrame, data: PerturbDataset, assigned: list[str], form: str, names: list[str]
+) -> None:
+    rows = list(obs.index)
+    alone = []
+    for n in range(3):
+        fold_of = [
+            ("train", "val", "test")[(("train", "val", "test").index(f) + n) % 3] if f else f
+            for f in assigned
+        ]
+        by_fold = {f: [i for i, s in enumerate(fold_of) if s == f] for f in ("train", "val", "test")}
+        for fold, listed in by_fold.items():
+            file = tmp_path / "own" / form.format(fold=fold, n=n)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(listed))
+        (tmp_path / "whole.json").write_text(json.dumps(by_fold))
+        alone.append(import_saved(data, read_split_json(tmp_path / "whole.json"), rows).split.hash)
+    found = read_split_dir(tmp_path / "own")
+    assert [s.name for s in found] == names
+    assert [import_saved(data, s, rows).split.hash for s in found] == alone
+    assert len(set(alone)) == 3
+
+
+def test_two_lists_of_one_fold_are_refused(tmp_path: Path) -> None:
+    for name in ("train.json", "train_idx.json"):
+        (tmp_path / name).write_text("[1]")
+    with pytest.raises(
+        SplitError, match=r"train.json and train_idx.json both list fold 'train' of one split"
+    ):
+        read_split_dir(tmp_path)
+
+
 def test_rows_are_bound_by_name_whatever_their_order(
     tmp_path: Path, obs: pd.DataFrame, data: PerturbDataset, assigned: list[str]
 ) -> None:

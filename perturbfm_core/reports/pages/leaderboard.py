@@ -31,6 +31,7 @@ def _board(name: str, part: pd.DataFrame, headlines: list[tuple[str, str]]) -> d
             [
                 DASH if pd.isna(row.rank) else str(int(row.rank)),
                 row.entry,
+                row.family,
                 number(row.value) + ("*" if row.n_undefined else ""),
                 interval(row.ci_low, row.ci_high),
                 number(row.diff_best_baseline),

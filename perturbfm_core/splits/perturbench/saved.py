@@ -36,7 +36,8 @@ from perturbfm_core.splits.split import (
     unit_of_axes,
 )
 
-_LIST_SUFFIXES = ("_idx", "_index", "_indices", "_ids", "_obs", "_cells")
+# What names of files say beside a fold and a seed, without meaning.
+_LIST_WORDS = frozenset({"idx", "index", "indices", "ids", "obs", "cells"})
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,10 @@ def read_split_json(path: Path) -> SavedSplit:
 def read_split_dir(path: Path) -> list[SavedSplit]:
     """Read all saved splits of a folder.
 
-    Each CSV or JSON file is one split; files named after folds (``train.json``, ``val_idx.json``, ...) are
-    the lists of one split.
+    Each CSV or JSON file is one split; JSON lists of rows in files named after folds (``train.json``, ``val_idx.json``)
+    are one split together, and several seeds or folds of a cross-validation several: by what else the names say
+    (``train_seed1.json``, ``fold0-test.json``), or, where the folder itself has none, by the
+    subfolder that they lie in.
 
     Raises
     ------
@@ -134,17 +137,10 @@ def read_split_dir(path: Path) -> list[SavedSplit]:
     if not path.is_dir():
         msg = f"{path} is not a folder; give --csv for one file"
         raise SplitError(msg)
-    lists: dict[str, Path] = {}
-    out = []
-    for file in sorted(path.glob("*.json")):
-        fold = _fold_of_file(file)
-        if fold is None:
-            out.append(read_split_json(file))
-        else:
-            lists[fold] = file
-    if lists:
-        out.append(_saved(path.name, {fold: _json(file) for fold, file in lists.items()}, str(path)))
-    out += [read_split_csv(file) for file in sorted(path.glob("*.csv"))]
+    out = _splits_in(path)
+    if not out:
+        folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+        out = [split for inner in folders for split in _splits_in(inner)]
     if not out:
         found = ", ".join(sorted(p.name for p in path.iterdir())[:6]) or "nothing"
         msg = f"{path} has no CSV or JSON split, found {found}; give the folder of saved splits"
@@ -152,12 +148,33 @@ def read_split_dir(path: Path) -> list[SavedSplit]:
     return out
 
 
-def _fold_of_file(path: Path) -> str | None:
-    """Return the fold that a file is named after, None if the file holds a whole split."""
-    stem = path.stem.lower()
-    for suffix in _LIST_SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    return stem if stem and stem in FOLD_NAMES else None
+def _splits_in(path: Path) -> list[SavedSplit]:
+    """Return the splits of one folder: whole ones, then those of lists, then those of CSV files."""
+    lists: dict[str, dict[str, Path]] = {}
+    out = []
+    for file in sorted(path.glob("*.json")):
+        named = _fold_of_file(file)
+        if named is None or isinstance(_json(file), dict):
+            out.append(read_split_json(file))
+            continue
+        fold, which = named
+        earlier = lists.setdefault(which, {}).setdefault(fold, file)
+        if earlier is not file:
+            msg = f"{path}: {earlier.name} and {file.name} both list fold {fold!r} of one split; keep one of them"
+            raise SplitError(msg)
+    for which, files in lists.items():
+        name = f"{path.name}_{which}" if which else path.name
+        out.append(_saved(name, {fold: _json(file) for fold, file in files.items()}, str(path)))
+    return out + [read_split_csv(file) for file in sorted(path.glob("*.csv"))]
+
+
+def _fold_of_file(path: Path) -> tuple[str, str] | None:
+    """Return (the fold, the rest of the name) of a file that is named after a fold, None if it holds a whole split."""
+    words = [w for w in re.split(r"[_.\- ]+", path.stem.lower()) if w and w not in _LIST_WORDS]
+    folds = [w for w in words if w in FOLD_NAMES]
+    if len(folds) != 1:
+        return None
+    return folds[0], "_".join(w for w in words if w != folds[0])
 
 
 def _json(path: Path) -> Any:

@@ -1,0 +1,190 @@
+"""Paired comparison of any two runs or entries, metric by metric, on the conditions that both were scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core import schema
+from perturbfm_core.config import slug
+from perturbfm_core.errors import ConfigError, MetricError
+from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
+from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
+from perturbfm_core.leaderboard.standings import ConditionTable, ratio_parts, units_of_key
+from perturbfm_core.schema import BoolArray
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_record import RunRecord
+
+DRAWS = 10_000
+_FIELDS = ("model", "family", "params", "uncertainty", "seed", "side_info", "code", "libraries")
+
+
+@dataclass(frozen=True, eq=False)
+class PairedComparison:
+    """Two sides compared.
+
+    Attributes
+    ----------
+    table
+        One row per board and metric: values of both sides, the difference a - b with its 95 % interval over units, the
+        verdict on a, the number of conditions and units.
+    differs
+        {what the configurations differ in: (of a, of b)}, of the newest run of each side.
+    runs
+        Ids of the runs of both sides.
+    """
+
+    table: pd.DataFrame
+    differs: dict[str, tuple[Any, Any]]
+    runs: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def compare_pair(
+    store: ArtifactStore, a: str, b: str, metrics: Collection[str] | None = None
+) -> PairedComparison:
+    """Compare two runs, two entries, or a run with an entry.
+
+    An entry stands for its current runs, of which seeds and folds are averaged by condition; splits that only one side
+    has are left out, as are folds without signal.
+
+    Parameters
+    ----------
+    store
+        The store of the runs.
+    a, b
+        An entry; or the directory, id or prefix of the id of a run.
+    metrics
+        PANEL.METRIC of the rows, all by default.
+
+    Raises
+    ------
+    ConfigError
+        If the sides have no split in common.
+    """
+    runs = list_runs(store)[0]
+    sides = [_side(store, runs, a), _side(store, runs, b)]
+    splits = [{r.record.split_hash for r in side} for side in sides]
+    common = splits[0] & splits[1]
+    if not common:
+        names = [sorted({r.record.split.key for r in side})[:3] for side in sides]
+        msg = f"{a!r} is scored on {names[0]}, {b!r} on {names[1]}, no split is in both; run or submit one of them on the other's"
+        raise ConfigError(msg)
+    sides = [[r for r in side if r.record.split_hash in common] for side in sides]
+    boards: dict[str, list[list[ListedRun]]] = {}
+    for at, side in enumerate(sides):
+        for run in side:
+            boards.setdefault(_board_of(run.record), [[], []])[at].append(run)
+    rows = [row for name, pair in sorted(boards.items()) for row in _board(store, name, pair, metrics)]
+    ids = tuple(tuple(r.path.name for r in side) for side in sides)
+    return PairedComparison(
+        pd.DataFrame(rows), _differs(sides[0][0].record, sides[1][0].record), (ids[0], ids[1])
+    )
+
+
+def _side(store: ArtifactStore, runs: list[ListedRun], name: str) -> list[ListedRun]:
+    """Return the runs of a side, newest first."""
+    own = [r for r in runs if r.record.entry == name and r.is_current]
+    if not own:
+        path = store.find_run(name).resolve()
+        found = [r for r in runs if r.path.resolve() == path]
+        if not found:
+            msg = f"{path} is not a run of {store.runs}; compare runs of one store"
+            raise ConfigError(msg)
+        return found
+    # Of each split the newest configuration counts, as on the leaderboard.
+    newest: dict[str, str] = {}
+    for r in own:
+        newest.setdefault(r.record.split_hash, r.record.entry_hash)
+    return [r for r in own if r.record.entry_hash == newest[r.record.split_hash]]
+
+
+def _board_of(record: RunRecord) -> str:
+    cv = record.split.cv
+    name = slug(record.dataset.name)
+    return record.split.key if cv is None else f"{name}.{record.split.kind}.cv-{str(cv['group'])[:12]}"
+
+
+def _board(
+    store: ArtifactStore, board: str, pair: list[list[ListedRun]], metrics: Collection[str] | None
+) -> list[dict[str, Any]]:
+    members = [r for side in pair for r in side]
+    if not all(r.record.flags.no_signal for r in members):
+        pair = [[r for r in side if not r.record.flags.no_signal] for side in pair]
+    frames = []
+    for name, side in zip("ab", pair, strict=True):
+        for run in side:
+            frame = pd.read_parquet(run.path / schema.SCORES_FILE)
+            frames.append(frame[frame["scope"] == "condition"].assign(entry=name))
+    table = ConditionTable(pd.concat(frames, ignore_index=True))
+    unit = SplitFolder(store.split_dir).load(members[0].record.split_hash).definition.unit
+    bootstrap = ClusteredBootstrap([units_of_key(k, unit) for k in table.keys], draws=DRAWS)
+    wanted = [
+        (panel, metric)
+        for panel, metric in table.metrics
+        if metrics is None or f"{panel}.{metric}" in metrics
+    ]
+    return [{"board": board, **_row(table, bootstrap, panel, metric)} for panel, metric in wanted]
+
+
+def _row(table: ConditionTable, bootstrap: ClusteredBootstrap, panel: str, name: str) -> dict[str, Any]:
+    values = table.values(panel, name)
+    if values is None:
+        msg = f"no condition has {panel}.{name}"
+        raise MetricError(msg)
+    full = f"{panel}.{name}"
+    known = METRICS.get(full) if full in METRICS else None
+    # Only conditions that are defined on both sides are paired; what a ratio divides by has to be as well.
+    both: BoolArray = np.asarray(np.isfinite(values).all(axis=1))
+    parts = ratio_parts(table, panel, known)
+    above, below = ([values], [np.ones_like(values)]) if parts is None else parts
+    above = [np.where(np.isfinite(n).all(axis=1, keepdims=True), n, np.nan) for n in above]
+    means = bootstrap.ratio(above, below)
+    difference = [n[:, [0]] - n[:, [1]] for n in above]
+    shared = [d[:, [0]] for d in below]
+    (diff,) = bootstrap.ratio(difference, shared)
+    (interval,) = bootstrap.ratio_intervals(difference, shared)
+    direction = table.metrics[panel, name]["direction"]
+    return {
+        "metric": full,
+        "direction": direction,
+        "a": float(means[0]),
+        "b": float(means[1]),
+        "diff": float(diff),
+        "diff_low": interval.low,
+        "diff_high": interval.high,
+        "verdict": _verdict(interval.low, interval.high, direction),
+        "n_conditions": int(both.sum()),
+        "n_undefined": int((~both).sum()),
+        "n_units": bootstrap.n_units,
+    }
+
+
+def _verdict(low: float | None, high: float | None, direction: str) -> str:
+    """Return what is known of a beside b."""
+    if low is None or high is None:
+        return "too few units"
+    if low <= 0 <= high:
+        return "not told apart"
+    if direction not in ("max", "min"):
+        return "differs"
+    return "better" if (low > 0) == (direction == "max") else "worse"
+
+
+def _differs(a: RunRecord, b: RunRecord) -> dict[str, tuple[Any, Any]]:
+    out = {}
+    for field in _FIELDS:
+        one, two = getattr(a, field), getattr(b, field)
+        if isinstance(one, dict):
+            for key in sorted({*one, *two}):
+                if one.get(key) != two.get(key):
+                    out[f"{field}.{key}"] = (one.get(key), two.get(key))
+        elif one != two:
+            out[field] = (one, two)
+    files = [None if r.submission is None else r.submission.sha256 for r in (a, b)]
+    return out if files[0] == files[1] else {**out, "file_sha256": (files[0], files[1])}

@@ -1,0 +1,134 @@
+"""Removal of runs and of stored objects that no run needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from perturbfm_core import schema
+from perturbfm_core.errors import StoreError
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_record import RunRecord, read_run_record
+from perturbfm_core.store.run_tags import run_tags, tag_run
+
+# Files by which an object of one run is known. All others (graphs, encoders, bounds, strata) serve many runs, and the
+# few kB of a calibration report are not worth the look.
+_OF_A_RUN = (schema.MODEL_META_FILE, schema.PREDICTIONS_FILE, schema.SCORES_FILE)
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What a collection removes, or has removed.
+
+    Attributes
+    ----------
+    runs, objects
+        Directories of runs beyond the policy, and of objects that no remaining run refers to.
+    n_bytes
+        Their size.
+    """
+
+    runs: tuple[Path, ...]
+    objects: tuple[Path, ...]
+    n_bytes: int
+
+
+def find_own_run(store: ArtifactStore, name: str) -> Path:
+    """Return a run of this store by id, unique prefix or path, complete or not.
+
+    Raises
+    ------
+    StoreError
+        If none or several match, or the path is elsewhere.
+    """
+    path = Path(name)
+    if path.is_dir() and path.resolve().parent == store.runs.resolve():
+        name = path.resolve().name
+    runs = store.run_like()
+    hits = [p for p in runs if p.name == name] or [p for p in runs if p.name.startswith(name)]
+    if len(hits) == 1 and name:
+        return hits[0]
+    found = "no run" if not hits else f"{len(hits)} runs"
+    msg = f"{found} in {store.runs} match {name!r}; give the id of a run or a longer prefix (see `perturbfm runs list`)"
+    raise StoreError(msg)
+
+
+def remove_run(store: ArtifactStore, path: Path) -> None:
+    """Remove a run directory in one step, and its tags."""
+    with store.stage() as staging:
+        # Out of sight at once; the staging folder then disappears with it.
+        path.rename(staging.path / path.name)
+    if path.name in run_tags(store):
+        tag_run(store, path.name, (), run_tags(store)[path.name])
+
+
+def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: float = 86_400.0) -> Garbage:
+    """Return the runs beyond the newest `keep` of each configuration, and the objects that no other run needs.
+
+    Tagged runs, and runs that cannot be read, are kept; while one cannot be read, so is every object.
+
+    Parameters
+    ----------
+    store
+        The store.
+    keep
+        Number of runs that stay of each split, entry, configuration with seed, and data; all by default.
+    min_age_s
+        Objects younger than this many seconds are kept: a run that is being made may need them.
+    """
+    records, unreadable = _records(store)
+    extra = set() if keep is None else set(_beyond(records, keep, set(run_tags(store))))
+    needed = {key for path, record in records.items() if path not in extra for key in _keys(record)}
+    objects = []
+    for path in [] if unreadable else sorted(store.objects.glob("*/*")):
+        young = time.time() - path.stat().st_mtime < min_age_s
+        if path.name not in needed and not young and any((path / n).is_file() for n in _OF_A_RUN):
+            objects.append(path)
+    runs = tuple(sorted(extra))
+    return Garbage(runs, tuple(objects), sum(size_of(p) for p in (*runs, *objects)))
+
+
+def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
+    """Remove what `find_garbage` found."""
+    for path in garbage.runs:
+        remove_run(store, path)
+    for path in garbage.objects:
+        with contextlib.suppress(FileNotFoundError), store.stage() as staging:
+            path.rename(staging.path / path.name)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
+
+
+def _records(store: ArtifactStore) -> tuple[dict[Path, RunRecord], list[Path]]:
+    """Return the records of all complete runs, and the directories that have none that can be read."""
+    records, unreadable = {}, []
+    for path in store.run_like():
+        try:
+            records[path] = read_run_record(path)
+        except StoreError:
+            unreadable.append(path)
+    return records, unreadable
+
+
+def _beyond(records: dict[Path, RunRecord], keep: int, tagged: Iterable[str]) -> Iterator[Path]:
+    """Yield the untagged runs beyond the newest `keep` of their configuration."""
+    count: dict[tuple[str, ...], int] = {}
+    for path, r in sorted(records.items(), key=lambda item: (item[1].created, item[0].name), reverse=True):
+        same = (r.split_hash, r.entry, r.config_hash, r.data_hash)
+        count[same] = count.get(same, 0) + 1
+        if count[same] > keep and path.name not in tagged:
+            yield path
+
+
+def _keys(record: RunRecord) -> set[str]:
+    o = record.objects
+    return set() if o is None else {o.model, o.prediction, *o.panels.values()}
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of all files below a directory."""
+    return sum((Path(f) / n).lstat().st_size for f, _, names in os.walk(path) for n in names)

@@ -1,0 +1,183 @@
+"""The inbox: what is left there is published once, a bad file is rejected with its reason, the sensor asks for it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from perturbfm_core.leaderboard import database
+from perturbfm_core.pipeline import inbox_files as stage
+from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_record import read_run_record
+from tests.assets.test_definitions import CONTEXT
+from tests.support.command import perturbfm
+
+SPLIT = CONTEXT["key"]
+
+
+@pytest.fixture
+def home(here, demo_data, tmp_path, monkeypatch):
+    """Return a store of this test's own, with the demo data and the shipped splits."""
+    shutil.copytree(demo_data, tmp_path / "data/demo")
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return ArtifactStore()
+
+
+def table(home, seed=0):
+    split = SplitFolder(home.split_dir).load(SPLIT)
+    keys = sorted(split.definition.folds.table["test"])
+    genes = open_dataset(home.dataset("demo")).genes
+    values = np.random.default_rng(seed).normal(0, 0.2, (len(keys), len(genes)))
+    return pd.DataFrame(values, index=pd.Index(keys, name="condition"), columns=genes)
+
+
+def leave(home, name, noise=0, end="csv", **fields):
+    """Leave a submission in the inbox."""
+    inbox = home.home / "inbox"
+    inbox.mkdir(exist_ok=True)
+    if end is not None:
+        made = table(home, noise)
+        made.to_csv(inbox / f"{name}.csv") if end == "csv" else made.to_parquet(inbox / f"{name}.parquet")
+    (inbox / f"{name}.yaml").write_text(yaml.safe_dump({"entry": name, "split": SPLIT, **fields}))
+
+
+def names(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_scan_publishes_each_once(home):
+    assert "holds no submission" in perturbfm("inbox", "scan").out
+    leave(home, "one", note="a line")
+    leave(home, "two", noise=1, end="parquet", data="demo")
+    rows = {r["file"]: r for r in perturbfm("inbox", "scan", "--json").json}
+    assert {n: r["status"] for n, r in rows.items()} == {"one.yaml": "published", "two.yaml": "published"}
+    run = rows["one.yaml"]["run_id"]
+    record = read_run_record(home.run(run))
+    assert (record.entry, record.family, record.submission.note) == ("one", "external", "a line")
+    inbox = home.home / "inbox"
+    other = rows["two.yaml"]["run_id"]
+    assert names(inbox) == sorted(
+        f"accepted/{r}/{n}"
+        for r, n in ((run, "one.csv"), (run, "one.yaml"), (other, "two.parquet"), (other, "two.yaml"))
+    )
+    assert perturbfm("inbox", "scan", "--json").json == []
+    # The same file once more finds its run, and is put beside.
+    leave(home, "one", note="another line")
+    (row,) = perturbfm("inbox", "scan", "--json").json
+    assert (row["status"], row["run_id"]) == ("existing", run)
+    assert f"accepted/{run}-2/one.yaml" in names(inbox)
+    assert len(home.run_dirs()) == 2
+
+
+BAD = {
+    "unknown field": ({"colour": "red"}, "colour"),
+    "catalog entry": ({"entry": "ridge"}, "is a model of the catalog"),
+    "no split": ({"split": "0" * 64}, "no split"),
+    "elsewhere": ({"file": "../secret.csv"}, "must be the name of a file beside it"),
+    "itself": ({"file": "bad.yaml"}, "must be the name of a file beside it"),
+    "no data": ({"data": "nowhere"}, "nowhere"),
+    "seed": ({"seed": -1}, "seed"),
+    "address": ({"url": "x"}, "https://"),
+    "kind": ({"kind": "rates"}, "kind"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_description_is_rejected_with_its_reason(home, name):
+    fields, expected = BAD[name]
+    leave(home, "bad", **fields)
+    leave(home, "good", noise=1)
+    rows = {r["file"]: r for r in perturbfm("inbox", "scan", "--json").json}
+    assert (rows["bad.yaml"]["status"], rows["good.yaml"]["status"]) == ("rejected", "published")
+    rejected = home.home / "inbox/rejected/bad"
+    reason = (rejected / "reason.txt").read_text()
+    assert expected in reason
+    assert reason.count("\n") == 1
+    assert names(rejected) == ["bad.csv", "bad.yaml", "reason.txt"]
+    assert [read_run_record(p).entry for p in home.run_dirs()] == ["good"]
+    assert perturbfm("inbox", "scan", "--json").json == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"condition,G0\nnone,1\n", b"not a table"])
+def test_a_bad_file_is_rejected_and_a_second_one_beside_it(home, content):
+    for n in (1, 2):
+        leave(home, "bad")
+        (home.home / "inbox/bad.csv").write_bytes(content)
+        (row,) = perturbfm("inbox", "scan", "--json").json
+        assert row["status"] == "rejected"
+        where = home.home / "inbox/rejected" / ("bad" if n == 1 else "bad-2")
+        assert (where / "bad.csv").read_bytes() == content
+        assert (where / "reason.txt").read_text().strip() == row["reason"]
+    assert not home.run_dirs()
+
+
+@pytest.mark.parametrize("text", ["- a list", "entry: [", "entry: x", "", "\x00"])
+def test_a_description_that_is_none_is_rejected_with_its_file(home, text):
+    leave(home, "bad")
+    (home.home / "inbox/bad.yaml").write_text(text)
+    (row,) = perturbfm("inbox", "scan", "--json").json
+    assert row["status"] == "rejected"
+    assert names(home.home / "inbox/rejected/bad") == ["bad.csv", "bad.yaml", "reason.txt"]
+
+
+def test_what_is_not_complete_waits(home):
+    leave(home, "alone", end=None)
+    leave(home, "named", file="elsewhere.csv", end=None)
+    table(home).to_csv(home.home / "inbox/bare.csv")
+    (home.home / "inbox/copying.csv.part").write_text("condition")
+    rows = {r["file"]: r["status"] for r in perturbfm("inbox", "scan", "--json").json}
+    assert rows == dict.fromkeys(("alone.yaml", "named.yaml", "bare.csv"), "waiting")
+    assert names(home.home / "inbox") == ["alone.yaml", "bare.csv", "copying.csv.part", "named.yaml"]
+    # Once the rest is there, it is taken.
+    (home.home / "inbox/bare.csv").rename(home.home / "inbox/elsewhere.csv")
+    rows = {r["file"]: r["status"] for r in perturbfm("inbox", "scan", "--json").json}
+    assert rows == {"alone.yaml": "waiting", "named.yaml": "published"}
+
+
+def test_a_scan_that_was_killed_while_it_moved_is_finished(home):
+    leave(home, "one")
+    inbox = home.home / "inbox"
+    half = inbox / "rejected/one"
+    half.mkdir(parents=True)
+    (half / "reason.txt").write_text("why\n")
+    (inbox / "one.csv").rename(half / "one.csv")
+    (row,) = perturbfm("inbox", "scan", "--json").json
+    assert row["status"] == "published"
+    assert not half.exists()
+
+
+def test_the_sensor_asks_for_what_is_complete_once(here, home):
+    sensor = here.module("sensors").inbox
+
+    def tick():
+        with dg.DagsterInstance.ephemeral() as instance:
+            return sensor(dg.build_sensor_context(instance=instance))
+
+    assert isinstance(tick(), dg.SkipReason)
+    leave(home, "one", end=None)
+    assert isinstance(tick(), dg.SkipReason)
+    leave(home, "one")
+    first = tick()
+    assert first.run_key == tick().run_key
+    leave(home, "two", noise=1)
+    assert tick().run_key != first.run_key
+    job = here.module("definitions").defs.resolve_job_def("publish_submissions")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(
+            instance=instance, run_config=here.module("jobs").quiet_logs("CRITICAL")
+        )
+    assert result.success
+    assert isinstance(tick(), dg.SkipReason)
+    board = database.query(home, "SELECT DISTINCT entry, family FROM leaderboard ORDER BY entry")
+    assert board.to_numpy().tolist() == [["one", "external"], ["two", "external"]]
+    assert stage.ready(home) is None
+    assert Path("runs/leaderboard.html").is_file()
