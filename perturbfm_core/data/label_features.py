@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -116,6 +117,11 @@ def _named(ds: PerturbDataset) -> dict[str, str]:
     return out
 
 
+def _pattern(X: Any) -> Any:
+    """Return a CSR matrix with ones where `X` is stored and not zero."""
+    return sp.csr_array(((X.data != 0).astype(np.float32), X.indices, X.indptr), shape=X.shape, copy=False)
+
+
 def _on_in_one(ds: PerturbDataset) -> tuple[dict[str, str], int]:
     values = ds.values
     X = next(m for m in (values.counts, values.expression, values.delta) if m is not None)
@@ -127,20 +133,20 @@ def _on_in_one(ds: PerturbDataset) -> tuple[dict[str, str], int]:
     if len(names) < 3 or not enough.any():
         return {}, int(enough.sum())
     member = sp.csr_array(
-        (np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(len(names), len(codes))
+        (np.ones(len(codes), dtype=np.float32), (codes, np.arange(len(codes)))),
+        shape=(len(names), len(codes)),
     )
     out: dict[str, str] = {}
-    csc = sp.csc_array(X) if sp.issparse(X) else None
+    # Rows in which a feature is on, by perturbation [P, G]; the pattern shares the index arrays of the data.
+    pattern = member @ _pattern(X) if sp.issparse(X) else None
+    by_gene = None if pattern is None else sp.csc_array(pattern)
     for start in range(0, ds.n_genes, _BLOCK):
         stop = min(start + _BLOCK, ds.n_genes)
-        part = csc[:, start:stop] if csc is not None else np.asarray(X[:, start:stop])
-        on = (
-            sp.csr_array((part != 0).astype(np.float64))
-            if sp.issparse(part)
-            else (part != 0).astype(np.float64)
+        counts = (
+            member @ (np.asarray(X[:, start:stop]) != 0).astype(np.float32)
+            if by_gene is None
+            else by_gene[:, start:stop].toarray()
         )
-        counts = member @ on
-        counts = np.asarray(counts.toarray() if sp.issparse(counts) else counts)
         best = np.argmax(counts / size[:, None], axis=0)
         here = counts[best, np.arange(stop - start)]
         rest = counts.sum(axis=0) - here
