@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,18 @@ UNTRACED = (
 )
 
 
+# Cases of one test whose lines are traced; further ones take the same way but for a few lines.
+TRACED_CASES = 4
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of slow files, which `make test-fast` leaves out, and those whose lines are not traced."""
+    cases: Counter[str] = Counter()
     for item in items:
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        if cases[test] > TRACED_CASES:
+            item.add_marker(pytest.mark.no_cover)
         place = item.path.relative_to(TESTS).as_posix()
         if place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)

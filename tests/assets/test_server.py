@@ -279,11 +279,11 @@ def test_a_killed_run_frees_its_slot_and_a_waiting_one_names_it(on_server):
     assert on_server.runs("STARTED").keys() == {killed, waiting}
 
     os.kill(held.pid, signal.SIGKILL)
-    begin = time.monotonic()
     assert on_server.finish(waiting) == "SUCCESS"
     assert on_server.finish(killed) == "FAILURE"
-    assert time.monotonic() - begin < 60
-    assert any("unexpectedly exited" in m or "SIGKILL" in m for m in on_server.messages(killed))
+    # Dagster's own watch of its worker and the launcher's check of the process race to see the end.
+    said = ("unexpectedly exited", "SIGKILL", "of the run has ended")
+    until(lambda: any(x in m for m in on_server.messages(killed) for x in said), "reason of the failure")
 
 
 def test_a_killed_run_inside_another_process_is_marked_as_failed(on_server):
