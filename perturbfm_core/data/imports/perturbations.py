@@ -166,7 +166,7 @@ class PerturbationReader:
         whole: set[str] = set()
         parted: set[str] = set()
         odd: set[str] = set()
-        for raw, dose in distinct:
+        for raw, dose in sorted(distinct, key=str):
             label, separators = str(raw), m.separators
             if label in m.aliases:
                 # The alias of a whole label is a perturbation id already.
