@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,36 +152,39 @@ def import_h5ad(
         "covariate_cols": tuple(covariate_col or ()),
         "weight_col": weight_col,
     }
-    given = _given(
-        control_label=control_label,
-        dose_unit=dose_unit,
-        time_unit=time_unit,
-        guide_col=guide_col,
-        guides=guides,
-        separators=separator,
-        aliases=aliases,
-        keep_labels=keep_label,
-        drop_labels=drop_label,
-        accept=_accepted(accept),
-        space=space,
-        target_sum=target_sum,
-        level=level,
-        layer=_layer(layer, from_raw),
-        gene_col=gene_col,
-    )
+    given = _given(locals())
     mapping = parse(ColumnMapping, {**fixed, **given}, "import options")
     _run_import(file, mapping, out, name, licence, storage, register, force, as_json)
 
 
-def _given(*, aliases: Path | None, separators: list[str] | None, **options: Any) -> dict[str, Any]:
-    """Return the fields of a mapping that options name; what was not given is left out."""
+# Options that correct a mapping, those of a preset too -> fields of the mapping.
+_FIELDS = {
+    **{name: name for name in ("control_label", "dose_unit", "time_unit", "guide_col", "guides", "accept")},
+    **{name: name for name in ("space", "target_sum", "level", "layer", "gene_col")},
+    "keep_label": "keep_labels",
+    "drop_label": "drop_labels",
+    "separator": "separators",
+}
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a mapping that a verb's options name; what was not given is left out."""
     from perturbfm_core.data.imports.aliases import read_aliases
 
-    out = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items() if v is not None and v != []}
-    if separators:
-        out |= {"separators": tuple(separators), "split_known_only": False}
-    if aliases is not None:
-        table = read_aliases(aliases)
+    asked = {
+        **options,
+        "accept": _accepted(options["accept"]),
+        "layer": _layer(options["layer"], options["from_raw"]),
+    }
+    out: dict[str, Any] = {}
+    for name, column in _FIELDS.items():
+        value = asked[name]
+        if value is not None and value != []:
+            out[column] = tuple(value) if isinstance(value, list) else value
+    if "separators" in out:
+        out["split_known_only"] = False
+    if options["aliases"] is not None:
+        table = read_aliases(options["aliases"])
         out |= {"aliases": table.perturbation, "alias_modality": table.modality}
     return out
 
@@ -235,23 +238,7 @@ def preset_verb(name: str) -> Callable[..., None]:
         force: ForceOption = False,
         as_json: JsonOption = False,
     ) -> None:
-        given = _given(
-            control_label=control_label,
-            dose_unit=dose_unit,
-            time_unit=time_unit,
-            guide_col=guide_col,
-            guides=guides,
-            separators=separator,
-            aliases=aliases,
-            keep_labels=keep_label,
-            drop_labels=drop_label,
-            accept=_accepted(accept),
-            space=space,
-            target_sum=target_sum,
-            level=level,
-            layer=_layer(layer, from_raw),
-            gene_col=gene_col,
-        )
+        given = _given(locals())
         assumed = chosen.mapping(dataset).model_dump()
         mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
         _run_import(dataset, mapping, out, name, chosen.licence, storage, register, force, as_json)

@@ -9,7 +9,7 @@ import typer
 
 from perturbfm_core import schema
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
-from perturbfm_core.cli.scored import (
+from perturbfm_core.cli.prediction_options import (
     AgainOption,
     ConditionColumn,
     ContextColumn,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, store
-from perturbfm_core.cli.scored import PredictionKindOption
+from perturbfm_core.cli.prediction_options import PredictionKindOption
 from perturbfm_core.errors import ConfigError
 
 app = typer.Typer(

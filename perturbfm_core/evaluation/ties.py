@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import roots_legendre
+from scipy.special import gammaln, roots_legendre
 from scipy.stats import beta, binom, hypergeom
 
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
@@ -21,7 +21,8 @@ ROUNDING = 1e-6
 _ZERO = 1e-7
 # Values that differ by no more than this share are tied; in single precision this means that they are equal.
 _TIE = 1e-9
-_NODES = 400
+# Nodes of the quadrature for sums of more terms than these.
+_NODES, _EXACT = 400, 40_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,12 +155,33 @@ def _expected_common(n: int, a: int, for_a: int, b: int, for_b: int) -> float:
     if not a or not b:
         own, places = (b, for_b) if not a else (a, for_a)
         return float(hypergeom.sf(v - 1, n + own, n, places).sum())
+    if for_a * for_b <= _EXACT:
+        # a's own ties before the v-th common column are negative hypergeometric; with x of them before it, it is
+        # the r-th of n + a columns, among which b's own ties fall: at most as many as b has places left.
+        v, x = v[:, None], np.arange(for_a)
+        log = _log_choose(v - 1 + x, x) + _log_choose(n - v + a - x, a - x) - _log_choose(n + a, a)
+        chance = np.where((v + x <= for_a) & (x <= a), np.exp(log), 0.0)
+        r = np.minimum(v + x, n + a)
+        term = np.exp(_log_choose(n + a - r + b, b) - _log_choose(n + a + b, b))
+        before = np.zeros_like(term)
+        for y in range(min(for_b, b + 1)):
+            before += np.where(y <= for_b - v, term, 0.0)
+            term = term * (r + y) / (y + 1) * (b - y) / np.maximum(n + a - r + b - y, 1)
+        return float((chance * before).sum())
+    # So many places that the sum has too many terms: the same integral by quadrature, to a relative 1e-6.
     u, weight = _nodes()
     # With columns at independent uniform positions, that of the v-th is Beta distributed; before it the ties of the
     # two sides are independent binomial numbers.
     chance = beta.pdf(u, v[:, None], n - v[:, None] + 1)
     chance *= binom.cdf(for_a - v[:, None], a, u) * binom.cdf(for_b - v[:, None], b, u)
     return float((chance @ weight).sum())
+
+
+def _log_choose(n: IntArray | int, k: IntArray | int) -> FloatArray:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            gammaln(np.add(n, 1.0)) - gammaln(np.add(k, 1.0)) - gammaln(np.subtract(n, k) + 1.0)
+        )
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
@@ -471,3 +472,43 @@ def test_a_target_counts_if_any_perturbed_gene_is_measured(pert: str, applies: b
     rows = table[table["metric"].str.endswith("_no_target")]
     assert set(rows["status"]) == {"ok" if applies else "not_applicable"}
     assert rows["value"].notna().all() == applies
+
+
+def _in_every_order(n: int, a: int, for_a: int, b: int, for_b: int) -> float:
+    """Return the mean number of common columns with a place on both sides, over all orders of the kinds of columns."""
+    orders = set(itertools.permutations("c" * n + "a" * a + "b" * b))
+    total = 0
+    for order in orders:
+        left = {"a": for_a, "b": for_b}
+        for kind in order:
+            got = [side for side in "ab" if kind in ("c", side) and left[side]]
+            for side in got:
+                left[side] -= 1
+            total += kind == "c" and len(got) == 2
+    return total / len(orders)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+@pytest.mark.parametrize("a", [1, 3])
+@pytest.mark.parametrize("b", [1, 2])
+def test_shared_ties_are_those_of_all_orders(n: int, a: int, b: int) -> None:
+    for for_a, for_b in itertools.product(range(1, n + a), range(1, n + b)):
+        found = ties._expected_common(n, a, for_a, b, for_b)
+        assert found == pytest.approx(_in_every_order(n, a, for_a, b, for_b), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2000, 500, 100, 700, 50),
+        (18000, 300, 50, 2, 100),
+        (60, 5000, 100, 10, 100),
+        (3000, 3, 150, 9000, 150),
+    ],
+)
+def test_the_quadrature_for_very_many_places_agrees_with_the_sum(
+    case: tuple[int, int, int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = ties._expected_common(*case)
+    monkeypatch.setattr(ties, "_EXACT", 0)
+    assert ties._expected_common(*case) == pytest.approx(exact, rel=1e-6)
