@@ -60,6 +60,10 @@ class DiskError(StoreError):
     needed: int | None = None
 
 
+class DownloadError(PerturbFMError):
+    """A public file cannot be fetched, or is not the file that it should be."""
+
+
 class MissingExtraError(PerturbFMError):
     """A package that only some verbs need is not installed."""
 
@@ -77,5 +81,6 @@ class MissingExtraError(PerturbFMError):
 EXTRAS: dict[str, tuple[str, ...]] = {
     "models": ("torch",),
     "tune": ("optuna",),
+    "download": ("pooch", "requests"),
     "dagster": ("dagster", "dagster_webserver", "dagster_graphql", "dagster_pipes"),
 }

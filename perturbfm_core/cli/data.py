@@ -22,6 +22,7 @@ from perturbfm_core.cli.data_saving import (
     must_be_free,
     save,
 )
+from perturbfm_core.cli.downloads import cite, download
 from perturbfm_core.cli.output import JsonOption, emit, progress
 from perturbfm_core.config import check_key, parse, slug
 from perturbfm_core.errors import ConfigError
@@ -141,3 +142,5 @@ def info(
 
 
 app.command("import")(import_h5ad)
+app.command("download")(download)
+app.command("cite")(cite)

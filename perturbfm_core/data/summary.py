@@ -31,6 +31,7 @@ def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
         "content_sha256": ds.content_sha256,
         "level": ds.metadata.level,
         "space": ds.metadata.space,
+        "counts": _counts(ds, path),
         "control_policy": ds.metadata.control_policy,
         "n_obs": ds.n_obs,
         "n_genes": ds.n_genes,
@@ -47,6 +48,17 @@ def summary(ds: PerturbDataset, path: Path) -> dict[str, Any]:
         "fallback_control_rows": ds.controls.fallback_rows("input", ~control) if ds.has_controls else 0,
         "source": ds.metadata.source,
         "licence": ds.metadata.licence,
+        "citation": ds.metadata.notes.get("citation"),
         "gene_selection_rows": ds.metadata.gene_selection.rows,
         **({"import_report": report} if (report := ds.metadata.notes.get("import_report")) else {}),
     }
+
+
+def _counts(ds: PerturbDataset, path: Path) -> str:
+    """Return whether an artifact keeps counts, which metrics of counts need, and where they were read from."""
+    kept = ds.metadata.space == "counts" and any(
+        (path / name).exists() for name in (schema.COUNTS_FILE, schema.ZARR_FILE)
+    )
+    report = ds.metadata.notes.get("import_report", {})
+    said = report.get("counts") if isinstance(report, dict) else None
+    return str(said) if said and str(said).startswith("kept") == kept else "kept" if kept else "not kept"

@@ -62,6 +62,7 @@ class ArtifactStore:
         self.home = Path(home or os.environ.get("PERTURBFM_HOME") or ".")
         self.split_dir = Path(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
         self.data = self.home / "data"
+        self.downloads = self.home / "downloads"
         self.runs = self.home / "runs"
         self.objects = self.runs / ".objects"
         self.staging_root = self.runs / ".staging"
@@ -69,6 +70,9 @@ class ArtifactStore:
         self.leaderboard = self.runs / "leaderboard.duckdb"
         self.leaderboard_page = self.runs / "leaderboard.html"
         self.studies = self.runs / ".studies"
+        self.sweeps = self.runs / ".sweeps"
+        self.failures = self.runs / ".failures"
+        self.scorecards = self.runs / "scorecards"
 
     def dataset(self, name: str) -> Path:
         """Return the directory of the data set called `name`."""

@@ -1,0 +1,305 @@
+"""Public files fetched into the store: from the host, a mirror or a file at hand, checked, and pinned."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from perturbfm_core.data.downloads.pins import PINS_FILE, Pin, read_pins, write_pin
+from perturbfm_core.data.downloads.registry import RemoteFile
+from perturbfm_core.errors import DownloadError
+from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.store.disk import amount, disk_error, free_space, writing
+from perturbfm_core.store.locks import file_lock
+
+MIRROR = "PERTURBFM_MIRROR"
+# What a compressed table of counts becomes, at least, where its own record of the size has wrapped at 4 GB.
+_EXPANDS = 3
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A public file in the store.
+
+    Attributes
+    ----------
+    path
+        Where it lies.
+    sha256, size
+        Its hash and bytes.
+    source
+        ``host``, ``mirror``, ``file``, or ``here`` if it was there already.
+    pinned
+        Whether its hash was unknown and stands in the lock file from now on.
+    """
+
+    path: Path
+    sha256: str
+    size: int
+    source: str
+    pinned: bool
+
+
+def place_of(entry: RemoteFile, folder: Path) -> Path:
+    """Return where a file lies in a folder of downloads."""
+    return folder / entry.name / entry.filename
+
+
+def fetch(
+    entry: RemoteFile,
+    folder: Path,
+    *,
+    file: Path | None = None,
+    repin: bool = False,
+    tell: Progress = quiet,
+    attempts: int = 6,
+    wait: float = 1.0,
+) -> Fetched:
+    """Return a public file, fetched if it is not there or not what it must be.
+
+    Parameters
+    ----------
+    entry
+        The file.
+    folder
+        The folder of downloads.
+    file
+        The file itself, fetched by other means; None to fetch it.
+    repin
+        Accept that a file without a published hash differs from what was pinned.
+    tell
+        Called with the progress.
+    attempts, wait
+        See `Transfer`.
+
+    Raises
+    ------
+    DownloadError
+        If it cannot be fetched or is not the file that the registry or the lock file names.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")
+    target = place_of(entry, folder)
+    with file_lock(
+        folder / ".locks" / entry.name.replace("/", "--"), what=f"download of {entry.name}", tell=tell
+    ):
+        pin = None if repin else read_pins(folder).get(entry.name)
+        known = entry.known_hash or (f"sha256:{pin.sha256}" if pin else None)
+        if file is None and target.is_file() and known and pooch.hashes.hash_matches(str(target), known):
+            return Fetched(target, _sha256(target), target.stat().st_size, "here", pinned=False)
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        revision, pinned_revision = "", pin.revision if pin else ""
+        if file is not None:
+            source = "file"
+            _take(file, entry, known, target)
+        elif (mirror := _mirrored(entry)) is not None and not _is_web(mirror):
+            source = "mirror"
+            _take(Path(mirror.removeprefix("file://")), entry, known, target)
+        else:
+            source = "host" if mirror is None else "mirror"
+            revision = _transfer(
+                entry, mirror or _pinned_url(entry, pinned_revision), known, target, tell, attempts, wait
+            )
+        sha256, size = _sha256(target), target.stat().st_size
+        is_new = entry.known_hash is None and pin is None
+        if pin is None or pin.sha256 != sha256:
+            write_pin(
+                folder,
+                entry.name,
+                Pin(sha256=sha256, size=size, url=entry.url, revision=revision or pinned_revision),
+            )
+    return Fetched(target, sha256, size, source, pinned=is_new)
+
+
+def _transfer(
+    entry: RemoteFile, url: str, known: str | None, target: Path, tell: Progress, attempts: int, wait: float
+) -> str:
+    """Fetch a file over HTTP and return the revision that its host names, "" without one.
+
+    Parameters
+    ----------
+    entry
+        The file.
+    url
+        Address of the host or mirror.
+    known
+        Hash that it must have, None if unknown.
+    target
+        Where it is put.
+    tell, attempts, wait
+        See `Transfer`.
+    """
+    import pooch
+
+    from perturbfm_core.data.downloads.transfer import Transfer
+
+    if not url:
+        msg = f"no address of {entry.name} is known; fetch {entry.filename} by other means and give it with --file PATH"
+        raise DownloadError(msg)
+    if not _is_web(url):
+        msg = f"{url} is no web address; known: http://..., https://..."
+        raise DownloadError(msg)
+    part = target.with_name(target.name + ".part")
+    for again in (False, True):
+        transfer = Transfer(
+            part, size=entry.size, checked=known is not None, attempts=attempts, wait=wait, tell=tell
+        )
+        try:
+            pooch.retrieve(url, known_hash=known, fname=target.name, path=target.parent, downloader=transfer)
+        except ValueError as error:
+            transfer.finish()
+            if transfer.resumed and not again:
+                # Two halves of different files, perhaps: once more from the beginning.
+                tell(f"{entry.name}: the joined parts are not the file; again from the beginning")
+                continue
+            raise _wrong(entry, known or "", f"what {url} sent") from error
+        transfer.finish()
+        return transfer.revision
+    return ""
+
+
+def _take(file: Path, entry: RemoteFile, known: str | None, target: Path) -> None:
+    """Check a file at hand and copy it to its place.
+
+    Parameters
+    ----------
+    file, entry
+        The file, and what it must be.
+    known
+        Hash that it must have, None if unknown.
+    target
+        Where it is put.
+    """
+    import pooch
+
+    if not file.is_file():
+        msg = f"{file} is not a file; give the path of {entry.filename}"
+        raise DownloadError(msg)
+    size = file.stat().st_size
+    if entry.size is not None and size != entry.size:
+        msg = f"{file} has {size} bytes, {entry.name} has {entry.size}; it is another file or incomplete"
+        raise DownloadError(msg)
+    if known is not None and not pooch.hashes.hash_matches(str(file), known):
+        raise _wrong(entry, known, str(file))
+    if target.exists() and target.samefile(file):
+        return
+    part = target.with_name(target.name + ".copy")
+    try:
+        with writing(target, size), file.open("rb") as source, part.open("wb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
+            copy.flush()
+            os.fsync(copy.fileno())
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _wrong(entry: RemoteFile, known: str, what: str) -> DownloadError:
+    algorithm, _, digits = known.partition(":")
+    by = "the registry" if entry.known_hash else f"{PINS_FILE}, from its first use"
+    more = "" if entry.known_hash else "; if the new file is right, repeat with --repin"
+    return DownloadError(
+        f"{what} is not {entry.name}: its {algorithm} is not {digits[:12]}... ({by}); nothing was kept{more}"
+    )
+
+
+def _mirrored(entry: RemoteFile) -> str | None:
+    base = os.environ.get(MIRROR, "").rstrip("/")
+    return f"{base}/{entry.name}/{entry.filename}" if base else None
+
+
+def _is_web(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https")
+
+
+def _pinned_url(entry: RemoteFile, revision: str) -> str:
+    """Return the address of the revision that was first fetched, where the host has revisions."""
+    return entry.url.replace("/resolve/main/", f"/resolve/{revision}/") if revision else entry.url
+
+
+def _sha256(path: Path) -> str:
+    import pooch
+
+    return str(pooch.file_hash(str(path), alg="sha256"))
+
+
+def unpacked(path: Path, tell: Progress = quiet) -> Path:
+    """Return a file without its compression by gzip, made beside it if it is not there.
+
+    Parameters
+    ----------
+    path
+        A file; one whose name does not end in ``.gz`` is returned as it is.
+    tell
+        Called with the progress.
+
+    Raises
+    ------
+    DownloadError
+        If it is damaged.
+    DiskError
+        If the disk has no room for it.
+    """
+    if path.suffix != ".gz":
+        return path
+    target = path.with_suffix("")
+    if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
+        return target
+    packed = path.stat().st_size
+    with path.open("rb") as handle:
+        handle.seek(max(packed - 4, 0))
+        recorded = int.from_bytes(handle.read(4), "little")
+    needed = recorded if packed < 1 << 30 else max(recorded, packed * _EXPANDS)
+    free = free_space(path)
+    if free is not None and needed > free:
+        raise disk_error(target, "the disk is full", needed)
+    tell(f"{path.name}: unpacking about {amount(needed)}")
+    part = target.with_name(target.name + ".part")
+    try:
+        with writing(target, needed), gzip.open(path, "rb") as source, part.open("wb") as copy:
+            shutil.copyfileobj(source, copy, _CHUNK)
+            copy.flush()
+            os.fsync(copy.fileno())
+        part.replace(target)
+    except (EOFError, gzip.BadGzipFile) as error:
+        msg = f"{path} is damaged ({error}); remove it and download it again"
+        raise DownloadError(msg) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def verify(entry: RemoteFile, folder: Path) -> tuple[str, str]:
+    """Return (state, detail) of a file: ``ok``, ``changed``, ``unfinished`` or ``missing``.
+
+    Parameters
+    ----------
+    entry
+        The file.
+    folder
+        The folder of downloads.
+    """
+    import pooch
+
+    target = place_of(entry, folder)
+    if not target.is_file():
+        part = target.with_name(target.name + ".part")
+        return (
+            ("unfinished", f"{amount(part.stat().st_size)} are here") if part.is_file() else ("missing", "")
+        )
+    pin = read_pins(folder).get(entry.name)
+    known = entry.known_hash or (f"sha256:{pin.sha256}" if pin else None)
+    if known is None:
+        return "changed", "no hash of it is known"
+    if pooch.hashes.hash_matches(str(target), known):
+        return "ok", known.partition(":")[0] + (
+            " of the registry" if entry.known_hash else " of its first use"
+        )
+    return "changed", f"its {known.partition(':')[0]} is not {known.partition(':')[2][:12]}..."
