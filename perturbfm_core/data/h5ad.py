@@ -29,6 +29,12 @@ def read_obs(path: Path) -> pd.DataFrame:
         return _table(file, "obs", path)
 
 
+def read_var(path: Path) -> pd.DataFrame:
+    """Return the var table of an h5ad file."""
+    with _open_h5ad(path) as file:
+        return _table(file, "var", path)
+
+
 @contextlib.contextmanager
 def _open_h5ad(path: Path) -> Iterator[Any]:
     """Open an h5ad file; any error while it is open is reported as a damaged file, in one line."""

@@ -83,6 +83,11 @@ def first_complete(columns: dict[str, bool], names: tuple[str, ...]) -> str | No
     return next((n for n in names if n in columns and not columns[n]), None)
 
 
+def unique_column(var: pd.DataFrame, names: tuple[str, ...]) -> str | None:
+    """Return the first of `names` that is a column of different values without missing ones, None if there is none."""
+    return next((n for n in names if n in var and var[n].notna().all() and var[n].is_unique), None)
+
+
 def described_column(obs: pd.DataFrame, pert: str, name: str) -> str | None:
     """Return `name` if that column has a value in every treated row, None if it has none in any of them.
 

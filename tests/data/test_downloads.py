@@ -306,7 +306,7 @@ def test_the_registry_is_sound() -> None:
     assert len(files) >= 80
     assert len({(f.name.lower()) for f in files.values()}) == len(files)
     assert all(not f.url or f.url.startswith("https://") for f in files.values())
-    assert {f.preset for f in files.values()} == {None, "scperturb", "perturbench"}
+    assert {f.preset for f in files.values()} == {None, "scperturb", "perturbench", "replogle"}
     assert remote_file("scperturb/norman_2019_filtered").known_hash == (
         "sha256:efde6f5301fe256725dce1d980f37bd96a13481a9a16135515897368e631affc"
     )

@@ -15,7 +15,7 @@ from perturbfm_core.config import Frozen, parse
 from perturbfm_core.errors import DownloadError
 
 # Collections whose h5ad files have a preset, by the first part of their names.
-PRESET_OF = {"scperturb": "scperturb", "perturbench": "perturbench"}
+PRESET_OF = {"scperturb": "scperturb", "perturbench": "perturbench", "replogle": "replogle"}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)+$")
 _SHOWN = 6
 

@@ -1,0 +1,117 @@
+"""Files of public collections import by their preset, without naming a column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+from perturbfm_core.data.importing import read_h5ad
+from perturbfm_core.errors import DatasetError
+
+GENES = ["TP53", "MDM2", "KLF1", "AHR", "G1", "G2", "G3", "G4"]
+
+
+def written(
+    path: Path, labels: list[str], obs: dict[str, Any], *, counts: bool, var: dict[str, Any] | None = None
+) -> Path:
+    """Write 25 cells of each label; columns of `obs` are repeated over the cells."""
+    n = 25 * len(labels)
+    rng = np.random.default_rng(0)
+    X = rng.poisson(3.0, (n, len(GENES))).astype(np.float32)
+    if not counts:
+        X = np.log1p(X / np.maximum(X.sum(axis=1, keepdims=True), 1) * 1e4)
+    table = pd.DataFrame({k: np.resize(np.asarray(v), n) for k, v in obs.items()})
+    table.insert(0, "label", np.repeat(labels, 25))
+    table.index = [f"c{i}" for i in range(n)]
+    names = pd.DataFrame(var or {}, index=[f"ENSG{i:011d}" for i in range(len(GENES))] if var else GENES)
+    anndata.AnnData(sp.csr_matrix(X), table.rename(columns={"label": obs_name(obs)}), names).write_h5ad(path)
+    return path
+
+
+def obs_name(obs: dict[str, Any]) -> str:
+    """Return the name of the column of perturbations, which the file's form decides."""
+    return {
+        "cell_type": "condition",
+        "gem_group": "gene",
+        "guide_id": "target_gene",
+        "dose": "product_name",
+    }[next(iter(obs))]
+
+
+def perturbations(ds: Any) -> set[str]:
+    return set(ds.conditions["pert_id"].astype(str))
+
+
+def test_gears(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "perturb_processed.h5ad",
+        ["ctrl", "TP53+ctrl", "ctrl+MDM2", "TP53+MDM2", "KLF1+ctrl"],
+        {"cell_type": ["A549"], "dose_val": ["1+1"], "control": [0]},
+        counts=False,
+        var={"gene_name": GENES},
+    )
+    ds = read_h5ad(path, preset="gears")
+    assert perturbations(ds) == {"TP53", "MDM2", "MDM2+TP53", "KLF1"}
+    assert (ds.contexts, list(ds.genes), ds.metadata.space) == (["A549"], GENES, "log1p")
+    assert int(ds.is_control.sum()) == 25
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_replogle(tmp_path: Path, twice: bool) -> None:
+    """Gene names that are not unique leave the Ensembl ids."""
+    names = [*GENES[:-1], GENES[0]] if twice else GENES
+    path = written(
+        tmp_path / "K562_essential_raw_singlecell_01.h5ad",
+        ["non-targeting", "TP53", "HLA-A"],
+        {"gem_group": [1, 2], "sgID_AB": ["x|y"]},
+        counts=True,
+        var={"gene_name": names},
+    )
+    ds = read_h5ad(path, preset="replogle")
+    assert perturbations(ds) == {"TP53", "HLA-A"}
+    assert next(iter(ds.genes)) == ("ENSG00000000000" if twice else "TP53")
+    assert (ds.metadata.space, ds.obs["batch_id"].nunique()) == ("counts", 2)
+    assert set(ds.conditions["modality"].astype(str)) == {"CRISPRi"}
+
+
+@pytest.mark.parametrize("lines", [["H1"], ["H1", "HepG2"], None])
+def test_virtual_cell_challenge(tmp_path: Path, lines: list[str] | None) -> None:
+    columns: dict[str, Any] = {"guide_id": ["CHMP3_P1P2_A|CHMP3_P1P2_B"], "batch": ["Flex_1_01", "Flex_1_02"]}
+    if lines:
+        columns["cell_type"] = lines
+    path = written(tmp_path / "train.h5ad", ["non-targeting", "TP53", "CHMP3"], columns, counts=True)
+    ds = read_h5ad(path, preset="vcc")
+    assert perturbations(ds) == {"TP53", "CHMP3"}
+    assert len(ds.contexts) == len(lines or [1])
+    assert ds.values.counts is not None
+
+
+def test_sciplex_keeps_drug_names_whole(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "sciplex3.h5ad",
+        ["Vehicle", "(+)-JQ1", "Trametinib (GSK1120212)", "A+B mix"],
+        {"dose": [10.0, 1000.0], "cell_type": ["A549"], "time_point": [24.0]},
+        counts=True,
+    )
+    ds = read_h5ad(path, preset="sciplex")
+    table = ds.conditions
+    assert len(perturbations(ds)) == 3
+    assert set(table["modality"].astype(str)) == {"drug"}
+    assert set(table["doses"].astype(str)) == {"0.01 uM", "1 uM"}
+
+
+@pytest.mark.parametrize("preset", ["gears", "replogle", "vcc", "sciplex"])
+def test_a_file_of_another_collection_is_refused_with_its_columns(tmp_path: Path, preset: str) -> None:
+    path = tmp_path / "other.h5ad"
+    anndata.AnnData(
+        np.ones((4, 2), dtype=np.float32), pd.DataFrame({"mystery": list("abcd")}, index=list("abcd"))
+    ).write_h5ad(path)
+    with pytest.raises(DatasetError, match=r"no complete .* columns: mystery") as caught:
+        read_h5ad(path, preset=preset)
+    assert "\n" not in str(caught.value)
