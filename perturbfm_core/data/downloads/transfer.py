@@ -147,7 +147,7 @@ class Transfer:
             self.finish()
             have = 0
         headers = self._headers(url, have)
-        with _answers(), requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as answer:
+        with _errors_named(), requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as answer:
             start, total = self._accept(url, answer, have)
             if start is None:
                 return
@@ -236,7 +236,7 @@ class Transfer:
 
 
 @contextlib.contextmanager
-def _answers() -> Iterator[None]:
+def _errors_named() -> Iterator[None]:
     """Turn what the network does into a further attempt, and what no attempt changes into an error."""
     try:
         yield
