@@ -63,12 +63,14 @@ fuzz: install ## Damage files of every format and read them by every verb that d
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.runner --cases $(FUZZ_CASES) --seed $(FUZZ_SEED) $(FUZZ_ARGS)
 
 ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
-	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
+	# A home with our dagster.yaml: `dg` sends no telemetry, and no temporary home is left in the tree.
+	mkdir -p .dagster && ln -sf ../dagster.yaml .dagster/dagster.yaml
+	DAGSTER_HOME=$(CURDIR)/.dagster $(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 bench: install ## Run the benchmarks and record them under .benchmarks
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
 
-bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/pertpy/.installed ## The peers' own code beside ours on the same data, each in an environment of its own
+bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/cell_eval2/.installed .venv-peers/pertpy/.installed ## The peers' own code beside ours on the same data, each in an environment of its own
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
 		tests/benchmarks/peers --benchmark-autosave $(PYTEST_ARGS)
 

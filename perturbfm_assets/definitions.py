@@ -18,7 +18,7 @@ from perturbfm_assets.suite import demo
 
 defs = dg.Definitions(
     # Every asset of the package: adding one is adding a file.
-    assets=dg.load_assets_from_package_module(assets),
+    assets=dg.load_assets_from_package_module(assets, include_specs=True),
     jobs=[demo, benchmark, refresh_leaderboard, publish_submissions, make_dataset, verify_split, build_graph],
     schedules=schedules,
     sensors=sensors,

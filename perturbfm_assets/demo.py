@@ -8,8 +8,9 @@ import dagster as dg
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
 from perturbfm_assets.launcher import host_tags
+from perturbfm_core.cli.boards import board_lines
 from perturbfm_core.leaderboard import database
-from perturbfm_core.leaderboard.tables import HEADLINE_SQL
+from perturbfm_core.leaderboard.headline import board_sql, headline_of
 from perturbfm_core.schema import REPORT_FILE
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -25,8 +26,8 @@ def main() -> None:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)
         sys.exit(1)
     store = ArtifactStore()
-    board = database.query(store, HEADLINE_SQL)
-    print(board.astype(object).where(board.notna(), "-").to_string(index=False, float_format="{:.4f}".format))
+    for line in board_lines(database.query(store, board_sql()), headline_of()):
+        print(line)
     print(f"leaderboard={store.leaderboard}")
     print(f"leaderboard_page={store.leaderboard_page}")
     print(f"report={store.run_dirs()[-1] / REPORT_FILE}")

@@ -7,6 +7,7 @@ import dagster as dg
 from perturbfm_assets.assets.dataset import dataset
 from perturbfm_assets.assets.gene_graph import gene_graph
 from perturbfm_assets.assets.leaderboard import leaderboard
+from perturbfm_assets.assets.leaderboard_page import leaderboard_page
 from perturbfm_assets.assets.metric_panel import metric_panel
 from perturbfm_assets.assets.prediction import prediction
 from perturbfm_assets.assets.report import report
@@ -27,9 +28,9 @@ benchmark = dg.define_asset_job(
 
 refresh_leaderboard = dg.define_asset_job(
     "refresh_leaderboard",
-    selection=dg.AssetSelection.assets(leaderboard),
+    selection=dg.AssetSelection.assets(leaderboard, leaderboard_page),
     executor_def=dg.in_process_executor,
-    description="Rebuild the leaderboard from all complete runs.",
+    description="Rebuild the leaderboard from all complete runs, and its page.",
 )
 
 

@@ -1,6 +1,4 @@
-"""Sensors that rank after runs and take submissions from the inbox; off until somebody turns them on in the UI."""
-
-import time
+"""Sensors that rank after cells, and take submissions from the inbox; the latter is off until somebody turns it on."""
 
 import dagster as dg
 
@@ -8,18 +6,33 @@ from perturbfm_assets.jobs import benchmark, publish_submissions, refresh_leader
 from perturbfm_core.pipeline.inbox_files import inbox_of, ready
 from perturbfm_core.store.artifacts import ArtifactStore
 
+_ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_ON_THE_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
-@dg.run_status_sensor(
-    run_status=dg.DagsterRunStatus.SUCCESS,
-    monitored_jobs=[benchmark],
-    request_job=refresh_leaderboard,
-    default_status=dg.DefaultSensorStatus.STOPPED,
-    minimum_interval_seconds=60,
+
+@dg.sensor(
+    job=refresh_leaderboard,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
 )
-def rank_after_cells(context: dg.RunStatusSensorContext) -> dg.RunRequest:
-    """Rebuild the leaderboard after cells finished, at most once a minute."""
-    # The minute of this tick, not of the cell: a cell that ended after an earlier tick of its minute asks again.
-    return dg.RunRequest(run_key=f"rank-{int(time.time() // 60)}")
+def rank_after_cells(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Rebuild the leaderboard once the last of the launched cells has ended, whatever became of it."""
+    runs = context.instance
+    waiting = runs.get_runs_count(dg.RunsFilter(job_name=benchmark.name, statuses=_ON_THE_WAY))
+    if waiting:
+        return dg.SkipReason(f"{waiting} cells are on the way; the leaderboard is rebuilt after the last")
+    cells = dg.RunsFilter(job_name=benchmark.name, statuses=_ENDED)
+    ended = runs.get_runs_count(cells)
+    if not ended:
+        return dg.SkipReason("no cell has been launched")
+    # The same key asks once: nothing happens until another cell has ended, whenever it was launched.
+    return dg.RunRequest(run_key=f"rank-after-{ended}-{runs.get_runs(cells, limit=1)[0].run_id}")
 
 
 @dg.sensor(

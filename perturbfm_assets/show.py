@@ -1,5 +1,6 @@
 """Metadata and progress that read well in the UI and on the console."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return "| " + " | ".join(_cell(c) for c in cells) + " |"
 
     return "\n".join([line(head), line(["---"] * len(head)), *(line(r) for r in rows)])
+
+
+def rounded(value: Any) -> Any:
+    """Return a value with every number in it cut to four digits after the point, smaller ones to four that count."""
+    if isinstance(value, dict):
+        return {str(k): rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v) for v in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value, 4) if value == 0 or abs(value) >= 5e-5 else float(f"{value:.3e}")
+    return value
 
 
 def _cell(value: Any) -> str:

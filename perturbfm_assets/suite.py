@@ -15,14 +15,15 @@ from perturbfm_assets.launcher import host_tags
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
 from perturbfm_assets.resources import StoreResource
 from perturbfm_core.graphs.side_info import COEXPRESSION
-from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 from perturbfm_core.pipeline.opening import needs_of
-from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.pipeline.suite import SuitePlan, plan_suite
+from perturbfm_core.pipeline.suite_data import suite_dataset
+from perturbfm_core.pipeline.suite_scorecard import suite_scorecard, write_scorecard
 from perturbfm_core.store.artifacts import ArtifactStore
 
 # The jobs that the op below runs in its own process, resolved here.
 _STAGES = dg.Definitions(
-    assets=dg.load_assets_from_package_module(assets),
+    assets=dg.load_assets_from_package_module(assets, include_specs=True),
     jobs=[benchmark, build_graph, make_dataset, refresh_leaderboard, verify_split],
     resources={"store": StoreResource()},
 )
@@ -34,40 +35,65 @@ class SuiteConfig(dg.Config):
     suite: str = "demo"
 
 
-def suite_split_keys(store: ArtifactStore, suite: str) -> list[str]:
-    """Return the grid's split keys of a suite; its data sets are made if they are missing."""
+def suite_plan(store: ArtifactStore, suite: str) -> SuitePlan:
+    """Return the cells of a suite, as `perturbfm suite run` has them; its data sets are made if they are missing."""
     chosen = CATALOG.suite(suite)
-    keys: list[str] = []
     for group in chosen.grid:
-        ds = open_dataset(ensure_dataset(store, CATALOG.dataset(group.dataset)))
-        keys += [split.definition.key for spec in group.splits for split in freeze(ds, spec)]
-    missing = [k for k in keys if k not in SPLITS]
+        suite_dataset(store, group)
+    plan = plan_suite(store, chosen)
+    missing = [split.key for split in plan.splits if split.key not in SPLITS]
     if missing:
         message = f"splits {missing} of suite {suite!r} are not frozen yet; run `perturbfm demo --suite {suite}` and reload"
         raise dg.Failure(message)
-    return keys
+    return plan
+
+
+def suite_split_keys(store: ArtifactStore, suite: str) -> list[str]:
+    """Return the grid's split keys of a suite; its data sets are made if they are missing."""
+    return [split.key for split in suite_plan(store, suite).splits]
 
 
 @dg.op(
-    description="Materialise the data sets, splits and experiments of a suite, each as its own run, then the leaderboard."
+    description="Materialise the data sets, splits and experiments of a suite, each as its own run, then the leaderboard "
+    "and the suite's scorecard."
 )
 def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
-    """Run every stage of a suite in this process."""
-    suite = CATALOG.suite(config.suite)
-    splits = suite_split_keys(ArtifactStore(), config.suite)
+    """Run every stage of a suite in this process; a cell that fails stops no other, and fails the job at the end."""
+    store, suite = ArtifactStore(), CATALOG.suite(config.suite)
+    plan = suite_plan(store, config.suite)
+    splits = [split.key for split in plan.splits]
     todo: list[tuple[str, str]] = [("make_dataset", group.dataset) for group in suite.grid]
     todo += [("verify_split", key) for key in splits]
     if any(COEXPRESSION in needs_of(CATALOG.model(m)).graphs for m in suite.models):
         todo += [("build_graph", key) for key in splits]
-    todo += [("benchmark", grid_key(model, key)) for key in splits for model in suite.models]
+    # A partition holds all seeds of an entry, which are cells of their own.
+    todo += [("benchmark", grid_key(*c)) for c in dict.fromkeys((c.entry, c.split.key) for c in plan.cells)]
+    failed = []
     for i, (job, key) in enumerate(todo):
         context.log.info(f"{i + 1} of {len(todo)}: {job} {key}")
-        _STAGES.resolve_job_def(job).execute_in_process(
-            instance=context.instance, partition_key=key, run_config=quiet_logs(), tags=host_tags()
+        result = _STAGES.resolve_job_def(job).execute_in_process(
+            instance=context.instance,
+            partition_key=key,
+            run_config=quiet_logs(),
+            tags=host_tags(),
+            raise_on_error=job != "benchmark",
         )
+        if not result.success:
+            failed.append(str(key))
     _STAGES.resolve_job_def("refresh_leaderboard").execute_in_process(
         instance=context.instance, run_config=quiet_logs(), tags=host_tags()
     )
+    files = write_scorecard(store, suite_scorecard(store, suite))
+    context.add_output_metadata(
+        {
+            "cells": len(plan.cells),
+            "scorecard": dg.MetadataValue.path(files["scorecard"].resolve()),
+            "scorecard_page": dg.MetadataValue.path(files["scorecard_page"].resolve()),
+        }
+    )
+    if failed:
+        message = f"{len(failed)} cells of suite {suite.name!r} failed, their runs have the reasons: {', '.join(failed)}"
+        raise dg.Failure(message)
 
 
 @dg.job(

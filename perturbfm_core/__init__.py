@@ -7,7 +7,7 @@ The library behind the Dagster code location ``perturbfm_assets`` and the comman
     ds = pfm.read_h5ad("screen.h5ad", pert_col="condition", control_label="control")
     split = pfm.freeze(ds, "perturbation_ood", folds=5, fold=0)
     print(pfm.run(ds, split, "ridge"))
-    print(pfm.leaderboard("delta.pearson"))
+    print(pfm.leaderboard("delta.pearson_centered"))
 
 `perturbfm_core.pipeline` is the map: one file per stage, from a data set to the leaderboard.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from perturbfm_core.data.dataset import PerturbDataset
     from perturbfm_core.data.importing import from_anndata, read_h5ad
     from perturbfm_core.pipeline.python_api import Run, freeze, leaderboard, run, score
+    from perturbfm_core.pipeline.python_suites import rescore, run_suite, scorecard, suite_status
 
 __version__ = "0.1.0"
 
@@ -34,8 +35,12 @@ _HOME = {
     "from_anndata": "perturbfm_core.data.importing",
     "leaderboard": "perturbfm_core.pipeline.python_api",
     "read_h5ad": "perturbfm_core.data.importing",
+    "rescore": "perturbfm_core.pipeline.python_suites",
     "run": "perturbfm_core.pipeline.python_api",
+    "run_suite": "perturbfm_core.pipeline.python_suites",
     "score": "perturbfm_core.pipeline.python_api",
+    "scorecard": "perturbfm_core.pipeline.python_suites",
+    "suite_status": "perturbfm_core.pipeline.python_suites",
 }
 
 __all__ = [
@@ -46,8 +51,12 @@ __all__ = [
     "from_anndata",
     "leaderboard",
     "read_h5ad",
+    "rescore",
     "run",
+    "run_suite",
     "score",
+    "scorecard",
+    "suite_status",
 ]
 
 

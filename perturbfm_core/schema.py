@@ -20,6 +20,9 @@ Space = Literal["log1p", "counts", "delta", "zscore"]
 Fold = Literal["train", "val", "calib", "test", "unused"]
 Direction = Literal["max", "min"]
 PredictionKind = Literal["delta", "expression"]
+# How counts are drawn of a point prediction: see `evaluation.count_generators`.
+CountGenerator = Literal["multinomial", "negative_binomial", "redraw", "scaled"]
+DEFAULT_GENERATOR: Final[CountGenerator] = "multinomial"
 
 DATASET_SCHEMA_VERSION: Final = 1
 SPLIT_SCHEMA_VERSION: Final = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
 from tests.support.paths import REPO, TESTS
-from tests.support.plots import FIGURES, MODULES
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
 settings.register_profile("project", database=None, deadline=None, derandomize=True, max_examples=60)
@@ -29,6 +28,7 @@ settings.load_profile("project")
 # Files whose tests take more than a few seconds: processes, servers, real data, whole fits.
 SLOW = (
     "assets",
+    "browser",
     "kill",
     "cli/test_full_disk.py",
     "real",
@@ -42,6 +42,9 @@ SLOW = (
     "cli/test_predictions.py",
     "cli/test_submit.py",
     "cli/test_runs.py",
+    "cli/test_suite.py",
+    "cli/test_suite_page.py",
+    "cli/test_rescore.py",
     "cli/test_crash.py",
     "cli/test_score_pair.py",
     "evaluation/panels/cell_eval2",
@@ -52,6 +55,7 @@ SLOW = (
     "pipeline/test_calibration.py",
     "pipeline/test_code_keys.py",
     "pipeline/test_gene_graph.py",
+    "pipeline/test_suite_workers.py",
     "uncertainty/test_goals.py",
     "test_extending.py",
     "test_python_api.py",
@@ -61,6 +65,7 @@ SLOW = (
 # Of these, the files whose lines are not traced: tracing costs a third more, and other tests execute the same lines.
 UNTRACED = (
     "assets",
+    "browser",
     "fuzz",
     "kill",
     "real",
@@ -93,16 +98,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if place.startswith(UNTRACED):
             item.add_marker(pytest.mark.no_cover)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def undrawn_plots() -> Iterator[None]:
-    """Leave the plots of reports undrawn, which cost more than all else of a small run; `tests/reports` draws them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in MODULES:
-            for name, (_, blank) in FIGURES.items():
-                patch.setattr(f"perturbfm_core.reports.plots.{module}.{name}", blank)
-        yield
 
 
 @pytest.fixture(autouse=True)

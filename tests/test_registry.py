@@ -42,6 +42,8 @@ def test_members_are_found_without_a_list_of_imports():
         "scperturbench",
         "perturbench",
         "virtual_cell",
+        "vcc2026",
+        "cell_eval2",
         "systema",
         "calibrated",
         "linear_paper",

@@ -4,7 +4,7 @@ import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, dataset_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog
+from perturbfm_assets.show import RunLog, rounded
 from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
@@ -40,5 +40,5 @@ def dataset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Mater
             checks.append(dg.AssetCheckResult(passed=False, check_name=name, description=str(error)))
     shown = {k: v for k, v in summary(ds, path).items() if v is not None}
     return dg.MaterializeResult(
-        metadata=shown, check_results=checks, data_version=dg.DataVersion(ds.content_sha256)
+        metadata=rounded(shown), check_results=checks, data_version=dg.DataVersion(ds.content_sha256)
     )

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
+from perturbfm_assets.readable import described_split
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import RunLog
 from perturbfm_core.pipeline.experiment import Experiment
@@ -76,14 +77,24 @@ def each_seed(
             dg.AssetCheckResult(passed=True, check_name=n, metadata={"not_applicable": reason})
             for n in check_names
         ]
-        metadata = {"status": "not_applicable", "reason": reason}
+        metadata = {
+            "status": "not_applicable",
+            "reason": reason,
+            "entry": model,
+            **described_split(split_key),
+        }
         return dg.MaterializeResult(metadata=metadata, check_results=skipped)
     experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
     relay.listener = RunLog(context)
     results = [stage(e) for e in experiments]
-    named: dict[str, Any] = {"split_hash": experiments[0].split.hash, "seeds": len(results)}
+    named: dict[str, Any] = {
+        "entry": model,
+        **described_split(split_key),
+        "split_hash": experiments[0].split.hash,
+        "seeds": len(results),
+    }
     return dg.MaterializeResult(
-        metadata={"status": "ok", **named, **describe(experiments, results)},
+        metadata={"status": "ok", **describe(experiments, results), **named},
         check_results=checks(experiments, results),
         data_version=dg.DataVersion("-".join(version(r)[:16] for r in results)),
     )

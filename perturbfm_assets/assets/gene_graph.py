@@ -5,7 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog
+from perturbfm_assets.show import RunLog, rounded
 from perturbfm_core import schema
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.io import read_graph
@@ -41,7 +41,7 @@ def gene_graph(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Ma
     graph = read_graph(stage.path / schema.GRAPH_FILE)
     shown = {"object": stage.key, "reused": stage.reused, **summary(graph), **coverage(graph, ds)}
     return dg.MaterializeResult(
-        metadata=shown,
+        metadata=rounded(shown),
         check_results=[dg.AssetCheckResult(passed=graph.split_hash == split.hash, check_name="split_bound")],
         data_version=dg.DataVersion(graph.sha256),
     )

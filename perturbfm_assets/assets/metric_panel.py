@@ -53,7 +53,7 @@ def _describe(experiments: list[Experiment], scored: list[PanelScores]) -> dict[
     headlines: dict[str, float] = {}
     for name, panel in PANELS.items():
         mine = (rows["panel"] == name) & (rows["metric"] == panel.headline) & (rows["status"] == "ok")
-        headlines |= {f"{name}.{panel.headline}": float(v) for v in rows.loc[mine, "value"]}
+        headlines |= {f"{name}.{panel.headline}": round(float(v), 4) for v in rows.loc[mine, "value"]}
     return {
         "object": [s.key for s in scored],
         "reused": all(s.reused for s in scored),

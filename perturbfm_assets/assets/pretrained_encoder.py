@@ -5,7 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import SPLITS, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog
+from perturbfm_assets.show import RunLog, rounded
 from perturbfm_core import schema
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.pretrained_encoder import default_config, no_cells, pretrain
@@ -64,8 +64,8 @@ def pretrained_encoder(
             "cells": training["cells"],
             "genes_read": training["genes_read"],
             "best_epoch": training["best_epoch"],
-            "validation_score": str(training["best_score"]),
-            "training": dg.MetadataValue.json(training),
+            "validation_score": str(rounded(training["best_score"])),
+            "training": dg.MetadataValue.json(rounded(training)),
         },
         check_results=[_check(record["split_hash"] == split.hash)],
         data_version=dg.DataVersion(made.key),

@@ -7,11 +7,15 @@ import dagster as dg
 
 from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.metric_panel import metric_panel
+from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import grid_partitions
+from perturbfm_assets.readable import headline_table, not_applicable_table
 from perturbfm_assets.resources import StoreResource
 from perturbfm_core import schema
+from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL, headline_value
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.run import run
+from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.reports.plots.condition import headline_plot
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import read_run_record
@@ -23,6 +27,7 @@ AGAIN_TAG = "perturbfm/again"
     partitions_def=grid_partitions,
     deps=[metric_panel],
     group_name="evaluation",
+    metadata={"not_applicable": not_applicable_table()},
     kinds={"python", "html"},
     owners=["team:perturbfm"],
 )
@@ -43,10 +48,15 @@ def _version(path: Path) -> str:
 
 def _describe(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any]:
     record = read_run_record(paths[-1])
-    plot = headline_plot(read_json(paths[-1] / schema.METRICS_FILE))
+    metrics = read_json(paths[-1] / schema.METRICS_FILE)
+    plot = headline_plot(metrics, HEADLINE_PANEL, HEADLINE_METRIC)
+    store = experiments[-1].store
+    value = headline_value(metrics)
     return {
+        "headline": dg.MetadataValue.text("undefined") if value is None else round(value, 4),
+        "scores": headline_table(metrics, stored_stats(store, experiments[-1].split)),
+        "report": dg.MetadataValue.url(page_url(store, paths[-1] / schema.REPORT_FILE)),
         "run_dir": dg.MetadataValue.path(paths[-1].resolve()),
-        "report": dg.MetadataValue.url((paths[-1].resolve() / schema.REPORT_FILE).as_uri()),
         "run_ids": [p.name for p in paths],
         "flags": dg.MetadataValue.json(record.flags.model_dump(mode="json")),
         "plot": dg.MetadataValue.md(f"![by perturbation]({plot})" if plot else "undefined everywhere"),

@@ -4,18 +4,21 @@ import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset
 from perturbfm_assets.partitions import SPLITS, dataset_to_split, split_partitions
+from perturbfm_assets.readable import described_split, splits_table
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import table
+from perturbfm_assets.show import rounded, table
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.held_out import tested
 
 
 @dg.asset(
     partitions_def=split_partitions,
     deps=[dg.AssetDep(dataset, partition_mapping=dataset_to_split)],
     group_name="splits",
+    metadata={"splits": splits_table()},
     kinds={"python", "json"},
     owners=["team:perturbfm"],
     check_specs=[
@@ -43,16 +46,17 @@ def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materia
     return dg.MaterializeResult(
         metadata={
             "split_hash": entry.hash,
-            "dataset": entry.dataset,
-            "kind": entry.kind,
+            **described_split(context.partition_key),
+            "test_conditions": len(tested(split.definition)),
             "folds": dg.MetadataValue.md(
                 table(
                     ["fold", "conditions", "rows"],
                     [[f, c["conditions"], c["rows"]] for f, c in stats.counts.items()],
                 )
             ),
+            "floor": dg.MetadataValue.json(rounded(stats.floor or {})),
             "no_signal": str(stats.no_signal),
-            "ceiling": dg.MetadataValue.json(stats.ceiling or {}),
+            "ceiling": dg.MetadataValue.json(rounded(stats.ceiling or {})),
             "findings": dg.MetadataValue.json([f.to_json() for f in findings]),
         },
         check_results=[

@@ -5,11 +5,10 @@ from typing import Any
 import dagster as dg
 
 from perturbfm_assets.assets.experiments import each_seed
-from perturbfm_assets.assets.gene_graph import gene_graph
-from perturbfm_assets.assets.pretrained_encoder import pretrained_encoder
-from perturbfm_assets.assets.split import split
+from perturbfm_assets.assets.fit_inputs import fit_inputs
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import rounded
 from perturbfm_core import schema
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.trained_model import FIT_FILE, fit
@@ -20,8 +19,7 @@ from perturbfm_core.store.code import code_of
 
 @dg.asset(
     partitions_def=grid_partitions,
-    # For the lineage: a fit that needs graph or encoder makes or loads it by its content, so it runs alone.
-    deps=[split, gene_graph, pretrained_encoder],
+    deps=[fit_inputs],
     group_name="models",
     kinds={"python", "safetensors"},
     owners=["team:perturbfm"],
@@ -41,6 +39,6 @@ def _describe(experiments: list[Experiment], made: list[Artifact]) -> dict[str, 
         "config_hash": experiments[0].config.config_hash,
         "object": [artifact.key for artifact in made],
         "reused": all(artifact.reused for artifact in made),
-        "fit_seconds": sum(info["fit_s"] for info in fits),
-        "training": dg.MetadataValue.json(training),
+        "fit_seconds": round(sum(info["fit_s"] for info in fits), 2),
+        "training": dg.MetadataValue.json(rounded(training)),
     }

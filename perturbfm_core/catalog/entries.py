@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from perturbfm_core.config import Frozen
+from perturbfm_core.schema import CountGenerator
 
 
 class DatasetEntry(Frozen):
@@ -53,7 +54,8 @@ class ModelEntry(Frozen):
     """One model configuration of the catalog (``catalog/models/<entry>.yaml``): a leaderboard entry.
 
     `uncertainty` configures the calibration of its variance (`perturbfm_core.uncertainty.config`), which is
-    on by default. `tuned` records the study that its parameters come from, if any.
+    on by default. `generator` names how counts are drawn of its predictions where they are scored, None for the default
+    (see `perturbfm_core.evaluation.count_generators`). `tuned` records the study that its parameters come from, if any.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ModelEntry(Frozen):
     inputs: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     uncertainty: dict[str, Any] = Field(default_factory=dict)
+    generator: CountGenerator | None = Field(default=None, exclude_if=lambda g: g is None)
     seeds: tuple[int, ...] = (0,)
     tuned: Tuned | None = None
     owner: str = "team:perturbfm"
@@ -119,19 +122,42 @@ class SplitSpec(Frozen):
     transductive: bool = False
 
 
+class SuiteFile(Frozen):
+    """A file of the user's own that a suite imports once, as the data set of its name.
+
+    Attributes
+    ----------
+    name
+        Name of the h5ad file in the folder that the user gives.
+    about
+        What it holds, for those who have to find it.
+    mapping
+        Fields of the mapping of its columns, as options of ``perturbfm data import``.
+    """
+
+    name: str
+    about: str
+    mapping: dict[str, Any]
+
+
 class SuiteSplits(Frozen):
-    """Splits of a suite on one data set."""
+    """Splits of a suite on one data set: of the catalog, or made of a `file` of the user's own."""
 
     dataset: str
     splits: tuple[SplitSpec, ...]
+    file: SuiteFile | None = None
 
 
 class SuiteEntry(Frozen):
-    """A benchmark suite (``catalog/suites/<name>.yaml``): model entries, times splits of data sets."""
+    """A benchmark suite (``catalog/suites/<name>.yaml``): model entries, times splits of data sets.
+
+    Runs are scored by every panel; `panels` are those whose headline metrics its scorecard shows beside the primary one.
+    """
 
     name: str
     description: str
     grid: tuple[SuiteSplits, ...]
     models: tuple[str, ...]
+    panels: tuple[str, ...] = ()
     refresh_cron: str | None = None
     owner: str = "team:perturbfm"

@@ -23,7 +23,7 @@ from perturbfm_core.cli.data_saving import (
     save,
 )
 from perturbfm_core.cli.downloads import cite, download
-from perturbfm_core.cli.output import JsonOption, emit, progress
+from perturbfm_core.cli.output import JsonOption, data_place, emit, progress
 from perturbfm_core.config import check_key, parse, slug
 from perturbfm_core.errors import ConfigError
 
@@ -125,7 +125,14 @@ def make_synth(
 
 @app.command("info")
 def info(
-    path: Annotated[Path, typer.Argument(help="Directory of the data set artifact.")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            parser=data_place,
+            metavar="DATA",
+            help="Data set: name, directory, or beginning of the content hash.",
+        ),
+    ],
     verify: Annotated[bool, typer.Option(help="Hash the content again and compare.")] = False,
     as_json: JsonOption = False,
 ) -> None:

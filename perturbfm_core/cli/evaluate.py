@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import schema
-from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
+from perturbfm_core.cli.output import JsonOption, SplitDataOption, SplitOption, emit, progress, store
 from perturbfm_core.cli.prediction_options import (
     AgainOption,
     ConditionColumn,
     ContextColumn,
     ControlLabel,
     GeneColumn,
+    GeneratorOption,
     KindOption,
     Layer,
     MissingConditions,
@@ -42,9 +43,9 @@ def _group() -> None:
 
 @app.command("predictions")
 def eval_predictions(
-    data: DataOption,
     split: SplitOption,
     preds: Annotated[Path, typer.Option("--preds", help="The prediction file: npz, h5ad, parquet or CSV.")],
+    data: SplitDataOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Directory for metrics, scores and report.")
     ] = None,
@@ -61,6 +62,7 @@ def eval_predictions(
     control_label: ControlLabel = None,
     layer: Layer = None,
     gene_col: GeneColumn = None,
+    generator: GeneratorOption = None,
     seed: SeedOption = 0,
     note: NoteOption = None,
     url: UrlOption = None,
@@ -80,8 +82,8 @@ def eval_predictions(
             msg = "--publish needs --entry NAME, the name on the leaderboard"
             raise ConfigError(msg)
         submit(
-            preds, data, split, entry, seed, note, url, kind, missing, condition_col, pert_col, context_col,
-            control_label, layer, gene_col, again, as_json,
+            preds, split, entry, data, seed, note, url, kind, missing, condition_col, pert_col, context_col,
+            control_label, layer, gene_col, generator, again, as_json,
         )  # fmt: skip
         return
     if seed or note is not None or url is not None or again:
@@ -90,13 +92,13 @@ def eval_predictions(
         )
         raise ConfigError(msg)
     from perturbfm_core.data.prediction_labels import LabelColumns
-    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.pipeline.submission import evaluate_file
     from perturbfm_core.splits.folder import SplitFolder
 
     home = store()
     frozen_split = SplitFolder(home.split_dir).load(split)
-    ds = open_dataset(data)
+    ds = dataset_of(home, frozen_split, data)
     columns = LabelColumns(condition_col, pert_col, context_col, control_label, layer, gene_col)
     with progress() as tell:
         tell("scoring")
@@ -110,6 +112,7 @@ def eval_predictions(
             kind=None if kind is None else kind.value,
             missing=missing.value,
             columns=columns,
+            generator=None if generator is None else generator.value,
         )
     emit(
         {

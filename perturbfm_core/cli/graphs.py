@@ -10,7 +10,7 @@ import typer
 from perturbfm_core.catalog import registering
 from perturbfm_core.catalog.entries import FeaturesEntry
 from perturbfm_core.catalog.loading import load_catalog
-from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
+from perturbfm_core.cli.output import JsonOption, data_place, emit, emit_table, progress, store
 from perturbfm_core.config import slug
 from perturbfm_core.errors import ConfigError, GraphError, PerturbFMError
 from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_CELLS, MAX_TERM
@@ -54,7 +54,11 @@ def build(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="coexpression: the split's data (default: looked for). truth: the simulated data."),
+        typer.Option(
+            parser=data_place,
+            metavar="DATA",
+            help="coexpression: the split's data (default: looked for). truth: the simulated data.",
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -78,7 +82,12 @@ def build(
         bool | None, typer.Option("--directed/--undirected", help="edges: whether source acts on target.")
     ] = None,
     genes_from: Annotated[
-        Path | None, typer.Option(help="Keep the measured and perturbed genes of this data set only.")
+        Path | None,
+        typer.Option(
+            parser=data_place,
+            metavar="DATA",
+            help="Keep the measured and perturbed genes of this data set only.",
+        ),
     ] = None,
     rewire: Annotated[
         int | None,
@@ -315,14 +324,24 @@ def list_(as_json: JsonOption = False) -> None:
     frame = pd.DataFrame(rows, columns=columns)
     whole = dict.fromkeys(("genes", "edges", "dimensions"), "Int64")
     frame = frame.astype(whole)
-    emit_table(frame if as_json or frame.empty else frame.dropna(axis=1, how="all"), as_json)
+    emit_table(
+        frame if as_json or frame.empty else frame.dropna(axis=1, how="all"),
+        as_json,
+        empty="no graph or feature table is registered; `perturbfm graphs build` makes one",
+    )
 
 
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="Name in the catalog, or path of an npz.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="A data set: how many of its genes the graph has.")
+        Path | None,
+        typer.Option(
+            "--data",
+            parser=data_place,
+            metavar="DATA",
+            help="Data set, by name, directory or content hash: how many of its genes the graph has.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

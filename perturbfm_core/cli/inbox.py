@@ -30,4 +30,4 @@ def scan(as_json: JsonOption = False) -> None:
     if not rows and not as_json:
         print("(no rows: inbox/ holds no submission)")
         return
-    emit_rows(rows, as_json)
+    emit_rows(rows, as_json, empty="the inbox holds no file with a description beside it")

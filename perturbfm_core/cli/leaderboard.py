@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
+from perturbfm_core.cli.boards import board_lines
+from perturbfm_core.cli.leaderboard_export import export
+from perturbfm_core.cli.leaderboard_page import page
+from perturbfm_core.cli.output import JsonOption, emit, emit_csv, emit_table, progress, store
+from perturbfm_core.leaderboard.headline import HEADLINE, HEADLINE_METRIC
 
 if TYPE_CHECKING:
     from perturbfm_core.store.artifacts import ArtifactStore
@@ -21,16 +25,27 @@ app = typer.Typer(
 )
 
 
+app.command("page")(page)
+app.command("export")(export)
+
+
 @app.command("refresh")
-def refresh(as_json: JsonOption = False) -> None:
-    """Rebuild the leaderboard from all complete runs and publish it; a run that cannot be read is skipped."""
+def refresh(
+    from_nothing: Annotated[
+        bool,
+        typer.Option("--from-nothing", help="Read all runs again (default: those that are new or changed)."),
+    ] = False,
+    with_page: Annotated[bool, typer.Option("--page/--no-page", help="Write its page as well.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the leaderboard up to date with all complete runs and publish it; a run that cannot be read is skipped."""
     from perturbfm_core.leaderboard import database
     from perturbfm_core.pipeline import leaderboard as stage
 
     home = store()
     with progress() as tell:
         tell("ranking")
-        target = stage.rank(home)
+        target = stage.rank(home, page=with_page, from_nothing=from_nothing)
     counts = database.query(home, "SELECT count(*) AS runs, count(DISTINCT entry) AS entries FROM runs")
     emit(
         {
@@ -57,32 +72,59 @@ def warn_of_skipped(home: ArtifactStore) -> int:
 
 @app.command("show")
 def show(
-    metric: Annotated[str, typer.Option(help="Metric as PANEL.METRIC.")] = "delta.pearson",
+    metric: Annotated[str, typer.Option(help="Metric as PANEL.METRIC.")] = HEADLINE,
     board: Annotated[str | None, typer.Option(help="Only boards whose name contains this.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="All columns, one line per board and entry.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print all columns as CSV.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the standings of one metric, one board per split or cross-validation."""
+    """Show the standings of one metric between its floor and its ceiling, one table per split or cross-validation.
+
+    The default is the headline metric of the benchmark. Every dash has a number, whose reason stands below.
+    """
     from perturbfm_core.evaluation.metric import METRICS
     from perturbfm_core.leaderboard import database
+    from perturbfm_core.leaderboard.headline import board_sql
 
-    METRICS.get(metric)
-    panel, _, name = metric.partition(".")
-    frame = database.query(
-        store(),
-        "SELECT board, rank, entry, family, value, ci_low, ci_high, diff_best_baseline, diff_low, diff_high, best_baseline, "
-        "ceiling, null_floor, n_conditions, n_undefined, no_signal, shared_control FROM leaderboard "
-        f"WHERE panel = '{panel}' AND metric = '{name}' ORDER BY board, rank NULLS LAST, entry",
-    )
+    chosen = METRICS.get(metric)
+    home = store()
+    frame = database.query(home, board_sql(chosen))
+    known = sorted(frame["board"].unique())
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
-    emit_table(frame, as_json)
+    what = (
+        f"no board's name contains {board!r}"
+        if board is not None and known
+        else f"no run has scores of {metric}"
+    )
+    empty = f"{what}; boards: {', '.join(known) or 'none, run an entry and `perturbfm leaderboard refresh`'}"
+    if as_csv:
+        emit_csv(frame.astype(object).where(frame.notna(), None).to_dict(orient="records"))
+    elif wide or as_json or frame.empty:
+        emit_table(frame, as_json, empty=empty)
+    else:
+        for line in board_lines(frame, chosen, _undefined(home, chosen.panel, chosen.name)):
+            print(line)
+
+
+def _undefined(home: ArtifactStore, panel: str, metric: str) -> dict[tuple[str, str], str]:
+    """Return {(board, entry): why a metric is undefined} of the current runs."""
+    from perturbfm_core.leaderboard import database
+
+    rows = database.query(
+        home,
+        "SELECT p.board, r.entry, any_value(s.reason) AS reason FROM scores s JOIN runs r USING (run_id) "
+        "JOIN splits p ON p.split_hash = r.split_hash WHERE r.is_current AND s.scope = 'global' AND s.reason IS NOT NULL "
+        f"AND s.panel = '{panel}' AND s.metric = '{metric}' GROUP BY ALL",
+    )
+    return {(str(r.board), str(r.entry)): str(r.reason) for r in rows.itertuples(index=False)}
 
 
 @app.command("compare")
 def compare(
     metric: Annotated[
         str, typer.Option(help="Metric of panel delta: pearson_centered or pearson.")
-    ] = "pearson_centered",
+    ] = HEADLINE_METRIC,
     family: Annotated[
         str | None, typer.Option(help="Entries of this family (default: all that are no baselines).")
     ] = None,
@@ -95,7 +137,9 @@ def compare(
     frame = against_baseline(store(), metric, family)
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
-    emit_table(frame, as_json)
+    emit_table(
+        frame, as_json, empty="no entry of another family has run where a baseline was chosen on inner folds"
+    )
 
 
 @app.command("results")
@@ -123,13 +167,11 @@ def results(
 def sql(
     statement: Annotated[
         str,
-        typer.Argument(
-            help="One SQL statement; tables scores, runs, splits, datasets, skipped; view leaderboard."
-        ),
+        typer.Argument(help="One SQL statement; tables and views are described in docs/leaderboard_sql.md."),
     ],
     as_json: JsonOption = False,
 ) -> None:
     """Run SQL on the published leaderboard, read-only."""
     from perturbfm_core.leaderboard import database
 
-    emit_table(database.query(store(), statement), as_json)
+    emit_table(database.query(store(), statement), as_json, empty="the statement gives none")

@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "tune",
         "Search a model's declared hyperparameters on a split's validation; test rows are not read.",
     ),
+    "sweep": ("sweep", "Run and show sweeps: a grid of an entry's parameters, selected on validation."),
     "predictions": ("predictions", "Make the file that a model of your own fills in."),
     "eval": ("evaluate", "Score predictions made elsewhere."),
     "submit": (
@@ -52,12 +53,25 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "inbox": ("inbox", "Publish the prediction files that lie in the inbox, each once."),
     "runs": ("run_records", "List, show, compare, tag and remove runs."),
+    "rescore": (
+        "rescore",
+        "Score runs again by the metrics that there are now, without a fit; each is published as a new run.",
+    ),
     "metrics": ("metrics", "List, validate and probe the metrics."),
     "parity": (
         "metrics",
         "Compare every record of a parity case with the values that the peer's own code gave.",
     ),
     "leaderboard": ("leaderboard", "Rebuild, show and query the leaderboard."),
+    "serve": (
+        "serve",
+        "Serve the leaderboard page, reports and scorecards on this machine, read-only, until Ctrl-C.",
+    ),
+    "site": ("site", "Build a folder of static pages."),
+    "report": (
+        "report",
+        "Find the report of a run, or make it anew with --out; --open shows it in a browser.",
+    ),
     "export": ("runs", "Write a run's predictions (condition x gene) or scores as h5ad, parquet or CSV."),
     "predict": (
         "predict",
@@ -67,6 +81,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "predict",
         "Suggest the untested perturbations that would tell a run's model most, not all the same.",
     ),
+    "suite": ("suite", "List, run and sum up benchmark suites."),
     "demo": ("runs", "Run a whole suite (default: the embedded demo) and show the leaderboard."),
     "doctor": (
         "doctor",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perturbfm_core.cli.output import (
-    DataOption,
     JsonOption,
+    SplitDataOption,
     SplitOption,
     dumps,
     emit,
@@ -19,7 +19,8 @@ from perturbfm_core.cli.output import (
     store,
 )
 from perturbfm_core.cli.score_pair import score_pair
-from perturbfm_core.errors import MetricError
+from perturbfm_core.errors import ConfigError, MetricError
+from perturbfm_core.leaderboard.headline import HEADLINE
 from perturbfm_core.parsing import parse_json, read_text
 
 if TYPE_CHECKING:
@@ -80,6 +81,29 @@ def _bounds(metric: Metric) -> str:
     return f"{low} to {'inf' if high is None else f'{high:g}'}"
 
 
+_HEADLINE_TEXT = f"""
+## The headline metric
+
+Tables, pages, reports and scorecards show one metric where they show one: **`{HEADLINE}`**, the mean over test
+conditions of the Pearson correlation of predicted and observed delta, both minus the mean of the train deltas
+(`perturbfm_core/leaderboard/headline.py` names it).
+
+- **Why this one.** Most of a delta is shared by all perturbations of a screen, so that the plain correlation of the train
+  mean is high; centred, only what is particular to a condition counts. It has one scale for all data sets, needs neither
+  cells nor a variance, and can be checked by hand. `calibrated.headline` is harder to raise, but needs cells.
+- **What stands beside it.** The floors *control* (predicting no change) and *train mean* (undefined: it is the centre, so an
+  entry that predicts it is ranked behind all that have values); *half of the cells*, one half of each condition as the
+  prediction of the other, which a good model may pass, as it averages over conditions; and *noise-free*, what the true
+  effect itself can be expected to reach, which no model passes but by chance. For other panels' headlines the same
+  four are computed at the first scoring, where cells allow.
+- **What games it.** Of the [attacks](gaming.md) on two baselines and three splits, noise, doubled amplitudes, swapped controls, a
+  second log1p and a constant prediction lower it in all six cases. Subtracting the train mean from a prediction raises it in
+  four of six, by up to 0.09; no change scores high where the train mean lies far from the test conditions, and leaving conditions
+  out pays there: the floor *control* says how high. It does not see amplitudes: `delta.rmse` and the calibrated WMSE do.""".split(
+    "\n"
+)
+
+
 def metrics_page() -> str:
     """Return the documentation page of all registered metrics, in Markdown."""
     from perturbfm_core.evaluation.panel import PANELS
@@ -97,6 +121,7 @@ def metrics_page() -> str:
         "is their number, and the value's reason says so. Correlations, R2 and cosines of vectors that are constant up to",
         "rounding are undefined. Metrics without the perturbed genes (`*_no_target`) are `not_applicable` to conditions",
         "none of whose perturbed genes is measured.",
+        *_HEADLINE_TEXT,
     ]
     for name, panel in PANELS.items():
         lines += ["", f"## {name}", "", f"Source: {panel.source}. Headline: `{panel.headline}`.", ""]
@@ -112,10 +137,13 @@ def metrics_page() -> str:
 
 @app.command("validate")
 def validate(
-    data: DataOption,
     preds: PredsOption,
+    data: SplitDataOption = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="Split (default: every predicted row is tested).")
+        str | None,
+        typer.Option(
+            "--split", help="Split (default: every predicted row is tested; then --data is needed)."
+        ),
     ] = None,
     reference_json: Annotated[
         Path | None, typer.Option(help="Numbers to compare with, shaped like metrics.json.")
@@ -129,19 +157,23 @@ def validate(
     """Compute all panels of a prediction and compare them with a reference."""
     from perturbfm_core.data.prediction import read_prediction
     from perturbfm_core.evaluation.reference import compare_json, panels_without_split
-    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.dataset import dataset_of, open_dataset
     from perturbfm_core.pipeline.metric_panel import score_prediction
     from perturbfm_core.pipeline.split import stats_with_bounds
     from perturbfm_core.pipeline.submission import read_submission
     from perturbfm_core.splits.folder import SplitFolder
 
-    home, ds = store(), open_dataset(data)
+    home = store()
+    if split is None and data is None:
+        msg = "give --split, or --data where every predicted row is tested"
+        raise ConfigError(msg)
     with progress() as tell:
         tell("computing all panels")
         if split is None:
-            metrics = panels_without_split(ds, read_prediction(preds))
+            metrics = panels_without_split(open_dataset(str(data)), read_prediction(preds))
         else:
             frozen_split = SplitFolder(home.split_dir).load(split)
+            ds = dataset_of(home, frozen_split, data)
             stats = stats_with_bounds(home, ds, frozen_split)
             metrics = score_prediction(
                 ds, frozen_split, read_submission(ds, frozen_split, preds).prediction, stats
@@ -197,9 +229,25 @@ def _parsed(text: str, source: str) -> dict[str, Any]:
 
 @app.command("probe")
 def probe(
-    data: DataOption,
     split: SplitOption,
     preds: PredsOption,
+    data: SplitDataOption = None,
+    panel: Annotated[
+        list[str] | None, typer.Option("--panel", help="Only this panel; may be repeated (default: all).")
+    ] = None,
+    attack: Annotated[
+        list[str] | None, typer.Option("--attack", help="Only this attack; may be repeated (default: all).")
+    ] = None,
+    draws: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Draws of the predicted cells whose spread tells improvements from noise; 1 takes every one for real.",
+        ),
+    ] = 5,
+    headlines: Annotated[
+        bool, typer.Option("--headlines", help="Only the headline metric of each panel.")
+    ] = False,
     improved_only: Annotated[bool, typer.Option("--improved", help="Only what an attack improves.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -208,17 +256,21 @@ def probe(
 
     from perturbfm_core.evaluation.comparison import compare
     from perturbfm_core.evaluation.probes import probe as run_probes
-    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.pipeline.submission import read_submission
     from perturbfm_core.splits.folder import SplitFolder
 
-    home, ds = store(), open_dataset(data)
+    home = store()
     frozen_split = SplitFolder(home.split_dir).load(split)
+    ds = dataset_of(home, frozen_split, data)
     with progress() as tell:
         tell("probing")
         # Attacks change means, so cells are drawn of them even where the prediction has its own.
         prediction = replace(read_submission(ds, frozen_split, preds).prediction, cells=None)
-        table = run_probes(compare(ds, frozen_split, prediction))
+        comparison = compare(ds, frozen_split, prediction)
+        level = ds.metadata.level
+        table = run_probes(comparison, panel, level=level, attacks=attack, draws=draws)
+    table = table[table["headline"]] if headlines else table
     emit_table(table[table["improved"]] if improved_only else table, as_json)
 
 

@@ -11,10 +11,11 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.parameters import ParameterCommand, Parameters, typed
 from perturbfm_core.config import check_key, content_hash, parse
 from perturbfm_core.errors import ModelError
+from perturbfm_core.schema import DEFAULT_GENERATOR
 
 _SUFFIX = 6
 # Options before whose value no model is looked for.
-_OTHER_VALUES = ("--data", "--split", "--name", "--param", "--seed", "--study", "--register")
+_OTHER_VALUES = ("--data", "--split", "--name", "--param", "--seed", "--study", "--register", "--generator")
 
 
 class ModelCommand(ParameterCommand):
@@ -71,6 +72,7 @@ def configured(
     conformal: str | None = None,
     ensemble: int | None = None,
     seed: int | None = None,
+    generator: str | None = None,
 ) -> ModelEntry:
     """Return an entry with some parameters changed.
 
@@ -88,6 +90,8 @@ def configured(
         Method of intervals, and number of members, in the entry's ``uncertainty`` block.
     seed
         The only seed (default: those of the entry).
+    generator
+        How counts are drawn of its predictions (default: as the entry says).
 
     Raises
     ------
@@ -114,6 +118,8 @@ def configured(
     different = {k: v for k, v in new.items() if old[k] != v}
     if asked[0] != asked[1]:
         different["uncertainty"] = asked[1].model_dump(mode="json")
+    if generator is not None and generator != (base.generator or DEFAULT_GENERATOR):
+        different["generator"] = generator
     suffix = f"-{content_hash(different)[:_SUFFIX]}" if different else ""
     values: dict[str, Any] = {
         **base.model_dump(),
@@ -126,4 +132,6 @@ def configured(
         values["tuned"] = None
     if seed is not None:
         values["seeds"] = (seed,)
+    if generator is not None:
+        values["generator"] = generator
     return parse(ModelEntry, values, "train options")

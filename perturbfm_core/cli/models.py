@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated, Any
 
 import typer
 
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.model_options import find_entry
-from perturbfm_core.cli.output import JsonOption, emit, emit_table
+from perturbfm_core.cli.output import JsonOption, emit, emit_rows, shortened
 from perturbfm_core.cli.parameters import Parameters
 
 app = typer.Typer(
@@ -22,22 +23,25 @@ app = typer.Typer(
 @app.command("list")
 def models_list(as_json: JsonOption = False) -> None:
     """List the registered models and the catalog entries made of them."""
-    import pandas as pd
-
     from perturbfm_core.models.base import MODELS
 
     entries = load_catalog().models.values()
-    rows = [
-        {
-            "model": name,
-            "family": kind.family,
-            "entries": ", ".join(e.name for e in entries if e.model == name) or None,
-            "parameters": ", ".join(kind.Params.model_fields) or None,
-            "description": _first_line(kind),
-        }
-        for name, kind in MODELS.items()
-    ]
-    emit_table(pd.DataFrame(rows), as_json)
+    rows: list[dict[str, Any]] = []
+    for name, kind in MODELS.items():
+        of = [e for e in entries if e.model == name]
+        row: dict[str, Any] = {"model": name, "family": kind.family}
+        if as_json:
+            row["entries"] = ", ".join(e.name for e in of) or None
+            row["parameters"] = ", ".join(kind.Params.model_fields) or None
+        rows.append({**row, "description": _first_line(kind)})
+        if not as_json:
+            # An entry of the model's own name is the model with its defaults.
+            rows += [
+                {"model": f"  {e.name}", "family": "entry", "description": e.description}
+                for e in of
+                if e.name != name
+            ]
+    emit_rows(rows if as_json else shortened(rows, "description"), as_json, empty="no model is registered")
 
 
 @app.command("show")
@@ -46,8 +50,6 @@ def models_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model or an entry with its parameters: option, type, value and meaning of each."""
-    import pandas as pd
-
     from perturbfm_core.models.base import MODELS, Requires, new_model
 
     entry = find_entry(name)
@@ -70,8 +72,13 @@ def models_show(
         emit({**shown, "parameters": rows}, True)
         return
     emit(shown, False)
-    columns = ["option", "type", "value", "default", "description"]
-    emit_table(pd.DataFrame([{c: _text(row[c]) for c in columns} for row in rows], columns=columns), False)
+    if not rows:
+        print("(no parameters)")
+    for row in rows:
+        value, kept = _text(row["value"]) or "none", _text(row["default"]) or "none"
+        given = f"{value} (default {kept})" if value != kept else value
+        print(f"\n{row['option']} {row['type']}: {given}")
+        print(textwrap.fill(str(row["description"] or ""), 98, initial_indent="  ", subsequent_indent="  "))
 
 
 def _first_line(kind: type) -> str:

@@ -13,6 +13,7 @@ import typer
 
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.parsing import parse_yaml
+from perturbfm_core.schema import META_FILE
 from perturbfm_core.store.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
@@ -21,7 +22,29 @@ if TYPE_CHECKING:
     from perturbfm_core.cli.display import Display
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-DataOption = Annotated[Path, typer.Option("--data", help="Directory of the data set artifact.")]
+
+
+def data_place(given: str) -> Path:
+    """Return the directory of a data set that is named on the command line."""
+    if (Path(given) / META_FILE).is_file():
+        # What a folder holds is read where it is needed.
+        return Path(given)
+    from perturbfm_core.pipeline.dataset_names import dataset_place
+
+    return dataset_place(store(), given)
+
+
+_NAMED = "name, directory, or beginning of the content hash"
+DataOption = Annotated[
+    Path, typer.Option("--data", parser=data_place, metavar="DATA", help=f"Data set: {_NAMED}.")
+]
+# Where a split is named as well, which knows its data.
+SplitDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", parser=data_place, metavar="DATA", help=f"Data set: {_NAMED} (default: that of the split)."
+    ),
+]
 SplitOption = Annotated[
     str, typer.Option("--split", help="Split: hash, prefix of at least 7 characters, or key.")
 ]
@@ -38,21 +61,37 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
         print(dumps(result))
         return
     for key, value in result.items():
-        text = dumps(value, indent=None) if isinstance(value, dict | list | tuple) else _plain(value)
+        text = (
+            dumps(_rounded(value), indent=None) if isinstance(value, dict | list | tuple) else _plain(value)
+        )
         print(f"{key}={text}")
 
 
-def emit_table(frame: pd.DataFrame, as_json: bool) -> None:
-    """Print a data frame as `emit_rows` prints rows; whole numbers stay whole, whatever is missing beside them."""
+def emit_table(frame: pd.DataFrame, as_json: bool, *, empty: str = "") -> None:
+    """Print a data frame as `emit_rows` prints rows; whole numbers stay whole, whatever is missing beside them.
+
+    Parameters
+    ----------
+    frame
+        The table.
+    as_json
+        Whether to print JSON.
+    empty
+        Why there may be no rows.
+    """
     import pandas as pd
 
     rows = frame.astype(object).where(frame.notna(), None).to_dict(orient="records")
     numeric = {str(c) for c in frame.columns if pd.api.types.is_numeric_dtype(frame[c].dtype)}
-    emit_rows([{str(k): v for k, v in row.items()} for row in rows], as_json, numeric)
+    emit_rows([{str(k): v for k, v in row.items()} for row in rows], as_json, numeric, empty=empty)
 
 
 def emit_rows(
-    rows: Sequence[Mapping[str, Any]], as_json: bool, numeric: Collection[str] | None = None
+    rows: Sequence[Mapping[str, Any]],
+    as_json: bool,
+    numeric: Collection[str] | None = None,
+    *,
+    empty: str = "",
 ) -> None:
     """Print rows with the same keys: columns aligned, one unwrapped line per row, or JSON records.
 
@@ -64,12 +103,14 @@ def emit_rows(
         Whether to print JSON.
     numeric
         Columns that are aligned to the right; by default those that hold numbers only.
+    empty
+        Why there may be no rows, and what to do about it.
     """
     if as_json:
         print(dumps(list(rows)))
         return
     if not rows:
-        print("(no rows)")
+        print(f"(no rows: {empty})" if empty else "(no rows)")
         return
     columns = list(rows[0])
     right = numeric if numeric is not None else {c for c in columns if _is_numeric(r[c] for r in rows)}
@@ -78,6 +119,43 @@ def emit_rows(
     for row in ({c: c for c in columns}, *text):
         cells = (row[c].rjust(widths[c]) if c in right else row[c].ljust(widths[c]) for c in columns)
         print("  ".join(cells).rstrip())
+
+
+WIDTH = 100
+
+
+def shortened(rows: Sequence[Mapping[str, Any]], column: str, width: int = WIDTH) -> list[dict[str, Any]]:
+    """Return rows whose text in one column is cut so that `emit_rows` prints lines of at most `width` characters.
+
+    Parameters
+    ----------
+    rows
+        {column: value} per row.
+    column
+        The column whose text is cut, to no fewer than 20 characters.
+    width
+        Characters in a line.
+    """
+    others = [c for c in (rows[0] if rows else {}) if c != column]
+    taken = sum(max(len(c), *(len(_cell(row[c])) for row in rows)) + 2 for c in others)
+    room = max(width - taken, 20)
+    return [{**row, column: cut(_cell(row[column]), room)} for row in rows]
+
+
+def cut(text: str, room: int) -> str:
+    """Return a text of at most `room` characters, its end replaced by dots where it is longer."""
+    return text if len(text) <= room else text[: room - 3].rstrip(" ,;:") + "..."
+
+
+def emit_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows with the same keys as CSV, numbers in full; no row gives nothing."""
+    import csv
+    import sys
+
+    if rows:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(rows[0])
+        writer.writerows(["" if v is None else v for v in row.values()] for row in rows)
 
 
 def _is_numeric(values: Iterable[Any]) -> bool:
@@ -89,15 +167,35 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return number(value)
     text = str(value.tolist()) if hasattr(value, "tolist") else str(value)
     # A row is one line, whatever its values hold.
     return " ".join(text.splitlines())
 
 
+def number(value: float) -> str:
+    """Return a number with four digits after the point, one that has none of them in powers of ten."""
+    return (
+        f"{value:.4f}"
+        if value == 0 or 5e-5 <= abs(value) < 1e8 or not math.isfinite(value)
+        else f"{value:.3e}"
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Return a value with the numbers in it as `number` shows them; JSON has them in full."""
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(v) for v in value]
+    return float(number(value)) if isinstance(value, float) and math.isfinite(value) else value
+
+
 def _plain(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return repr(_rounded(value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from perturbfm_core.cli.output import JsonOption, SplitOption, emit, emit_table, progress, store
+from perturbfm_core.cli.output import (
+    JsonOption,
+    SplitDataOption,
+    SplitOption,
+    emit,
+    emit_table,
+    progress,
+    store,
+)
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import write_atomic
 
@@ -17,9 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RunOption = Annotated[str, typer.Option("--run", help="Run directory, id or prefix of the id.")]
-DataPathOption = Annotated[
-    Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-]
 _NUMBERS = ("mean", "sd", "lower", "upper", "epistemic_share")
 _SHOWN = ("trust", "nearest", "nearest_similarity", "effect_size", "intervals")
 
@@ -60,7 +65,7 @@ def predict(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Parquet file to write, with --batch.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-    data: DataPathOption = None,
+    data: SplitDataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict conditions with a run's model: genes of largest change, intervals, and whether to trust them."""
@@ -189,7 +194,7 @@ def suggest(
         float | None,
         typer.Option("--diversity", min=0.0, max=1.0, help="Of variance: 0 to 1 (default: 0.5)."),
     ] = None,
-    data: DataPathOption = None,
+    data: SplitDataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Suggest the untested perturbations that would tell a run's model most, not all the same."""

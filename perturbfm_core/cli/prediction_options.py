@@ -28,6 +28,22 @@ class MissingOption(StrEnum):
     control = "control"
 
 
+class GeneratorName(StrEnum):
+    """Ways to draw counts of a point prediction."""
+
+    multinomial = "multinomial"
+    negative_binomial = "negative_binomial"
+    redraw = "redraw"
+    scaled = "scaled"
+
+
+GeneratorOption = Annotated[
+    GeneratorName | None,
+    typer.Option(
+        "--generator",
+        help="How counts of cells are drawn of predicted means, for panels that read counts (default: multinomial).",
+    ),
+]
 KindOption = Annotated[
     PredictionKindOption | None,
     typer.Option(
@@ -79,7 +95,8 @@ AgainOption = Annotated[
 # What is said of a file beside its scores, where it occurs.
 _COUNTS = (
     *("missing_as_control", "conditions_not_asked_for", "unknown_conditions", "rows_not_asked_for"),
-    *("genes_not_asked_for", "control_rows_dropped", "rows_averaged", "cell_values_cut_at_0"),
+    *("genes_not_asked_for", "control_rows_dropped", "control_rows_not_measured", "rows_averaged"),
+    "cell_values_cut_at_0",
 )
 
 

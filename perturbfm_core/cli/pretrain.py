@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from perturbfm_core import schema
-from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
+from perturbfm_core.cli.output import JsonOption, SplitDataOption, SplitOption, emit, progress, store
 from perturbfm_core.config import parse
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import publish_directory, read_json
@@ -19,8 +19,8 @@ _LOOP = ("epochs", "batch_size", "lr", "weight_decay", "patience", "precision", 
 
 
 def pretrain(
-    data: DataOption,
     split: SplitOption,
+    data: SplitDataOption = None,
     objective: Annotated[str | None, typer.Option(help="denoise, mask or both (default).")] = None,
     encoder: Annotated[str, typer.Option(help="mlp or set-transformer.")] = "mlp",
     dim: Annotated[int | None, typer.Option(help="Size of a cell's state (default 64).")] = None,
@@ -53,7 +53,7 @@ def pretrain(
 ) -> None:
     """Pre-train a cell encoder on the train rows of a split, for `--pretrained-encoder`."""
     from perturbfm_core.pipeline import pretrained_encoder as stage
-    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.splits.folder import SplitFolder
 
     given = {k: v for k, v in {**locals(), "kind": encoder, "compile": compile_}.items() if v is not None}
@@ -64,7 +64,7 @@ def pretrain(
         raise ConfigError(msg)
     home = store()
     frozen_split = SplitFolder(home.split_dir).load(split)
-    ds = open_dataset(data)
+    ds = dataset_of(home, frozen_split, data)
     with progress(silent=as_json) as tell:
         made = stage.pretrain(home, ds, frozen_split, config, seed, tell)
     if out is not None:

@@ -12,6 +12,7 @@ from perturbfm_core.cli.output import JsonOption, emit, emit_rows, store
 from perturbfm_core.cli.run_comparison import compare
 from perturbfm_core.cli.run_garbage import gc
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.leaderboard.headline import HEADLINE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,9 +39,7 @@ def list_(
         bool, typer.Option("--current", help="Only the newest of each configuration, which are ranked.")
     ] = False,
     last: Annotated[int | None, typer.Option("--last", min=1, help="Only so many of the newest.")] = None,
-    metric: Annotated[
-        str, typer.Option("--metric", help="Score to show, as PANEL.METRIC.")
-    ] = "delta.pearson",
+    metric: Annotated[str, typer.Option("--metric", help="Score to show, as PANEL.METRIC.")] = HEADLINE,
     as_json: JsonOption = False,
 ) -> None:
     """List the runs, newest first, one per line."""
@@ -75,7 +74,11 @@ def list_(
     if not rows and not as_json:
         print(f"(no rows: no run in {home.runs} matches)")
         return
-    emit_rows(rows, as_json)
+    emit_rows(
+        rows,
+        as_json,
+        empty="no run passes; `perturbfm run` makes one, and `runs list` without filters has all",
+    )
 
 
 @app.command("show")

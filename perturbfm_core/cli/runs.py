@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from perturbfm_core import schema
-from perturbfm_core.catalog.loading import load_catalog
-from perturbfm_core.cli.leaderboard import warn_of_skipped
-from perturbfm_core.cli.output import JsonOption, emit, emit_table, progress, store
+from perturbfm_core.cli.boards import board_lines
+from perturbfm_core.cli.output import JsonOption, SplitDataOption, emit, progress, store
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import write_atomic
+
+
+class ExportFormat(StrEnum):
+    """Forms in which predictions are written."""
+
+    conditions = "conditions"
+    vcc2026 = "vcc2026"
 
 
 def export(
     run: Annotated[str, typer.Argument(help="Run directory, id or prefix of the id.")],
     out: Annotated[Path, typer.Option("--out", help="File to write: .h5ad, .parquet or .csv.")],
     what: Annotated[str, typer.Option("--what", help="predictions or scores.")] = "predictions",
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="A row per condition, or the h5ad of counts of cells that the 2026 Virtual Cell Challenge takes.",
+        ),
+    ] = ExportFormat.conditions,
+    context: Annotated[
+        str | None, typer.Option("--context", help="vcc2026: the context, where the split tests several.")
+    ] = None,
+    pert_col: Annotated[
+        str | None, typer.Option("--pert-col", help="vcc2026: obs column of the labels (default: target).")
+    ] = None,
+    control_label: Annotated[
+        str | None,
+        typer.Option("--control-label", help="vcc2026: label of control cells (default: non-targeting)."),
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option("--real", help="vcc2026: also write the measured cells, for `score-pair`.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option("--baseline", help="vcc2026: also write the cells of the mean-response baseline."),
+    ] = None,
+    data: SplitDataOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a run's predictions (condition x gene) or scores as h5ad, parquet or CSV."""
     from perturbfm_core.cli.export import export_bytes
+    from perturbfm_core.cli.export_counts import ChallengeFiles, export_counts
 
-    path = store().find_run(run)
-    if out.exists() and not force:
-        msg = f"{out} already exists; choose another --out, or give --force to replace it"
+    home = store()
+    path = home.find_run(run)
+    for option, file in (("--out", out), ("--real", real), ("--baseline", baseline)):
+        if file is not None and file.exists() and not force:
+            msg = f"{file} already exists; choose another {option}, or give --force to replace it"
+            raise ConfigError(msg)
+    files = ChallengeFiles(
+        out, real, baseline, context, pert_col or "target", control_label or "non-targeting", data
+    )
+    if form is ExportFormat.vcc2026:
+        if what != "predictions":
+            msg = f"--format vcc2026 is a form of predictions; leave out --what {what}"
+            raise ConfigError(msg)
+        with progress() as tell:
+            tell("drawing cells")
+            emit(export_counts(home, path, files), as_json)
+        return
+    if (given := files.only_of_the_challenge(pert_col, control_label)) is not None:
+        msg = f"{given} belongs to --format vcc2026, which writes counts of cells; give that, or leave it out"
         raise ConfigError(msg)
     content, shape = export_bytes(path, what, out.suffix.lower())
     write_atomic(out, content)
@@ -43,49 +91,35 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Run a whole suite (default: the embedded demo) and show the leaderboard."""
+    from perturbfm_core.cli.suite_running import carry_out
     from perturbfm_core.leaderboard import database
-    from perturbfm_core.leaderboard.tables import HEADLINE_SQL
-    from perturbfm_core.pipeline.leaderboard import rank
-    from perturbfm_core.pipeline.run import run_entry, suite_members, suite_splits
+    from perturbfm_core.leaderboard.headline import board_sql, headline_of
 
-    home, catalog = store(), load_catalog()
-    chosen = catalog.suite(suite)
-    for entry in chosen.models:
-        # An unknown one is reported before anything is made for the others.
-        catalog.model(entry)
-    with progress() as tell:
-        hashes = suite_splits(home, chosen, tell)
-    members = suite_members(home, chosen, hashes)
-    last: Path | None = None
-    with progress(len(members)) as tell:
-        for member in members:
-            if member.reason is None:
-                last = run_entry(home, member.split, catalog.model(member.entry), again=again, tell=tell)[-1]
-            tell("done:")
-        tell("ranking")
-        rank(home)
-    skipped_runs = warn_of_skipped(home)
-    board = database.query(home, HEADLINE_SQL)
-    skipped = [{"split": m.split[:12], "entry": m.entry, "reason": m.reason} for m in members if m.reason]
+    done = carry_out(suite, again=again, silent=as_json, lines=False)
+    board = database.query(done.home, board_sql())
+    cannot = [o for o in done.outcomes if o.state == "not applicable"]
     result = {
-        "experiments": len(members) - len(skipped),
-        "not_applicable": skipped,
-        "skipped": skipped_runs,
-        "leaderboard": str(home.leaderboard),
-        "leaderboard_page": str(home.leaderboard_page),
-        "report": str(last / schema.REPORT_FILE) if last else None,
+        "experiments": len(done.outcomes) - len(cannot),
+        "not_applicable": [
+            {"split": (o.cell.split.hash or "")[:12], "entry": o.cell.entry, "reason": o.reason}
+            for o in cannot
+        ],
+        "failed": len(done.failed),
+        "skipped": done.skipped,
+        "leaderboard": str(done.home.leaderboard),
+        "leaderboard_page": str(done.home.leaderboard_page),
+        "scorecard_page": None if done.page is None else str(done.page),
+        "report": None if done.last_report is None else str(done.last_report),
     }
     if as_json:
-        emit(
-            {
-                **result,
-                "standings": board.astype(object).where(board.notna(), None).to_dict(orient="records"),
-            },
-            True,
-        )
-        return
-    emit_table(board, False)
-    emit(result, False)
+        standings = board.astype(object).where(board.notna(), None).to_dict(orient="records")
+        emit({**result, "standings": standings}, True)
+    else:
+        for line in board_lines(board, headline_of()):
+            print(line)
+        emit(result, False)
+    if done.failed:
+        raise typer.Exit(1)
 
 
 COMMANDS = {"export": (export, None), "demo": (demo, None)}

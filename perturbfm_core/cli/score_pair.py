@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perturbfm_core.cli.output import JsonOption, emit, progress
+from perturbfm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from perturbfm_core.evaluation.panels.cell_eval2.cells import InputType
 
 
 class InputTypeOption(StrEnum):
-    """What the values of both files are."""
+    """What the values of a file are."""
 
     counts = "counts"
     lognorm = "lognorm"
@@ -38,6 +39,12 @@ def score_pair(
         InputTypeOption,
         typer.Option("--input-type", help="What the values are: counts, or log1p of scaled counts."),
     ] = InputTypeOption.counts,
+    pred_input_type: Annotated[
+        InputTypeOption | None,
+        typer.Option(
+            "--pred-input-type", help="What the predicted values are, if not what the measured are."
+        ),
+    ] = None,
     profile: Annotated[
         ProfileOption, typer.Option("--profile", help="The challenge's metrics, or all of them.")
     ] = ProfileOption.vcc2026,
@@ -56,17 +63,34 @@ def score_pair(
     from perturbfm_core.evaluation.panels.cell_eval2.anchor import anchor_means, anchor_splits
     from perturbfm_core.evaluation.panels.cell_eval2.catalog import NORM, PROFILES
     from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, evaluate
+    from perturbfm_core.evaluation.panels.cell_eval2.mixed import beside_log_values
     from perturbfm_core.evaluation.panels.cell_eval2.scores import score_table
     from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
     from perturbfm_core.store.atomic import write_atomic, write_together
 
     metrics = PROFILES[profile.value]
-    kind: InputType = "counts" if input_type is InputTypeOption.counts else "lognorm"
+    kind: InputType = input_type.value
+    of_pred: InputType = kind if pred_input_type is None else pred_input_type.value
+    mixed = of_pred != kind
+    if mixed and kind == "lognorm":
+        msg = "log1p values cannot be turned back into counts; give measured counts, or log1p values of both"
+        raise ConfigError(msg)
+    if mixed and baseline is not None:
+        msg = "a baseline and replicates of counts are no scale for log1p values; leave out --baseline"
+        raise ConfigError(msg)
     with progress() as tell:
         tell("reading")
         cells, order = files.read_cells(real, pert_col, control, kind)
-        predicted, _ = files.read_cells(pred, pert_col, control, kind)
         truth = Truth(cells, target_genes={ANY: None} if no_target_genes else None)
+        if mixed:
+            truth = beside_log_values(truth)
+        if baseline is None:
+            # The measured cells go before the predicted ones come: either may fill the memory.
+            tell("comparing the measured cells with their controls")
+            truth = truth.released()
+            del cells
+        tell("reading the prediction")
+        predicted, _ = files.read_cells(pred, pert_col, control, of_pred)
         tell("scoring")
         values = evaluate(truth, predicted, metrics)
         statistics = aggregates(values)

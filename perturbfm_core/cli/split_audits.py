@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core.cli.output import JsonOption, emit, progress, store
+from perturbfm_core.cli.output import JsonOption, SplitDataOption, emit, progress, store
 from perturbfm_core.errors import SplitError
 
 
 def audit(
     split: Annotated[str, typer.Argument(help="Hash, prefix of at least 7 characters, or key.")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-    ] = None,
+    data: SplitDataOption = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", help="Directory of a run to audit too (audit.json, predictions.npz)."),

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perturbfm_core.catalog.entries import SplitSpec
-from perturbfm_core.cli.output import DataOption, JsonOption, emit, emit_rows, parse_pairs, progress, store
+from perturbfm_core.cli.output import (
+    DataOption,
+    JsonOption,
+    SplitDataOption,
+    emit,
+    emit_csv,
+    emit_rows,
+    parse_pairs,
+    progress,
+    store,
+)
 from perturbfm_core.cli.parameters import ParameterCommand, Parameters, ParamOption, given_parameters, stated
 from perturbfm_core.cli.split_audits import audit
 from perturbfm_core.cli.split_imports import import_perturbench
@@ -19,6 +28,7 @@ from perturbfm_core.splits.index import read_index
 
 if TYPE_CHECKING:
     from perturbfm_core.splits.folder import SplitFolder
+    from perturbfm_core.splits.split import Split
 
 
 app = typer.Typer(
@@ -144,17 +154,21 @@ def kinds(as_json: JsonOption = False) -> None:
         }
         for name, kind in KINDS.items()
     ]
-    emit_rows(rows, as_json)
+    emit_rows(rows, as_json, empty="no kind of split is registered")
 
 
 def _summary(split: Any, stats: Any, new: bool | None = None) -> dict[str, Any]:
     definition = split.definition
-    ceiling = (stats.ceiling or {}).get("pearson") if stats else None
+    from perturbfm_core.leaderboard.headline import HEADLINE, marks_of
+    from perturbfm_core.splits.held_out import held_out
+
+    marks = marks_of(stats.ceiling, stats.floor) if stats else marks_of(None, None)
     out = {
         "split_hash": split.hash,
         "key": definition.key,
         "dataset": definition.dataset.name,
         "kind": definition.kind,
+        "held_out": held_out(definition, shown=20),
         **{f"n_{fold}": c["conditions"] for fold, c in (stats.counts if stats else {}).items()},
         "validation": definition.validation,
         "calibration": definition.calibration,
@@ -162,7 +176,10 @@ def _summary(split: Any, stats: Any, new: bool | None = None) -> dict[str, Any]:
         "cv": f"{definition.cv.group} fold {definition.cv.fold} of {definition.cv.k}"
         if definition.cv
         else "none",
-        "ceiling_pearson": ceiling.get("half") if isinstance(ceiling, dict) else None,
+        "headline": HEADLINE,
+        "floor_control": marks.control_mean,
+        "ceiling_half": marks.half,
+        "ceiling_noise_free": marks.noise_free,
         "no_signal": stats.no_signal if stats else None,
         "warnings": [f["name"] for f in stats.audit] if stats else [],
     }
@@ -172,9 +189,16 @@ def _summary(split: Any, stats: Any, new: bool | None = None) -> dict[str, Any]:
 @app.command("show")
 def show(
     split: Annotated[str, typer.Argument(help="Hash, prefix of at least 7 characters, or key.")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the test conditions as CSV.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one split: folds, policies, ceilings; --json gives the whole file with its statistics."""
+    """Show one split: what is held out, its test conditions, folds, policies, floor and ceiling.
+
+    --csv gives all test conditions, --json the whole file with its statistics.
+    """
+    from perturbfm_core.data.condition import parse_key
+    from perturbfm_core.splits.held_out import tested
+
     frozen_split = folder().load(split)
     stats = folder().stats(frozen_split.hash)
     if as_json:
@@ -185,34 +209,62 @@ def show(
         }
         emit({**payload, "stats": stats.model_dump(mode="json") if stats else None}, True)
         return
-    emit(_summary(frozen_split, stats), False)
+    keys = tested(frozen_split.definition)
+    if as_csv:
+        if not keys:
+            msg = f"split {frozen_split.hash[:12]} tests rows of every condition, so that it has no list of test conditions"
+            raise SplitError(msg)
+        emit_csv([{"condition": key, **parse_key(key)} for key in keys])
+        return
+    shown = (
+        {"test_conditions": f"{', '.join(keys[:5])}{', ... (all: --csv)' if len(keys) > 5 else ''}"}
+        if keys
+        else {}
+    )
+    emit({**_summary(frozen_split, stats), **shown}, False)
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
-    """List the frozen splits."""
-    rows = [
-        {
-            "hash": e.hash[:12],
-            "key": e.key,
-            "dataset": e.dataset,
-            "kind": e.kind,
-            "cv_group": e.cv_group,
-            "fold": e.fold,
-        }
-        | ({"split_hash": e.hash} if as_json else {})
-        for e in read_index(store().split_dir).splits
-    ]
-    emit_rows(rows, as_json)
+def list_(
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV, with keys, whole hashes and all that is held out.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the frozen splits with what each holds out; `splits show` has the test conditions of one."""
+    from perturbfm_core.splits.held_out import held_out
+
+    place = folder()
+    rows = []
+    for e in read_index(place.path).splits:
+        definition, problem = _definition(place, e.hash)
+        what = problem if definition is None else held_out(definition, shown=10_000 if as_csv else 3)
+        folds = definition.cv.k if definition is not None and definition.cv else None
+        row = {"hash": e.hash[:12], "dataset": e.dataset, "kind": e.kind, "fold": e.fold, "folds": folds}
+        if as_csv or as_json:
+            row = {"split_hash": e.hash, "key": e.key, **row, "cv_group": e.cv_group, "board": e.board}
+        rows.append({**row, "held_out": what})
+    if as_csv:
+        emit_csv(rows)
+    else:
+        emit_rows(
+            rows, as_json, empty=f"{place.path} has no split; freeze one with `perturbfm splits create`"
+        )
+
+
+def _definition(place: SplitFolder, split_hash: str) -> tuple[Split | None, str | None]:
+    """Return the definition of a split, or why it cannot be read."""
+    try:
+        return place.load(split_hash).definition, None
+    except SplitError as error:
+        return None, f"cannot be read: {error}"
 
 
 @app.command("verify")
 def verify(
     split: Annotated[str | None, typer.Argument(help="Hash, prefix or key (or --all).")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every split of the folder.")] = False,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-    ] = None,
+    data: SplitDataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check files against their hashes and, where the data are at hand, against the data."""

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, progress, store
+from perturbfm_core.cli.output import JsonOption, SplitDataOption, SplitOption, emit, progress, store
 from perturbfm_core.cli.prediction_options import (
     AgainOption,
     ConditionColumn,
     ContextColumn,
     ControlLabel,
     GeneColumn,
+    GeneratorOption,
     KindOption,
     Layer,
     MissingConditions,
@@ -29,9 +30,9 @@ from perturbfm_core.progress import FoundRuns
 
 def submit(
     file: Annotated[Path, typer.Argument(help="The prediction file: npz, h5ad, parquet or CSV.")],
-    data: DataOption,
     split: SplitOption,
     entry: Annotated[str, typer.Option("--entry", help="Name on the leaderboard.")],
+    data: SplitDataOption = None,
     seed: SeedOption = 0,
     note: NoteOption = None,
     url: UrlOption = None,
@@ -43,12 +44,13 @@ def submit(
     control_label: ControlLabel = None,
     layer: Layer = None,
     gene_col: GeneColumn = None,
+    generator: GeneratorOption = None,
     again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Publish predictions made elsewhere as a run, scored and ranked beside all others."""
     from perturbfm_core.data.prediction_labels import LabelColumns
-    from perturbfm_core.pipeline.dataset import open_dataset
+    from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.pipeline.publishing import Submission, publish_submission
     from perturbfm_core.splits.folder import SplitFolder
 
@@ -63,10 +65,12 @@ def submit(
         kind=None if kind is None else kind.value,
         missing=missing.value,
         columns=LabelColumns(condition_col, pert_col, context_col, control_label, layer, gene_col),
+        generator=None if generator is None else generator.value,
     )
     with progress() as shown:
         tell = FoundRuns(shown)
-        path = publish_submission(home, open_dataset(data), frozen_split, submission, again=again, tell=tell)
+        ds = dataset_of(home, frozen_split, data)
+        path = publish_submission(home, ds, frozen_split, submission, again=again, tell=tell)
     emit({**described_run(path), "existing": path.name in tell.ids}, as_json)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +13,17 @@ from perturbfm_core import schema
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.model_options import ModelCommand, configured, find_entry
-from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, parse_pairs, progress, store
+from perturbfm_core.cli.output import (
+    JsonOption,
+    SplitDataOption,
+    SplitOption,
+    emit,
+    parse_pairs,
+    progress,
+    store,
+)
 from perturbfm_core.cli.parameters import ParamOption, given_parameters
+from perturbfm_core.cli.prediction_options import GeneratorOption
 from perturbfm_core.errors import ModelError
 from perturbfm_core.progress import FoundRuns
 from perturbfm_core.store.atomic import read_json
@@ -32,6 +43,14 @@ SeedOption = Annotated[
     typer.Option("--seed", help="Seed of everything random (default: those of the entry, else 0)."),
 ]
 
+BoardOption = Annotated[
+    str,
+    typer.Option(
+        "--split",
+        help="Split: hash, prefix of at least 7 characters, or key; or a board: all folds of a cross-validation.",
+    ),
+]
+
 AgainOption = Annotated[
     bool,
     typer.Option(
@@ -46,13 +65,14 @@ def train(
         str,
         typer.Argument(help="An entry of the catalog or a registered model, or 'baseline' with --baseline."),
     ],
-    data: DataOption,
     split: SplitOption,
+    data: SplitDataOption = None,
     baseline: Annotated[str | None, typer.Option(help="Name of the baseline, with 'train baseline'.")] = None,
     param: ParamOption = None,
     conformal: ConformalOption = None,
     members: MembersOption = None,
     seed: SeedOption = None,
+    generator: GeneratorOption = None,
     entry: Annotated[
         str | None,
         typer.Option(
@@ -82,8 +102,9 @@ def train(
         conformal=conformal,
         ensemble=members,
         seed=seed,
+        generator=None if generator is None else generator.value,
     )
-    _run(split, chosen, data, again=again, as_json=as_json)
+    _run([split], chosen, data, again=again, as_json=as_json)
 
 
 def _baselines() -> list[str]:
@@ -94,15 +115,14 @@ def _baselines() -> list[str]:
 
 def run(
     ctx: typer.Context,
-    split: SplitOption,
+    split: BoardOption,
     entry: Annotated[str, typer.Option("--entry", help="A catalog entry (see `perturbfm models list`).")],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-    ] = None,
+    data: SplitDataOption = None,
     param: ParamOption = None,
     conformal: ConformalOption = None,
     members: MembersOption = None,
     seed: SeedOption = None,
+    generator: GeneratorOption = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -124,16 +144,27 @@ def run(
         conformal=conformal,
         ensemble=members,
         seed=seed,
+        generator=None if generator is None else generator.value,
     )
-    _run(split, chosen, data, again=again, as_json=as_json)
+    from perturbfm_core.splits.boards import board_splits
+    from perturbfm_core.splits.folder import SplitFolder
+
+    board = board_splits(SplitFolder(store().split_dir), split)
+    if board.lacking:
+        print(
+            f"warning: board {board.name} has {len(board.hashes)} of {board.k} folds frozen, which are run; "
+            f"freeze the others with `perturbfm splits create --folds {board.k}`",
+            file=sys.stderr,
+        )
+    _run(board.hashes, chosen, data, again=again, as_json=as_json)
 
 
-def _run(split: str, entry: ModelEntry, data: Path | None, *, again: bool, as_json: bool) -> None:
+def _run(splits: Sequence[str], entry: ModelEntry, data: Path | None, *, again: bool, as_json: bool) -> None:
     from perturbfm_core.pipeline.run import run_entry
 
     with progress(silent=as_json) as shown:
-        tell = FoundRuns(shown)
-        paths = run_entry(store(), split, entry, data=data, again=again, tell=tell)
+        tell, home = FoundRuns(shown), store()
+        paths = [p for s in splits for p in run_entry(home, s, entry, data=data, again=again, tell=tell)]
     results = [_run_summary(path, existing=path.name in tell.ids) for path in paths]
     if as_json:
         emit({"runs": results} if len(results) > 1 else results[0], True)

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from perturbfm_core.cli.model_options import ModelCommand, configured, find_entry
-from perturbfm_core.cli.output import DataOption, JsonOption, SplitOption, emit, parse_pairs, progress, store
+from perturbfm_core.cli.output import (
+    JsonOption,
+    SplitDataOption,
+    SplitOption,
+    emit,
+    parse_pairs,
+    progress,
+    store,
+)
 from perturbfm_core.cli.parameters import ParamOption, given_parameters
 
 
@@ -16,8 +24,8 @@ def tune(
     entry: Annotated[
         str, typer.Argument(help="A catalog entry or registered model (see `perturbfm models list`).")
     ],
-    data: DataOption,
     split: SplitOption,
+    data: SplitDataOption = None,
     param: ParamOption = None,
     trials: Annotated[
         int, typer.Option(min=1, help="Trials in total; a stored study goes on to this many.")

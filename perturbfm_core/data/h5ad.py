@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perturbfm_core.data.compact_rows import read_compact
 from perturbfm_core.data.structure import check_size, checked_matrix
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.parsing import open_regular
@@ -75,8 +76,19 @@ def _kind_of(path: Path) -> tuple[str, str]:
     return "truncated or not HDF5", "fetch it again"
 
 
-def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
+def read_matrix(
+    path: Path, layer: str | None, *, compact: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
     """Return (obs, var, matrix) of an h5ad file: ``X``, the named layer, or ``raw`` with its own genes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layer
+        Name of the layer, None for ``X``.
+    compact
+        Whether small counts of sparse rows are read piece by piece into two bytes each.
 
     Raises
     ------
@@ -90,7 +102,7 @@ def read_matrix(path: Path, layer: str | None) -> tuple[pd.DataFrame, pd.DataFra
             if not len(table):
                 msg = f"{path} has 0 {what}; nothing is left to import, check how it was filtered"
                 raise DatasetError(msg)
-        X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw)
+        X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw, compact=compact)
     return obs, var, X
 
 
@@ -136,7 +148,9 @@ def other_matrices(path: Path, but: str | None) -> list[str]:
 # ---- the matrix --------------------------------------------------------------------------------------------
 
 
-def _matrix(file: Any, path: Path, layer: str | None, shape: tuple[int, int], *, raw: bool) -> Any:
+def _matrix(
+    file: Any, path: Path, layer: str | None, shape: tuple[int, int], *, raw: bool, compact: bool
+) -> Any:
     from anndata.io import read_elem
 
     where = "raw/X" if raw else "X" if layer is None else f"layers/{layer}"
@@ -146,7 +160,9 @@ def _matrix(file: Any, path: Path, layer: str | None, shape: tuple[int, int], *,
         raise DatasetError(msg)
     element = file[where]
     _check_declared(element, f"{path}: {where}", shape)
-    X = None if _is_null(element) else read_elem(element)
+    X = read_compact(element, shape) if compact else None
+    if X is None and not _is_null(element):
+        X = read_elem(element)
     if X is None:
         others = f"name a layer (--layer); layers: {known}" if known else "it has no layers either"
         msg = f"{path}: {where} is empty; {others}"

@@ -227,7 +227,10 @@ def _dataset(
         gene_selection=gene_selection or GeneSelection(),
         notes={"columns": mapping.model_dump(mode="json", exclude_defaults=True), **_guide_notes(report)},
     )
-    report.facts = {"file": read.origin, "matrix": where, **report.facts}
+    kept_counts = (
+        {} if mapping.is_difference else {"counts": _where_counts_are(values, where, read.counts_in)}
+    )
+    report.facts = {"file": read.origin, "matrix": where, **kept_counts, **report.facts}
     ds = PerturbDataset(make_obs(columns, rows), genes, values, metadata)
     complete(report, ds, _gene_columns(var, mapping.gene_col))
     # Set last, since the report describes the finished data set; notes are not part of the content hash.
@@ -277,6 +280,14 @@ def _values(
         return Values(counts=counts), level
     X = to_stored(as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X), mapping.space)
     return Values(expression=X.astype(np.float32)), level
+
+
+def _where_counts_are(values: Values, where: str, counts_in: Callable[[], Sequence[str]]) -> str:
+    """Return where the counts that are kept are from, or which option would keep some."""
+    if values.counts is not None:
+        return f"kept, from {where}"
+    found = [text for text in counts_in() if text.startswith("counts ")]
+    return f"not kept; {found[0]} --space counts" if found else "not kept"
 
 
 def _minus_controls(

@@ -173,10 +173,13 @@ class PredictedCells:
         log1p expression [n, G], CSR or dense, no value below 0.
     rows
         {condition key: int64, its rows in `X`}.
+    counts
+        Counts of the same cells [n, G], CSR in the order of `X`; None if the prediction has none.
     """
 
     X: Any
     rows: Mapping[str, IntArray]
+    counts: Any = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from perturbfm_core.data.condition import (
     part_id,
     typed_pert,
 )
+from perturbfm_core.data.imports.control_names import control_like
 from perturbfm_core.data.quantities import NUMBER, canonical_doses, canonical_time
 from perturbfm_core.errors import DatasetError, PredictionError
 
@@ -194,6 +195,9 @@ class ConditionFinder:
                     continue
                 if found[0] in self._known or found[0] == schema.CONTROL:
                     return found
+        if control_like([label], self._known):
+            # The data set's own names come first.
+            return schema.CONTROL, ""
         return label, schema.COMBO_SEPARATOR.join(doses or ())
 
     def _in_one_notation(self, role: str, texts: Any) -> Any:

@@ -33,7 +33,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     schema.CONDITION: (schema.CONDITION, "condition_key", "key"),
     schema.PERT_ID: (
         *("perturbation", "pert_id", "pert", "target_gene", "perturbed_gene", "gene", "guide_target"),
-        *("drug", "compound", "perturbagen", "condition"),
+        *("drug", "compound", "perturbagen", "condition", "target"),
     ),
     schema.CONTEXT_ID: (
         "context",

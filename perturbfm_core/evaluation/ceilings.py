@@ -8,7 +8,7 @@ score of the train mean when every condition is resampled from controls, so that
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,10 +84,7 @@ def bounds_of(
     for name, value in half.items():
         item: dict[str, float | None] = {"half": value}
         if name.startswith(_CORRELATIONS) and value is not None:
-            # Spearman-Brown: the correlation of two replicates twice as large as the halves. Its square root is
-            # that of one replicate with the noise-free truth (reliability and its index in classical test theory).
-            full = 2 * value / (1 + value) if value > 0 else 0.0
-            item |= {"spearman_brown": full, "noise_free": float(np.sqrt(full))}
+            item |= reliability(value)
         ceiling[name] = item
     reached = half.get("pearson")
     return (
@@ -95,6 +92,16 @@ def bounds_of(
         {**floor, "null": _mean_of(nulls)},
         None if reached is None else bool(reached <= NO_SIGNAL),
     )
+
+
+def reliability(half: float) -> dict[str, float]:
+    """Return the correlation of two whole replicates, and of one with the noise-free truth, from that of halves.
+
+    Spearman-Brown: two replicates twice as large as the halves. The square root is the correlation of one of them with
+    the truth (reliability and its index in classical test theory).
+    """
+    full = 2 * half / (1 + half) if half > 0 else 0.0
+    return {"spearman_brown": full, "noise_free": float(np.sqrt(full))}
 
 
 def _mean_of(draws: list[dict[str, float | None]]) -> dict[str, float | None]:
@@ -135,6 +142,48 @@ def _score_halves(
     ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator
 ) -> dict[str, float | None]:
     """Return {metric: score} of one random half of each condition as the prediction of the other half."""
+    halves = halved(ds, observed_side, rng)
+    if halves is None:
+        return {metric.name: None for metric in PANELS.get(PANEL).metrics}
+    keep = halves.keep
+    kept = ObservedSide(
+        conditions=observed_side.conditions[keep],
+        rows=observed_side.rows,
+        codes=observed_side.codes,
+        observed=halves.delta[1][keep],
+        control=None,
+        train_mean=observed_side.train_mean,
+        n=observed_side.n[keep],
+        shared_control=observed_side.shared_control[keep],
+        s2=observed_side.s2[keep],
+    )
+    return _score(kept, halves.delta[0][keep], ds.genes)
+
+
+@dataclass(frozen=True, eq=False)
+class Halved:
+    """Test conditions cut at random into two halves, of their cells and of their controls.
+
+    Attributes
+    ----------
+    keep
+        bool [C], conditions with at least one cell and one control in each half.
+    half
+        int64 [N], 0 or 1 for each test row.
+    delta
+        Of each half float64 [C, G], its mean minus that of the controls of the same half.
+    control
+        float64 [C, G], mean of the controls of the second half.
+    """
+
+    keep: BoolArray
+    half: IntArray
+    delta: tuple[FloatArray, FloatArray]
+    control: FloatArray
+
+
+def halved(ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator) -> Halved | None:
+    """Return the test conditions of a split cut into random halves, None where none can be cut."""
     C = len(observed_side.conditions)
     half = _alternate(observed_side.codes, rng)
     codes = observed_side.codes * 2 + half
@@ -147,27 +196,17 @@ def _score_halves(
         paired
     ).to_numpy()
     if not keep.any():
-        return {metric.name: None for metric in PANELS.get(PANEL).metrics}
+        return None
     X = take_rows(ds.expression, observed_side.rows)
     means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     side = _alternate(context, rng)
-    deltas = []
+    matched = []
     for s in (0, 1):
         chosen = np.zeros(ds.n_obs, dtype=np.bool_)
         chosen[controls[side == s]] = True
-        deltas.append(means[:, s] - _matched(ds, observed_side, codes, s, chosen))
-    kept = ObservedSide(
-        conditions=observed_side.conditions[keep],
-        rows=observed_side.rows,
-        codes=observed_side.codes,
-        observed=deltas[1][keep],
-        control=None,
-        train_mean=observed_side.train_mean,
-        n=observed_side.n[keep],
-        shared_control=observed_side.shared_control[keep],
-        s2=observed_side.s2[keep],
-    )
-    return _score(kept, deltas[0][keep], ds.genes)
+        matched.append(_matched(ds, observed_side, codes, s, chosen))
+    delta = (means[:, 0] - matched[0], means[:, 1] - matched[1])
+    return Halved(np.asarray(keep, dtype=np.bool_), half, delta, matched[1])
 
 
 def _alternate(groups: IntArray, rng: np.random.Generator) -> IntArray:

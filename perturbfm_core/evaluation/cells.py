@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
@@ -22,7 +23,10 @@ from perturbfm_core.data.controls import INPUT, SHARED
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import row_rank_hash
 from perturbfm_core.data.prediction import PredictedCells
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.control_profile import ControlProfile
+from perturbfm_core.evaluation.count_generators import COUNTS_VERSION, draw_counts
+from perturbfm_core.schema import DEFAULT_GENERATOR, CountGenerator, FloatArray, IntArray, StrArray
 
 
 class Generator(Frozen):
@@ -30,12 +34,15 @@ class Generator(Frozen):
 
     ``control_shift``: input control cells of the condition's context, as many as the condition has true cells
     (drawn by `seed`, with replacement only where there are too few), plus the predicted delta, clipped at 0.
-    With `residual_noise` a Gaussian of the model's predictive variance is added before clipping.
+    With `residual_noise` a Gaussian of the model's predictive variance is added before clipping. `counts` names how the
+    same control cells become counts (see `count_generators`), `counts_version` the rules of that.
     """
 
     name: str = "control_shift"
     residual_noise: bool = False
     seed: int = 0
+    counts: CountGenerator = DEFAULT_GENERATOR
+    counts_version: str = COUNTS_VERSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +71,16 @@ class Cells:
         log1p expression of the prediction's own cells, CSR or dense [n, G]; None if it has none.
     own_rows
         Rows in `own` of each condition [C]; where there are none, its cells are generated.
+    counts
+        Counts of the whole data set, CSR [N, G]; None if it keeps none.
+    own_counts
+        Counts of the cells in `own`, CSR [n, G]; None if the prediction has none.
+    target_sum
+        Depth to which log1p expression is scaled.
+    gene_order
+        Columns in the order of gene names, in which counts are drawn [G]; None: as they are.
+    row_ids
+        Row ids of the data set [N], by a hash of which cells are put in order where they are drawn; None: as they are.
     reads
         How often predicted cells were asked for: tells which panels use them.
     """
@@ -79,6 +96,11 @@ class Cells:
     keys: tuple[str, ...] = ()
     own: Any = None
     own_rows: list[IntArray | None] | None = None
+    counts: Any = None
+    own_counts: Any = None
+    target_sum: float = 1e4
+    gene_order: IntArray | None = None
+    row_ids: StrArray | None = None
     reads: Counter[str] = field(default_factory=Counter, repr=False)
 
     def _rng(self, i: int, stream: int) -> np.random.Generator:
@@ -95,6 +117,12 @@ class Cells:
         """Return float32 [n, G], the expression of some rows."""
         part = self.X[rows]
         return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
+
+    def ordered(self, rows: IntArray) -> IntArray:
+        """Return rows in an order that does not depend on their positions."""
+        if self.row_ids is None:
+            return rows
+        return np.asarray(rows[np.argsort(row_rank_hash(self.row_ids[rows], 0), kind="stable")])
 
     def truth(self, i: int) -> FloatArray:
         """Return float32 [n, G], the true cells of condition `i`."""
@@ -142,6 +170,67 @@ class Cells:
             )
         return np.asarray(np.maximum(cells, 0.0))
 
+    # ---- counts ------------------------------------------------------------------------------------------
+
+    def has_own_counts(self, i: int) -> bool:
+        """Return whether the prediction has counts of condition `i` itself."""
+        return self.own_counts is not None and self._own_rows(i) is not None
+
+    def predicted_counts(self, i: int) -> Any:
+        """Return CSR [n, G], the prediction's own counts of condition `i`, else generated ones.
+
+        Own cells that come without counts are no counts: these are generated from their mean.
+
+        Raises
+        ------
+        MetricError
+            If the data set keeps no counts.
+        """
+        if self.own is None or self.own_counts is not None:
+            self.reads["counts"] += 1
+        if self.has_own_counts(i):
+            return self.own_counts[self._own_rows(i)]
+        if self.counts is None:
+            msg = "the data set keeps no counts, so that none can be generated; import it with --space counts"
+            raise MetricError(msg)
+        profile, place = self._control_profiles[self.contexts[i]]
+        source = profile.counts[place[self.template_rows[i]]]
+        order = self.gene_order
+        delta = self.delta[i].astype(np.float64)
+        delta = delta if order is None else delta[order]
+        drawn = draw_counts(self.generator.counts, source, profile, delta, self._rng(i, 2))
+        if order is not None:
+            drawn = sp.csr_array((drawn.data, order[drawn.indices], drawn.indptr), shape=drawn.shape)
+        return drawn
+
+    @cached_property
+    def _control_profiles(self) -> dict[str, tuple[ControlProfile, IntArray]]:
+        """Return what count generators know of each context's input controls, and the place there of each row [N].
+
+        Genes are in the order of their names, so that what is drawn does not depend on their order in the data.
+        """
+        out = {}
+        for context, rows in self.input_rows.items():
+            counts, log_mean = self.counts[rows], np.zeros(self.counts.shape[1])
+            if len(rows):
+                log_mean = np.asarray(self.X[rows].mean(axis=0, dtype=np.float64)).reshape(-1)
+            if self.gene_order is not None:
+                counts, log_mean = counts[:, self.gene_order], log_mean[self.gene_order]
+            place = np.zeros(self.counts.shape[0], dtype=np.int64)
+            place[rows] = np.arange(len(rows))
+            out[context] = ControlProfile(counts, log_mean, self.target_sum), place
+        return out
+
+    @property
+    def generates(self) -> bool:
+        """Return whether cells or counts of any condition are generated."""
+        return self.n_own < len(self) or (self.counts is not None and self.own_counts is None)
+
+    @property
+    def generated_by(self) -> dict[str, Any] | None:
+        """Return the generator of what is generated, as it is recorded; None where nothing is."""
+        return self.generator.model_dump(mode="json") if self.generates else None
+
 
 def cells_of(
     ds: PerturbDataset,
@@ -188,5 +277,16 @@ def cells_of(
         # Sorted by a hash of the row ids, so that the cells drawn do not depend on the order of rows.
         input_rows[context] = pool[np.argsort(row_rank_hash(ds.row_ids[pool], generator.seed), kind="stable")]
     keys = tuple(str(k) for k in conditions.index)
-    made = Cells(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys)
-    return made if own is None else replace(made, own=own.X, own_rows=[own.rows.get(k) for k in keys])
+    normalization = ds.metadata.normalization
+    by_name = np.argsort(ds.genes, kind="stable")
+    made = Cells(
+        *(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys),
+        counts=ds.values.counts,
+        target_sum=1e4 if normalization is None else normalization.target_sum,
+        gene_order=None if np.array_equal(by_name, np.arange(ds.n_genes)) else by_name,
+        row_ids=ds.row_ids,
+    )
+    if own is None:
+        return made
+    own_rows = [own.rows.get(k) for k in keys]
+    return replace(made, own=own.X, own_rows=own_rows, own_counts=own.counts)

@@ -97,6 +97,8 @@ def table_rows(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any
     out = np.zeros(len(defined), dtype=np.bool_) if result.applies is None else ~result.applies
     k = result.metric.k
     fewer = np.zeros_like(out) if result.places is None else defined & (result.places < k)
+    if result.statistic is None and result.status == "ok" and defined.all() and not fewer.any():
+        return _all_defined(result, groupings)
     values, counts = [result.values], [np.ones(len(defined), dtype=np.int64)]
     reasons: list[str | None] = [None if ok else reason for ok in defined]
     for i in np.flatnonzero(out):
@@ -138,6 +140,20 @@ def table_rows(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any
         "status": np.where(np.isfinite(value), "ok", np.asarray(status, dtype=object)).astype(object),
         "reason": np.asarray(reasons, dtype=object),
     }
+
+
+def _all_defined(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any]:
+    """Return `table_rows` of a metric that every condition has a value of, so that nothing must be said of most."""
+    values, counts = [result.values], [np.ones(len(result.values), dtype=np.int64)]
+    for n, groups, keep in groupings:
+        values.append(result.grouped(groups, n)[keep])
+        counts.append(np.bincount(groups, minlength=n)[keep])
+    value, n_of = np.concatenate(values), np.concatenate(counts)
+    status, reasons = np.full(len(value), "ok", dtype=object), np.full(len(value), None, dtype=object)
+    for i in np.flatnonzero(~np.isfinite(value)):
+        status[i] = "undefined"
+        reasons[i] = f"0 of {n_of[i]} conditions undefined: {result.metric.undefined}"
+    return {"value": value, "n": n_of, "status": status, "reason": reasons}
 
 
 def _short(result: MetricValues, few: BoolArray) -> str | None:

@@ -19,8 +19,9 @@ from perturbfm_core.registry import Registry
 
 Strata = Mapping[str, Mapping[str, str]]
 StrataOf = Callable[[Comparison], Strata]
-SummaryOf = Callable[[Mapping[str, float | None]], Mapping[str, Any]]
+SummaryOf = Callable[[Mapping[str, float | None], Mapping[str, Any] | None], Mapping[str, Any]]
 ReportOf = Callable[[Comparison, Strata], Mapping[str, Any]]
+ScaleOf = Callable[[Comparison], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,13 @@ class Panel:
         (comparison) -> {stratum: {condition key: value}}: groups of test conditions that the panel adds for all
         panels, from the observed side alone; None for none.
     summary
-        ({metric: value}) -> further content of ``metrics.json`` for the panel; None for none.
+        ({metric: value}, how predicted cells were generated or None) -> further content of ``metrics.json`` for the
+        panel; None for none.
     report
         (comparison, strata) -> content of a separate file of the panel; None for none.
+    scale
+        (comparison) -> values of reference predictions that scores are relative to, from the observed side alone;
+        they are kept for all entries on a split (see `scale_of`). None for none.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Panel:
     strata: StrataOf | None = None
     summary: SummaryOf | None = None
     report: ReportOf | None = None
+    scale: ScaleOf | None = None
 
     @property
     def metrics(self) -> list[Metric]:
@@ -59,7 +65,7 @@ class Panel:
     @property
     def modules(self) -> tuple[str, ...]:
         """Return the modules that define the panel's metrics and hooks."""
-        functions = [m.function for m in self.metrics] + [self.strata, self.summary, self.report]
+        functions = [m.function for m in self.metrics] + [self.strata, self.summary, self.report, self.scale]
         return tuple(sorted({f.__module__ for f in functions if f is not None}))
 
 
@@ -75,6 +81,7 @@ def add_panel(
     strata: StrataOf | None = None,
     summary: SummaryOf | None = None,
     report: ReportOf | None = None,
+    scale: ScaleOf | None = None,
 ) -> Panel:
     """Register a panel.
 
@@ -88,10 +95,30 @@ def add_panel(
         The metric of the panel that ranks entries by default (checked when the panel runs).
     order
         Position in reports, smallest first.
-    strata, summary, report
+    strata, summary, report, scale
         See `Panel`.
     """
-    return PANELS.add(name, Panel(name, source, headline, strata, summary, report), order)
+    return PANELS.add(name, Panel(name, source, headline, strata, summary, report, scale), order)
+
+
+def scale_key(panel: str) -> str:
+    """Return the name under which comparisons with one observed side share the scale of a panel."""
+    return f"{panel}.scale"
+
+
+def scale_of(comparison: Comparison, panel: str) -> Mapping[str, Any]:
+    """Return the scale of a panel, as it was stored beside the split or computed now.
+
+    Raises
+    ------
+    MetricError
+        If the panel has none.
+    """
+    compute = PANELS.get(panel).scale
+    if compute is None:
+        msg = f"panel {panel!r} has no scale"
+        raise MetricError(msg)
+    return comparison.once_per_observed(scale_key(panel), lambda: compute(comparison))
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,12 +233,25 @@ def evaluate(
     return PanelScores(comparison.conditions, results, plain)
 
 
-def metrics_json(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the content of ``metrics.json`` from a score table.
+def metrics_json(
+    table: pd.DataFrame,
+    scales: Mapping[str, Mapping[str, Any]] | None = None,
+    generator: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the content of ``metrics.json``.
 
     {panel: {"global": {metric: value}, "per_perturbation": {key: {metric: value}}, "per_context": ...,
     "per_stratum": ...}, "notes": {place: reason}}; an undefined value is None with a reason in the notes.
     Statistics with a level (``coverage_0.9``) are gathered as {"coverage": {"0.9": value}} as well.
+
+    Parameters
+    ----------
+    table
+        Scores in long form.
+    scales
+        {panel: its scale} of panels that have one.
+    generator
+        How predicted cells were generated (see `Cells.generated_by`); None where none were.
     """
     out: dict[str, Any] = {}
     notes: dict[str, str] = {}
@@ -233,7 +273,9 @@ def metrics_json(table: pd.DataFrame) -> dict[str, Any]:
     for name, content in out.items():
         summary = PANELS.get(name).summary if name in PANELS else None
         if summary is not None:
-            content |= summary(content["global"])
+            content |= summary(content["global"], generator)
+        if scales and name in scales:
+            content["scale"] = dict(scales[name])
     out["notes"] = notes
     return out
 

@@ -1,4 +1,4 @@
-"""Flags of predictions that predict nothing: copied controls, constants over genes, one profile for all conditions."""
+"""Flags of predictions that predict nothing, or that are laid out to please a metric."""
 
 from __future__ import annotations
 
@@ -6,15 +6,24 @@ import numpy as np
 
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction import PredictedCells
 from perturbfm_core.evaluation.comparison import ObservedSide
+from perturbfm_core.evaluation.prediction_flags_cells import warnings_of_cells
+from perturbfm_core.evaluation.prediction_flags_genes import warnings_of_genes
 from perturbfm_core.schema import FloatArray, IntArray
 
 # Differences below this share of the scale of expression are rounding in single precision.
 _ROUNDING = 1e-5
 
 
-def warnings_of(ds: PerturbDataset, side: ObservedSide, delta: FloatArray, present: IntArray) -> list[str]:
-    """Return what is degenerate of a prediction, as sentences.
+def warnings_of(
+    ds: PerturbDataset,
+    side: ObservedSide,
+    delta: FloatArray,
+    present: IntArray,
+    cells: PredictedCells | None = None,
+) -> list[str]:
+    """Return what is degenerate of a prediction, or unlike anything measured, as sentences.
 
     Parameters
     ----------
@@ -26,6 +35,8 @@ def warnings_of(ds: PerturbDataset, side: ObservedSide, delta: FloatArray, prese
         Predicted deltas of the test conditions [C, G].
     present
         Positions of the conditions that the prediction has.
+    cells
+        Its cells, if it has some.
     """
     D = delta[present]
     control = side.input_control
@@ -54,7 +65,8 @@ def warnings_of(ds: PerturbDataset, side: ObservedSide, delta: FloatArray, prese
                     f"all conditions of a context have the same prediction, in {len(same)} of {len(np.unique(names))} contexts "
                     f"({', '.join(same[:3])})"
                 )
-    return out
+    out += warnings_of_genes(ds, side, delta, present)
+    return out if cells is None else out + warnings_of_cells(ds, side, cells)
 
 
 def _same(D: FloatArray, tolerance: float) -> bool:

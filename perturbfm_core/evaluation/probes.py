@@ -6,160 +6,25 @@ attack therefore rewards something other than knowing the effect of a perturbati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.errors import MetricError
+# Imported for the attacks that it registers.
+from perturbfm_core.evaluation import probes_counts as _probes_counts  # noqa: F401
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import METRICS, Metric
-from perturbfm_core.evaluation.panel import PanelScores, evaluate
-from perturbfm_core.registry import Registry
-from perturbfm_core.schema import CONTEXT_ID, FloatArray
+from perturbfm_core.evaluation.panel import PANELS, PanelScores, evaluate
+from perturbfm_core.evaluation.probes_attacks import ATTACKS, Attack, with_prediction
+from perturbfm_core.schema import FloatArray
 
-NOISE_SEED = 0
-NOISE_SCALE = 1.0
-AMPLITUDE = 2.0
-INFLATION = 4.0
+__all__ = ["ATTACKS", "Attack", "better", "probe", "with_prediction"]
+
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One way to change a prediction without any further information.
-
-    Attributes
-    ----------
-    name
-        Name in tables.
-    function
-        (comparison) -> the attacked comparison, None where the attack is impossible.
-    impossible
-        Why it can be impossible.
-    """
-
-    name: str
-    function: Callable[[Comparison], Comparison | None]
-    impossible: str = "always possible"
-
-    @property
-    def description(self) -> str:
-        """Return the first line of the function's docstring."""
-        return (self.function.__doc__ or "").strip().split("\n")[0]
-
-
-ATTACKS: Registry[Attack] = Registry("attack", MetricError)
-
-_NO_EXPRESSION = "delta-only data has no expression"
-
-
-def _attack(
-    name: str, impossible: str = "always possible"
-) -> Callable[[Callable[[Comparison], Comparison | None]], Callable[[Comparison], Comparison | None]]:
-    def register(
-        function: Callable[[Comparison], Comparison | None],
-    ) -> Callable[[Comparison], Comparison | None]:
-        ATTACKS.add(name, Attack(name, function, impossible))
-        return function
-
-    return register
-
-
-def with_prediction(
-    c: Comparison, mean: FloatArray, var: FloatArray | None = None, **cells: Any
-) -> Comparison:
-    """Return a comparison of the same observation with another prediction.
-
-    Parameters
-    ----------
-    c
-        The comparison.
-    mean, var
-        Predicted delta and variance [C, G]; the variance stays as it was unless given.
-    **cells
-        Other fields of the generated cells to replace.
-    """
-    mean = np.array(mean, dtype=np.float64)
-    var = c.predicted_var if var is None else np.asarray(var, dtype=np.float64)
-    made = None if c.cells is None else replace(c.cells, delta=mean, var=var, **cells)
-    # Intermediate results of the old prediction must not be reused; those of the observed side may be.
-    return replace(c, predicted=mean, predicted_var=var, cells=made, shared={})
-
-
-@_attack("added_noise")
-def added_noise(c: Comparison) -> Comparison:
-    """Add Gaussian noise as large as the prediction itself, different for every condition and gene."""
-    size = NOISE_SCALE * np.sqrt(np.square(c.predicted).mean(axis=1, keepdims=True))
-    noise = np.empty_like(c.predicted)
-    for i, key in enumerate(c.conditions.index.astype(str)):
-        noise[i] = np.random.default_rng([NOISE_SEED, *key.encode()]).standard_normal(c.predicted.shape[1])
-    return with_prediction(c, c.predicted + size * noise)
-
-
-@_attack("double_amplitude")
-def double_amplitude(c: Comparison) -> Comparison:
-    """Predict twice the change."""
-    return with_prediction(c, AMPLITUDE * c.predicted)
-
-
-@_attack("swapped_controls", "delta-only data, or no controls of a second context")
-def swapped_controls(c: Comparison) -> Comparison | None:
-    """Put the predicted change on the controls of the next context, train's contexts included."""
-    if c.control is None:
-        return None
-    pools = [(str(k), row) for k, row in zip(c.contexts, c.control, strict=True)]
-    if c.train is not None and c.train.expression is not None:
-        known = c.train.conditions[CONTEXT_ID].astype(str)
-        pools += list(zip(known, c.train.expression - c.train.delta, strict=True))
-    contexts = sorted({k for k, _ in pools})
-    if len(contexts) < 2:
-        return None
-    means = np.stack([np.mean([row for k, row in pools if k == context], axis=0) for context in contexts])
-    other = np.roll(means, -1, axis=0)[np.searchsorted(contexts, c.contexts)]
-    return with_prediction(c, other + c.predicted - c.control)
-
-
-@_attack("perturbed_mean_as_control")
-def perturbed_mean_as_control(c: Comparison) -> Comparison:
-    """Subtract the train mean from the prediction, as if perturbed cells were its controls.
-
-    For a correlation of centred deltas this equals halving the amplitude, because p - 2 m = 2 (p / 2 - m) for a
-    prediction p and the train mean m: it helps predictions that are too large, without any information.
-    """
-    return with_prediction(c, c.predicted - c.train_mean)
-
-
-@_attack("log1p_twice", _NO_EXPRESSION)
-def log1p_twice(c: Comparison) -> Comparison | None:
-    """Take the logarithm of predicted expression once more."""
-    if c.control is None:
-        return None
-    return with_prediction(c, np.log1p(np.maximum(c.control + c.predicted, 0.0)) - c.control)
-
-
-@_attack("constant_prediction")
-def constant_prediction(c: Comparison) -> Comparison:
-    """Predict the mean of the predictions for every condition."""
-    return with_prediction(c, np.broadcast_to(c.predicted.mean(axis=0), c.predicted.shape))
-
-
-@_attack("train_mean_relabelled")
-def train_mean_relabelled(c: Comparison) -> Comparison:
-    """Predict the mean change of the train conditions for every condition."""
-    return with_prediction(c, np.broadcast_to(c.train_mean, c.predicted.shape))
-
-
-@_attack("variance_inflation")
-def variance_inflation(c: Comparison) -> Comparison:
-    """Multiply the predicted variance by four and spread predicted cells accordingly; means stay as they were."""
-    var = INFLATION * c.predicted_var
-    if c.cells is None:
-        return with_prediction(c, c.predicted, var)
-    noisy = c.cells.generator.model_copy(update={"residual_noise": True})
-    return with_prediction(c, c.predicted, var, generator=noisy)
+# An improvement is beyond noise if it is more than so many standard deviations of repeated draws.
+_BEYOND_NOISE = 3.0
 
 
 def probe(
@@ -168,6 +33,7 @@ def probe(
     *,
     level: str = "cell",
     attacks: Iterable[str] | None = None,
+    draws: int = 1,
 ) -> pd.DataFrame:
     """Apply every attack to a prediction and report the change of every metric.
 
@@ -181,16 +47,19 @@ def probe(
         Level of the data set, as for `evaluate`.
     attacks
         Names of attacks (default: all).
+    draws
+        How often cells are drawn of the original prediction; from 2 on, the spread of what reads them is known.
 
     Returns
     -------
-    One row per attack and metric: attack, panel, metric, direction, before, after, change, undefined_before,
-    undefined_after (conditions), improved, reason. `improved` is whether the value over all conditions got
-    better with no more conditions undefined; never for a metric without a best value, and where either value
-    is undefined.
+    One row per attack and metric: attack, panel, metric, headline (of its panel), direction, before, after, change, spread (standard deviation of
+    `before` over draws, 0 without repeated ones), undefined_before, undefined_after (conditions), improved, reason.
+    `improved` is whether the value over all conditions got better by more than three times the spread with no more
+    conditions undefined; never for a metric without a best value, and where either value is undefined.
     """
-    chosen = list(panels) if panels is not None else None
+    chosen = list(panels) if panels is not None else list(PANELS)
     before = _summary(evaluate(comparison, chosen, level=level))
+    before["spread"] = _spread(comparison, before["value"].to_numpy(), chosen, level, draws)
     frames = []
     for name in attacks if attacks is not None else ATTACKS.names():
         attack = ATTACKS.get(name)
@@ -198,6 +67,33 @@ def probe(
         after = None if attacked is None else _summary(evaluate(attacked, chosen, level=level))
         frames.append(_changes(attack, before, after))
     return pd.concat(frames, ignore_index=True)
+
+
+def _spread(c: Comparison, first: FloatArray, panels: list[str], level: str, draws: int) -> FloatArray:
+    """Return [M], the standard deviation of each metric over draws of the predicted cells, 0 where there is none.
+
+    Parameters
+    ----------
+    c
+        The original prediction.
+    first
+        Values of its own draw [M].
+    panels
+        Names of panels.
+    level
+        Level of the data set.
+    draws
+        Number of draws, with that one.
+    """
+    reads_cells = any(m.needs == "cells" for name in panels for m in PANELS.get(name).metrics)
+    if c.cells is None or not (c.cells.generates and reads_cells) or draws < 2:
+        return np.zeros(len(first))
+    values = [first]
+    for extra in range(1, draws):
+        generator = c.cells.generator.model_copy(update={"seed": c.cells.generator.seed + extra})
+        again = replace(c, cells=replace(c.cells, generator=generator), shared={})
+        values.append(_summary(evaluate(again, panels, level=level))["value"].to_numpy())
+    return np.asarray(np.nan_to_num(np.std(values, axis=0, ddof=1)))
 
 
 def _summary(scores: PanelScores) -> pd.DataFrame:
@@ -224,23 +120,25 @@ def _changes(attack: Attack, before: pd.DataFrame, after: pd.DataFrame | None) -
                 "attack": attack.name,
                 "panel": metric.panel,
                 "metric": metric.name,
+                "headline": PANELS.get(metric.panel).headline == metric.name,
                 "direction": metric.direction,
                 "before": row.value,
                 "after": value,
                 "change": value - row.value,
+                "spread": row.spread,
                 "undefined_before": row.undefined,
                 "undefined_after": undefined,
                 "improved": undefined is not None
                 and undefined <= row.undefined
-                and better(metric, row.value, value),
+                and better(metric, row.value, value, _BEYOND_NOISE * row.spread),
                 "reason": attack.impossible if after is None else None,
             }
         )
     return pd.DataFrame(rows).astype({"undefined_after": "Int64", "reason": object})
 
 
-def better(metric: Metric, before: float, after: float) -> bool:
-    """Return whether `after` is better than `before` by more than rounding.
+def better(metric: Metric, before: float, after: float, margin: float = 0.0) -> bool:
+    """Return whether `after` is better than `before` by more than rounding, and by more than a margin.
 
     Parameters
     ----------
@@ -248,10 +146,12 @@ def better(metric: Metric, before: float, after: float) -> bool:
         The metric, which defines what is better.
     before, after
         Its values; False where one is not finite, or the metric has no best value.
+    margin
+        Improvements up to this are none.
     """
     if not (np.isfinite(before) and np.isfinite(after)):
         return False
     if metric.direction == "target" and metric.target is None:
         return False
     scale = _ROUNDING * max(abs(before), abs(after), 1e-3)
-    return metric.badness(after) < metric.badness(before) - scale
+    return metric.badness(after) < metric.badness(before) - max(scale, margin)

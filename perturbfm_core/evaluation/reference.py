@@ -52,7 +52,8 @@ def panels_without_split(ds: PerturbDataset, prediction: RowPrediction) -> dict[
     )
     # The split that the prediction was made for is ignored: the folds follow from its rows.
     comparison = compare(ds, FrozenSplit(split, codes), replace(prediction, split_hash=None))
-    return metrics_json(evaluate(comparison, level=ds.metadata.level).table())
+    generator = None if comparison.cells is None else comparison.cells.generated_by
+    return metrics_json(evaluate(comparison, level=ds.metadata.level).table(), generator=generator)
 
 
 def compare_json(ours: dict[str, Any], reference: dict[str, Any], tolerance: float) -> dict[str, Any]:

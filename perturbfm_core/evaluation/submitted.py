@@ -9,11 +9,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import Intervals, PredictedCells, RowPrediction
+from perturbfm_core.data.prediction import Intervals, RowPrediction
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
 from perturbfm_core.data.prediction_files import PredictionTable
 from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
-from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation import prediction_kind
 from perturbfm_core.evaluation.alignment import (
@@ -25,46 +24,12 @@ from perturbfm_core.evaluation.alignment import (
 )
 from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
-from perturbfm_core.schema import FloatArray, IntArray, PredictionKind
+from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
+from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
+from perturbfm_core.schema import FloatArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 
 Missing = Literal["refuse", "control"]
-# Rows of a condition are its cells if more than this share of them differ.
-_DISTINCT = 0.5
-# A file with fewer rows per condition (the median) has one row of each, and those that occur twice are a mistake.
-_FEWEST = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Predicted rows of test conditions, in the genes of the data set.
-
-    Attributes
-    ----------
-    X
-        float32 [n, G], CSR or dense.
-    code
-        int64 [n], condition (0 to C - 1) of each row.
-    count
-        float64 [n], number of test rows that each row predicts.
-    var
-        float32 [n, G], or None.
-    data_row
-        int64 [n], a row of the data set that each row predicts, None where it predicts a condition.
-    """
-
-    X: Any
-    code: IntArray
-    count: FloatArray
-    var: FloatArray | None
-    data_row: IntArray | None
-
-    def average(self, values: Any, n: int) -> FloatArray:
-        """Return float64 [n, G], the mean of `values` by condition, NaN for a condition without rows."""
-        total = np.bincount(self.code, weights=self.count, minlength=n)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            out: FloatArray = group_sums(values, self.code, n, self.count) / total[:, None]
-        return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +87,9 @@ def submitted(
     notes: dict[str, Any] = {}
     warnings: list[str] = []
     if isinstance(given, PredictionTable):
-        rows, base = _of_table(ds, split, given, side, columns or LabelColumns(), notes, warnings)
+        rows, base = _of_table(
+            ds, split, given, side, columns or LabelColumns(), notes, warnings, declared=kind is not None
+        )
         name = f"the matrix of {given.source.name}"
     else:
         rows, base = _of_rows(ds, split, given, side), given
@@ -159,20 +126,23 @@ def submitted(
         mean=mean[present],
         control=None if side.input_control is None else side.input_control[present],
         asked=kind,
-        stated=base.kind,
+        # Counts were brought to the scale of the data set.
+        stated=base.kind if rows.counts is None else "expression",
         by_convention=isinstance(given, PredictionTable) and given.by_convention,
         of_run=None not in (base.split_hash, base.control),
         scale=_scale(ds),
     )
     notes["kind"], notes["kind_from"] = decided.kind, decided.source
+    if rows.counts is not None:
+        notes["kind"], notes["kind_from"] = "counts", "recognised"
     warnings += decided.warnings
     delta = mean - (0.0 if decided.kind == "delta" else np.asarray(side.input_control))
-    cells, cut = _cells(ds, side, rows, decided.kind)
+    cells, cut = predicted_cells(ds, side, rows, decided.kind)
     if cells is not None and cut:
         notes["cell_values_cut_at_0"] = cut
     if cells is None and len(rows.code) > len(present):
         notes["rows_averaged"] = len(rows.code)
-    warnings += warnings_of(ds, side, delta, present)
+    warnings += warnings_of(ds, side, delta, present, cells)
     out = _prediction(
         ds, split, side, rows, base, delta, absent, changed=decided.kind == "expression" or bool(lacking)
     )
@@ -214,6 +184,8 @@ def _of_table(
     columns: LabelColumns,
     notes: dict[str, Any],
     warnings: list[str],
+    *,
+    declared: bool,
 ) -> tuple[Rows, RowPrediction]:
     """Return the rows of test conditions, and what the file declares as an empty prediction."""
     # Genes that are not measured may be there, and even twice.
@@ -251,7 +223,11 @@ def _of_table(
         notes["genes_not_asked_for"] = len(given.genes) - ds.n_genes
     X, var = given.values[keep], None if given.var is None else given.var[keep]
     X, var = X[:, used], None if var is None else var[:, used]
-    rows = Rows(X, code[keep], np.ones(len(keep)), var, None)
+    counts = None if declared or given.kind is not None else counts_of(ds, X, code[keep], given)
+    if counts is not None:
+        X = counts.expression
+        compare_controls(ds, given.values[code == CONTROL_ROW][:, used], notes, warnings)
+    rows = Rows(X, code[keep], np.ones(len(keep)), var, None, None if counts is None else counts.counts)
     _check_repeats(rows, side, given)
     return rows, base
 
@@ -260,7 +236,7 @@ def _check_repeats(rows: Rows, side: ObservedSide, given: PredictionTable) -> No
     """Refuse a file of one row per condition in which some conditions occur twice."""
     n = np.bincount(rows.code, minlength=len(side.conditions))
     repeated = np.flatnonzero(n > 1)
-    if len(repeated) and np.median(n[n > 0]) < _FEWEST:
+    if len(repeated) and np.median(n[n > 0]) < FEWEST:
         names = side.conditions.index[repeated].tolist()
         msg = (
             f"{given.source} has a row per condition but repeats {len(repeated)} of them, e.g. {names[:3]}; give each "
@@ -296,47 +272,6 @@ def _scale(ds: PerturbDataset) -> str:
     if ds.metadata.normalization is not None:
         return f"log1p of counts scaled to {ds.metadata.normalization.target_sum:g} per cell"
     return "log1p expression" if ds.metadata.space in ("log1p", "counts") else ds.metadata.space
-
-
-# ---- cells -------------------------------------------------------------------------------------------------
-
-
-def _by_cell(rows: Rows) -> bool:
-    """Return whether rows are cells: most rows of conditions with several of them differ."""
-    n = np.bincount(rows.code)
-    several = n[rows.code] > 1
-    if not several.any():
-        return False
-    # A projection on random weights tells rows apart without comparing all their values.
-    weights = np.random.default_rng(0).standard_normal(rows.X.shape[1])
-    value = np.asarray(rows.X @ weights, dtype=np.float64)
-    seen = {(c, v) for c, v in zip(rows.code[several].tolist(), value[several].tolist(), strict=True)}
-    return len(seen) > _DISTINCT * float(rows.count[several].sum())
-
-
-def _cells(
-    ds: PerturbDataset, side: ObservedSide, rows: Rows, kind: PredictionKind
-) -> tuple[PredictedCells | None, int]:
-    """Return (the predicted cells or None, number of their values that were below 0)."""
-    if ds.metadata.level != "cell" or not ds.has_controls or not _by_cell(rows):
-        return None, 0
-    X = rows.X
-    if kind == "delta" and side.input_control is not None:
-        dense = np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float64)
-        # As `PerturbDataset.delta` subtracts it: of the batch of the row where the prediction names rows.
-        control = (
-            side.input_control[rows.code] if rows.data_row is None else ds.x_control(rows.data_row, "input")
-        )
-        X = (dense + control).astype(np.float32)
-    stored = X.data if sp.issparse(X) else X
-    cut = int((stored < 0).sum())
-    if cut:
-        X = X.maximum(0) if sp.issparse(X) else np.maximum(X, 0)
-    order = np.argsort(rows.code, kind="stable")
-    bounds = np.searchsorted(rows.code[order], np.arange(len(side.conditions) + 1))
-    keys = [str(k) for k in side.conditions.index]
-    of = {k: order[bounds[i] : bounds[i + 1]] for i, k in enumerate(keys) if bounds[i + 1] > bounds[i]}
-    return PredictedCells(sp.csr_array(X) if sp.issparse(X) else X, of), cut
 
 
 # ---- the prediction ----------------------------------------------------------------------------------------

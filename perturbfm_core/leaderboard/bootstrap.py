@@ -91,15 +91,65 @@ class ClusteredBootstrap:
         parts = [
             _quotient(*_sums(a, b, self._weights)) for a, b in zip(numerators, denominators, strict=True)
         ]
-        drawn = np.mean(parts, axis=0)
-        enough = np.isfinite(drawn).sum(axis=0) >= len(drawn) // 2
-        low, high = np.full(width, np.nan), np.full(width, np.nan)
-        if enough.any():
-            low[enough], high[enough] = np.nanpercentile(drawn[:, enough], [2.5, 97.5], axis=0)
+        low, high = percentile_interval(np.mean(parts, axis=0).T)
         return [
-            Interval(float(a), float(b)) if ok else Interval(None, None)
-            for a, b, ok in zip(low, high, enough, strict=True)
+            Interval(None, None) if np.isnan(a) else Interval(float(a), float(b))
+            for a, b in zip(low, high, strict=True)
         ]
+
+    def row_intervals(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (low, high), each [M], of the mean of every row of values [M, C]; NaN where there is none."""
+        drawn = self.row_means(values)
+        if drawn is None:
+            nothing = np.full(len(values), np.nan)
+            return nothing, nothing.copy()
+        return percentile_interval(drawn)
+
+    def row_means(self, values: FloatArray) -> FloatArray | None:
+        """Return [M, draws], the mean of every row of values [M, C] in every draw; None with too few units."""
+        if self._weights is None:
+            return None
+        ok = np.isfinite(values)
+        above = np.where(ok, values, 0.0) @ self._weights.T
+        # Rows that are defined on the same conditions share the sum of the weights.
+        patterns, of_row = np.unique(np.packbits(ok, axis=1), axis=0, return_inverse=True)
+        defined = np.unpackbits(patterns, axis=1, count=ok.shape[1]).astype(np.float64)
+        return _quotient(above, (defined @ self._weights.T)[of_row.ravel()])
+
+    def row_ratios(self, upper: FloatArray, lower: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+        """Return (sum of each row above over that below, [M]; the same in every draw, [M, draws], or None).
+
+        Parameters
+        ----------
+        upper, lower
+            float [M, C]; a condition counts where both are defined.
+        """
+        ok = np.isfinite(upper) & np.isfinite(lower)
+        above, below = np.where(ok, upper, 0.0), np.where(ok, lower, 0.0)
+        whole = _quotient(above.sum(axis=1), below.sum(axis=1))
+        if self._weights is None:
+            return whole, None
+        return whole, _quotient(above @ self._weights.T, below @ self._weights.T)
+
+
+def percentile_interval(drawn: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the 2.5th and the 97.5th percentile of every row [M, draws], each [M].
+
+    Draws that are NaN are left out; where they are more than half there is no interval, and both ends are NaN.
+    """
+    ordered = np.sort(drawn, axis=1)
+    n = np.isfinite(drawn).sum(axis=1)
+    enough = n >= max(drawn.shape[1] // 2, 1)
+    rows = np.arange(len(drawn))
+    ends = []
+    for q in (0.025, 0.975):
+        place = q * (np.maximum(n, 1) - 1)
+        at = np.floor(place).astype(np.int64)
+        t = place - at
+        a, b = ordered[rows, at], ordered[rows, np.minimum(at + 1, np.maximum(n, 1) - 1)]
+        # From the nearer end, so that the result never leaves [a, b].
+        ends.append(np.where(enough, np.where(t < 0.5, a + (b - a) * t, b - (b - a) * (1 - t)), np.nan))
+    return ends[0], ends[1]
 
 
 def _sums(

@@ -1,21 +1,27 @@
-"""Table of all complete runs of a store, with the marks of the current ones, and their scores."""
+"""Complete runs of a store, with the marks of the current ones: those known from before, and those that are new."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from pyarrow.lib import ArrowException
+import pyarrow as pa
 
 from perturbfm_core import schema
-from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.columns import Columns, typed
+from perturbfm_core.leaderboard.columns import Columns
+from perturbfm_core.leaderboard.known_runs import KnownRun, read_known, unchanged
+from perturbfm_core.leaderboard.run_marks import mark_current
+from perturbfm_core.leaderboard.run_rows import RUN_COLUMNS, SHARED_COLUMNS
+from perturbfm_core.leaderboard.score_file import global_scores, plain_texts, read_scores
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.run_record import RunRecord, read_run_record
+from perturbfm_core.store.run_record import DatasetRecord
+
+# Directories that were skipped, with the reason.
+SKIPPED_COLUMNS: Columns = {"run": "text", "reason": "text"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,145 +45,91 @@ class Runs:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
-# Scores on inner folds, by which entries are chosen without looking at test.
-INNER_METRICS = ("pearson", "pearson_centered")
+@dataclass(eq=False)
+class FoundRuns:
+    """Run directories of a store.
 
-RUN_COLUMNS: Columns = {
-    "run_id": "text",
-    "created": "text",
-    "dataset": "text",
-    "data_sha256": "text",
-    "split_hash": "text",
-    "split_key": "text",
-    "split_kind": "text",
-    "entry": "text",
-    "model": "text",
-    "family": "text",
-    "seed": "int",
-    "config_hash": "text",
-    "entry_hash": "text",
-    "code": "text",
-    "git_commit": "text",
-    "no_signal": "bool",
-    "shared_control": "bool",
-    "alignment": "text",
-    "fit_seconds": "float",
-    "inner_pearson": "float",
-    "inner_pearson_centered": "float",
-    "parent_run": "text",
-    "file_sha256": "text",
-    "note": "text",
-    "url": "text",
-    "path": "text",
-    "is_current": "bool",
-}
-
-# Directories that were skipped, with the reason.
-SKIPPED_COLUMNS: Columns = {"run": "text", "reason": "text"}
-
-SCORE_COLUMNS: Columns = {
-    **dict.fromkeys(schema.SCORE_COLUMNS, "text"),
-    "seed": "int",
-    "value": "float",
-    "n": "int",
-}
-
-
-def collect(store: ArtifactStore) -> Runs:
-    """Read ``config.json`` and ``scores.parquet`` of every run; one that cannot be read is skipped and named.
-
-    Of each split, entry, configuration with seed, and data, the newest run is the current one.
+    Attributes
+    ----------
+    known
+        {name of a directory: what was read of it}, in the order of the names.
+    skipped
+        {name of a directory: why it is no run that can be read}.
     """
-    rows: list[dict[str, Any]] = []
-    frames: dict[str, pd.DataFrame] = {}
-    skipped: dict[str, str] = {}
+
+    known: dict[str, KnownRun]
+    skipped: dict[str, str]
+
+    def skip(self, folder: str, error: Exception) -> None:
+        """Leave out a directory that turned out not to be readable."""
+        del self.known[folder]
+        self.skipped[folder] = " ".join(str(error).split())
+
+    def table(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        """Return (the runs, oldest first, with the mark of the current ones; {copy of a run: the reason to skip it})."""
+        rows, copies, seen = [], {}, set()
+        for folder, known in self.known.items():
+            run_id = known.row["run_id"]
+            if run_id in seen:
+                copies[folder] = f"it is a copy of run {run_id}; remove the copy"
+                continue
+            seen.add(run_id)
+            record = DatasetRecord.model_validate(known.row["dataset_record"])
+            rows.append({**known.row, "dataset_record": record, "folder": folder})
+        own = [c for c in RUN_COLUMNS if c not in SHARED_COLUMNS]
+        return mark_current(pd.DataFrame(rows, columns=[*own, "dataset_record", "folder"])), copies
+
+
+def find_runs(store: ArtifactStore, earlier: Mapping[str, KnownRun] | None = None) -> FoundRuns:
+    """Return the run directories of a store; of those that are as they were, what was read before.
+
+    Parameters
+    ----------
+    store
+        The store.
+    earlier
+        {name of a directory: what was read of it before}.
+    """
+    found = FoundRuns({}, {})
     for path in store.run_like():
         try:
-            record, frame = _read(path)
+            before = (earlier or {}).get(path.name)
+            same = None if before is None else unchanged(path, before)
+            found.known[path.name] = read_known(path) if same is None else same
         except (StoreError, OSError) as error:
-            skipped[path.name] = " ".join(str(error).split())
-            continue
-        if any(row["run_id"] == record.run_id for row in rows):
-            skipped[path.name] = f"it is a copy of run {record.run_id}; remove the copy"
-            continue
-        rows.append(_row(record, str(path)))
-        frames[str(path)] = frame
-    table = pd.DataFrame(rows, columns=[*RUN_COLUMNS, "dataset_record"])
-    if table.empty:
-        return Runs(table, pd.DataFrame(columns=list(schema.SCORE_COLUMNS)), skipped)
-    table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
-    # Missing where the data allow no ceiling, so that the presence of a signal is unknown.
-    table["no_signal"] = table["no_signal"].astype("boolean")
-    same = ["split_hash", "entry", "config_hash", "data_sha256"]
-    table["is_current"] = ~table.duplicated(same, keep="last")
-    parts = []
-    for row in table.itertuples(index=False):
-        frame = frames[row.path]
-        parts.append(frame if row.is_current else frame[frame["scope"] == "global"])
-    return Runs(table, pd.concat(parts, ignore_index=True)[list(schema.SCORE_COLUMNS)], skipped)
+            found.skipped[path.name] = " ".join(str(error).split())
+    return found
 
 
-def _read(path: Path) -> tuple[RunRecord, pd.DataFrame]:
-    """Return the record and the scores of a run directory.
+def read_run_scores(path: Path, known: KnownRun) -> tuple[KnownRun, pa.Table, bytes]:
+    """Return (what is known of a run, with the digest of its scores; the scores; the file that they are in).
 
     Raises
     ------
     StoreError
-        If a file is missing, cannot be read, or is not that of a run.
+        If they cannot be read.
     """
-    missing = [name for name in schema.RUN_FILES if not (path / name).is_file()]
-    if missing:
-        msg = f"{path} is not whole: it lacks {', '.join(missing)}; remove the run or make it again"
-        raise StoreError(msg)
-    record, file = read_run_record(path), path / schema.SCORES_FILE
-    again = "remove the run or make it again"
-    try:
-        frame = pd.read_parquet(file)
-        lacking = [c for c in schema.SCORE_COLUMNS if c not in frame]
-        if not lacking:
-            # What the database could not hold later is refused here, where the run is known.
-            typed(frame[list(schema.SCORE_COLUMNS)], SCORE_COLUMNS)
-    except (OSError, ValueError, TypeError, KeyError, ArrowException) as error:
-        msg = f"{file} cannot be read ({' '.join(str(error).split())[:100]}); {again}"
-        raise StoreError(msg) from error
-    if lacking:
-        msg = f"{file} lacks the columns {lacking}; {again}"
-        raise StoreError(msg)
-    others = set(frame["run_id"]) - {record.run_id}
-    if frame.empty or others:
-        msg = f"{file} holds {f'scores of run {others.pop()}' if others else 'no score'}; {again}"
-        raise StoreError(msg)
-    return record, frame
+    file = path / schema.SCORES_FILE
+    # Read once, so that the digest is that of what was understood.
+    content = file.read_bytes()
+    scores = read_scores(file, known.row["run_id"], content)
+    return replace(known, scores_digest=hashlib.sha256(content).hexdigest()), scores, content
 
 
-def _row(record: RunRecord, path: str) -> dict[str, Any]:
-    return {
-        "run_id": record.run_id,
-        "created": record.created,
-        "dataset": record.dataset.name,
-        "data_sha256": record.data_hash,
-        "split_hash": record.split_hash,
-        "split_key": record.split.key,
-        "split_kind": record.split.kind,
-        "entry": record.entry,
-        "model": record.model,
-        "family": record.family,
-        "seed": record.seed,
-        "config_hash": record.config_hash,
-        "entry_hash": record.entry_hash,
-        "code": content_hash(record.code),
-        "git_commit": record.environment.get("git_commit"),
-        "no_signal": record.flags.no_signal,
-        "shared_control": record.flags.shared_control,
-        "alignment": record.alignment,
-        "fit_seconds": record.timings.get("fit_s"),
-        **{f"inner_{name}": record.inner_folds.get(name) for name in INNER_METRICS},
-        "parent_run": record.parent_run,
-        # Of a prediction made elsewhere.
-        "file_sha256": getattr(record.submission, "sha256", None),
-        "note": getattr(record.submission, "note", None),
-        "url": getattr(record.submission, "url", None),
-        "path": path,
-        "is_current": False,
-        "dataset_record": record.dataset,
-    }
+def collect(store: ArtifactStore) -> Runs:
+    """Read the record and the scores of every run into memory; one that cannot be read is skipped and named."""
+    found = find_runs(store)
+    scores: dict[str, pa.Table] = {}
+    for folder, known in list(found.known.items()):
+        try:
+            scores[folder] = read_run_scores(store.runs / folder, known)[1]
+        except (StoreError, OSError) as error:
+            found.skip(folder, error)
+    table, copies = found.table()
+    columns = list(schema.SCORE_COLUMNS)
+    parts = []
+    for row in table.itertuples(index=False):
+        own = scores[row.folder]
+        parts.append(plain_texts(own if row.is_current else global_scores(own)))
+    frame = pa.concat_tables(parts).to_pandas() if parts else pd.DataFrame(columns=columns)
+    return Runs(table.drop(columns="folder"), frame, {**found.skipped, **copies})

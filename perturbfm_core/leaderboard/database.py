@@ -1,14 +1,16 @@
-"""DuckDB database of the leaderboard, rebuilt as a whole and published by switching a link.
+"""DuckDB database of the leaderboard, brought up to date in a copy and published by switching a link.
 
-DuckDB allows one writer, which an open reader blocks. Published files are therefore never written: each rebuild
-creates a new ``leaderboard-<n>.duckdb`` under a lock, makes it read-only and switches the link ``leaderboard.duckdb``.
-The last three files are kept for readers that have one open.
+DuckDB allows one writer, which an open reader blocks. Published files are therefore never written: each refresh
+makes a new ``leaderboard-<n>.duckdb`` under a lock, read-only, and switches the link ``leaderboard.duckdb``. The last
+three files are kept for readers that have one open. A new file begins as a copy of the last one, in which only what
+changed is written; where other code made that one, or another program changed it, it is made from all runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,51 +19,37 @@ from typing import Any
 import duckdb
 import pandas as pd
 
+from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.collect import RUN_COLUMNS, SCORE_COLUMNS, SKIPPED_COLUMNS, collect
-from perturbfm_core.leaderboard.columns import Columns, typed
-from perturbfm_core.leaderboard.peer_views import PEER_VIEWS
-from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings
-from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS
+from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.leaderboard.database_writer import DatabaseWriter
+from perturbfm_core.leaderboard.kept_files import KeptFiles, remove
+from perturbfm_core.leaderboard.refresh import Refresh
+from perturbfm_core.leaderboard.score_parts import PARTS_FOLDER, ScoreParts
+from perturbfm_core.leaderboard.views import VIEW_NAMES, moved_views
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import fsync_path
+from perturbfm_core.store.code import code_of
 from perturbfm_core.store.disk import writing
-from perturbfm_core.store.owner import has_ended, new_token
+from perturbfm_core.store.owner import new_token
 
-KEEP = 3
 _VERSION = "v1.2.0"
-_FILE = re.compile(r"^leaderboard-(\d+)\.duckdb$")
-_COLUMNS: dict[str, Columns] = {
-    "scores": SCORE_COLUMNS,
-    "runs": RUN_COLUMNS,
-    "splits": SPLIT_COLUMNS,
-    "datasets": DATASET_COLUMNS,
-    "standings": STANDING_COLUMNS,
-    "skipped": SKIPPED_COLUMNS,
-}
-
-_VIEW = """
-CREATE VIEW leaderboard AS
-SELECT
-  board, dataset, split_kind, panel, metric,
-  CASE WHEN ranked THEN rank() OVER (
-    PARTITION BY board, panel, metric, ranked ORDER BY n_undefined, badness) END AS rank,
-  entry, model, family, value, ci_low, ci_high,
-  diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
-  ceiling, ceiling_noise_free, null_floor, train_mean_floor, control_mean_floor,
-  n_conditions, n_undefined, n_units, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
-  no_signal, shared_control, direction, metric_version
-FROM standings
-ORDER BY board, panel, metric, rank NULLS LAST, entry
-"""
+_MEMORY = "1GB"
+_NAMES = (
+    "tables: scores, runs, splits, datasets, standings, skipped; "
+    f"views: {', '.join(v for v in VIEW_NAMES if v != 'scores')}; more tables: global_scores, pairwise, published"
+)
+_EXPLAIN = re.compile(r"^\s*explain\s+(analyze\s+)?", re.IGNORECASE)
 
 
 def rebuild(
     store: ArtifactStore,
     splits: Callable[[], pd.DataFrame],
     datasets: Callable[[pd.DataFrame], pd.DataFrame],
+    *,
+    from_nothing: bool = False,
 ) -> Path:
-    """Rebuild the leaderboard from all complete runs and publish it; return the new file.
+    """Bring the leaderboard up to date with all complete runs and publish it; return the new file.
 
     Parameters
     ----------
@@ -71,6 +59,8 @@ def rebuild(
         () -> table of splits; called under the lock, after the runs were listed.
     datasets
         (table of runs) -> table of data sets; called likewise.
+    from_nothing
+        Whether all runs are read again.
 
     Raises
     ------
@@ -81,78 +71,89 @@ def rebuild(
         if store.leaderboard.exists() and not store.leaderboard.is_symlink():
             msg = f"{store.leaderboard} is a plain file, not this program's link; move it away"
             raise StoreError(msg)
-        runs = collect(store)
-        split_table = splits()
-        ranked = standings(runs, split_table)
-        plain_splits = split_table.drop(columns=["ceiling", "floor"])
-        tables = {
-            "scores": runs.scores,
-            "runs": runs.table.drop(columns=["dataset_record"], errors="ignore"),
-            "splits": plain_splits,
-            "datasets": datasets(runs.table),
-            "standings": ranked,
-            "skipped": pd.DataFrame(sorted(runs.skipped.items()), columns=list(SKIPPED_COLUMNS)),
-        }
-        _sweep(store)
-        number = max((n for n, _ in _published(store)), default=0) + 1
-        target = store.runs / f"leaderboard-{number}.duckdb"
-        _write(target, tables)
-        _switch(store.leaderboard, target)
-        for _, old in sorted(_published(store))[:-KEEP]:
-            _remove(old)
+        parts = ScoreParts(store.runs / PARTS_FOLDER)
+        kept = KeptFiles(store, parts)
+        kept.sweep()
+        target = kept.next()
+        earlier = None if from_nothing else kept.newest()
+
+        def write(refresh: Refresh) -> list[str]:
+            return refresh.run(splits, datasets)
+
+        try:
+            _write(store, parts, kept, target, earlier, write)
+        except duckdb.Error:
+            if earlier is None:
+                raise
+            # The copy could not be read.
+            _write(store, parts, kept, target, None, write)
+        kept.switch(target)
+        kept.forget()
         return target
 
 
-def _published(store: ArtifactStore) -> list[tuple[int, Path]]:
-    found = [(m, p) for p in store.runs.glob("leaderboard-*.duckdb") if (m := _FILE.match(p.name))]
-    return [(int(m.group(1)), p) for m, p in found]
-
-
-def _write(target: Path, tables: dict[str, pd.DataFrame]) -> None:
+def _write(
+    store: ArtifactStore,
+    parts: ScoreParts,
+    kept: KeptFiles,
+    target: Path,
+    earlier: Path | None,
+    write: Callable[[Refresh], list[str]],
+) -> None:
     building = target.with_name(f".{target.name}.{new_token()}.building")
+    code = _code()
     try:
         with writing(target, staged=building):
-            _fill(building, tables)
+            if earlier is not None and _made_by(earlier, code):
+                shutil.copyfile(earlier, building)
+                building.chmod(0o644)
+            store.runs.mkdir(parents=True, exist_ok=True)
+            with _attached(building) as con:
+                names = write(Refresh(store, DatabaseWriter(con), parts, code))
+            remove(building.with_name(building.name + ".wal"))
+            fsync_path(building)
+            building.chmod(0o444)
+            kept.note(building, target, names)
             # A write-ahead log left by an earlier file of this name would make the new one unreadable.
-            _remove(target.with_name(target.name + ".wal"))
+            remove(target.with_name(target.name + ".wal"))
             building.rename(target)
     finally:
-        _remove(building)
-        _remove(building.with_name(building.name + ".wal"))
+        remove(building)
+        remove(building.with_name(building.name + ".wal"))
 
 
-def _fill(building: Path, tables: dict[str, pd.DataFrame]) -> None:
-    con = duckdb.connect()
+@contextlib.contextmanager
+def _attached(file: Path) -> Iterator[Any]:
+    """Attach a database for writing, and close it whole."""
+    con = duckdb.connect(config={"memory_limit": _MEMORY})
     try:
-        con.execute(f"ATTACH '{_quoted(building)}' AS board (STORAGE_VERSION '{_VERSION}')")
+        con.execute(f"ATTACH '{_quoted(file)}' AS board (STORAGE_VERSION '{_VERSION}')")
         con.execute("USE board")
-        for name, frame in tables.items():
-            con.register("incoming", typed(frame, _COLUMNS[name]))
-            con.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
-            con.unregister("incoming")
-        con.execute(_VIEW)
-        for view in PEER_VIEWS:
-            con.execute(view)
+        yield con
         con.execute("CHECKPOINT board")
         con.execute("USE memory")
         con.execute("DETACH board")
     finally:
         con.close()
-    _remove(building.with_name(building.name + ".wal"))
-    fsync_path(building)
-    building.chmod(0o444)
 
 
-def _sweep(store: ArtifactStore) -> None:
-    """Remove what ended writers were building; another host's lock may be unknown here, so its files stay."""
-    for left in store.runs.glob(".leaderboard*.building*"):
-        token = left.name.partition(".duckdb.")[2].partition("building")[0].removesuffix(".")
-        # Without a token it is of an earlier version of this program.
-        if not token or has_ended(token):
-            _remove(left)
-    for left in store.runs.glob(f".{store.leaderboard.name}.*.tmp"):
-        if has_ended(left.name.removeprefix(f".{store.leaderboard.name}.").removesuffix(".tmp")):
-            _remove(left)
+def _made_by(file: Path, code: str) -> bool:
+    try:
+        con = duckdb.connect(_openable(file), read_only=True)
+    except duckdb.Error:
+        return False
+    try:
+        return DatabaseWriter(con).code() == code
+    except duckdb.Error:
+        return False
+    finally:
+        con.close()
+
+
+def _code() -> str:
+    """Return a digest of the code behind the tables, and of what the metrics say of themselves."""
+    metrics = {name: [m.direction, m.target, m.version, list(m.ratio_of)] for name, m in METRICS.items()}
+    return content_hash({"code": code_of("perturbfm_core.leaderboard.refresh").digest, "metrics": metrics})
 
 
 def _quoted(path: Path) -> str:
@@ -168,25 +169,19 @@ def _openable(path: Path) -> str:
     return whole
 
 
-def _switch(link: Path, target: Path) -> None:
-    temporary = link.with_name(f".{link.name}.{new_token()}.tmp")
-    with writing(link):
-        temporary.symlink_to(target.name)
-        temporary.replace(link)
-        fsync_path(link.parent)
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
-def connect(store: ArtifactStore) -> Iterator[Any]:
+def connect(store: ArtifactStore, *, scores: bool = True) -> Iterator[Any]:
     """Open the published leaderboard read-only, and close it afterwards.
 
     The link is resolved first, so that the same process never gets the cached connection of an older file, and a log
     that another client left beside the link has no effect.
+
+    Parameters
+    ----------
+    store
+        The store of the leaderboard.
+    scores
+        Whether the files of scores can be read, which the view `scores` needs; no other file ever can.
 
     Raises
     ------
@@ -198,20 +193,36 @@ def connect(store: ArtifactStore) -> Iterator[Any]:
         if not target.is_file():
             msg = f"there is no leaderboard at {store.leaderboard}; run `perturbfm leaderboard refresh` first"
             raise StoreError(msg)
+        con = duckdb.connect()
         try:
-            con = duckdb.connect(_openable(target), read_only=True)
+            con.execute(f"ATTACH '{_quoted(target)}' AS leaderboard (READ_ONLY)")
             break
         except duckdb.Error as error:
+            con.close()
             # A refresh may have removed this file between resolving and opening it.
             if attempt == 2 or target.is_file():
                 msg = f"{target} cannot be opened ({' '.join(str(error).split())[:160]})"
                 raise StoreError(msg) from error
             time.sleep(0.05)
     try:
+        con.execute("USE leaderboard")
+        if scores:
+            _open_scores(con, (store.runs / PARTS_FOLDER).resolve())
         con.execute("SET enable_external_access = false")
         yield con
     finally:
         con.close()
+
+
+def _open_scores(con: Any, folder: Path) -> None:
+    """Let a connection read the files of scores, wherever the store lies by now."""
+    quoted = str(folder).replace("'", "''")
+    con.execute(f"SET allowed_directories = ['{quoted}/']")
+    with contextlib.suppress(duckdb.CatalogException):
+        if con.execute("SELECT path FROM internal.root").fetchall() != [(str(folder),)]:
+            names = con.execute("SELECT name FROM internal.parts ORDER BY name").fetchall()
+            for view in moved_views([folder / name for (name,) in names]):
+                con.execute(view)
 
 
 def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
@@ -222,11 +233,25 @@ def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
     StoreError
         If the statement is not valid; the message names the tables.
     """
-    with connect(store) as con:
+    with connect(store, scores=_only_selects(sql)) as con:
         try:
             result = con.execute(sql)
             return pd.DataFrame() if result is None else result.df()
         except duckdb.Error as error:
             detail = " ".join(str(error).split())[:300]
-            msg = f"SQL failed: {detail}; tables: scores, runs, splits, datasets, standings, skipped; views: leaderboard, scperturbench_scores"
+            msg = f"SQL failed: {detail}; {_NAMES}"
             raise StoreError(msg) from error
+
+
+def _only_selects(sql: str) -> bool:
+    """Return whether statements only select, or explain a selection: what else may write where it may read."""
+    try:
+        for statement in duckdb.extract_statements(sql):
+            if statement.type == duckdb.StatementType.EXPLAIN:
+                if not _only_selects(_EXPLAIN.sub("", statement.query, count=1)):
+                    return False
+            elif statement.type != duckdb.StatementType.SELECT:
+                return False
+    except duckdb.Error:
+        return False
+    return True

@@ -14,8 +14,8 @@ from perturbfm_core.config import slug
 from perturbfm_core.errors import ConfigError, MetricError
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
+from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts, units_of_key
 from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
-from perturbfm_core.leaderboard.standings import ConditionTable, ratio_parts, units_of_key
 from perturbfm_core.schema import BoolArray
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore

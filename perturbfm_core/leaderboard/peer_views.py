@@ -6,7 +6,7 @@ from __future__ import annotations
 # raw condition values of the current runs. An item (`op`) is a condition of a split; several seeds of an entry are
 # averaged first. Each subset of DEGs (`top`) is scored separately.
 SCPERTURBENCH_SCORES = r"""
-CREATE VIEW scperturbench_scores AS
+CREATE OR REPLACE VIEW scperturbench_scores AS
 WITH raw AS (
   SELECT s.split_hash, s.key AS op, s.entry,
     CAST(regexp_extract(s.metric, '_top([0-9]+)$', 1) AS INTEGER) AS top,

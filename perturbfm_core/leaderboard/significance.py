@@ -13,14 +13,15 @@ import pandas as pd
 
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
-from perturbfm_core.leaderboard.collect import INNER_METRICS
+from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.database import query
-from perturbfm_core.leaderboard.standings import counted_runs, units_of_key, without_signal
+from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
+from perturbfm_core.leaderboard.run_marks import counted_runs, without_signal
+from perturbfm_core.leaderboard.run_rows import INNER_METRICS
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.store.artifacts import ArtifactStore
 
 DRAWS = 10_000
-LEVEL = 0.05
 COLUMNS = (
     "board",
     "entry",
@@ -185,13 +186,3 @@ def _p_values(drawn: FloatArray | None) -> dict[str, float]:
         "p_worse": float((1 + (finite >= 0).sum()) / n),
         "p_better": float((1 + (finite <= 0).sum()) / n),
     }
-
-
-def holm(p: FloatArray) -> FloatArray:
-    """Return p-values [n] corrected for multiple testing by the method of Holm (1979); NaN is ignored and stays."""
-    out = np.full(p.shape, np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    factor = len(order) - np.arange(len(order))
-    out[order] = np.minimum(np.maximum.accumulate(p[order] * factor), 1.0)
-    return out

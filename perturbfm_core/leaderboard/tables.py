@@ -12,15 +12,11 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import slug
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.leaderboard.columns import Columns
+from perturbfm_core.leaderboard.headline import marks_of
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
-
-HEADLINE_SQL = (
-    "SELECT board, rank, entry, value AS pearson, ci_low, ci_high, diff_best_baseline, ceiling, null_floor, no_signal "
-    "FROM leaderboard WHERE panel = 'delta' AND metric = 'pearson' ORDER BY board, rank NULLS LAST, entry"
-)
 
 DATASET_COLUMNS: Columns = {
     "dataset": "text",
@@ -53,8 +49,10 @@ SPLIT_COLUMNS: Columns = {
     "n_test": "int",
     "n_unused": "int",
     "no_signal": "bool",
-    "ceiling_pearson": "float",
-    "null_pearson": "float",
+    # Of the headline metric.
+    "ceiling_half": "float",
+    "ceiling_noise_free": "float",
+    "control_mean_floor": "float",
 }
 # Per metric, for the standings; not part of the database.
 _BOUNDS = ("ceiling", "floor")
@@ -77,6 +75,7 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
         split, stats = loaded.definition, stats_of(loaded)
         counts = stats.counts if stats else {}
         ceiling, floor = (stats.ceiling, stats.floor) if stats else (None, None)
+        marks = marks_of(ceiling, floor)
         board = f"{slug(split.dataset.name)}.{split.kind}.cv-{split.cv.group[:12]}" if split.cv else split.key
         rows.append(
             {
@@ -94,8 +93,9 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
                 "calibration": split.calibration,
                 **{f"n_{f}": counts.get(f, {}).get("conditions", 0) for f in schema.FOLDS},
                 "no_signal": stats.no_signal if stats else None,
-                "ceiling_pearson": ((ceiling or {}).get("pearson") or {}).get("half"),
-                "null_pearson": ((floor or {}).get("null") or {}).get("pearson"),
+                "ceiling_half": marks.half,
+                "ceiling_noise_free": marks.noise_free,
+                "control_mean_floor": marks.control_mean,
                 "ceiling": ceiling,
                 "floor": floor,
             }

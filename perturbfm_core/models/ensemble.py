@@ -78,7 +78,19 @@ class Ensemble(Model):
     family = "learned"
 
     class Params(Frozen):
-        """Parameters of `Ensemble`: model, its parameters, number of members, share of units per bag."""
+        """Parameters of `Ensemble`: model, its parameters, number of members, share of units per bag.
+
+        Attributes
+        ----------
+        model
+            Registered model of the members.
+        params
+            Parameters of the members, as a mapping.
+        members
+            Number of members.
+        bag
+            Share of the exchangeable units that each member is fitted on.
+        """
 
         model: str = "ridge"
         params: dict[str, Any] = Field(default_factory=dict)

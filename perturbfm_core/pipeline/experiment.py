@@ -15,6 +15,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.schema import DEFAULT_GENERATOR, CountGenerator
 from perturbfm_core.splits.audit.core import Finding, require_clean
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
@@ -26,7 +27,8 @@ from perturbfm_core.uncertainty.config import UncertaintyConfig
 class ModelConfig(Frozen):
     """One entry with one seed, all parameters resolved: its hash names the run.
 
-    `tuned` is not part of the hash: it says where the parameters come from.
+    `tuned` is not part of the hash: it says where the parameters come from. `generator`, by which counts are drawn of the
+    prediction when it is scored, is where it is not the default.
     """
 
     entry: str
@@ -34,6 +36,7 @@ class ModelConfig(Frozen):
     params: dict[str, Any]
     seed: int
     uncertainty: UncertaintyConfig = UncertaintyConfig()
+    generator: CountGenerator = Field(default=DEFAULT_GENERATOR, exclude_if=lambda g: g == DEFAULT_GENERATOR)
     tuned: Tuned | None = Field(default=None, exclude=True)
 
     @property
@@ -45,6 +48,16 @@ class ModelConfig(Frozen):
     def entry_hash(self) -> str:
         """Return the hash without the seed: all seeds of one configuration share it."""
         return content_hash(self.model_dump(mode="json", exclude={"seed"}))
+
+    @property
+    def fit_hash(self) -> str:
+        """Return the hash of what is fitted and predicted, however it is scored."""
+        return content_hash(self.model_dump(mode="json", exclude={"generator"}))
+
+    @property
+    def other_generator(self) -> dict[str, str]:
+        """Return {"generator": its name} if it is another than by default."""
+        return {} if self.generator == DEFAULT_GENERATOR else {"generator": self.generator}
 
     def new_model(self) -> Model:
         """Return the unfitted model: the entry's own, or an ensemble of it."""
@@ -67,6 +80,7 @@ def model_configs(entry: ModelEntry) -> list[ModelConfig]:
             seed=seed,
             uncertainty=asked,
             tuned=entry.tuned,
+            **({} if entry.generator is None else {"generator": entry.generator}),
         )
         for seed in entry.seeds
     ]
@@ -155,7 +169,7 @@ class Experiment:
                 "stage": "trained_model",
                 "data": self.dataset.content_sha256,
                 "split": self.split.hash,
-                "config": self.config.config_hash,
+                "config": self.config.fit_hash,
                 "side_info": self.side_info.digests,
                 "code": fit.digest,
             }

@@ -8,25 +8,33 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.significance import against_baseline
 from perturbfm_core.leaderboard.tables import dataset_table, split_table
+from perturbfm_core.pipeline.leaderboard_page import write_page
 from perturbfm_core.pipeline.opening import needs_of
 from perturbfm_core.pipeline.split import stored_stats
-from perturbfm_core.reports.pages.leaderboard import leaderboard_page
 from perturbfm_core.reports.results import EntrySummary, results_markdown
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import write_atomic
 
 
-def rank(store: ArtifactStore) -> Path:
-    """Rebuild and publish the leaderboard and its page; return the database file."""
+def rank(store: ArtifactStore, *, page: bool = True, from_nothing: bool = False) -> Path:
+    """Bring the leaderboard up to date and publish it; return the database file.
+
+    Parameters
+    ----------
+    store
+        The store.
+    page
+        Whether its page is written as well.
+    from_nothing
+        Whether all runs are read again, not only those that are new or changed.
+    """
     target = database.rebuild(
         store,
         lambda: split_table(store, lambda split: stored_stats(store, split)),
         lambda runs: dataset_table(store, runs),
+        from_nothing=from_nothing,
     )
-    with database.connect(store) as con:
-        board = con.execute("SELECT * FROM leaderboard").df()
-        n_runs = int(con.execute("SELECT count(*) FROM runs").df().iloc[0, 0])
-    write_atomic(store.leaderboard_page, leaderboard_page(board, n_runs))
+    if page:
+        write_page(store)
     return target
 
 

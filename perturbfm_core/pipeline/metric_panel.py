@@ -14,20 +14,21 @@ from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
+from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, compare, observed
 from perturbfm_core.evaluation.panel import PANELS, Strata, evaluate, metrics_json
 from perturbfm_core.evaluation.panel import PanelScores as EvaluatedPanels
+from perturbfm_core.pipeline.calibration_report import CALIBRATION_PANEL, calibration_json, source_of_variance
 from perturbfm_core.pipeline.experiment import Experiment
+from perturbfm_core.pipeline.panel_scale import shared_scales, stored_scales
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.artifacts import Artifact, ArtifactStore
 from perturbfm_core.store.atomic import read_json, write_json
 from perturbfm_core.store.code import code_of
 from perturbfm_core.uncertainty.calibrator import calibration_of
 
 STRATA_FILE = "strata.json"
-# The panel whose report is ``calibration.json``.
-CALIBRATION_PANEL = "uncertainty"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +79,18 @@ class PanelScores:
         Digest of the code behind all of them.
     compare
         Gives aligned truth and prediction, made when it is first asked for.
+    read_scales
+        Gives {panel: its scale} of the panels that have one.
+    generator
+        How predicted cells were generated, None where there are none.
     """
 
     panels: Mapping[str, Artifact]
     calibration: Artifact
     code: str
     compare: Callable[[], Comparison]
+    read_scales: Callable[[], dict[str, dict[str, Any]]] = dict
+    generator: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -106,7 +113,7 @@ class PanelScores:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``."""
-        return metrics_json(self.table)
+        return metrics_json(self.table, self.read_scales(), self.generator)
 
     @property
     def comparison(self) -> Comparison:
@@ -114,7 +121,12 @@ class PanelScores:
         return self.compare()
 
 
-def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
+def score(
+    e: Experiment,
+    fitted: Artifact,
+    predicted: Artifact,
+    kept: Mapping[str, Artifact | None] | None = None,
+) -> PanelScores:
     """Score an experiment's prediction; a panel that the same prediction and code were scored by is found.
 
     Parameters
@@ -123,16 +135,31 @@ def score(e: Experiment, fitted: Artifact, predicted: Artifact) -> PanelScores:
         The experiment.
     fitted, predicted
         What `fit` and `predict` returned for it.
+    kept
+        {panel: its scores by an earlier version, which stay as they are; None to leave it out}; none by default.
 
     Raises
     ------
     MetricError
         If a metric fails: a panel is complete or fails.
     """
-    scoring = _Scoring(e, fitted, predicted)
-    panels = {name: scoring.panel(name) for name in PANELS}
+    scoring, kept = _Scoring(e, fitted, predicted), kept or {}
+    panels = {
+        name: made
+        for name in PANELS
+        if (made := kept[name] if name in kept else scoring.panel(name)) is not None
+    }
     calibration = scoring.calibration(panels)
-    return PanelScores(panels, calibration, content_hash(scoring.digests), lambda: scoring.comparison)
+    # Scores of several versions are those of none: the run is not found as one of this code.
+    current = all(n in panels and panels[n].key == scoring.panel_key(n) for n in PANELS if n in kept)
+    return PanelScores(
+        panels,
+        calibration,
+        content_hash(scoring.digests if current else {name: a.key for name, a in panels.items()}),
+        lambda: scoring.comparison,
+        lambda: scoring.scales(panels),
+        scoring.generator.model_dump(mode="json"),
+    )
 
 
 def scoring_code() -> dict[str, str]:
@@ -151,12 +178,18 @@ class _Scoring:
         self.digests = scoring_code()
         self._announced = False
 
+    @property
+    def generator(self) -> Generator:
+        """Return how predicted means become cells."""
+        return Generator(counts=self._e.config.generator)
+
     @cached_property
     def comparison(self) -> Comparison:
         """Return aligned truth and prediction."""
         e = self._e
         prediction = read_prediction(self._predicted.path / schema.PREDICTIONS_FILE)
-        return compare(e.dataset, e.split, prediction, observed_side(e.dataset, e.split))
+        side = observed_side(e.dataset, e.split)
+        return compare(e.dataset, e.split, prediction, side, self.generator)
 
     def _announce(self) -> None:
         if not self._announced:
@@ -189,23 +222,34 @@ class _Scoring:
         added = read_json(e.store.object(key) / STRATA_FILE)
         return {**e.stats.strata, **added}
 
-    def panel(self, name: str) -> Artifact:
-        """Return the scores of one panel."""
+    def scales(self, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the scales of the panels that have one."""
         e = self._e
-        key = content_hash(
+        return stored_scales(e.store, e.dataset, e.split, names, lambda: self.comparison, e.tell)
+
+    def panel_key(self, name: str) -> str:
+        """Return the key of the scores of one panel."""
+        return content_hash(
             {
                 "stage": "metric_panel",
                 "panel": name,
                 "prediction": self._predicted.key,
                 "strata": self._strata,
                 "code": self.digests[name],
+                # Named only where it is another than by default.
+                **self._e.config.other_generator,
             }
         )
+
+    def panel(self, name: str) -> Artifact:
+        """Return the scores of one panel."""
+        e, key = self._e, self.panel_key(name)
         if (found := e.store.find(key)) is not None:
             return found
 
         def fill(folder: Path) -> None:
             self._announce()
+            shared_scales(self.comparison, [name], e.store, e.dataset, e.split)
             scored = evaluate(self.comparison, [name], level=e.dataset.metadata.level, strata=self._strata)
             scored.table().to_parquet(folder / schema.SCORES_FILE, index=False)
 
@@ -258,6 +302,8 @@ def score_prediction(
     variance_source: str = "as given",
     calibrator: dict[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
+    store: ArtifactStore | None = None,
+    generator: Generator | None = None,
 ) -> Scores:
     """Score any prediction on a split, whoever made it, with every panel (or the named ones).
 
@@ -277,15 +323,21 @@ def score_prediction(
         What the prediction's calibrator says of itself, for ``calibration.json``.
     notes
         What is known of the prediction beside its numbers, for the record of the run.
+    store
+        Where scales of panels are kept for all entries; without it they are computed.
+    generator
+        How predicted means become cells, the default `Generator` if None.
 
     Raises
     ------
     PredictionError
         If the prediction does not cover, or does not belong to, the split.
     """
-    comparison = compare(ds, split, prediction, observed_side(ds, split))
+    comparison = compare(ds, split, prediction, observed_side(ds, split), generator)
     strata = {**stats.strata, **_added_strata(comparison)}
-    table, readers = _evaluated(comparison, panels, ds.metadata.level, strata)
+    names = list(PANELS) if panels is None else list(panels)
+    scales = shared_scales(comparison, names, store, ds, split)
+    table, readers = _evaluated(comparison, names, ds.metadata.level, strata)
     cells = comparison.cells
     own = (
         {}
@@ -293,7 +345,7 @@ def score_prediction(
         else {"own_cells": {"conditions": cells.n_own, "panels": readers}}
     )
     comparison = replace(comparison, notes={**comparison.notes, **(notes or {}), **own})
-    metrics = metrics_json(table)
+    metrics = metrics_json(table, scales, None if cells is None else cells.generated_by)
     calibration = calibration_json(
         comparison, metrics, stats.strata, variance_source=variance_source, calibrator=calibrator
     )
@@ -301,51 +353,17 @@ def score_prediction(
 
 
 def _evaluated(
-    comparison: Comparison, panels: Iterable[str] | None, level: str, strata: Strata
+    comparison: Comparison, panels: Iterable[str], level: str, strata: Strata
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return (scores in long form, names of the panels that read predicted cells)."""
     results, readers = [], []
-    for name in list(PANELS) if panels is None else list(panels):
+    for name in panels:
         before = 0 if comparison.cells is None else comparison.cells.reads.total()
         results += evaluate(comparison, [name], level=level, strata=strata).results
         if comparison.cells is not None and comparison.cells.reads.total() > before:
             readers.append(name)
     plain = {k: dict(v) for k, v in strata.items()}
     return EvaluatedPanels(comparison.conditions, results, plain).table(), readers
-
-
-def calibration_json(
-    comparison: Comparison,
-    metrics: Mapping[str, Any],
-    strata: Strata,
-    *,
-    variance_source: str,
-    calibrator: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return the content of ``calibration.json``.
-
-    Parameters
-    ----------
-    comparison
-        Aligned truth and prediction.
-    metrics
-        Content of ``metrics.json``, of which some values of the panel are repeated.
-    strata
-        {stratum: {condition key: value}} of the split.
-    variance_source
-        Where the variance comes from.
-    calibrator
-        What the calibrator says of itself, None without one.
-    """
-    report = PANELS.get(CALIBRATION_PANEL).report
-    uncertainty = metrics.get(CALIBRATION_PANEL, {})
-    return {
-        **(calibrator or {"method": "as given" if comparison.intervals else "none"}),
-        "variance": "filled constant" if comparison.var_filled else variance_source,
-        "n_test_conditions": len(comparison),
-        **{name: uncertainty.get(name) for name in ("coverage", "conformal_coverage", "nll", "crps")},
-        **({} if report is None else report(comparison, strata)),
-    }
 
 
 _OBSERVED: dict[tuple[str, str], ObservedSide] = {}
@@ -359,10 +377,3 @@ def observed_side(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
             _OBSERVED.pop(next(iter(_OBSERVED)))
         _OBSERVED[key] = observed(ds, split)
     return _OBSERVED[key]
-
-
-def source_of_variance(model_path: Path) -> str:
-    """Return where the variance of the model in a folder comes from, as ``calibration.json`` names it."""
-    meta = model_path / schema.MODEL_META_FILE
-    training = read_json(meta).get("training", {}) if meta.is_file() else {}
-    return f"{training.get('variance', {}).get('source', 'unknown')} residuals"

@@ -34,6 +34,22 @@ def why_not(traits: SplitTraits, entry: ModelEntry) -> str | None:
     return reason or (no_cells(traits) if needs.encoder is not None else None)
 
 
+def check_generator(dataset: PerturbDataset, generator: str) -> None:
+    """Refuse a generator of counts for data that keep none.
+
+    Raises
+    ------
+    ConfigError
+        If the data set has no counts, of which alone others can be drawn.
+    """
+    if dataset.values.counts is None or dataset.metadata.level != "cell" or not dataset.has_controls:
+        msg = (
+            f"data set {dataset.name!r} has no counts of control cells, so that {generator!r} has nothing to draw from; leave out "
+            "--generator, or import it with --space counts"
+        )
+        raise ConfigError(msg)
+
+
 def open_experiment(
     store: ArtifactStore,
     dataset: PerturbDataset,
@@ -102,7 +118,7 @@ def open_experiments(
     SplitError
         If the entry is not applicable to the split.
     ConfigError
-        If predictions made elsewhere have its name.
+        If predictions made elsewhere have its name, or counts are to be drawn for data without counts.
     """
     found = split if isinstance(split, FrozenSplit) else SplitFolder(store.split_dir).load(split)
     dataset = data if isinstance(data, PerturbDataset) else dataset_of(store, found, data)
@@ -113,4 +129,6 @@ def open_experiments(
     if (run := run_of_entry(store, entry.name, external=True)) is not None:
         msg = f"entry {entry.name!r} has runs of predictions made elsewhere, e.g. {run}; give another name (--name)"
         raise ConfigError(msg)
+    if entry.generator is not None:
+        check_generator(dataset, entry.generator)
     return [open_experiment(store, dataset, found, config, tell) for config in model_configs(entry)]

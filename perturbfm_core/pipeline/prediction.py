@@ -45,12 +45,12 @@ def predict(e: Experiment, fitted: Artifact) -> Artifact:
     model, calibrator = load_model(fitted.path), load_calibrator(fitted.path)
 
     def fill(folder: Path) -> None:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         query = query_of_test(e.dataset, e.split)
         rows = predict_rows(e.dataset, e.split, model, query, calibrator)
         write_prediction(rows, folder / schema.PREDICTIONS_FILE)
-        seconds = time.perf_counter() - start
-        write_json(folder / PREDICT_FILE, {"predict_s": seconds, "reads": query_reads(query)})
+        seconds, cost = time.perf_counter() - start, {"predict_cpu_s": time.process_time() - cpu}
+        write_json(folder / PREDICT_FILE, {"predict_s": seconds, "cost": cost, "reads": query_reads(query)})
 
     return Artifact(key, e.store.put_object(key, fill), reused=False)
 

@@ -25,7 +25,7 @@ from perturbfm_core.pipeline.metric_panel import Scores, observed_side, scoring_
 from perturbfm_core.pipeline.report import described
 from perturbfm_core.pipeline.submission import made_elsewhere, result_files, score_file
 from perturbfm_core.progress import FOUND, Progress, quiet
-from perturbfm_core.schema import PredictionKind
+from perturbfm_core.schema import CountGenerator, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, write_atomic
@@ -51,6 +51,8 @@ class Submission:
         A line about the model, and where more is to be found.
     kind, missing, columns
         See `perturbfm_core.pipeline.submission.read_submission`.
+    generator
+        How counts are drawn of its means, the default if None.
     """
 
     file: Path
@@ -61,6 +63,7 @@ class Submission:
     kind: PredictionKind | None = None
     missing: Missing = "refuse"
     columns: LabelColumns = field(default_factory=LabelColumns)
+    generator: CountGenerator | None = None
 
     @property
     def entry_hash(self) -> str:
@@ -76,7 +79,8 @@ class Submission:
     def options(self) -> dict[str, str]:
         """Return how the file is read, as far as that is given."""
         named = {f.name: getattr(self.columns, f.name) for f in fields(self.columns)}
-        given = {"kind": self.kind, "missing": None if self.missing == "refuse" else self.missing, **named}
+        missing = None if self.missing == "refuse" else self.missing
+        given = {"kind": self.kind, "missing": missing, "generator": self.generator, **named}
         return {name: value for name, value in given.items() if value and isinstance(value, str)}
 
 
@@ -131,6 +135,7 @@ def publish_submission(
             kind=submission.kind,
             missing=submission.missing,
             columns=submission.columns,
+            generator=submission.generator,
         )
         if _digest(submission.file) != digest:
             msg = f"{submission.file} changed while it was scored; hand it in once it is complete"
@@ -138,7 +143,7 @@ def publish_submission(
         record = _record(ds, split, scores, submission, digest)
         if earlier:
             record = record.model_copy(update={"parent_run": earlier[0][1].run_id})
-        return _publish(store, ds, split, scores, record)
+        return publish_scores(store, ds, split, scores, record)
 
 
 def check_submission(store: ArtifactStore, submission: Submission) -> None:
@@ -224,17 +229,27 @@ def _record(
     )
 
 
-def _publish(
+def publish_scores(
     store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit, scores: Scores, record: RunRecord
 ) -> Path:
-    """Publish the run directory by one rename."""
+    """Publish scores of a prediction made elsewhere as a run directory, by one rename, and return it.
+
+    Parameters
+    ----------
+    store
+        Where the run is published.
+    ds, split, scores
+        Data, split, and the scores on it.
+    record
+        The record of the run, but for its id and files.
+    """
     while True:
         run_id = store.new_run_id(split.hash, record.entry, record.config_hash)
         destination = store.run(run_id)
         named = record.model_copy(update={"run_id": run_id})
         with store.stage() as staging, writing(destination, staged=staging.path):
             folder = staging.path
-            for name, content in result_files(named, split, scores).items():
+            for name, content in result_files(named, split, scores, store).items():
                 write_atomic(folder / name, content)
             write_atomic(folder / schema.SPLIT_HASH_FILE, split.hash + "\n")
             write_prediction(_prediction(ds, split, scores), folder / schema.PREDICTIONS_FILE)

@@ -22,17 +22,19 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.errors import ConfigError, PredictionError, StoreError
+from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.panel import headlines
 from perturbfm_core.evaluation.submitted import submitted
 from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.leaderboard import rank
 from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
+from perturbfm_core.pipeline.opening import check_generator
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds
 from perturbfm_core.pipeline.submission import read_submission
 from perturbfm_core.progress import Progress, quiet
-from perturbfm_core.schema import PredictionKind
+from perturbfm_core.schema import CountGenerator, PredictionKind
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -224,6 +226,7 @@ def score(
     variance: pd.DataFrame | None = None,
     panels: list[str] | None = None,
     kind: PredictionKind | None = None,
+    generator: CountGenerator | None = None,
     store: ArtifactStore | None = None,
 ) -> Scores:
     """Score a prediction that was made anywhere, with the panels of any run.
@@ -244,6 +247,8 @@ def score(
     kind
         What the numbers are: ``delta`` or ``expression``, of which the control is subtracted (default: as a file says,
         else recognised; expression that is given as a delta is refused).
+    generator
+        How counts are drawn of predicted means: ``multinomial`` (default), ``negative_binomial``, ``scaled`` or ``redraw``.
     store
         Where ceilings and floors of the split are kept.
 
@@ -259,6 +264,10 @@ def score(
     """
     home = store or ArtifactStore()
     found = split if isinstance(split, FrozenSplit) else SplitFolder(home.split_dir).load(split)
+    drawn = None
+    if generator is not None:
+        check_generator(ds, generator)
+        drawn = parse(Generator, {"counts": generator}, "the generator")
     if isinstance(prediction, str | Path):
         read = read_submission(ds, found, Path(prediction), kind=kind)
     else:
@@ -268,7 +277,7 @@ def score(
         read = submitted(ds, found, rows, observed_side(ds, found), kind=kind)
     stats = stats_with_bounds(home, ds, found)
     notes = {**read.notes, "warnings": read.warnings}
-    return score_prediction(ds, found, read.prediction, stats, panels=panels, notes=notes)
+    return score_prediction(ds, found, read.prediction, stats, panels=panels, notes=notes, store=home, generator=drawn)
 
 
 def _rows_of(

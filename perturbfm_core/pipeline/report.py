@@ -5,28 +5,35 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pyarrow.lib import ArrowException
 
 from perturbfm_core import schema
-from perturbfm_core.config import content_hash
+from perturbfm_core.config import content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.errors import StoreError
-from perturbfm_core.evaluation.comparison import Comparison
+from perturbfm_core.evaluation.cells import Generator
+from perturbfm_core.evaluation.comparison import Comparison, compare
 from perturbfm_core.models.base import MODELS
+from perturbfm_core.pipeline.dataset import dataset_of, find_dataset
 from perturbfm_core.pipeline.experiment import Experiment
-from perturbfm_core.pipeline.metric_panel import PanelScores, scoring_code
+from perturbfm_core.pipeline.metric_panel import PanelScores, observed_side, scoring_code
 from perturbfm_core.pipeline.prediction import PREDICT_FILE
+from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.pipeline.trained_model import FIT_FILE
 from perturbfm_core.progress import FOUND
 from perturbfm_core.registry import plugin_digests
-from perturbfm_core.reports.pages.run import run_report
-from perturbfm_core.splits.folder import SplitStats
+from perturbfm_core.reports.pages.run import Beside, run_report
+from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.artifacts import Artifact, ArtifactStore
 from perturbfm_core.store.atomic import file_digest, read_json, write_atomic, write_json
 from perturbfm_core.store.disk import writing
 from perturbfm_core.store.run_record import (
@@ -40,13 +47,20 @@ from perturbfm_core.store.run_record import (
 )
 
 
-def existing_run(e: Experiment) -> Path | None:
+def existing_run(e: Experiment, among: Sequence[Path] | None = None) -> Path | None:
     """Return the newest whole run of the same data, split, configuration, side information and code; None without one.
 
     A run whose files are missing, damaged or edited is none, and neither is one that other code or strata scored.
+
+    Parameters
+    ----------
+    e
+        The experiment.
+    among
+        Complete runs to look among, oldest first, where the caller has listed them (default: all of the store).
     """
-    same = (e.keys.model, e.keys.prediction, _strata_key(e))
-    for path in reversed(e.store.run_dirs()):
+    same = (e.keys.model, e.keys.prediction, strata_key(e))
+    for path in reversed(e.store.run_dirs() if among is None else among):
         if not _is_of(path, e):
             continue
         with contextlib.suppress(StoreError):
@@ -67,7 +81,8 @@ def _is_of(path: Path, e: Experiment) -> bool:
     return path.name.partition("_")[2].startswith(e.name)
 
 
-def _strata_key(e: Experiment) -> str:
+def strata_key(e: Experiment) -> str:
+    """Return the identity of the groups of conditions that are stored beside the split."""
     return content_hash(e.stats.strata)
 
 
@@ -95,13 +110,22 @@ def report(
         if not again and (found := existing_run(e)) is not None:
             e.tell(f"{FOUND}{found.name}")
             return found
-        return _publish(e, fitted, predicted, scored)
+        return publish(e, _record(e, fitted, predicted, scored), fitted, predicted, scored)
 
 
-def _publish(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> Path:
-    """Publish a new run; see `report`."""
+def publish(
+    e: Experiment, record: RunRecord, fitted: Artifact, predicted: Artifact, scored: PanelScores
+) -> Path:
+    """Publish a new run by one rename, and return its directory; the caller holds the lock of its name.
+
+    Parameters
+    ----------
+    e, record
+        The experiment, and the record of the run but for its id and files.
+    fitted, predicted, scored
+        What the earlier stages returned for it.
+    """
     e.tell(f"writing the report of {e.config.entry}, seed {e.config.seed}")
-    record = _record(e, fitted, predicted, scored)
     while True:
         run_id = e.store.new_run_id(e.split.hash, e.config.entry, e.config.config_hash)
         destination = e.store.run(run_id)
@@ -147,16 +171,64 @@ def _fill(
             shutil.copyfile(source / name, folder / name)
     records = read_json(fitted.path / schema.RECORDS_FILE)
     records["predict_reads"] = read_json(predicted.path / PREDICT_FILE)["reads"]
-    write_json(folder / schema.TRAINING_FILE, read_json(fitted.path / schema.MODEL_META_FILE)["training"])
+    training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
+    write_json(folder / schema.TRAINING_FILE, training)
     write_json(folder / schema.METRICS_FILE, scored.metrics)
     write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
     write_atomic(folder / schema.SPLIT_HASH_FILE, e.split.hash + "\n")
     named_scores(scored.table, record).to_parquet(folder / schema.SCORES_FILE, index=False)
     calibration = read_json(scored.calibration.path / schema.CALIBRATION_FILE)
-    page = run_report(record, scored.table, scored.comparison, e.split.definition, e.stats, calibration)
+    beside = Beside(training, scored.metrics, e.store)
+    page = run_report(
+        record, scored.table, scored.comparison, e.split.definition, e.stats, calibration, beside
+    )
     write_atomic(folder / schema.REPORT_FILE, page)
     files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
     record.model_copy(update={"files": files}).write(folder)
+
+
+def report_again(store: ArtifactStore, run: str, data: Path | None = None) -> str:
+    """Return the report of a published run made anew, beside the runs that there are now; the run itself stays.
+
+    Parameters
+    ----------
+    store
+        The store of the run, its split and its data set.
+    run
+        Directory, id or prefix of the id of the run.
+    data
+        Directory of the data set, unless the store has it or it lies where the run found it.
+
+    Raises
+    ------
+    StoreError
+        If a file of the run is missing or damaged.
+    """
+    folder = store.find_run(run)
+    record = read_run_record(folder)
+    split = SplitFolder(store.split_dir).load(record.split_hash)
+    if data is None and find_dataset(store, split) is None and record.dataset.path is not None:
+        # Where the run found it, if it is still there.
+        data = Path(record.dataset.path) if Path(record.dataset.path).is_dir() else None
+    ds = dataset_of(store, split, data)
+    split.check_dataset(ds)
+    try:
+        prediction = read_prediction(folder / schema.PREDICTIONS_FILE)
+        table = pd.read_parquet(folder / schema.SCORES_FILE)
+    except (OSError, ValueError, ArrowException) as error:
+        msg = f"{folder} is not whole ({' '.join(str(error).split())[:120]}); make the run again"
+        raise StoreError(msg) from error
+    generator = parse(Generator, record.generator or {}, f"the generator of run {record.run_id}")
+    comparison = compare(ds, split, prediction, observed_side(ds, split), generator)
+    comparison = replace(comparison, var_filled=record.var_filled)
+    training, metrics, calibration = (
+        read_json(folder / name) if (folder / name).is_file() else None
+        for name in (schema.TRAINING_FILE, schema.METRICS_FILE, schema.CALIBRATION_FILE)
+    )
+    beside = Beside(training, metrics, store)
+    return run_report(
+        record, table, comparison, split.definition, stored_stats(store, split), calibration, beside
+    )
 
 
 def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelScores) -> RunRecord:
@@ -181,7 +253,7 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
             model=fitted.key,
             prediction=predicted.key,
             scores=scored.key,
-            strata=_strata_key(e),
+            strata=strata_key(e),
             panels={name: artifact.key for name, artifact in scored.panels.items()},
         ),
         parent_run=parent_run(e, scored.key),
@@ -192,6 +264,8 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
         fallback_control_rows=fit["fallback_control_rows"],
         inner_folds=fit["inner_folds"],
         timings={"fit_s": fit["fit_s"], "predict_s": predict["predict_s"]},
+        # Fits of earlier versions have none.
+        cost={**fit.get("cost", {}), **predict.get("cost", {})},
     )
 
 
@@ -254,7 +328,7 @@ def described(
 def _generator(comparison: Comparison) -> dict[str, Any] | None:
     """Return how predicted cells were made, None where there are none or all are the prediction's own."""
     cells = comparison.cells
-    return None if cells is None or cells.n_own == len(cells) else cells.generator.model_dump(mode="json")
+    return None if cells is None else cells.generated_by
 
 
 def named_scores(table: pd.DataFrame, record: RunRecord) -> pd.DataFrame:

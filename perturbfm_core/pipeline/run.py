@@ -1,25 +1,18 @@
-"""The chain of stages: one experiment from fit to published run, an entry with all its seeds, a whole suite."""
+"""The chain of stages: one experiment from fit to published run, an entry with all its seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from perturbfm_core.catalog.entries import ModelEntry, SuiteEntry
-from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.metric_panel import score
-from perturbfm_core.pipeline.opening import open_experiments, why_not
+from perturbfm_core.pipeline.opening import open_experiments
 from perturbfm_core.pipeline.prediction import predict
 from perturbfm_core.pipeline.report import existing_run, report
-from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.trained_model import fit
 from perturbfm_core.progress import FOUND, Progress, quiet
-from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -73,69 +66,3 @@ def run_entry(
         If the entry is not applicable to the split.
     """
     return [run(e, again=again) for e in open_experiments(store, split, entry, data=data, tell=tell)]
-
-
-# ---- suites ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SuiteMember:
-    """One entry of a suite on one of its splits.
-
-    Attributes
-    ----------
-    split, entry
-        Hash of the split, name of the entry.
-    reason
-        Why the entry cannot run on the split, None if it can.
-    """
-
-    split: str
-    entry: str
-    reason: str | None
-
-
-def suite_splits(store: ArtifactStore, suite: SuiteEntry, tell: Progress = quiet) -> list[str]:
-    """Return the hashes of a suite's splits, making data sets and freezing splits that are missing.
-
-    Parameters
-    ----------
-    store
-        Where artifacts lie.
-    suite
-        The suite.
-    tell
-        Called with a line of text about progress.
-    """
-    catalog = load_catalog()
-    folder = SplitFolder(store.split_dir)
-    hashes = []
-    for group in suite.grid:
-        ds = open_dataset(ensure_dataset(store, catalog.dataset(group.dataset), tell))
-        for spec in group.splits:
-            for split in freeze(ds, spec):
-                if split.hash not in folder.hashes():
-                    freeze_split(store, ds, spec, progress=tell)
-                hashes.append(split.hash)
-    return hashes
-
-
-def suite_members(store: ArtifactStore, suite: SuiteEntry, hashes: Iterable[str]) -> list[SuiteMember]:
-    """Return the entries of a suite on each of its splits.
-
-    Parameters
-    ----------
-    store
-        Where artifacts lie.
-    suite
-        The suite.
-    hashes
-        Hashes of its splits.
-    """
-    catalog = load_catalog()
-    index = {e.hash: e for e in SplitFolder(store.split_dir).index().splits}
-    return [
-        SuiteMember(h, name, why_not(index[h].traits, catalog.model(name)))
-        for h in hashes
-        for name in suite.models
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.ceilings import PANEL, bounds_of
 from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.evaluation.panel_bounds import headline_metrics, panel_bounds
+from perturbfm_core.pipeline.panel_scale import stored_scales
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.audit.core import audit, require_clean
 from perturbfm_core.splits.folder import SplitFolder, SplitStats, row_digests, traits_of
@@ -169,26 +172,37 @@ def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSpl
         computed = split_stats(ds, split)
         stats = computed if stats is None else computed.model_copy(update={"supersedes": stats.supersedes})
         folder.save_stats(split.hash, stats)
-    if not _lacking(stats):
-        return stats
-    # A metric that was added after the split was frozen: the frozen file stays, its bounds are kept as an object.
-    key = _bounds_key(split)
+    if _lacking(stats):
+        # A metric that was added after the split was frozen: the frozen file stays, its bounds are kept as an object.
+        def fill(target: Path) -> None:
+            ceiling, floor, _ = bounds_of(ds, split)
+            write_json(target / BOUNDS_FILE, {"ceiling": ceiling, "floor": floor})
 
-    def fill(target: Path) -> None:
-        ceiling, floor, _ = bounds_of(ds, split)
-        write_json(target / BOUNDS_FILE, {"ceiling": ceiling, "floor": floor})
+        key = _bounds_key(split)
+        store.put_object(key, fill)
+        stats = _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
 
-    store.put_object(key, fill)
+    # Those of other panels depend on their code, and are no part of what is frozen.
+    def fill_panels(target: Path) -> None:
+        scales = partial(stored_scales, store, ds, split, PANELS)
+        write_json(target / BOUNDS_FILE, panel_bounds(ds, split, scales=lambda c: scales(lambda: c)))
+
+    key = _panel_bounds_key(split)
+    store.put_object(key, fill_panels)
     return _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
 
 
 def stored_stats(store: ArtifactStore, split: FrozenSplit) -> SplitStats | None:
     """Return a split's statistics as far as they were computed before, None if nothing is stored."""
     stats = SplitFolder(store.split_dir).stats(split.hash)
-    if stats is None or stats.ceiling is None or not _lacking(stats):
+    if stats is None or stats.ceiling is None:
         return stats
-    found = store.find(_bounds_key(split))
-    return stats if found is None else _with_bounds(stats, read_json(found.path / BOUNDS_FILE))
+    keys = [_bounds_key(split)] if _lacking(stats) else []
+    for key in [*keys, _panel_bounds_key(split)]:
+        found = store.find(key)
+        if found is not None:
+            stats = _with_bounds(stats, read_json(found.path / BOUNDS_FILE))
+    return stats
 
 
 def _lacking(stats: SplitStats) -> list[str]:
@@ -200,6 +214,12 @@ def _lacking(stats: SplitStats) -> list[str]:
 def _bounds_key(split: FrozenSplit) -> str:
     code = code_of("perturbfm_core.evaluation.ceilings", *PANELS.get(PANEL).modules)
     return content_hash({"stage": "bounds", "split": split.hash, "code": code.digest})
+
+
+def _panel_bounds_key(split: FrozenSplit) -> str:
+    modules = sorted({m for metric in headline_metrics() for m in PANELS.get(metric.panel).modules})
+    code = code_of("perturbfm_core.evaluation.panel_bounds", *modules)
+    return content_hash({"stage": "panel_bounds", "split": split.hash, "code": code.digest})
 
 
 def _with_bounds(stats: SplitStats, bounds: dict[str, Any]) -> SplitStats:

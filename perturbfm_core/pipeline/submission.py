@@ -13,12 +13,15 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction_files import read_prediction_file
 from perturbfm_core.data.prediction_labels import LabelColumns
 from perturbfm_core.errors import StoreError
+from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.submitted import Missing, Submitted, submitted
-from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction, source_of_variance
+from perturbfm_core.pipeline.calibration_report import source_of_variance
+from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
+from perturbfm_core.pipeline.opening import check_generator
 from perturbfm_core.pipeline.report import described, named_scores
 from perturbfm_core.pipeline.split import stats_with_bounds
-from perturbfm_core.reports.pages.run import run_report
-from perturbfm_core.schema import PredictionKind
+from perturbfm_core.reports.pages.run import Beside, run_report
+from perturbfm_core.schema import CountGenerator, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, json_text, parquet_bytes, write_together
@@ -81,6 +84,7 @@ def evaluate_file(
     kind: PredictionKind | None = None,
     missing: Missing = "refuse",
     columns: LabelColumns | None = None,
+    generator: CountGenerator | None = None,
 ) -> Scores:
     """Score a prediction file and write metrics, scores, calibration and a report into `out`.
 
@@ -98,6 +102,8 @@ def evaluate_file(
         Name to show in the report.
     kind, missing, columns
         See `read_submission`.
+    generator
+        How counts are drawn of its means, the default if None.
 
     Raises
     ------
@@ -115,7 +121,9 @@ def evaluate_file(
             "`perturbfm submit` (or --publish in place of --out), or choose an --out elsewhere"
         )
         raise StoreError(msg)
-    scores = score_file(store, ds, split, predictions, kind=kind, missing=missing, columns=columns)
+    scores = score_file(
+        store, ds, split, predictions, kind=kind, missing=missing, columns=columns, generator=generator
+    )
     identity = content_hash({"predictions": file_digest(predictions)})
     record = RunRecord(
         **described(ds, split, scores.comparison, scores.stats),
@@ -125,7 +133,7 @@ def evaluate_file(
         config_hash=identity,
         entry_hash=identity,
     )
-    write_together(out, {**result_files(record, split, scores), schema.CONFIG_FILE: record.to_text()})
+    write_together(out, {**result_files(record, split, scores, store), schema.CONFIG_FILE: record.to_text()})
     return scores
 
 
@@ -138,6 +146,7 @@ def score_file(
     kind: PredictionKind | None = None,
     missing: Missing = "refuse",
     columns: LabelColumns | None = None,
+    generator: CountGenerator | None = None,
 ) -> Scores:
     """Score a prediction file with every panel.
 
@@ -149,8 +158,20 @@ def score_file(
         Data, split and the file.
     kind, missing, columns
         See `read_submission`.
+    generator
+        How counts are drawn of its means, the default if None.
+
+    Raises
+    ------
+    ConfigError
+        If a generator is given for data without counts.
     """
+    if generator is not None:
+        check_generator(ds, generator)
     read = read_submission(ds, split, predictions, kind=kind, missing=missing, columns=columns)
+    own = read.prediction.cells
+    if generator is not None and own is not None and own.counts is not None:
+        read.warnings.append(f"the file has counts of its own, so that none are drawn by {generator}")
     beside = predictions.parent
     return score_prediction(
         ds,
@@ -160,6 +181,8 @@ def score_file(
         variance_source=_source_beside(predictions),
         calibrator=calibration_of(beside) if (beside / schema.CALIBRATOR_META_FILE).is_file() else None,
         notes={**read.notes, "warnings": read.warnings},
+        store=store,
+        generator=None if generator is None else Generator(counts=generator),
     )
 
 
@@ -176,7 +199,9 @@ def made_elsewhere(scores: Scores) -> dict[str, Any]:
     }
 
 
-def result_files(record: RunRecord, split: FrozenSplit, scores: Scores) -> dict[str, bytes | str]:
+def result_files(
+    record: RunRecord, split: FrozenSplit, scores: Scores, store: ArtifactStore | None = None
+) -> dict[str, bytes | str]:
     """Return {file name: content} of metrics, scores, calibration and report.
 
     Parameters
@@ -187,9 +212,12 @@ def result_files(record: RunRecord, split: FrozenSplit, scores: Scores) -> dict[
         The split.
     scores
         The scores.
+    store
+        The store of the runs that the report compares with; None for a report without.
     """
+    beside = Beside(metrics=scores.metrics, store=store)
     page = run_report(
-        record, scores.table, scores.comparison, split.definition, scores.stats, scores.calibration
+        record, scores.table, scores.comparison, split.definition, scores.stats, scores.calibration, beside
     )
     return {
         schema.METRICS_FILE: json_text(scores.metrics),

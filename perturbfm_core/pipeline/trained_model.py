@@ -26,6 +26,7 @@ from perturbfm_core.splits.view import TrainView, train_view
 from perturbfm_core.store.artifacts import Artifact
 from perturbfm_core.store.atomic import write_atomic, write_json
 from perturbfm_core.store.machine import cores, environment
+from perturbfm_core.store.usage import Usage
 from perturbfm_core.uncertainty.calibrator import Calibrator, save_calibrator
 from perturbfm_core.uncertainty.guard import guard_of
 
@@ -78,7 +79,8 @@ def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
     """Fit `model` and write everything that the fit leaves into `folder`."""
     view = train_view(e.dataset, e.split)
     start = time.perf_counter()
-    model.fit(view, e.config.seed)
+    with Usage() as used:
+        model.fit(view, e.config.seed)
     seconds = time.perf_counter() - start
     save_model(model, folder)
     save_calibrator(fit_calibrator(e.dataset, e.split, view, model, e.config), folder)
@@ -86,6 +88,7 @@ def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
         folder / FIT_FILE,
         {
             "fit_s": seconds,
+            "cost": {"fit_cpu_s": used.cpu_s, "fit_peak_bytes": used.peak_bytes},
             "environment": environment(),
             "fallback_control_rows": _fallback_rows(e.dataset, e.split),
             "graph_hash": e.side_info.graph_hash,

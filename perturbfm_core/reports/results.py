@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.leaderboard.standings import without_signal
 from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store.atomic import write_atomic
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-METRIC = ("delta", "pearson_centered")
+METRIC = (HEADLINE_PANEL, HEADLINE_METRIC)
 # Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",

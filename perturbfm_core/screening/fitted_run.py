@@ -17,6 +17,7 @@ from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.screening.doses import TrainDoses
+from perturbfm_core.screening.yardstick import Yardstick, kept_yardstick
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query, TrainView, train_view
@@ -38,6 +39,8 @@ class FittedRun:
         Data set and split; only training conditions and input controls of the data are ever read.
     model, calibrator
         The fitted model, and its calibrator or None.
+    store
+        Where what answers are measured by is kept; None computes it anew.
     """
 
     record: RunRecord
@@ -45,6 +48,7 @@ class FittedRun:
     split: FrozenSplit
     model: Model
     calibrator: Calibrator | None
+    store: ArtifactStore | None = None
 
     @property
     def id(self) -> str:
@@ -66,12 +70,32 @@ class FittedRun:
         """Return the training doses, in the notation of the data set."""
         return TrainDoses(self.view.conditions, self.ds.conditions)
 
-    @cached_property
+    @property
     def reference(self) -> FloatArray:
         """Return float64 [m], novelty of every held-out condition of the inner folds; empty without folds.
 
         Each condition is compared with the conditions that the models of its fold were fitted on.
         """
+        return self._yardstick.reference
+
+    @property
+    def train_epistemic(self) -> float | None:
+        """Return the median epistemic share of the training conditions, None if the model has none."""
+        return self._yardstick.train_epistemic
+
+    @cached_property
+    def _yardstick(self) -> Yardstick:
+        def compute() -> Yardstick:
+            share = epistemic_share(self.predict(self.view.query()))
+            return Yardstick(self._novelty_held_out(), None if share is None else float(np.median(share)))
+
+        if self.store is None or self.record.objects is None:
+            return compute()
+        parts = (__name__, membership.__module__, load_calibrator.__module__, *self.model.modules())
+        process = () if self.process is None else (type(self.process).__module__,)
+        return kept_yardstick(self.store, self.record.objects.model, [*parts, *process], compute)
+
+    def _novelty_held_out(self) -> FloatArray:
         table = self.view.conditions
         folds = [membership(table[held], table[fit]) for fit, held in self.view.inner]
         if not folds:
@@ -89,12 +113,6 @@ class FittedRun:
         return bool(self.view.inner) and all(
             not set(context[fit]) & set(context[held]) for fit, held in self.view.inner
         )
-
-    @cached_property
-    def train_epistemic(self) -> float | None:
-        """Return the median epistemic share of the training conditions, None if the model has none."""
-        share = epistemic_share(self.predict(self.view.query()))
-        return None if share is None else float(np.median(share))
 
     def predict(self, query: Query) -> Prediction:
         """Return the calibrated prediction of the conditions in `query`."""
@@ -181,4 +199,5 @@ def open_run(store: ArtifactStore, split: str, run: str, data: Path | None = Non
         frozen_split,
         load_model(folder),
         None if calibrated is None else load_calibrator(calibrated),
+        store,
     )

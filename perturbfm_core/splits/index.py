@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, parse
+from perturbfm_core.config import Frozen, parse, slug
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Level
 from perturbfm_core.store.atomic import read_json
@@ -35,6 +35,13 @@ class IndexEntry(Frozen):
     ood_axes: tuple[str, ...] = ()
     traits: SplitTraits = SplitTraits()
     supersedes: str | None = None
+
+    @property
+    def board(self) -> str:
+        """Return the board that the split belongs to: that of its cross-validation, else its own key."""
+        if self.cv_group is None:
+            return self.key
+        return f"{slug(self.dataset)}.{self.kind}.cv-{self.cv_group[:12]}"
 
 
 class Index(Frozen):

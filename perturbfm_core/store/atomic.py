@@ -68,6 +68,30 @@ def write_atomic(path: Path, data: bytes | str) -> None:
                 tmp.unlink(missing_ok=True)
 
 
+def append_line(path: Path, text: str) -> None:
+    """Append one line to a log and flush it; what a kill left of an earlier line stays a line of its own.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, read-only, or refuses the write for another reason.
+    StoreError
+        If `path` is an address, not a file.
+    """
+    require_local(path)
+    content = text.encode() + b"\n"
+    with writing(path, len(content)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as handle:
+            size = handle.seek(0, os.SEEK_END)
+            if size and os.pread(handle.fileno(), 1, size - 1) != b"\n":
+                content = b"\n" + content
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        fsync_path(path.parent)
+
+
 def json_text(value: Any) -> str:
     """Return a value as the text of a JSON file (indented, no NaN)."""
     return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -217,6 +241,34 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
                 staging.replace(destination)
             else:
                 staging.publish(destination)
+    finally:
+        with contextlib.suppress(OSError):
+            root.rmdir()
+
+
+def publish_file(destination: Path, fill: Callable[[Path], None]) -> None:
+    """Make the file `destination` by `fill(path)`, staged beside it and moved into place by one rename.
+
+    For files that are too large to be made in memory; `write_atomic` writes the others.
+
+    Parameters
+    ----------
+    destination
+        The file, which is replaced if it exists.
+    fill
+        Writes its content to the path that it is given.
+    """
+    require_local(destination)
+    root = destination.parent / STAGING
+    if root.is_dir():
+        sweep_staging(root)
+    try:
+        with Staging(root) as staging, writing(destination, staged=staging.path):
+            made = staging.path / destination.name
+            fill(made)
+            staging.flush()
+            made.replace(destination)
+            fsync_path(destination.parent)
     finally:
         with contextlib.suppress(OSError):
             root.rmdir()

@@ -114,8 +114,11 @@ class RunRecord(_Part):
         Digest of the code by stage; versions of the numeric libraries; digests of plug-in files; the machine.
     alignment, var_filled, generator, notes
         How the prediction was aligned to the truth, and what was filled in.
-    audit, fallback_control_rows, inner_folds, timings
-        Warnings of the leakage audit, rows without controls of their own batch, scores on inner folds, seconds.
+    audit, fallback_control_rows, inner_folds, timings, cost
+        Warnings of the leakage audit, rows without controls of their own batch, scores on inner folds, seconds, and what
+        the fit cost: CPU seconds (``fit_cpu_s``, ``predict_cpu_s``) and bytes (``fit_peak_bytes``).
+    rescored_from
+        The run whose fit and prediction this one has, scored again later; None for all others.
     """
 
     schema_version: int = schema.RUN_SCHEMA_VERSION
@@ -153,6 +156,8 @@ class RunRecord(_Part):
     fallback_control_rows: int | None = None
     inner_folds: dict[str, float] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
+    cost: dict[str, float | None] = Field(default_factory=dict)
+    rescored_from: str | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -17,12 +17,16 @@ import pandas as pd
 import pytest
 import yaml
 import zarr
+from dagster._core.utils import make_new_run_id
 
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
+from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, Requires
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.gene_graph import build_graph, gather
+from perturbfm_core.pipeline.suite import plan_suite
+from perturbfm_core.pipeline.suite_status import suite_status
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
@@ -106,16 +110,27 @@ def test_definitions_load(here):
         "split",
         "gene_graph",
         "pretrained_encoder",
+        "fit_inputs",
         "trained_model",
         "prediction",
         "metric_panel",
         "report",
         "leaderboard",
+        "leaderboard_page",
     }
-    chain = ["dataset", "split", "trained_model", "prediction", "metric_panel", "report", "leaderboard"]
+    chain = [
+        "dataset",
+        "split",
+        "fit_inputs",
+        "trained_model",
+        "prediction",
+        "metric_panel",
+        "report",
+        "leaderboard",
+    ]
     parents = {lower: {upper} for upper, lower in pairwise(chain)}
     parents["gene_graph"] = parents["pretrained_encoder"] = {"split"}
-    parents["trained_model"] |= {"gene_graph", "pretrained_encoder"}
+    parents["fit_inputs"] |= {"gene_graph", "pretrained_encoder"}
     for asset, wanted in parents.items():
         assert {k.path[-1] for k in graph.get(dg.AssetKey(asset)).parent_keys} == wanted
     assert {key.name for key in graph.asset_check_keys} == {
@@ -184,16 +199,19 @@ def test_schedules_and_sensors_are_off_and_on_the_catalogs_clock(here):
     shipped = load_catalog([packaged_folder()]).suites
     assert {"demo", "simulations"} <= set(shipped)
     schedules = {s.name: s for s in defs.schedules}
-    assert set(schedules) == {f"refresh_{name}" for name in suites} | {"refresh_leaderboard_schedule"}
+    # The leaderboard follows the cells, and no clock.
+    assert set(schedules) == {f"refresh_{name}" for name, suite in suites.items() if suite.refresh_cron}
     for name, suite in suites.items():
+        if not suite.refresh_cron:
+            continue
         assert schedules[f"refresh_{name}"].cron_schedule == suite.refresh_cron
         assert schedules[f"refresh_{name}"].job_name == "benchmark"
     # The user's own suite came in by its YAML file.
     assert schedules["refresh_small"].cron_schedule == SUITE["refresh_cron"]
-    assert schedules["refresh_leaderboard_schedule"].cron_schedule == next(iter(suites.values())).refresh_cron
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
     assert {s.name for s in defs.sensors} == {"rank_after_cells", "inbox"}
-    assert {s.default_status for s in defs.sensors} == {dg.DefaultSensorStatus.STOPPED}
+    on = {s.name for s in defs.sensors if s.default_status == dg.DefaultSensorStatus.RUNNING}
+    assert on == {"rank_after_cells"}
 
 
 def test_schedule_requests_every_applicable_cell(here, monkeypatch):
@@ -218,31 +236,111 @@ def test_suite_whose_splits_are_not_frozen_says_what_to_do(here, tmp_path, monke
         suite.suite_split_keys(ArtifactStore(), "small")
 
 
-def test_sensor_ranks_once_a_tick_and_never_misses_a_cell(here, pageless, monkeypatch):
-    sensors = here.module("sensors")
-    job = here.module("definitions").defs.resolve_job_def("benchmark")
+def test_leaderboard_is_rebuilt_after_the_last_cell_and_once(here):
+    """Whatever became of the cells: queued, running, failed, or done."""
+    defs, sensor = here.module("definitions").defs, here.module("sensors").rank_after_cells
+    S = dg.DagsterRunStatus
     with dg.DagsterInstance.ephemeral() as instance:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=here.module("partitions").grid_key("control_only", CONTEXT["key"]),
-            run_config=here.module("jobs").quiet_logs("CRITICAL"),
-        )
-        run = instance.get_run_by_id(result.run_id)
-        (event,) = [e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_SUCCESS]
 
-        def tick(now):
-            monkeypatch.setattr("time.time", lambda: now)
-            context = dg.build_run_status_sensor_context(
-                sensor_name="rank_after_cells",
-                dagster_event=event,
-                dagster_instance=instance,
-                dagster_run=run,
+        def tick():
+            return sensor(dg.build_sensor_context(instance=instance, definitions=defs))
+
+        def run(status, job="benchmark"):
+            made = dg.DagsterRun(job_name=job, run_id=make_new_run_id(), status=status)
+            return instance.add_run(made).run_id
+
+        assert "no cell has been launched" in tick().skip_message
+        run(S.SUCCESS, job="demo")
+        assert "no cell has been launched" in tick().skip_message
+        first = run(S.SUCCESS)
+        assert tick().run_key == f"rank-after-1-{first}" == tick().run_key
+        for status in (S.NOT_STARTED, S.STARTED, S.STARTING):
+            waiting = run(status)
+            assert "1 cells are on the way" in tick().skip_message
+            instance.delete_run(waiting)
+        last = run(S.FAILURE)
+        assert tick().run_key == f"rank-after-2-{last}"
+
+
+def test_a_nightly_asks_for_no_cell_whose_run_is_there(here, additive):
+    defs = here.module("definitions").defs
+    suite = here.module("partitions").CATALOG.suite("small")
+    cells = plan_suite(ArtifactStore(), suite).cells
+    before = suite_status(ArtifactStore(), cells)
+    at = datetime(2026, 1, 6, 5, 30, tzinfo=UTC)
+
+    def asked():
+        with dg.DagsterInstance.ephemeral() as instance:
+            context = dg.build_schedule_context(
+                instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
             )
-            return sensors.rank_after_cells(context).run_key
+            return defs.get_schedule_def("refresh_small").evaluate_tick(context)
 
-        # Two cells seen in one tick ask once; one seen in the next tick asks again.
-        assert tick(1_800_000_000.0) == tick(1_800_000_001.0)
-        assert tick(1_800_000_000.0) != tick(1_800_000_060.0)
+    wanted = {s.cell.entry for s in before if s.state != "done"}
+    assert {str(r.partition_key).partition("|")[0] for r in asked().run_requests} == wanted
+    for entry in wanted:
+        assert cell(here, entry).success
+    ticked = asked()
+    assert not ticked.run_requests
+    assert ticked.skip_message == "all cells of suite small have runs of these inputs and this code"
+
+
+# ---- what the UI shows without running anything -----------------------------------------------------------------
+
+
+def test_split_keys_are_said_in_words(here):
+    text = (
+        here.module("definitions")
+        .defs.resolve_asset_graph()
+        .get(dg.AssetKey("split"))
+        .metadata["splits"]
+        .value
+    )
+    for entry in json.loads((REPO / "splits/index.json").read_text())["splits"]:
+        (line,) = [x for x in text.splitlines() if entry["key"] in x]
+        assert line.endswith(f"| {entry['dataset']} | {entry['kind']} |")
+    (context,) = [x for x in text.splitlines() if "demo.context_ood" in x]
+    assert "| context C0 | - |" in context
+    (combo,) = [x for x in text.splitlines() if "demo.combo_ood" in x]
+    assert "6 combinations: G000+G230" in combo
+    assert "| 0 of 4 (from 0) |" in combo
+
+
+def test_cells_that_cannot_exist_are_seen_without_running(here, monkeypatch):
+    readable = here.module("readable")
+    shown = here.module("definitions").defs.resolve_asset_graph().get(dg.AssetKey("report")).metadata
+    assert shown["not_applicable"].value == readable.not_applicable_table().value
+    monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=9))
+    monkeypatch.setattr(MODELS.get("additive"), "requires", Requires(min_contexts=2))
+    lines = readable.not_applicable_table().value.splitlines()
+    every = " ".join(x for x in lines if x.startswith("| global_mean |"))
+    assert all(e["key"] in every for e in INDEX)
+    assert "needs 9 train contexts" in every
+    some = " ".join(x for x in lines if x.startswith("| additive |"))
+    for entry in INDEX:
+        assert (entry["key"] in some) == (entry["traits"]["train_contexts"] < 2)
+
+
+def test_pages_are_linked_over_http(here, monkeypatch):
+    links, home = here.module("links"), ArtifactStore()
+    page = home.runs / "run 1" / "report.html"
+    assert links.page_url(home, page) == f"{links.DEFAULT}/runs/run%201/report.html"
+    monkeypatch.setenv("PERTURBFM_SERVE_URL", "http://127.0.0.1:9/")
+    assert links.page_url(home, home.leaderboard_page).startswith("http://127.0.0.1:9/runs/")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.123456, 0.1235),
+        ({"a": [1.00004, 3]}, {"a": [1.0, 3]}),
+        (0.0000123456, 1.235e-05),
+        (True, True),
+        ("x", "x"),
+    ],
+)
+def test_values_of_metadata_are_rounded(here, value, shown):
+    assert here.module("show").rounded(value) == shown
 
 
 @pytest.mark.parametrize(
@@ -338,9 +436,15 @@ def test_cell_materialises_and_publishes_a_run(here):
     assert shown["report"]["run_ids"] == [run.name]
     assert Path(shown["report"]["run_dir"]) == run.resolve()
     metrics = read_json(run / "metrics.json")
-    assert shown["metric_panel"]["delta.pearson"] == pytest.approx(
-        metrics["delta"]["global"]["pearson"], abs=1e-12
-    )
+    value = metrics["delta"]["global"]["pearson_centered"]
+    assert shown["metric_panel"]["delta.pearson_centered"] == round(value, 4) == shown["report"]["headline"]
+    # Floor and ceiling stand beside it, for the headline of every panel.
+    (line,) = [x for x in shown["report"]["scores"].splitlines() if "(headline)" in x]
+    marks = [float(x) for x in line.split(" | ")[3:] if x[0].isdigit()]
+    assert marks == sorted(marks)
+    assert f"| {value:.4f} |" in line
+    assert len(shown["report"]["scores"].splitlines()) == 2 + len(PANELS)
+    assert shown["report"]["report"].startswith("http://127.0.0.1:")
     assert shown["report"]["plot"].startswith("![by perturbation](data:image/")
 
 
@@ -410,7 +514,8 @@ def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch)
     assert result.success
     for asset in ("trained_model", "prediction", "metric_panel", "report"):
         shown = metadata(result, asset)
-        assert shown == {"status": "not_applicable", "reason": TOO_FEW}
+        assert (shown["status"], shown["reason"]) == ("not_applicable", TOO_FEW)
+        assert (shown["entry"], shown["held_out"]) == ("ridge", "context C0")
     assert checks(result) == {"covers_split": True, "panel_complete": True}
     for evaluation in result.get_asset_check_evaluations():
         assert evaluation.metadata["not_applicable"].value == TOO_FEW

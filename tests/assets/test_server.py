@@ -196,6 +196,7 @@ def test_server_shows_the_asset_graph(server):
         ("split", "splits"),
         ("gene_graph", "splits"),
         ("pretrained_encoder", "models"),
+        ("fit_inputs", "models"),
         ("trained_model", "models"),
         ("prediction", "models"),
         ("metric_panel", "evaluation"),

@@ -21,7 +21,8 @@ SCRIPT = """
 import json, sys, time
 import numpy as np, scipy.sparse as sp
 from perturbfm_core.evaluation.cells import Cells, Generator
-from perturbfm_core.evaluation.panels.virtual_cell import FULL, VCC, CellGroups, ControlCells, Sample, profile
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, VCC, ControlCells, Sample, profile
 
 folder, mode, P, CELLS, CONTROLS = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 

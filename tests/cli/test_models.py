@@ -256,7 +256,22 @@ def test_models_show_tells_values_defaults_and_meaning():
     assert rows["graph"]["option"] == "--graph/--no-graph"
     assert rows["gating_mode"]["type"] == "none|scalar|node|lowrank|mlp"
     text = perturbfm("models", "show", "knn").out
-    assert re.search(r"(?m)^--neighbours +integer\.\.\. +1, 3, 5", text)
+    assert re.search(r"(?m)^--neighbours integer\.\.\.: 1, 3, 5", text)
+
+
+@pytest.mark.parametrize("verb", [["list"], ["show", "perturbfm-v3"], ["show", "ensemble"]])
+def test_models_fit_a_hundred_columns(verb):
+    lines = perturbfm("models", *verb).out.splitlines()
+    assert max(len(line) for line in lines if "=" not in line) <= 100
+    assert len(lines) > 10
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_every_parameter_is_described(name):
+    rows = perturbfm("models", "show", name, "--json").json["parameters"]
+    for row in rows:
+        assert row["description"], row["parameter"]
+        assert row["description"].endswith((".", ")", "`"))
 
 
 def test_models_show_refuses_what_is_unknown():

@@ -145,7 +145,8 @@ def test_cells_are_scored_as_cells(s):
         == ["scperturbench", "perturbench", "virtual_cell"]
         == record["notes"]["own_cells"]["panels"]
     )
-    assert record["generator"] is None
+    # Own cells without counts: panels of counts draw theirs from the mean of each condition.
+    assert record["generator"]["counts"] == "multinomial"
     # Means alone get drawn cells, and that is said.
     assert drawn["cells"] == "drawn from control cells (control_shift)"
     assert drawn_record["generator"]["name"] == "control_shift"

@@ -11,8 +11,17 @@ import pytest
 from perturbfm_core.cli.main import main
 from tests.support.paths import TESTS
 
-CASE = TESTS / "parity" / "cell_eval2" / "synth_a"
+CASES = TESTS / "parity" / "cell_eval2"
+CASE = CASES / "synth_a"
 EXPECTED = json.loads((CASE / "expected.json").read_text())
+
+
+@pytest.fixture(params=["copied", "shared"])
+def case(request):
+    """Return the folder of the case: the copy, and the files that it was copied from."""
+    if request.param == "copied":
+        return CASE
+    return request.getfixturevalue("shared_dir") / "parity" / "cell_eval2" / "synth_a"
 
 
 def run(capsys, *argv):
@@ -23,10 +32,10 @@ def run(capsys, *argv):
     return stopped.value.code or 0, out.out, out.err
 
 
-def score(capsys, out, *argv, pred="pred_shift.h5ad", real="real.h5ad"):
+def score(capsys, out, *argv, pred="pred_shift.h5ad", real="real.h5ad", case=CASE):
     return run(
         capsys,
-        *("metrics", "score-pair", "--pred", CASE / pred, "--real", CASE / real, "--pert-col", "target"),
+        *("metrics", "score-pair", "--pred", case / pred, "--real", case / real, "--pert-col", "target"),
         *("--control", "non-targeting", "--out", out, *argv),
     )
 
@@ -52,14 +61,15 @@ def check_folder(folder, expected, rtol=1e-9):
             ), (statistic, metric)
 
 
-def test_the_challenge_with_a_baseline(capsys, tmp_path):
+def test_the_challenge_with_a_baseline(capsys, tmp_path, case):
     out = tmp_path / "new" / "scored"
-    code, printed, _ = score(capsys, out, "--baseline", CASE / "pred_mean.h5ad", "--json")
+    code, printed, _ = score(capsys, out, "--baseline", case / "pred_mean.h5ad", "--json", case=case)
     assert code == 0
-    check_folder(out, EXPECTED["runs"]["vcc2026/pred_shift"])
+    expected_of = json.loads((case / "expected.json").read_text())
+    check_folder(out, expected_of["runs"]["vcc2026/pred_shift"])
     with (out / "score.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    wanted = list(csv.DictReader(EXPECTED["score"]["csv"].splitlines()))
+    wanted = list(csv.DictReader(expected_of["score"]["csv"].splitlines()))
     assert [r["metric"] for r in rows] == [r["metric"] for r in wanted]
     for row, expected in zip(rows, wanted, strict=True):
         for column in ("from_baseline", "from_replicate"):
@@ -71,19 +81,36 @@ def test_the_challenge_with_a_baseline(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pred_shift", "pred_mean"])
-def test_all_metrics_of_counts(capsys, tmp_path, name):
-    code, _, error = score(capsys, tmp_path, "--profile", "full", pred=f"{name}.h5ad")
+def test_all_metrics_of_counts(capsys, tmp_path, name, case):
+    code, _, error = score(capsys, tmp_path, "--profile", "full", pred=f"{name}.h5ad", case=case)
     assert code == 0, error
-    check_folder(tmp_path, EXPECTED["runs"][f"full_v2/{name}"])
+    check_folder(tmp_path, json.loads((case / "expected.json").read_text())["runs"][f"full_v2/{name}"])
     assert not (tmp_path / "score.csv").exists()
 
 
-def test_all_metrics_of_log_values(capsys, tmp_path):
+@pytest.mark.parametrize("option", [(), ("--no-target-genes",)])
+def test_groups_at_the_edges(capsys, tmp_path, option):
+    """Few cells, ties, a label that is no gene: as the peer, with and without target genes."""
+    folder = CASES / "synth_edges"
+    expected = json.loads((folder / "expected.json").read_text())
+    named, profile = ("no_target_genes", "vcc2026") if option else ("full_v2", "full")
+    argv = ("--profile", profile, "--control", expected["control"], *option)
+    code, _, error = score(capsys, tmp_path, *argv, pred="pred_odd.h5ad", case=folder)
+    assert code == 0, error
+    check_folder(tmp_path, expected["runs"][f"{named}/pred_odd"])
+
+
+def log_values(source, path, depth=1e4):
+    """Write cells as log1p of counts scaled to a depth, as a user does."""
+    data = anndata.read_h5ad(source)
+    factor = (depth / np.asarray(data.X.sum(axis=1), dtype=np.float64).ravel()).astype(np.float32)
+    data.X.data = np.log1p(data.X.data * np.repeat(factor, np.diff(data.X.indptr)))
+    data.write_h5ad(path)
+
+
+def test_all_metrics_of_log_values(capsys, tmp_path, case):
     for name in ("real", "pred_shift"):
-        data = anndata.read_h5ad(CASE / f"{name}.h5ad")
-        factor = (1e4 / np.asarray(data.X.sum(axis=1), dtype=np.float64).ravel()).astype(np.float32)
-        data.X.data = np.log1p(data.X.data * np.repeat(factor, np.diff(data.X.indptr)))
-        data.write_h5ad(tmp_path / f"{name}.h5ad")
+        log_values(case / f"{name}.h5ad", tmp_path / f"{name}.h5ad")
     code, _, error = score(
         capsys,
         tmp_path / "out",
@@ -92,7 +119,47 @@ def test_all_metrics_of_log_values(capsys, tmp_path):
         real=tmp_path / "real.h5ad",
     )
     assert code == 0, error
-    check_folder(tmp_path / "out", EXPECTED["runs"]["full_lognorm/pred_shift"], rtol=1e-6)
+    expected = json.loads((case / "expected.json").read_text())
+    check_folder(tmp_path / "out", expected["runs"]["full_lognorm/pred_shift"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("profile", ["full", "vcc2026"])
+def test_predicted_log_values_of_measured_counts(capsys, tmp_path, profile):
+    """The peer scores such a pair where it detects what the predicted values are."""
+    log_values(CASE / "pred_shift.h5ad", tmp_path / "pred.h5ad")
+    options = ("--pred-input-type", "lognorm", "--profile", profile)
+    code, _, error = score(capsys, tmp_path / "out", *options, pred=tmp_path / "pred.h5ad")
+    assert code == 0, error
+    expected = json.loads((CASES.parents[1] / "cli" / "score_pair_mixed.json").read_text())
+    means = pd.read_csv(tmp_path / "out" / "agg_results.csv").set_index("statistic").loc["mean"]
+    assert set(means.index) <= set(expected["mean"])
+    assert len(means) == (len(expected["mean"]) if profile == "full" else 10)
+    for metric, value in means.items():
+        assert value == pytest.approx(expected["mean"][metric], rel=1e-6, nan_ok=True), metric
+    results = pd.read_csv(tmp_path / "out" / "results.csv")
+    checked = 0
+    for row in results.itertuples():
+        if row.target in expected["results"]:
+            value = expected["results"][row.target][row.metric]
+            wanted = np.nan if value is None else value
+            assert row.value == pytest.approx(wanted, rel=1e-6, abs=1e-12, nan_ok=True), row
+            checked += 1
+    assert checked > 20
+
+
+def test_pairs_of_two_kinds_that_have_no_scale(capsys, tmp_path):
+    log_values(CASE / "pred_shift.h5ad", tmp_path / "pred.h5ad")
+    pred = tmp_path / "pred.h5ad"
+    for argv, message in (
+        (("--input-type", "lognorm", "--pred-input-type", "counts"), "cannot be turned back into counts"),
+        (("--pred-input-type", "lognorm", "--baseline", CASE / "pred_mean.h5ad"), "leave out --baseline"),
+        ((), "which is no count; give whole numbers, or --input-type lognorm"),
+    ):
+        code, _, error = score(capsys, tmp_path / "out", *argv, pred=pred)
+        assert code == 2
+        assert message in error
+        assert error.strip().count("\n") == 0
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_leaderboard_by_sql(work):
     first, second = perturbfm("leaderboard", "sql", ask, "--json").json
     assert (first["rank"], second["rank"]) == (1, 2)
     assert first["value"] > second["value"]
-    shown = perturbfm("leaderboard", "show", "--json").json
+    shown = perturbfm("leaderboard", "show", "--metric", "delta.pearson", "--json").json
     assert [r["entry"] for r in shown] == [first["entry"], second["entry"]]
     assert perturbfm("leaderboard", "show", "--board", "no such board", "--json").json == []
 
@@ -558,6 +558,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     perturbfm(*SYNTH[:3], "M", *SYNTH[4:], "--name", "d", "--depth", 2500)
     preds = f"runs/{work.run}/predictions.npz"
     asked = ["--data", "D", "--split", work.split, "--run", work.run]
+    Path("grid.yaml").write_text("control_components: [0, 2]\n")
     np.savez("emb.npz", genes=np.asarray(["G01", "G02"]), features=np.ones((2, 3)))
     verbs = {
         "data make-synth": ["--out", "J1", "--n-obs", 160, "--n-genes", 20, "--n-perts", 4],
@@ -610,6 +611,14 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "predict": [*asked, "--perturbation", "G01", "--context", "C0"],
         "suggest": [*asked, "--k", 2],
         "demo": ["--suite", "tiny"],
+        "suite list": [],
+        "suite show": ["tiny"],
+        "suite status": ["tiny"],
+        "suite run": ["tiny"],
+        "suite scorecard": ["tiny"],
+        "sweep run": ["--base", "ridge", "--grid", "grid.yaml", "--split", work.split, "--data", "D"],
+        "sweep show": [],
+        "rescore": ["--all"],
         "doctor": [],
     }
     assert set(verbs) == {" ".join(words) for words, _ in leaves()}
@@ -650,9 +659,14 @@ def test_demo_runs_a_suite_of_the_users_catalog(tmp_path):
     answer = perturbfm("demo", "--suite", "tiny")
     assert answer.values["experiments"] == "2"
     assert answer.values["leaderboard"] == "runs/leaderboard.duckdb"
-    head, *rows = answer.out.splitlines()[:3]
-    assert head.split()[:4] == ["board", "rank", "entry", "pearson"]
-    assert {row.split()[2] for row in rows} == {"control_only", "global_mean"}
+    lines = answer.out.splitlines()
+    assert lines[0].startswith("delta.pearson_centered, higher is better")
+    (head,) = [i for i, x in enumerate(lines) if x.split()[:2] == ["rank", "entry"]]
+    assert lines[head + 1].split()[:2] == ["1", "control_only"]
+    # The train mean is the centre: undefined, with its reason below.
+    (note, mark) = lines[head + 2].split()[:2]
+    assert (note, lines[head + 2].split()[2]) == ("-", "global_mean")
+    assert any(x.startswith(mark) and "prediction equals the train mean" in x for x in lines)
     again = perturbfm("demo", "--suite", "tiny", "--json").json
     assert len(ArtifactStore().run_dirs()) == 2
     assert len(again["standings"]) == 2

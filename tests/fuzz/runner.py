@@ -38,7 +38,6 @@ import zarr  # noqa: F401
 import perturbfm_core
 from perturbfm_core.cli.main import VERBS, main, verb
 from tests.fuzz.targets import IMPORT, TARGETS
-from tests.support.plots import FIGURES, MODULES
 
 CPU_SECONDS = 20
 MEMORY = 1 << 30
@@ -311,10 +310,6 @@ def import_everything() -> None:
             importlib.import_module(module.name)
     for name in VERBS:
         verb(name)
-    for module_name in MODULES:
-        plots = importlib.import_module(f"perturbfm_core.reports.plots.{module_name}")
-        for name, (_, blank) in FIGURES.items():
-            setattr(plots, name, blank)
 
 
 def run_all(seed: int, cases: int, only: str | None, root: Path, *, keep: bool) -> list[Outcome]:

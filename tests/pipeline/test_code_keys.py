@@ -43,6 +43,10 @@ def stages() -> dict[str, tuple[str, ...]]:
         "gene graph": ("perturbfm_core.graphs.coexpression",),
         "encoder": (f"{PIPELINE}.pretrained_encoder",),
         "bounds": ("perturbfm_core.evaluation.ceilings", *PANELS.get("delta").modules),
+        "panel bounds": (
+            "perturbfm_core.evaluation.panel_bounds",
+            *(m for name, panel in PANELS.items() if name != "delta" for m in panel.modules),
+        ),
         "tuning": ("perturbfm_core.tuning.validation", *PANELS.get("delta").modules),
     }
 

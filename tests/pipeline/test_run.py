@@ -30,9 +30,10 @@ from perturbfm_core.pipeline import split as freezing
 from perturbfm_core.pipeline.dataset import ensure_dataset, find_dataset, import_dataset, open_dataset
 from perturbfm_core.pipeline.experiment import ModelConfig, model_configs
 from perturbfm_core.pipeline.leaderboard import rank
-from perturbfm_core.pipeline.run import run_entry, suite_members, suite_splits
+from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.submission import evaluate_file
+from perturbfm_core.pipeline.suite import plan_suite
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
@@ -502,15 +503,23 @@ def test_suite_freezes_what_is_missing_and_lists_its_cells(store, tmp_path, monk
         models=("additive", "ridge"),
     )
     monkeypatch.setattr(MODELS.get("ridge"), "requires", Requires(min_contexts=2))
-    hashes = suite_splits(store, suite)
+    unmade = plan_suite(store, suite)
+    assert (unmade.unmade, [c.reason for c in unmade.cells]) == (("tiny",), [None, None])
+    made = plan_suite(store, suite, make=True)
+    hashes = [split.hash for split in made.splits]
     assert len(hashes) == 2
     assert set(hashes) <= set(SplitFolder(store.split_dir).hashes())
     files = {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()}
-    assert suite_splits(store, suite) == hashes
+    for again in (plan_suite(store, suite), plan_suite(store, suite, make=True)):
+        assert (again.splits, again.cells) == (made.splits, made.cells)
     assert {p.name: p.stat().st_mtime_ns for p in store.split_dir.iterdir()} == files
-    cells = suite_members(store, suite, hashes)
-    assert [(c.split, c.entry) for c in cells] == [(h, m) for h in hashes for m in suite.models]
-    assert [c.reason for c in cells] == [None, "needs 2 train contexts, there are 1"] * 2
+    assert [(c.split.hash, c.entry) for c in made.cells] == [(h, m) for h in hashes for m in suite.models]
+    assert [c.reason for c in made.cells] == [None, "needs 2 train contexts, there are 1"] * 2
+    # What is not frozen yet is known as well, once the data are there.
+    shutil.rmtree(store.split_dir)
+    planned = plan_suite(store, suite)
+    assert [(s.hash, s.is_frozen) for s in planned.splits] == [(h, False) for h in hashes]
+    assert [c.reason for c in planned.cells] == [c.reason for c in made.cells]
     assert load_catalog().dataset("tiny").synth == synth
 
 

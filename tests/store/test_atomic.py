@@ -8,10 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from perturbfm_core.errors import StoreError
+from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.store import atomic
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import Staging, publish_directory, restore, sweep_staging, write_atomic
+from perturbfm_core.store.atomic import (
+    Staging,
+    publish_directory,
+    publish_file,
+    restore,
+    sweep_staging,
+    write_atomic,
+)
 from perturbfm_core.store.owner import new_token
 from tests.support.paths import REPO
 
@@ -96,6 +103,32 @@ def test_published_directory_is_never_overwritten(tmp_path):
     publish_directory(tmp_path / "a", lambda p: (p / "y").write_text("three"), overwrite=True)
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["y"]
     assert not (tmp_path / ".staging").exists()
+
+
+def test_a_file_that_a_function_writes_is_whole_or_not_there(tmp_path, monkeypatch):
+    target = tmp_path / "new" / "big.h5ad"
+    publish_file(target, lambda path: path.write_text("one"))
+    assert target.read_text() == "one"
+
+    def fails(path):
+        path.write_text("half")
+        msg = "no more of it"
+        raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="no more of it"):
+        publish_file(target, fails)
+    assert target.read_text() == "one"
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "fsync_path", refuse)
+        with pytest.raises(DiskError, match=f"cannot write {target}: the disk is full"):
+            publish_file(target, lambda path: path.write_text("two"))
+    assert target.read_text() == "one"
+    publish_file(target, lambda path: path.write_text("three"))
+    assert {p.name: p.read_text() for p in target.parent.iterdir()} == {"big.h5ad": "three"}
 
 
 @pytest.fixture(params=["exchange", "no exchange"])

@@ -28,7 +28,6 @@ import pydantic.type_adapter  # noqa: F401
 
 import perturbfm_core
 from perturbfm_core.cli.main import VERBS, main, verb
-from tests.support.plots import FIGURES, MODULES
 
 STEPS = ("replace", "rename", "symlink", "link", "fsync", "mkdir", "unlink")
 
@@ -88,11 +87,6 @@ if __name__ == "__main__":
         importlib.import_module(module.name)
     for name in VERBS:
         verb(name)
-    for module_name in MODULES:
-        # Drawing is most of a small run, and no step of it.
-        plots = importlib.import_module(f"perturbfm_core.reports.plots.{module_name}")
-        for name, (_, blank) in FIGURES.items():
-            setattr(plots, name, blank)
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
     made = {}
     for name, (wanted, argv) in json.loads(sys.argv[3]).items():

@@ -36,7 +36,6 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, read_json
 from perturbfm_core.store.run_record import is_whole, read_run_record
-from tests.support.plots import FIGURES, MODULES
 
 # Longer than any of these commands takes on a busy machine.
 STUCK_S = 120
@@ -169,16 +168,12 @@ def debris() -> list[str]:
 
 
 def prepare() -> None:
-    """Import everything that a command may, with plots left undrawn."""
+    """Import everything that a command may."""
     for module in pkgutil.walk_packages(perturbfm_core.__path__, "perturbfm_core."):
         importlib.import_module(module.name)
     for name in VERBS:
         verb(name)
     importlib.import_module("perturbfm_assets.definitions")
-    for module_name in MODULES:
-        plots = importlib.import_module(f"perturbfm_core.reports.plots.{module_name}")
-        for name, (_, blank) in FIGURES.items():
-            setattr(plots, name, blank)
 
 
 def dead_runs() -> int:

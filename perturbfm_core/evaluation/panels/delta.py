@@ -25,7 +25,7 @@ _CONSTANT = "predicted or observed delta is constant over genes"
 _ZERO = "predicted or observed delta is zero"
 _CENTERED = "prediction equals the train mean (or the observation does) up to a constant"
 
-add_panel(PANEL, source=_OWN, headline="pearson", order=10)
+add_panel(PANEL, source=_OWN, headline="pearson_centered", order=10)
 
 Side = tuple[FloatArray, FloatArray, BoolArray | None]
 

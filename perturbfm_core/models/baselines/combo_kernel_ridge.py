@@ -40,7 +40,17 @@ class ComboKernelRidge(TunedBaseline):
     }
 
     class Params(Frozen):
-        """Parameters of `ComboKernelRidge`; the penalty is chosen among `alphas` by the inner folds."""
+        """Parameters of `ComboKernelRidge`; the penalty is chosen among `alphas` by the inner folds.
+
+        Attributes
+        ----------
+        alphas
+            Ridge penalties to choose from, by the error on the inner folds.
+        components
+            Principal components of the single effects that the kernel compares.
+        per
+            What has a scale of the sum of singles of its own: the whole data set (``data``), or each number of parts.
+        """
 
         alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
         components: int = Field(default=100, ge=1)

@@ -31,7 +31,13 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
     }
 
     class Params(EmbeddingBaseline.Params):
-        """Parameters of `GeneEmbeddingRidge`; the penalty is chosen among `alphas` by the inner folds."""
+        """Parameters of `GeneEmbeddingRidge`; the penalty is chosen among `alphas` by the inner folds.
+
+        Attributes
+        ----------
+        alphas
+            Ridge penalties to choose from, by the error on the inner folds.
+        """
 
         alphas: tuple[float, ...] = Field(default=(1.0, 10.0, 100.0, 1000.0), min_length=1)
 

@@ -30,7 +30,13 @@ class KernelRidgeRegression(EmbeddingBaseline):
     }
 
     class Params(EmbeddingBaseline.Params):
-        """Parameters of `KernelRidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""
+        """Parameters of `KernelRidgeRegression`; the penalty is chosen among `alphas` by the inner folds.
+
+        Attributes
+        ----------
+        alphas
+            Ridge penalties to choose from, by the error on the inner folds.
+        """
 
         alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.3, 1.0, 3.0, 10.0), min_length=1)
 

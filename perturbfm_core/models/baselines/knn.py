@@ -35,7 +35,13 @@ class NearestNeighbours(EmbeddingBaseline):
     }
 
     class Params(EmbeddingBaseline.Params):
-        """Parameters of `NearestNeighbours`; k is chosen among `neighbours` by the inner folds."""
+        """Parameters of `NearestNeighbours`; k is chosen among `neighbours` by the inner folds.
+
+        Attributes
+        ----------
+        neighbours
+            Numbers of nearest train conditions to choose from, by the error on the inner folds.
+        """
 
         neighbours: tuple[PositiveInt, ...] = Field(default=(1, 3, 5, 10, 20, 50, 100), min_length=1)
 

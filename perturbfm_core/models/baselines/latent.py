@@ -22,7 +22,13 @@ class LatentShift(Baseline):
     search_space: ClassVar[SearchSpace] = {"components": IntRange(1, 100, log=True)}
 
     class Params(Frozen):
-        """Parameters of `LatentShift`: the number of principal components."""
+        """Parameters of `LatentShift`: the number of principal components.
+
+        Attributes
+        ----------
+        components
+            Principal components of expression in which effects are added.
+        """
 
         components: int = Field(default=30, ge=1)
 

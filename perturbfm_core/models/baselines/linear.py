@@ -25,7 +25,15 @@ class Linear(Baseline):
     }
 
     class Params(Frozen):
-        """Parameters of `Linear`: number of principal components, and ridge penalty on both sides."""
+        """Parameters of `Linear`: number of principal components, and ridge penalty on both sides.
+
+        Attributes
+        ----------
+        components
+            Principal components of genes and of perturbations.
+        penalty
+            Ridge penalty on both sides of the linear map.
+        """
 
         components: int = Field(default=10, ge=1)
         penalty: float = Field(default=0.1, gt=0)

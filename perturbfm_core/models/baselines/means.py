@@ -30,7 +30,13 @@ class GlobalMean(Baseline):
     """Predicts the mean delta of all train conditions, weighted equally or by their numbers of cells."""
 
     class Params(Frozen):
-        """Parameters of `GlobalMean`: the weights of the conditions."""
+        """Parameters of `GlobalMean`: the weights of the conditions.
+
+        Attributes
+        ----------
+        weights
+            Whether every train condition counts the same (``conditions``) or by its ``cells``.
+        """
 
         weights: Literal["conditions", "cells"] = "conditions"
 

@@ -26,7 +26,15 @@ class RidgeRegression(TunedBaseline):
     }
 
     class Params(Frozen):
-        """Parameters of `RidgeRegression`; the penalty is chosen among `alphas` by the inner folds."""
+        """Parameters of `RidgeRegression`; the penalty is chosen among `alphas` by the inner folds.
+
+        Attributes
+        ----------
+        alphas
+            Ridge penalties to choose from, by the error on the inner folds.
+        control_components
+            Principal components of the matched controls among the inputs, 0 for none.
+        """
 
         alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(
             default=(0.1, 1.0, 10.0, 100.0), min_length=1

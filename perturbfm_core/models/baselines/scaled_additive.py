@@ -86,7 +86,13 @@ class ScaledAdditive(Baseline):
     """Predicts the sum of the train deltas of a combination's singles times one fitted scale."""
 
     class Params(Frozen):
-        """Parameters of `ScaledAdditive`: one scale for the data set, or one per number of parts."""
+        """Parameters of `ScaledAdditive`: one scale for the data set, or one per number of parts.
+
+        Attributes
+        ----------
+        per
+            What has a scale of its own: the whole data set (``data``), or each number of parts.
+        """
 
         per: Per = "data"
 

@@ -49,7 +49,15 @@ class SetKernelRidge(TunedBaseline):
     }
 
     class Params(Frozen):
-        """Parameters of `SetKernelRidge`; several `alphas` are compared by the inner folds."""
+        """Parameters of `SetKernelRidge`; several `alphas` are compared by the inner folds.
+
+        Attributes
+        ----------
+        alphas
+            Ridge penalties; of several, the inner folds choose one.
+        components
+            Principal components of the single effects that the kernel compares.
+        """
 
         alphas: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.5,), min_length=1)
         components: int = Field(default=60, ge=1)

@@ -1,88 +1,57 @@
-"""Plots of conditions as inline images, so that a report is a single file."""
+"""Bars of one metric by perturbation, as an SVG image for the pages of the orchestrator."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
-import numpy as np
-
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
+from perturbfm_core.reports.html import number
 
 INK = "#1f2933"
 ACCENT = "#2f6f9f"
 
-
-def scatter_panels(panels: Sequence[tuple[str, FloatArray, FloatArray]]) -> str:
-    """Return a PNG data URI: observed (x) against predicted (y) delta, one panel per (title, x, y)."""
-    figure = row_of_panels(len(panels), 3.6 * len(panels), 3.6)
-    for i, (title, x, y) in enumerate(panels):
-        axes = figure.axes[i]
-        reach = float(max(np.abs(x).max(initial=0.0), np.abs(y).max(initial=0.0), 1e-3)) * 1.05
-        axes.plot([-reach, reach], [-reach, reach], color="#b0b8c1", linewidth=1, zorder=0)
-        axes.scatter(x, y, s=6, color=ACCENT, alpha=0.5, linewidths=0)
-        axes.set_xlim(-reach, reach)
-        axes.set_ylim(-reach, reach)
-        # Names come from data: "$" must not start a formula.
-        axes.set_title(title.replace("$", r"\$"), fontsize=9, color=INK)
-        axes.set_xlabel("observed delta (log1p)", fontsize=8)
-        axes.set_ylabel("predicted delta (log1p)", fontsize=8)
-        axes.tick_params(labelsize=7)
-    return image(figure)
+_ROW, _WIDTH, _PLOT = 20, 640, 300
+_LONGEST = 36
 
 
-def row_of_panels(n: int, width: float, height: float) -> Any:
-    """Return a figure with `n` axes side by side, with fixed margins: fitted ones would draw everything twice.
-
-    Parameters
-    ----------
-    n
-        Number of axes.
-    width, height
-        Of the figure, in inches.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=90)
-    figure.subplots(1, n, squeeze=False)
-    margin = {
-        "left": 0.55 / width,
-        "right": 1 - 0.1 / width,
-        "bottom": 0.45 / height,
-        "top": 1 - 0.3 / height,
-    }
-    figure.subplots_adjust(**margin, wspace=0.6 * n / (width - 0.65 - 0.6 * (n - 1)) if n > 1 else 0)
-    return figure
-
-
-def bars(labels: Sequence[str], values: Sequence[float], xlabel: str) -> str:
-    """Return a PNG data URI: horizontal bars.
+def bars(labels: Sequence[str], values: Sequence[float], title: str) -> str:
+    """Return an SVG data URI: horizontal bars from zero with their values, the same bytes for the same values.
 
     Parameters
     ----------
     labels, values
         Label and length of each bar, from top to bottom.
-    xlabel
-        Label of the horizontal axis.
+    title
+        What the lengths are.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.0, 0.5 + 0.28 * max(len(labels), 1)), dpi=90, layout="constrained")
-    axes = figure.add_subplot()
-    axes.barh(range(len(labels)), values, color=ACCENT)
-    axes.set_yticks(range(len(labels)), [text.replace("$", r"\$") for text in labels], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel(xlabel, fontsize=8)
-    axes.tick_params(axis="x", labelsize=7)
-    return image(figure)
+    low, high = min([0.0, *values]), max([0.0, *values])
+    span = (high - low) or 1.0
+    left, height = _WIDTH - _PLOT - 70, _ROW * len(labels) + 34
+    zero = left - low / span * _PLOT
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{left}" y="16" font-weight="bold" fill="{INK}">{escape(title)}</text>',
+    ]
+    for i, (label, value) in enumerate(zip(labels, values, strict=True)):
+        y, end = 26 + i * _ROW, left + (value - low) / span * _PLOT
+        short = label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        parts += [
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end" fill="{INK}">{escape(short)}</text>',
+            f'<rect x="{min(zero, end):.1f}" y="{y + 2}" width="{max(abs(end - zero), 0.5):.1f}" height="{_ROW - 5}" fill="{ACCENT}"/>',
+            f'<text x="{max(zero, end) + 6:.1f}" y="{y + 13}" fill="{INK}">{number(value)}</text>',
+        ]
+    text = "".join([*parts, "</svg>"])
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode("utf-8", "replace")).decode()
 
 
 def headline_plot(
-    metrics: dict[str, Any], panel: str = "delta", metric: str = "pearson", most: int = 30
+    metrics: dict[str, Any], panel: str = HEADLINE_PANEL, metric: str = HEADLINE_METRIC, most: int = 30
 ) -> str | None:
-    """Return a PNG data URI: bars of one metric by perturbation, None where it is undefined everywhere.
+    """Return an SVG data URI: bars of one metric by perturbation, None where it is undefined everywhere.
 
     Parameters
     ----------
@@ -100,10 +69,3 @@ def headline_plot(
     return (
         bars([k for k, _ in rows], [v for _, v in rows], f"{panel}.{metric}, lowest first") if rows else None
     )
-
-
-def image(figure: Any) -> str:
-    """Return a figure as a PNG data URI, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm.network.gate import MIN_GROUPS, TrainingRows, _box_least_squares, decide
+from perturbfm_core.models.perturbfm.network.gate import (
+    MIN_GROUPS,
+    GateDecision,
+    TrainingRows,
+    _box_least_squares,
+    decide,
+)
 from perturbfm_core.models.perturbfm.prior import stack as prior_module
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, _simplex, folds_of
@@ -179,6 +185,22 @@ def test_pure_noise_closes_the_gate(seed):
     decision, crossed = decide(rows, noise, np.arange(30))
     assert decision.g == (0.0, 0.0)
     assert not crossed.any()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5, 2.0])
+def test_the_gate_records_what_each_part_gained(size):
+    rows, missed = gate_rows()
+    noise = np.random.default_rng(5).normal(size=missed.shape).astype(np.float32)
+    decision, _ = decide(rows, np.stack([noise, size * missed]), np.arange(30))
+    channels, latent = decision.tried
+    assert (channels["part"], latent["part"]) == ("channels", "latent state")
+    opened = channels["error_fell"] and channels["gain"] > channels["standard_error"]
+    assert opened == (decision.g[1] > 0) == (size > 0)
+    if opened:
+        assert decision.gain == pytest.approx(channels["gain"])
+    assert GateDecision(**decision.to_json()).tried == decision.tried
+    # Records of earlier versions have none.
+    assert GateDecision((0.0, 0.0), None, None, 4, "few").tried == []
 
 
 def test_fewer_than_ten_groups_close_the_gate():

@@ -50,7 +50,7 @@ def mean_response_cells(truth: Truth, seed: int = 0) -> LabelledCells:
     cells = truth.cells
     means = group_means(cells)
     response = mean_response(truth, means)
-    control = sp.csr_array(cells.X[cells.rows[cells.control]])
+    control = cells.of_group(cells.control)
     rows = [cells.rows[k] for k in (*cells.perturbed, cells.control)]
     if cells.input_type == "lognorm":
         everywhere = np.zeros(len(cells.group) - control.shape[0], dtype=np.int64)
@@ -65,5 +65,5 @@ def mean_response_cells(truth: Truth, seed: int = 0) -> LabelledCells:
         moved.eliminate_zeros()
     # Back into the order of the measured cells.
     place = np.argsort(np.concatenate(rows), kind="stable")
-    X = sp.csc_array(sp.vstack([moved, control.astype(np.float32)], format="csr")[place])
-    return replace(cells, X=X, totals=row_totals(X))
+    X = sp.vstack([moved, control.astype(np.float32)], format="csr")[place]
+    return replace(cells, X=X, totals=row_totals(X), origin=None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from perturbfm_core.evaluation.panels.cell_eval2.cells import LabelledCells
 from perturbfm_core.schema import FloatArray
@@ -12,6 +14,8 @@ from perturbfm_core.schema import FloatArray
 BULK_TARGET_SUM = 5e4
 # Groups of fewer cells, or with a cell of more than this share of the others' counts, are summed cell by cell.
 _FEW = 12
+# Cells that are looked at together.
+_ROWS = 128
 _LARGEST_STEP = 0.2
 # Terms of the series of log1p at the largest step: 0.2^24 is below double precision.
 _TERMS = 24
@@ -60,19 +64,27 @@ def bulk_lognorm(sums: FloatArray, target_sum: float = BULK_TARGET_SUM) -> Float
 
 def means_and_variance(cells: LabelledCells) -> tuple[FloatArray, FloatArray]:
     """Return (means [K, G], variance summed over genes and divided by the number of cells [K])."""
-    K, G = len(cells.names), cells.X.shape[1]
-    n = cells.sizes.astype(np.float64)
-    means, squares = np.zeros((K, G)), np.zeros(K)
-    pointers, slots = cells.X.indptr, cells.group + 1
-    # Multiplied before they are added, as a mean of a sparse matrix is: the last digit decides what is a tie.
-    share = np.concatenate([[0.0], 1.0 / np.maximum(n, 1.0)])
-    for g in range(G):
-        part = slice(pointers[g], pointers[g + 1])
-        slot, x = slots[cells.X.indices[part].astype(np.intp)], cells.X.data[part].astype(np.float64)
-        means[:, g] = np.bincount(slot, weights=x * share[slot], minlength=K + 1)[1:]
-        squares += np.bincount(slot, weights=x * x, minlength=K + 1)[1:]
+    K, n = len(cells.names), cells.sizes.astype(np.float64)
+    means, squares = np.zeros((K, cells.X.shape[1])), np.zeros(K)
+    for k in range(K):
+        X = cells.of_group(k)
+        values = X.data.astype(np.float64)
+        squares[k] = _squared(values)
+        # Multiplied before they are added, as a mean of a sparse matrix is: the last digit decides what is a tie.
+        means[k] = _gene_sums(X, values * (1.0 / max(n[k], 1.0)))
     within = squares - n * np.einsum("ij,ij->i", means, means)
     return means, np.divide(within, n * (n - 1), out=np.zeros_like(n), where=n >= 2)
+
+
+def _squared(values: FloatArray) -> float:
+    """Return the sum of squares, on one thread: vectors this short gain nothing from more."""
+    return float(np.einsum("i,i->", values, values))
+
+
+def _gene_sums(X: Any, values: FloatArray) -> FloatArray:
+    """Return float64 [G], the sum of each gene of CSR cells [n, G] with other values, cell after cell."""
+    by_gene = sp.csc_array((values, X.indices, X.indptr), shape=X.shape[::-1])
+    return np.asarray(by_gene @ np.ones(X.shape[0]))
 
 
 def sums_and_jackknife(
@@ -84,40 +96,42 @@ def sums_and_jackknife(
     cells' counts, y_i its count of the gene, w = a / (1 + a) and c = target_sum / S / (1 + a), a the gene's scaled
     sum. So it is log1p(w e_i) for all cells, whose sum is a short series, and a change for the cells with counts.
     """
-    K, G = len(cells.names), cells.X.shape[1]
-    slots, n = cells.group + 1, cells.sizes.astype(np.float64)
-    total = np.bincount(slots, weights=cells.totals, minlength=K + 1)
-    total[0] = 0.0
-    left = total[slots] - cells.totals
-    # A cell with all the counts of its group leaves nothing, as if the others had no share.
-    step = np.divide(cells.totals, left, out=np.zeros_like(left), where=left > 0)
-    scale = np.divide(target_sum, total, out=np.zeros_like(total), where=total > 0)
-    sums, weights = np.zeros((K, G)), np.zeros((K, G))
-    first, second = np.zeros((K, G)), np.zeros(K)
-    cross = np.zeros((K, G))
-    pointers = cells.X.indptr
-    for g in range(G):
-        part = slice(pointers[g], pointers[g + 1])
-        if part.start == part.stop:
-            continue
-        # Indexing by numbers of another type than the machine's own takes three times as long.
-        rows = cells.X.indices[part].astype(np.intp)
-        slot, y, e = slots[rows], cells.X.data[part].astype(np.float64), step[rows]
-        own = np.bincount(slot, weights=y, minlength=K + 1)
-        above = 1.0 + scale * own
-        weight, slope = scale * own / above, scale / above
-        sums[:, g], weights[:, g] = own[1:], weight[1:]
-        kept = weight[slot] * e
-        moved = np.log1p(kept - slope[slot] * y * (1.0 + e))
-        kept = np.log1p(kept)
-        first[:, g] = np.bincount(slot, weights=moved - kept, minlength=K + 1)[1:]
-        cross[:, g] = np.bincount(slot, weights=moved * moved - kept * kept, minlength=K + 1)[1:]
+    K = len(cells.names)
+    sums, correction = np.zeros((K, cells.X.shape[1])), np.zeros(K)
     for k in range(K):
-        series = _series_sums(step[cells.rows[k]], weights[k])
-        first[k] += series[0]
-        second[k] = (cross[k] + series[1] - first[k] ** 2 / max(n[k], 1.0)).sum()
-    correction = np.where((n >= 2) & (total[1:] > 0), (n - 1) / np.maximum(n, 1.0) * second, 0.0)
-    return sums, np.maximum(correction, 0.0)
+        X, totals = cells.of_group(k), cells.totals[cells.rows[k]]
+        sums[k] = _gene_sums(X, X.data.astype(np.float64))
+        if len(totals) >= 2 and totals.any():
+            correction[k] = _jackknife(X, totals, sums[k], target_sum)
+    return sums, correction
+
+
+def _jackknife(X: Any, totals: FloatArray, sums: FloatArray, target_sum: float) -> float:
+    """Return (n - 1) / n times the squared spread of the leave-one-out profiles of CSR cells [n, G]."""
+    n = len(totals)
+    left = totals.sum() - totals
+    # A cell with all the counts of its group leaves nothing, as if the others had no share.
+    step = np.divide(totals, left, out=np.zeros_like(left), where=left > 0)
+    scale = target_sum / totals.sum()
+    above = 1.0 + scale * sums
+    slope, weight = scale / above, scale * sums / above
+    first, second = _series_sums(step, weight)
+    cross = 0.0
+    for start in range(0, n, _ROWS):
+        part = X[start : start + _ROWS] if n > _ROWS else X
+        # Indices are never out of bounds; clipping is the fast way.
+        w, c = (v.take(part.indices, mode="clip") for v in (weight, slope))
+        e = np.repeat(step[start : start + _ROWS], np.diff(part.indptr))
+        kept = w * e
+        e += 1.0
+        e *= c
+        e *= part.data
+        moved = np.log1p(np.subtract(kept, e, out=e))
+        kept = np.log1p(kept, out=kept)
+        cross += _squared(moved) - _squared(kept)
+        first += _gene_sums(part, np.subtract(moved, kept, out=moved))
+    spread = cross + float((second - first**2 / n).sum())
+    return max((n - 1) / n * spread, 0.0)
 
 
 def _series_sums(step: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:

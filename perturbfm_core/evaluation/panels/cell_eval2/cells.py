@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation.differential.ordering import CountCodes
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 InputType = Literal["counts", "lognorm"]
@@ -18,7 +19,6 @@ MAX_COUNTS_PER_CELL = 1e6
 # How far from a whole number a count may be.
 _WHOLE = 1e-6
 _PIECE = 1 << 20
-_SMALL = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +28,7 @@ class LabelledCells:
     Attributes
     ----------
     X
-        CSC [N, G] without stored zeros, counts or log1p of counts scaled to a common depth, rows ascending in each
-        column.
+        CSR [N, G] without stored zeros, counts or log1p of counts scaled to a common depth.
     group
         int64 [N], which of `names` a cell has, -1 for cells that are left out.
     names
@@ -42,6 +41,8 @@ class LabelledCells:
         ``counts`` or ``lognorm``.
     totals
         float64 [N], sum of each cell.
+    origin
+        The cells that these are a part of; None: all cells.
     """
 
     X: Any
@@ -51,6 +52,7 @@ class LabelledCells:
     genes: StrArray
     input_type: InputType
     totals: FloatArray
+    origin: LabelledCells | None = None
 
     @cached_property
     def sizes(self) -> IntArray:
@@ -78,24 +80,23 @@ class LabelledCells:
         """Return whether every value is a whole number."""
         return _whole(self.X.data)
 
+    def of_group(self, k: int) -> Any:
+        """Return CSR [n, G], the cells of one group in their order."""
+        return self.X[self.rows[k]]
+
     @cached_property
-    def largest(self) -> FloatArray:
-        """Return float64 [G], largest value of each gene, 0 without any."""
-        stored = np.diff(self.X.indptr) > 0
-        out = np.zeros(self.X.shape[1])
-        if stored.any():
-            out[stored] = np.maximum.reduceat(self.X.data, self.X.indptr[:-1][stored])
-        return out
+    def all_codes(self) -> dict[float, CountCodes]:
+        """Return the codes of counts by the depth to which cells are scaled, filled when they are used."""
+        return {}
 
     def only(self, rows: Sequence[IntArray]) -> LabelledCells:
         """Return the same cells, of which all but the given rows of each group [K] are left out."""
         group = np.full(len(self.group), -1)
         for k, chosen in enumerate(rows):
             group[chosen] = k
-        kept = np.flatnonzero((group >= 0)[self.X.indices])
-        ends = np.searchsorted(kept, self.X.indptr).astype(self.X.indptr.dtype)
-        X = sp.csc_array((self.X.data[kept], self.X.indices[kept], ends), shape=self.X.shape)
-        return replace(self, X=X, group=group)
+        part = replace(self, group=group, origin=self.origin or self)
+        part.__dict__["whole"] = self.whole
+        return part
 
 
 def label_cells(
@@ -153,31 +154,31 @@ def label_cells(
     if len(names) < 2:
         msg = f"{what} are all controls ({control!r}); there is no perturbation to score"
         raise MetricError(msg)
-    columns, totals = _by_gene(matrix, input_type, what, whole=whole)
-    return LabelledCells(columns, code.astype(np.int64), names, int(place[0]), genes, input_type, totals)
+    by_cell, totals, exact = _by_cell(matrix, input_type, what, whole=whole)
+    cells = LabelledCells(by_cell, code.astype(np.int64), names, int(place[0]), genes, input_type, totals)
+    cells.__dict__["whole"] = exact
+    return cells
 
 
-def _by_gene(X: Any, input_type: str, what: str, *, whole: bool) -> tuple[Any, FloatArray]:
-    """Return (CSC without zeros and duplicates, sum of each cell); counts in the smallest type that holds them."""
+def _by_cell(X: Any, input_type: str, what: str, *, whole: bool) -> tuple[Any, FloatArray, bool]:
+    """Return (CSR without zeros and duplicates, sum of each cell, whether all values are whole numbers)."""
     if not sp.issparse(X) or X.format not in ("csr", "csc"):
         X = sp.csr_array(X)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
     totals = row_totals(X)
-    check_values(X.data, totals, input_type, what, whole=whole)
-    values = X.data
-    if values.dtype.kind == "b" or (
-        input_type == "counts" and values.max(initial=0) <= _SMALL and _whole(values)
-    ):
-        values = values.astype(np.uint16)
-    kind = sp.csc_array if X.format == "csc" else sp.csr_array
-    columns = sp.csc_array(kind((values, X.indices, X.indptr), shape=X.shape))
-    if len(columns.data) and not columns.data.all():
-        if columns.data is X.data:
-            columns = columns.copy()
-        columns.eliminate_zeros()
-    return columns, totals
+    exact = check_values(X.data, totals, input_type, what, whole=whole)
+    values = X.data.astype(np.uint8) if X.dtype.kind == "b" else X.data
+    # Transposed to rows where it is by column, which copies it.
+    rows = X.format == "csr"
+    kind = sp.csr_array if rows else sp.csc_array
+    X = sp.csr_array(kind((values, X.indices, X.indptr), shape=X.shape))
+    if len(X.data) and not X.data.all():
+        if rows:
+            X = X.copy()
+        X.eliminate_zeros()
+    return X, totals, exact
 
 
 def row_totals(X: Any) -> FloatArray:
@@ -203,8 +204,8 @@ def row_totals(X: Any) -> FloatArray:
 
 def check_values(
     values: FloatArray, totals: FloatArray, input_type: str, what: str, *, whole: bool = True
-) -> None:
-    """Check that values are counts, or log1p of scaled counts.
+) -> bool:
+    """Return whether all values are whole numbers; check that they are counts, or log1p of scaled counts.
 
     Parameters
     ----------
@@ -231,8 +232,9 @@ def check_values(
     if smallest < 0:
         msg = f"{what} hold negative values (smallest {smallest:g}); {input_type} values are not negative"
         raise MetricError(msg)
+    exact = _whole(values)
     if input_type == "counts":
-        if whole and not _whole(values, _WHOLE):
+        if whole and not exact and not _whole(values, _WHOLE):
             found = values[np.abs(values - np.rint(values)) > _WHOLE][0]
             msg = f"{what} hold {found:g}, which is no count; give whole numbers, or --input-type lognorm"
             raise MetricError(msg)
@@ -241,13 +243,14 @@ def check_values(
             msg = f"{what} include a cell with {depth:g} counts; at most {MAX_COUNTS_PER_CELL:g} are allowed"
             raise MetricError(msg)
     else:
-        if largest > 0 and _whole(values, _WHOLE):
+        if largest > 0 and (exact or _whole(values, _WHOLE)):
             msg = f"{what} hold whole numbers only, which are counts, not log1p values; give --input-type counts"
             raise MetricError(msg)
         tolerance = 1.0 + 16.0 * float(np.finfo(values.dtype).eps if values.dtype.kind == "f" else 0.0)
         if largest > np.log1p(MAX_COUNTS_PER_CELL) * tolerance:
             msg = f"{what} hold {largest:g}, more than log1p of {MAX_COUNTS_PER_CELL:g}; these are no log1p values"
             raise MetricError(msg)
+    return exact
 
 
 def _whole(values: FloatArray, tolerance: float = 0.0) -> bool:

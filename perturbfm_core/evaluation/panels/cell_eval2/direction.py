@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from perturbfm_core.evaluation.panels.cell_eval2.differential import ALPHA
+from perturbfm_core.evaluation.differential.comparison import ALPHA
 from perturbfm_core.evaluation.panels.cell_eval2.tables import MIN_GATE, TablePair, gated, share
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 

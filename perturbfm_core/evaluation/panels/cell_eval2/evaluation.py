@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
+from perturbfm_core.evaluation.differential.comparison import DifferentialTest
 from perturbfm_core.evaluation.panels.cell_eval2.bulk import Profiles, profiles
 from perturbfm_core.evaluation.panels.cell_eval2.catalog import (
     METRICS,
@@ -20,7 +21,6 @@ from perturbfm_core.evaluation.panels.cell_eval2.cells import LabelledCells, che
 from perturbfm_core.evaluation.panels.cell_eval2.differential import (
     ControlReference,
     DifferentialExpression,
-    DifferentialTest,
     control_reference,
     differential_expression,
 )
@@ -84,6 +84,14 @@ class Truth:
     def table(self) -> DifferentialExpression:
         """Return the measured differential expression."""
         return differential_expression(self.cells, self.reference)
+
+    def released(self) -> Truth:
+        """Return the same truth without its cells: only what predictions are compared with is kept."""
+        kept = {name: getattr(self, name) for name in ("profiles", "table", "target", "tested_target")}
+        cells = replace(self.cells, X=self.cells.X[:0], origin=None)
+        out = replace(self, cells=cells)
+        out.__dict__.update(kept, reference=replace(self.reference, origin=cells))
+        return out
 
     @cached_property
     def target(self) -> IntArray:

@@ -45,7 +45,7 @@ def read_cells(
     MetricError
         If the column is missing, or a cell has no label.
     """
-    obs, var, X = read_matrix(path, None)
+    obs, var, X = read_matrix(path, None, compact=input_type == "counts")
     if pert_col not in obs.columns:
         known = ", ".join(map(str, obs.columns[:8])) or "none"
         msg = f"{path} has no obs column {pert_col!r}; its columns are {known}"

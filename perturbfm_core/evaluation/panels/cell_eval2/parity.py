@@ -89,7 +89,7 @@ def _as_lognorm(cells: LabelledCells, depth: float) -> LabelledCells:
     X = cells.X.astype(np.float32)
     # One factor per cell, in single precision throughout, as the case was made: its ties depend on it.
     factor = np.divide(depth, cells.totals, out=np.zeros_like(cells.totals), where=cells.totals > 0)
-    X.data = np.log1p(X.data * factor.astype(np.float32)[X.indices])
+    X.data = np.log1p(X.data * np.repeat(factor.astype(np.float32), np.diff(X.indptr)))
     return replace(cells, X=X, input_type="lognorm", totals=row_totals(X))
 
 

@@ -339,7 +339,7 @@ _set_metric(
 )(_novelty_auroc(novelty.distance))
 
 
-def _summary(values: Mapping[str, float | None]) -> dict[str, Any]:
+def _summary(values: Mapping[str, float | None], _: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the panel's values as ``metrics.json`` groups them."""
     selective = ("aurc", "excess_aurc", "error_detection_auroc")
     return {

@@ -12,9 +12,11 @@ import numpy as np
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels.virtual_cell import de_metrics, means
 from perturbfm_core.evaluation.panels.virtual_cell.differential import (
+    Controls,
     DifferentialExpression,
     differential_expression,
     log2_ratio,
+    prepare_controls,
     single_precision_means,
 )
 from perturbfm_core.evaluation.panels.virtual_cell.edistance import (
@@ -23,7 +25,6 @@ from perturbfm_core.evaluation.panels.virtual_cell.edistance import (
     literal_energy_distances,
 )
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups, as_dense
-from perturbfm_core.evaluation.panels.virtual_cell.ranksum import Controls, prepare_controls
 from perturbfm_core.schema import FloatArray, StrArray
 
 DEPair = Callable[[DifferentialExpression, DifferentialExpression], FloatArray | float]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,6 +57,9 @@ class GateDecision:
         Number of groups.
     reason
         The reason in words.
+    tried
+        Of each part that was tried, in order: ``part``, its mean paired ``gain`` over what was open before, the
+        ``standard_error`` that this had to exceed, and ``error_fell``, whether the squared error fell.
     """
 
     g: tuple[float, float]
@@ -64,6 +67,7 @@ class GateDecision:
     standard_error: float | None
     groups: int
     reason: str
+    tried: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return the decision as JSON."""
@@ -128,8 +132,9 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
     crossed: FloatArray = closed
     current = mixture(closed)
     start = current[0]
+    tried: list[dict[str, Any]] = []
     # First the channels alone, then both parts; the mask removes the latent part from the equations.
-    for parts in (np.asarray([0.0, 1.0]), np.ones(2)):
+    for name, parts in (("channels", np.asarray([0.0, 1.0])), ("latent state", np.ones(2))):
         mask = np.outer(parts, parts)
 
         def factors(at: Any, mask: FloatArray = mask, parts: FloatArray = parts) -> FloatArray:
@@ -142,12 +147,14 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
         # Mean gain per group: rows of a group are not independent, so the standard error is over groups.
         gain = np.bincount(code, scores[0] - current[0]) / np.bincount(code)
         error = float(gain.std(ddof=1) / np.sqrt(n))
-        if float(gain.mean()) > error and float((current[1] - scores[1]).sum()) > 0:
+        fell = float((current[1] - scores[1]).sum()) > 0
+        tried.append({"part": name, "gain": float(gain.mean()), "standard_error": error, "error_fell": fell})
+        if float(gain.mean()) > error and fell:
             g, crossed, current = factors(slice(None)), proposed, scores
     total = np.bincount(code, current[0] - start) / np.bincount(code)
     mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(n))
     reason = "gain over one standard error" if g.any() else "no gain over one standard error"
-    return GateDecision((float(g[0]), float(g[1])), mean, error, n, reason), crossed
+    return GateDecision((float(g[0]), float(g[1])), mean, error, n, reason, tried), crossed
 
 
 def _box_least_squares(gram: FloatArray, along: FloatArray) -> FloatArray:

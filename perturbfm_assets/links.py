@@ -1,0 +1,25 @@
+"""Addresses of pages over HTTP: a browser opens no file from a page of the web UI."""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from perturbfm_core.store.artifacts import ArtifactStore
+
+# Where `perturbfm serve` listens, unless this variable says otherwise.
+VARIABLE = "PERTURBFM_SERVE_URL"
+DEFAULT = "http://127.0.0.1:8765"
+
+
+def page_url(store: ArtifactStore, page: Path) -> str:
+    """Return the address of a page of the store as `perturbfm serve` gives it.
+
+    Parameters
+    ----------
+    store
+        The store that is served.
+    page
+        A file of a run, or the leaderboard page.
+    """
+    base = os.environ.get(VARIABLE, DEFAULT).rstrip("/")
+    return f"{base}/{quote(page.resolve().relative_to(store.home.resolve()).as_posix())}"

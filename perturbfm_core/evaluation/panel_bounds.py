@@ -1,0 +1,225 @@
+"""Ceilings and floors of the headline metric of each panel other than `delta`.
+
+They are made as those of panel `delta` are (see `ceilings`): trivial predictions as floors, and one half of each
+condition's cells as the prediction of the other half, all panels on the same halvings. A panel that reads predicted cells
+reads those of the first half, and subtracts the controls that it always does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation import ceilings
+from perturbfm_core.evaluation.ceilings import Halved, halved, reliability
+from perturbfm_core.evaluation.cells import Generator, cells_of
+from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
+from perturbfm_core.evaluation.metric import METRICS, Metric
+from perturbfm_core.evaluation.metric_values import run_metric
+from perturbfm_core.evaluation.panel import PANELS, scale_key
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.split import FrozenSplit
+
+# Fewer than those of panel `delta`, and of metrics that read every cell the first one alone.
+HALVINGS = 5
+_NO_RULE = "what a noise-free prediction would reach does not follow from halves for this metric"
+_NO_CELLS = "the data set has no single cells with controls"
+_NO_HALVES = "no test condition has two cells and its context two controls"
+_CORRELATIONS = ("pearson", "cosine", "corr")
+_DISTANCES = ("pearson_distance", "cosine_distance")
+# Made of a correlation, but none.
+_OTHERS = ("distance", "rank", "edistance", "ceiling")
+_ERRORS = ("rmse", "mae", "l2", "mean_rowwise_rmse", "mean_rowwise_mae")
+# On its own scale the interpolated duplicate, made of one half, is 1, and so is the replicate anchor.
+_BY_DEFINITION = {"calibrated.headline": 1.0, "vcc2026.vcc2026_score": 1.0}
+_LOG_SCORE = "uncertainty.nll"
+
+
+def headline_metrics() -> list[Metric]:
+    """Return the headline metrics of all panels but `delta`, whose bounds lie beside each split."""
+    return [
+        METRICS.get(f"{name}.{panel.headline}") for name, panel in PANELS.items() if name != ceilings.PANEL
+    ]
+
+
+def panel_bounds(
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    *,
+    halvings: int = HALVINGS,
+    seed: int = 0,
+    scales: Callable[[Comparison], Mapping[str, Mapping[str, Any]]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return {"ceiling": {PANEL.METRIC: ...}, "floor": {"control_mean": ..., "train_mean": ...}} of a split.
+
+    Parameters
+    ----------
+    ds
+        The data set that the split belongs to.
+    split
+        The split; its test conditions are scored.
+    halvings
+        Number of random halvings that are averaged.
+    seed
+        Seed of the halvings.
+    scales
+        (comparison on the split) -> {panel: its scale}, of the panels that have one; None lets them be computed here.
+    """
+    side = observed(ds, split)
+    level = ds.metadata.level
+    metrics = headline_metrics()
+    center = np.broadcast_to(side.train_mean, side.observed.shape)
+    zero = np.zeros_like(side.observed)
+    train = zero[:1] if side.train is None else side.train.delta
+    if scales is not None:
+        found = scales(_trivial(ds, side, zero, np.ones(ds.n_genes)))
+        side.shared.update({scale_key(panel): scale for panel, scale in found.items()})
+    floor = {
+        kind: _scores(metrics, _trivial(ds, side, guess, spread), level)
+        for kind, guess, spread in (
+            ("control_mean", zero, (train**2).mean(axis=0)),
+            ("train_mean", center, train.var(axis=0)),
+        )
+    }
+    ceiling = _ceiling(ds, side, metrics, halvings, seed)
+    return {"ceiling": ceiling, "floor": floor}
+
+
+def _ceiling(
+    ds: PerturbDataset, side: ObservedSide, metrics: list[Metric], halvings: int, seed: int
+) -> dict[str, Any]:
+    """Return {PANEL.METRIC: its half and noise-free value, or why there is none}."""
+    if not ds.has_controls or ds.metadata.level != "cell":
+        return {_name(m): {"reason": _NO_CELLS} for m in metrics}
+    rng = np.random.default_rng([seed, 29])
+    draws: dict[str, list[float]] = {_name(m): [] for m in metrics}
+    scored = [m for m in metrics if _name(m) not in _BY_DEFINITION]
+    for i in range(halvings):
+        halves = halved(ds, side, rng)
+        if halves is None:
+            return {_name(m): {"reason": _NO_HALVES} for m in metrics}
+        now = [m for m in scored if i == 0 or m.needs != "cells"]
+        for name, value in _scores(now, _of_halves(ds, side, halves), "cell").items():
+            if value is not None:
+                draws[name].append(value)
+    draws |= {name: [value] for name, value in _BY_DEFINITION.items() if name in draws}
+    out: dict[str, Any] = {}
+    for m in metrics:
+        values = draws[_name(m)]
+        if values:
+            half = float(np.mean(values))
+            free = _log_score_of_truth(side) if _name(m) == _LOG_SCORE else noise_free(m.name, half)
+            out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
+        else:
+            out[_name(m)] = {"reason": f"half as a prediction of the other half: {m.undefined}"}
+    return out
+
+
+def noise_free(metric: str, half: float) -> float | None:
+    """Return the value that the true effect can be expected to reach, None where that does not follow.
+
+    Parameters
+    ----------
+    metric
+        Name of the metric in its panel.
+    half
+        Its value for one half of the cells as the prediction of the other half.
+    """
+    if metric.startswith(_DISTANCES):
+        return 1.0 - reliability(1.0 - half)["noise_free"]
+    words = metric.split("_")
+    if any(word in words for word in _CORRELATIONS) and not any(word in words for word in _OTHERS):
+        return reliability(half)["noise_free"]
+    # Two halves differ by four times the sampling variance of a whole condition.
+    return half / 2 if metric in _ERRORS else None
+
+
+def _log_score_of_truth(side: ObservedSide) -> float:
+    """Return the expected negative log likelihood of the observed delta under its own sampling distribution."""
+    var = np.maximum(side.s2.mean(axis=0), np.finfo(np.float32).tiny)
+    return float(np.mean(0.5 * (np.log(2 * np.pi * np.maximum(var, 1e-12)) + 1.0)))
+
+
+def _name(m: Metric) -> str:
+    return f"{m.panel}.{m.name}"
+
+
+def _scores(metrics: list[Metric], comparison: Comparison, level: str) -> Mapping[str, float | None]:
+    """Return {PANEL.METRIC: value over all conditions}, None where it is undefined or cannot be computed."""
+    out: dict[str, float | None] = {}
+    everything = np.zeros(len(comparison), dtype=np.int64)
+    for m in metrics:
+        try:
+            value = float(run_metric(m, comparison, level).grouped(everything, 1)[0])
+        except MetricError:
+            # A panel of someone else's may need what a half does not have; then there is no bound.
+            value = np.nan
+        out[_name(m)] = value if np.isfinite(value) else None
+    return out
+
+
+def _trivial(ds: PerturbDataset, side: ObservedSide, mean: FloatArray, spread: FloatArray) -> Comparison:
+    """Return the comparison with a prediction that is the same for all conditions, and its spread [G] over train."""
+    var = np.array(np.broadcast_to(np.maximum(spread, 1e-12), mean.shape))
+    cells = cells_of(ds, side.conditions, side.rows, side.codes, mean, var, Generator())
+    return _comparison(ds, side, mean, var, cells)
+
+
+def _comparison(
+    ds: PerturbDataset, side: ObservedSide, mean: FloatArray, var: FloatArray, cells: Any
+) -> Comparison:
+    return Comparison(
+        conditions=side.conditions,
+        genes=ds.genes,
+        observed=side.observed,
+        predicted=np.asarray(mean, dtype=np.float64),
+        predicted_var=var,
+        train_mean=side.train_mean,
+        control=side.control,
+        n=side.n,
+        shared_control=side.shared_control,
+        s2=side.s2,
+        train=side.train,
+        cells=cells,
+        observed_shared=side.shared,
+    )
+
+
+def _of_halves(ds: PerturbDataset, side: ObservedSide, halves: Halved) -> Comparison:
+    """Return the comparison of the second half of each condition, observed, with the first, predicted."""
+    keep = np.flatnonzero(halves.keep)
+    rows = [_rows_of(side, halves.half == s, keep) for s in (0, 1)]
+    var = np.array(np.broadcast_to(4 * side.s2.mean(axis=0), (len(keep), len(ds.genes))))
+    kept = ObservedSide(
+        conditions=side.conditions.iloc[keep],
+        rows=np.concatenate(rows[1]),
+        codes=np.repeat(np.arange(len(keep)), [len(r) for r in rows[1]]),
+        observed=halves.delta[1][keep],
+        control=halves.control[keep],
+        train_mean=side.train_mean,
+        n=np.asarray([len(r) for r in rows[1]], dtype=np.int64),
+        shared_control=side.shared_control[keep],
+        s2=side.s2[keep] * 2,
+        train=side.train,
+    )
+    mean = halves.delta[0][keep]
+    cells = cells_of(ds, kept.conditions, kept.rows, kept.codes, mean, var, Generator())
+    if cells is not None:
+        own: list[IntArray | None] = list(rows[0])
+        cells = replace(cells, own=cells.X, own_rows=own)
+    return _comparison(ds, kept, mean, var, cells)
+
+
+def _rows_of(side: ObservedSide, chosen: Any, keep: IntArray) -> list[IntArray]:
+    """Return the chosen test rows of each kept condition."""
+    rows, codes = side.rows[chosen], side.codes[chosen]
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(len(side.conditions) + 1))
+    found = [np.sort(rows[order[a:b]]) for a, b in pairwise(ends)]
+    return [found[i] for i in keep]

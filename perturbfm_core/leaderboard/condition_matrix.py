@@ -1,0 +1,190 @@
+"""Condition scores of a run or an entry as one array of metrics by conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+MATRIX_COLUMNS = ("panel", "metric", "direction", "metric_version", "key", "value")
+
+
+class ScoredMetric(NamedTuple):
+    """A metric as a run was scored by it."""
+
+    panel: str
+    metric: str
+    direction: str
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class ConditionMatrix:
+    """Values by metric and condition.
+
+    Attributes
+    ----------
+    metrics, keys
+        The M metrics, in the order of the file; the C condition keys, sorted.
+    total, count, scored
+        Sum and number of defined values, and whether there is a value or a reason for none, each [M, C].
+    """
+
+    metrics: tuple[ScoredMetric, ...]
+    keys: tuple[str, ...]
+    total: FloatArray
+    count: IntArray
+    scored: BoolArray
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory of the arrays."""
+        return self.total.nbytes + self.count.nbytes + self.scored.nbytes
+
+    @property
+    def mean(self) -> FloatArray:
+        """Return float64 [M, C], NaN where no value is defined."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(np.where(self.count > 0, self.total / self.count, np.nan))
+
+
+def matrix_of(table: pa.Table, rows: BoolArray | None = None) -> ConditionMatrix:
+    """Return the matrix of a table of `MATRIX_COLUMNS`.
+
+    Parameters
+    ----------
+    table
+        Scores.
+    rows
+        Those of scope ``condition``, bool [rows]; all by default.
+    """
+    at = slice(None) if rows is None else np.flatnonzero(rows)
+    panel, panels = _coded(table["panel"], at)
+    metric, metrics = _coded(table["metric"], at)
+    key, keys = _coded(table["key"], at)
+    pair = panel.astype(np.int64) * max(len(metrics), 1) + metric
+    first = np.full(len(panels) * max(len(metrics), 1), -1)
+    # Written from the end, so that the first row of a metric stays.
+    first[pair[::-1]] = np.arange(len(pair))[::-1]
+    pairs = np.flatnonzero(first >= 0)
+    pairs = pairs[np.argsort(first[pairs], kind="stable")]
+    place = np.zeros(len(first), dtype=np.int64)
+    place[pairs] = np.arange(len(pairs))
+    direction, directions = _coded(table["direction"], at)
+    version, versions = _coded(table["metric_version"], at)
+    infos = tuple(
+        ScoredMetric(
+            panels[p // len(metrics)],
+            metrics[p % len(metrics)],
+            directions[direction[r]],
+            versions[version[r]],
+        )
+        for p, r in zip(pairs, first[pairs], strict=True)
+    )
+    used = np.flatnonzero(np.bincount(key, minlength=len(keys)))
+    names = [keys[k] for k in used]
+    by_name = sorted(range(len(names)), key=names.__getitem__)
+    column = np.zeros(len(keys), dtype=np.int64)
+    column[used[by_name]] = np.arange(len(used))
+    shape = (len(infos), len(names))
+    flat = place[pair] * shape[1] + column[key]
+    # A value that is not finite is no value.
+    values = pc.fill_null(table["value"], float("nan")).to_numpy()[at]
+    good = np.isfinite(values)
+    size = shape[0] * shape[1]
+    return ConditionMatrix(
+        infos,
+        tuple(names[i] for i in by_name),
+        np.asarray(np.bincount(flat[good], values[good], size), dtype=np.float64).reshape(shape),
+        np.bincount(flat[good], minlength=size).astype(np.int32).reshape(shape),
+        (np.bincount(flat, minlength=size) > 0).reshape(shape),
+    )
+
+
+def _coded(column: Any, at: Any) -> tuple[IntArray, list[str]]:
+    """Return (code of each row, the texts that the codes stand for) of some rows of a column of dictionaries."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
+    if not pa.types.is_dictionary(array.type):
+        array = array.dictionary_encode()
+    return np.asarray(array.indices)[at], array.dictionary.to_pylist()
+
+
+def pooled(parts: Iterable[ConditionMatrix], keys: Sequence[str]) -> ConditionMatrix:
+    """Return the sum of matrices over the given conditions, with the metrics of all in order of appearance.
+
+    Parameters
+    ----------
+    parts
+        Matrices of runs, oldest first.
+    keys
+        Sorted keys, of which those of every part are some.
+    """
+    some = iter(parts)
+    ahead = list(islice(some, 2))
+    if len(ahead) == 1 and ahead[0].keys == tuple(keys):
+        return ahead[0]
+    places: dict[tuple[str, str], int] = {}
+    infos: list[ScoredMetric] = []
+    column = {k: i for i, k in enumerate(keys)}
+    total = np.zeros((0, len(keys)))
+    count = np.zeros((0, len(keys)), dtype=np.int32)
+    scored = np.zeros((0, len(keys)), dtype=np.bool_)
+    known: tuple[Any, ...] | None = None
+    at: Any = ()
+    for part in chain(ahead, some):
+        if known != (part.metrics, part.keys):
+            for m in part.metrics:
+                if (m.panel, m.metric) not in places:
+                    places[m.panel, m.metric] = len(infos)
+                    infos.append(m)
+            more = (len(infos) - len(total), len(keys))
+            total = np.vstack([total, np.zeros(more)])
+            count = np.vstack([count, np.zeros(more, dtype=np.int32)])
+            scored = np.vstack([scored, np.zeros(more, dtype=np.bool_)])
+            rows = [places[m.panel, m.metric] for m in part.metrics]
+            at = np.ix_(rows, [column[k] for k in part.keys])
+            known = (part.metrics, part.keys)
+        total[at] += part.total
+        count[at] += part.count
+        scored[at] |= part.scored
+    return ConditionMatrix(tuple(infos), tuple(keys), total, count, scored)
+
+
+class MatrixCache:
+    """Matrices that are asked for several times, as many as fit into a limit.
+
+    Parameters
+    ----------
+    load
+        (name) -> matrix.
+    limit
+        Bytes that are kept at most.
+    """
+
+    def __init__(self, load: Callable[[str], ConditionMatrix], limit: int = 1 << 28) -> None:
+        self._load, self._limit = load, limit
+        self._kept: dict[str, ConditionMatrix] = {}
+        self._size = 0
+
+    def put(self, name: str, matrix: ConditionMatrix) -> None:
+        """Keep a matrix if there is room."""
+        if name not in self._kept and self._size + matrix.nbytes <= self._limit:
+            self._kept[name] = matrix
+            self._size += matrix.nbytes
+
+    def get(self, name: str) -> ConditionMatrix:
+        """Return a matrix, kept or loaded."""
+        found = self._kept.get(name)
+        if found is None:
+            found = self._load(name)
+            self.put(name, found)
+        return found

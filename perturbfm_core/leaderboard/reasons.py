@@ -1,0 +1,40 @@
+"""Texts that stand beside every missing value of the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+NOT_SCORED = "not scored by this metric"
+UNDEFINED = "undefined in every condition"
+NO_BEST = "the metric has no best value"
+NO_SIGNAL = "no signal in the data"
+FEW_UNITS = "fewer than 5 units"
+FEW_DRAWS = "defined in too few bootstrap samples"
+NO_BASELINE = "no baseline with a value"
+NO_PAIR = "no condition where both are defined"
+NO_CEILING = "no ceiling for this metric"
+NO_FLOOR = "no floor for this metric"
+NOT_RECORDED = "not recorded by this run"
+
+
+def of_folds(done: int, total: int) -> str:
+    """Return how much of a cross-validation has been run."""
+    return f"{done} of {total} folds"
+
+
+def bound_reason(bounds: Sequence[Any], otherwise: str) -> str:
+    """Return why ceilings or floors of a board's splits lack a metric.
+
+    Parameters
+    ----------
+    bounds
+        What is stored of each split, which may be a reason itself.
+    otherwise
+        The reason where none is stored.
+    """
+    for bound in bounds:
+        reason = bound.get("reason") if isinstance(bound, Mapping) else None
+        if isinstance(reason, str):
+            return " ".join(reason.split())
+    return otherwise

@@ -1,0 +1,190 @@
+"""Scores of a board as arrays of entries by metrics, and what of them stays the same when a run is added."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.leaderboard.board import Board
+from perturbfm_core.leaderboard.entry_scores import EntryScores, Estimates, metric_of
+from perturbfm_core.schema import BoolArray, FloatArray
+
+ESTIMATES = ("value", "ci_low", "ci_high", "diff", "diff_low", "diff_high")
+
+
+class GridArrays:
+    """Scores of E entries by M metrics.
+
+    Attributes
+    ----------
+    entries, column
+        Names of the entries; {(panel, metric): position of a metric}.
+    signatures
+        {entry: digest of what its mean and interval are made of}.
+    estimates
+        {name of `ESTIMATES`: float64 [E, M]}, NaN where there is none.
+    n_scored, n_defined
+        Conditions with a value or a reason for none, and with a value, int64 [E, M].
+    best
+        Position of the best baseline for each metric, -1 where there is none.
+    """
+
+    def __init__(
+        self, entries: Sequence[str], metrics: Sequence[tuple[str, str]], signatures: Mapping[str, str]
+    ) -> None:
+        self.entries, self.signatures = list(entries), dict(signatures)
+        self.column = {m: i for i, m in enumerate(metrics)}
+        self.row = {name: i for i, name in enumerate(entries)}
+        shape = (len(entries), len(metrics))
+        self.estimates: dict[str, FloatArray] = {name: np.full(shape, np.nan) for name in ESTIMATES}
+        self.n_scored, self.n_defined = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self.best: list[int] = [-1] * shape[1]
+
+
+def grid_of_rows(rows: pd.DataFrame, signatures: Mapping[str, str]) -> GridArrays:
+    """Return the arrays of a board's rows in the table of standings.
+
+    Parameters
+    ----------
+    rows
+        ``panel, metric, entry, n_conditions, n_undefined, best_baseline`` and the columns `ESTIMATES`.
+    signatures
+        {entry: its digest}.
+    """
+    row, entries = pd.factorize(rows["entry"], sort=True)
+    column, metrics = pd.factorize(pd.MultiIndex.from_frame(rows[["panel", "metric"]]))
+    grid = GridArrays([str(e) for e in entries], [(str(p), str(m)) for p, m in metrics], signatures)
+    for name in ESTIMATES:
+        grid.estimates[name][row, column] = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    grid.n_scored[row, column] = rows["n_conditions"]
+    grid.n_defined[row, column] = rows["n_conditions"] - rows["n_undefined"]
+    first = ~pd.Series(column).duplicated().to_numpy()
+    for c, best in zip(column[first], rows["best_baseline"][first], strict=True):
+        grid.best[c] = -1 if pd.isna(best) else grid.row[str(best)]
+    return grid
+
+
+class ScoreGrid(GridArrays):
+    """Scores of a board.
+
+    Attributes
+    ----------
+    board
+        The board.
+    n_units
+        Units of the bootstrap.
+    """
+
+    def __init__(self, board: Board) -> None:
+        super().__init__(
+            list(board.entries),
+            [(m.panel, m.metric) for m in board.metrics],
+            {name: board.entry_signature(name) for name in board.entries},
+        )
+        self.board = board
+        self.n_units = 0
+
+    @property
+    def value(self) -> FloatArray:
+        """Return the means, float64 [E, M]."""
+        return self.estimates["value"]
+
+    def put(self, name: str, scores: EntryScores) -> None:
+        """Enter the scores of an entry."""
+        row, columns = self.row[name], [self.column[m.panel, m.metric] for m in scores.metrics]
+        self._enter(row, columns, ("value", "ci_low", "ci_high"), scores.estimates)
+        self.n_scored[row, columns], self.n_defined[row, columns] = scores.n_scored, scores.n_defined
+
+    def put_differences(self, name: str, columns: Sequence[int], found: Estimates) -> None:
+        """Enter the differences of an entry to the best baselines.
+
+        Parameters
+        ----------
+        name
+            The entry.
+        columns
+            Positions of the metrics.
+        found
+            The differences.
+        """
+        for part in ("diff", "diff_low", "diff_high"):
+            self.estimates[part][self.row[name]] = np.nan
+        self._enter(self.row[name], columns, ("diff", "diff_low", "diff_high"), found)
+
+    def _enter(self, row: int, columns: Sequence[int], names: Sequence[str], found: Estimates) -> None:
+        for name, values in zip(names, (found.value, found.low, found.high), strict=True):
+            self.estimates[name][row, columns] = values
+
+    def take(self, earlier: GridArrays) -> set[str]:
+        """Take over the entries whose runs and conditions are as before; return their names."""
+        kept = {e for e, s in self.signatures.items() if earlier.signatures.get(e) == s}
+        names = sorted(kept)
+        shared = [m for m in self.column if m in earlier.column]
+        here = np.ix_([self.row[e] for e in names], [self.column[m] for m in shared])
+        there = np.ix_([earlier.row[e] for e in names], [earlier.column[m] for m in shared])
+        for name, values in self.estimates.items():
+            values[here] = earlier.estimates[name][there]
+        self.n_scored[here], self.n_defined[here] = earlier.n_scored[there], earlier.n_defined[there]
+        return kept
+
+    def has_differences(self, earlier: GridArrays, name: str, kept: Collection[str]) -> bool:
+        """Return whether the differences that were taken over for an entry are still those to the best baselines.
+
+        Parameters
+        ----------
+        earlier
+            Where they come from.
+        name
+            The entry.
+        kept
+            Names of the entries that are as before.
+        """
+        row = self.n_scored[self.row[name]]
+        for metric, column in self.column.items():
+            if not row[column]:
+                continue
+            now = self.entries[self.best[column]] if self.best[column] >= 0 else None
+            before = earlier.best[earlier.column[metric]]
+            if now != (earlier.entries[before] if before >= 0 else None) or (
+                now is not None and now not in kept
+            ):
+                return False
+        return True
+
+    def rankable(self) -> BoolArray:
+        """Return bool [M], whether a metric has a best value."""
+        found = []
+        for m in self.board.metrics:
+            metric = metric_of(m.panel, m.metric)
+            found.append(m.direction != "target" or (metric is not None and metric.target is not None))
+        return np.asarray(found, dtype=np.bool_)
+
+    def badness(self) -> FloatArray:
+        """Return float64 [E, M], smaller for better values; NaN where there is no value or none is best.
+
+        Values that differ by less than rounding of their sums are the same.
+        """
+        out = np.full(self.value.shape, np.nan)
+        rankable = self.rankable()
+        for i, m in enumerate(self.board.metrics):
+            if not rankable[i]:
+                continue
+            metric, value = metric_of(m.panel, m.metric), self.value[:, i]
+            direction = m.direction if metric is None else metric.direction
+            if direction == "target":
+                out[:, i] = np.abs(
+                    value - (0.0 if metric is None or metric.target is None else metric.target)
+                )
+            else:
+                out[:, i] = -value if direction == "max" else value
+        return _rounded(out)
+
+
+def _rounded(values: FloatArray) -> FloatArray:
+    """Return values to 12 significant digits."""
+    size = np.abs(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = 10.0 ** (np.floor(np.log10(np.where(size > 0, size, 1.0))) - 11)
+    return np.asarray(np.round(values / unit) * unit)

@@ -1,0 +1,228 @@
+"""Rows of the table of standings: the scores of a board beside ceilings, floors, folds and reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from perturbfm_core.leaderboard import reasons
+from perturbfm_core.leaderboard.bootstrap import MIN_UNITS
+from perturbfm_core.leaderboard.columns import Columns
+from perturbfm_core.leaderboard.headline import bound_name
+from perturbfm_core.leaderboard.score_grid import ESTIMATES, ScoreGrid
+from perturbfm_core.schema import BoolArray
+
+STANDING_COLUMNS: Columns = {
+    "board": "text",
+    "dataset": "text",
+    "split_kind": "text",
+    "n_splits": "int",
+    "n_splits_expected": "int",
+    "n_splits_no_signal": "int",
+    "ranked": "bool",
+    "entry": "text",
+    "model": "text",
+    "family": "text",
+    "n_seeds": "int",
+    "panel": "text",
+    "metric": "text",
+    "metric_version": "text",
+    "direction": "text",
+    "value": "float",
+    "ci_low": "float",
+    "ci_high": "float",
+    "n_conditions": "int",
+    "n_undefined": "int",
+    "n_units": "int",
+    "best_baseline": "text",
+    "diff": "float",
+    "diff_low": "float",
+    "diff_high": "float",
+    "badness": "float",
+    "no_signal": "bool",
+    "shared_control": "bool",
+    "ceiling": "float",
+    "ceiling_noise_free": "float",
+    "null_floor": "float",
+    "train_mean_floor": "float",
+    "control_mean_floor": "float",
+    "comparable": "bool",
+    "folds_done": "int",
+    "folds_total": "int",
+    "complete": "bool",
+    "reason": "text",
+    "interval_reason": "text",
+    "diff_reason": "text",
+    "ceiling_reason": "text",
+    "floor_reason": "text",
+}
+# {column: (which side of a split's bounds, keys within it; None stands for the metric)}.
+_BOUNDS: Mapping[str, tuple[int, tuple[str | None, str | None]]] = {
+    "ceiling": (0, (None, "half")),
+    "ceiling_noise_free": (0, (None, "noise_free")),
+    "null_floor": (1, ("null", None)),
+    "train_mean_floor": (1, ("train_mean", None)),
+    "control_mean_floor": (1, ("control_mean", None)),
+}
+_PA = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+
+
+def standing_rows(grid: ScoreGrid) -> pa.Table:
+    """Return the table of `STANDING_COLUMNS` of a board, one row per metric and entry."""
+    board = grid.board
+    E, M = grid.value.shape
+    entries = np.tile(np.arange(E), M)
+    metrics = np.repeat(np.arange(M), E)
+
+    def by_entry(value_of: Callable[[str], Any]) -> Any:
+        return np.asarray([value_of(e) for e in grid.entries])[entries]
+
+    def by_metric(values: Any) -> Any:
+        return np.asarray(values)[metrics]
+
+    def flat(values: Any) -> Any:
+        return values.T.ravel()
+
+    rankable, value = grid.rankable(), grid.value
+    has_value = np.isfinite(value)
+    complete = np.asarray([board.is_complete(e) for e in grid.entries], dtype=np.bool_)
+    n_splits = np.asarray([len({r.split_hash for r in board.entries[e]}) for e in grid.entries])
+    # Only entries on the same folds are comparable, and nothing is ranked on noise.
+    same = n_splits == len({r.split_hash for r in board.counted})
+    whole = complete & same
+    comparable = has_value & rankable[None, :] & same[:, None] & (not board.no_signal)
+    ranked = comparable & whole[:, None]
+    done = [board.folds_done(e) for e in grid.entries]
+    best = by_metric(grid.best)
+    marks = {name: [_bound(grid, m, name) for m in board.metrics] for name in _BOUNDS}
+    columns: dict[str, Any] = {
+        "board": board.name,
+        "dataset": board.dataset,
+        "split_kind": board.split_kind,
+        "n_splits": n_splits[entries],
+        "n_splits_expected": board.folds,
+        "n_splits_no_signal": len({r.split_hash for r in board.runs if r.silent}),
+        "ranked": flat(ranked),
+        "entry": (entries, grid.entries),
+        "model": by_entry(lambda e: board.entries[e][-1].model),
+        "family": by_entry(lambda e: board.entries[e][-1].family),
+        "n_seeds": by_entry(lambda e: len({r.seed for r in board.entries[e]})),
+        "panel": by_metric([m.panel for m in board.metrics]),
+        "metric": by_metric([m.metric for m in board.metrics]),
+        "metric_version": by_metric([m.version for m in board.metrics]),
+        "direction": by_metric([m.direction for m in board.metrics]),
+        **{name: flat(grid.estimates[name]) for name in ESTIMATES},
+        "n_conditions": flat(grid.n_scored),
+        "n_undefined": flat(grid.n_scored - grid.n_defined),
+        "n_units": grid.n_units,
+        "best_baseline": (best, grid.entries),
+        "badness": flat(grid.badness()),
+        "no_signal": board.no_signal,
+        "shared_control": any(r.shared_control for r in board.runs),
+        **{name: by_metric(np.asarray(values, dtype=np.float64)) for name, values in marks.items()},
+        "comparable": flat(comparable),
+        "folds_done": np.asarray(done)[entries],
+        "folds_total": board.folds,
+        "complete": complete[entries],
+        **{name: _texts(cases, E * M) for name, cases in _reasons(grid, whole, done, marks).items()},
+    }
+    return pa.table({name: _column(columns[name], kind, E * M) for name, kind in STANDING_COLUMNS.items()})
+
+
+Cases = list[tuple[Any, str]]
+
+
+def _reasons(
+    grid: ScoreGrid, whole: BoolArray, done: Sequence[int], marks: Mapping[str, Sequence[float | None]]
+) -> dict[str, Cases]:
+    """Return {column: [(rows where it holds, the reason)]}, the first that holds counts."""
+    board, shape = grid.board, grid.value.shape
+
+    def rows(mask: Any) -> Any:
+        return np.broadcast_to(mask, shape).T.ravel()
+
+    value, rankable = grid.value, grid.rankable()[None, :]
+    none = [(rows(grid.n_scored == 0), reasons.NOT_SCORED), (rows(~np.isfinite(value)), reasons.UNDEFINED)]
+    per_fold: Cases = [
+        (rows(((np.asarray(done) == d) & ~whole)[:, None]), reasons.of_folds(d, board.folds))
+        for d in sorted(set(done))
+    ]
+    few: Cases = [(rows(grid.n_units < MIN_UNITS), reasons.FEW_UNITS), (rows(True), reasons.FEW_DRAWS)]
+    diff = grid.estimates["diff"]
+    bounds = [board.bounds.get(h, (None, None)) for h in sorted({r.split_hash for r in board.counted})]
+    missing = {side: rows(_missing(marks, side)[None, :]) for side in (0, 1)}
+    return {
+        "reason": [
+            *none,
+            (rows(~rankable), reasons.NO_BEST),
+            (rows(board.no_signal), reasons.NO_SIGNAL),
+            *per_fold,
+        ],
+        "interval_reason": [(rows(np.isfinite(grid.estimates["ci_low"])), ""), *none, *few],
+        "diff_reason": [
+            (rows(np.isfinite(grid.estimates["diff_low"])), ""),
+            *none,
+            (rows(~rankable), reasons.NO_BEST),
+            (rows((np.asarray(grid.best) < 0)[None, :]), reasons.NO_BASELINE),
+            (rows(~np.isfinite(diff)), reasons.NO_PAIR),
+            *few,
+        ],
+        "ceiling_reason": [
+            (missing[0], reasons.bound_reason([b[0] for b in bounds], reasons.NO_CEILING)),
+        ],
+        "floor_reason": [
+            (missing[1], reasons.bound_reason([b[1] for b in bounds], reasons.NO_FLOOR)),
+        ],
+    }
+
+
+def _missing(marks: Mapping[str, Sequence[float | None]], side: int) -> BoolArray:
+    parts = [[v is None for v in values] for name, values in marks.items() if _BOUNDS[name][0] == side]
+    return np.asarray(np.asarray(parts, dtype=np.bool_).any(axis=0))
+
+
+def _texts(cases: Cases, n: int) -> tuple[Any, list[str]]:
+    """Return (position of the first case that holds in each row, -1 for none, the texts)."""
+    at = np.full(n, -1)
+    for i, (mask, text) in reversed(list(enumerate(cases))):
+        at[mask] = i if text else -1
+    return at, [text for _, text in cases]
+
+
+def _bound(grid: ScoreGrid, metric: Any, name: str) -> float | None:
+    """Return the mean over a board's splits of one ceiling or floor value, None where any is unknown."""
+    side, keys = _BOUNDS[name]
+    values = []
+    for split in sorted({r.split_hash for r in grid.board.counted}):
+        value = grid.board.bounds.get(split, (None, None))[side]
+        for key in keys:
+            value = (
+                value.get(key or bound_name(metric.panel, metric.metric)) if isinstance(value, dict) else None
+            )
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        values.append(float(value))
+    return float(np.mean(values)) if values else None
+
+
+def _column(values: Any, kind: str, n: int) -> pa.Array:
+    """Return a column of one type: an array, one value for all rows, or (positions, texts)."""
+    if isinstance(values, tuple):
+        codes, names = values
+        codes = np.asarray(codes, dtype=np.int32)
+        return pa.DictionaryArray.from_arrays(
+            pa.array(codes, mask=codes < 0), pa.array([str(x) for x in names] or [""], pa.string())
+        )
+    if np.isscalar(values):
+        if kind == "text":
+            return _column((np.zeros(n), [values]), kind, n)
+        return pa.array(np.full(n, values), _PA[kind])
+    if kind == "text":
+        names, codes = np.unique(values, return_inverse=True) if n else ([], np.zeros(0))
+        return _column((codes, list(names)), kind, n)
+    if kind == "float":
+        return pa.array(values, _PA[kind], mask=~np.isfinite(values))
+    return pa.array(values, _PA[kind])

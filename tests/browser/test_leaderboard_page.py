@@ -1,0 +1,285 @@
+"""The leaderboard page in a browser: chosen, sorted, filtered, opened, by mouse and by keyboard, from disk and served."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from perturbfm_core.leaderboard import database
+from perturbfm_core.pipeline.serving import PageServer
+from perturbfm_core.pipeline.site import build_site
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.browser.boards import HOSTILE, made_store
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+Visit = Callable[..., Any]
+WHOLE, PART = "screen.combo_ood.cv-aaaa", "screen.perturbation_ood.cv-cccc"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    """Return a store with two boards and its page."""
+    return made_store(tmp_path_factory.mktemp("boards"))
+
+
+@pytest.fixture(scope="module")
+def served(store: ArtifactStore) -> Iterator[str]:
+    """Serve the store; yields the address."""
+    with PageServer(store, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield server.address
+        server.shutdown()
+        thread.join()
+
+
+def from_disk(store: ArtifactStore, board: str = WHOLE) -> str:
+    """Return the address of the page as a file."""
+    return f"{store.leaderboard_page.resolve().as_uri()}#board={board}"
+
+
+def standings(store: ArtifactStore, board: str, metric: str = "delta.pearson_centered") -> pd.DataFrame:
+    """Return what SQL says of a metric on a board, the best first."""
+    panel, _, name = metric.partition(".")
+    return database.query(
+        store,
+        f"SELECT * FROM leaderboard WHERE board = '{board}' AND panel = '{panel}' AND metric = '{name}' "
+        "ORDER BY rank NULLS LAST, n_undefined, value DESC",
+    )
+
+
+def column(page: Any, at: int) -> list[str]:
+    """Return the texts of one column of the table."""
+    texts: list[str] = page.locator(f"#standings tbody td:nth-child({at})").all_inner_texts()
+    return [t.replace("\u2212", "-").strip() for t in texts]
+
+
+def entries(page: Any) -> list[str]:
+    """Return the entries of the table, in its order."""
+    names: list[str] = page.locator("#standings tbody td:nth-child(2) button").all_inner_texts()
+    return names
+
+
+def test_values_ranks_and_marks_are_those_of_sql(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    board = standings(store, WHOLE)
+    assert page.locator("#standings thead th").count() == 6
+    assert entries(page) == list(board["entry"])
+    assert column(page, 1) == [str(r) for r in board["rank"]]
+    assert [v.rstrip("*") for v in column(page, 3)] == [f"{v:.4f}" for v in board["value"]]
+    first = board.iloc[0]
+    said = page.locator("#standings tbody tr").first.locator("svg.iv").get_attribute("aria-label")
+    assert f"95 % interval {first['ci_low']:.4f} to {first['ci_high']:.4f}" in said
+    assert "floor: no change 0.0500, half of the cells 0.5500, noise-free 0.8000" in said
+    # One entry has no value in one condition, and stands behind those that have all.
+    assert [e for e, v in zip(entries(page), column(page, 3), strict=True) if v.endswith("*")] == ["lab"]
+    assert page.title() == "PerturbFM leaderboard"
+    assert HOSTILE in entries(page)
+
+
+def test_columns_sort_and_say_so(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    board = standings(store, WHOLE)
+    head = page.locator("#standings th[data-id=value]")
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    best_first = list(board.sort_values("value", ascending=False)["entry"])
+    assert entries(page) == best_first
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert entries(page) == best_first[::-1]
+    page.locator("#standings th[data-id=entry] button").click()
+    assert entries(page) == sorted(best_first, key=str.lower)
+    assert head.get_attribute("aria-sort") is None
+
+
+def test_entries_are_filtered_by_words_and_family(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    page.keyboard.press("/")
+    page.keyboard.type("RID")
+    assert entries(page) == ["ridge"]
+    assert page.locator("#shown").inner_text() == "1 of 5 entries"
+    page.keyboard.press("Escape")
+    assert len(entries(page)) == 5
+    page.get_by_role("button", name="learned", exact=True).click()
+    assert sorted(entries(page)) == ["additive", "lab", "ridge"]
+    page.locator("#filter").fill("nothing like it")
+    assert entries(page) == []
+
+
+def test_a_metric_is_chosen_and_kept_in_the_address(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    page.select_option("#pick-metric", label="rmse \u2193")
+    page.wait_for_function("location.hash.includes('metric=delta.rmse')")
+    board = standings(store, WHOLE, "delta.rmse")
+    assert entries(page) == list(board["entry"])
+    assert column(page, 3) == [f"{v:.4f}" for v in board["value"]]
+    again = visit(page.url)
+    assert again.locator("#standings th[data-id=value]").inner_text().split() == ["rmse", "\u2193"]
+    page.select_option("#pick-panel", "uncertainty")
+    page.wait_for_function("location.hash.includes('metric=uncertainty')")
+    assert "\u25ce" in page.locator("#standings th[data-id=value]").inner_text()
+
+
+def test_a_board_with_missing_folds_is_not_ranked(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store, PART))
+    assert page.locator("#badges").inner_text() == "1 of 2 folds"
+    assert set(column(page, 1)) == {"\u2013"}
+    assert "not ranked as a whole" in page.locator("#flags").inner_text()
+    reason = page.locator("#standings tbody tr").first.locator(".none").first
+    assert reason.get_attribute("title") == "1 of 2 folds"
+    assert entries(page)[0] == standings(store, PART)["entry"].iloc[0]
+
+
+@pytest.mark.parametrize("board", [WHOLE, PART, "all"])
+def test_every_dash_has_its_reason(visit: Visit, store: ArtifactStore, board: str) -> None:
+    page = visit(from_disk(store, board))
+    page.wait_for_timeout(150)
+    for box in page.locator("#column-list input:not(:checked)").element_handles():
+        box.evaluate("box => box.click()")
+    bare = page.evaluate(
+        """() => { const out = []; const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+        while (walk.nextNode()) { const node = walk.currentNode, at = node.parentElement;
+          if (node.data.trim() !== '\u2013' || at.closest('script,[hidden]')) continue;
+          const why = at.closest('[title]'); if (!why || !why.title || !why.getAttribute('aria-label')) out.push(at.outerHTML); }
+        return out; }"""
+    )
+    assert bare == []
+
+
+def test_an_entry_opens_with_its_conditions(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    page.get_by_role("button", name="lab", exact=True).click()
+    drawer = page.locator("#drawer")
+    drawer.get_by_text("By condition").wait_for()
+    rows = drawer.locator("table").nth(1).locator("tbody tr")
+    found = database.query(
+        store,
+        "SELECT key, avg(value) AS value FROM scores JOIN runs USING (run_id, board, entry) WHERE counted AND "
+        f"board = '{WHOLE}' AND entry = 'lab' AND scope = 'condition' AND metric = 'pearson_centered' GROUP BY key",
+    )
+    values = {
+        f"{k.split('|')[1]} in {k.split('|')[0]}": v
+        for k, v in zip(found["key"], found["value"], strict=True)
+    }
+    assert rows.count() == len(values) == 16
+    for row in rows.all():
+        name, value = row.inner_text().replace("\u2212", "-").split("\t")[:2]
+        if pd.isna(values[name]):
+            assert row.locator("td .none").first.get_attribute("title") == "constant"
+        else:
+            assert float(value) == pytest.approx(values[name], abs=6e-5)
+    page.keyboard.press("Escape")
+    assert not drawer.is_visible()
+    # The focus is back where it was.
+    assert page.evaluate("document.activeElement.textContent") == "lab"
+
+
+def test_a_perturbation_opens_from_the_heatmap_by_keyboard(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    page.select_option("#heat-order", "name")
+    heat = page.locator("#heat svg.chart")
+    heat.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.locator(".tip").inner_text().splitlines()[:2] == [entries(page)[1], "G1"]
+    page.keyboard.press("Enter")
+    drawer = page.locator("#drawer")
+    drawer.get_by_text("of every entry on").wait_for()
+    assert page.locator("#drawer-title").inner_text() == "G1"
+    found = database.query(
+        store,
+        "SELECT entry, avg(value) AS value FROM scores JOIN runs USING (run_id, board, entry) WHERE counted AND "
+        f"board = '{WHOLE}' AND scope = 'condition' AND metric = 'pearson_centered' AND key LIKE '%|G1|%' "
+        "GROUP BY entry ORDER BY value DESC",
+    )
+    shown = [r.split("\t")[:2] for r in drawer.locator("tbody tr").all_inner_texts()]
+    assert [s[0] for s in shown] == list(found["entry"])
+    assert [float(s[1]) for s in shown] == pytest.approx(list(found["value"]), abs=1e-4)
+
+
+def test_what_is_shown_is_explained(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    page.locator("#about-metric").click()
+    text = page.locator("#drawer").inner_text()
+    for said in ("delta.pearson_centered", "higher is better", "-1 to 1", "Defined by", "raises it without"):
+        assert said in text
+    page.keyboard.press("Escape")
+    page.locator("#about-data").click()
+    text = page.locator("#drawer").inner_text()
+    for said in ("screen", "What is held out", "2 of 2"):
+        assert said in text
+
+
+@pytest.mark.parametrize("way", ["file", "served", "site"])
+def test_a_report_is_one_click_away(
+    visit: Visit, store: ArtifactStore, served: str, tmp_path: Path, way: str
+) -> None:
+    address = {"file": from_disk(store), "served": served}.get(way)
+    if address is None:
+        address = build_site(store, tmp_path / "site").folder.joinpath("index.html").resolve().as_uri()
+    page = visit(address)
+    page.get_by_role("button", name=re.compile("combo ood.*cv-aaaa")).click()
+    page.locator("#standings tbody tr").filter(has_text="network").get_by_role("link", name="report").click()
+    page.wait_for_load_state()
+    assert page.locator("h1").inner_text() == "report of network"
+    page.go_back()
+    page.wait_for_selector("html[data-ready]")
+    assert page.locator("#one-title").inner_text() == "screen \u00b7 combo ood \u00b7 cv-aaaa"
+
+
+def test_it_is_used_by_keyboard_alone(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store, "all"))
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.innerText || ''").startswith(
+            "screen \u00b7 combo ood \u00b7 cv-cccc"
+        ):
+            break
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('one-title').textContent.endsWith('cv-cccc')")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if (
+            page.evaluate(
+                "document.activeElement.closest('th') && document.activeElement.closest('th').dataset.id"
+            )
+            == "value"
+        ):
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("#standings th[data-id=value]").get_attribute("aria-sort") == "descending"
+    # Sorting leaves the focus on the column.
+    page.keyboard.press("Enter")
+    assert page.locator("#standings th[data-id=value]").get_attribute("aria-sort") == "ascending"
+
+
+def test_it_fits_a_telephone_in_the_dark_and_on_paper(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store), width=420, height=900, color_scheme="dark")
+    page.wait_for_timeout(150)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    ground, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    assert sum(map(int, re.findall(r"\d+", ground)[:3])) < 150 < sum(map(int, re.findall(r"\d+", ink)[:3]))
+    page.get_by_role("button", name="switch to light colours").click()
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, re.findall(r"\d+", light)[:3])) > 600
+    page.emulate_media(media="print")
+    assert not page.locator("#choose").is_visible()
+    assert page.locator("#standings").is_visible()
+
+
+def test_all_boards_stand_side_by_side(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store, "all"))
+    labels = page.locator("#overview-map svg text.act").all_text_contents()
+    assert sum("screen" in t for t in labels) == 2
+    page.locator("#overview-map svg text.act", has_text="cv-cccc").first.click()
+    page.wait_for_function("document.getElementById('one-title').textContent.endsWith('cv-cccc')")

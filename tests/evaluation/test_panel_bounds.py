@@ -1,0 +1,169 @@
+"""Ceilings and floors of the headline metric of every panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.evaluation import panel_bounds as module
+from perturbfm_core.evaluation.cells import Generator, cells_of
+from perturbfm_core.evaluation.comparison import observed
+from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.evaluation.panel_bounds import headline_metrics, noise_free, panel_bounds
+from perturbfm_core.leaderboard.headline import HEADLINE, headline_of, headline_value, marks_of
+from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds, stored_stats
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.evaluation.test_ceilings import GENES, PERTS, held_out, noisy
+from tests.support.factories import screen, split_one
+
+NAMES = [f"{m.panel}.{m.name}" for m in headline_metrics()]
+
+
+@pytest.fixture(scope="module")
+def data() -> PerturbDataset:
+    return noisy(effect=0.4, controls=120)
+
+
+@pytest.fixture(scope="module")
+def bounds(data: PerturbDataset) -> dict[str, Any]:
+    return panel_bounds(data, held_out(data), halvings=6)
+
+
+def test_every_panel_but_delta_has_its_headline_bounded(bounds: dict[str, Any]) -> None:
+    assert {n.split(".")[0] for n in bounds["ceiling"]} == set(PANELS) - {"delta"}
+    for name, item in bounds["ceiling"].items():
+        assert "half" in item, name
+        # What has no noise-free bound says why.
+        assert ("noise_free" in item) != ("reason" in item)
+    assert all(set(scores) == set(NAMES) for scores in bounds["floor"].values())
+
+
+def test_the_true_effect_scores_the_noise_free_bound(data: PerturbDataset, bounds: dict[str, Any]) -> None:
+    # As `noisy` draws them, before the noise of the cells.
+    rng = np.random.default_rng(0)
+    effects = {p: 0.4 * rng.normal(size=GENES) for p in PERTS}
+    side = observed(data, held_out(data))
+    truth = np.stack([effects[str(p)] for p in side.conditions["pert_id"]])
+    var = np.array(np.broadcast_to(side.s2.mean(axis=0), truth.shape))
+    cells = cells_of(data, side.conditions, side.rows, side.codes, truth, var, Generator())
+    scores = module._scores(headline_metrics(), module._comparison(data, side, truth, var, cells), "cell")
+    for name, tolerance in (
+        ("systema.corr_all_allpert", 0.03),
+        ("perturbench.cosine_logfc", 0.03),
+        ("linear_paper.l2", 0.25),
+        ("openproblems.mean_rowwise_rmse", 0.04),
+        ("uncertainty.nll", 0.15),
+    ):
+        assert scores[name] == pytest.approx(bounds["ceiling"][name]["noise_free"], abs=tolerance), name
+
+
+def test_floors_are_below_halves_below_noise_free(bounds: dict[str, Any]) -> None:
+    for m in headline_metrics():
+        name = f"{m.panel}.{m.name}"
+        item = bounds["ceiling"][name]
+        if "noise_free" in item:
+            assert m.badness(item["noise_free"]) < m.badness(item["half"]), name
+        floor = bounds["floor"]["train_mean"][name]
+        if floor is not None:
+            assert m.badness(item["half"]) < m.badness(floor), name
+
+
+@pytest.mark.parametrize(
+    ("metric", "half", "free"),
+    [
+        ("pearson_centered", 0.5, (2 / 3) ** 0.5),
+        ("corr_all_allpert", -0.2, 0.0),
+        ("cosine_logfc", 1.0, 1.0),
+        ("pearson_distance_top5000", 0.5, 1 - (2 / 3) ** 0.5),
+        ("mean_rowwise_rmse", 0.3, 0.15),
+        ("l2", 4.0, 2.0),
+        ("delta_pearson", 0.5, (2 / 3) ** 0.5),
+        ("cosine_rank_logfc", 0.2, None),
+        ("pearson_edistance", 0.2, None),
+        ("discrimination_score_l1", 0.9, None),
+    ],
+)
+def test_noise_free_by_hand(metric: str, half: float, free: float | None) -> None:
+    assert noise_free(metric, half) == (None if free is None else pytest.approx(free))
+
+
+def test_data_without_cells_have_floors_alone() -> None:
+    rows = [(p, c) for p in ("control", *PERTS) for c in "xyz"]
+    X = np.random.default_rng(3).normal(size=(len(rows), GENES)) + 5
+    ds = screen(rows, X=X, genes=GENES, level="condition")
+    found = panel_bounds(ds, held_out(ds))
+    assert all(set(item) == {"reason"} for item in found["ceiling"].values())
+    assert found["floor"]["control_mean"]["openproblems.mean_rowwise_rmse"] is not None
+    assert found["floor"]["control_mean"]["scperturbench.pearson_distance_top5000"] is None
+
+
+def test_a_single_cell_per_condition_has_no_half() -> None:
+    ds = noisy(effect=0.5, controls=8, reps=1)
+    found = panel_bounds(ds, held_out(ds))
+    assert all("half" not in item for n, item in found["ceiling"].items() if n != "calibrated.headline")
+    assert all("reason" in item for item in found["ceiling"].values())
+
+
+def test_the_same_seed_gives_the_same_bounds(data: PerturbDataset) -> None:
+    split = split_one(data, "context_ood", {"holdout": ["x"]})
+    assert panel_bounds(data, split, halvings=1) == panel_bounds(data, split, halvings=1)
+    other = panel_bounds(data, split, halvings=1, seed=1)
+    assert other["ceiling"] != panel_bounds(data, split, halvings=1)["ceiling"]
+
+
+# ---- beside a split -----------------------------------------------------------------------------------------
+
+
+def test_the_frozen_file_stays_and_the_bounds_are_an_object(
+    tmp_path: Any, data: PerturbDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "splits"))
+    store = ArtifactStore(tmp_path)
+    spec = SplitSpec(kind="context_ood", params={"holdout": ["x"]})
+    (split, stats, _), *_ = freeze_split(store, data, spec)
+    files = {p: p.read_bytes() for p in (tmp_path / "splits").iterdir()}
+    before = stored_stats(store, split)
+    assert before is not None
+    assert set(before.ceiling or {}) == set(stats.ceiling or {})
+    whole = stats_with_bounds(store, data, split)
+    assert set(NAMES) <= set(whole.ceiling or {})
+    assert stored_stats(store, split) == whole
+    assert {p: p.read_bytes() for p in (tmp_path / "splits").iterdir()} == files
+    # Made once.
+    monkeypatch.setattr("perturbfm_core.pipeline.split.panel_bounds", lambda *_: pytest.fail("made again"))
+    assert stats_with_bounds(store, data, split) == whole
+    for panel in PANELS:
+        marks = marks_of(whole.ceiling, whole.floor, headline_of(panel))
+        assert marks.half is not None, panel
+
+
+# ---- one headline -------------------------------------------------------------------------------------------
+
+
+def test_the_headline_is_that_of_its_panel() -> None:
+    assert headline_of() == headline_of("delta")
+    assert f"{headline_of().panel}.{headline_of().name}" == HEADLINE
+    for panel in PANELS:
+        assert headline_of(panel).panel == panel
+
+
+def test_the_headline_value_is_read_from_metrics() -> None:
+    metrics = {
+        "delta": {"global": {"pearson_centered": 0.25, "pearson": 0.9}},
+        "linear_paper": {"global": {"l2": None}},
+    }
+    assert headline_value(metrics) == 0.25
+    assert headline_value(metrics, "linear_paper") is None
+    assert headline_value({}) is None
+
+
+def test_marks_are_none_where_nothing_is_known() -> None:
+    marks = marks_of(
+        {"reason": "no cells"}, {"null": {"reason": "no cells"}, "control_mean": {"pearson_centered": 0.1}}
+    )
+    assert (marks.half, marks.noise_free, marks.null, marks.control_mean) == (None, None, None, 0.1)
+    assert marks_of(None, None).train_mean is None

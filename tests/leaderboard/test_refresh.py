@@ -1,0 +1,411 @@
+"""A refresh reads a run once, and ends where one from nothing does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core import schema
+from perturbfm_core.leaderboard import collect, database, known_runs, refresh
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_tags import TAGS_FILE, tag_run
+from tests.support.factories import run_config, score_rows, split_table, write_run
+
+A, B, C, D = ("abcd"[i] * 64 for i in range(4))
+TABLES = (
+    "runs",
+    "global_scores",
+    "standings",
+    "pairwise",
+    "splits",
+    "skipped",
+    "scores",
+    "leaderboard",
+    "trend",
+)
+METRICS = (
+    ("delta", "pearson_centered", "max"),
+    ("delta", "rmse", "min"),
+    ("uncertainty", "coverage_0.5", "target"),
+)
+
+
+def splits() -> pd.DataFrame:
+    """Return three folds of one board, and a split of its own."""
+    return pd.concat([split_table(A, B, C, board="cv"), split_table(D, board="alone")], ignore_index=True)
+
+
+def renew(store: ArtifactStore, table: pd.DataFrame | None = None, **options: Any) -> Path:
+    """Bring the leaderboard of a store up to date."""
+    given = splits() if table is None else table
+    return database.rebuild(
+        store, lambda: given, lambda runs: pd.DataFrame({"dataset": ["screen"]}), **options
+    )
+
+
+def content(store: ArtifactStore) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every row of every table and view, in one order, with values as they are."""
+    out = {}
+    with database.connect(store) as con:
+        for name in TABLES:
+            rows = con.execute(f"SELECT * FROM {name}").fetchall()
+            out[name] = sorted(rows, key=repr)
+    return out
+
+
+def add(
+    store: ArtifactStore,
+    entry: str,
+    split: str = D,
+    *,
+    start: int = 0,
+    n: int = 6,
+    rng: Any = None,
+    **config: Any,
+) -> Path:
+    """Write a run with three metrics."""
+    rng = np.random.default_rng(len(entry)) if rng is None else rng
+    known = run_config(entry, split=split, **config)
+    frames = []
+    for panel, metric, direction in METRICS:
+        values = rng.normal(0.5, 0.2, n)
+        values[rng.random(n) < 0.1] = np.nan
+        keyed = {f"x|G{start + i}|||": float(v) for i, v in enumerate(values)}
+        frames.append(score_rows(known, keyed, panel=panel, metric=metric, direction=direction))
+    frames.append(frames[0].tail(1).assign(scope="stratum", key="all"))
+    return write_run(store, known, pd.concat(frames, ignore_index=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    """Return a store with two runs and a leaderboard."""
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    add(store, "additive")
+    add(store, "ridge")
+    renew(store)
+    settle(store)
+    return store
+
+
+def settle(store: ArtifactStore) -> None:
+    """Let the files of all runs look as if they had not changed for a minute."""
+    for path in store.runs.glob("*_*_*/*"):
+        stat = path.stat()
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - 60 * 10**9))
+    renew(store)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the names of the runs whose scores are read from here on."""
+    seen: list[str] = []
+    read = collect.read_run_scores
+
+    def counted(path: Path, known: Any) -> Any:
+        seen.append(path.name)
+        return read(path, known)
+
+    monkeypatch.setattr(refresh, "read_run_scores", counted)
+    return seen
+
+
+# ---- what is read -----------------------------------------------------------------------------------------
+
+
+def test_a_run_is_read_once(store: ArtifactStore, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    digests: list[Path] = []
+    digest = known_runs.file_digest
+    monkeypatch.setattr(known_runs, "file_digest", lambda p: digests.append(p) or digest(p))  # type: ignore[func-returns-value]
+    renew(store)
+    assert not reads
+    assert not digests
+    new = add(store, "linear")
+    renew(store)
+    assert reads == [new.name]
+    renew(store, from_nothing=True)
+    assert len(reads) == 4
+
+
+def test_a_file_written_again_with_the_same_content_is_not_read_again(
+    store: ArtifactStore, reads: list[str]
+) -> None:
+    for path in store.run_dirs():
+        file = path / schema.SCORES_FILE
+        file.write_bytes(file.read_bytes())
+    renew(store)
+    assert not reads
+
+
+def test_a_change_within_one_tick_of_the_clock_is_seen(store: ArtifactStore, reads: list[str]) -> None:
+    run = add(store, "linear")
+    renew(store)
+    file = run / schema.CONFIG_FILE
+    stat = file.stat()
+    text = file.read_text().replace('"fit_s": 0.5', '"fit_s": 0.7')
+    file.write_text(text)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    renew(store)
+    assert reads == [run.name, run.name]
+    found = database.query(store, "SELECT fit_seconds FROM runs WHERE entry = 'linear'")
+    assert found["fit_seconds"].tolist() == [0.7]
+
+
+def test_other_code_makes_all_tables_anew(
+    store: ArtifactStore, reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_code", lambda: "other")
+    renew(store)
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("harm", ["file", "log", "note", "scores"])
+def test_what_another_program_changed_is_made_anew(store: ArtifactStore, harm: str) -> None:
+    before = content(store)
+    file = store.leaderboard.resolve()
+    if harm == "file":
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[:-4096])
+    elif harm == "log":
+        Path(f"{file}.wal").write_bytes(b"another's")
+    elif harm == "note":
+        (store.runs / ".scores" / f"{file.stem}.json").unlink()
+    else:
+        shutil.rmtree(store.runs / ".scores")
+    renew(store)
+    assert content(store) == before
+
+
+@pytest.mark.parametrize("name", ["moved", "it's, moved", "moved [1]"])
+def test_a_leaderboard_that_was_moved_answers_as_before(
+    store: ArtifactStore, tmp_path: Path, name: str
+) -> None:
+    before = content(store)
+    (tmp_path / "away").mkdir()
+    there = ArtifactStore(store.home.rename(tmp_path / "away" / name), store.split_dir)
+    found = content(there)
+    assert {t: rows for t, rows in found.items() if t != "runs"} == {
+        t: r for t, r in before.items() if t != "runs"
+    }
+    assert len(database.query(there, "SELECT * FROM strata")) == 2
+    renew(there)
+    assert len(content(there)["scores"]) == len(before["scores"])
+    assert {Path(p).parent for p in database.query(there, "SELECT path FROM runs")["path"]} == {there.runs}
+
+
+# ---- every kind of change ---------------------------------------------------------------------------------
+
+
+def entries(store: ArtifactStore) -> list[str]:
+    """Return the entries with condition scores."""
+    sql = "SELECT DISTINCT entry FROM scores WHERE scope = 'condition' ORDER BY entry"
+    return list(database.query(store, sql)["entry"])
+
+
+def test_a_removed_run_disappears(store: ArtifactStore) -> None:
+    shutil.rmtree(next(p for p in store.run_dirs() if "ridge" in p.name))
+    renew(store)
+    assert entries(store) == ["additive"]
+    for table in ("runs", "global_scores", "standings"):
+        assert set(database.query(store, f"SELECT entry FROM {table}")["entry"]) == {"additive"}
+    assert database.query(store, "SELECT * FROM pairwise").empty
+
+
+def test_a_rescored_run_has_its_new_scores(store: ArtifactStore) -> None:
+    file = next(p for p in store.run_dirs() if "ridge" in p.name) / schema.SCORES_FILE
+    table = pd.read_parquet(file)
+    table.assign(value=0.25).to_parquet(file, index=False)
+    renew(store)
+    values = database.query(store, "SELECT DISTINCT value FROM scores WHERE entry = 'ridge'")
+    assert values["value"].tolist() == [0.25]
+    row = database.query(store, "SELECT value FROM leaderboard WHERE entry = 'ridge' AND metric = 'rmse'")
+    assert row["value"].tolist() == [0.25]
+
+
+def test_a_newer_run_takes_the_place_of_an_older_one_and_gives_it_back(store: ArtifactStore) -> None:
+    before = content(store)
+    newer = add(store, "ridge", created="2024-02-01T00:00:00.000000", rng=np.random.default_rng(99))
+    renew(store)
+    found = database.query(
+        store, "SELECT run_id, is_current, counted FROM runs WHERE entry = 'ridge' ORDER BY created"
+    )
+    assert found["is_current"].tolist() == found["counted"].tolist() == [False, True]
+    ids = database.query(
+        store, "SELECT DISTINCT run_id FROM scores WHERE entry = 'ridge' AND scope = 'condition'"
+    )
+    assert ids["run_id"].tolist() == [newer.name]
+    trend = database.query(
+        store, "SELECT run_id FROM trend WHERE entry = 'ridge' AND metric = 'rmse' ORDER BY created"
+    )
+    assert len(trend) == 2
+    shutil.rmtree(newer)
+    renew(store)
+    assert content(store) == before
+
+
+def test_tags_are_those_of_now(store: ArtifactStore) -> None:
+    run = store.run_dirs()[0].name
+    sql = f"SELECT tags FROM runs WHERE run_id = '{run}'"
+    for add_tags, drop, expected in ((("paper", "best"), (), "best paper"), ((), ("best",), "paper")):
+        tag_run(store, run, add_tags, drop)
+        renew(store)
+        assert database.query(store, sql)["tags"].tolist() == [expected]
+    (store.runs / TAGS_FILE).write_text("[]")
+    renew(store)
+    assert database.query(store, sql)["tags"].tolist() == [""]
+    skipped = database.query(store, "SELECT * FROM skipped")
+    assert skipped["run"].tolist() == [TAGS_FILE]
+    assert "restore it" in skipped["reason"][0]
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_a_run_that_is_damaged_later_is_named_and_the_others_stay(store: ArtifactStore, mended: bool) -> None:
+    before = content(store)
+    file = next(p for p in store.run_dirs() if "ridge" in p.name) / schema.SCORES_FILE
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    renew(store)
+    assert entries(store) == ["additive"]
+    (reason,) = database.query(store, "SELECT reason FROM skipped")["reason"]
+    assert "scores.parquet cannot be read" in reason
+    assert "\n" not in reason
+    if mended:
+        file.write_bytes(whole)
+        renew(store)
+        assert content(store) == before
+
+
+def test_a_split_that_is_found_later_gives_its_runs_a_board(store: ArtifactStore) -> None:
+    run = add(store, "ridge", A)
+    known = splits()
+    renew(store, known[known["split_hash"] != A])
+    found = database.query(store, f"SELECT board, counted FROM runs WHERE run_id = '{run.name}'").iloc[0]
+    assert (found["board"], found["counted"]) == (None, False)
+    scores = database.query(
+        store, f"SELECT board FROM scores WHERE run_id = '{run.name}' AND scope = 'condition'"
+    )
+    assert len(scores) == 18
+    assert scores["board"].isna().all()
+    renew(store)
+    found = database.query(store, f"SELECT DISTINCT board FROM scores WHERE run_id = '{run.name}'")
+    assert found["board"].tolist() == ["cv"]
+
+
+def test_a_changed_ceiling_changes_its_board_alone(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in (A, B, C):
+        add(store, "additive", split)
+    renew(store)
+    ranked: list[str] = []
+    fill = refresh.fill_standings
+    monkeypatch.setattr(refresh, "fill_standings", lambda b, *a: ranked.append(b.name) or fill(b, *a))  # type: ignore[func-returns-value]
+    table = splits()
+    table["ceiling"] = [{"pearson_centered": {"half": 0.8}} if h == D else None for h in table["split_hash"]]
+    renew(store, table)
+    assert ranked == ["alone"]
+    row = database.query(
+        store,
+        "SELECT DISTINCT ceiling FROM leaderboard WHERE board = 'alone' AND metric = 'pearson_centered'",
+    )
+    assert row["ceiling"].tolist() == [0.8]
+
+
+def test_what_no_kept_database_reads_is_removed(store: ArtifactStore) -> None:
+    def files() -> set[str]:
+        return {p.name for p in (store.runs / ".scores").rglob("*.parquet")}
+
+    before = files()
+    run = add(store, "linear")
+    renew(store)
+    (new,) = files() - before
+    shutil.rmtree(run)
+    renew(store)
+    assert new in files()
+    for _ in range(3):
+        renew(store)
+    assert files() == before
+    assert len(list((store.runs / ".scores").glob("*.json"))) == 3
+
+
+def test_a_reader_of_the_last_database_sees_what_it_saw(store: ArtifactStore) -> None:
+    sql = "SELECT run_id, metric, key, value FROM scores ORDER BY ALL"
+    with database.connect(store) as con:
+        before = con.execute(sql).fetchall()
+        file = next(p for p in store.run_dirs() if "ridge" in p.name) / schema.SCORES_FILE
+        pd.read_parquet(file).assign(value=0.25).to_parquet(file, index=False)
+        renew(store)
+        shutil.rmtree(file.parent)
+        renew(store)
+        assert con.execute(sql).fetchall() == before
+
+
+# ---- the same as from nothing -----------------------------------------------------------------------------
+
+
+def _add(store: ArtifactStore, rng: np.random.Generator, step: int) -> None:
+    entry = str(rng.choice(["additive", "ridge", "linear", "network", "other"]))
+    split = str(rng.choice([A, B, C, D]))
+    created = f"2024-01-{1 + step // 60:02d}T00:{step % 60:02d}:00.000000"
+    family = "baseline" if entry in ("additive", "ridge", "linear") else "learned"
+    options = {"seed": int(rng.integers(2)), "created": created, "family": family, "no_signal": split == C}
+    add(store, entry, split, start="abcd".index(split[0]) * 3, n=int(rng.integers(5, 9)), rng=rng, **options)
+
+
+def _remove(store: ArtifactStore, rng: np.random.Generator, step: int) -> None:
+    runs = store.run_dirs()
+    if runs:
+        shutil.rmtree(runs[int(rng.integers(len(runs)))])
+
+
+def _rescore(store: ArtifactStore, rng: np.random.Generator, step: int) -> None:
+    runs = store.run_dirs()
+    if runs:
+        file = runs[int(rng.integers(len(runs)))] / schema.SCORES_FILE
+        table = pd.read_parquet(file)
+        table.assign(value=table["value"] + rng.normal(0, 0.1, len(table))).to_parquet(file, index=False)
+
+
+def _flag(store: ArtifactStore, rng: np.random.Generator, step: int) -> None:
+    runs = store.run_dirs()
+    if runs:
+        file = runs[int(rng.integers(len(runs)))] / schema.CONFIG_FILE
+        record = json.loads(file.read_text())
+        record["flags"]["shared_control"] = not record["flags"]["shared_control"]
+        file.write_text(json.dumps(record))
+
+
+def _tag(store: ArtifactStore, rng: np.random.Generator, step: int) -> None:
+    runs = store.run_dirs()
+    if runs:
+        tag_run(store, runs[int(rng.integers(len(runs)))].name, [f"t{rng.integers(4)}"])
+
+
+STEPS: tuple[Callable[[ArtifactStore, np.random.Generator, int], None], ...] = (
+    _add, _add, _add, _add, _remove, _rescore, _flag, _tag,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_after_any_changes_the_tables_are_those_of_a_refresh_from_nothing(tmp_path: Path, seed: int) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    rng = np.random.default_rng(seed)
+    for step in range(24):
+        STEPS[int(rng.integers(len(STEPS)))](store, rng, step)
+        if step % 4 == 0:
+            renew(store)
+    renew(store)
+    found = content(store)
+    renew(store, from_nothing=True)
+    expected = content(store)
+    for name in TABLES:
+        assert found[name] == expected[name], name
+    assert found["standings"]
+    assert found["pairwise"]

@@ -1,0 +1,215 @@
+"""Scorecards by hand: ranks with ties, places between floor and ceiling, coverage, cost."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.leaderboard.headline import Marks
+from perturbfm_core.leaderboard.run_cost import RunCost, count_parameters, total_cost
+from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
+from perturbfm_core.leaderboard.scorecard_tasks import Task, scale_of, score_task
+from perturbfm_core.reports.pages.scorecard import scorecard_page
+
+UP, DOWN = METRICS.get("delta.pearson_centered"), METRICS.get("delta.rmse")
+
+
+def task(board="b1", metric=UP, **fields):
+    full = f"{metric.panel}.{metric.name}"
+    return Task(
+        **{
+            "board": board,
+            "dataset": "d",
+            "kind": "combo_ood",
+            "metric": full,
+            "direction": metric.direction,
+            "unit": "perturbation",
+            "n_splits": 1,
+            "n_splits_expected": 1,
+            **fields,
+        }
+    )
+
+
+def scores(values, metric=UP, split="s1"):
+    """Return condition scores of {entry: values by condition}, None for a condition that was not predicted."""
+    rows = [
+        {
+            "entry": entry,
+            "split_hash": split,
+            "panel": metric.panel,
+            "metric": metric.name,
+            "metric_version": metric.version,
+            "key": f"c0|p{i}|CRISPRa||",
+            "value": value,
+            "direction": metric.direction,
+        }
+        for entry, of in values.items()
+        for i, value in enumerate(of)
+        if value is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def scored(values, metric=UP, expected=2, reasons=(), **fields):
+    why = {**dict.fromkeys(values), **dict(reasons)}
+    return score_task(task(metric=metric, **fields), metric, scores(values, metric), expected, why)
+
+
+def test_three_entries_two_of_them_equal():
+    """By hand: .2 and twice .6; the two share places 1 and 2, the third is third."""
+    values = {"a": [0.5, 0.7], "b": [0.1, 0.3], "c": [0.6, 0.6]}
+    made, found = scored(values, floor=0.1, ceiling=0.9)
+    assert {e: s.rank for e, s in found.items()} == {"a": 1.5, "b": 3.0, "c": 1.5}
+    assert {e: s.value for e, s in found.items()} == pytest.approx({"a": 0.6, "b": 0.2, "c": 0.6})
+    assert {e: s.relative for e, s in found.items()} == pytest.approx({"a": 0.625, "b": 0.125, "c": 0.625})
+    assert (made.n_conditions, made.n_possible) == (2, 2)
+    assert [s.coverage for s in found.values()] == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "ranks"),
+    [
+        ({"a": 0.3, "b": 0.3, "c": 0.3}, {"a": 2.0, "b": 2.0, "c": 2.0}),
+        ({"a": 0.1, "b": 0.3, "c": 0.1}, {"a": 2.5, "b": 1.0, "c": 2.5}),
+        ({"a": 0.1, "b": 0.1 + 1e-16, "c": 0.2, "d": 0.2}, {"a": 3.5, "b": 3.5, "c": 1.5, "d": 1.5}),
+    ],
+)
+def test_equal_values_share_the_mean_of_their_places(values, ranks):
+    _, found = scored({e: [v, v] for e, v in values.items()})
+    assert {e: s.rank for e, s in found.items()} == ranks
+
+
+def test_where_small_is_good_the_smallest_is_first_and_the_scale_turns_with_it():
+    _, found = scored({"a": [2.0, 2.0], "b": [1.0, 1.0]}, DOWN, floor=3.0, ceiling=0.5)
+    assert (found["a"].rank, found["b"].rank) == (2.0, 1.0)
+    assert (found["a"].relative, found["b"].relative) == pytest.approx((0.4, 0.8))
+
+
+def test_what_was_not_predicted_counts_against():
+    """Half of four conditions: behind whoever has all, at half of its place, half covered."""
+    values = {"half": [0.9, 0.9, None, None], "whole": [0.3, 0.3, 0.3, 0.3], "none": []}
+    _, found = scored(
+        values, expected=4, reasons={"none": "not applicable: it needs doses"}, floor=0.1, ceiling=0.9
+    )
+    assert {e: s.rank for e, s in found.items()} == {"half": 2.0, "whole": 1.0, "none": 3.0}
+    assert {e: s.relative for e, s in found.items()} == pytest.approx(
+        {"half": 0.5, "whole": 0.25, "none": 0.0}
+    )
+    assert {e: s.coverage for e, s in found.items()} == {"half": 0.5, "whole": 1.0, "none": 0.0}
+    assert found["half"].reason == "no value on 2 of 4 conditions"
+    assert found["none"].reason == "not applicable: it needs doses"
+
+
+def test_abstaining_pays_neither_above_nor_below_the_floor():
+    values = {"bad": [-0.7, None], "all": [0.5, 0.5]}
+    _, found = scored(values, floor=0.1, ceiling=0.9)
+    assert found["bad"].relative == pytest.approx(-1.0)
+
+
+def test_a_condition_without_a_value_for_anybody_counts_against_nobody():
+    values = {"a": [0.4, np.nan], "b": [0.2, np.nan], "c": [np.nan, np.nan]}
+    made, found = scored(values, floor=0.0, ceiling=1.0)
+    assert (made.n_conditions, made.n_possible) == (2, 1)
+    assert (found["a"].relative, found["a"].reason) == (pytest.approx(0.4), None)
+    # A constant prediction: all is predicted, nothing is defined.
+    assert (found["c"].coverage, found["c"].rank, found["c"].relative) == (1.0, 3.0, 0.0)
+    assert found["c"].reason.startswith("undefined")
+
+
+def test_a_condition_of_two_folds_counts_once_in_the_mean_and_twice_in_the_coverage():
+    both = pd.concat([scores({"a": [0.2, 0.4]}), scores({"a": [0.6, None]}, split="s2")])
+    _, found = score_task(task(), UP, both, 3, {"a": None})
+    # Means (.2 + .6) / 2 and .4.
+    assert (found["a"].value, found["a"].coverage) == (pytest.approx(0.4), 1.0)
+
+
+def test_nothing_is_ranked_without_signal_or_without_a_value():
+    _, found = scored({"a": [0.2, 0.2], "b": [0.1, 0.1]}, counted=False)
+    assert [s.rank for s in found.values()] == [None, None]
+    _, found = scored({"a": [np.nan, np.nan]})
+    assert found["a"].rank is None
+
+
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        (Marks(0.0, 0.2, 0.1, 0.7, 0.9), (0.2, "control", 0.9, "noise-free")),
+        (Marks(0.0, 0.1, 0.3, 0.7, None), (0.3, "train mean", 0.7, "half of the cells")),
+        (Marks(-0.1, None, None, None, None), (-0.1, "no effect", None, None)),
+        (Marks(None, None, 0.2, None, 0.8), (0.2, "train mean", 0.8, "noise-free")),
+    ],
+)
+def test_the_scale_is_the_better_floor_and_the_noise_free_bound(marks, expected):
+    found = scale_of(UP, [marks])
+    assert (found["floor"], found["floor_name"], found["ceiling"], found["ceiling_name"]) == expected
+
+
+def test_the_scale_of_a_board_is_the_mean_of_its_splits_and_none_where_one_is_unknown():
+    a, b = Marks(0.0, 0.1, None, 0.5, 0.8), Marks(0.0, 0.3, None, None, 0.6)
+    found = scale_of(UP, [a, b])
+    assert (found["floor"], found["ceiling"]) == (pytest.approx(0.2), pytest.approx(0.7))
+    errors = scale_of(DOWN, [Marks(2.0, 1.5, 1.0, None, 0.2)])
+    assert (errors["floor"], errors["floor_name"]) == (1.0, "train mean")
+
+
+def card():
+    """Return a scorecard of three entries on two tasks, in which two tie by mean rank."""
+    tasks, of = [], []
+    for board, values in (("b1", {"a": 0.6, "b": 0.2, "c": 0.6}), ("b2", {"a": 0.1, "b": 0.9, "c": 0.1})):
+        t = task(board, floor=0.0, ceiling=1.0)
+        made, found = score_task(
+            t, UP, scores({e: [v, v] for e, v in values.items()}), 2, dict.fromkeys(values)
+        )
+        tasks.append(made)
+        of.append(found)
+    entries = [
+        entry_score(e, "baseline", tasks, {"b1": of[0][e], "b2": of[1][e]}, cost=RunCost(1.5, 10_000_000, 12))
+        for e in ("c", "b", "a")
+    ]
+    return Scorecard(
+        "s", "<x>", "2026-01-01T00:00:00Z", "delta.pearson_centered", "m", tasks, ordered(entries)
+    )
+
+
+def test_means_over_tasks_by_hand():
+    made = card()
+    assert [e.entry for e in made.entries] == ["b", "a", "c"]
+    assert [e.mean_rank for e in made.entries] == [2.0, 2.0, 2.0]
+    assert [e.score for e in made.entries] == pytest.approx([0.55, 0.35, 0.35])
+    content = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    assert content["entries"][0]["tasks"]["b2"]["rank"] == 1.0
+    assert content["entries"][0]["cost"] == {"cpu_s": 1.5, "peak_bytes": 10_000_000, "parameters": 12}
+
+
+def test_the_page_shows_every_entry_and_task_and_escapes_text():
+    page = scorecard_page(card())
+    assert "&lt;x&gt;" in page
+    assert "<x>" not in page
+    for text in ("b1", "b2", "2.5", "1.5", "0.55", "delta.pearson_centered", "mean rank"):
+        assert text in page
+
+
+def test_parameters_are_counted_from_the_header_alone(tmp_path):
+    header = json.dumps(
+        {
+            "__metadata__": {"x": "y"},
+            "w": {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]},
+            "b": {"dtype": "F32", "shape": [], "data_offsets": [48, 52]},
+        }
+    ).encode()
+    (tmp_path / "m.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert count_parameters(tmp_path / "m.safetensors") == 13
+    (tmp_path / "bad").write_bytes(b"\x01")
+    (tmp_path / "worse").write_bytes(struct.pack("<Q", 2) + b"no")
+    assert [count_parameters(tmp_path / n) for n in ("bad", "worse", "absent")] == [None, None, None]
+
+
+def test_costs_of_several_runs():
+    assert total_cost([RunCost(1.0, 5, None), RunCost(3.0, 9, 7), RunCost()]) == RunCost(2.0, 9, 7)
+    assert total_cost([]) == RunCost()
