@@ -8,7 +8,7 @@ import dagster as dg
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
 from perturbfm_assets.launcher import host_tags
-from perturbfm_core.cli.boards import board_lines
+from perturbfm_core.cli.boards import board_lines, undefined_reasons
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.headline import board_sql, headline_of
 from perturbfm_core.schema import REPORT_FILE
@@ -26,7 +26,9 @@ def main() -> None:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)
         sys.exit(1)
     store = ArtifactStore()
-    for line in board_lines(database.query(store, board_sql()), headline_of()):
+    for line in board_lines(
+        database.query(store, board_sql()), headline_of(), undefined_reasons(store, headline_of())
+    ):
         print(line)
     print(f"leaderboard={store.leaderboard}")
     print(f"leaderboard_page={store.leaderboard_page}")

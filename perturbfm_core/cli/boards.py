@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from perturbfm_core.evaluation.metric import Metric
+    from perturbfm_core.store.artifacts import ArtifactStore
 
 WIDTH = 120
-_ENTRY = 36
 _DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 _FLOORS = (("control_mean_floor", "control"), ("train_mean_floor", "train mean"))
 _CEILINGS = (("ceiling", "half of the cells"), ("ceiling_noise_free", "noise-free"))
@@ -33,6 +33,19 @@ class Footnotes:
     def lines(self) -> list[str]:
         """Return one line per reason."""
         return [f"[{i}] {reason}" for reason, i in self._numbers.items()]
+
+
+def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, str], str]:
+    """Return {(board, entry): why a metric is undefined} of the current runs."""
+    from perturbfm_core.leaderboard import database
+
+    rows = database.query(
+        store,
+        "SELECT p.board, r.entry, any_value(s.reason) AS reason FROM scores s JOIN runs r USING (run_id) "
+        "JOIN splits p ON p.split_hash = r.split_hash WHERE r.is_current AND s.scope = 'global' AND s.reason IS NOT NULL "
+        f"AND s.panel = '{metric.panel}' AND s.metric = '{metric.name}' GROUP BY ALL",
+    )
+    return {(str(r.board), str(r.entry)): str(r.reason) for r in rows.itertuples(index=False)}
 
 
 def board_lines(
@@ -88,6 +101,9 @@ def _board(
     head = ("rank", "entry", "value", "interval", against, "folds")
     cells = [head, *(_cells(row, notes, done < total, undefined) for _, row in rows.iterrows())]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    # Names give way to numbers.
+    widths[1] = max(min(widths[1], WIDTH - 2 * len(head) - sum(widths) + widths[1]), 12)
+    cells = [(row[0], cut(row[1], widths[1]), *row[2:]) for row in cells]
     for row in cells:
         text = [
             x.ljust(w) if i in (1, 3, 4) else x.rjust(w)
@@ -106,7 +122,7 @@ def _cells(
         why = (
             undefined.get((str(row["board"]), str(row["entry"]))) or reason or "undefined in every condition"
         )
-        return (notes.dash(why), cut(str(row["entry"]), _ENTRY), "-", "-", "-", f"{done}/{total}")
+        return (notes.dash(why), str(row["entry"]), "-", "-", "-", f"{done}/{total}")
     rank = _number(row["rank"])
     if rank is not None and not incomplete:
         place = f"{int(rank)}"
@@ -136,7 +152,7 @@ def _cells(
         shown += " " + notes.dash(
             f"{int(row['n_undefined'])} of {int(row['n_conditions'])} conditions undefined; ranked behind entries with fewer"
         ).removeprefix("- ")
-    return (place, cut(str(row["entry"]), _ENTRY), shown, interval, against, f"{done}/{total}")
+    return (place, str(row["entry"]), shown, interval, against, f"{done}/{total}")
 
 
 def _why_not_ranked(row: pd.Series, incomplete: bool, reason: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perturbfm_core.cli.boards import board_lines
+from perturbfm_core.cli.boards import board_lines, undefined_reasons
 from perturbfm_core.cli.leaderboard_export import export
 from perturbfm_core.cli.leaderboard_page import page
 from perturbfm_core.cli.output import JsonOption, emit, emit_csv, emit_table, progress, store
@@ -103,21 +103,8 @@ def show(
     elif wide or as_json or frame.empty:
         emit_table(frame, as_json, empty=empty)
     else:
-        for line in board_lines(frame, chosen, _undefined(home, chosen.panel, chosen.name)):
+        for line in board_lines(frame, chosen, undefined_reasons(home, chosen)):
             print(line)
-
-
-def _undefined(home: ArtifactStore, panel: str, metric: str) -> dict[tuple[str, str], str]:
-    """Return {(board, entry): why a metric is undefined} of the current runs."""
-    from perturbfm_core.leaderboard import database
-
-    rows = database.query(
-        home,
-        "SELECT p.board, r.entry, any_value(s.reason) AS reason FROM scores s JOIN runs r USING (run_id) "
-        "JOIN splits p ON p.split_hash = r.split_hash WHERE r.is_current AND s.scope = 'global' AND s.reason IS NOT NULL "
-        f"AND s.panel = '{panel}' AND s.metric = '{metric}' GROUP BY ALL",
-    )
-    return {(str(r.board), str(r.entry)): str(r.reason) for r in rows.itertuples(index=False)}
 
 
 @app.command("compare")

@@ -28,7 +28,8 @@ def report(
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="With --out: directory of the data set, if not in the store.")
+        Path | None,
+        typer.Option("--data", help="With --out: directory of the data set, if not in the store."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
     as_json: JsonOption = False,

@@ -183,7 +183,17 @@ class Halved:
 
 
 def halved(ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator) -> Halved | None:
-    """Return the test conditions of a split cut into random halves, None where none can be cut."""
+    """Return the test conditions of a split cut into random halves, None where none can be cut.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    observed_side
+        The observed side of the split.
+    rng
+        Draws the halves.
+    """
     C = len(observed_side.conditions)
     half = _alternate(observed_side.codes, rng)
     codes = observed_side.codes * 2 + half

@@ -24,7 +24,7 @@ _ABSENT = 0.1
 # Below this share of the controls' dispersion cells are copies of one profile.
 _NONE = 0.02
 # How far outside of the range of measured conditions a prediction is before it is flagged.
-_LESS, _MORE, _DEPTH = 3.0, 2.0, 2.0
+_LESS, _MORE, _DEPTH = 3.0, 3.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Headline metric by condition of the runs that are current, in the database itself: one query reads all boards."""
+"""Headline metric by condition of all runs, in the database itself: one query reads all boards."""
 
 from __future__ import annotations
 

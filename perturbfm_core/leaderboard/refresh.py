@@ -173,7 +173,8 @@ class Refresh:
             name = self._parts.name(board, known.row["entry"], known.row["run_id"], known.scores_digest)
             self._parts.write(name, stored_form(content, scores))
             self._matrices.put(name, matrix)
-            self._headline.append(headline_conditions(scores))
+        # Of old runs as well: one that becomes current again is not read again.
+        self._headline.append(headline_conditions(scores))
         self._pending.append(global_scores(scores))
         found.known[folder] = known
         self._flush()

@@ -128,7 +128,8 @@ def rows_of(table: pa.Table, scope: str) -> BoolArray:
     """Return bool [rows], which rows of scores are of a scope."""
     column = table["scope"].chunk(0)
     names = column.dictionary.to_pylist()
-    return np.asarray(column.indices) == (names.index(scope) if scope in names else -1)
+    wanted = names.index(scope) if scope in names else -1
+    return np.asarray(np.asarray(column.indices) == wanted)
 
 
 def global_scores(table: pa.Table) -> pa.Table:

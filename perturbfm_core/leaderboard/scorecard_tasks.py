@@ -222,5 +222,5 @@ def _relative(task: Task, metric: Metric, value: float | None, share: float) -> 
     if not top < bottom:
         return None
     place = (bottom - metric.badness(value)) / (bottom - top)
-    # Abstaining pays neither above the floor nor below it.
-    return place * share if place > 0 else place
+    # Abstaining pays neither above the floor nor below it; an entry that is the floor is at 0, not at its last bit.
+    return round(place * share if place > 0 else place, _DIGITS)

@@ -277,7 +277,9 @@ def score(
         read = submitted(ds, found, rows, observed_side(ds, found), kind=kind)
     stats = stats_with_bounds(home, ds, found)
     notes = {**read.notes, "warnings": read.warnings}
-    return score_prediction(ds, found, read.prediction, stats, panels=panels, notes=notes, store=home, generator=drawn)
+    return score_prediction(
+        ds, found, read.prediction, stats, panels=panels, notes=notes, store=home, generator=drawn
+    )
 
 
 def _rows_of(

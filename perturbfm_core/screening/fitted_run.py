@@ -40,7 +40,7 @@ class FittedRun:
     model, calibrator
         The fitted model, and its calibrator or None.
     store
-        Where what answers are measured by is kept; None computes it anew.
+        Where the yardstick of verdicts is kept; None computes it anew.
     """
 
     record: RunRecord

@@ -1,4 +1,4 @@
-"""What a run's answers are measured by, computed at the first question and kept beside the fitted model."""
+"""Yardstick of a run's verdicts, computed at the first request and kept beside the fitted model."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def kept_yardstick(
                 {"reference": made.reference.tolist(), "train_epistemic": made.train_epistemic},
             )
 
-        # A store that is only read answers as well.
+        # A store that is only read serves as well.
         with contextlib.suppress(StoreError, OSError):
             store.put_object(key, fill)
         return made

@@ -1,4 +1,4 @@
-"""What a split holds out, in words: which contexts, perturbations, doses or rows are tested."""
+"""Held-out contexts, perturbations, doses or rows of a split, in words."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_list(capsys):
     code, out, _ = run(capsys, "metrics", "list", "--panel", "delta", "--json")
     rows = json.loads(out)
     assert code == 0
-    assert [r["metric"] for r in rows if r["headline"]] == ["pearson"]
+    assert [r["metric"] for r in rows if r["headline"]] == ["pearson_centered"]
     assert {r["panel"] for r in rows} == {"delta"}
 
 

@@ -88,7 +88,7 @@ def test_data_are_those_of_the_split_where_none_are_named(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("smal", "did you mean 'small'"), ("nowhere", "known names: "), ("1234567", "known names: ")],
+    [("smalll", "did you mean 'small'"), ("nowhere", "known names: "), ("1234567", "known names: ")],
 )
 def test_an_unknown_name_is_one_line_that_says_which_are_known(home: Path, given: str, said: str) -> None:
     answer = attempt("splits", "create", "--data", given, "--spec", "iid")

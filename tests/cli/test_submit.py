@@ -62,14 +62,17 @@ def test_a_submission_stands_beside_the_baselines(work, mine):
     assert (record.submission.file, record.submission.note) == ("mine.csv", "a line")
     refreshed = perturbfm("leaderboard", "refresh").values
     assert (refreshed["entries"], refreshed["skipped"]) == ("2", "0")
-    shown = {r["entry"]: r for r in perturbfm("leaderboard", "show", "--json").json}
+    shown = {
+        r["entry"]: r for r in perturbfm("leaderboard", "show", "--metric", "delta.pearson", "--json").json
+    }
     assert set(shown) == {"mine", "global_mean"}
     best = shown["mine"]
     assert best["best_baseline"] == "global_mean"
     assert best["rank"] is not None
     # The difference is that of the two values, and its interval holds it.
     assert best["diff_best_baseline"] == pytest.approx(best["value"] - shown["global_mean"]["value"])
-    assert best["value"] == pytest.approx(float(done["delta.pearson"]))
+    metrics = json.loads((work.path / "runs" / done["run_id"] / "metrics.json").read_text())
+    assert best["value"] == pytest.approx(metrics["delta"]["global"]["pearson"])
     with duckdb.connect(str((work.path / "runs/leaderboard.duckdb").resolve()), read_only=True) as con:
         found = con.execute("SELECT family, file_sha256, note, url FROM runs WHERE entry = 'mine'").fetchall()
         families = con.execute("SELECT DISTINCT family FROM leaderboard WHERE entry = 'mine'").fetchall()
@@ -145,7 +148,7 @@ def test_what_is_published_scores_and_exports_as_the_file_does(work, form):
     run = work.path / "runs" / done["run_id"]
     own = json.loads(Path("o/metrics.json").read_text())
     assert json.loads((run / "metrics.json").read_text()) == own
-    assert done["delta.pearson"] == scored.values["delta.pearson"]
+    assert done["delta.pearson_centered"] == scored.values["delta.pearson_centered"]
     prediction = read_prediction(run / "predictions.npz")
     assert prediction.condition.tolist() == list(table.index)
     assert np.allclose(prediction.mean, table.to_numpy(), atol=1e-6)

@@ -298,7 +298,7 @@ def test_options_of_train_reach_the_model(work):
     assert "_linear-2_" in other["run_id"]
     config = json.loads((work.path / other["run_dir"] / "config.json").read_text())
     assert config["params"]["components"] == 2
-    assert other["delta.pearson"] != plain["delta.pearson"]
+    assert other["delta.pearson_centered"] != plain["delta.pearson_centered"]
 
 
 def test_a_split_is_found_by_prefix_and_key(work):
@@ -486,7 +486,9 @@ def test_storages_hold_the_same_data_and_give_the_same_scores(work, monkeypatch)
     monkeypatch.setenv("PERTURBFM_HOME", "other")
     monkeypatch.setenv("PERTURBFM_SPLIT_DIR", "splits")
     sparse = perturbfm("train", "linear", "--data", "Z", "--split", work.split).values
-    assert float(sparse["delta.pearson"]) == pytest.approx(float(run["delta.pearson"]), abs=1e-6)
+    assert float(sparse["delta.pearson_centered"]) == pytest.approx(
+        float(run["delta.pearson_centered"]), abs=1e-6
+    )
 
 
 def test_force_replaces_a_data_set(work):

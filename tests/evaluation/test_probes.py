@@ -8,9 +8,10 @@ import pytest
 from perturbfm_core import schema
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.evaluation.comparison import compare, observed
+from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
-from perturbfm_core.evaluation.probes import ATTACKS, probe, with_prediction
+from perturbfm_core.evaluation.probes import ATTACKS, better, probe, with_prediction
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
 from tests.support.factories import comparison_of, prediction_of, simulated, split_one
@@ -24,6 +25,25 @@ FUTILE = (
     "constant_prediction",
     "train_mean_relabelled",
     "variance_inflation",
+)
+# Attacks on cells, tried in test_probes_counts.py.
+ON_CELLS = (
+    *(
+        "cells_drawn",
+        "noise_free_tiles",
+        "exact_mean",
+        "inflated_dispersion",
+        "spiked_targets",
+        "low_genes_raised",
+    ),
+    *(
+        "all_tied",
+        "controls_pasted",
+        "genes_left_out",
+        "perturbations_left_out",
+        "depth_multiplied",
+        "depth_thinned",
+    ),
 )
 SPLITS = {
     "unseen context": ("context_ood", {"holdout": ["C0"]}, {}),
@@ -66,7 +86,7 @@ def test_subtracting_the_train_mean_can_pay_and_the_probe_says_so():
 
 
 def test_every_attack_is_listed_and_described():
-    assert set(FUTILE) | {"perturbed_mean_as_control"} == set(ATTACKS.names())
+    assert {*FUTILE, *ON_CELLS, "perturbed_mean_as_control"} == set(ATTACKS.names())
     assert all(attack.description for _, attack in ATTACKS.items())
 
 
@@ -96,7 +116,8 @@ def test_an_attack_that_is_not_applicable_gives_its_reason():
     truth = rng.normal(size=(3, 30))
     table = probe(comparison_of(truth, truth + 0.1, train_mean=rng.normal(size=30)), ["openproblems"])
     impossible = table[table["reason"].notna()]
-    assert set(impossible["attack"]) == {"swapped_controls", "log1p_twice"}
+    possible_of_deltas = {"perturbations_left_out"}
+    assert set(impossible["attack"]) == {"swapped_controls", "log1p_twice", *ON_CELLS} - possible_of_deltas
     assert impossible["after"].isna().all()
     assert not impossible["improved"].any()
 
@@ -107,6 +128,17 @@ def test_a_planted_weak_metric_is_found():
     # half the truth: twice the amplitude is right
     table = probe(comparison_of(truth, truth / 2), ["openproblems"], attacks=["double_amplitude"])
     assert set(table[table["improved"]]["metric"]) == {"mean_rowwise_rmse", "mean_rowwise_mae"}
+
+
+def test_an_improvement_within_the_spread_of_draws_is_none():
+    metric = METRICS.get("delta.pearson_centered")
+    assert better(metric, 0.5, 0.6)
+    assert better(metric, 0.5, 0.6, margin=0.05)
+    assert not better(metric, 0.5, 0.6, margin=0.2)
+    error = METRICS.get("delta.rmse")
+    assert better(error, 0.5, 0.4, margin=0.05)
+    assert not better(error, 0.5, 0.4, margin=0.2)
+    assert not better(error, 0.5, 0.6)
 
 
 def test_noise_does_not_depend_on_the_order_of_conditions():

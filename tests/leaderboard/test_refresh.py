@@ -21,6 +21,7 @@ from tests.support.factories import run_config, score_rows, split_table, write_r
 
 A, B, C, D = ("abcd"[i] * 64 for i in range(4))
 TABLES = (
+    "headline_conditions",
     "runs",
     "global_scores",
     "standings",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from perturbfm_core.data.prediction import read_prediction
+from perturbfm_core.store.atomic import read_json
 from tests.real.conftest import brief
 from tests.support.command import perturbfm
 
@@ -87,7 +90,12 @@ def test_nothing_is_ranked_on_noise(splits):
     assert {r["n_conditions"] for r in ranked} == {9}
     assert {r["entry"] for r in ranked} == {"global_mean", "per_perturbation_mean"}
     value = {r["entry"]: r["value"] for r in ranked}
-    assert value["global_mean"] == pytest.approx(splits["k562"]["global_mean"]["delta.pearson"], abs=1e-9)
+    assert value["global_mean"] == pytest.approx(
+        read_json(Path(splits["k562"]["global_mean"]["run_dir"]) / "metrics.json")["delta"]["global"][
+            "pearson"
+        ],
+        abs=1e-9,
+    )
 
 
 def test_activation_and_repression_of_a_gene_are_never_averaged(splits):

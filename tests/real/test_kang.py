@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.store.atomic import read_json
 from tests.real.conftest import brief
 from tests.support.command import perturbfm
 
@@ -84,7 +86,10 @@ def test_the_response_carries_over_to_the_unseen_cell_type(runs):
     ).json
     assert (row["entry"], row["n_splits"], row["n_conditions"], row["rank"]) == ("global_mean", 5, 5, 1)
     assert row["value"] == pytest.approx(0.814, abs=0.005)
-    each = [run["delta.pearson"] for run in runs.values()]
+    each = [
+        read_json(Path(run["run_dir"]) / "metrics.json")["delta"]["global"]["pearson"]
+        for run in runs.values()
+    ]
     assert row["value"] == pytest.approx(np.mean(each), abs=1e-9)
     assert row["null_floor"] < 0.1 < row["value"]
     assert row["shared_control"] is True

@@ -22,8 +22,8 @@
   const panels = H.panels.map((p) => p.name);
   const metricsOf = (panel) => H.metrics.map((m, i) => [i, m]).filter(([, m]) => m.panel === panel);
   const fillChoices = () => {
-    const datas = [...new Set(H.boards.map(dataOf))].sort(), kinds = [...new Set(H.boards.map((b) => b.kind))].sort();
-    options($("pick-data"), [["", `all data (${datas.length})`], ...datas.map((d) => [d, d])], state.data);
+    const sources = [...new Set(H.boards.map(dataOf))].sort(), kinds = [...new Set(H.boards.map((b) => b.kind))].sort();
+    options($("pick-data"), [["", `all data (${sources.length})`], ...sources.map((d) => [d, d])], state.data);
     options($("pick-kind"), [["", `all kinds (${kinds.length})`], ...kinds.map((k) => [k, words(k)])], state.kind);
     const panel = H.metrics[state.metric].panel;
     options($("pick-panel"), panels.map((p) => [p, p]), panel);
@@ -76,7 +76,7 @@
     const m = state.metric, gain = number("diff");
     const base = [
       { id: "place", name: "#", title: "rank; entries that are undefined in fewer conditions come first", class: "rank", read: (c) => places.get(c), cell: (c) => { const r = LB.score("rank", c, m); return r === null ? LB.dash(LB.why("rank", c, m)) : document.createTextNode(String(r)); } },
-      { id: "entry", name: "entry", class: "text", text: true, read: (c) => LB.entryOf(c).name, cell: (c) => { const e = LB.entryOf(c); return el("span", {}, el("button", { type: "button", class: "link", onclick: () => LB.aboutEntry(c, state.metric) }, e.name), el("span", { class: `badge ${e.family}` }, e.family)); } },
+      { id: "entry", name: "entry", class: "text", text: true, read: (c) => LB.entryOf(c).name, cell: (c) => { const e = LB.entryOf(c); return el("span", {}, el("button", { type: "button", class: "link", onclick: () => LB.aboutEntry(c, state.metric) }, e.name), el("span", { class: `badge ${e.family}` }, e.family), H.cells.done[c] < H.cells.total[c] && H.boards[state.board].complete ? el("span", { class: "badge warn", title: "not ranked: folds of it are missing" }, `${H.cells.done[c]} of ${H.cells.total[c]} folds`) : null); } },
       { id: "value", name: H.metrics[m].name, arrow: LB.arrow(m), title: `${LB.fullName(m)}: ${LB.better_text(m)}`, class: "number", ...number("value"), cell: (c) => { const v = LB.score("value", c, m), u = LB.score("n_undefined", c, m); return el("span", { "data-value": v }, v === null ? LB.dash(LB.why("value", c, m)) : LB.num(v), v !== null && u ? el("abbr", { class: "sub", title: `undefined in ${u} of ${H.cells.conditions[c]} conditions; ranked behind entries that are defined in more`, tabindex: 0 }, "*") : null); } },
       { id: "interval", name: "95 % interval", class: "interval", axis: true, read: (c) => LB.score("ci_low", c, m), cell: (c) => interval(c) },
       { id: "gain", name: "gain", title: "paired difference to the best baseline that is defined everywhere", class: "number", ...gain, cell: (c) => { const v = gain.read(c); if (v === null) return gain.cell(c); const low = LB.score("diff_low", c, m), high = LB.score("diff_high", c, m), good = LB.better(m, v, 0) < 0, best = LB.score("best", c, m); return el("span", { class: low !== null && low * high > 0 ? (good ? "pos" : "neg") : null, title: `against ${best === null ? "the best baseline" : H.entries[best].name}: ${low === null ? LB.why("diff_low", c, m) : `95 % interval ${LB.num(low)} to ${LB.num(high)}`}` }, v > 0 ? "+" + LB.num(v) : LB.num(v)); } },

@@ -67,7 +67,7 @@ def condition_data(comparison: Comparison, scores: ReportScores) -> dict[str, An
     def packed(values: Any, *, root: bool = False) -> str:
         taken = values[rows] if index is None else values[rows[:, None], columns]
         taken = np.sqrt(taken) if root else taken
-        return _text(np.clip(taken, -_LARGEST, _LARGEST).astype("<f2"))
+        return _text(np.clip(taken.astype(np.float32), -_LARGEST, _LARGEST).astype("<f2"))
 
     keys = [str(comparison.conditions.index[i]) for i in rows]
     titles = titles_of(comparison)
@@ -79,8 +79,8 @@ def condition_data(comparison: Comparison, scores: ReportScores) -> dict[str, An
         "genes": names,
         "k": k,
         "index": None if index is None else _text(index.reshape(len(rows), k).astype("<u4")),
-        "observed": packed(comparison.observed),
-        "predicted": packed(comparison.predicted),
+        "observed": packed(single(comparison, "observed")),
+        "predicted": packed(single(comparison, "predicted")),
         "error": packed(comparison.s2, root=True),
         "spread": None if comparison.var_filled else packed(comparison.predicted_var, root=True),
         "rule": _rule(len(rows), len(comparison), k, len(comparison.genes)),

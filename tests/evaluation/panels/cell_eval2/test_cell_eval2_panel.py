@@ -320,9 +320,11 @@ def test_the_generator_is_named_and_decides(case, comparison, kind):
     seeded = compared(*case, generator=Generator(seed=5))
     assert not np.allclose(rows_of_scope(seeded)["expr_mse"], rows_of_scope(comparison)["expr_mse"])
     table = evaluate(comparison, BOTH).table()
-    content = metrics_json(table)["vcc2026"]
-    assert content["comparator"] == "bulk_lognorm"
-    assert content["counts_of_point_predictions"] == {"generator": "multinomial", "version": "1", "seed": 0}
+    for made, named in ((comparison, "multinomial"), (other, kind)):
+        content = metrics_json(table, generator=made.cells.generated_by)["vcc2026"]
+        assert content["comparator"] == "bulk_lognorm"
+        assert content["counts_of_point_predictions"] == {"generator": named, "version": "1", "seed": 0}
+    assert metrics_json(table)["vcc2026"]["counts_of_point_predictions"] is None
 
 
 def test_own_counts_are_scored_as_they_are(case, comparison):

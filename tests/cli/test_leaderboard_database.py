@@ -1,0 +1,65 @@
+"""The leaderboard by its verbs: export, refresh from nothing, and a year of unchanged cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from perturbfm_core.leaderboard import refresh
+from tests.support.command import Work, attempt, perturbfm
+
+
+def _stored() -> set[Path]:
+    """Return all files below ``runs`` but for the leaderboard itself."""
+    left_out = ("leaderboard", ".locks", ".scores")
+    return {p for p in Path("runs").rglob("*") if p.is_file() and not p.parts[1].startswith(left_out)}
+
+
+def test_an_unchanged_cell_adds_no_run_and_nothing_to_read(work: Work, monkeypatch) -> None:
+    perturbfm("leaderboard", "refresh")
+    before, read = _stored(), []
+    monkeypatch.setattr(refresh, "read_run_scores", lambda path, known: read.append(path))
+    for _ in range(3):
+        again = perturbfm("train", "global_mean", "--data", "D", "--split", work.split).values
+        assert again["run_id"] == work.run
+        assert perturbfm("leaderboard", "refresh").values["runs"] == "1"
+    assert _stored() == before
+    assert not read
+    (row,) = perturbfm(
+        "leaderboard", "sql", "select count(*) as n from trend where metric = 'rmse'", "--json"
+    ).json
+    assert row["n"] == 1
+
+
+def test_a_refresh_from_nothing_reads_all_runs_again(work: Work, monkeypatch) -> None:
+    read = []
+    found = refresh.read_run_scores
+    monkeypatch.setattr(
+        refresh, "read_run_scores", lambda path, known: read.append(path.name) or found(path, known)
+    )
+    perturbfm("leaderboard", "refresh")
+    assert not read
+    perturbfm("leaderboard", "refresh", "--from-nothing")
+    assert read == [work.run]
+
+
+def test_an_export_is_read_without_this_program(work: Work) -> None:
+    perturbfm("leaderboard", "refresh")
+    counts = perturbfm("leaderboard", "export", "--parquet", "out", "--json").json
+    board = pd.read_parquet("out/leaderboard.parquet")
+    assert counts["leaderboard"] == len(board) > 0
+    assert set(board["entry"]) == {"global_mean"}
+    (file,) = Path("out/scores").rglob("*.parquet")
+    assert file.parent.name == "entry=global_mean"
+    refused = attempt("leaderboard", "export", "--parquet", "out")
+    assert refused.code == 2
+    assert "already exists; choose another place, or give --force to replace it" in refused.err
+    perturbfm("leaderboard", "export", "--parquet", "out", "--force")
+
+
+def test_an_export_needs_a_leaderboard(tmp_path: Path) -> None:
+    refused = attempt("leaderboard", "export", "--parquet", "out")
+    assert refused.code == 2
+    assert "run `perturbfm leaderboard refresh` first" in refused.err
+    assert not Path("out").exists()
