@@ -210,6 +210,8 @@ class RowPrediction:
         Condition key of each row of `mean` [R], if the file has them.
     cells
         The predicted cells, for metrics that read cells; None lets them be drawn from controls.
+    not_predicted
+        bool [R], rows of `mean` that stand for conditions without a prediction; None if all have one.
     """
 
     mean: FloatArray
@@ -228,6 +230,7 @@ class RowPrediction:
     kind: PredictionKind | None = None
     condition: StrArray | None = None
     cells: PredictedCells | None = None
+    not_predicted: BoolArray | None = None
 
     def __post_init__(self) -> None:
         n = len(self.idx)
@@ -250,6 +253,10 @@ class RowPrediction:
             problem = f"row_id has {len(self.row_id)} names for {n} idx"
         elif self.condition is not None and len(self.condition) != len(self.mean):
             problem = f"condition has {len(self.condition)} keys for {len(self.mean)} rows of mean"
+        elif self.not_predicted is not None and (
+            self.not_predicted.shape != (len(self.mean),) or self.not_predicted.dtype.kind != "b"
+        ):
+            problem = f"not_predicted must be bool [{len(self.mean)}], one for each row of mean"
         elif self.intervals is not None and (
             self.intervals.factor.shape[1] != len(self.mean)
             or len(self.intervals.gene_bin) != self.mean.shape[1]
@@ -287,6 +294,8 @@ def write_prediction(prediction: RowPrediction, path: Path) -> None:
             arrays[key] = np.asarray(value, dtype=np.str_)
     if prediction.var_epistemic is not None:
         arrays["var_epistemic"] = prediction.var_epistemic.astype(np.float32)
+    if prediction.not_predicted is not None:
+        arrays["not_predicted"] = prediction.not_predicted
     intervals = prediction.intervals
     if intervals is not None:
         arrays["interval_levels"] = intervals.levels.astype(np.float64)
@@ -353,6 +362,7 @@ def from_arrays(arrays: dict[str, Any], path: Path) -> RowPrediction:
         intervals=_intervals(arrays, path),
         kind=kind,
         condition=names("condition"),
+        not_predicted=arrays.get("not_predicted"),
     )
 
 

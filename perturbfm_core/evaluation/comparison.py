@@ -95,6 +95,9 @@ class Comparison:
         Calibrated prediction intervals of the conditions, None where the prediction has none.
     var_epistemic
         float64 [C, G], the part of `predicted_var` that more training data would remove, None if unknown.
+    not_predicted
+        bool [C], conditions without a prediction, scored as their control; centered metrics have no value of them. None
+        if all are predicted.
     shared, observed_shared
         Intermediate results by key, of this comparison and of all comparisons on the same observed side.
     """
@@ -116,6 +119,7 @@ class Comparison:
     cells: Cells | None = None
     intervals: Intervals | None = None
     var_epistemic: FloatArray | None = None
+    not_predicted: BoolArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
     observed_shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -340,5 +344,25 @@ def compare(
         ),
         intervals=averaged_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
         var_epistemic=epistemic,
+        not_predicted=_not_predicted(prediction, source, side),
         observed_shared=side.shared,
     )
+
+
+def _not_predicted(prediction: RowPrediction, source: IntArray, side: ObservedSide) -> BoolArray | None:
+    """Return bool [C], the conditions without a prediction, None if all have one.
+
+    Parameters
+    ----------
+    prediction
+        The prediction.
+    source
+        Row of its `mean` for each test row.
+    side
+        The observed side.
+    """
+    if prediction.not_predicted is None:
+        return None
+    out = np.zeros(len(side.conditions), dtype=np.bool_)
+    out[side.codes[prediction.not_predicted[source]]] = True
+    return out if out.any() else None

@@ -234,14 +234,16 @@ def genes_left_out(c: Comparison) -> Comparison | None:
 
 @attack("perturbations_left_out", "one condition cannot be left out")
 def perturbations_left_out(c: Comparison) -> Comparison | None:
-    """Leave out the half of the conditions with the smallest predicted change, scored as their control."""
+    """Leave out the half of the conditions with the smallest predicted change."""
     if len(c) < 2:
         return None
     size = np.square(c.predicted).sum(axis=1)
     left_out = np.argsort(size, kind="stable")[: len(size) // 2]
     mean = c.predicted.copy()
     mean[left_out] = 0.0
-    return with_prediction(c, mean)
+    absent = np.zeros(len(c), dtype=np.bool_)
+    absent[left_out] = True
+    return replace(with_prediction(c, mean), not_predicted=absent)
 
 
 @attack("depth_multiplied", _NO_COUNTS)

@@ -326,6 +326,7 @@ def _prediction(
         var_filled=rows.var is None,
         intervals=intervals,
         condition=np.asarray([str(k) for k in side.conditions.index], dtype=np.str_),
+        not_predicted=np.asarray(absent, dtype=np.bool_) if absent.any() else None,
     )
 
 

@@ -283,4 +283,5 @@ def _prediction(ds: PerturbDataset, split: FrozenSplit, scores: Scores) -> RowPr
         intervals=c.intervals,
         kind="delta",
         condition=np.asarray([str(k) for k in c.conditions.index], dtype=np.str_),
+        not_predicted=c.not_predicted,
     )

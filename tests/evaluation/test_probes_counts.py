@@ -13,7 +13,7 @@ from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import compare, observed
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.evaluation.prediction_flags import warnings_of
-from perturbfm_core.evaluation.probes import ATTACKS, probe, with_prediction
+from perturbfm_core.evaluation.probes import ATTACKS, probe
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
@@ -116,7 +116,9 @@ def test_the_headline_of_a_moderate_predictor_is_improved_by_no_attack_on_cells(
     assert rows["before"].iloc[0] > 0.5
     assert rows["reason"].isna().all()
     assert set(rows.index) == set(ON_CELLS)
-    assert (rows["after"] < rows["before"]).all(), rows[["before", "after"]]
+    behind = rows["undefined_after"] > rows["undefined_before"]
+    assert rows.index[behind].tolist() == ["perturbations_left_out"]
+    assert ((rows["after"] < rows["before"]) | behind).all(), rows[["before", "after"]]
     assert not rows["improved"].any()
 
 
@@ -143,11 +145,16 @@ def test_left_out_conditions_count_against_the_prediction(cases, moderate):
     c = attacked(moderate, "perturbations_left_out")
     left_out = ~c.predicted.any(axis=1)
     assert left_out.sum() == len(c) // 2
-    before, after = headline(moderate), headline(c)
-    assert after[left_out].mean() < before[left_out].mean() - 0.2
-    assert after[~left_out] == pytest.approx(before[~left_out])
-    # they are scored as their control, no better and no worse
-    assert after[left_out] == pytest.approx(headline(with_prediction(c, c.predicted * 0))[left_out])
+    assert (c.not_predicted == left_out).all()
+    after = headline(c)
+    assert np.isnan(after[left_out]).all()
+    assert after[~left_out] == pytest.approx(headline(moderate)[~left_out])
+    # Errors are those of the control, as for whoever predicts no change.
+    rmse = evaluate(c, ["delta"]).table().query("metric == 'rmse' and scope == 'global'")["value"].iloc[0]
+    as_control = evaluate(replace(c, not_predicted=None, shared={}), ["delta"]).table()
+    assert rmse == as_control.query("metric == 'rmse' and scope == 'global'")["value"].iloc[0]
+    table = probe(moderate, ["delta"], attacks=["perturbations_left_out"])
+    assert not table[table["metric"] == HEADLINE_METRIC]["improved"].any()
 
 
 # ---- the metrics of the peer -------------------------------------------------------------------------------

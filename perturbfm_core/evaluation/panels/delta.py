@@ -33,7 +33,11 @@ Side = tuple[FloatArray, FloatArray, BoolArray | None]
 def _sides(c: Comparison, *, centered: bool, no_target: bool) -> Side:
     mask = c.without_target if no_target else None
     if centered:
-        return _minus(c.predicted, c.train_mean, mask), _minus(c.observed, c.train_mean, mask), mask
+        predicted = _minus(c.predicted, c.train_mean, mask)
+        if c.not_predicted is not None:
+            # The control that stands in for a prediction differs from the train mean, but says nothing.
+            predicted[c.not_predicted] = 0.0
+        return predicted, _minus(c.observed, c.train_mean, mask), mask
     return c.predicted, c.observed, mask
 
 
