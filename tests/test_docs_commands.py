@@ -133,7 +133,7 @@ class Reader:
 
     def _meant(self, word: str) -> str:
         word = re.sub(
-            r"^@(hash|hash_or_key|split)@$|^(HASH|S)$|^[0-9a-f]{12}$", lambda _: self._split(), word
+            r"^@(hash|hash_or_key|split)@$|^(HASH|S|SPLIT)$|^[0-9a-f]{12}$", lambda _: self._split(), word
         )
         word = re.sub(r"^D$", "data/screen", word)
         if re.search(r"@run(_dir)?@|^RUN$|^\d{8}-\d{4,6}$", word):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -79,18 +80,10 @@ def matrix_of(table: pa.Table, rows: BoolArray | None = None) -> ConditionMatrix
     place[pairs] = np.arange(len(pairs))
     direction, directions = _coded(table["direction"], at)
     version, versions = _coded(table["metric_version"], at)
-    infos = tuple(
-        ScoredMetric(
-            panels[p // len(metrics)],
-            metrics[p % len(metrics)],
-            directions[direction[r]],
-            versions[version[r]],
-        )
-        for p, r in zip(pairs, first[pairs], strict=True)
-    )
+    texts = (tuple(panels), tuple(metrics), tuple(directions), tuple(versions))
+    infos = _infos(texts, pairs.tobytes(), direction[first[pairs]].tobytes(), version[first[pairs]].tobytes())
     used = np.flatnonzero(np.bincount(key, minlength=len(keys)))
-    names = [keys[k] for k in used]
-    by_name = sorted(range(len(names)), key=names.__getitem__)
+    names, by_name = _sorted(tuple(keys[k] for k in used))
     column = np.zeros(len(keys), dtype=np.int64)
     column[used[by_name]] = np.arange(len(used))
     shape = (len(infos), len(names))
@@ -101,11 +94,33 @@ def matrix_of(table: pa.Table, rows: BoolArray | None = None) -> ConditionMatrix
     size = shape[0] * shape[1]
     return ConditionMatrix(
         infos,
-        tuple(names[i] for i in by_name),
+        names,
         np.asarray(np.bincount(flat[good], values[good], size), dtype=np.float64).reshape(shape),
         np.bincount(flat[good], minlength=size).astype(np.int32).reshape(shape),
         (np.bincount(flat, minlength=size) > 0).reshape(shape),
     )
+
+
+# Runs of one kind of split share these, and equal ones are then one object, which is cheap to compare.
+@lru_cache(maxsize=64)
+def _infos(
+    texts: tuple[tuple[str, ...], ...], pairs: bytes, direction: bytes, version: bytes
+) -> tuple[ScoredMetric, ...]:
+    """Return the metrics of positions (panel by metric), directions and versions among texts."""
+    panels, metrics, directions, versions = texts
+    at = np.frombuffer(pairs, dtype=np.int64)
+    d, v = np.frombuffer(direction, dtype=np.int32), np.frombuffer(version, dtype=np.int32)
+    return tuple(
+        ScoredMetric(panels[p // len(metrics)], metrics[p % len(metrics)], directions[i], versions[j])
+        for p, i, j in zip(at, d, v, strict=True)
+    )
+
+
+@lru_cache(maxsize=64)
+def _sorted(names: tuple[str, ...]) -> tuple[tuple[str, ...], list[int]]:
+    """Return (names sorted, their places before)."""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return tuple(names[i] for i in order), order
 
 
 def _coded(column: Any, at: Any) -> tuple[IntArray, list[str]]:
@@ -115,7 +130,7 @@ def _coded(column: Any, at: Any) -> tuple[IntArray, list[str]]:
         array = array.chunk(0) if array.num_chunks else pa.array([], array.type)
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
-    return np.asarray(array.indices)[at], array.dictionary.to_pylist()
+    return np.asarray(array.indices, dtype=np.int32)[at], array.dictionary.to_pylist()
 
 
 def pooled(parts: Iterable[ConditionMatrix], keys: Sequence[str]) -> ConditionMatrix:
@@ -180,6 +195,11 @@ class MatrixCache:
         if name not in self._kept and self._size + matrix.nbytes <= self._limit:
             self._kept[name] = matrix
             self._size += matrix.nbytes
+
+    def clear(self) -> None:
+        """Keep none."""
+        self._kept.clear()
+        self._size = 0
 
     def get(self, name: str) -> ConditionMatrix:
         """Return a matrix, kept or loaded."""

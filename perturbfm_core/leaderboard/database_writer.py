@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +124,23 @@ class DatabaseWriter:
         )
         self._register(rows, "INSERT INTO internal.entries BY NAME SELECT * FROM incoming")
 
-    def put_known(self, known: Iterable[KnownRun], sets: Sets) -> None:
-        """Note what was read of the runs."""
-        rows = [{**asdict(k), "row": json.dumps(k.row)} for k in known]
-        self._con.execute("DELETE FROM internal.known_runs")
+    def put_known(self, known: Mapping[str, KnownRun], earlier: Mapping[str, KnownRun], sets: Sets) -> None:
+        """Note what was read of the runs.
+
+        Parameters
+        ----------
+        known, earlier
+            {name of a directory: what was read of it}, now and as it is noted.
+        sets
+            {digest: metrics or conditions}.
+        """
+        new = [k for folder, k in known.items() if earlier.get(folder) != k]
+        self.drop_rows("internal.known_runs", "folder", {k.folder for k in new} | (set(earlier) - set(known)))
+        if new:
+            rows = pd.DataFrame([{**vars(k), "row": json.dumps(k.row)} for k in new])
+            self._register(rows, "INSERT INTO internal.known_runs BY NAME SELECT * FROM incoming")
+        used = {k.metrics for k in known.values()} | {k.keys for k in known.values()}
         self._con.execute("DELETE FROM internal.sets")
-        if rows:
-            self._register(
-                pd.DataFrame(rows), "INSERT INTO internal.known_runs BY NAME SELECT * FROM incoming"
-            )
-        used = {r["metrics"] for r in rows} | {r["keys"] for r in rows}
         kept = [
             {
                 "digest": d,
@@ -146,6 +152,14 @@ class DatabaseWriter:
         ]
         if kept:
             self._register(pd.DataFrame(kept), "INSERT INTO internal.sets BY NAME SELECT * FROM incoming")
+
+    def headline(self, run_ids: Sequence[str]) -> pd.DataFrame:
+        """Return ``run_id, key, value`` of the defined conditions of some runs on the headline metric."""
+        found: pd.DataFrame = self._con.execute(
+            "SELECT run_id, key, value FROM headline_conditions WHERE run_id IN (SELECT unnest(?)) AND isfinite(value)",
+            [list(run_ids)],
+        ).df()
+        return found
 
     def put_parts(self, root: Path, names: Sequence[str]) -> None:
         """Note the files of scores that the database reads, and the folder where they lie."""

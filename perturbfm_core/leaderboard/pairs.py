@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core.leaderboard import reasons
-from perturbfm_core.leaderboard.board import BoardRun
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS, ClusteredBootstrap, percentile_interval
 from perturbfm_core.leaderboard.columns import Columns
-from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix, pooled
 from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
 from perturbfm_core.leaderboard.score_grid import ScoreGrid
 from perturbfm_core.schema import BoolArray, FloatArray
+
+Headline = Callable[[Sequence[str]], pd.DataFrame]
 
 DRAWS = 10_000
 # With more, no p-value that this many draws can show would be left after the correction.
@@ -47,7 +47,7 @@ PAIR_COLUMNS: Columns = {
 }
 
 
-def pair_rows(grid: ScoreGrid, load: Callable[[BoardRun], ConditionMatrix]) -> pd.DataFrame:
+def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
     """Return the table of `PAIR_COLUMNS` of a board, one row per pair of entries.
 
     The two values of a pair are means over the conditions that both have defined. The p-value is two-sided, from a
@@ -58,15 +58,15 @@ def pair_rows(grid: ScoreGrid, load: Callable[[BoardRun], ConditionMatrix]) -> p
     ----------
     grid
         Scores of the board.
-    load
-        (run) -> its condition scores.
+    headline
+        (runs) -> table ``run_id, key, value`` of their defined conditions on the headline metric.
     """
     board = grid.board
     column = grid.column.get((HEADLINE_PANEL, HEADLINE_METRIC))
     names = [] if column is None else _best(grid, column)
     if column is None or len(names) < 2:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
-    values = np.stack([_values(grid, name, load) for name in names])
+    values = _values(grid, names, headline)
     bootstrap = ClusteredBootstrap([units_of_key(k, board.unit) for k in board.keys], draws=DRAWS)
     pairs = list(combinations(range(len(names)), 2))
     a, b = np.asarray(pairs).T
@@ -117,10 +117,23 @@ def _best(grid: ScoreGrid, column: int) -> list[str]:
     return sorted(grid.entries[i] for i in known[:MAX_ENTRIES])
 
 
-def _values(grid: ScoreGrid, name: str, load: Callable[[BoardRun], ConditionMatrix]) -> FloatArray:
-    matrix = pooled((load(r) for r in grid.board.entries[name]), grid.board.keys)
-    places = [(m.panel, m.metric) for m in matrix.metrics]
-    return np.asarray(matrix.mean[places.index((HEADLINE_PANEL, HEADLINE_METRIC))])
+def _values(grid: ScoreGrid, names: Sequence[str], headline: Headline) -> FloatArray:
+    """Return the values of some entries by condition [E, C], averaged over their runs; NaN where none is defined."""
+    runs = {r.run_id: (i, e) for e, name in enumerate(names) for i, r in enumerate(grid.board.entries[name])}
+    rows = headline(list(runs))
+    place = {key: i for i, key in enumerate(grid.board.keys)}
+    # Oldest first, so that sums do not depend on the order of the table.
+    order, entry = (np.asarray([runs[r][i] for r in rows["run_id"]], dtype=np.int64) for i in (0, 1))
+    key = np.asarray([place[k] for k in rows["key"]], dtype=np.int64)
+    value = rows["value"].to_numpy(dtype=np.float64)
+    by_age = np.lexsort((value, order))
+    at = (entry * len(place) + key)[by_age]
+    size = len(names) * len(place)
+    n = np.bincount(at, minlength=size)
+    total = np.bincount(at, value[by_age], size)
+    out = np.full(size, np.nan)
+    np.divide(total, n, out=out, where=n > 0)
+    return out.reshape(len(names), len(place))
 
 
 def _tested(bootstrap: ClusteredBootstrap, diff: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import groupby
 
 import pandas as pd
 import pyarrow as pa
@@ -87,7 +89,7 @@ class Refresh:
         found = find_runs(self._store, self._earlier)
         split_table = splits()
         table, files = self._read(found, split_table)
-        self._rank(found, table, split_table, files)
+        self._drop_boards(sorted(set(self._writer.boards()) - self._rank(found, table, split_table)))
         tags, damaged = self._tags()
         whole = {
             "runs": mark_tags(table, tags)[list(RUN_COLUMNS)],
@@ -99,7 +101,7 @@ class Refresh:
         }
         for name, frame in whole.items():
             self._writer.replace(name, frame, WHOLE_TABLES[name])
-        self._writer.put_known(found.known.values(), self._sets)
+        self._writer.put_known(found.known, self._earlier, self._sets)
         self._parts.flush()
         names = sorted(files.values())
         root = self._parts.root.resolve()
@@ -112,6 +114,7 @@ class Refresh:
     def _read(self, found: FoundRuns, splits: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         """Read the scores of new, changed and again current runs; return (the runs, {run: its file of scores})."""
         written: set[str] = set()
+        root = str(self._parts.root)
         while True:
             table, copies = found.table()
             table = mark_counted(table, splits)
@@ -123,23 +126,30 @@ class Refresh:
                 or (
                     run_id in files
                     and folder not in written
-                    and not (self._parts.root / files[run_id]).is_file()
+                    and not os.path.isfile(f"{root}/{files[run_id]}")
                 )
             ]
             if not wanted:
                 break
-            # Board by board, as they are needed later.
-            of_run = table.set_index("folder")
-            wanted.sort(key=lambda folder: (str(of_run["board"][folder]), folder))
-            for folder in wanted:
-                row = of_run.loc[folder]
-                try:
-                    self._read_one(found, folder, row["board"], is_current=bool(row["is_current"]))
-                except (StoreError, OSError) as error:
-                    found.skip(folder, error)
-                    continue
-                if row["is_current"]:
-                    written.add(folder)
+            # Board by board, so that the scores of one board at a time are in memory.
+            boards = dict(zip(table["folder"], table["board"], strict=True))
+            current = set(table.loc[table["is_current"].astype(bool), "folder"])
+            for name, group in groupby(
+                sorted(wanted, key=lambda f: (str(boards[f]), f)), key=boards.__getitem__
+            ):
+                failed = False
+                for folder in group:
+                    try:
+                        self._read_one(found, folder, name, is_current=folder in current)
+                    except (StoreError, OSError) as error:
+                        found.skip(folder, error)
+                        failed = True
+                        continue
+                    if folder in current:
+                        written.add(folder)
+                if not failed:
+                    self._rank(found, table[table["board"] == name], splits)
+                self._matrices.clear()
         found.skipped.update(copies)
         self._flush(force=True)
         gone = {k.row["run_id"] for k in self._earlier.values()} - set(table["run_id"])
@@ -201,10 +211,10 @@ class Refresh:
 
     # ---- ranking -----------------------------------------------------------------------------------------------
 
-    def _rank(
-        self, found: FoundRuns, table: pd.DataFrame, splits: pd.DataFrame, files: dict[str, str]
-    ) -> None:
-        """Compute the boards anew whose runs or splits are others than before."""
+    def _rank(self, found: FoundRuns, table: pd.DataFrame, splits: pd.DataFrame) -> set[str]:
+        """Compute the boards of some runs anew where runs or splits are others than before; return their names."""
+        self._flush(force=True)
+        files = self._files(found, table)
         counted = table[table["counted"].astype(bool)]
         scored = {}
         for folder, run_id in zip(counted["folder"], counted["run_id"], strict=True):
@@ -212,18 +222,18 @@ class Refresh:
             scored[run_id] = (files[run_id], self._sets[known.metrics], self._sets[known.keys])
         # Without a score by condition there is nothing to stand with.
         counted = counted[counted["run_id"].map(lambda r: bool(scored[r][1])).astype(bool)]
-        earlier, now = self._writer.boards(), {}
+        earlier, now = self._writer.boards(), set()
         for board in split_boards(counted, splits, scored):
-            now[board.name] = board.signature
+            now.add(board.name)
             if earlier.get(board.name) == board.signature:
                 continue
             before = self._writer.grid(board.name) if board.name in earlier else None
             self._drop_boards([board.name])
             grid = fill_standings(board, self._load, before)
             self._writer.add("standings", standing_rows(grid))
-            self._writer.add("pairwise", typed(pair_rows(grid, self._load), PAIR_COLUMNS))
+            self._writer.add("pairwise", typed(pair_rows(grid, self._writer.headline), PAIR_COLUMNS))
             self._writer.put_board(board.name, board.signature, grid.signatures)
-        self._drop_boards(sorted(set(earlier) - set(now)))
+        return now
 
     def _load(self, run: BoardRun) -> ConditionMatrix:
         return self._matrices.get(run.scores)

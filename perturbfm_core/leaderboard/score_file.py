@@ -48,7 +48,8 @@ def read_scores(file: Path, run_id: str, content: bytes | None = None) -> pa.Tab
         If the file cannot be read, lacks a column, or holds something else.
     """
     try:
-        lacking = [c for c in SCORE_COLUMNS if c not in pq.read_schema(_source(file, content)).names]
+        there = set(pq.read_schema(_source(file, content)).names)
+        lacking = [c for c in SCORE_COLUMNS if c not in there]
         if not lacking:
             with pq.ParquetFile(_source(file, content), read_dictionary=_TEXTS) as source:
                 read = source.read(columns=list(SCORE_COLUMNS), use_threads=False)

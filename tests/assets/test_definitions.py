@@ -440,7 +440,7 @@ def test_cell_materialises_and_publishes_a_run(here):
     assert shown["metric_panel"]["delta.pearson_centered"] == round(value, 4) == shown["report"]["headline"]
     # Floor and ceiling stand beside it, for the headline of every panel.
     (line,) = [x for x in shown["report"]["scores"].splitlines() if "(headline)" in x]
-    marks = [float(x) for x in line.split(" | ")[3:] if x[0].isdigit()]
+    marks = [float(x) for x in line.strip("| ").split(" | ")[3:] if x[0].isdigit()]
     assert marks == sorted(marks)
     assert f"| {value:.4f} |" in line
     assert len(shown["report"]["scores"].splitlines()) == 2 + len(PANELS)
