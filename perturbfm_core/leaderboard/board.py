@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core.leaderboard.condition_matrix import ScoredMetric
+from perturbfm_core.leaderboard.declared_metrics import Declarations, registered
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Board:
         Oldest first.
     bounds
         {split: (its ceilings, its floors)}, each None where they are unknown.
+    declared
+        What metrics say of themselves.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Board:
     folds: int
     runs: tuple[BoardRun, ...]
     bounds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    declared: Declarations = registered
 
     @cached_property
     def no_signal(self) -> bool:
@@ -92,14 +96,14 @@ class Board:
         """All conditions, sorted."""
         return tuple(sorted(set().union(*{r.keys for r in self.counted})))
 
+    def metrics_of(self, entry: str) -> tuple[ScoredMetric, ...]:
+        """Return the metrics of an entry, in the order of its runs."""
+        return _metrics(self.entries[entry])
+
     @cached_property
     def metrics(self) -> tuple[ScoredMetric, ...]:
         """All metrics, each as in the oldest run that has it."""
-        found: dict[tuple[str, str], ScoredMetric] = {}
-        for metrics in dict.fromkeys(r.metrics for r in self.counted):
-            for m in metrics:
-                found.setdefault((m.panel, m.metric), m)
-        return tuple(found.values())
+        return _metrics(self.counted)
 
     def folds_done(self, entry: str | None = None) -> int:
         """Return on how many splits an entry, or any of them, has a run."""
@@ -127,6 +131,18 @@ class Board:
         return digest([self.draws, [r.scores for r in self.entries[entry]]])
 
 
+def _metrics(runs: Iterable[BoardRun]) -> tuple[ScoredMetric, ...]:
+    """Return the metrics of runs, each as in the first of them that has it."""
+    sets = list({id(r.metrics): r.metrics for r in runs}.values())
+    if len(sets) == 1:
+        return sets[0]
+    found: dict[tuple[str, str], ScoredMetric] = {}
+    for metrics in sets:
+        for m in metrics:
+            found.setdefault((m.panel, m.metric), m)
+    return tuple(found.values())
+
+
 def _scalars(r: BoardRun) -> list[Any]:
     return [r.run_id, r.split_hash, r.entry, r.model, r.family, r.seed, r.scores]
 
@@ -138,7 +154,10 @@ def digest(value: Any) -> str:
 
 
 def split_boards(
-    table: pd.DataFrame, splits: pd.DataFrame, scored: Mapping[str, tuple[str, Any, Any]]
+    table: pd.DataFrame,
+    splits: pd.DataFrame,
+    scored: Mapping[str, tuple[str, Any, Any]],
+    declared: Declarations = registered,
 ) -> Iterable[Board]:
     """Yield the boards of the counted runs, by name.
 
@@ -150,6 +169,8 @@ def split_boards(
         One row per split: ``split_hash, board, cv_k, unit, ceiling, floor``.
     scored
         {run: (name of its scores, metrics, conditions)}.
+    declared
+        What metrics say of themselves.
     """
     known = {str(s["split_hash"]): s for s in splits.to_dict("records")}
     silent = table["no_signal"].astype("boolean").fillna(False).astype(bool)
@@ -189,4 +210,5 @@ def split_boards(
             1 if k is None or pd.isna(k) else int(k),
             tuple(runs),
             {h: (known[h].get("ceiling"), known[h].get("floor")) for h in hashes},
+            declared,
         )

@@ -17,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pandas as pd
 
-from perturbfm_core.config import content_hash
 from perturbfm_core.errors import StoreError
-from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard.database_writer import DatabaseWriter
+from perturbfm_core.leaderboard.declared_metrics import code_digest
 from perturbfm_core.leaderboard.kept_files import KeptFiles, remove
 from perturbfm_core.leaderboard.refresh import Refresh
 from perturbfm_core.leaderboard.score_parts import PARTS_FOLDER, ScoreParts
 from perturbfm_core.leaderboard.views import VIEW_NAMES, moved_views
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import file_digest, fsync_path
+from perturbfm_core.store.atomic import fsync_path
 from perturbfm_core.store.disk import writing
 from perturbfm_core.store.owner import new_token
 
@@ -101,7 +99,7 @@ def _write(
     write: Callable[[Refresh], list[str]],
 ) -> None:
     building = target.with_name(f".{target.name}.{new_token()}.building")
-    code = _code()
+    code = code_digest()
     try:
         with writing(target, staged=building):
             if earlier is not None and _made_by(earlier, code):
@@ -148,23 +146,6 @@ def _made_by(file: Path, code: str) -> bool:
         return False
     finally:
         con.close()
-
-
-def _code() -> str:
-    """Return a digest of the files behind the tables, and of what the metrics say of themselves.
-
-    It is one of bytes: that a comment makes all tables anew costs less than taking files apart at every refresh.
-    """
-    core = Path(__file__).parents[1]
-    files = [
-        *sorted((core / "leaderboard").glob("*.py")),
-        core / "evaluation" / "metric.py",
-        core / "data" / "condition.py",
-    ]
-    metrics = {name: [m.direction, m.target, m.version, list(m.ratio_of)] for name, m in METRICS.items()}
-    return content_hash(
-        {"files": [file_digest(f) for f in files], "metrics": metrics, "numpy": np.__version__}
-    )
 
 
 def _quoted(path: Path) -> str:

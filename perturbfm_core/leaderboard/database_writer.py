@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from perturbfm_core.leaderboard.columns import Columns, typed
 from perturbfm_core.leaderboard.condition_matrix import ScoredMetric
+from perturbfm_core.leaderboard.declared_metrics import Declared
 from perturbfm_core.leaderboard.known_runs import KnownRun
 from perturbfm_core.leaderboard.score_grid import ESTIMATES, GridArrays, grid_of_rows
 
@@ -55,6 +56,28 @@ class DatabaseWriter:
             out[name] = tuple(ScoredMetric(*v) for v in values) if kind == "metrics" else tuple(values)
         return out
 
+    def metrics(self) -> dict[str, Declared]:
+        """Return {PANEL.METRIC: what it says of itself}."""
+        rows = self._fetch("SELECT name, direction, target, ratio_of FROM internal.metrics")
+        return {n: Declared(d, t, tuple((a, b) for a, b in json.loads(r))) for n, d, t, r in rows}
+
+    def put_metrics(self, metrics: Mapping[str, Declared]) -> None:
+        """Note what metrics say of themselves."""
+        rows = [
+            {"name": n, "direction": m.direction, "target": m.target, "ratio_of": json.dumps(m.ratio_of)}
+            for n, m in metrics.items()
+        ]
+        columns: Columns = {"target": "float"}
+        frame = typed(pd.DataFrame(rows, columns=["name", "direction", "target", "ratio_of"]), columns)
+        self._register(frame, "INSERT INTO internal.metrics BY NAME SELECT * FROM incoming")
+
+    def entries(self) -> list[tuple[str, str, str]]:
+        """Return (board, entry, its digest) of all entries."""
+        return [
+            (str(b), str(e), str(s))
+            for b, e, s in self._fetch("SELECT board, entry, signature FROM internal.entries")
+        ]
+
     def boards(self) -> dict[str, str]:
         """Return {board: digest of all that its standings were made of}."""
         return dict(self._fetch("SELECT board, signature FROM internal.boards"))
@@ -83,13 +106,20 @@ class DatabaseWriter:
             "parts (name VARCHAR)",
             "root (path VARCHAR)",
             "sets (digest VARCHAR, kind VARCHAR, content VARCHAR)",
+            "metrics (name VARCHAR, direction VARCHAR, target DOUBLE, ratio_of VARCHAR)",
             "boards (board VARCHAR, signature VARCHAR)",
             "entries (board VARCHAR, entry VARCHAR, signature VARCHAR)",
         ):
             self._con.execute(f"CREATE TABLE internal.{statement}")
 
     def replace(self, name: str, frame: pd.DataFrame, columns: Columns) -> None:
-        """Write a table anew."""
+        """Write a table anew.
+
+        Parameters
+        ----------
+        name, frame, columns
+            The table, its rows, and the types of its columns.
+        """
         self._register(typed(frame, columns), f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
 
     def add(self, name: str, rows: pa.Table | pd.DataFrame) -> None:
@@ -99,7 +129,13 @@ class DatabaseWriter:
         self._register(rows, f"{verb} SELECT * FROM incoming")
 
     def drop_rows(self, name: str, column: str, values: Collection[str]) -> None:
-        """Remove the rows of a table where a column has one of some values."""
+        """Remove the rows of a table where a column has one of some values.
+
+        Parameters
+        ----------
+        name, column, values
+            The table, its column, and the values.
+        """
         if values:
             self._con.execute(f'DELETE FROM {name} WHERE "{column}" IN (SELECT unnest(?))', [sorted(values)])
 

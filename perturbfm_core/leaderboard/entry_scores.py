@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap, percentile_interval
 from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix, ScoredMetric
+from perturbfm_core.leaderboard.declared_metrics import Declarations
 from perturbfm_core.schema import FloatArray, IntArray
 
 # A metric, and values by condition of what is averaged above and below in one part of its ratio.
@@ -46,16 +46,22 @@ class EntryScores:
     n_defined: IntArray
 
 
-def metric_of(panel: str, name: str) -> Metric | None:
-    """Return a metric, None if it is not registered."""
-    full = f"{panel}.{name}"
-    return METRICS.get(full) if full in METRICS else None
+def entry_scores(
+    matrix: ConditionMatrix, bootstrap: ClusteredBootstrap, declared: Declarations
+) -> EntryScores:
+    """Return the scores of an entry from its matrix over the board's conditions.
 
-
-def entry_scores(matrix: ConditionMatrix, bootstrap: ClusteredBootstrap) -> EntryScores:
-    """Return the scores of an entry from its matrix over the board's conditions."""
+    Parameters
+    ----------
+    matrix
+        The entry.
+    bootstrap
+        Of the board.
+    declared
+        What metrics say of themselves.
+    """
     values = matrix.mean
-    parts = [(i, values[a], values[b]) for i, a, b in _ratio_parts(matrix.metrics)]
+    parts = [(i, values[a], values[b]) for i, a, b in _ratio_parts(matrix.metrics, declared)]
     return EntryScores(
         matrix.metrics,
         _estimates(values, parts, bootstrap),
@@ -65,7 +71,10 @@ def entry_scores(matrix: ConditionMatrix, bootstrap: ClusteredBootstrap) -> Entr
 
 
 def differences(
-    matrix: ConditionMatrix, references: Sequence[ConditionMatrix | None], bootstrap: ClusteredBootstrap
+    matrix: ConditionMatrix,
+    references: Sequence[ConditionMatrix | None],
+    bootstrap: ClusteredBootstrap,
+    declared: Declarations,
 ) -> Estimates:
     """Return the paired differences of an entry to a reference, over the conditions that both have defined.
 
@@ -77,6 +86,8 @@ def differences(
         The reference of each of its metrics, None where there is none; all over the same conditions.
     bootstrap
         Of the board.
+    declared
+        What metrics say of themselves.
     """
     own = matrix.mean
     aligned = {
@@ -87,7 +98,7 @@ def differences(
         if reference is not None:
             shifted[i] = own[i] - aligned[id(reference)][i]
     parts: list[Part] = []
-    for i, a, b in _ratio_parts(matrix.metrics):
+    for i, a, b in _ratio_parts(matrix.metrics, declared):
         reference = references[i]
         if reference is not None:
             # Both sides are divided by what the entry itself is divided by.
@@ -105,12 +116,12 @@ def _aligned(reference: ConditionMatrix, matrix: ConditionMatrix) -> FloatArray:
 
 
 @lru_cache(maxsize=16)
-def _ratio_parts(metrics: tuple[ScoredMetric, ...]) -> list[tuple[int, int, int]]:
+def _ratio_parts(metrics: tuple[ScoredMetric, ...], declared: Declarations) -> list[tuple[int, int, int]]:
     """Return (metric, what is averaged above, and below) of every part of every metric that is a ratio of means."""
     places = {(m.panel, m.metric): i for i, m in enumerate(metrics)}
     out = []
     for i, m in enumerate(metrics):
-        metric = metric_of(m.panel, m.metric)
+        metric = declared(m.panel, m.metric)
         pairs = () if metric is None else metric.ratio_of
         found = [(places.get((m.panel, a), -1), places.get((m.panel, b), -1)) for a, b in pairs]
         if all(a >= 0 and b >= 0 for a, b in found):

@@ -17,9 +17,11 @@ from perturbfm_core.leaderboard.collect import SKIPPED_COLUMNS, FoundRuns, find_
 from perturbfm_core.leaderboard.columns import Columns, typed
 from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix, MatrixCache, matrix_of
 from perturbfm_core.leaderboard.database_writer import DatabaseWriter, Sets
+from perturbfm_core.leaderboard.declared_metrics import KnownMetrics, all_registered
 from perturbfm_core.leaderboard.headline_conditions import HEADLINE_CONDITION_COLUMNS, headline_conditions
 from perturbfm_core.leaderboard.pairs import PAIR_COLUMNS, pair_rows
 from perturbfm_core.leaderboard.published import PUBLISHED_COLUMNS, published_figures
+from perturbfm_core.leaderboard.references import References
 from perturbfm_core.leaderboard.run_marks import mark_counted, mark_tags
 from perturbfm_core.leaderboard.run_rows import RUN_COLUMNS
 from perturbfm_core.leaderboard.score_file import SCORE_COLUMNS, global_scores, rows_of, stored_form
@@ -70,6 +72,9 @@ class Refresh:
         if not is_known:
             writer.create(TABLES, code)
             writer.add("published", published_figures())
+            writer.put_metrics(all_registered())
+        self._declared = KnownMetrics(writer.metrics())
+        self._references = References(parts, trusted=is_known)
         self._earlier = writer.known_runs() if is_known else {}
         self._sets: Sets = writer.sets() if is_known else {}
         self._matrices = MatrixCache(parts.matrix, _MATRIX_BYTES)
@@ -79,7 +84,7 @@ class Refresh:
     def run(
         self, splits: Callable[[], pd.DataFrame], datasets: Callable[[pd.DataFrame], pd.DataFrame]
     ) -> list[str]:
-        """Bring all tables and views up to date; return the names of the files that the view `scores` reads.
+        """Bring all tables and views up to date; return the names of the files that belong to them.
 
         Parameters
         ----------
@@ -107,7 +112,7 @@ class Refresh:
         root = self._parts.root.resolve()
         self._writer.put_parts(root, names)
         self._writer.execute([scores_view([root / n for n in names]), *VIEWS])
-        return names
+        return [*names, *(self._references.name(b, e, s) for b, e, s in self._writer.entries())]
 
     # ---- reading -----------------------------------------------------------------------------------------------
 
@@ -223,13 +228,13 @@ class Refresh:
         # Without a score by condition there is nothing to stand with.
         counted = counted[counted["run_id"].map(lambda r: bool(scored[r][1])).astype(bool)]
         earlier, now = self._writer.boards(), set()
-        for board in split_boards(counted, splits, scored):
+        for board in split_boards(counted, splits, scored, self._declared):
             now.add(board.name)
             if earlier.get(board.name) == board.signature:
                 continue
             before = self._writer.grid(board.name) if board.name in earlier else None
             self._drop_boards([board.name])
-            grid = fill_standings(board, self._load, before)
+            grid = fill_standings(board, self._load, before, self._references)
             self._writer.add("standings", standing_rows(grid))
             self._writer.add("pairwise", typed(pair_rows(grid, self._writer.headline), PAIR_COLUMNS))
             self._writer.put_board(board.name, board.signature, grid.signatures)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.leaderboard.board import Board
-from perturbfm_core.leaderboard.entry_scores import EntryScores, Estimates, metric_of
+from perturbfm_core.leaderboard.entry_scores import EntryScores, Estimates
 from perturbfm_core.schema import BoolArray, FloatArray
 
 ESTIMATES = ("value", "ci_low", "ci_high", "diff", "diff_low", "diff_high")
@@ -157,7 +157,7 @@ class ScoreGrid(GridArrays):
         """Return bool [M], whether a metric has a best value."""
         found = []
         for m in self.board.metrics:
-            metric = metric_of(m.panel, m.metric)
+            metric = self.board.declared(m.panel, m.metric)
             found.append(m.direction != "target" or (metric is not None and metric.target is not None))
         return np.asarray(found, dtype=np.bool_)
 
@@ -171,7 +171,7 @@ class ScoreGrid(GridArrays):
         for i, m in enumerate(self.board.metrics):
             if not rankable[i]:
                 continue
-            metric, value = metric_of(m.panel, m.metric), self.value[:, i]
+            metric, value = self.board.declared(m.panel, m.metric), self.value[:, i]
             direction = m.direction if metric is None else metric.direction
             if direction == "target":
                 out[:, i] = np.abs(

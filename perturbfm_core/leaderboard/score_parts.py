@@ -7,16 +7,20 @@ database reads stays as it was. Files that no kept database names are removed.
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, ConditionMatrix, matrix_of
 from perturbfm_core.leaderboard.score_file import rows_of
+from perturbfm_core.schema import FloatArray
 from perturbfm_core.store.atomic import fsync_path
 from perturbfm_core.store.disk import writing
 from perturbfm_core.store.owner import has_ended, new_token
@@ -74,6 +78,18 @@ class ScoreParts:
                     building.unlink(missing_ok=True)
         self._written.append(path)
 
+    def write_array(self, name: str, values: FloatArray) -> None:
+        """Write an array beside the scores.
+
+        Parameters
+        ----------
+        name, values
+            The file, and its content.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        self.write(name, buffer.getvalue())
+
     def flush(self) -> None:
         """Flush to disk what was written."""
         for path in self._written:
@@ -107,7 +123,7 @@ class ScoreParts:
             for path in folder.iterdir():
                 name = path.relative_to(self.root).as_posix()
                 is_building = path.name.startswith(".") and path.name.endswith(".tmp")
-                token = path.name.removesuffix(".tmp").rpartition(".parquet.")[2]
+                token = re.split(r"\.(?:parquet|npy)\.", path.name.removesuffix(".tmp"), maxsplit=1)[-1]
                 if name not in keep and (not is_building or has_ended(token)):
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)

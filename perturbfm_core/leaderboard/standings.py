@@ -24,6 +24,7 @@ from perturbfm_core.leaderboard.condition_matrix import (
 )
 from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.entry_scores import differences, entry_scores
+from perturbfm_core.leaderboard.references import References
 from perturbfm_core.leaderboard.run_marks import mark_counted, without_signal
 from perturbfm_core.leaderboard.score_file import plain_texts
 from perturbfm_core.leaderboard.score_grid import GridArrays, ScoreGrid
@@ -33,7 +34,10 @@ _ENTRY_BYTES = 1 << 27
 
 
 def fill_standings(
-    board: Board, load: Callable[[BoardRun], ConditionMatrix], earlier: GridArrays | None = None
+    board: Board,
+    load: Callable[[BoardRun], ConditionMatrix],
+    earlier: GridArrays | None = None,
+    references: References | None = None,
 ) -> ScoreGrid:
     """Return the means, intervals and differences of every entry of a board.
 
@@ -45,6 +49,8 @@ def fill_standings(
         (run) -> its condition scores.
     earlier
         What was computed before of entries whose conditions and values are the same.
+    references
+        Where the means of best baselines are kept.
     """
     grid = ScoreGrid(board)
     bootstrap = ClusteredBootstrap([units_of_key(key, board.unit) for key in board.keys])
@@ -52,10 +58,14 @@ def fill_standings(
     matrices = MatrixCache(
         lambda name: pooled((load(r) for r in board.entries[name]), board.keys), _ENTRY_BYTES
     )
+    if references is None:
+        baselines = matrices
+    else:
+        baselines = MatrixCache(lambda e: references.get(board, e, lambda: matrices.get(e)), _ENTRY_BYTES)
     kept = set() if earlier is None else grid.take(earlier)
     for name in board.entries:
         if name not in kept:
-            grid.put(name, entry_scores(matrices.get(name), bootstrap))
+            grid.put(name, entry_scores(matrices.get(name), bootstrap, board.declared))
     best = best_baselines(grid)
     grid.best = best
     for name in board.entries:
@@ -63,8 +73,8 @@ def fill_standings(
             continue
         matrix = matrices.get(name)
         columns = [grid.column[m.panel, m.metric] for m in matrix.metrics]
-        references = [None if best[c] < 0 else matrices.get(grid.entries[best[c]]) for c in columns]
-        grid.put_differences(name, columns, differences(matrix, references, bootstrap))
+        beside = [None if best[c] < 0 else baselines.get(grid.entries[best[c]]) for c in columns]
+        grid.put_differences(name, columns, differences(matrix, beside, bootstrap, board.declared))
     return grid
 
 

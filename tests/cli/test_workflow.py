@@ -517,8 +517,11 @@ def test_catalog_configuration_is_simulated_by_name(tmp_path, monkeypatch):
 
 
 def test_every_verb_has_the_json_option():
+    # A server prints its address and runs until it is stopped.
     without = [
-        words for words, command in leaves() if "--json" not in {o for p in command.params for o in p.opts}
+        words
+        for words, command in leaves()
+        if words != ("serve",) and "--json" not in {o for p in command.params for o in p.opts}
     ]
     assert without == []
 
@@ -545,6 +548,27 @@ def _tiny_suite(root: Path) -> None:
         path.write_text(yaml.safe_dump(entry))
 
 
+def _collections(counts: anndata.AnnData) -> list[str]:
+    """Write a file in the form of each collection whose preset needs no more than other names."""
+    forms = {
+        "gears": ({"perturbation": "condition", "cell_line": "cell_type"}, "ctrl"),
+        "replogle": ({"perturbation": "gene"}, "non-targeting"),
+        "sciplex": ({"perturbation": "product_name", "cell_line": "cell_type"}, "Vehicle"),
+        "vcc": ({"perturbation": "target_gene"}, "non-targeting"),
+    }
+    for name, (columns, control) in forms.items():
+        one = counts.copy()
+        one.obs = one.obs.rename(columns=columns)
+        label = columns["perturbation"]
+        one.obs[label] = (
+            one.obs[label].astype(str).replace({"control": control, "B_A": "B+A" if name == "gears" else "B"})
+        )
+        if name == "gears":
+            one.X = np.log1p(one.X)
+        one.write_h5ad(f"{name}.h5ad")
+    return list(forms)
+
+
 def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     _tiny_suite(work.path)
     lognorm = anndata.read_h5ad(screen_h5ad)
@@ -568,6 +592,9 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "data import": [screen_h5ad, "--out", "J2", *IMPORT],
         "data import-perturbench": ["--dataset", "perturbench.h5ad", "--out", "J3"],
         "data import-scperturb": ["--dataset", "scperturb.h5ad", "--out", "J4"],
+        **{f"data import-{n}": ["--dataset", f"{n}.h5ad", "--out", f"J-{n}"] for n in _collections(counts)},
+        "data download": ["list"],
+        "data cite": ["scperturb/norman_2019"],
         "splits create": CONTEXT[2:],
         "splits show": [work.split],
         "splits list": [],
@@ -605,6 +632,10 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "leaderboard sql": ["select * from runs"],
         "leaderboard compare": ["--family", "baseline"],
         "leaderboard results": [],
+        "leaderboard page": [],
+        "leaderboard export": ["--parquet", "EXPORTED"],
+        "report": [work.run],
+        "site build": ["--out", "SITE"],
         "train": ["control_only", "--data", "D", "--split", work.split],
         "run": ["--data", "D", "--split", work.split, "--entry", "additive"],
         "pretrain": ["--data", "D", "--split", work.split, "--epochs", 1, "--hidden-dim", 4],
@@ -623,7 +654,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "rescore": ["--all"],
         "doctor": [],
     }
-    assert set(verbs) == {" ".join(words) for words, _ in leaves()}
+    assert set(verbs) == {" ".join(words) for words, _ in leaves()} - {"serve"}
     empty = {}
     for verb, rest in verbs.items():
         # `succeed` asserts that standard error is silent; `.json` that standard output is JSON as a whole.

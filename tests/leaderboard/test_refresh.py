@@ -162,9 +162,27 @@ def test_a_change_within_one_tick_of_the_clock_is_seen(store: ArtifactStore, rea
 def test_other_code_makes_all_tables_anew(
     store: ArtifactStore, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_code", lambda: "other")
+    monkeypatch.setattr(database, "code_digest", lambda: "other")
     renew(store)
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize("content_of", [b"", b"\x93NUMPY half", None])
+def test_means_that_were_kept_and_are_damaged_are_made_anew(
+    store: ArtifactStore, content_of: bytes | None
+) -> None:
+    kept = list((store.runs / ".scores").rglob("mean.*.npy"))
+    assert kept
+    for file in kept:
+        if content_of is None:
+            np.save(file, np.ones((2, 2)))
+        else:
+            file.write_bytes(content_of)
+    add(store, "linear")
+    renew(store)
+    found = content(store)
+    renew(store, from_nothing=True)
+    assert content(store) == found
 
 
 @pytest.mark.parametrize("harm", ["file", "log", "note", "scores"])
