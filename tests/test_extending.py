@@ -108,7 +108,7 @@ def test_a_metric_and_a_panel_are_listed(folder):
     assert "hit" in printed["perturbfm metrics list --panel largest_gene"]
 
 
-def test_a_metric_is_in_the_next_run_with_its_floor_and_ceiling(folder):
+def test_a_metric_is_in_the_next_run_with_its_floor_and_ceiling(folder, site):
     place, printed = folder
     run = sorted((place / "runs").glob("*_half_median_*"))[-1]
     metrics = json.loads((run / "metrics.json").read_text())
@@ -119,12 +119,11 @@ def test_a_metric_is_in_the_next_run_with_its_floor_and_ceiling(folder):
     cells = re.findall(r"<td[^>]*>([^<]*)</td>", row)
     # value, better, ceiling (half), noise-free, train mean, no change, null
     assert all(re.fullmatch(r"-?[\d.]+", cells[i]) for i in (0, 2, 4, 5, 6)), cells
-    shown = printed["perturbfm leaderboard show --metric delta.sign_agreement"].splitlines()
-    head = shown[0].split()
-    for line in shown[1:]:
-        value = dict(zip(head, line.split(), strict=True))
-        assert float(value["ceiling"]) > 0
-        assert float(value["null_floor"]) > 0
+    assert "half_median" in printed["perturbfm leaderboard show --metric delta.sign_agreement"]
+    shown = command(site, place, "perturbfm leaderboard show --metric delta.sign_agreement --json")
+    for row in json.loads(shown):
+        assert row["ceiling"] > 0
+        assert row["null_floor"] > 0
 
 
 def test_a_model_is_shown_runs_and_ranks(folder):
@@ -157,9 +156,8 @@ def test_a_metric_that_is_added_later_gets_its_bounds_on_splits_that_were_frozen
     )
     stats = {p: p.read_bytes() for p in (place / "splits").glob("*.stats.json")}
     command(site, place, "perturbfm demo --suite ours")
-    shown = command(site, place, "perturbfm leaderboard show --metric delta.later").splitlines()
-    at = shown[0].split().index("ceiling")
-    assert all(float(line.split()[at]) > 0 for line in shown[1:])
+    shown = command(site, place, "perturbfm leaderboard show --metric delta.later --json")
+    assert all(row["ceiling"] > 0 for row in json.loads(shown))
     # What was frozen beside the split stays as it was.
     assert {p: p.read_bytes() for p in stats} == stats
 

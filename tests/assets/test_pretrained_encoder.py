@@ -62,5 +62,6 @@ def test_differences_are_not_applicable(here, monkeypatch):
 def test_nothing_waits_for_a_claim_that_outlives_a_killed_run(here):
     """A pool's claim is a row of Dagster's database; the training slot is a lock, which ends with its process."""
     for asset in here.module("definitions").defs.assets:
-        assert isinstance(asset, dg.AssetsDefinition)
-        assert asset.op.pool is None
+        # `fit_inputs` is a specification only: nothing computes it.
+        if not isinstance(asset, dg.AssetSpec):
+            assert asset.op.pool is None

@@ -202,6 +202,7 @@ def test_server_shows_the_asset_graph(server):
         ("metric_panel", "evaluation"),
         ("report", "evaluation"),
         ("leaderboard", "leaderboard"),
+        ("leaderboard_page", "leaderboard"),
     }
     kinds = {n["assetKey"]["path"][-1]: (n["partitionDefinition"] or {}).get("type") for n in found}
     assert kinds["report"] == "MULTIPARTITIONED"

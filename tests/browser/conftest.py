@@ -12,7 +12,7 @@ import pytest
 from tests.support.browser import chromium
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Start the browser of the system, or skip."""
     with chromium() as started:
