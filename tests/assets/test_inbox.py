@@ -23,13 +23,25 @@ from tests.support.command import perturbfm
 SPLIT = CONTEXT["key"]
 
 
+@pytest.fixture(scope="module")
+def bounds(tmp_path_factory):
+    """Return a folder for the objects that belong to the split alone, its bounds and scale: computed by one test."""
+    return tmp_path_factory.mktemp("bounds")
+
+
 @pytest.fixture
-def home(here, demo_data, tmp_path, monkeypatch):
-    """Return a store of this test's own, with the demo data and the shipped splits."""
+def home(here, demo_data, bounds, tmp_path, monkeypatch):
+    """Return a store of this test's own, with the demo data, the shipped splits, and what belongs to the split."""
     shutil.copytree(demo_data, tmp_path / "data/demo")
+    shutil.copytree(bounds, tmp_path / "runs/.objects")
     monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    return ArtifactStore()
+    store = ArtifactStore()
+    yield store
+    for file in store.objects.glob("*/*/*.json"):
+        to = bounds / file.parent.relative_to(store.objects)
+        if file.name in ("bounds.json", "scale.json") and not to.exists():
+            shutil.copytree(file.parent, to)
 
 
 def table(home, seed=0):
