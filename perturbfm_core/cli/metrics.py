@@ -271,7 +271,9 @@ def probe(
         level = ds.metadata.level
         table = run_probes(comparison, panel, level=level, attacks=attack, draws=draws)
     table = table[table["headline"]] if headlines else table
-    emit_table(table[table["improved"]] if improved_only else table, as_json)
+    emit_table(
+        table[table["improved"]] if improved_only else table, as_json, empty="no attack improves a metric"
+    )
 
 
 def parity(

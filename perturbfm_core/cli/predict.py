@@ -233,7 +233,7 @@ def suggest(
         emit({**head, "suggestions": found.table.to_dict(orient="records")}, True)
         return
     emit(head, False)
-    emit_table(found.table, False)
+    emit_table(found.table, False, empty="every candidate is in the train data")
 
 
 COMMANDS = {"predict": (predict, None), "suggest": (suggest, None)}

@@ -54,7 +54,7 @@ def rescore(
     if as_json:
         emit({**result, "rows": rows}, True)
     else:
-        emit_rows(rows, False)
+        emit_rows(rows, False, empty="there is no complete run; make one first")
         emit(result, False)
     if counts["refused"]:
         raise typer.Exit(1)

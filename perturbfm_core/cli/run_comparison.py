@@ -35,6 +35,6 @@ def compare(
         table = found.table.astype(object).where(found.table.notna(), None)
         emit({"runs": runs, "differs": found.differs, "metrics": table.to_dict(orient="records")}, True)
         return
-    emit_table(found.table, False)
+    emit_table(found.table, False, empty="the two have no metric in common that both have a value of")
     emit({f"run_{side}": ",".join(ids) for side, ids in runs.items()}, False)
     emit({f"differs_{name}": list(pair) for name, pair in found.differs.items()}, False)

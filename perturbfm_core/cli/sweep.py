@@ -88,7 +88,7 @@ def show(
                     "revealed": len(folder.reveals()),
                 }
             )
-        emit_rows(rows, as_json)
+        emit_rows(rows, as_json, empty="no sweep was run yet; see `perturbfm sweep run`")
         return
     _show(SweepFolder(store(), name), as_json)
 
