@@ -35,7 +35,9 @@ def refresh(
         bool,
         typer.Option("--from-nothing", help="Read all runs again (default: those that are new or changed)."),
     ] = False,
-    with_page: Annotated[bool, typer.Option("--page/--no-page", help="Write its page as well.")] = True,
+    with_page: Annotated[
+        bool, typer.Option("--page/--no-page", help="Write its page as well (as `leaderboard page` does).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the leaderboard up to date with all complete runs and publish it; a run that cannot be read is skipped."""
@@ -51,7 +53,7 @@ def refresh(
         {
             "leaderboard": str(home.leaderboard),
             "file": str(target),
-            "page": str(home.leaderboard_page),
+            **({"page": str(home.leaderboard_page)} if with_page else {}),
             "runs": int(counts["runs"].iloc[0]),
             "entries": int(counts["entries"].iloc[0]),
             "skipped": warn_of_skipped(home),

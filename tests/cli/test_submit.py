@@ -60,7 +60,7 @@ def test_a_submission_stands_beside_the_baselines(work, mine):
     record = read_run_record(run)
     assert is_whole(run, record)
     assert (record.submission.file, record.submission.note) == ("mine.csv", "a line")
-    refreshed = perturbfm("leaderboard", "refresh").values
+    refreshed = perturbfm("leaderboard", "refresh", "--page").values
     assert (refreshed["entries"], refreshed["skipped"]) == ("2", "0")
     shown = {
         r["entry"]: r for r in perturbfm("leaderboard", "show", "--metric", "delta.pearson", "--json").json
