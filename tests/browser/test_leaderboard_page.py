@@ -16,6 +16,7 @@ from perturbfm_core.pipeline.serving import PageServer
 from perturbfm_core.pipeline.site import build_site
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.browser.boards import HOSTILE, made_store
+from tests.support.browser import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -117,14 +118,14 @@ def test_entries_are_filtered_by_words_and_family(visit: Visit, store: ArtifactS
 def test_a_metric_is_chosen_and_kept_in_the_address(visit: Visit, store: ArtifactStore) -> None:
     page = visit(from_disk(store))
     page.select_option("#pick-metric", label="rmse \u2193")
-    page.wait_for_function("location.hash.includes('metric=delta.rmse')")
+    assert eventually(lambda: "metric=delta.rmse" in page.evaluate("location.hash"))
     board = standings(store, WHOLE, "delta.rmse")
     assert entries(page) == list(board["entry"])
     assert column(page, 3) == [f"{v:.4f}" for v in board["value"]]
     again = visit(page.url)
     assert again.locator("#standings th[data-id=value]").inner_text().split() == ["rmse", "\u2193"]
     page.select_option("#pick-panel", "uncertainty")
-    page.wait_for_function("location.hash.includes('metric=uncertainty')")
+    assert eventually(lambda: "metric=uncertainty" in page.evaluate("location.hash"))
     assert "\u25ce" in page.locator("#standings th[data-id=value]").inner_text()
 
 
@@ -244,7 +245,7 @@ def test_it_is_used_by_keyboard_alone(visit: Visit, store: ArtifactStore) -> Non
         ):
             break
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('one-title').textContent.endsWith('cv-cccc')")
+    assert eventually(lambda: page.locator("#one-title").inner_text().endswith("cv-cccc"))
     for _ in range(40):
         page.keyboard.press("Tab")
         if (
@@ -282,4 +283,4 @@ def test_all_boards_stand_side_by_side(visit: Visit, store: ArtifactStore) -> No
     labels = page.locator("#overview-map svg text.act").all_text_contents()
     assert sum("screen" in t for t in labels) == 2
     page.locator("#overview-map svg text.act", has_text="cv-cccc").first.click()
-    page.wait_for_function("document.getElementById('one-title').textContent.endsWith('cv-cccc')")
+    assert eventually(lambda: page.locator("#one-title").inner_text().endswith("cv-cccc"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.browser import Opened, chromium, opened
+from tests.support.browser import Opened, chromium, eventually, opened
 from tests.support.report_case import ReportCase, report_case
 
 pytestmark = pytest.mark.browser
@@ -79,9 +79,9 @@ def test_every_panel_draws_when_all_are_opened(page: Opened) -> None:
     for chart in ("reliability", "heatmap", "components", "curves"):
         page.page.locator(f"#{chart} svg").first.wait_for()
     assert page.page.locator("details.panel[open]").count() == page.page.locator("details.panel").count()
-    assert page.page.locator("#curves svg").count() == 2
-    assert page.page.get_by_text("kept closed: missed by 0.003").is_visible()
-    assert page.page.locator("#conditions-table tbody tr").count() == 16
+    assert eventually(lambda: page.page.locator("#curves svg").count() == 2)
+    page.page.get_by_text("kept closed: missed by 0.003").wait_for()
+    assert eventually(lambda: page.page.locator("#conditions-table tbody tr").count() == 16)
     page.page.locator("[data-panels=close]").click()
     assert page.page.locator("details.panel[open]").count() == 0
 
@@ -162,6 +162,8 @@ def test_tables_sort_and_save_what_they_show(page: Opened, tmp_path: Path) -> No
     open_panel(page.page, "conditions")
     table = page.page.locator("#conditions-table")
     head = table.get_by_role("button", name="pearson_centered", exact=True)
+    # A panel is drawn after it opens.
+    head.wait_for()
     column = [h.inner_text().strip() for h in table.locator("thead th").all()].index("pearson_centered")
 
     def values() -> list[float]:

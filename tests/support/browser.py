@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,24 @@ class Opened:
         """Return the width of the content and that of the window."""
         found: list[int] = self.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         return found[0], found[1]
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+    """Return whether something comes to hold; it is looked at from outside, as the page may forbid code made of text.
+
+    Parameters
+    ----------
+    holds
+        Looked at until true.
+    seconds
+        How long.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @contextmanager
