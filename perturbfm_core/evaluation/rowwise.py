@@ -59,6 +59,23 @@ def cosine(A: FloatArray, B: FloatArray, mask: BoolArray | None = None) -> Float
     return _ratio(a, b, np.ones(len(a), dtype=np.bool_))
 
 
+def pearson_and_cosine(
+    A: FloatArray, B: FloatArray, mask: BoolArray | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Return the Pearson correlation [C] and the cosine [C] of each pair of rows; NaN where a row is constant.
+
+    Parameters
+    ----------
+    A, B
+        Values [C, G].
+    mask
+        Columns to use in each row [C, G]; all by default.
+    """
+    (a, scale_a), (b, scale_b) = _centred(A, mask), _centred(B, mask)
+    vary = _varies(a, scale_a) & _varies(b, scale_b)
+    return _ratio(a, b, vary), np.where(vary, cosine(A, B, mask), np.nan)
+
+
 def _centred(A: FloatArray, mask: BoolArray | None) -> tuple[FloatArray, FloatArray]:
     """Return (rows minus their means, 0 outside the mask; largest size of each row)."""
     if mask is None:
@@ -105,9 +122,26 @@ def _mean(total: FloatArray, mask: BoolArray) -> FloatArray:
 def top_overlap(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None) -> FloatArray:
     """Return [C], the share of the k columns of largest |B| that are among the k columns of largest |A|.
 
-    Zeros are never among the largest: k shrinks to the number of columns that are not zero on either side (see
-    `top_places`). Ties share the places left, so that the value is the expectation over tie orders. NaN where a row is
-    zero, or has no more than `k` columns.
+    Zeros are never among the largest: k shrinks to the number of columns that are not zero on either side. Ties share the
+    places left, so that the value is the expectation over tie orders. NaN where a row is zero, or has no more than `k`
+    columns.
+
+    Parameters
+    ----------
+    A, B
+        Values [C, G].
+    k
+        Number of columns in each of the two sets.
+    mask
+        Columns to use in each row [C, G]; all by default.
+    """
+    return top_overlap_and_places(A, B, k, mask)[0]
+
+
+def top_overlap_and_places(
+    A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None
+) -> tuple[FloatArray, IntArray]:
+    """Return `top_overlap` [C] and the number of columns that it compares [C], at most `k`.
 
     Parameters
     ----------
@@ -122,10 +156,10 @@ def top_overlap(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = N
     columns = np.full(len(A), A.shape[1]) if mask is None else mask.sum(axis=1)
     out = np.full(len(A), np.nan)
     np.divide(expected_shared(a, b), a.k, out=out, where=(a.k > 0) & (columns > k))
-    return out
+    return out, a.k
 
 
-def top_places(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None) -> IntArray:
+def top_places(A: FloatArray, B: FloatArray, k: int) -> IntArray:
     """Return int64 [C], the number of columns that `top_overlap` compares, at most `k`.
 
     Parameters
@@ -134,7 +168,5 @@ def top_places(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = No
         Values [C, G].
     k
         Number of columns in each of the two sets.
-    mask
-        Columns to use in each row [C, G]; all by default.
     """
-    return np.minimum(np.minimum(n_nonzero(A, mask), n_nonzero(B, mask)), k)
+    return np.minimum(np.minimum(n_nonzero(A), n_nonzero(B)), k)

@@ -32,26 +32,21 @@ class Baseline(Model):
         """Return float [C, G], the predicted delta."""
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        means, residuals = [], []
+        means: list[FloatArray] = []
         for fit, held in view.inner:
             other = self._unfitted()
             other._fit(view.subset(fit), seed)
-            part = view.subset(held)
-            means.append(np.asarray(other._mean(part.query()), dtype=np.float32))
-            residuals.append(np.asarray(part.delta - means[-1], dtype=np.float64))
+            means.append(np.asarray(other._mean(view.subset(held).query()), dtype=np.float32))
         source = "out_of_fold"
-        self.oof = _out_of_fold(view, means, residuals)
-        if not residuals:
+        self.oof = _out_of_fold(view, means)
+        squares = [_squares(view.delta[held] - m) for (_, held), m in zip(view.inner, means, strict=True)]
+        n = sum(len(m) for m in means)
+        if not means:
             # With a single unit nothing can be held out, so the in-sample errors are used.
-            residuals = [np.asarray(view.delta - self._mean(view.query()), dtype=np.float64)]
+            squares, n = [_squares(view.delta - self._mean(view.query()))], len(view)
             source = "in_sample"
-        stacked = np.concatenate(residuals)
-        self._var = _gene_variance(stacked)
-        self.training["variance"] = {
-            "source": source,
-            "conditions": len(stacked),
-            "inner_folds": len(view.inner),
-        }
+        self._var = _gene_variance(np.sum(squares, axis=0), n)
+        self.training["variance"] = {"source": source, "conditions": n, "inner_folds": len(view.inner)}
 
     def _unfitted(self) -> Self:
         """Return an unfitted model of the same configuration, for the training part of an inner fold."""
@@ -86,27 +81,36 @@ class Baseline(Model):
         """Restore the state that the two state methods returned."""
 
 
-def _gene_variance(residuals: FloatArray) -> FloatArray:
-    """Return float32 [G], the mean square of residuals [n, G], shrunk towards the mean over genes."""
-    per_gene = np.mean(residuals**2, axis=0)
-    n = len(residuals)
+def _squares(residuals: FloatArray) -> FloatArray:
+    """Return float64 [G], the sums of squares of residuals [n, G]."""
+    return np.asarray(np.einsum("cg,cg->g", residuals, residuals, dtype=np.float64))
+
+
+def _gene_variance(squares: FloatArray, n: int) -> FloatArray:
+    """Return float32 [G], the mean of `n` squares by their sums [G], shrunk towards the mean over genes."""
+    per_gene = squares / n
     shrunk = (n * per_gene + _SHRINK_CONDITIONS * per_gene.mean()) / (n + _SHRINK_CONDITIONS)
     return np.asarray(np.maximum(shrunk, _VAR_FLOOR), dtype=np.float32)
 
 
-def _out_of_fold(
-    view: TrainView, means: Sequence[FloatArray], residuals: Sequence[FloatArray]
-) -> OutOfFold | None:
+def _out_of_fold(view: TrainView, means: Sequence[FloatArray]) -> OutOfFold | None:
     """Return the inner folds' predictions, each with the variance of the residuals of the other folds."""
     keys = [view.conditions.index[held].to_numpy(dtype=object) for _, held in view.inner]
+    residuals = [view.delta[held] - m for (_, held), m in zip(view.inner, means, strict=True)]
+    squares = [_squares(r) for r in residuals]
     parts = []
     for i, ((fit, held), mean) in enumerate(zip(view.inner, means, strict=True)):
-        # A condition that two folds hold out must not enter its own variance through the other fold.
-        others = [r[~np.isin(keys[j], keys[i])] for j, r in enumerate(residuals) if j != i]
-        rest = np.concatenate([*others, residuals[i][:0]])
-        if not len(rest) and len(residuals[i]) < 2:
+        total, n = np.zeros(mean.shape[1]), 0
+        for j, r in enumerate(residuals):
+            if j == i:
+                continue
+            # A condition that two folds hold out must not enter its own variance through the other fold.
+            own = np.isin(keys[j], keys[i])
+            total += _squares(r[~own]) if own.any() else squares[j]
+            n += int((~own).sum())
+        if not n and len(residuals[i]) < 2:
             return None
-        var = np.broadcast_to(_gene_variance(rest), mean.shape) if len(rest) else _without_each(residuals[i])
+        var = np.broadcast_to(_gene_variance(total, n), mean.shape) if n else _without_each(residuals[i])
         parts.append((fit, held, Prediction(mean=mean, var=np.asarray(var, dtype=np.float32))))
     return out_of_fold(view, parts)
 
@@ -114,4 +118,5 @@ def _out_of_fold(
 def _without_each(residuals: FloatArray) -> FloatArray:
     """Return float32 [n, G], the variance for each row computed from all other rows."""
     rows = range(len(residuals))
-    return np.stack([_gene_variance(np.delete(residuals, i, axis=0)) for i in rows])
+    others = (np.delete(residuals, i, axis=0) for i in rows)
+    return np.stack([_gene_variance(_squares(r), len(r)) for r in others])

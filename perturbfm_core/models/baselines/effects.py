@@ -156,6 +156,17 @@ def n_parts(conditions: pd.DataFrame) -> IntArray:
     return np.asarray([len(pert_genes(p)) for p in conditions[schema.PERT_ID].astype(str)], dtype=np.int64)
 
 
+def distinct_rows(A: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return (the distinct rows of A [n, G] in order of appearance, int64 [n], which of them each row is).
+
+    Conditions of one context and batch share their matched controls: what is made of these is made once.
+    """
+    found: dict[bytes, int] = {}
+    which = np.asarray([found.setdefault(row.tobytes(), len(found)) for row in A], dtype=np.int64)
+    first = np.unique(which, return_index=True)[1]
+    return A[first], which
+
+
 def sum_parts(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
     """Return float64 [n, K], the sums of the parts' values over the parts of each condition.
 

@@ -9,11 +9,14 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.models.baselines.effects import components, log_dose
+from perturbfm_core.models.baselines.effects import components, distinct_rows, log_dose
+from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
+
+_MANY_PROFILES = 1000
 
 
 @MODELS.register("ridge")
@@ -50,18 +53,13 @@ class RidgeRegression(TunedBaseline):
         self._pca_mean: FloatArray = np.zeros(0)
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
-    def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
-        import numpy as np
-
+    def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, FloatArray]:
         self._fit_features(view, seed)
-        return self._features(view.query()), view.delta.astype(np.float64)
+        return self._features(view.query()), view.delta
 
-    def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
-        import numpy as np
-        from sklearn.linear_model import Ridge
-
-        model = Ridge(alpha=value).fit(*prepared)
-        return {"coef": np.atleast_2d(model.coef_).T, "intercept": np.atleast_1d(model.intercept_)}
+    def _solve(self, prepared: tuple[Columns, FloatArray], value: float) -> Solution:
+        coef, intercept = fit_ridge(*prepared, value)
+        return {"coef": coef, "intercept": intercept}
 
     def _fit_features(self, view: TrainView, seed: int) -> None:
         import numpy as np
@@ -73,34 +71,39 @@ class RidgeRegression(TunedBaseline):
         self._top_dose = max([log_dose(d) for d in parts[schema.DOSES]] + [1e-12])
         self._pca_mean, self._pca_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.params.control_components:
-            X = np.unique(view.control.astype(np.float64), axis=0)
+            X = np.unique(distinct_rows(view.control)[0].astype(np.float64), axis=0)
             k = min(self.params.control_components, len(X) - 1)
             if k > 0:
-                pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(X)
+                # With many control profiles only the components asked for are computed, to the same precision.
+                solver = "full" if min(X.shape) <= _MANY_PROFILES else "arpack"
+                pca = PCA(n_components=k, svd_solver=solver, random_state=seed).fit(X)
                 # One scale for all components: whitening would amplify those that are mostly sampling noise.
                 scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
                 self._pca_mean, self._pca_axes = pca.mean_, pca.components_ / scale
 
-    def _features(self, query: Query) -> FloatArray:
+    def _features(self, query: Query) -> Columns:
         import numpy as np
+        import scipy.sparse as sp
 
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
-        multi_hot = np.zeros((len(query), len(self._names)))
-        for label, dose, row in zip(_labels(parts), parts[schema.DOSES], owner, strict=True):
-            if label in known:
-                multi_hot[row, known[label]] += log_dose(dose) / self._top_dose
+        column = np.asarray([known.get(label, -1) for label in _labels(parts)], dtype=np.int64)
+        dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self._top_dose
+        used = column >= 0
+        multi_hot = sp.csr_array(
+            (dose[used], (owner[used], column[used])), shape=(len(query), len(self._names))
+        )
+        scores = np.zeros((len(query), 0))
         if self._pca_axes.size and query.control is not None:
-            scores = (query.control - self._pca_mean) @ self._pca_axes.T
-            return np.concatenate([multi_hot, scores], axis=1)
-        return multi_hot
+            profiles, which = distinct_rows(query.control)
+            scores = ((profiles - self._pca_mean) @ self._pca_axes.T)[which]
+        return Columns(multi_hot, scores)
 
-    def _describe(self, query: Query) -> FloatArray:
+    def _describe(self, query: Query) -> Columns:
         return self._features(query)
 
-    def _apply(self, described: FloatArray, solution: Solution) -> FloatArray:
-        out: FloatArray = described @ solution["coef"] + solution["intercept"]
-        return out
+    def _apply(self, described: Columns, solution: Solution) -> FloatArray:
+        return described.product(solution["coef"], solution["intercept"])
 
     def _state_arrays(self) -> dict[str, FloatArray]:
         return {"pca_mean": self._pca_mean, "pca_axes": self._pca_axes, **super()._state_arrays()}
