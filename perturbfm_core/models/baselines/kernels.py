@@ -11,6 +11,7 @@ from perturbfm_core.models.baselines.effects import (
     is_single,
     sum_parts,
 )
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
@@ -91,15 +92,11 @@ def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
         Seed of the principal component analysis.
     """
     import numpy as np
-    from sklearn.decomposition import PCA
 
     if not len(X):
         return np.zeros((0, X.shape[1]))
     k = max(1, min(k, len(X) - 1, X.shape[1]))
-    # With a single row the explained variance is 0/0; only the axes are used.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(X.astype(np.float64))
-    return np.asarray(pca.components_, dtype=np.float64)
+    return principal_components(X, k).axes
 
 
 class SingleScores:

@@ -10,6 +10,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.effects import PERTURBATION_LEVELS, AdditiveEffects, EffectTable
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.search import IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -42,15 +43,11 @@ class LatentShift(Baseline):
 
     def _fit(self, view: TrainView, seed: int) -> None:
         import numpy as np
-        from sklearn.decomposition import PCA
 
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)
-        # With a single state the explained variance is 0/0; only the axes are used.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pca = PCA(n_components=k, svd_solver="full", random_state=seed).fit(states)
-        self._axes = pca.components_.astype(np.float32)
+        self._axes = principal_components(states, k).axes.astype(np.float32)
         shift = (delta @ self._axes.T).astype(np.float32)
         self._seen.fit(view.conditions, shift)
         self._sums.fit(view.conditions, shift)

@@ -10,6 +10,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.effects import components
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import PERT_ID, FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -48,12 +49,11 @@ class Linear(Baseline):
 
     def _fit(self, view: TrainView, seed: int) -> None:
         import numpy as np
-        from sklearn.decomposition import PCA
 
         Y = view.delta.astype(np.float64).T
         self._offset = Y.mean(axis=1)
         k = min(self.params.components, *Y.shape)
-        self._embedding = PCA(n_components=k, svd_solver="full", random_state=seed).fit_transform(Y)
+        self._embedding = principal_components(Y, k).scores(Y)
         G, P = self._embedding, self._perturbed(view.query())
         eye = self.params.penalty * np.eye(k)
         # Y [G, n] - offset = G W P' with G [G, k] and P [n, k]: ridge regression from the left, then from the

@@ -12,11 +12,10 @@ from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.effects import components, distinct_rows, log_dose
 from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
-
-_MANY_PROFILES = 1000
 
 
 @MODELS.register("ridge")
@@ -63,7 +62,6 @@ class RidgeRegression(TunedBaseline):
 
     def _fit_features(self, view: TrainView, seed: int) -> None:
         import numpy as np
-        from sklearn.decomposition import PCA
 
         parts, _ = components(view.conditions)
         labels = _labels(parts)
@@ -74,12 +72,10 @@ class RidgeRegression(TunedBaseline):
             X = np.unique(distinct_rows(view.control)[0].astype(np.float64), axis=0)
             k = min(self.params.control_components, len(X) - 1)
             if k > 0:
-                # With many control profiles only the components asked for are computed, to the same precision.
-                solver = "full" if min(X.shape) <= _MANY_PROFILES else "arpack"
-                pca = PCA(n_components=k, svd_solver=solver, random_state=seed).fit(X)
+                found = principal_components(X, k)
                 # One scale for all components: whitening would amplify those that are mostly sampling noise.
-                scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
-                self._pca_mean, self._pca_axes = pca.mean_, pca.components_ / scale
+                scale = np.sqrt(max(float(found.variance[0]), 1e-12))
+                self._pca_mean, self._pca_axes = found.mean, found.axes / scale
 
     def _features(self, query: Query) -> Columns:
         import numpy as np

@@ -21,6 +21,7 @@ from perturbfm_core.models.perturbfm.network.control_state import ControlStates
 from perturbfm_core.models.perturbfm.network.diffusion import spread_over
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -89,7 +90,6 @@ class Featurizer:
     def fit(self, view: TrainView) -> Featurizer:
         """Learn vocabularies, axes and scales from train conditions."""
         import numpy as np
-        from sklearn.decomposition import PCA
 
         self._genes = [str(g) for g in view.genes]
         self._top_dose = log_top_dose(view.conditions)
@@ -103,11 +103,11 @@ class Featurizer:
         k = min(_EXPRESSION_COMPONENTS, *centred.shape)
         # Loadings of the measured genes on the main responses [G, k]: co-regulated genes tend to be similar
         # targets.
-        axes = PCA(n_components=k, svd_solver="full").fit(centred) if len(centred) > 1 else None
+        found = principal_components(centred, k) if len(centred) > 1 else None
         self._expression = (
             np.zeros((len(self._genes), 0), dtype=np.float32)
-            if axes is None
-            else (axes.components_.T * np.sqrt(axes.explained_variance_)).astype(np.float32)
+            if found is None
+            else (found.axes.T * np.sqrt(found.variance)).astype(np.float32)
         )
         spread = self._expression.std() if self._expression.size else 0.0
         self._expression = self._expression / (spread or 1.0)
@@ -420,7 +420,6 @@ def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
 def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     """Return mean and scaled principal axes of the distinct controls, nothing if they do not differ."""
     import numpy as np
-    from sklearn.decomposition import PCA
 
     if view.control is None:
         return {}
@@ -428,10 +427,10 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     k = min(_CONTEXT_COMPONENTS, len(states) - 1)
     if k < 1:
         return {}
-    pca = PCA(n_components=k, svd_solver="full").fit(states)
+    found = principal_components(states, k)
     # One scale for all components: whitening would amplify those that are mostly sampling noise.
-    scale = np.sqrt(max(float(pca.explained_variance_[0]), 1e-12))
-    return {"mean": pca.mean_.astype(np.float32), "axes": (pca.components_ / scale).astype(np.float32)}
+    scale = np.sqrt(max(float(found.variance[0]), 1e-12))
+    return {"mean": found.mean.astype(np.float32), "axes": (found.axes / scale).astype(np.float32)}
 
 
 def _distinct(rows: FloatArray) -> tuple[FloatArray, IntArray]:

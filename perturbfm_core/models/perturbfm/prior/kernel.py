@@ -13,6 +13,7 @@ from perturbfm_core import schema
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
 from perturbfm_core.models.perturbfm.interventions import Interventions, interventions, log_top_dose
+from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -105,7 +106,6 @@ class SimilarityKernel:
     def fit(self, view: TrainView) -> SimilarityKernel:
         """Learn axes and length scales from train conditions."""
         import numpy as np
-        from sklearn.decomposition import PCA
 
         self._conditions = view.conditions[list(schema.CONDITION_COLUMNS)].astype(str)
         self._top_dose = log_top_dose(view.conditions)
@@ -114,9 +114,7 @@ class SimilarityKernel:
         single = is_single(view.conditions)
         k = min(N_COMPONENTS, *delta.shape)
         self._axes = (
-            PCA(n_components=k, svd_solver="full").fit(delta).components_
-            if len(delta) > 1
-            else (np.zeros((0, delta.shape[1])))
+            principal_components(delta, k).axes if len(delta) > 1 else (np.zeros((0, delta.shape[1])))
         )
         self._singles = EffectTable(CONTEXT_LEVELS)
         # Scores are not centred, so that the origin is no effect, which is also the value of an unmeasured
@@ -129,8 +127,8 @@ class SimilarityKernel:
             states = np.unique(view.control.astype(np.float64), axis=0)
             k = min(N_CONTEXT_COMPONENTS, len(states) - 1)
             if k > 0:
-                pca = PCA(n_components=k, svd_solver="full").fit(states)
-                self._context_mean, self._context_axes = pca.mean_, pca.components_
+                found = principal_components(states, k)
+                self._context_mean, self._context_axes = found.mean, found.axes
         self._context_scores = self._context(view.control)
         self._train = self._describe(view.conditions, self._context_scores)
         t = self._train
