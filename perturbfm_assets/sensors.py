@@ -1,8 +1,9 @@
-"""Sensors that rank after cells, and take submissions from the inbox; the latter is off until somebody turns it on."""
+"""Sensors that rank after cells, take submissions from the inbox, and reconcile Slurm; the last two are off until turned on."""
 
 import dagster as dg
 
 from perturbfm_assets.jobs import benchmark, publish_submissions, refresh_leaderboard
+from perturbfm_assets.slurm_sensor import reconcile_slurm
 from perturbfm_core.pipeline.inbox_files import inbox_of, ready
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -49,4 +50,4 @@ def inbox(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     return dg.RunRequest(run_key=f"inbox-{found}")
 
 
-sensors = [rank_after_cells, inbox]
+sensors = [rank_after_cells, inbox, reconcile_slurm]

@@ -10,6 +10,10 @@ import typer
 from perturbfm_core.catalog.entries import SuiteEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, emit_rows, progress, store
+from perturbfm_core.cli.suite_options import DataDirOption, OnlyOption, SuiteArgument
+from perturbfm_core.cli.suite_submit import submit
+from perturbfm_core.cli.suite_task import refresh, task
+from perturbfm_core.cli.suite_tasks import cancel, logs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,18 +21,6 @@ app = typer.Typer(
     add_completion=False,
     help="List, run and sum up benchmark suites.",
 )
-
-SuiteArgument = Annotated[str, typer.Argument(help="A suite of the catalog (see `perturbfm suite list`).")]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--only", help="Only these cells: entry=..,split=..,dataset=..,seed=.. (repeatable: each adds cells)."
-    ),
-]
-DataDirOption = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of your own h5ad files, for a suite that reads some."),
-]
 
 
 @app.command("list")
@@ -82,11 +74,12 @@ def status(
     name: SuiteArgument,
     only: OnlyOption = None,
     state: Annotated[
-        str | None, typer.Option("--state", help="Only cells that are done, missing, failed or n/a.")
+        str | None,
+        typer.Option("--state", help="Only cells that are done, missing, queued, running, failed or n/a."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show which cells of a suite are done, missing, failed or not applicable; nothing is fitted."""
+    """Show which cells of a suite are done, missing, failed or not applicable, and its submitted tasks; nothing is fitted."""
     _status(name, only, None, as_json, state)
 
 
@@ -96,33 +89,47 @@ def _status(
     from perturbfm_core.errors import ConfigError
     from perturbfm_core.pipeline.suite import plan_suite
     from perturbfm_core.pipeline.suite_filter import parse_only
+    from perturbfm_core.pipeline.suite_jobs import cell_key
     from perturbfm_core.pipeline.suite_status import STATES, count_states, suite_status
+    from perturbfm_core.pipeline.suite_tasks import LIVE, current, live_cells, tasks_of
 
     wanted = "not applicable" if state == "n/a" else state
-    if wanted is not None and wanted not in STATES:
-        msg = f"--state {state!r} is none of: done, missing, failed, n/a"
+    if wanted is not None and wanted not in (*STATES, *LIVE):
+        msg = f"--state {state!r} is none of: done, missing, queued, running, failed, n/a"
         raise ConfigError(msg)
     suite = load_catalog().suite(name)
     plan = plan_suite(store(), suite, only=parse_only(only or [], suite), data_dir=data_dir)
     found = suite_status(store(), plan.cells)
+    tasks = tasks_of(store(), suite.name)
+    live = live_cells(tasks)
+    states = [
+        live[cell_key(s.cell)].state
+        if s.state in ("missing", "failed") and cell_key(s.cell) in live
+        else s.state
+        for s in found
+    ]
     rows = [
         {
             "split": s.cell.split.key,
             "entry": s.cell.entry,
             "seed": s.cell.seed,
-            "state": s.state,
+            "state": now,
             "run": None if s.run is None else s.run.name,
             "reason": s.reason,
         }
-        for s in found
-        if wanted in (None, s.state)
+        for s, now in zip(found, states, strict=True)
+        if wanted in (None, now)
     ]
-    counts = {"cells": len(found), **{k.replace(" ", "_"): n for k, n in count_states(found).items()}}
-    extra = {"data_not_made": list(plan.unmade)} if plan.unmade else {}
+    counts = {"cells": len(found), **{k.replace(" ", "_"): n for k, n in count_states(states).items()}}
+    extra: dict[str, Any] = {"data_not_made": list(plan.unmade)} if plan.unmade else {}
+    shown = [task.row() for task in current(tasks)]
     if as_json:
+        extra |= {"tasks": shown} if shown else {}
         emit({"suite": suite.name, **counts, **extra, "rows": rows}, True)
         return
     emit_rows(rows, False)
+    if shown:
+        emit_rows(shown, False)
     emit({**counts, **extra}, False)
 
 
@@ -183,3 +190,10 @@ def scorecard(
     emit_rows(card.rows(), False)
     notes = {task.board: task.note for task in card.tasks if task.note is not None}
     emit({"metric": card.metric, "notes": notes, **{k: str(v) for k, v in files.items()}}, False)
+
+
+app.command("submit")(submit)
+app.command("cancel")(cancel)
+app.command("logs")(logs)
+app.command("refresh")(refresh)
+app.command("task", hidden=True)(task)

@@ -131,10 +131,7 @@ def carry_out(
             finished = shown.outcomes
             outcomes = run_cells(home, plan.cells, jobs=jobs, again=again, tell=shown.tell, each=shown.each)
         with progress(silent=silent) as tell:
-            tell("writing the scorecard")
-            files = _scorecard(home, suite, tell)
-            tell("ranking")
-            rank(home)
+            files = refresh(home, suite, tell)
     except KeyboardInterrupt:
         so_far = "" if total is None else f" after {len(finished)} of {total} cells"
         print(
@@ -155,6 +152,23 @@ def carry_out(
             file=sys.stderr,
         )
     return done
+
+
+def refresh(home: ArtifactStore, suite: SuiteEntry, tell: Progress) -> dict[str, Path]:
+    """Write a suite's scorecard and rank all runs; return the files of the scorecard, none where no cell has a run.
+
+    Parameters
+    ----------
+    home, suite
+        Where the runs are, and the suite.
+    tell
+        Called with a line of text about progress.
+    """
+    tell("writing the scorecard")
+    files = _scorecard(home, suite, tell)
+    tell("ranking")
+    rank(home)
+    return files
 
 
 def _scorecard(home: ArtifactStore, suite: SuiteEntry, tell: Progress) -> dict[str, Path]:

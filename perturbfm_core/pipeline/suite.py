@@ -15,8 +15,9 @@ from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.suite_data import is_at_hand, require_files, suite_dataset
 from perturbfm_core.pipeline.suite_filter import CellFilter, selects_dataset
 from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.splits.conditions import SplitConditions
+from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder, traits_of
-from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.index import IndexEntry
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -35,6 +36,8 @@ class SuiteSplit:
         Its line in the index, None as `hash`.
     is_frozen
         Whether its file is written.
+    conditions
+        Its conditions, None as `hash`.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class SuiteSplit:
     hash: str | None = None
     entry: IndexEntry | None = field(default=None, repr=False)
     is_frozen: bool = False
+    conditions: SplitConditions | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ def _splits(
     known = set(folder.hashes())
     out = []
     for spec in group.splits:
-        found = freeze(ds, spec)
+        found = freeze_beside(folder, ds, spec)
         if make and any(split.hash not in known for split in found):
             known |= {split.hash for split, _, _ in freeze_split(store, ds, spec, progress=tell)}
         index = {e.hash: e for e in folder.index().splits}
@@ -194,6 +198,7 @@ def _splits(
                     hash=split.hash,
                     entry=entry,
                     is_frozen=split.hash in known,
+                    conditions=SplitConditions.of(split, ds),
                 )
             )
     return out
@@ -209,7 +214,7 @@ def _expected(dataset: str, spec: SplitSpec) -> list[SuiteSplit]:
 
 
 def _reason(split: SuiteSplit, entry: str, catalog: Catalog) -> str | None:
-    return None if split.entry is None else why_not(split.entry.traits, catalog.model(entry))
+    return None if split.entry is None else why_not(split.entry.traits, catalog.model(entry), split.conditions)
 
 
 def _passes(cell: SuiteCell, only: CellFilter) -> bool:

@@ -61,10 +61,13 @@ def suite_status(store: ArtifactStore, cells: Iterable[SuiteCell]) -> list[CellS
     return [_status(store, cell, by_name, opened) for cell in cells]
 
 
-def count_states(found: Iterable[CellStatus]) -> dict[str, int]:
-    """Return the number of cells in each state."""
-    counts = Counter(status.state for status in found)
-    return {state: counts[state] for state in STATES}
+def count_states(states: Iterable[str]) -> dict[str, int]:
+    """Return the number of cells in each of `STATES`, and in each further state that occurs."""
+    counts = Counter(states)
+    return {
+        **{state: counts[state] for state in STATES},
+        **{s: n for s, n in counts.items() if s not in STATES},
+    }
 
 
 def _status(

@@ -1,0 +1,211 @@
+"""Dagster's runs as jobs of Slurm, by stand-ins of its commands: launched, asked about, cancelled, reconciled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import LaunchRunContext
+from dagster._core.launcher.base import WorkerStatus
+
+from perturbfm_assets.slurm_launcher import JOB_TAG, OPTIONS_TAG, SlurmRunLauncher
+from perturbfm_assets.slurm_sensor import reconcile_slurm
+from tests.support.fake_slurm import FakeSlurm
+from tests.support.paths import REPO
+
+UNREACHABLE = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"
+CONFIG = {
+    "run_launcher": {
+        "module": "perturbfm_assets.slurm_launcher",
+        "class": "SlurmRunLauncher",
+        "config": {"log_dir": "LOGS", "sbatch": ["--mem=2G", "--time=30"], "setup": "module load python"},
+    },
+    "telemetry": {"enabled": False},
+}
+
+
+@dg.op
+def nothing() -> None:
+    """Do nothing."""
+
+
+@dg.job
+def empty() -> None:
+    """Do nothing."""
+    nothing()
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> FakeSlurm:
+    """Put the stand-ins on PATH."""
+    return FakeSlurm(tmp_path / "fake", monkeypatch)
+
+
+@pytest.fixture
+def instance(tmp_path, slurm) -> Iterator[dg.DagsterInstance]:
+    """Return an instance whose runs are launched by Slurm."""
+    text = yaml.safe_dump(CONFIG).replace("LOGS", str(tmp_path / "logs"))
+    (tmp_path / "dagster.yaml").write_text(text)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+
+
+def new_run(instance, **tags: str):
+    origin = dg.reconstructable(empty).get_python_origin()
+    return instance.create_run_for_job(
+        empty, job_code_origin=origin, tags=tags, status=dg.DagsterRunStatus.STARTING
+    )
+
+
+def launched(instance, **tags: str):
+    """Return a run that is submitted and has not begun."""
+    run = new_run(instance, **tags)
+    instance.report_engine_event("launched", run)
+    instance.run_launcher.launch_run(LaunchRunContext(run, None))
+    return instance.get_run_by_id(run.run_id)
+
+
+def begin(instance, run):
+    """Let a run write that it has begun."""
+    instance.report_dagster_event(
+        dg.DagsterEvent(event_type_value="PIPELINE_START", job_name=run.job_name), run.run_id
+    )
+    return instance.get_run_by_id(run.run_id)
+
+
+def test_a_run_is_one_job_that_executes_it(instance, slurm, tmp_path):
+    run = launched(instance, **{OPTIONS_TAG: "--mem=16G --gpus=1"})
+    assert run.tags[JOB_TAG] == "41"
+    script, words = slurm.scripts["41"], slurm.arguments("41").split()
+    assert script.splitlines()[:2] == ["#!/bin/bash", "module load python"]
+    assert "export PERTURBFM_MAX_TRAIN=${PERTURBFM_MAX_TRAIN:-64}" in script
+    assert "-m dagster api execute_run" in script.splitlines()[-1]
+    assert run.run_id in script
+    assert {"--parsable", "--no-requeue", f"--job-name=dagster-{run.run_id}", "--time=30"} <= set(words)
+    # What a run asks for stands behind what all ask for, and so wins.
+    assert words.index("--mem=2G") < words.index("--mem=16G") < words.index("--gpus=1")
+    assert f"--output={tmp_path}/logs/{run.run_id}.%j.out" in words
+
+
+def test_a_refused_submission_is_raised_and_nothing_is_tagged(instance, slurm):
+    slurm.fails("sbatch", "sbatch: error: invalid partition specified: gpuu")
+    run = new_run(instance)
+    with pytest.raises(Exception, match=r"sbatch failed: .*invalid partition specified: gpuu"):
+        instance.run_launcher.launch_run(LaunchRunContext(run, None))
+    assert JOB_TAG not in instance.get_run_by_id(run.run_id).tags
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ("JobId=41 JobState=RUNNING Reason=None ExitCode=0:0", WorkerStatus.RUNNING),
+        ("JobId=41 JobState=PENDING Reason=Resources ExitCode=0:0", WorkerStatus.RUNNING),
+        ("JobId=41 JobState=COMPLETING Reason=None", WorkerStatus.RUNNING),
+        ("JobId=41 JobState=SUSPENDED Reason=None", WorkerStatus.RUNNING),
+        ("JobId=41 JobState=COMPLETED Reason=None ExitCode=0:0", WorkerStatus.SUCCESS),
+        ("JobId=41 JobState=FAILED Reason=NonZeroExitCode ExitCode=1:0", WorkerStatus.FAILED),
+        ("JobId=41 JobState=OUT_OF_MEMORY Reason=OutOfMemory ExitCode=0:125", WorkerStatus.FAILED),
+        ("JobId=41 JobState=NODE_FAIL Reason=NodeDown", WorkerStatus.FAILED),
+        ("JobId=41 JobState=TIMEOUT Reason=TimeLimit", WorkerStatus.FAILED),
+    ],
+)
+def test_the_health_of_a_run_is_that_of_its_job(instance, slurm, shown, status):
+    run = launched(instance)
+    slurm.prints("scontrol", shown)
+    found = instance.run_launcher.check_run_worker_health(run)
+    assert found.status == status
+    assert found.msg.startswith("job 41 of Slurm is ")
+
+
+def test_a_forgotten_job_has_failed_and_a_silent_controller_fails_nothing(instance, slurm):
+    run = launched(instance)
+    slurm.fails("scontrol", FORGOTTEN)
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.FAILED
+    slurm.fails("scontrol", UNREACHABLE)
+    found = instance.run_launcher.check_run_worker_health(run)
+    assert found.status == WorkerStatus.RUNNING
+    assert "Unable to contact" in found.msg
+    assert "Unable to contact" in instance.run_launcher.get_run_worker_debug_info(run)
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("PENDING", "CANCELED"), ("RUNNING", "CANCELING"), ("TIMEOUT", "CANCELED")]
+)
+def test_a_cancelled_run_is_cancelled_in_slurm_as_well(instance, slurm, state, status):
+    run = launched(instance)
+    slurm.prints("scontrol", f"JobId=41 JobState={state} Reason=None")
+    assert instance.run_launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status.value == status
+    assert ("scancel 41" in slurm.calls) == (state != "TIMEOUT")
+
+
+def test_what_cannot_be_cancelled_says_so(instance, slurm):
+    run = launched(instance)
+    slurm.fails("scontrol", UNREACHABLE)
+    assert not instance.run_launcher.terminate(run.run_id)
+    assert instance.get_run_by_id(run.run_id).status == dg.DagsterRunStatus.STARTING
+    slurm.fails("scontrol", None)
+    instance.report_run_failed(run)
+    assert not instance.run_launcher.terminate(run.run_id)
+    assert not instance.run_launcher.terminate("00000000-0000-0000-0000-000000000000")
+
+
+def reconcile(instance) -> str:
+    return str(reconcile_slurm(dg.build_sensor_context(instance=instance)).skip_message)
+
+
+def test_a_job_that_ended_before_it_began_fails_its_run(instance, slurm):
+    waits, gone, begun = launched(instance), launched(instance), launched(instance)
+    begin(instance, begun)
+    slurm.prints("squeue", f"41|PENDING|Priority|dagster-{waits.run_id}", "9|RUNNING|None|someone-elses")
+    slurm.prints("scontrol", "JobId=42 JobState=CANCELLED Reason=None ExitCode=0:15")
+    assert reconcile(instance) == "1 jobs; 1 runs failed, 0 jobs cancelled"
+    status = {r.run_id: instance.get_run_by_id(r.run_id).status.value for r in (waits, gone, begun)}
+    assert list(status.values()) == ["STARTING", "FAILURE", "STARTED"]
+    assert reconcile(instance) == "1 jobs; 0 runs failed, 0 jobs cancelled"
+
+
+def test_a_job_whose_run_is_over_is_cancelled(instance, slurm):
+    marked, running = launched(instance), launched(instance)
+    for run in (marked, running):
+        instance.report_run_canceled(run)
+    slurm.prints(
+        "squeue",
+        f"41|PENDING|Resources|dagster-{marked.run_id}",
+        # Its process may still be closing its files.
+        f"42|RUNNING|None|dagster-{running.run_id}",
+    )
+    assert reconcile(instance) == "2 jobs; 0 runs failed, 1 jobs cancelled"
+    assert slurm.calls[-1] == "scancel 41"
+
+
+def test_where_slurm_is_silent_or_not_used_nothing_is_done(instance, slurm):
+    launched(instance)
+    slurm.fails("squeue", UNREACHABLE)
+    assert reconcile(instance).startswith("squeue failed: ")
+    with dg.DagsterInstance.ephemeral() as other:
+        assert reconcile(other) == "runs are not launched by Slurm here"
+
+
+def test_the_launcher_is_configured_by_dagster_yaml(instance):
+    launcher = instance.run_launcher
+    assert isinstance(launcher, SlurmRunLauncher)
+    assert launcher.sbatch == ["--mem=2G", "--time=30"]
+    assert launcher.supports_check_run_worker_health
+
+
+def test_the_shipped_configuration_is_read_by_dagster(tmp_path, monkeypatch):
+    pytest.importorskip("dagster_postgres", reason="dagster-postgres is not installed")
+    monkeypatch.setenv("DAGSTER_PG_URL", "postgresql+psycopg2://dagster@127.0.0.1:1/dagster")
+    monkeypatch.setenv("PERTURBFM_SLURM_LOGS", str(tmp_path / "logs"))
+    (tmp_path / "dagster.yaml").write_text((REPO / "docs/deploy/slurm/dagster.yaml").read_text())
+    ref = InstanceRef.from_dir(str(tmp_path))
+    launcher = ref.run_launcher
+    # By name: other tests import the code location anew.
+    assert type(launcher).__name__ == "SlurmRunLauncher"
+    assert launcher.log_dir == tmp_path / "logs"
+    assert ref.settings["run_monitoring"]["start_timeout_seconds"] == 86400
