@@ -1,0 +1,1 @@
+"""PerturBench's simple networks: linear additive, latent additive and decoder only."""
