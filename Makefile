@@ -12,7 +12,7 @@ KILLS ?= 100
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types imports verify tests kill coverage ui bench bench-peers results format clean fuzz
+.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-peers results format clean fuzz external-envs external-cpa
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ test-fast: install ## The quick part of the tests, for daily work (under two min
 kill: install ## Kill commands and Dagster runs at KILLS random times (default 100) and look at what they left
 	PERTURBFM_KILLS=$(KILLS) PERTURBFM_KILL_SEED=$(SEED) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -s tests/kill tests/cli/test_killed.py tests/assets/test_server.py -k "kill" $(PYTEST_ARGS)
 
+cluster-test: install ## A real Slurm and Postgres up and down: suites as job arrays, Dagster's runs as jobs, the nginx table (root; apt-get install slurm-wlm munge postgresql nginx-light)
+	PERTURBFM_CLUSTER=1 OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/cluster tests/deploy $(PYTEST_ARGS)
+
 # Seeded: a case is found again by its number. FUZZ_ARGS, e.g. --only yaml --keep /tmp/fuzz
 FUZZ_CASES ?= 700
 FUZZ_SEED ?= 0
@@ -77,6 +80,18 @@ bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/cell_eval2/.in
 results: install ## Write the README's results table and comparison of models from the leaderboard of runs/
 	$(BIN)/perturbfm leaderboard refresh
 	$(BIN)/perturbfm leaderboard results --into README.md
+
+# Environments of external models, kept between runs; STATE's licence forbids commercial use.
+EXTERNAL_ENVS ?= $(HOME)/.cache/perturbfm/envs
+
+external-envs: install ## Build the environments of GEARS, scGen and STATE (5 GB), which the slow tests of external models need
+	for name in gears scgen state; do \
+		PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create $$name --accept-licence || exit 1; \
+	done
+
+external-cpa: install ## Build the environment of CPA (5.8 GB) and train it, alone and in the grid
+	PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create cpa --yes
+	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
 
 # All packages are listed with their versions, so nothing is resolved; what a peer names but does not need is left out.
 .venv-peers/%/.installed: tests/benchmarks/peers/%.txt

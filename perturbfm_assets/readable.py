@@ -11,6 +11,7 @@ from perturbfm_core.errors import PerturbFMError
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.leaderboard.headline import HEADLINE, headline_of, headline_value, marks_of
 from perturbfm_core.pipeline.opening import why_not
+from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.held_out import held_out
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -31,6 +32,16 @@ def described_split(key: str) -> dict[str, str]:
     return out
 
 
+def conditions_of(key: str) -> SplitConditions | None:
+    """Return the conditions that a split of the grid states; None if its file cannot be read or lists rows."""
+    try:
+        return SplitConditions.stated(
+            SplitFolder(ArtifactStore().split_dir).load(SPLITS[key].hash).definition
+        )
+    except PerturbFMError:
+        return None
+
+
 def splits_table() -> dg.MetadataValue:
     """Return what every split key of the grid stands for."""
     order = ("held_out", "fold", "dataset", "kind")
@@ -41,9 +52,10 @@ def splits_table() -> dg.MetadataValue:
 def not_applicable_table() -> dg.MetadataValue:
     """Return the cells of the grid that cannot exist, with the reason, without anything being run."""
     found: dict[tuple[str, str], list[str]] = {}
+    conditions = {key: conditions_of(key) for key in SPLITS}
     for model, entry in CATALOG.models.items():
         for key, split in SPLITS.items():
-            if (reason := why_not(split.traits, entry)) is not None:
+            if (reason := why_not(split.traits, entry, conditions[key])) is not None:
                 found.setdefault((model, reason), []).append(key)
     if not found:
         return dg.MetadataValue.md("Every entry can run on every split of the grid.")

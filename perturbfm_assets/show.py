@@ -1,7 +1,8 @@
 """Metadata and progress that read well in the UI and on the console."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -20,7 +21,7 @@ class RunLog:
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self.run = context.run.run_id
-        self._log = context.log
+        self._context, self._log = context, context.log
 
     def __call__(self, text: str) -> None:
         """Log a line."""
@@ -28,6 +29,29 @@ class RunLog:
             self._log.warning(text)
         else:
             self._log.info(text)
+
+    @contextlib.contextmanager
+    def worker_session(self) -> Iterator[Mapping[str, str]]:
+        """Open a session of Dagster Pipes: a worker that speaks it logs into the run, and leaves messages there.
+
+        The process itself is started, watched and ended by the core, which also checks what it wrote.
+        """
+        with dg.open_pipes_session(
+            self._context,
+            context_injector=dg.PipesEnvContextInjector(),
+            message_reader=_OptionalMessages(),
+        ) as session:
+            yield session.get_bootstrap_env_vars()
+        for message in session.get_custom_messages():
+            self._log.info(f"the worker reports {message}")
+
+
+class _OptionalMessages(dg.PipesTempFileMessageReader):
+    """Messages of a worker that may have none."""
+
+    def no_messages_debug_text(self) -> str:
+        """Return what is said where there were none."""
+        return "This worker does not speak Dagster Pipes, which it need not: its output is read and checked here."
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

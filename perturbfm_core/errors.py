@@ -64,6 +64,14 @@ class DownloadError(PerturbFMError):
     """A public file cannot be fetched, or is not the file that it should be."""
 
 
+class ClusterError(PerturbFMError):
+    """Jobs cannot be submitted, asked about or cancelled."""
+
+
+class ExternalError(PerturbFMError):
+    """An external model's environment, worker or output is not there, or does not do its part."""
+
+
 class MissingExtraError(PerturbFMError):
     """A package that only some verbs need is not installed."""
 
@@ -82,5 +90,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "models": ("torch",),
     "tune": ("optuna",),
     "download": ("pooch", "requests"),
+    "cluster": ("submitit",),
+    "external": ("uv",),
     "dagster": ("dagster", "dagster_webserver", "dagster_graphql", "dagster_pipes"),
 }

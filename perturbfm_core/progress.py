@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 Progress = Callable[[str], None]
 
@@ -54,6 +56,12 @@ def run_of(progress: object, name: str) -> str:
     return f"run {getattr(progress, 'run', None) or name}"
 
 
+def worker_session(progress: object) -> contextlib.AbstractContextManager[Mapping[str, str]]:
+    """Return what a worker process runs within (attribute ``worker_session``): it gives variables that lead to its listener."""
+    opened = getattr(progress, "worker_session", None)
+    return contextlib.nullcontext({}) if opened is None else opened()
+
+
 class FoundRuns:
     """Progress passed on to a display, with the ids of the runs that were found instead of made.
 
@@ -66,6 +74,7 @@ class FoundRuns:
     def __init__(self, tell: Progress) -> None:
         self._tell = tell
         self.epoch = epoch_listener(tell)
+        self.worker_session = partial(worker_session, tell)
         self.ids: set[str] = set()
 
     def __call__(self, text: str) -> None:

@@ -1,18 +1,19 @@
 """Shared part of the four assets of an experiment: opened once per run, all seeds, skipped where not applicable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
 import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
-from perturbfm_assets.readable import described_split
+from perturbfm_assets.readable import conditions_of, described_split
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import RunLog
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.opening import open_experiments, why_not
-from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.progress import Progress, quiet, worker_session
 
 # What one stage made of an experiment, and how it is described or checked.
 Stage = Callable[[Experiment], Any]
@@ -29,6 +30,10 @@ class _Relay:
 
     def __call__(self, text: str) -> None:
         self.listener(text)
+
+    def worker_session(self) -> AbstractContextManager[Mapping[str, str]]:
+        """Return what the worker of an external model runs within."""
+        return worker_session(self.listener)
 
 
 @lru_cache(maxsize=1)
@@ -71,7 +76,7 @@ def each_seed(
         Identity of an artifact's content, for the asset's data version.
     """
     model, split_key = names_of(context.partition_key)
-    reason = why_not(SPLITS[split_key].traits, CATALOG.model(model))
+    reason = why_not(SPLITS[split_key].traits, CATALOG.model(model), conditions_of(split_key))
     if reason is not None:
         skipped = [
             dg.AssetCheckResult(passed=True, check_name=n, metadata={"not_applicable": reason})

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -16,11 +16,16 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, store
 from perturbfm_core.errors import EXTRAS, PerturbFMError
 from perturbfm_core.registry import plugin_digests
+from perturbfm_core.store.disk import amount
 from perturbfm_core.store.machine import git_commit, library_versions, threads
+
+if TYPE_CHECKING:
+    from perturbfm_core.external.environments import EnvironmentState
 
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation, the folders and the catalog; exit 2 if anything is wrong."""
+    from perturbfm_core.external.environments import all_states
     from perturbfm_core.models.base import MODELS
     from perturbfm_core.splits.folder import SplitFolder
 
@@ -76,6 +81,7 @@ def doctor(as_json: JsonOption = False) -> None:
             "plugins": plugin_digests(),
             "libraries": library_versions(),
             "extras": {name: _has(packages) for name, packages in EXTRAS.items()},
+            "environments": {found.known.name: _environment(found) for found in all_states(home)},
             "problems": problems,
         },
         as_json,
@@ -90,6 +96,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _environment(found: EnvironmentState) -> str:
+    """Return state, size, licence and Python of the environment of an external model in one line."""
+    known = found.known
+    licence = known.licence + (", no commercial use" if known.non_commercial else "")
+    state = f"{found.state} ({found.why})" if found.why else found.state
+    return f"{state}; {amount(found.size)}; {licence}; Python {known.python}"
 
 
 def _has(packages: tuple[str, ...]) -> bool:

@@ -104,7 +104,7 @@ def train(
         seed=seed,
         generator=None if generator is None else generator.value,
     )
-    _run([split], chosen, data, again=again, as_json=as_json)
+    run_splits([split], chosen, data, again=again, as_json=as_json)
 
 
 def _baselines() -> list[str]:
@@ -156,10 +156,27 @@ def run(
             f"freeze the others with `perturbfm splits create --folds {board.k}`",
             file=sys.stderr,
         )
-    _run(board.hashes, chosen, data, again=again, as_json=as_json)
+    run_splits(board.hashes, chosen, data, again=again, as_json=as_json)
 
 
-def _run(splits: Sequence[str], entry: ModelEntry, data: Path | None, *, again: bool, as_json: bool) -> None:
+def run_splits(
+    splits: Sequence[str], entry: ModelEntry, data: Path | None, *, again: bool, as_json: bool
+) -> None:
+    """Run an entry on splits and print what was published.
+
+    Parameters
+    ----------
+    splits
+        Hashes of the splits.
+    entry
+        The entry, with its parameters.
+    data
+        Directory of the data set, by default looked for.
+    again
+        Whether a new run is published though there is one.
+    as_json
+        Whether to print JSON.
+    """
     from perturbfm_core.pipeline.run import run_entry
 
     with progress(silent=as_json) as shown:

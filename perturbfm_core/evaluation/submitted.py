@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from perturbfm_core.data import prediction_kind
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import Intervals, RowPrediction
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
 from perturbfm_core.data.prediction_files import PredictionTable
 from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
 from perturbfm_core.errors import PredictionError
-from perturbfm_core.evaluation import prediction_kind
 from perturbfm_core.evaluation.alignment import (
     averaged,
     averaged_intervals,
@@ -26,7 +26,7 @@ from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
-from perturbfm_core.schema import FloatArray, PredictionKind
+from perturbfm_core.schema import BoolArray, FloatArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 
 Missing = Literal["refuse", "control"]
@@ -96,6 +96,7 @@ def submitted(
         name = "mean of the prediction"
     C = len(side.conditions)
     absent = np.bincount(rows.code, minlength=C) == 0
+    left_out = _left_out(ds, given, side)
     lacking = side.conditions.index[absent].tolist()
     strange = (
         f"; the file has conditions unknown to the data set, e.g. {notes['unknown'][:3]}"
@@ -112,14 +113,17 @@ def submitted(
             f"predict them all, or give --missing control to score their control instead{strange}"
         )
         raise PredictionError(msg)
-    if lacking:
-        notes["missing_as_control"] = len(lacking)
+    if left_out.all():
+        msg = f"prediction says of all {C} test conditions that it has none; predict some of them"
+        raise PredictionError(msg)
+    if replaced := int((absent | left_out).sum()):
+        notes["missing_as_control"] = replaced
         warnings.append(
-            f"{len(lacking)} of {C} test conditions are not predicted and scored as their control (delta 0)"
+            f"{replaced} of {C} test conditions are not predicted and scored as their control (delta 0)"
         )
     _check_finite(rows, side)
     mean = rows.average(rows.X, C)
-    present = np.flatnonzero(~absent)
+    present = np.flatnonzero(~absent & ~left_out)
     decided = prediction_kind.decide(
         name=name,
         values=rows.X,
@@ -140,12 +144,11 @@ def submitted(
     cells, cut = predicted_cells(ds, side, rows, decided.kind)
     if cells is not None and cut:
         notes["cell_values_cut_at_0"] = cut
-    if cells is None and len(rows.code) > len(present):
+    if cells is None and len(rows.code) > int((~absent).sum()):
         notes["rows_averaged"] = len(rows.code)
     warnings += warnings_of(ds, side, delta, present, cells)
-    out = _prediction(
-        ds, split, side, rows, base, delta, absent, changed=decided.kind == "expression" or bool(lacking)
-    )
+    changed = decided.kind == "expression" or bool(lacking)
+    out = _prediction(ds, split, side, rows, base, delta, absent | left_out, changed=changed)
     return Submitted(replace(out, kind="delta", cells=cells), notes, warnings)
 
 
@@ -230,6 +233,16 @@ def _of_table(
     rows = Rows(X, code[keep], np.ones(len(keep)), var, None, None if counts is None else counts.counts)
     _check_repeats(rows, side, given)
     return rows, base
+
+
+def _left_out(ds: PerturbDataset, given: RowPrediction | PredictionTable, side: ObservedSide) -> BoolArray:
+    """Return bool [C], conditions of which a prediction by data set row says that it has none."""
+    out = np.zeros(len(side.conditions), dtype=np.bool_)
+    if isinstance(given, RowPrediction) and given.not_predicted is not None:
+        source = row_lookup(ds, given)[side.rows]
+        known = source >= 0
+        out[side.codes[known][given.not_predicted[source[known]]]] = True
+    return out
 
 
 def _check_repeats(rows: Rows, side: ObservedSide, given: PredictionTable) -> None:

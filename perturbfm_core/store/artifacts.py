@@ -73,6 +73,7 @@ class ArtifactStore:
         self.sweeps = self.runs / ".sweeps"
         self.failures = self.runs / ".failures"
         self.scorecards = self.runs / "scorecards"
+        self.jobs = self.runs / ".jobs"
 
     def dataset(self, name: str) -> Path:
         """Return the directory of the data set called `name`."""

@@ -25,6 +25,7 @@ from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.reports.pages.study import study_page
 from perturbfm_core.splits.audit.core import require_clean
+from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -103,7 +104,7 @@ def tune(
     space = _space(entry, fixed)
     frozen_split = SplitFolder(store.split_dir).load(split)
     ds = dataset_of(store, frozen_split, data)
-    reason = why_not(traits_of(frozen_split, ds), entry)
+    reason = why_not(traits_of(frozen_split, ds), entry, SplitConditions.of(frozen_split, ds))
     if reason is not None:
         msg = f"entry {entry.name!r} is not applicable to split {frozen_split.definition.key}: it {reason}"
         raise SplitError(msg)

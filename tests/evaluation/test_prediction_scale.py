@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbfm_core.data.prediction_scale import scale_of
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import observed
-from perturbfm_core.evaluation.prediction_scale import scale_of
 from perturbfm_core.pipeline.submission import read_submission
 from tests.support.factories import screen, split_one
 

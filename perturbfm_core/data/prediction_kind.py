@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from perturbfm_core.data.prediction_scale import Scale, scale_of
 from perturbfm_core.errors import PredictionError
-from perturbfm_core.evaluation.prediction_scale import Scale, scale_of
 from perturbfm_core.schema import FloatArray, PredictionKind
 
 # log1p expression lies below this, whatever the depth of sequencing.
@@ -33,7 +33,7 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class _Similarity:
+class Similarity:
     """How far predictions are like the control: shares of conditions, and the median Pearson correlation.
 
     Attributes
@@ -93,10 +93,10 @@ def decide(
         if control is None:
             msg = f"{name} is declared as expression, but the data set has no controls to subtract ({scale}); predict deltas"
             raise PredictionError(msg)
-        like = _similarity(mean, control)
+        like = similarity(mean, control)
         return Decided("expression", source, _check_expression(name, values, mean, control, scale, like))
     positive = _is_positive(mean)
-    like = _Similarity() if control is None else _similarity(mean, control)
+    like = Similarity() if control is None else similarity(mean, control)
     shown = f"{name} looks like expression, not like a delta (its correlation with the control is {like.correlation:.2f})"
     if declared == "delta" or of_run:
         if asked is None and like.alike > 0.5:
@@ -120,7 +120,7 @@ def decide(
         msg = f"{shown}; give --kind expression, which subtracts the control (or --kind delta if it is one)"
         raise PredictionError(msg)
     if control is not None:
-        _refuse_counts(name, values, scale, hint="give --kind delta if it holds differences")
+        refuse_counts(name, values, scale, hint="give --kind delta if it holds differences")
         if like.direction > 0.5:
             _refuse_scale(name, mean, control, scale, like)
     if positive and control is None:
@@ -138,12 +138,13 @@ def decide(
     return Decided("delta", "recognised" if by_convention else "default", _some(like))
 
 
-def _some(like: _Similarity) -> list[str]:
+def _some(like: Similarity) -> list[str]:
     share = like.direction
     return [f"{share:.0%} of the predictions look like expression, not like a delta"] if share > 0 else []
 
 
-def _similarity(mean: FloatArray, control: FloatArray) -> _Similarity:
+def similarity(mean: FloatArray, control: FloatArray) -> Similarity:
+    """Return how far predictions [C, G] are like their control [C, G]."""
     inner = (mean * control).sum(axis=1)
     own, other = np.square(mean).sum(axis=1), np.square(control).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -153,7 +154,7 @@ def _similarity(mean: FloatArray, control: FloatArray) -> _Similarity:
     angle = (inner > _COSINE * np.sqrt(own * other)) & (other > 0)
     alike = angle & (inner > _LENGTH * other)
     known = pearson[np.isfinite(pearson)]
-    return _Similarity(
+    return Similarity(
         # One value for all genes, a change of depth, has the direction of any control.
         direction=float((alike | (angle & (np.nan_to_num(pearson) > _CENTRED))).mean()),
         alike=float(alike.mean()),
@@ -178,10 +179,10 @@ def _is_positive(mean: FloatArray) -> bool:
 
 
 def _check_expression(
-    name: str, values: Any, mean: FloatArray, control: FloatArray, scale: str, like: _Similarity
+    name: str, values: Any, mean: FloatArray, control: FloatArray, scale: str, like: Similarity
 ) -> list[str]:
     """Refuse expression that is not in the scale of the data set, or that is not expression; return what to warn of."""
-    _refuse_counts(name, values, scale, hint="")
+    refuse_counts(name, values, scale, hint="")
     below = _share_below(values)
     if below > _NEGATIVE and like.direction <= 0.5:
         msg = (
@@ -210,7 +211,7 @@ def _check_expression(
     return out
 
 
-def _refuse_scale(name: str, mean: FloatArray, control: FloatArray, scale: str, like: _Similarity) -> None:
+def _refuse_scale(name: str, mean: FloatArray, control: FloatArray, scale: str, like: Similarity) -> None:
     """Refuse an undeclared prediction that is like the control at another length."""
     found = scale_of(mean, control)
     shown = "" if found is None else f"{_named(found)}: {found.sums}"
@@ -226,7 +227,25 @@ def _named(found: Scale) -> str:
     return "" if found.other is None else f", {found.other}"
 
 
-def _refuse_counts(name: str, values: Any, scale: str, *, hint: str) -> None:
+def refuse_counts(name: str, values: Any, scale: str, *, hint: str) -> None:
+    """Refuse numbers that look like counts.
+
+    Parameters
+    ----------
+    name
+        What holds the numbers, for the message.
+    values
+        Predicted rows [n, G], CSR or dense.
+    scale
+        The scale of the data set, in words.
+    hint
+        What else to do about it, for the message.
+
+    Raises
+    ------
+    PredictionError
+        If they do.
+    """
     data = _stored(values)
     if not data.size or float(data.min()) < -1.0:
         return

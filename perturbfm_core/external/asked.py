@@ -1,0 +1,63 @@
+"""Conditions that an external model is asked for, with what its output is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.schema import FloatArray, StrArray
+from perturbfm_core.splits.view import Query
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Conditions asked of a model, and the real controls that its answer is compared with.
+
+    Attributes
+    ----------
+    conditions
+        Condition table [C], index = key.
+    genes
+        Gene ids of the data set [G].
+    control
+        float32 [C, G], mean of the matched input controls in log1p units; None for delta-only data.
+    known
+        Table of all conditions of the data set: those not asked for may be in an output, and are ignored. None if
+        there are no others.
+    target_sum
+        Counts per cell that the data are scaled to, None where that is not known.
+    space
+        Scale that the data are scored in.
+    imported
+        What the import of the data set recorded of the columns of its file, such as the labels of controls.
+    """
+
+    conditions: pd.DataFrame
+    genes: StrArray
+    control: FloatArray | None
+    known: pd.DataFrame | None = None
+    target_sum: float | None = None
+    space: str = "log1p"
+    imported: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.conditions)
+
+    @classmethod
+    def of(cls, ds: PerturbDataset, query: Query) -> Asked:
+        """Return the conditions of a query to a data set."""
+        scaled = ds.metadata.normalization
+        recorded = ds.metadata.notes.get("columns")
+        return cls(
+            conditions=query.conditions,
+            genes=ds.genes,
+            control=query.control,
+            known=ds.conditions,
+            target_sum=None if scaled is None else scaled.target_sum,
+            space="log1p" if ds.metadata.space == "counts" else ds.metadata.space,
+            imported=recorded if isinstance(recorded, dict) else {},
+        )

@@ -1,0 +1,137 @@
+"""Work of an external model's worker for one fit: its export, its call, and its output as an object of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perturbfm_core.config import content_hash
+from perturbfm_core.external.export import export
+from perturbfm_core.external.known_environments import KNOWN, licence_notice
+from perturbfm_core.external.raw import ARRAYS_FILE, META_FILE
+from perturbfm_core.external.request import CONTROLS_FILE, REQUEST_FILE, VIEW_FILE, Ahead
+from perturbfm_core.external.runner import LOG_FILE, WorkerCall, run_worker
+from perturbfm_core.external.settings import environment_identity, interpreter_of, timeout
+from perturbfm_core.progress import worker_session
+from perturbfm_core.splits.view import TrainView
+from perturbfm_core.store.artifacts import Artifact
+from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.machine import cores, max_train
+
+WORKERS = Path(__file__).parent / "workers"
+COST_FILE = "cost.json"
+# The earlier form of an output keeps the model's own control in a file of its own.
+_KEPT = (ARRAYS_FILE, META_FILE, "model_control.npy")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker with its parameters.
+
+    Attributes
+    ----------
+    environment
+        Name of its environment.
+    script
+        Its file.
+    params
+        What ``request.json`` gives it.
+    """
+
+    environment: str
+    script: Path
+    params: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the script and of what lies beside it for all workers."""
+        files = [f for f in (self.script, self.script.parent / "common.py") if f.is_file()]
+        return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()
+
+    def identity(self) -> dict[str, str]:
+        """Return what decides its output beside data, split, parameters and seed."""
+        return {"worker": self.digest, "environment": environment_identity(self.environment)}
+
+
+def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, seed: int) -> Artifact:
+    """Run a worker on the export of a split, or find its output.
+
+    Parameters
+    ----------
+    worker
+        The worker.
+    view
+        The train view.
+    ahead
+        The request, and where the work is kept.
+    model, seed
+        Name of the model, and seed of everything random.
+
+    Returns
+    -------
+    Artifact
+        ``raw.npz``, ``raw.json``, ``worker.log`` and ``cost.json``.
+
+    Raises
+    ------
+    ExternalError
+        If the environment is not there, or the worker fails.
+    """
+    store = ahead.store
+    exported = export(store, ahead.dataset, ahead.split, view, ahead.request)
+    asked = {"params": dict(worker.params), "seed": seed, "model": model}
+    key = content_hash({"stage": "external_raw", "export": exported.key, **worker.identity(), **asked})
+    if (found := store.find(key)) is not None:
+        ahead.tell(f"found the output of {model} (seed {seed})")
+        return found
+    python = interpreter_of(worker.environment, store)
+    if worker.environment in KNOWN and (notice := licence_notice(worker.environment)):
+        ahead.tell(f"licence: {notice}")
+    place = store.runs / ".external" / key[:16]
+
+    def fill(folder: Path) -> None:
+        given = place / "view"
+        shutil.rmtree(place, ignore_errors=True)
+        given.mkdir(parents=True)
+        for name in (VIEW_FILE, CONTROLS_FILE):
+            (given / name).symlink_to((exported.path / name).absolute())
+        write_json(given / REQUEST_FILE, {**read_json(exported.path / REQUEST_FILE), **asked})
+        ahead.tell(f"running the worker of {model}, seed {seed}")
+        start, before = time.perf_counter(), _children_cpu()
+        with worker_session(ahead.tell) as variables:
+            call = WorkerCall(
+                name=worker.environment,
+                python=python,
+                worker=worker.script,
+                view=given,
+                work=place / "work",
+                threads=max(1, cores() // max_train()),
+                timeout=timeout(),
+                variables=variables,
+            )
+            out = run_worker(call, ahead.tell)
+        for name in _KEPT:
+            if (out / name).is_file():
+                shutil.copyfile(out / name, folder / name)
+        shutil.copyfile(call.log, folder / LOG_FILE)
+        seconds, cpu = time.perf_counter() - start, _children_cpu() - before
+        write_json(folder / COST_FILE, {"seconds": round(seconds, 3), "cpu_s": round(cpu, 3)})
+
+    with store.lock(f"external-{key[:16]}", what=f"the worker of {model}", tell=ahead.tell):
+        reused = store.find(key) is not None
+        path = store.put_object(key, fill)
+    # After a failure the folder stays, for its log.
+    shutil.rmtree(place, ignore_errors=True)
+    return Artifact(key, path, reused)
+
+
+def _children_cpu() -> float:
+    """Return the CPU seconds of all processes that this one started and that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,291 @@
+"""Worker of STATE (arc-state): perturbations that were seen in another context, from sets of control cells.
+
+Trains and infers with the program of the package. An unknown perturbation would become control there without an
+error, so none is asked of it, and cells that come back untouched are an error here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import anndata
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from common import (
+    Held,
+    Labels,
+    Output,
+    WorkerError,
+    dense,
+    drawn,
+    options,
+    run,
+    set_seed,
+    skipped,
+    work_folder,
+)
+
+CONTROL = "non-targeting"
+# A context of copies to validate on, and the most cells of it with and without a perturbation.
+COPIES, COPIED = "V0", 256
+COLUMNS = {"pert_col": "gene", "cell_type_key": "cell_type", "batch_col": "gem_group"}
+BACKBONE = (
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
+
+
+def _worker(view, out, request):
+    """Train on the view, infer on control cells under the labels of the conditions."""
+    p = options(
+        request,
+        model="state_sm",
+        steps=40000,
+        batch_size=16,
+        lr=1e-4,
+        weight_decay=5e-4,
+        val_freq=2000,
+        max_cells=256,
+        # Sizes of the network; without a value, those of the configuration `model`.
+        **dict.fromkeys(("cell_set_len", "hidden_dim", *BACKBONE)),
+    )
+    table = anndata.read_h5ad(str(view / "view.h5ad"))
+    controls = anndata.read_h5ad(str(view / "query_controls.h5ad"))
+    output, names = Output(out, request["genes"]), Names(request, table, controls)
+    held = Held(request, table.obs, lambda pert, context: {names.pert(pert)})
+    todo = _askable(request, controls, names, held, output)
+    set_seed(request["seed"])
+    with work_folder(out) as folder:
+        if todo:
+            _train(folder, table, names, held, p, request, output)
+            _infer(folder, controls, names, todo, p, request, output)
+    output.write(level="cell", packages=("arc-state", "cell-load", "torch", "lightning", "anndata"))
+
+
+class Names:
+    """Labels of perturbations, contexts and batches that need no quoting."""
+
+    def __init__(self, request, table, controls):
+        self._labels = Labels(request)
+        both = pd.concat([table.obs["context_id"].astype(str), controls.obs["context_id"].astype(str)])
+        self.contexts = {c: f"C{i}" for i, c in enumerate(sorted(set(both)))}
+        self.batches = {b: f"B{i}" for i, b in enumerate(sorted(set(table.obs["batch_id"].astype(str))))}
+
+    def pert(self, pert_id):
+        """Return the label of a perturbation."""
+        return "x".join(self._labels.parts(pert_id))
+
+    def batch(self, batch_id):
+        """Return the label of a batch; one that was not trained on has that of the first, which is not read."""
+        return self.batches.get(batch_id, "B0")
+
+
+def _askable(request, controls, names, held, output):
+    """Return the conditions that the model can predict; the others are noted with their reason."""
+    with_cells = set(controls.obs["context_id"].astype(str))
+    todo = []
+    for c in request["conditions"]:
+        if names.pert(c["pert_id"]) not in held.seen:
+            output.skipped.append(skipped(c, "the perturbation is not seen in training"))
+        elif c["context_id"] not in with_cells:
+            output.skipped.append(skipped(c, "there are no control cells of the context"))
+        elif held.why(c) is not None:
+            output.skipped.append(skipped(c, held.why(c)))
+        else:
+            todo.append(c)
+    return todo
+
+
+def _cells(X, perts, contexts, batches, genes):
+    """Return cells as STATE has them: expression in ``obsm["X_hvg"]``."""
+    obs = pd.DataFrame(
+        {
+            "gene": pd.Categorical(perts),
+            "cell_type": pd.Categorical(contexts),
+            "gem_group": pd.Categorical(batches),
+        },
+        index=[f"c{i}" for i in range(X.shape[0])],
+    )
+    X = sp.csr_matrix(X).astype(np.float32)
+    a = anndata.AnnData(X=X, obs=obs, var=pd.DataFrame({"gene_name": list(genes)}, index=list(genes)))
+    a.obsm["X_hvg"] = dense(X)
+    return a
+
+
+def _train(folder, table, names, held, p, request, output):
+    """Train a model, its best state chosen on the validation conditions, else on a copy of some train cells."""
+    is_control = table.obs["is_control"].to_numpy(bool)
+    perts = np.array(
+        [CONTROL if c else names.pert(q) for q, c in zip(table.obs["pert_id"].astype(str), is_control)]
+    )
+    contexts = table.obs["context_id"].astype(str).map(names.contexts).to_numpy()
+    batches = [names.batch(b) for b in table.obs["batch_id"].astype(str)]
+    pairs = sorted(set(zip(contexts[held.rows], perts[held.rows])))
+    X, copied = sp.csr_matrix(table.X), []
+    if not pairs:
+        # STATE needs cells to validate on; a context of copies takes none away from training.
+        here = contexts == contexts[np.flatnonzero(~is_control)[0]]
+        draws = [drawn(np.flatnonzero(here & c), COPIED, request["seed"]) for c in (is_control, ~is_control)]
+        copied = np.concatenate(draws)
+        X, perts = sp.vstack([X, X[copied]]).tocsr(), np.concatenate([perts, perts[copied]])
+        contexts = np.concatenate([contexts, np.repeat(COPIES, len(copied))])
+        batches += [batches[i] for i in copied]
+        output.notes.append("no validation conditions: the checkpoint is chosen on train cells")
+    (folder / "data").mkdir()
+    _cells(X, perts, contexts, batches, request["genes"]).write_h5ad(str(folder / "data" / "view.h5ad"))
+    lines = [
+        "[datasets]",
+        "view = {}".format(json.dumps(str(folder / "data"))),
+        "[training]",
+        'view = "train"',
+        "[zeroshot]",
+        *([f'"view.{COPIES}" = "val"'] if len(copied) else []),
+    ]
+    for context in sorted({c for c, _ in pairs}):
+        lines += [
+            f'[fewshot."view.{context}"]',
+            f"val = {json.dumps([q for c, q in pairs if c == context])}",
+        ]
+    (folder / "split.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    every = min(int(p["val_freq"]), int(p["steps"]))
+    settings = {
+        "data.kwargs.toml_config_path": folder / "split.toml",
+        "data.kwargs.embed_key": "X_hvg",
+        "data.kwargs.output_space": "gene",
+        "data.kwargs.num_workers": 0,
+        "data.kwargs.pin_memory": "false",
+        "data.kwargs.control_pert": CONTROL,
+        **{f"data.kwargs.{k}": v for k, v in COLUMNS.items()},
+        "model": p["model"],
+        "model.device": "cpu",
+        "training.max_steps": int(p["steps"]),
+        "training.batch_size": int(p["batch_size"]),
+        "training.lr": p["lr"],
+        "training.weight_decay": p["weight_decay"],
+        "training.val_freq": every,
+        "training.ckpt_every_n_steps": every,
+        "training.train_seed": request["seed"],
+        "use_wandb": "false",
+        "overwrite": "true",
+        "output_dir": folder,
+        "name": "run",
+        **{f"model.kwargs.{k}": p[k] for k in ("cell_set_len", "hidden_dim") if p[k] is not None},
+        **{f"model.kwargs.transformer_backbone_kwargs.{k}": p[k] for k in BACKBONE if p[k] is not None},
+    }
+    _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()))
+
+
+def _infer(folder, controls, names, todo, p, request, output):
+    """Add the predictions of the conditions, and of control itself as the model's own control."""
+    where = controls.obs["context_id"].astype(str).to_numpy()
+    rows = {
+        c: drawn(np.flatnonzero(where == c), p["max_cells"], request["seed"])
+        for c in sorted({c["context_id"] for c in todo})
+    }
+    blocks = [("c" + context, CONTROL, context) for context in rows]
+    blocks += [("p" + c["key"], names.pert(c["pert_id"]), c["context_id"]) for c in todo]
+    sizes = [len(rows[context]) for _, _, context in blocks]
+    taken = np.concatenate([rows[context] for _, _, context in blocks])
+    a = _cells(
+        sp.csr_matrix(controls.X)[taken],
+        np.repeat([q for _, q, _ in blocks], sizes),
+        np.repeat([names.contexts[c] for _, _, c in blocks], sizes),
+        [names.batch(b) for b in controls.obs["batch_id"].astype(str).to_numpy()[taken]],
+        request["genes"],
+    )
+    a.write_h5ad(str(folder / "infer.h5ad"))
+    states = folder / "run" / "checkpoints"
+    found = [states / n for n in ("best.ckpt", "final.ckpt", "last.ckpt") if (states / n).is_file()]
+    if not found:
+        msg = "STATE has written no checkpoint"
+        raise WorkerError(msg)
+    printed = _state(
+        folder, "infer", "--model-dir", folder / "run", "--checkpoint", found[0], "--adata", folder / "infer.h5ad",
+        "--embed-key", "X_hvg", "--pert-col", "gene", "--celltype-col", "cell_type", "--batch-col", "gem_group",
+        "--control-pert", CONTROL, "--output", folder / "predicted.h5ad", "--seed", request["seed"],
+    )  # fmt: skip
+    if "control fallback" in printed:
+        msg = "STATE has put control in place of a perturbation that it does not know"
+        raise WorkerError(msg)
+    done = anndata.read_h5ad(str(folder / "predicted.h5ad"))
+    values = np.asarray(done.obsm["X_hvg"])
+    if "X_state_pred" in done.obsm or values.shape != a.shape:
+        msg = "STATE predicts another number of values than there are genes"
+        raise WorkerError(msg)
+    key = np.repeat([k for k, _, _ in blocks], sizes)
+    same = np.abs(values - a.obsm["X_hvg"]).max(axis=1) == 0
+    for c in todo:
+        of = key == "p" + c["key"]
+        if same[of].any():
+            msg = f"STATE has returned {same[of].sum()} of {of.sum()} input cells of {c['key']} untouched"
+            raise WorkerError(msg)
+        own = values[key == "c" + c["context_id"]].mean(axis=0)
+        output.add(c["key"], values[of].mean(axis=0), control=own, n_cells=int(of.sum()))
+    output.notes.append(f"checkpoint {found[0].stem}")
+
+
+def _state(folder, verb, *arguments):
+    """Run one verb of STATE's program, with its progress passed on; return what it printed."""
+    variables = dict(
+        os.environ, WANDB_MODE="disabled", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", PYTHONUNBUFFERED="1"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        "from state.__main__ import main; main()",
+        "tx",
+        verb,
+        *map(str, arguments),
+    ]
+    child = subprocess.Popen(  # noqa: S603 - this interpreter, the model's own program
+        command,
+        cwd=str(folder),
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    kept, shown = [], 0.0
+    for text in _pieces(child.stdout):
+        kept.append(text)
+        counted = re.search(r"(\d+)/(\d+) ", text)
+        if counted and time.time() - shown > 2:
+            shown = time.time()
+            epoch = re.search(r"Epoch (\d+)", text)
+            what = verb if epoch is None else f"{verb} epoch {epoch[1]}, batch"
+            print(f"progress: {what} {counted[1]} of {counted[2]}", flush=True)
+    if child.wait():
+        sys.stderr.write("\n".join(kept[-60:]) + "\n")
+        errors = [t for t in kept if re.match(r"[A-Za-z_.]*(Error|Exception)\b", t)]
+        msg = f"state tx {verb} fails: {(errors or kept or ['no output'])[-1]}"
+        raise WorkerError(msg)
+    return "\n".join(kept)
+
+
+def _pieces(stream):
+    """Yield what a program prints, cut at ends of lines and at returns to their beginning."""
+    rest = b""
+    while True:
+        block = stream.read1(65536)
+        if not block:
+            break
+        *whole, rest = re.split(rb"[\r\n]+", rest + block)
+        yield from (t for t in (w.decode("utf-8", "replace").strip() for w in whole) if t)
+    if rest.strip():
+        yield rest.decode("utf-8", "replace").strip()
+
+
+if __name__ == "__main__":
+    run(_worker)
