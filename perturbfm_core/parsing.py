@@ -6,6 +6,7 @@ import codecs
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,13 +247,20 @@ def _check_texts(value: Any) -> None:
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_TRUE_OR_FALSE = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """The safe loader, for which a date is text and a name occurs once in a table."""
+    """The safe loader, for which a date is text, on, off, yes and no are words, and a name occurs once in a table."""
 
+    # Booleans are those of YAML 1.2; a parameter that is a boolean takes the other words all the same.
     yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it
-        first: [(tag, pattern) for tag, pattern in known if tag != _TIMESTAMP]
+        first: [
+            (tag, _TRUE_OR_FALSE if tag == _BOOLEAN else pattern)
+            for tag, pattern in known
+            if tag != _TIMESTAMP
+        ]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

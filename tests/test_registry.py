@@ -48,6 +48,7 @@ def test_members_are_found_without_a_list_of_imports():
         "calibrated",
         "linear_paper",
         "openproblems",
+        "hits",
         "uncertainty",
     ]
     assert {"context_ood", "combo_ood", "iid", "explicit", "dose_ood", "batch_ood"} <= set(KINDS.names())

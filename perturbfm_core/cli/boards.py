@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.cli.output import cut, number
@@ -48,8 +48,19 @@ def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, s
     return {(str(r.board), str(r.entry)): str(r.reason) for r in rows.itertuples(index=False)}
 
 
+def borrowing_entries(store: ArtifactStore) -> set[str]:
+    """Return the entries whose fits read effects of other data sets."""
+    from perturbfm_core.leaderboard import database
+
+    rows = database.query(store, "SELECT DISTINCT entry FROM runs WHERE uses_other_screens")
+    return {str(e) for e in rows["entry"]}
+
+
 def board_lines(
-    frame: pd.DataFrame, metric: Metric, undefined: Mapping[tuple[str, str], str] | None = None
+    frame: pd.DataFrame,
+    metric: Metric,
+    undefined: Mapping[tuple[str, str], str] | None = None,
+    borrowing: Collection[str] = (),
 ) -> Iterator[str]:
     """Yield the lines of a table per board, none of more than 120 characters but for a footnote.
 
@@ -61,6 +72,8 @@ def board_lines(
         The metric.
     undefined
         {(board, entry): why its value is undefined}, where that is known.
+    borrowing
+        Entries that use other screens, which are marked.
     """
     notes = Footnotes()
     better = _DIRECTIONS.get(metric.direction, "describes the data")
@@ -70,6 +83,10 @@ def board_lines(
     for board, rows in frame.groupby("board", sort=False):
         yield ""
         yield from _board(str(board), rows, notes, metric, dict(undefined or {}))
+        if marked := [str(e) for e in rows["entry"] if e in borrowing]:
+            yield from textwrap.wrap(
+                f"uses other screens: {', '.join(marked)}", WIDTH, initial_indent="  ", subsequent_indent="  "
+            )
     lines = notes.lines()
     if lines:
         yield ""

@@ -77,10 +77,19 @@ SpaceOption = Annotated[
 ]
 LevelOption = Annotated[
     str | None,
-    typer.Option("--level", help="cell or condition (default: cell; condition for differences)."),
+    typer.Option(
+        "--level", help="cell or condition (default: condition for differences and one row per condition)."
+    ),
 ]
 LayerOption = Annotated[
     str | None, typer.Option("--layer", help="Layer to read instead of X; raw is the matrix of .raw.")
+]
+HalfLayersOption = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--half-layers",
+        help="Two layers with the means over one half of each row's cells each: bounds for data without cells.",
+    ),
 ]
 FromRawOption = Annotated[bool, typer.Option("--from-raw", help="Read .raw and its genes: --layer raw.")]
 DoseUnitOption = Annotated[
@@ -129,6 +138,7 @@ def import_h5ad(
     level: LevelOption = None,
     layer: LayerOption = None,
     from_raw: FromRawOption = False,
+    half_layers: HalfLayersOption = None,
     gene_col: GeneColOption = None,
     licence: Annotated[str, typer.Option(help="Licence of the data.")] = "unknown",
     name: NameOption = None,
@@ -154,7 +164,7 @@ def import_h5ad(
     }
     given = _given(locals())
     mapping = parse(ColumnMapping, {**fixed, **given}, "import options")
-    _run_import(file, mapping, out, name, licence, storage, register, force, as_json)
+    _run_import(file, mapping, out, name, licence, storage, register, force, as_json, half_layers)
 
 
 # Options that correct a mapping, those of a preset too -> fields of the mapping.
@@ -257,7 +267,10 @@ def _run_import(
     register: bool,
     force: bool,
     as_json: bool,
+    half_layers: tuple[str, str] | None = None,
 ) -> None:
+    from perturbfm_core.data.half_layers import read_half_layers
+    from perturbfm_core.data.halves import write_halves
     from perturbfm_core.data.importing import REPORT
     from perturbfm_core.data.importing import import_h5ad as read
 
@@ -269,6 +282,9 @@ def _run_import(
         entry_file(DatasetEntry, name)
     with progress() as tell:
         ds = read(file, mapping, name=name, licence=licence, progress=tell)
+        halves = None if half_layers is None else read_half_layers(file, mapping, half_layers, ds)
         save(ds, out, storage, force, register, as_json, tell)
+        if halves is not None:
+            write_halves(out, ds, halves)
     for warning in ds.metadata.notes[REPORT]["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)

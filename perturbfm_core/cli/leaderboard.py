@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perturbfm_core.cli.boards import board_lines, undefined_reasons
+from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons
 from perturbfm_core.cli.leaderboard_export import export
 from perturbfm_core.cli.leaderboard_page import page
 from perturbfm_core.cli.output import JsonOption, emit, emit_csv, emit_table, progress, store
@@ -105,7 +105,7 @@ def show(
     elif wide or as_json or frame.empty:
         emit_table(frame, as_json, empty=empty)
     else:
-        for line in board_lines(frame, chosen, undefined_reasons(home, chosen)):
+        for line in board_lines(frame, chosen, undefined_reasons(home, chosen), borrowing_entries(home)):
             print(line)
 
 

@@ -45,6 +45,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "Search a model's declared hyperparameters on a split's validation; test rows are not read.",
     ),
     "sweep": ("sweep", "Run and show sweeps: a grid of an entry's parameters, selected on validation."),
+    "external": (
+        "external",
+        "Run models in environments of their own: GEARS, scGen, CPA, STATE, or a worker of yours.",
+    ),
     "predictions": ("predictions", "Make the file that a model of your own fills in."),
     "eval": ("evaluate", "Score predictions made elsewhere."),
     "submit": (

@@ -15,7 +15,17 @@ from perturbfm_core.schema import DEFAULT_GENERATOR
 
 _SUFFIX = 6
 # Options before whose value no model is looked for.
-_OTHER_VALUES = ("--data", "--split", "--name", "--param", "--seed", "--study", "--register", "--generator")
+_OTHER_VALUES = (
+    "--data",
+    "--split",
+    "--name",
+    "--param",
+    "--seed",
+    "--study",
+    "--register",
+    "--generator",
+    "--borrow",
+)
 
 
 class ModelCommand(ParameterCommand):
@@ -98,13 +108,14 @@ def configured(
     ConfigError
         If a value is not what the parameter takes, or the name is no key.
     """
-    from perturbfm_core.models.base import MODELS, new_model
+    from perturbfm_core.models.base import MODELS
+    from perturbfm_core.models.parameters import every_parameter
     from perturbfm_core.uncertainty.config import UncertaintyConfig
 
     changes = typed(MODELS.get(base.model).Params, given)
-    old = new_model(base.model, base.params).params.model_dump(mode="json")
+    old = every_parameter(base.model, base.params)
     params = {**base.params, **changes}
-    new = new_model(base.model, params).params.model_dump(mode="json")
+    new = every_parameter(base.model, params)
     uncertainty = dict(base.uncertainty)
     if conformal is not None:
         old_method = uncertainty.get("conformal", {}).get("method", "mondrian")

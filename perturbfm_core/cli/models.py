@@ -50,11 +50,12 @@ def models_show(
     as_json: JsonOption = False,
 ) -> None:
     """Show a model or an entry with its parameters: option, type, value and meaning of each."""
-    from perturbfm_core.models.base import MODELS, Requires, new_model
+    from perturbfm_core.models.base import MODELS, Requires
+    from perturbfm_core.models.parameters import every_parameter
 
     entry = find_entry(name)
     kind = MODELS.get(entry.model)
-    values = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    values = every_parameter(entry.model, entry.params)
     rows = [
         {**p, "default": _plain(p["default"]), "value": values[p["parameter"]]}
         for p in Parameters(entry.model, kind.Params).described()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core.cli.boards import board_lines, undefined_reasons
+from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons
 from perturbfm_core.cli.output import JsonOption, SplitDataOption, emit, progress, store
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import write_atomic
@@ -115,7 +115,8 @@ def demo(
         standings = board.astype(object).where(board.notna(), None).to_dict(orient="records")
         emit({**result, "standings": standings}, True)
     else:
-        for line in board_lines(board, headline_of(), undefined_reasons(done.home, headline_of())):
+        undefined, borrowing = undefined_reasons(done.home, headline_of()), borrowing_entries(done.home)
+        for line in board_lines(board, headline_of(), undefined, borrowing):
             print(line)
         emit(result, False)
     if done.failed:

@@ -15,7 +15,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import parse, slug
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
-from perturbfm_core.data.imports.checks import complete
+from perturbfm_core.data.imports.checks import complete, level_of
 from perturbfm_core.data.imports.columns import imported_columns
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport
@@ -25,7 +25,7 @@ from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.space import check_space, to_stored
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.schema import BoolArray, FloatArray, Level, StrArray
+from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -211,16 +211,17 @@ def _dataset(
         X = sp.csr_array(X)[kept] if sp.issparse(X) else X[kept]
     rows = [str(r) for r in (obs.index if kept is None else obs.index[kept])]
     where = "raw.X" if read.raw else f"layer {mapping.layer!r}" if mapping.layer else "X"
-    values, level = _values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
+    values = _values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
     control = np.asarray(columns[schema.PERT_ID]) == schema.CONTROL
     if values.delta is not None and control.any():
         contexts = np.asarray(columns.get(schema.CONTEXT_ID, ["all"] * len(control)), dtype=np.str_)
         values = Values(delta=_minus_controls(values.delta, contexts, control, report))
+    table = make_obs(columns, rows)
     metadata = DatasetMetadata(
         name=name,
         source=source,
         licence=licence,
-        level=level,
+        level=mapping.level or level_of(table, mapping.is_difference, report),
         space=mapping.stored_space,
         normalization=Normalization(target_sum=mapping.target_sum) if mapping.space == "counts" else None,
         control_policy="none" if mapping.is_difference else control_policy,
@@ -231,7 +232,7 @@ def _dataset(
         {} if mapping.is_difference else {"counts": _where_counts_are(values, where, read.counts_in)}
     )
     report.facts = {"file": read.origin, "matrix": where, **kept_counts, **report.facts}
-    ds = PerturbDataset(make_obs(columns, rows), genes, values, metadata)
+    ds = PerturbDataset(table, genes, values, metadata)
     complete(report, ds, _gene_columns(var, mapping.gene_col))
     # Set last, since the report describes the finished data set; notes are not part of the content hash.
     metadata.notes[REPORT] = report.to_json()
@@ -245,8 +246,8 @@ def _values(
     names: tuple[list[str], list[str]],
     counts_in: Callable[[], Sequence[str]],
     report: ImportReport,
-) -> tuple[Values, Level]:
-    """Return the matrix in the scale that is stored, and the level of its rows."""
+) -> Values:
+    """Return the matrix in the scale that is stored."""
     try:
         found = check_space(X, mapping.space, what)
     except DatasetError:
@@ -267,19 +268,18 @@ def _values(
             f"whether the values are {mapping.space} could not be confirmed ({found.reason}); if they are not, declare "
             "--space, or read counts"
         )
-    level: Level = mapping.level or ("condition" if mapping.is_difference else "cell")
     if mapping.is_difference:
         dense = X.toarray() if sp.issparse(X) else X
-        return Values(delta=np.ascontiguousarray(dense, dtype=np.float32)), level
+        return Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
     if mapping.space == "counts":
         csr = as_csr(sp.csr_array(X))
         # Checked before the cast: integers have no value for missing counts.
         ids = np.asarray(names[0], dtype=np.str_), np.asarray(names[1], dtype=np.str_)
         check_finite(csr, what, *ids, allow_negative=True)
         counts = sp.csr_array((csr.data.astype(np.int32), csr.indices, csr.indptr), shape=csr.shape)
-        return Values(counts=counts), level
+        return Values(counts=counts)
     X = to_stored(as_csr(X) if sp.issparse(X) else np.ascontiguousarray(X), mapping.space)
-    return Values(expression=X.astype(np.float32)), level
+    return Values(expression=X.astype(np.float32))
 
 
 def _where_counts_are(values: Values, where: str, counts_in: Callable[[], Sequence[str]]) -> str:

@@ -28,6 +28,7 @@ from perturbfm_core.data.condition import condition_key
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values, row_blocks
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
+from perturbfm_core.data.modality import switches_off
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import FloatArray, IntArray
@@ -208,7 +209,7 @@ def _build_world(config: SimulationConfig, rng: np.random.Generator) -> _World:
     out_degree = np.bincount(edges[0], minlength=G)
     hubs = np.argsort(-out_degree, kind="stable")[: max(2 * config.n_perts, 1)]
     pert_targets = np.sort(rng.choice(hubs, size=config.n_perts, replace=False))
-    sign = -1.0 if config.modality in ("CRISPRi", "KO") else 1.0
+    sign = -1.0 if switches_off(config.modality) else 1.0
     strength = sign * config.effect_size * rng.uniform(0.6, 1.4, size=config.n_perts)
     pairs = [(i, j) for i in range(config.n_perts) for j in range(i + 1, config.n_perts)]
     chosen: Any = np.sort(rng.choice(len(pairs), size=config.combos, replace=False)) if pairs else []

@@ -19,6 +19,7 @@ from perturbfm_core.data.dataset import PerturbDataset, control_pool_moments
 from perturbfm_core.data.matrix import row_blocks, take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
+from perturbfm_core.evaluation.given_halves import given_halves
 from perturbfm_core.evaluation.panel import PANELS, evaluate
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
@@ -59,7 +60,8 @@ def bounds_of(
     -------
     ceiling
         {metric: {"half": value}}, for correlations also ``spearman_brown`` (a duplicate of the same size)
-        and ``noise_free`` (its square root); {"reason": ...} where there are no cells.
+        and ``noise_free`` (its square root); {"reason": ...} where there are neither cells nor halves that came
+        with the data.
     floor
         {"control_mean": {metric: value}, "train_mean": ..., "null": ...}.
     no_signal
@@ -76,7 +78,15 @@ def bounds_of(
     }
     if not ds.has_controls or ds.metadata.level != "cell":
         reason = "the data set has no single cells with controls"
-        return {"reason": reason}, {**floor, "null": {"reason": reason}}, None
+        floor["null"] = {"reason": reason}
+        given = given_halves(ds, observed_side)
+        if given is None:
+            return {"reason": reason}, floor, None
+        scored = [
+            _score(replace(observed_side, observed=seen, control=None), guess, ds.genes)
+            for guess, seen in (given, given[::-1])
+        ]
+        return _with_reliability(_mean_of(scored), floor)
     rng = np.random.default_rng([seed, 17])
     halves, nulls = [], []
     nuller = _Null(ds, split, observed_side)
@@ -84,19 +94,22 @@ def bounds_of(
         halves.append(_score_halves(ds, observed_side, rng))
         nulls.append(nuller.draw(rng))
         progress(i + 1, halvings)
+    floor["null"] = _mean_of(nulls)
+    return _with_reliability(_mean_of(halves), floor)
+
+
+def _with_reliability(
+    half: dict[str, float | None], floor: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any], bool | None]:
+    """Return what `bounds_of` does, of the scores of one half as the prediction of the other, and the floors."""
     ceiling: dict[str, Any] = {}
-    half = _mean_of(halves)
     for name, value in half.items():
         item: dict[str, float | None] = {"half": value}
         if name.startswith(_CORRELATIONS) and value is not None:
             item |= reliability(value)
         ceiling[name] = item
     reached = half.get("pearson")
-    return (
-        ceiling,
-        {**floor, "null": _mean_of(nulls)},
-        None if reached is None else bool(reached <= NO_SIGNAL),
-    )
+    return ceiling, floor, None if reached is None else bool(reached <= NO_SIGNAL)
 
 
 def reliability(half: float) -> dict[str, float]:

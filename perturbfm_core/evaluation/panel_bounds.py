@@ -20,6 +20,7 @@ from perturbfm_core.evaluation import ceilings
 from perturbfm_core.evaluation.ceilings import Halved, halved, reliability
 from perturbfm_core.evaluation.cells import Generator, cells_of
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
+from perturbfm_core.evaluation.given_halves import given_halves
 from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.evaluation.metric_values import run_metric
 from perturbfm_core.evaluation.panel import PANELS, scale_key
@@ -96,7 +97,7 @@ def _ceiling(
 ) -> dict[str, Any]:
     """Return {PANEL.METRIC: its half and noise-free value, or why there is none}."""
     if not ds.has_controls or ds.metadata.level != "cell":
-        return {_name(m): {"reason": _NO_CELLS} for m in metrics}
+        return _of_given_halves(ds, side, metrics)
     rng = np.random.default_rng([seed, 29])
     draws: dict[str, list[float]] = {_name(m): [] for m in metrics}
     scored = [m for m in metrics if _name(m) not in _BY_DEFINITION]
@@ -118,6 +119,28 @@ def _ceiling(
             out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
         else:
             out[_name(m)] = {"reason": f"half as a prediction of the other half: {m.undefined}"}
+    return out
+
+
+def _of_given_halves(ds: PerturbDataset, side: ObservedSide, metrics: list[Metric]) -> dict[str, Any]:
+    """Return what `_ceiling` does for data without cells, of halves that came with them."""
+    out: dict[str, Any] = {_name(m): {"reason": _NO_CELLS} for m in metrics}
+    given = given_halves(ds, side)
+    if given is None:
+        return out
+    var = np.broadcast_to(np.maximum(((given[0] - given[1]) ** 2).mean(axis=0), 1e-12), side.observed.shape)
+    comparisons = [
+        _comparison(ds, replace(side, observed=seen, control=None, shared={}), guess, np.array(var), None)
+        for guess, seen in (given, given[::-1])
+    ]
+    scored = [_scores(metrics, c, ds.metadata.level) for c in comparisons]
+    for m in metrics:
+        values = [v for s in scored if (v := s[_name(m)]) is not None]
+        if len(values) < len(scored) or _name(m) in _BY_DEFINITION:
+            continue
+        half = float(np.mean(values))
+        free = None if _name(m) == _LOG_SCORE else noise_free(m.name, half)
+        out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
     return out
 
 

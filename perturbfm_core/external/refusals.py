@@ -18,8 +18,10 @@ ControlOf = Literal["real", "model"]
 Missing = Literal["refuse", "control"]
 Degenerate = Literal["refuse", "flag"]
 
-LEAVE: Final = "give --missing control to score their control instead"
-FLAG: Final = "give --degenerate flag to convert it as it is, with a warning"
+LEAVE: Final = "give --missing control (of a run: --param missing=control) to score their control instead"
+FLAG: Final = (
+    "give --degenerate flag (of a run: --param degenerate=flag) to convert it as it is, with a warning"
+)
 
 
 @dataclass(frozen=True, eq=False)

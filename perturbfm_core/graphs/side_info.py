@@ -1,4 +1,4 @@
-"""Side information of models: gene graphs, gene features, a cell encoder and perturbation masks."""
+"""Side information of models: gene graphs, gene features, a cell encoder, perturbation masks and borrowed effects."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from perturbfm_core.config import content_hash
 from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.donor import DonorEffects
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.masks import PertMasks
@@ -17,6 +18,8 @@ T = TypeVar("T")
 
 # Name of the graph that is built from a split's own training rows; no graph file may have it.
 COEXPRESSION = "coexpression"
+# What comes before the name of a donor where its effects are a table of gene features.
+BORROWED = "borrowed:"
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,15 @@ class Needs:
         Names of gene graphs and of gene-feature tables.
     encoder, masks
         Name of a pre-trained cell encoder, and file of perturbation masks; None if not needed.
+    borrowed
+        Data sets whose effects are borrowed, each ``DATASET`` or ``DATASET:CONTEXT``.
     """
 
     graphs: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     encoder: str | None = None
     masks: str | None = None
+    borrowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class EncoderFolder:
 
 @dataclass(frozen=True, eq=False)
 class SideInfo:
-    """Graphs and gene features by name, a cell encoder, and masks of perturbations.
+    """Graphs and gene features by name, a cell encoder, masks of perturbations, and effects of other data sets.
 
     Attributes
     ----------
@@ -70,20 +76,29 @@ class SideInfo:
         The pre-trained cell encoder, None if there is none.
     masks
         Target genes of the perturbations, None if perturbations are genes.
+    donors
+        {``DATASET`` or ``DATASET:CONTEXT``: effects of another data set}.
     """
 
     graphs: Mapping[str, GeneGraph] = field(default_factory=dict)
     features: Mapping[str, GeneFeatures] = field(default_factory=dict)
     encoder: EncoderFolder | None = None
     masks: PertMasks | None = None
+    donors: Mapping[str, DonorEffects] = field(default_factory=dict)
 
     def graph(self, name: str) -> GeneGraph:
         """Return the graph called `name`; an unknown name raises `GraphError`."""
         return _get(self.graphs, name, "graph")
 
     def feature_table(self, name: str) -> GeneFeatures:
-        """Return the gene features called `name`; an unknown name raises `GraphError`."""
+        """Return the gene features called `name`, or those of a donor; an unknown name raises `GraphError`."""
+        if name.startswith(BORROWED) and name not in self.features:
+            return self.donor(name.removeprefix(BORROWED)).features
         return _get(self.features, name, "table of gene features")
+
+    def donor(self, name: str) -> DonorEffects:
+        """Return the effects of the donor called `name`; an unknown name raises `GraphError`."""
+        return _get(self.donors, name, "effects of a data set")
 
     @property
     def digests(self) -> dict[str, dict[str, str]]:
@@ -93,6 +108,7 @@ class SideInfo:
             "features": {k: v.sha256 for k, v in sorted(self.features.items())},
             **({} if self.encoder is None else {"encoder": {"cells": self.encoder.sha256}}),
             **({} if self.masks is None else {"masks": {"perturbations": self.masks.sha256}}),
+            **({"borrowed": {k: v.sha256 for k, v in sorted(self.donors.items())}} if self.donors else {}),
         }
 
     @property

@@ -79,11 +79,13 @@ def about_entries(names: list[str], cells: pd.DataFrame, runs: pd.DataFrame, cat
     """
     first = cells.drop_duplicates("entry", keep="last").set_index("entry")
     own = runs.drop_duplicates("entry", keep="last").set_index("entry")
+    screens = set(runs.loc[runs["uses_other_screens"].eq(True), "entry"])
     out = []
     for name in names:
         record: dict[str, Any] = {"name": name, "family": text(first["family"].get(name))}
         record["model"] = text(first["model"].get(name))
         record |= {k: text(own[k].get(name)) for k in ("note", "url") if k in own}
+        record["usesOtherScreens"] = name in screens
         entry = catalog.models.get(name)
         if entry is not None:
             record |= {"what": entry.description, "inputs": entry.inputs}

@@ -27,7 +27,7 @@ SELECT panel, metric, any_value(direction) AS direction, max(metric_version) AS 
 FROM standings GROUP BY panel, metric
 """
 _RUNS = """
-SELECT run_id, board, entry, split_hash, seed, created, note, url, path FROM runs
+SELECT run_id, board, entry, split_hash, seed, created, note, url, path, uses_other_screens FROM runs
 WHERE counted ORDER BY board, entry, split_hash, seed, created
 """
 _SCORES = f"""

@@ -48,6 +48,7 @@ RUN_COLUMNS: Columns = {
     "cpu_seconds": "float",
     "peak_memory_mb": "float",
     "n_parameters": "int",
+    "uses_other_screens": "bool",
 }
 # Known only among all runs, and not kept with what was read of one.
 SHARED_COLUMNS = ("is_current", "board", "counted", "tags")
@@ -87,6 +88,7 @@ def run_row(record: RunRecord, path: Path) -> dict[str, Any]:
         "cpu_seconds": cost.cpu_s,
         "peak_memory_mb": None if cost.peak_bytes is None else cost.peak_bytes / 1e6,
         "n_parameters": cost.parameters,
+        "uses_other_screens": record.uses_other_screens,
         "dataset_record": record.dataset.model_dump(mode="json"),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 from safetensors import SafetensorError
@@ -25,6 +25,10 @@ from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.view import Query, TrainView
 from perturbfm_core.store.atomic import read_json, write_json
 from perturbfm_core.store.run_record import Family
+
+if TYPE_CHECKING:
+    from perturbfm_core.external.request import Ahead
+    from perturbfm_core.splits.conditions import SplitConditions
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Model(ABC):
     requires: ClassVar[Requires] = Requires()
     search_space: ClassVar[SearchSpace] = {}
     """Ranges that `perturbfm tune` searches, by name of the parameter; none by default."""
+    asks_ahead: ClassVar[bool] = False
+    """Whether `ahead` must be set before `fit`: for models that run elsewhere and cannot be asked later."""
 
     class Params(Frozen):
         """Parameters of the model; none by default."""
@@ -70,6 +76,8 @@ class Model(ABC):
         # Set by whoever calls `fit`: called after every epoch, and the folder of training checkpoints.
         self.on_epoch: OnEpoch | None = None
         self.checkpoints: Path | None = None
+        # Set by whoever calls `fit` of a model that `asks_ahead`.
+        self.ahead: Ahead | None = None
 
     def needs(self) -> Needs:
         """Return the graphs and gene features that this configuration uses; none by default.
@@ -84,6 +92,18 @@ class Model(ABC):
         A change in the code that they reach by imports makes earlier fits of the model stale.
         """
         return (type(self).__module__,)
+
+    def identity(self) -> dict[str, str]:
+        """Return what decides a fit beside data, split, parameters, side information and code; nothing by default."""
+        return {}
+
+    def absent(self) -> str | None:
+        """Return what the model lacks on this machine ("needs ..."), None if it can run; by default it can."""
+        return None
+
+    def cannot(self, conditions: SplitConditions) -> str | None:
+        """Return why the model cannot predict some test conditions of a split, None if it can; by default it can."""
+        return None
 
     def searchable(self) -> dict[str, SearchDimension]:
         """Return the dimensions of `search_space` that affect this configuration; all by default."""

@@ -16,12 +16,17 @@ from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import DEFAULT_GENERATOR, CountGenerator
+from perturbfm_core.splits.audit.borrowed import borrowed_findings
 from perturbfm_core.splits.audit.core import Finding, require_clean
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.code import code_of
 from perturbfm_core.uncertainty.config import UncertaintyConfig
+
+# Gives a model that `asks_ahead` the conditions that it will be asked for, from its train view.
+LookAhead = Callable[[TrainView], Any]
 
 
 class ModelConfig(Frozen):
@@ -121,11 +126,13 @@ class Experiment:
     config
         The resolved entry.
     side_info
-        Graphs, gene features, encoder and masks that the model reads.
+        Graphs, gene features, encoder, masks and donors that the model reads.
     read_stats
         Gives what is stored beside the split; called when it is first needed.
     tell
         Called with a line of text about progress.
+    look_ahead
+        Sets `Model.ahead` before a fit, None for models that need no such thing.
     """
 
     store: ArtifactStore
@@ -135,6 +142,7 @@ class Experiment:
     side_info: SideInfo
     read_stats: Callable[[], SplitStats]
     tell: Progress = quiet
+    look_ahead: LookAhead | None = None
 
     @property
     def name(self) -> str:
@@ -151,7 +159,8 @@ class Experiment:
             If the split is of other data, or the audit blocks it.
         """
         self.split.check_dataset(self.dataset)
-        return tuple(require_clean(self.dataset, self.split))
+        borrowed = [d.record for d in self.side_info.donors.values() if d.record is not None]
+        return (*require_clean(self.dataset, self.split), *borrowed_findings(borrowed))
 
     @cached_property
     def stats(self) -> SplitStats:
@@ -161,7 +170,8 @@ class Experiment:
     @cached_property
     def keys(self) -> Keys:
         """Return the keys of the fit and the prediction."""
-        own = self.config.new_model().modules()
+        unfitted = self.config.new_model()
+        own, identity = unfitted.modules(), unfitted.identity()
         fit = code_of(f"{__package__}.trained_model", *own)
         predict = code_of(f"{__package__}.prediction", *own)
         model = content_hash(
@@ -172,6 +182,7 @@ class Experiment:
                 "config": self.config.fit_hash,
                 "side_info": self.side_info.digests,
                 "code": fit.digest,
+                **({"identity": identity} if identity else {}),
             }
         )
         return Keys(

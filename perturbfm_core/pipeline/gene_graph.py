@@ -22,6 +22,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.io import read_graph, write_features, write_graph
 from perturbfm_core.graphs.masks import PertMasks, read_masks
 from perturbfm_core.graphs.side_info import COEXPRESSION, Needs, SideInfo
+from perturbfm_core.pipeline.donors import borrow
 from perturbfm_core.pipeline.pretrained_encoder import find_encoder
 from perturbfm_core.progress import Progress, quiet, run_of
 from perturbfm_core.splits.split import FrozenSplit
@@ -54,7 +55,7 @@ def gather(
     split
         The split.
     needs
-        Names of graphs, gene features, encoder and masks.
+        Names of graphs, gene features, encoder, masks and donors.
     progress
         Called with a line of text about progress.
 
@@ -62,6 +63,8 @@ def gather(
     ------
     GraphError
         If a name is neither, a file is not what the catalog states, or a graph belongs to another split.
+    SplitError
+        If a donor holds the test conditions' own measurements.
     """
     graphs = {}
     for name in needs.graphs:
@@ -75,7 +78,8 @@ def gather(
     encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, split, progress)
     tables = {name: load_features(store, name) for name in needs.features}
     masks = None if needs.masks is None else load_masks(needs.masks)
-    return SideInfo(graphs, tables, encoder, masks)
+    donors = {name: borrow(store, ds, split, name, progress) for name in needs.borrowed}
+    return SideInfo(graphs, tables, encoder, masks, donors)
 
 
 def build_graph(

@@ -10,11 +10,12 @@ from perturbfm_core.errors import ConfigError, SplitError
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, applicable, new_model
 from perturbfm_core.pipeline.dataset import dataset_of
-from perturbfm_core.pipeline.experiment import Experiment, ModelConfig, model_configs
+from perturbfm_core.pipeline.experiment import Experiment, LookAhead, ModelConfig, model_configs
 from perturbfm_core.pipeline.gene_graph import gather, missing
 from perturbfm_core.pipeline.pretrained_encoder import no_cells
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.progress import Progress, quiet
+from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.split import FrozenSplit
@@ -27,11 +28,23 @@ def needs_of(entry: ModelEntry | ModelConfig) -> Needs:
     return new_model(entry.model, entry.params).needs()
 
 
-def why_not(traits: SplitTraits, entry: ModelEntry) -> str | None:
-    """Return why an entry cannot run on a split with these traits, None if it can."""
-    needs = needs_of(entry)
+def why_not(traits: SplitTraits, entry: ModelEntry, conditions: SplitConditions | None = None) -> str | None:
+    """Return why an entry cannot run on a split with these traits, None if it can.
+
+    Parameters
+    ----------
+    traits
+        Of the split.
+    entry
+        The catalog entry.
+    conditions
+        Conditions of the split, where they are at hand.
+    """
+    model = new_model(entry.model, entry.params)
+    needs = model.needs()
     reason = applicable(traits, MODELS.get(entry.model).requires) or missing(needs)
-    return reason or (no_cells(traits) if needs.encoder is not None else None)
+    reason = reason or (no_cells(traits) if needs.encoder is not None else None)
+    return reason or (None if conditions is None else model.cannot(conditions)) or model.absent()
 
 
 def check_generator(dataset: PerturbDataset, generator: str) -> None:
@@ -87,7 +100,19 @@ def open_experiment(
         side_info=gather(store, dataset, split, config.new_model().needs(), tell),
         read_stats=lambda: stats_with_bounds(store, dataset, split),
         tell=tell,
+        look_ahead=_look_ahead(store, dataset, split, config, tell),
     )
+
+
+def _look_ahead(
+    store: ArtifactStore, dataset: PerturbDataset, split: FrozenSplit, config: ModelConfig, tell: Progress
+) -> LookAhead | None:
+    """Return what gives a model the conditions that it will be asked for, None for models that are asked later."""
+    if not MODELS.get(config.model).asks_ahead:
+        return None
+    from perturbfm_core.external.request import ahead_of
+
+    return lambda view: ahead_of(store, dataset, split, view, tell)
 
 
 def open_experiments(
@@ -122,7 +147,7 @@ def open_experiments(
     """
     found = split if isinstance(split, FrozenSplit) else SplitFolder(store.split_dir).load(split)
     dataset = data if isinstance(data, PerturbDataset) else dataset_of(store, found, data)
-    reason = why_not(traits_of(found, dataset), entry)
+    reason = why_not(traits_of(found, dataset), entry, SplitConditions.of(found, dataset))
     if reason is not None:
         msg = f"entry {entry.name!r} is not applicable to split {found.definition.key}: it {reason}"
         raise SplitError(msg)

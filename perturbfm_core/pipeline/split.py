@@ -20,8 +20,8 @@ from perturbfm_core.evaluation.panel_bounds import headline_metrics, panel_bound
 from perturbfm_core.pipeline.panel_scale import stored_scales
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.audit.core import audit, require_clean
+from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder, SplitStats, row_digests, traits_of
-from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds
 from perturbfm_core.splits.strata import strata_of
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -64,7 +64,8 @@ def freeze_split(
     SplitError
         If the audit blocks one of them; then none is written.
     """
-    return save_splits(store, ds, freeze(ds, spec), bounds=bounds, progress=progress)
+    made = freeze_beside(SplitFolder(store.split_dir), ds, spec)
+    return save_splits(store, ds, made, bounds=bounds, progress=progress)
 
 
 def save_splits(

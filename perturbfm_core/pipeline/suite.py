@@ -214,7 +214,9 @@ def _expected(dataset: str, spec: SplitSpec) -> list[SuiteSplit]:
 
 
 def _reason(split: SuiteSplit, entry: str, catalog: Catalog) -> str | None:
-    return None if split.entry is None else why_not(split.entry.traits, catalog.model(entry), split.conditions)
+    return (
+        None if split.entry is None else why_not(split.entry.traits, catalog.model(entry), split.conditions)
+    )
 
 
 def _passes(cell: SuiteCell, only: CellFilter) -> bool:

@@ -78,6 +78,8 @@ def fit(e: Experiment) -> Artifact:
 def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
     """Fit `model` and write everything that the fit leaves into `folder`."""
     view = train_view(e.dataset, e.split)
+    if e.look_ahead is not None:
+        model.ahead = e.look_ahead(view)
     start = time.perf_counter()
     with Usage() as used:
         model.fit(view, e.config.seed)
@@ -134,7 +136,7 @@ def fit_calibrator(
 
 
 def made_of(side_info: SideInfo) -> tuple[FitRecord, ...]:
-    """Return what the leakage audit reads of graphs and features: which rows each was made from."""
+    """Return what the leakage audit reads of graphs, features and donors: which rows each was made from."""
     graphs = [
         FitRecord(
             what="graph",
@@ -147,6 +149,7 @@ def made_of(side_info: SideInfo) -> tuple[FitRecord, ...]:
     tables = [FitRecord(what="embedding", name=name, rows="external") for name in side_info.features]
     if side_info.masks is not None:
         tables.append(FitRecord(what="embedding", name="perturbation masks", rows="external"))
+    tables += [d.record for d in side_info.donors.values() if d.record is not None]
     encoder = side_info.encoder
     if encoder is None:
         return (*graphs, *tables)

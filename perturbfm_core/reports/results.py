@@ -20,7 +20,14 @@ METRIC = (HEADLINE_PANEL, HEADLINE_METRIC)
 # Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
+    **dict.fromkeys(
+        ("linear_additive", "latent_additive", "decoder_only"), "each gene's error on inner folds"
+    ),
     "perturbfm": "learned on inner folds: size of effect, distance to train, gene",
+    **dict.fromkeys(
+        (f"external-{name}" for name in ("gears", "scgen", "cpa", "state", "worker")),
+        "each gene's error on calibration or validation conditions, else a constant",
+    ),
     "external": "as handed in",
     "ensemble": "members' variance and disagreement",
 }

@@ -16,7 +16,7 @@ from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
-from perturbfm_core.splits.draft import KINDS, Draft, seen_perts
+from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.split import (
     ConditionFolds,
@@ -35,12 +35,24 @@ from perturbfm_core.splits.split import (
 
 MIN_UNITS = 5
 INNER_FOLDS = 5
+# Below so many combination conditions in train, taking some out for validation and calibration costs more than it gives.
+MIN_COMBOS = 200
 
 
-def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
+def freeze(ds: PerturbDataset, spec: SplitSpec, *, min_combos: int = MIN_COMBOS) -> list[FrozenSplit]:
     """Return the splits that `spec` describes on `ds` (several for k folds), without writing them.
 
     The same specification on the same data gives the same hashes.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    spec
+        The specification.
+    min_combos
+        Where combinations are held out, and neither validation nor calibration is asked for: combination conditions that
+        train must have for folds of their own, else inner folds do. Splits frozen before this rule have 0.
 
     Raises
     ------
@@ -50,10 +62,10 @@ def freeze(ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
     kind = KINDS.get(spec.kind)
     facts = {} if kind.facts is None else kind.facts(ds)
     spec = spec.model_copy(update={"params": {**spec.params, **facts}})
-    return [_finish(ds, spec, draft) for draft in kind.drafts(ds, spec)]
+    return [_finish(ds, spec, draft, min_combos) for draft in kind.drafts(ds, spec)]
 
 
-def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
+def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, min_combos: int) -> FrozenSplit:
     ref = DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256)
     name = "context_ood" if spec.kind == "leave_one_context_out" else spec.kind
     params: dict[str, Any] = {**draft.params, "val_frac": spec.val_frac, "calib_frac": spec.calib_frac}
@@ -83,7 +95,7 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft) -> FrozenSplit:
         )
         row_codes: IntArray | None = codes
     else:
-        assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng)
+        assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng, min_combos)
         train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
         inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
         validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
@@ -135,11 +147,22 @@ def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
 
 
 def _carve_conditions(
-    conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator
+    conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator, min_combos: int
 ) -> tuple[dict[str, Fold], Policy, Policy]:
     """Return ({condition: fold}, validation policy, calibration policy).
 
     Validation and calibration conditions are taken out of train by whole units, as the test conditions were.
+
+    Parameters
+    ----------
+    conditions
+        Condition table of the data set.
+    spec, draft
+        The specification, and what it holds out.
+    rng
+        Source of the random assignment.
+    min_combos
+        See `freeze`.
     """
     fold_of: dict[str, Fold] = dict.fromkeys((str(k) for k in conditions.index), "train")
     fold_of.update(dict.fromkeys(draft.unused, "unused"))
@@ -156,6 +179,8 @@ def _carve_conditions(
     unit = unit_of_axes(draft.ood_axes)
     units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)
     names = sorted({u for us in units for u in us})
+    if unit == "combo" and is_combo(free).sum() < min_combos:
+        spec = _without_folds(spec)
     n_val, n_calib, validation, calibration = _policies(spec, len(names))
     order = [names[i] for i in rng.permutation(len(names))]
     if unit == "pair" and n_val + n_calib:
@@ -216,10 +241,15 @@ def _spare(free: pd.DataFrame, covariate: str, order: list[str]) -> list[str]:
     return out
 
 
+def _without_folds(spec: SplitSpec) -> SplitSpec:
+    """Return the specification with inner folds where it leaves the choice open."""
+    update = {p: "inner_cv" for p in ("validation", "calibration") if getattr(spec, p) == "auto"}
+    return spec.model_copy(update=update)
+
+
 def _without_auto(spec: SplitSpec, n_units: int, n_spare: int) -> tuple[int, int, Policy, Policy]:
     """Return sizes and policies where too few units can be moved: inner folds replace automatic folds."""
-    update = {p: "inner_cv" for p in ("validation", "calibration") if getattr(spec, p) == "auto"}
-    out = _policies(spec.model_copy(update=update), n_units)
+    out = _policies(_without_folds(spec), n_units)
     if out[0] + out[1] > n_spare:
         msg = (
             f"only {n_spare} of {n_units} train conditions can leave without hiding half of a test pair; "

@@ -109,7 +109,7 @@ class RunRecord(_Part):
     entry, model, family, params, uncertainty, tuned, seed
         The resolved configuration.
     side_info
-        {kind: {name: SHA-256}} of graphs, gene features, encoder and masks.
+        {kind: {name: SHA-256}} of graphs, gene features, encoder, masks and borrowed effects.
     code, libraries, plugins, environment
         Digest of the code by stage; versions of the numeric libraries; digests of plug-in files; the machine.
     alignment, var_filled, generator, notes
@@ -158,6 +158,11 @@ class RunRecord(_Part):
     timings: dict[str, float] = Field(default_factory=dict)
     cost: dict[str, float | None] = Field(default_factory=dict)
     rescored_from: str | None = None
+
+    @property
+    def uses_other_screens(self) -> bool:
+        """Return whether the fit read effects of other data sets (``--borrow``)."""
+        return bool(self.side_info.get("borrowed"))
 
     @model_validator(mode="before")
     @classmethod

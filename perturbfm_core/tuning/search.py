@@ -19,6 +19,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ConfigError, ModelError, SplitError
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.models.base import MODELS, new_model
+from perturbfm_core.models.parameters import every_parameter
 from perturbfm_core.models.search import SearchSpace, with_values
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.opening import why_not
@@ -99,7 +100,7 @@ def tune(
         msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
         raise ConfigError(msg)
     # Validated parameters, in which text from the command line has become numbers.
-    validated = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    validated = every_parameter(entry.model, entry.params)
     entry = entry.model_copy(update={"params": {name: validated[name] for name in entry.params}})
     space = _space(entry, fixed)
     frozen_split = SplitFolder(store.split_dir).load(split)

@@ -12,7 +12,8 @@ from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import content_hash, load_yaml, parse
 from perturbfm_core.errors import ConfigError
-from perturbfm_core.models.base import MODELS, new_model
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.parameters import every_parameter
 from perturbfm_core.pipeline.experiment import model_configs
 
 # More than this is a mistake in the grid, or a search for `perturbfm tune`.
@@ -94,13 +95,13 @@ def sweep_cells(base: ModelEntry, grids: Sequence[Mapping[str, list[Any]]]) -> l
     ConfigError, ModelError
         If a parameter is unknown, a value is none of it, or there are too many.
     """
-    own = new_model(base.model, base.params).params.model_dump(mode="json")
+    own = every_parameter(base.model, base.params)
     for name in {name for grid in grids for name in grid} - set(own):
         msg = f"model {base.model!r} has no parameter {name!r}; it has: {', '.join(own) or 'none'}"
         raise ConfigError(msg)
     cells: dict[str, SweepCell] = {}
     for values in _combinations(grids):
-        params = new_model(base.model, {**base.params, **values}).params.model_dump(mode="json")
+        params = every_parameter(base.model, {**base.params, **values})
         different = {name: value for name, value in params.items() if own[name] != value}
         suffix = f"-{content_hash(different)[:_SUFFIX]}" if different else ""
         entry = base.model_copy(

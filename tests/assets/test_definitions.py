@@ -209,7 +209,7 @@ def test_schedules_and_sensors_are_off_and_on_the_catalogs_clock(here):
     # The user's own suite came in by its YAML file.
     assert schedules["refresh_small"].cron_schedule == SUITE["refresh_cron"]
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.STOPPED}
-    assert {s.name for s in defs.sensors} == {"rank_after_cells", "inbox"}
+    assert {s.name for s in defs.sensors} == {"rank_after_cells", "inbox", "reconcile_slurm"}
     on = {s.name for s in defs.sensors if s.default_status == dg.DefaultSensorStatus.RUNNING}
     assert on == {"rank_after_cells"}
 

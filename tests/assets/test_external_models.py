@@ -113,8 +113,7 @@ def test_it_is_trained_scored_and_ranked(name: str, in_dagster: Location, build,
         f"(SELECT board FROM leaderboard WHERE entry = 'external-{name}')",
     ).set_index("entry")
     mine = board[board.index.str.startswith(f"external-{name}")]
-    # The entry of the grid, and the one of the command line, with the same output and so the same value and rank.
-    assert len(mine) == 2
+    # By either way it is the same run, or one with the same output.
     assert mine["value"].nunique() == 1
     place = mine["rank"].fillna(mine["rank_so_far"])
     assert place.notna().all()

@@ -11,6 +11,7 @@ import yaml
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.cli.model_options import configured, find_entry
+from perturbfm_core.cli.output import parse_pairs
 from perturbfm_core.cli.parameters import Parameters
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import MODELS
@@ -83,6 +84,24 @@ def test_param_and_option_are_one(work):
     pair = train(work, "linear", "--param", "components=2")
     assert option.values["entry"] == pair.values["entry"]
     assert config_of(work, option)["config_hash"] == config_of(work, pair)["config_hash"]
+
+
+@pytest.mark.parametrize("value", ["on", "off"])
+def test_a_word_of_a_parameter_is_no_boolean(value):
+    entry = configured(find_entry("perturbfm-v2"), parse_pairs([f"gate={value}"], "--param"))
+    assert entry.params["gate"] == value
+    assert MODELS.get(entry.model).Params.model_validate(entry.params).gate == value
+
+
+@pytest.mark.parametrize(("value", "read"), [("off", False), ("yes", True), ("no", False), ("true", True)])
+def test_a_boolean_takes_its_words_all_the_same(value, read):
+    given = parse_pairs([f"covariates={value}"], "--param")
+    entry = configured(find_entry("linear_additive"), given)
+    assert MODELS.get("linear_additive").Params.model_validate(entry.params).covariates is read
+
+
+def test_names_that_are_words_stay_names():
+    assert parse_pairs(["holdout=[NO, ON, yes]"], "--param") == {"holdout": ["NO", "ON", "yes"]}
 
 
 def test_train_takes_entries_of_the_catalog(work):

@@ -106,13 +106,40 @@ def test_drugs_need_not_be_genes() -> None:
 # ---- rows per condition --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", [None, "cell"])
-def test_one_row_per_condition_is_named(level: str | None) -> None:
+@pytest.mark.parametrize(
+    ("level", "remedy"), [(None, "with --level cell"), ("cell", "with --level condition")]
+)
+def test_one_row_per_condition_is_named(level: str | None, remedy: str) -> None:
     adata = counts(n=1)
-    assert "each of 4 conditions has one row" in warnings(read(adata, level=level))
-    assert "--level condition" in warnings(read(adata, level=level))
-    assert "--level condition" not in warnings(read(adata, level="condition"))
-    assert "--level condition" not in warnings(read(counts(n=2)))
+    said = warnings(read(adata, level=level))
+    assert "each of 4 conditions has one row" in said
+    assert remedy in said
+    assert "--level" not in warnings(read(adata, level="condition"))
+    assert "--level" not in warnings(read(counts(n=2)))
+
+
+@pytest.mark.parametrize(
+    ("adata", "options", "level"),
+    [
+        pytest.param(counts(n=1), {}, "condition", id="one row each"),
+        pytest.param(counts(n=2), {}, "cell", id="two rows each"),
+        pytest.param(counts(n=1), {"level": "cell"}, "cell", id="declared as cells"),
+        pytest.param(counts(n=2), {"level": "condition"}, "condition", id="declared as means"),
+        pytest.param(counts(n=1, perts=["control", "imatinib"]), {}, "cell", id="a single row says nothing"),
+    ],
+)
+def test_the_level_follows_from_the_rows_per_condition(
+    adata: Any, options: dict[str, Any], level: str
+) -> None:
+    assert read(adata, **options).metadata.level == level
+
+
+def test_replicates_in_other_contexts_or_doses_are_conditions_of_their_own() -> None:
+    adata = counts(n=2)
+    adata.obs["dose"] = ["1", "2"] * (adata.n_obs // 2)
+    assert read(adata, dose_col="dose", dose_unit="uM").metadata.level == "condition"
+    adata.obs["dose"] = "1"
+    assert read(adata, dose_col="dose", dose_unit="uM").metadata.level == "cell"
 
 
 # ---- features that name the condition ------------------------------------------------------------------------

@@ -97,9 +97,9 @@ def shuffled(donor: PerturbDataset, seed: int = 0) -> PerturbDataset:
     return part(donor, donor.contexts[0], perts, "shuffled", **{schema.PERT_ID: names})
 
 
-def unrelated(seed: int) -> PerturbDataset:
+def unrelated(seed: int, cells: int = 20) -> PerturbDataset:
     """Return a donor of another network, whose measured genes have each other's names as well."""
-    ds = world(seed + 50)
+    ds = world(seed + 50, cells)
     perts = sorted(set(ds.conditions[schema.PERT_ID].astype(str)))
     donor = part(ds, DONOR, perts, "unrelated")
     order = np.random.default_rng([seed, 3]).permutation(donor.n_genes)

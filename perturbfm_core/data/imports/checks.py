@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import distinct_genes, parse_covariates, pert_genes
@@ -16,10 +17,38 @@ from perturbfm_core.data.imports.guides import genes_inside
 from perturbfm_core.data.imports.labels import DRUG_LIKE, differing_in_case
 from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.label_features import label_features
+from perturbfm_core.schema import Level
 
 _MOST = 3
+_FEWEST_ROWS = 3
 _SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
 _ENSEMBL = "Ensembl versions?"
+
+
+def level_of(obs: pd.DataFrame, differences: bool, report: ImportReport) -> Level:
+    """Return the level that rows have where none is declared: ``condition`` if no condition has two, else ``cell``.
+
+    Fewer than three rows say nothing.
+
+    Parameters
+    ----------
+    obs
+        Row table in canonical form.
+    differences
+        Whether values are differences to controls, which single cells do not have.
+    report
+        Report of the reading, which is given the reason.
+    """
+    if differences:
+        return "condition"
+    rows = obs.loc[~obs[schema.IS_CONTROL].to_numpy(), list(schema.CONDITION_COLUMNS)].astype(str)
+    if len(rows) < _FEWEST_ROWS or rows.duplicated().any():
+        return "cell"
+    report.warnings.append(
+        f"each of {len(rows)} conditions has one row, so rows are taken as means over cells (--level condition); if they are "
+        "cells, import with --level cell"
+    )
+    return "condition"
 
 
 def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import distinct_genes
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.side_info import Needs, SideInfo
+from perturbfm_core.graphs.side_info import BORROWED, Needs, SideInfo
+from perturbfm_core.models.baselines.borrowing import Borrowing
 from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.search import Choice, IntRange, SearchDimension, SearchSpace
@@ -228,7 +228,7 @@ class EmbeddingBaseline(TunedBaseline):
         "center": Choice(("group", "all")),
     }
 
-    class Params(Frozen):
+    class Params(Borrowing):
         """Parameters of models on gene embeddings.
 
         Attributes
@@ -237,6 +237,8 @@ class EmbeddingBaseline(TunedBaseline):
             Names of gene-feature tables; ``coexpression`` is computed from train deltas, and is the default.
         components
             Number of co-expression components.
+        borrow
+            Other data sets (``DATASET`` or ``DATASET:CONTEXT``) whose effects of the same genes are further features.
         center
             Mean from which the embedding explains the deviation: that of the condition's ``group`` (context,
             modality, number of parts), or of ``all`` train conditions.
@@ -254,7 +256,8 @@ class EmbeddingBaseline(TunedBaseline):
 
     def needs(self) -> Needs:
         """Return the feature tables that are not computed from train."""
-        return Needs(features=tuple(n for n in self.params.gene_features if n != COEXPRESSION))
+        own = tuple(n for n in self.params.gene_features if n != COEXPRESSION)
+        return Needs(features=own, borrowed=self.params.borrow)
 
     def searchable(self) -> dict[str, SearchDimension]:
         """Return the search space, without the number of co-expression components if these are not used."""
@@ -262,19 +265,26 @@ class EmbeddingBaseline(TunedBaseline):
         unused = {"components"} if names and COEXPRESSION not in names else set()
         return {k: v for k, v in super().searchable().items() if k not in unused}
 
+    def _tables(self) -> tuple[str, ...]:
+        """Return the names of the feature tables, those of donors among them."""
+        borrowed = tuple(BORROWED + name for name in self.params.borrow)
+        return (*(self.params.gene_features or (COEXPRESSION,)), *borrowed)
+
     @abstractmethod
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
         """Return [C, m], the design matrix of ``coef`` [m, G]; zero where the modality number [C] is -1."""
 
     def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
         """Fit embedding and centres; return features [n, F], modality numbers [n] and deviations [n, G]."""
-        params = self.params
-        self._embedding.fit(view, self.side_info, params.gene_features, params.components, seed)
+        self._fit_embedding(view, seed)
         self._centers.fit(view.conditions, view.delta)
         self._modalities = sorted(set(view.conditions[schema.MODALITY].astype(str)))
         self.training["known_genes"] = self._embedding.known_genes
         X, code = self._inputs(view.conditions)
         return X, code, view.delta - self._centers.of(view.conditions)
+
+    def _fit_embedding(self, view: TrainView, seed: int) -> None:
+        self._embedding.fit(view, self.side_info, self._tables(), self.params.components, seed)
 
     def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
         """Return features [C, F] and int64 [C], the number of the modality, -1 where nothing is known."""

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.data.modality import switches_off
 from perturbfm_core.models.baselines.effects import components
 from perturbfm_core.schema import FloatArray, IntArray
 
-# Modalities that repress a gene and get the sign -1; activation, a drug or an unnamed modality has the sign
-# +1.
-_OFF = ("crispri", "ko", "knockout", "knockdown", "rnai", "sirna", "shrna")
 _NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)")
 
 
@@ -34,7 +32,7 @@ class Interventions:
     amount
         float64 [parts], log1p dose relative to that of the largest dose in train; 1 without doses.
     sign
-        float64 [parts], -1 where the modality represses a gene, else 1.
+        float64 [parts], -1 where the modality switches its target off, else 1 (activation, a drug, no modality).
     """
 
     n: int
@@ -96,7 +94,7 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
         genes=[str(g) for g in parts[schema.PERT_ID]],
         modality=modality,
         amount=np.where(np.isnan(logs), 1.0, logs / top),
-        sign=np.asarray([-1.0 if m.lower() in _OFF else 1.0 for m in modality]),
+        sign=np.asarray([-1.0 if switches_off(m) else 1.0 for m in modality]),
     )
 
 

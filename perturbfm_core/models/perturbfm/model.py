@@ -18,7 +18,7 @@ from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.side_info import Needs
+from perturbfm_core.graphs.side_info import BORROWED, Needs
 from perturbfm_core.graphs.spectral import spectral_features
 from perturbfm_core.models.base import MODELS, Model
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
@@ -109,6 +109,7 @@ class PerturbFM(Model):
             features=p.gene_features if p.perturbation else (),
             encoder=p.pretrained_encoder,
             masks=p.pert_masks if p.perturbation else None,
+            borrowed=p.borrow if p.perturbation else (),
         )
 
     # ---- fitting ---------------------------------------------------------------------------------------
@@ -119,7 +120,9 @@ class PerturbFM(Model):
         self._center = view.delta.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._s2 = np.nan_to_num(view.s2).mean(axis=0).astype(np.float32)
         graphs = self._graphs(view)
-        tables = [self.side_info.feature_table(n) for n in self.needs().features]
+        needs = self.needs()
+        names = (*needs.features, *(BORROWED + n for n in needs.borrowed))
+        tables = [self.side_info.feature_table(n) for n in names]
         if p.graph_features:
             tables += [
                 spectral_features(g, p.graph_features)
@@ -132,7 +135,8 @@ class PerturbFM(Model):
             tables = [masks.extend(t) for t in tables]
         if p.prior in ("stack", "process") and p.perturbation:
             members = BASELINES if p.prior == "stack" else ()
-            self.prior = Prior(members, tables, self.direct).fit(view, seed)
+            donors = {n: self.side_info.donor(n) for n in needs.borrowed}
+            self.prior = Prior(members, tables, self.direct, donors).fit(view, seed)
             self.training["prior"] = self.prior.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}

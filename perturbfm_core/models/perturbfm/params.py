@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from perturbfm_core.config import Frozen
+from perturbfm_core.models.baselines.borrowing import Borrowing
 from perturbfm_core.training.options import DeviceName, Precision
 
 GatingMode = Literal["none", "scalar", "node", "lowrank", "mlp"]
@@ -15,7 +15,7 @@ Gate = Literal["auto", "on", "off"]
 ControlState = Literal["measured", "permuted"]
 
 
-class PerturbFMParams(Frozen):
+class PerturbFMParams(Borrowing):
     """Options of a PerturbFM model.
 
     Attributes
@@ -56,6 +56,9 @@ class PerturbFMParams(Frozen):
         Compile the network; takes effect on CUDA.
     gene_features
         Names of gene-feature tables.
+    borrow
+        Other data sets (``DATASET`` or ``DATASET:CONTEXT``) whose effects of the same genes are a member of the
+        stack and a table of gene features.
     adjacency
         Names of gene graphs; ``coexpression`` is built from the train rows.
     diffusion_steps

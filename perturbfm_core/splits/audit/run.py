@@ -24,9 +24,43 @@ from perturbfm_core.store.atomic import read_json
 PREPARED = ("graph", "features", "scaler", "pca", "embedding", "cache")
 STATISTICS = ("de_genes", "statistics")
 PRETRAINED = ("encoder",)
+BORROWED = "borrowed"
 What = Literal[
-    "graph", "features", "scaler", "pca", "embedding", "cache", "de_genes", "statistics", "encoder", "model"
+    "graph",
+    "features",
+    "scaler",
+    "pca",
+    "embedding",
+    "cache",
+    "de_genes",
+    "statistics",
+    "encoder",
+    "model",
+    "borrowed",
 ]
+
+
+class TestOverlap(Frozen):
+    """What another data set has of a split's test (and calibration) conditions.
+
+    Attributes
+    ----------
+    perturbations, measured
+        How many perturbations are tested, and how many of these the other data set has measured, all of their parts at
+        least.
+    same_context
+        How many test conditions it has measured in a context of the same name.
+    rows, same_values
+        How many test rows it has by id with the same perturbation, and how many of these have the same values.
+    """
+
+    __test__ = False
+
+    perturbations: int
+    measured: int
+    same_context: int = 0
+    rows: int = 0
+    same_values: int = 0
 
 
 class FitRecord(Frozen):
@@ -45,6 +79,8 @@ class FitRecord(Frozen):
         ``all``, ``external`` (no row of this data set) or ``unknown``.
     content_sha256
         Content hash of the data set that it was made from.
+    overlap
+        Of effects of another data set: what it has of the split's test conditions.
     """
 
     what: What
@@ -53,6 +89,7 @@ class FitRecord(Frozen):
     rows_sha256: str | None = None
     rows: Literal["fit", "all", "external", "unknown"] = "unknown"
     content_sha256: str | None = None
+    overlap: TestOverlap | None = None
 
 
 class RunRecords(Frozen):

@@ -16,7 +16,8 @@ from perturbfm_core.models.perturbfm.network.gate import (
 )
 from perturbfm_core.models.perturbfm.prior import stack as prior_module
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, _simplex, folds_of
+from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, folds_of
+from perturbfm_core.models.perturbfm.prior.weights import average_of_good, simplex_weights, weights_of_few
 from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 from tests.support.factories import query_of, view_of
 
@@ -58,21 +59,62 @@ def test_weights_lie_on_the_simplex():
     ],
 )
 def test_simplex_weights_by_hand(gram, expected):
-    weights = _simplex(np.asarray(gram))
+    weights = simplex_weights(np.asarray(gram))
     assert weights.sum() == pytest.approx(1.0)
     assert (weights >= 0).all()
     if expected is not None:
         np.testing.assert_allclose(weights, expected, atol=2e-3)
 
 
-def test_fewer_than_ten_units_take_the_best_member_alone():
+def test_fewer_than_ten_units_mix_the_good_members():
     view = combos(n=4)
     assert sum(int(h.sum()) for _, h in view.inner) < 10
     prior = Prior().fit(view, 0)
     (weights,) = prior.weights.values()
-    assert sorted(weights)[-2:] == [0.0, 1.0]
-    assert prior.names[int(np.argmax(weights))] == prior.best
+    assert weights.sum() == pytest.approx(1.0)
+    assert (weights > 0).sum() > 1
+    assert weights[prior.names.index("control_only")] < 0.1
     assert prior.best == min(prior.errors, key=prior.errors.get)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        pytest.param([[1.0, 0.0], [0.0, 1.05]], [0.5, 0.5], id="two good ones"),
+        pytest.param([[1.0, 0.0], [0.0, 1.2]], [1.0, 0.0], id="a good one"),
+        pytest.param([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]], [0.5, 0.0, 0.5], id="one of twins"),
+        pytest.param([[0.0, 0.0], [0.0, 1.0]], [1.0, 0.0], id="one without error"),
+    ],
+)
+def test_the_average_is_of_good_and_different_members(errors, expected):
+    assert average_of_good(np.asarray(errors)).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_one_or_two_folds_are_half_the_average(n):
+    gram = np.diag([1.0, 1.05])
+    least = np.asarray([1.05, 1.0]) / 2.05
+    assert weights_of_few([gram / n] * n) == pytest.approx(0.5 * least + 0.25, abs=1e-5)
+
+
+def test_folds_choose_how_far_weights_are_shrunk():
+    """Where folds agree on unequal weights little is shrunk, where each has its own favourite more is."""
+    alike = [np.asarray([[1.0, 0.9], [0.9, 1.05]])] * 4
+    rng = np.random.default_rng(0)
+    best = simplex_weights(alike[0])
+    assert abs(weights_of_few(alike) - (0.75 * best + 0.125)).max() < 1e-5
+    noisy = [np.diag(rng.permutation([0.2, 1.8])) + 0.05 for _ in range(3)]
+    assert weights_of_few(noisy).sum() == pytest.approx(1.0)
+    assert (weights_of_few(noisy) >= 0).all()
+
+
+def test_with_ten_units_each_fold_has_the_weights_that_it_had():
+    """Folds of which the others have fewer than ten units keep the best member alone where all have ten or more."""
+    view = combos(n=5, folds=5)
+    assert sum(int(h.sum()) for _, h in view.inner) == 10
+    prior = Prior().fit(view, 0)
+    for fold in prior.folds:
+        np.testing.assert_array_equal(fold.mean, fold.best)
 
 
 def test_without_inner_folds_the_process_serves():
@@ -88,8 +130,8 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
     judged: list[tuple[set[str], set[str]]] = []
     real_fit, real_process = prior_module._fit_baseline, SetProcess.fit
 
-    def spy(name: str, view: Any, seed: int) -> Any:
-        model = real_fit(name, view, seed)
+    def spy(name: str, view: Any, seed: int, *more: Any) -> Any:
+        model = real_fit(name, view, seed, *more)
         own, mean = set(view.conditions.index), model._mean
 
         def spy_mean(query: Any) -> Any:

@@ -6,13 +6,15 @@ delta minus the out-of-fold prior. The same rows determine stack weights, gate a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes, pert_parts
+from perturbfm_core.graphs.donor import DonorEffects
 from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.baselines.additive import Additive
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.means import (
@@ -25,7 +27,9 @@ from perturbfm_core.models.baselines.means import (
 from perturbfm_core.models.baselines.ridge import RidgeRegression
 from perturbfm_core.models.baselines.scaled_additive import ScaledAdditive
 from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
+from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
 from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct, SetProcess, relative_weights
+from perturbfm_core.models.perturbfm.prior.weights import simplex_weights, weights_of_few
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
@@ -44,7 +48,7 @@ _KINDS: tuple[type[Baseline], ...] = (
 )
 BASELINES = tuple(kind.name for kind in _KINDS)
 PROCESS = "set_process"
-# A stratum with fewer units than this has no weights of its own.
+# A stratum with fewer units than this has no weights of its own; with fewer in total see `weights_of_few`.
 MIN_UNITS = 10
 # Strength of shrinkage to the single best member, in numbers of units.
 _SHRINK_UNITS = 10.0
@@ -88,12 +92,19 @@ class Prior:
         Gene features for the set process.
     direct
         How the set process models effects on the targets themselves.
+    donors
+        {name: effects of another data set}; if there are any and there are members, `TransferRidge` is one more.
     """
 
     def __init__(
-        self, members: Sequence[str] = BASELINES, tables: Sequence[GeneFeatures] = (), direct: Direct = "none"
+        self,
+        members: Sequence[str] = BASELINES,
+        tables: Sequence[GeneFeatures] = (),
+        direct: Direct = "none",
+        donors: Mapping[str, DonorEffects] | None = None,
     ) -> None:
-        self.names = [*members, PROCESS]
+        self.donors = dict(donors or {})
+        self.names = [*members, *([TransferRidge.name] if members and self.donors else []), PROCESS]
         self.process = SetProcess(tables, direct)
         self.weights: dict[str, FloatArray] = {}
         self.best = PROCESS
@@ -108,7 +119,7 @@ class Prior:
         self._known = _known_singles(view)
         per_fold = [self._predict_fold(view, j, seed) for j in range(len(view.inner))]
         self._weigh(view, per_fold)
-        self._fitted = {name: _fit_baseline(name, view, seed) for name in self._used()}
+        self._fitted = {name: _fit_baseline(name, view, seed, self.donors) for name in self._used()}
         self.process.fit(view)
         return self
 
@@ -125,7 +136,7 @@ class Prior:
 
         fit, held = view.inner[j]
         part, query = view.subset(fit), view.subset(held).query()
-        means = [_fit_baseline(name, part, seed)._mean(query) for name in self.names[:-1]]
+        means = [_fit_baseline(name, part, seed, self.donors)._mean(query) for name in self.names[:-1]]
         mean, var = self.process.for_fold(view, j).predict(query)
         return (
             np.stack([*(np.asarray(m, dtype=np.float32) for m in means), mean]),
@@ -150,13 +161,18 @@ class Prior:
         total = _sum(grams)
         self.weights, best = _stack(total, k)
         self.best = self.names[best]
+        few = len(total[_ALL][2]) < MIN_UNITS
+        if few:
+            self.weights = {_ALL: weights_of_few([g[_ALL][0] for g in grams])}
         gram = total[_ALL][0]
         self.errors = {n: float(gram[i, i] / max(total[_ALL][1][0], 1)) for i, n in enumerate(self.names)}
         for j, ((fit, held), (means, var, strata)) in enumerate(zip(view.inner, per_fold, strict=True)):
             # Cross-fitting: the weights for a fold are fitted on the other folds, so that its predictions
             # stay out of fold.
-            others = _sum([g for i, g in enumerate(grams) if i != j]) if len(grams) > 1 else total
-            crossed, crossed_best = _stack(others, k)
+            rest = [g for i, g in enumerate(grams) if i != j] if len(grams) > 1 else grams
+            crossed, crossed_best = _stack(_sum(rest), k)
+            if few:
+                crossed = {_ALL: weights_of_few([g[_ALL][0] for g in rest])}
             W = np.asarray([crossed.get(s, crossed[_ALL]) for s in strata], dtype=np.float32)
             mean = np.einsum("hk,khg->hg", W, means, optimize=True)
             self.folds.append(PriorFold(fit, held, mean, var, means[crossed_best]))
@@ -234,15 +250,22 @@ class Prior:
         }
 
 
-def _new_baseline(name: str, genes: list[str]) -> Baseline:
+def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects] | None = None) -> Baseline:
     """Return an unfitted baseline of the stack."""
-    model = next(kind for kind in _KINDS if kind.name == name)()
+    model: Baseline
+    if name == TransferRidge.name:
+        model = TransferRidge(TransferRidge.Params(borrow=tuple(donors or {})))
+        model.side_info = SideInfo(donors=donors or {})
+    else:
+        model = next(kind for kind in _KINDS if kind.name == name)()
     model.genes = genes
     return model
 
 
-def _fit_baseline(name: str, view: TrainView, seed: int) -> Baseline:
-    model = _new_baseline(name, [str(g) for g in view.genes])
+def _fit_baseline(
+    name: str, view: TrainView, seed: int, donors: Mapping[str, DonorEffects] | None = None
+) -> Baseline:
+    model = _new_baseline(name, [str(g) for g in view.genes], donors)
     model._fit(view, seed)
     return model
 
@@ -304,7 +327,7 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
 
     The weights minimise the error of the mixture under the constraints w >= 0 and sum 1, and are shrunk to
     the single best member of the stratum. A stratum with few units takes the weights of all; with few units
-    in total the best member is used alone.
+    in total the best member stands alone (but see `weights_of_few`).
     """
     import numpy as np
 
@@ -317,26 +340,9 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
             continue
         alone = np.eye(k)[int(np.argmin(np.diag(gram)))]
         share = _SHRINK_UNITS / (len(units) + _SHRINK_UNITS)
-        mixed = (1.0 - share) * _simplex(gram) + share * alone
+        mixed = (1.0 - share) * simplex_weights(gram) + share * alone
         out[name] = np.where(mixed < 1e-3, 0.0, mixed) / mixed[mixed >= 1e-3].sum()
     return out, best
-
-
-def _simplex(gram: FloatArray) -> FloatArray:
-    """Return the weights >= 0 with sum 1 that minimise w' gram w."""
-    import numpy as np
-    from scipy.optimize import nnls
-
-    k = len(gram)
-    scale = float(np.trace(gram)) / k or 1.0
-    # gram = F' F, so w' gram w = |F w|^2 is a least-squares problem; a root by eigenvalues also exists where
-    # members that predict the same make the matrix singular.
-    values, vectors = np.linalg.eigh(gram / scale)
-    factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    # The constraint sum(w) = 1 is one more equation with a large weight.
-    heavy = 1e3
-    weights, _ = nnls(np.vstack([factor, heavy * np.ones((1, k))]), np.concatenate([np.zeros(k), [heavy]]))
-    return np.asarray(weights / weights.sum())
 
 
 def folds_of(prior: Prior) -> tuple[IntArray, IntArray]:

@@ -1,0 +1,194 @@
+"""Audit of borrowed effects: what another data set that a fit read has of the test conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import pert_parts
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.audit.core import RUN_CHECKS, Finding, NotApplicable, finding
+from perturbfm_core.splits.audit.run import BORROWED, FitRecord, RunEvidence, TestOverlap
+from perturbfm_core.splits.split import FrozenSplit
+
+# Rows that are compared by value, at most.
+_COMPARED = 200
+_TOLERANCE = 1e-3
+_EXPRESSED = 5
+
+
+@RUN_CHECKS.register("borrowed_test_measurements", order=40)
+def borrowed_test_measurements(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
+    """Find data sets that effects were borrowed from and that hold measurements of the test conditions.
+
+    The data set itself, and test rows of it in another one, are a leak. The same perturbation in another screen is what
+    is borrowed, and is stated.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    split
+        The split.
+    run
+        Predictions and records of the run.
+
+    Raises
+    ------
+    NotApplicable
+        If the run does not declare what it was made from, or borrowed nothing.
+    """
+    if run.records.made is None:
+        msg = "the run does not declare what it was made from (made)"
+        raise NotApplicable(msg)
+    records = [r for r in run.records.made if r.what == BORROWED]
+    if not records:
+        msg = "the run borrowed from no other data set"
+        raise NotApplicable(msg)
+    leaks = [why for r in records if (why := leak_of(ds, r)) is not None]
+    return [*finding("borrowed_test_measurements", leaks, "; ".join(leaks)), *borrowed_findings(records)]
+
+
+def borrowed_findings(records: Iterable[FitRecord]) -> list[Finding]:
+    """Return what is stated of the data sets that effects were borrowed from: what they have of the test conditions."""
+    used = [said for r in records if r.what == BORROWED and (said := stated(r)) is not None]
+    return finding("borrowed_test_measurements", used, "; ".join(used), severity="warning")
+
+
+def leak_of(ds: PerturbDataset, record: FitRecord) -> str | None:
+    """Return why effects must not be borrowed from a data set, None if they may."""
+    if record.content_sha256 == ds.content_sha256:
+        return (
+            f"{record.name!r} is the data set {ds.name!r} itself (content {ds.content_sha256[:12]}), test conditions "
+            "included; borrow from another screen"
+        )
+    if record.overlap is not None and record.overlap.same_values:
+        o = record.overlap
+        return (
+            f"{record.name!r} holds the test conditions' own measurements: {o.rows} rows of {ds.name!r} by id, "
+            f"{o.same_values} with the same values; borrow from a context or a screen without them"
+        )
+    return None
+
+
+def stated(record: FitRecord) -> str | None:
+    """Return what a data set has of the test conditions, in words; None if nothing."""
+    o = record.overlap
+    if o is None or not o.measured:
+        return None
+    said = f"effects of {record.name!r} were read, which has measured {o.measured} of {o.perturbations} test perturbations"
+    if o.same_context:
+        said += f"; {o.same_context} test conditions in a context of the same name"
+    if o.rows:
+        said += f"; {o.rows} rows have the ids of test rows, with other values"
+    return said
+
+
+def borrowed_record(
+    ds: PerturbDataset, split: FrozenSplit, donor: PerturbDataset, context: str | None, name: str
+) -> FitRecord:
+    """Return the record of effects borrowed from a donor for a split.
+
+    Parameters
+    ----------
+    ds, split
+        The data set that borrows, and its split.
+    donor
+        The data set borrowed from.
+    context
+        The donor's only context that is read, None for all.
+    name
+        The donor in messages.
+
+    Raises
+    ------
+    SplitError
+        If the donor is the same data set, or holds the test conditions' own measurements.
+    """
+    record = FitRecord(
+        what="borrowed", name=name, rows="external", content_sha256=donor.content_sha256, overlap=None
+    )
+    if leak_of(ds, record) is None:
+        record = record.model_copy(update={"overlap": _overlap(ds, split, donor, context)})
+    if (why := leak_of(ds, record)) is not None:
+        msg = f"split {split.hash[:12]} would leak: {why}"
+        raise SplitError(msg)
+    return record
+
+
+def donor_rows(donor: PerturbDataset, context: str | None) -> IntArray:
+    """Return the perturbed rows of a donor, of one context or of all."""
+    treated = donor.condition_codes >= 0
+    if context is not None:
+        treated &= (donor.obs[schema.CONTEXT_ID].astype(str) == context).to_numpy()
+    return np.flatnonzero(treated)
+
+
+def _overlap(
+    ds: PerturbDataset, split: FrozenSplit, donor: PerturbDataset, context: str | None
+) -> TestOverlap:
+    test = split.rows(ds, "test", "calib")
+    test = test[ds.condition_codes[test] >= 0]
+    asked = ds.conditions.iloc[np.unique(ds.condition_codes[test])]
+    theirs = donor_rows(donor, context)
+    given = donor.conditions.iloc[np.unique(donor.condition_codes[theirs])]
+    known = set(given[schema.PERT_ID].astype(str))
+    perts = set(asked[schema.PERT_ID].astype(str))
+    places = set(_pairs(given))
+    mine, other = _shared_rows(ds, test, donor, theirs)
+    return TestOverlap(
+        perturbations=len(perts),
+        measured=sum(p in known or known.issuperset(pert_parts(p)) for p in perts),
+        same_context=sum(pair in places for pair in _pairs(asked)),
+        rows=len(mine),
+        same_values=_same_values(ds, mine, donor, other),
+    )
+
+
+def _pairs(conditions: pd.DataFrame) -> list[tuple[str, str]]:
+    columns = (conditions[c].astype(str) for c in (schema.CONTEXT_ID, schema.PERT_ID))
+    return list(zip(*columns, strict=True))
+
+
+def _shared_rows(
+    ds: PerturbDataset, test: IntArray, donor: PerturbDataset, theirs: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Return the positions, here and in the donor, of rows with the same id and the same perturbation."""
+    where = pd.Index(donor.row_ids[theirs]).get_indexer(pd.Index(ds.row_ids[test]))
+    mine, other = test[where >= 0], theirs[where[where >= 0]]
+    a = ds.obs[schema.PERT_ID].astype(str).to_numpy()[mine]
+    b = donor.obs[schema.PERT_ID].astype(str).to_numpy()[other]
+    return mine[a == b], other[a == b]
+
+
+def _same_values(ds: PerturbDataset, mine: IntArray, donor: PerturbDataset, other: IntArray) -> int:
+    """Return how many of the first rows, up to a limit, have the same values on the genes of both data sets."""
+    mine, other = mine[:_COMPARED], other[:_COMPARED]
+    at = pd.Index(donor.genes).get_indexer(pd.Index(ds.genes))
+    if not len(mine) or not (at >= 0).any():
+        return 0
+    a = _profile(ds, mine)[:, at >= 0]
+    b = _profile(donor, other)[:, at[at >= 0]]
+    size = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
+    # Library sizes differ between selections of genes: only the direction of a row is compared.
+    a, b = (x / np.maximum(s, 1e-12)[:, None] for x, s in zip((a, b), size, strict=True))
+    # A cell with a handful of expressed genes may equal another by chance.
+    enough = (a != 0).sum(axis=1) >= min(_EXPRESSED, a.shape[1])
+    return int(((np.linalg.norm(a - b, axis=1) < _TOLERANCE) & enough).sum())
+
+
+def _profile(ds: PerturbDataset, rows: IntArray) -> FloatArray:
+    """Return float64 [n, G], counts per row up to a factor, or differences where there is nothing else."""
+    values: Any = ds.values.counts if ds.values.counts is not None else ds.expression
+    if values is None:
+        return np.asarray(ds.delta(rows), dtype=np.float64)
+    picked = values[rows]
+    out = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
+    return out if ds.values.counts is not None else np.expm1(out)

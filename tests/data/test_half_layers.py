@@ -1,0 +1,97 @@
+"""Halves of each condition's cells in layers of a file of means, and the bounds that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core.data.artifact import load_dataset
+from perturbfm_core.data.halves import HALVES_FILE, halves_of
+from perturbfm_core.errors import DatasetError
+from perturbfm_core.evaluation.ceilings import bounds_of, reliability
+from perturbfm_core.evaluation.panel_bounds import panel_bounds
+from tests.support.command import attempt, perturbfm
+from tests.support.factories import split_one
+
+G, PERTS = 80, [f"P{i}" for i in range(12)]
+COLUMNS = ("--pert-col", "pert", "--context-col", "line")
+
+
+def means(noise: float, *, delta: bool, seed: int = 0) -> tuple[ad.AnnData, float]:
+    """Return means with both halves in layers, and the expected correlation of the halves with the truth."""
+    rng = np.random.default_rng(seed)
+    names = PERTS if delta else ["control", *PERTS]
+    effect = np.concatenate([np.zeros((len(names) - 12, G)), rng.normal(size=(12, G))])
+    base = 0.0 if delta else 6.0
+    halves = [base + effect + noise * rng.normal(size=effect.shape) * (effect != 0) for _ in range(2)]
+    obs = pd.DataFrame({"pert": names, "line": "x"}, index=[f"r{i}" for i in range(len(names))])
+    out = ad.AnnData(np.mean(halves, axis=0), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(G)]))
+    out.layers["a"], out.layers["b"] = halves
+    return out, 1 / (1 + noise**2)
+
+
+@pytest.fixture(params=[True, False], ids=["delta", "log1p"])
+def imported(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, float]:
+    monkeypatch.chdir(tmp_path)
+    adata, between = means(0.7, delta=request.param)
+    adata.write_h5ad("means.h5ad")
+    space = ("--space", "delta") if request.param else ("--level", "condition", "--control-label", "control")
+    perturbfm(
+        "data", "import", "means.h5ad", "--out", "D", *COLUMNS, *space, "--half-layers", "a", "b", warns=True
+    )
+    return tmp_path / "D", between
+
+
+def test_bounds_follow_from_the_halves(imported: tuple[Path, float]) -> None:
+    path, between = imported
+    ds = load_dataset(path)
+    split = split_one(ds, "perturbation_ood", folds=2, fold=0)
+    ceiling, floor, no_signal = bounds_of(ds, split)
+    half = ceiling["pearson"]["half"]
+    assert half == pytest.approx(between, abs=0.05)
+    assert {k: ceiling["pearson"][k] for k in ("spearman_brown", "noise_free")} == pytest.approx(
+        reliability(half)
+    )
+    assert ceiling["rmse"]["half"] == pytest.approx(0.7 * 2**0.5, rel=0.1)
+    assert floor["null"] == {"reason": "the data set has no single cells with controls"}
+    assert no_signal is False
+    panels = panel_bounds(ds, split)["ceiling"]
+    assert panels["openproblems.mean_rowwise_rmse"]["noise_free"] == pytest.approx(0.7 / 2**0.5, rel=0.1)
+    assert "half" not in panels["scperturbench.pearson_distance_top5000"]
+
+
+def test_halves_belong_to_their_data(imported: tuple[Path, float]) -> None:
+    path, _ = imported
+    first, second = halves_of(load_dataset(path)) or ()
+    assert first.row_ids.tolist() == second.row_ids.tolist() == load_dataset(path).row_ids.tolist()
+    arrays = dict(np.load(path / HALVES_FILE))
+    np.savez(path / HALVES_FILE, **{**arrays, "content_sha256": np.asarray("0" * 64)})
+    with pytest.raises(DatasetError, match="belongs to other data than 'd'; import them again"):
+        halves_of(load_dataset(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(("--half-layers", "a", "c"), "no layers/c", id="no such layer"),
+        pytest.param(("--half-layers", "a", "a"), "hold the same values", id="the same twice"),
+        pytest.param(("--level", "cell", "--half-layers", "a", "b"), "is for means over cells", id="cells"),
+    ],
+)
+def test_halves_that_are_none_are_refused(
+    options: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    means(0.5, delta=False)[0].write_h5ad("means.h5ad")
+    done = attempt(
+        "data", "import", "means.h5ad", "--out", "D", *COLUMNS, "--control-label", "control", *options
+    )
+    assert done.code == 2
+    assert message in done.err
+    assert not Path("D").exists()

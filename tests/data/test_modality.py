@@ -1,0 +1,47 @@
+"""Modalities that switch a gene off, by name, and the sign that they give a perturbation."""
+
+from __future__ import annotations
+
+import pytest
+
+from perturbfm_core.data.modality import switches_off
+from perturbfm_core.models.perturbfm.interventions import interventions
+from tests.support.factories import conditions_of
+
+OFF = (
+    *(
+        "CRISPRi",
+        "crispri",
+        "CRISPR-i",
+        "Crispr_I",
+        "CRISPR interference",
+        "dCas9-KRAB (CRISPRi)",
+        "CRISPRoff",
+    ),
+    *("Cas13d", "CAS13D", "Cas13-d", "cas13", "RfxCas13d", "CasRx"),
+    *("shRNA", "sh-RNA", "siRNA", "SI_RNA", "RNAi", "ASO", "antisense"),
+    *("degron", "Degron", "AID-degron", "dTAG", "dTAG-13", "PROTAC"),
+    *("inhibitor", "Inhibitors", "small-molecule inhibitor", "kinase inhibitor"),
+    *("KO", "ko", "CRISPR-KO", "knockout", "knock-out", "Knock Down", "KD"),
+)
+NOT_OFF = (
+    *("", "CRISPRa", "CRISPR-a", "CRISPR activation", "CRISPR", "dCas9-VPR", "OE", "overexpression", "ORF"),
+    *("drug", "small molecule", "agonist", "cytokine", "stimulation", "CRISPRa/CRISPRi", "a", "i", "none"),
+)
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_modalities_that_switch_off(name: str) -> None:
+    assert switches_off(name)
+
+
+@pytest.mark.parametrize("name", NOT_OFF)
+def test_modalities_that_do_not(name: str) -> None:
+    assert not switches_off(name)
+
+
+def test_the_sign_of_a_part_is_that_of_its_modality() -> None:
+    found = interventions(
+        conditions_of([("c", "A", m) for m in ("Cas13d", "CRISPRa", "Inhibitor", "", "si-RNA")])
+    )
+    assert found.sign.tolist() == [-1.0, 1.0, -1.0, 1.0, -1.0]
