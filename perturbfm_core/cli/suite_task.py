@@ -29,6 +29,7 @@ def task(
     index: Annotated[
         int | None, typer.Option("--index", min=0, help="Task (default: SLURM_ARRAY_TASK_ID).")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the cells of one submitted task that have no run yet; jobs call this."""
     from perturbfm_core.cli.suite_progress import suite_progress
@@ -54,7 +55,7 @@ def task(
         keep_record(made, number, "running", job=job)
         try:
             cells = cells_of(home, made.tasks[number])
-            with suite_progress(len(cells), 1, silent=False) as shown:
+            with suite_progress(len(cells), 1, silent=as_json) as shown:
                 outcomes = run_cells(home, cells, tell=shown.tell, each=shown.each)
         except KeyboardInterrupt:
             keep_record(made, number, "interrupted", job=job)
@@ -62,7 +63,7 @@ def task(
         counts = Counter(o.state for o in outcomes)
         result = {state: counts[state] for state in ("made", "found", "failed")}
         keep_record(made, number, "ended", job=job, **result)
-    emit(dict(result), False)
+    emit(dict(result), as_json)
     if counts["failed"]:
         raise typer.Exit(1)
 

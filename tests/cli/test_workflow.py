@@ -23,7 +23,7 @@ from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.models.base import load_model
 from perturbfm_core.store.artifacts import RUN_ID_PATTERN, ArtifactStore
 from tests.support.command import attempt, perturbfm
-from tests.support.paths import TESTS
+from tests.support.paths import REPO, TESTS
 
 PARITY = TESTS / "parity"
 COMMAND = Path(sys.executable).with_name("perturbfm")
@@ -526,6 +526,17 @@ def test_every_verb_has_the_json_option():
     assert without == []
 
 
+# A server runs until it is stopped; these need an environment of gigabytes, or tasks that were submitted.
+ELSEWHERE = {
+    "serve",
+    "external env create",
+    "external env remove",
+    "suite task",
+    "suite logs",
+    "suite cancel",
+}
+
+
 def _tiny_suite(root: Path) -> None:
     """Add a data set and a suite to the user's catalog that run in a second."""
     entries = {
@@ -586,6 +597,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     asked = ["--data", "D", "--split", work.split, "--run", work.run]
     Path("grid.yaml").write_text("control_components: [0, 2]\n")
     np.savez("emb.npz", genes=np.asarray(["G01", "G02"]), features=np.ones((2, 3)))
+    template = REPO / "perturbfm_core/external/workers/template_worker.py"
     verbs = {
         "data make-synth": ["--out", "J1", "--n-obs", 160, "--n-genes", 20, "--n-perts", 4],
         "data info": ["D"],
@@ -644,17 +656,26 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "predict": [*asked, "--perturbation", "G01", "--context", "C0"],
         "suggest": [*asked, "--k", 2],
         "demo": ["--suite", "tiny"],
+        "external run": [template, "--data", "D", "--split", work.split, "--param", "degenerate=flag"],
+        "external export": ["--data", "D", "--split", work.split, "--out", "VIEW"],
+        "external convert": [
+            *(preds, "--model", "mine", "--data", "D", "--split", work.split),
+            *("--out", "CONVERTED.npz", "--degenerate", "flag"),
+        ],
+        "external env list": [],
         "suite list": [],
         "suite show": ["tiny"],
         "suite status": ["tiny"],
         "suite run": ["tiny"],
         "suite scorecard": ["tiny"],
+        "suite submit": ["tiny", "--on", "local", "--dry-run"],
+        "suite refresh": ["tiny"],
         "sweep run": ["--base", "ridge", "--grid", "grid.yaml", "--split", work.split, "--data", "D"],
         "sweep show": [],
         "rescore": ["--all"],
         "doctor": [],
     }
-    assert set(verbs) == {" ".join(words) for words, _ in leaves()} - {"serve"}
+    assert set(verbs) == {" ".join(words) for words, _ in leaves()} - ELSEWHERE
     empty = {}
     for verb, rest in verbs.items():
         # `succeed` asserts that standard error is silent; `.json` that standard output is JSON as a whole.

@@ -23,7 +23,14 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.audit.core import CHECKS, RUN_CHECKS, audit, report, require_clean
 from perturbfm_core.splits.audit.permutation import permutation_control
-from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, read_run, rows_record
+from perturbfm_core.splits.audit.run import (
+    FitRecord,
+    RunEvidence,
+    RunRecords,
+    TestOverlap,
+    read_run,
+    rows_record,
+)
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.splits.view import query, train_view
 from tests.support.factories import (
@@ -442,6 +449,15 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "all_rows": lambda: _made("encoder", rows="all"),
         "train_and_test": lambda: _made("encoder", rows_sha256=_train_and_test()),
         "another_version": lambda: _made("encoder", rows="all", content_sha256="f" * 64),
+    },
+    "borrowed_test_measurements": {
+        "the_data_set_itself": lambda: _made("borrowed", name="d", content_sha256=CELLS.content_sha256),
+        "its_test_rows": lambda: _made(
+            "borrowed",
+            name="d",
+            content_sha256="e" * 64,
+            overlap=TestOverlap(perturbations=5, measured=2, rows=9, same_values=9),
+        ),
     },
     "test_moments_read": {
         "variance": lambda: _run(predict_reads=("conditions", "control", "s2")),
