@@ -108,6 +108,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "splits"))
     monkeypatch.setenv("PERTURBFM_CATALOG", str(tmp_path / "catalog"))
+    # Of the shell that the tests were started from.
+    monkeypatch.delenv("PERTURBFM_MAX_TRAIN", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 

@@ -47,11 +47,8 @@ def task(
     if number >= len(made.tasks):
         msg = f"submission {submission} has tasks 0 to {len(made.tasks) - 1}, not {number}"
         raise ConfigError(msg)
-    job = None
-    if index is None:
-        os.environ.setdefault("PERTURBFM_MAX_TRAIN", _SLOTS)
-        job = f"{os.environ.get('SLURM_ARRAY_JOB_ID', '?')}_{array}"
-    with _ends_in_order():
+    job = None if index is not None else f"{os.environ.get('SLURM_ARRAY_JOB_ID', '?')}_{array}"
+    with _ends_in_order(), _slots(None if job is None else _SLOTS):
         keep_record(made, number, "running", job=job)
         try:
             cells = cells_of(home, made.tasks[number])
@@ -66,6 +63,19 @@ def task(
     emit(dict(result), as_json)
     if counts["failed"]:
         raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _slots(number: str | None) -> Iterator[None]:
+    """Allow so many fits of this host at once, unless the user has said how many; as before when the block is left."""
+    if number is None or "PERTURBFM_MAX_TRAIN" in os.environ:
+        yield
+        return
+    os.environ["PERTURBFM_MAX_TRAIN"] = number
+    try:
+        yield
+    finally:
+        del os.environ["PERTURBFM_MAX_TRAIN"]
 
 
 @contextlib.contextmanager
