@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import dagster as dg
@@ -11,10 +12,19 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.launcher.base import WorkerStatus
 
+from perturbfm_assets import slurm_launcher, slurm_sensor
 from perturbfm_assets.slurm_launcher import JOB_TAG, OPTIONS_TAG, SlurmRunLauncher
 from perturbfm_assets.slurm_sensor import reconcile_slurm
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.paths import REPO
+
+
+@pytest.fixture(autouse=True)
+def these_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Dagster find the classes that this file imports, though other files load the code location anew."""
+    for module in (slurm_launcher, slurm_sensor):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
 
 UNREACHABLE = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 FORGOTTEN = "slurm_load_jobs error: Invalid job id specified"

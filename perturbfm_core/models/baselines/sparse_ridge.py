@@ -13,8 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse.csgraph import connected_components
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.schema import FloatArray, IntArray
@@ -50,6 +48,8 @@ class Columns:
     @cached_property
     def _blocks(self) -> list[IntArray]:
         """Return the groups of more than one sparse column that meet in rows, directly or by others."""
+        from scipy.sparse.csgraph import connected_components
+
         n, label = connected_components(self._gram, directed=False)
         order = np.argsort(label, kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(label, minlength=n))[:-1]) if n else []
@@ -64,6 +64,8 @@ class _Inverse:
     blocks: list[tuple[IntArray, Any]]
 
     def __call__(self, right: FloatArray) -> FloatArray:
+        from scipy.linalg import cho_solve
+
         out: FloatArray = right / self.diagonal[:, None]
         for rows, factor in self.blocks:
             out[rows] = cho_solve(factor, right[rows], check_finite=False)
@@ -84,6 +86,8 @@ def fit_ridge(columns: Columns, outcomes: FloatArray, penalty: float) -> tuple[F
     penalty
         Above 0.
     """
+    from scipy.linalg import cho_factor
+
     M, n = columns.sparse, len(outcomes)
     p, k = M.shape[1], columns.dense.shape[1]
     mean = columns.dense.mean(axis=0) if k else np.zeros(0)

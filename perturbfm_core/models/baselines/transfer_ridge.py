@@ -34,7 +34,7 @@ class TransferRidge(GeneEmbeddingRidge):
     search_space: ClassVar[SearchSpace] = {
         "center": Choice(("group", "all")),
         "start": Choice(("effect", "mean")),
-        "alphas": FloatRange(1e-1, 1e5, listed=True),
+        "alphas": FloatRange(1e-1, NO_TRANSLATION, listed=True),
     }
 
     class Params(Borrowing):
