@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from perturbfm_core.cli.output import (
 )
 from perturbfm_core.cli.parameters import ParamOption
 from perturbfm_core.cli.train import AgainOption, BoardOption, SeedOption
+from perturbfm_core.cli.variables import variables
 from perturbfm_core.errors import ConfigError
 
 app = typer.Typer(
@@ -86,12 +86,10 @@ def run(
     if own:
         mine["settings"] = {**base.params.get("settings", {}), **own, **mine.get("settings", {})}
     chosen = configured(base, mine, name=name, seed=seed)
-    if env is not None:
-        os.environ[variable_of(kind.environment)] = str(env)
-    if timeout is not None:
-        os.environ[TIMEOUT] = str(timeout)
+    given_here = {variable_of(kind.environment): env, TIMEOUT: timeout}
     board = board_splits(SplitFolder(store().split_dir), split)
-    run_splits(board.hashes, chosen, data, again=again, as_json=as_json)
+    with variables({k: str(v) for k, v in given_here.items() if v is not None}):
+        run_splits(board.hashes, chosen, data, again=again, as_json=as_json)
 
 
 def _named(name: str) -> ModelEntry:

@@ -15,10 +15,12 @@ import typer
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, progress, store
 from perturbfm_core.cli.suite_options import SuiteArgument
+from perturbfm_core.cli.variables import variables
 from perturbfm_core.errors import ConfigError
 
 # As many fits of one host at once as its jobs want: Slurm has given each its share.
 _SLOTS = "64"
+_MAX_TRAIN = "PERTURBFM_MAX_TRAIN"
 _POLL_S = 0.5
 
 
@@ -48,7 +50,8 @@ def task(
         msg = f"submission {submission} has tasks 0 to {len(made.tasks) - 1}, not {number}"
         raise ConfigError(msg)
     job = None if index is not None else f"{os.environ.get('SLURM_ARRAY_JOB_ID', '?')}_{array}"
-    with _ends_in_order(), _slots(None if job is None else _SLOTS):
+    free = job is not None and _MAX_TRAIN not in os.environ
+    with _ends_in_order(), variables({_MAX_TRAIN: _SLOTS} if free else {}):
         keep_record(made, number, "running", job=job)
         try:
             cells = cells_of(home, made.tasks[number])
@@ -63,19 +66,6 @@ def task(
     emit(dict(result), as_json)
     if counts["failed"]:
         raise typer.Exit(1)
-
-
-@contextlib.contextmanager
-def _slots(number: str | None) -> Iterator[None]:
-    """Allow so many fits of this host at once, unless the user has said how many; as before when the block is left."""
-    if number is None or "PERTURBFM_MAX_TRAIN" in os.environ:
-        yield
-        return
-    os.environ["PERTURBFM_MAX_TRAIN"] = number
-    try:
-        yield
-    finally:
-        del os.environ["PERTURBFM_MAX_TRAIN"]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,5 @@ def test_what_cannot_run_is_one_line(split, own_home):
     Path("bad.py").write_text("print('so far')\nraise SystemExit(4)\n")
     assert "worker of worker failed: so far (exit code 4)" in refused("bad.py", "--timeout", "60")
     assert "has no bin/python" in refused("bad.py", "--env", "D")
+    # What a verb sets for its worker is gone with it.
+    assert not {"PERTURBFM_ENV_WORKER", "PERTURBFM_EXTERNAL_TIMEOUT"} & set(os.environ)

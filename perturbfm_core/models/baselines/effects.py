@@ -156,15 +156,18 @@ def n_parts(conditions: pd.DataFrame) -> IntArray:
     return np.asarray([len(pert_genes(p)) for p in conditions[schema.PERT_ID].astype(str)], dtype=np.int64)
 
 
-def distinct_rows(A: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return (the distinct rows of A [n, G] in order of appearance, int64 [n], which of them each row is).
+def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the distinct rows, sorted, and for each row the position of its distinct row.
 
-    Conditions of one context and batch share their matched controls: what is made of these is made once.
+    Same result as `numpy.unique`, but only the distinct rows are sorted.
     """
-    found: dict[bytes, int] = {}
-    which = np.asarray([found.setdefault(row.tobytes(), len(found)) for row in A], dtype=np.int64)
-    first = np.unique(which, return_index=True)[1]
-    return A[first], which
+    import numpy as np
+
+    number: dict[bytes, int] = {}
+    first = [number.setdefault(row.tobytes(), len(number)) for row in np.ascontiguousarray(rows)]
+    kept = rows[np.unique(np.asarray(first), return_index=True)[1]]
+    out, place = np.unique(kept, axis=0, return_inverse=True)
+    return out, np.asarray(place.reshape(-1)[first], dtype=np.int64)
 
 
 def sum_parts(values: FloatArray, owner: IntArray, n: int) -> FloatArray:

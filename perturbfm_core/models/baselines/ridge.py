@@ -69,7 +69,7 @@ class RidgeRegression(TunedBaseline):
         self._top_dose = max([log_dose(d) for d in parts[schema.DOSES]] + [1e-12])
         self._pca_mean, self._pca_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.params.control_components:
-            X = np.unique(distinct_rows(view.control)[0].astype(np.float64), axis=0)
+            X = distinct_rows(view.control)[0].astype(np.float64)
             k = min(self.params.control_components, len(X) - 1)
             if k > 0:
                 found = principal_components(X, k)

@@ -15,7 +15,13 @@ from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.masks import PertMasks
-from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
+from perturbfm_core.models.baselines.effects import (
+    CONTEXT_LEVELS,
+    EffectTable,
+    components,
+    distinct_rows,
+    is_single,
+)
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.network.control_state import ControlStates
 from perturbfm_core.models.perturbfm.network.diffusion import spread_over
@@ -244,7 +250,7 @@ class Featurizer:
         basal, context = self._surroundings(query)
         cells, cell_row = None, None
         if query.control is not None:
-            cells, cell_row = _distinct(query.control)
+            cells, cell_row = distinct_rows(query.control)
         return Inputs(
             ids=ids,
             amounts=amounts,
@@ -423,7 +429,7 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
 
     if view.control is None:
         return {}
-    states = _distinct(view.control)[0].astype(np.float64)
+    states = distinct_rows(view.control)[0].astype(np.float64)
     k = min(_CONTEXT_COMPONENTS, len(states) - 1)
     if k < 1:
         return {}
@@ -431,17 +437,3 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     # One scale for all components: whitening would amplify those that are mostly sampling noise.
     scale = np.sqrt(max(float(found.variance[0]), 1e-12))
     return {"mean": found.mean.astype(np.float32), "axes": (found.axes / scale).astype(np.float32)}
-
-
-def _distinct(rows: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Return the distinct rows, sorted, and for each row the position of its distinct row.
-
-    Same result as `numpy.unique`, but only the distinct rows are sorted.
-    """
-    import numpy as np
-
-    number: dict[bytes, int] = {}
-    first = [number.setdefault(row.tobytes(), len(number)) for row in np.ascontiguousarray(rows)]
-    kept = rows[np.unique(np.asarray(first), return_index=True)[1]]
-    out, place = np.unique(kept, axis=0, return_inverse=True)
-    return out, np.asarray(place.reshape(-1)[first], dtype=np.int64)
