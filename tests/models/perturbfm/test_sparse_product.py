@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from perturbfm_core.models.perturbfm.network.featurizer import _distinct
+from perturbfm_core.models.baselines.effects import distinct_rows
 from perturbfm_core.models.perturbfm.network.sparse_product import DiffusionRows, _coordinates
 
 
@@ -43,7 +43,7 @@ def test_a_gradient_of_transposed_memory_is_read_in_order() -> None:
 def test_distinct_rows_are_those_of_numpy() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 2, size=(40, 3)).astype(np.float32)
-    found, place = _distinct(x)
+    found, place = distinct_rows(x)
     expected, where = np.unique(x, axis=0, return_inverse=True)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(place, where.reshape(-1))
