@@ -1,0 +1,97 @@
+"""The storage of ``dagster.yaml``: Dagster's own SQLite files, opened with less work per event.
+
+Dagster makes a new engine, which asks the file for its version and features, for every event that it writes or reads,
+and reads all of its migrations for every run's file. The files are the same with and without this class.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import NullPool
+
+# A server meets many runs; an engine holds no file open, only what it learned of it.
+KEPT_ENGINES = 64
+BUSY_TIMEOUT_SECONDS = 60
+
+
+class KeptEnginesEventLog(SqliteEventLogStorage):
+    """Event log in one SQLite file per run, with one engine per file."""
+
+    def __init__(self, base_dir: str) -> None:
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._empty: bytes | None = None
+        super().__init__(base_dir)
+
+    @contextlib.contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        with self._db_lock:
+            engine = self._engine(shard)
+            if shard not in self._initialized_dbs:
+                self._initialise(shard, engine)
+                self._initialized_dbs.add(shard)
+            with engine.connect() as connection, connection.begin():
+                yield connection
+
+    def _engine(self, shard: str) -> Engine:
+        if shard not in self._engines:
+            self._engines[shard] = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=NullPool,
+                connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+            )
+            if len(self._engines) > KEPT_ENGINES:
+                self._engines.popitem(last=False)[1].dispose()
+        self._engines.move_to_end(shard)
+        return self._engines[shard]
+
+    def _initialise(self, shard: str, engine: Engine) -> None:
+        # The first new file is made by Dagster; later ones are copies of it while it was empty.
+        path = Path(self.path_for_shard(shard))
+        is_new = not path.exists()
+        if is_new and self._empty is not None and _placed(path, self._empty):
+            return
+        self._initdb(engine)
+        if is_new and self._empty is None:
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                rows = connection.execute("SELECT COUNT(*) FROM event_logs").fetchone()[0]
+                self._empty = connection.serialize() if rows == 0 else None
+
+
+def _placed(path: Path, content: bytes) -> bool:
+    """Return whether a new file was put into place whole; another process may have made it meanwhile."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+class LocalStorage(DagsterSqliteStorage):
+    """Runs, events and schedules in SQLite files under one folder."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._event_log_storage = KeptEnginesEventLog(os.path.join(base_dir, "history", "runs", ""))
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> LocalStorage:
+        """Return the storage in the folder that ``dagster.yaml`` names."""
+        return cls.from_local(inst_data=inst_data, **config_value)
