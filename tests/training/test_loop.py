@@ -567,22 +567,3 @@ def test_parts_of_a_training_have_their_own_folders(tmp_path):
     assert part is not None
     assert part.path == tmp_path / "member/0/stage_a" / CHECKPOINT_FILE
     assert part.identity == "key"
-
-
-# ---- cost ----------------------------------------------------------------------------------------------------
-
-
-def test_an_epoch_costs_little_beside_its_loss():
-    """A network of 30 tensors and 0.4 million numbers: steps, averages, validation, curves."""
-    module = torch.nn.ModuleList([torch.nn.Linear(64, 64) for _ in range(14)] + [torch.nn.Linear(64, 5000)])
-
-    def loss(m, rows):
-        return {"loss": sum(p.sum() for p in m.parameters())}
-
-    def once(epochs):
-        config = LoopConfig(epochs=epochs, patience=epochs)
-        return train(module, loss, 200, config, seed=0, validate=lambda m: float(len(m))).seconds
-
-    once(5)
-    best = min(once(40) for _ in range(3)) / 40
-    assert best < 2e-2  # 1 to 2 ms on an idle core, most of it the step itself
