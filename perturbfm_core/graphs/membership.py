@@ -144,7 +144,9 @@ def membership_features(
         )
         raise GraphError(msg)
     weighted = sp.csr_array(B * (1.0 / np.log(1.0 + size)))
-    matrix = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
+    # The share of variance that it explains is not used, and is undefined where all genes have the same terms.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        matrix = TruncatedSVD(dim, random_state=seed).fit_transform(weighted)
     return GeneFeatures(name, nodes, np.asarray(matrix, dtype=np.float32))
 
 

@@ -20,6 +20,8 @@ T = TypeVar("T")
 COEXPRESSION = "coexpression"
 # What comes before the name of a donor where its effects are a table of gene features.
 BORROWED = "borrowed:"
+# Word for everything of public sources that is registered and knows the perturbed genes of the data set.
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,32 @@ class Needs:
     encoder: str | None = None
     masks: str | None = None
     borrowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SourceUse:
+    """One graph or table of a public source that a model reads; recorded in the run.
+
+    Attributes
+    ----------
+    name, what, sha256
+        Name in the catalog, ``graph`` or ``features``, and hash of the content.
+    source, version, organism, identifiers, licence
+        Of the source.
+    perturbed, found
+        How many genes the data set perturbs, and how many of these it has.
+    """
+
+    name: str
+    what: str
+    sha256: str
+    source: str
+    version: str
+    organism: str
+    identifiers: str
+    licence: str
+    perturbed: int
+    found: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +106,8 @@ class SideInfo:
         Target genes of the perturbations, None if perturbations are genes.
     donors
         {``DATASET`` or ``DATASET:CONTEXT``: effects of another data set}.
+    sources
+        What is known of those graphs and tables that are of public sources.
     """
 
     graphs: Mapping[str, GeneGraph] = field(default_factory=dict)
@@ -85,6 +115,7 @@ class SideInfo:
     encoder: EncoderFolder | None = None
     masks: PertMasks | None = None
     donors: Mapping[str, DonorEffects] = field(default_factory=dict)
+    sources: tuple[SourceUse, ...] = ()
 
     def graph(self, name: str) -> GeneGraph:
         """Return the graph called `name`; an unknown name raises `GraphError`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import scipy.sparse as sp
@@ -12,6 +14,16 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.schema import FloatArray
 
 _MIN_NODES = 3
+# Computes the features of a graph, or finds those that were computed before; none outside of a pipeline.
+KEEPER: ContextVar[Callable[[GeneGraph, int], GeneFeatures] | None] = ContextVar(
+    "spectral_features", default=None
+)
+
+
+def kept_spectral_features(graph: GeneGraph, dim: int) -> GeneFeatures:
+    """Return `spectral_features(graph, dim)`, computed once for each graph where a store keeps them."""
+    keep = KEEPER.get()
+    return spectral_features(graph, dim) if keep is None else keep(graph, dim)
 
 
 def spectral_features(

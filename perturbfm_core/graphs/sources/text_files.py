@@ -1,0 +1,139 @@
+"""Text files of public databases: plain, gzip or zip by their content, any damage reported in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TextIO, cast
+
+import pandas as pd
+
+from perturbfm_core.errors import GraphError
+from perturbfm_core.parsing import open_regular
+
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_LOOKED_AT = 4096
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """Open a text file for reading, unpacked if it is gzip, or a zip archive of one file.
+
+    Raises
+    ------
+    GraphError
+        If it is missing, empty, cut off, damaged, a web page or no text; also while it is read.
+    """
+    with open_regular(path, GraphError) as raw:
+        begins = raw.read(4)
+    if not begins:
+        msg = f"{path} is empty; fetch it again"
+        raise GraphError(msg)
+    try:
+        with contextlib.ExitStack() as stack:
+            if begins.startswith(_GZIP):
+                handle = cast(
+                    TextIO, stack.enter_context(gzip.open(path, "rt", encoding="utf-8-sig", newline=""))
+                )
+            elif begins == _ZIP:
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                files = [n for n in archive.namelist() if not n.endswith("/")]
+                if len(files) != 1:
+                    msg = f"{path} is an archive of {len(files)} files; give one that holds a single file"
+                    raise GraphError(msg)
+                member = stack.enter_context(archive.open(files[0]))
+                handle = io.TextIOWrapper(member, encoding="utf-8-sig", newline="")
+            else:
+                handle = stack.enter_context(path.open(encoding="utf-8-sig", newline=""))
+            head = handle.read(_LOOKED_AT)
+            if not head.strip():
+                msg = f"{path} is empty; fetch it again"
+                raise GraphError(msg)
+            if "\0" in head or head.lstrip()[:15].lower().startswith(("<!doctype", "<html", "<?xml")):
+                what = "no text" if "\0" in head else "a web page"
+                msg = f"{path} is {what}, not a table; fetch it again, or give the right file with --from"
+                raise GraphError(msg)
+            handle.seek(0)
+            yield handle
+    except GraphError:
+        raise
+    except EOFError as error:
+        msg = f"{path} is cut off; fetch it again"
+        raise GraphError(msg) from error
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        OverflowError,
+        zlib.error,
+        zipfile.BadZipFile,
+        csv.Error,
+    ) as error:
+        msg = f"{path} is damaged or of another kind ({' '.join(str(error).split())[:120]}); fetch it again"
+        raise GraphError(msg) from error
+
+
+def first_line(path: Path, comment: str = "") -> str:
+    """Return the first line that does not begin with `comment`, "" without one."""
+    with opened(path) as handle:
+        return next(
+            (line.rstrip("\r\n") for line in handle if not (comment and line.startswith(comment))), ""
+        )
+
+
+def read_columns(path: Path, columns: Mapping[int, str], *, comment: str = "") -> pd.DataFrame:
+    """Return some columns of a tab-separated file without a header, all as text.
+
+    Parameters
+    ----------
+    path
+        The file.
+    columns
+        {position: name} of the columns that are read, none of which may be empty.
+    comment
+        How the lines begin that stand before the first row.
+
+    Raises
+    ------
+    GraphError
+        If it cannot be read, has too few columns, or a row is cut off.
+    """
+    width = max(columns) + 1
+    with opened(path) as handle:
+        skipped, row = 0, ""
+        for line in handle:
+            if not (comment and line.startswith(comment)):
+                row = line
+                break
+            skipped += 1
+        if not row.strip():
+            msg = f"{path} has no row; fetch it again"
+            raise GraphError(msg)
+        found = row.count("\t") + 1
+        if found < width:
+            msg = f"{path}: its first row has {found} columns separated by tabs, {width} are needed; it is another file"
+            raise GraphError(msg)
+        handle.seek(0)
+        table: pd.DataFrame = pd.read_csv(
+            handle,
+            sep="\t",
+            header=None,
+            skiprows=skipped,
+            usecols=list(columns),
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+        ).rename(columns=dict(columns))
+    lacking = table.isna() | (table == "")
+    if lacking.to_numpy().any():
+        at = int(lacking.any(axis=1).to_numpy().argmax())
+        name = next(str(c) for c in table.columns if lacking[c].iloc[at])
+        msg = f"{path}: row {skipped + at + 1} has no {name}; the file is cut off or damaged, fetch it again"
+        raise GraphError(msg)
+    return table
