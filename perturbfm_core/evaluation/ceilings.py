@@ -15,7 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.data.dataset import PerturbDataset, control_pool_moments
+from perturbfm_core.data.control_pools import control_pool_moments
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import row_blocks, take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed

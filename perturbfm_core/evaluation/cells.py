@@ -162,13 +162,16 @@ class Cells:
         if own is not None:
             part = self.own[own]
             return np.asarray(part.toarray() if hasattr(part, "toarray") else part, dtype=np.float32)
-        cells = self.dense(self.template_rows[i]) + self.delta[i].astype(np.float32)
+        # A copy, since rows are chosen by their positions.
+        cells = self.dense(self.template_rows[i])
+        cells += self.delta[i].astype(np.float32)
         if self.generator.residual_noise:
             rng = self._rng(i, 1)
             cells += rng.standard_normal(cells.shape, dtype=np.float32) * np.sqrt(self.var[i]).astype(
                 np.float32
             )
-        return np.asarray(np.maximum(cells, 0.0))
+        np.maximum(cells, 0.0, out=cells)
+        return cells
 
     # ---- counts ------------------------------------------------------------------------------------------
 

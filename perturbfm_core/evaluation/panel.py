@@ -280,6 +280,31 @@ def metrics_json(
     return out
 
 
+def of_groups(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``metrics.json`` as a run keeps it: without what grows with the number of conditions.
+
+    Values by perturbation are in the scores; of the notes, those of groups stay where there is no value at all and
+    the reason is not that of all conditions.
+    """
+    out = {
+        name: {k: v for k, v in content.items() if k != "per_perturbation"} if name != "notes" else content
+        for name, content in metrics.items()
+    }
+    notes = metrics.get("notes", {})
+    kept = {k: v for k, v in notes.items() if k.split(".", 2)[1] == "global"}
+    for name, content in out.items():
+        for place in () if name == "notes" else ("per_context", "per_stratum"):
+            for key, values in content.get(place, {}).items():
+                for metric, value in values.items():
+                    where = f"{name}.{place}.{key}.{metric}"
+                    known = notes.get(f"{name}.global.{metric}")
+                    if value is None and where in notes and notes[where] != known:
+                        kept[where] = notes[where]
+    if "notes" in out:
+        out["notes"] = kept
+    return out
+
+
 def headlines(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return {panel.metric: value} of the headline metric of every panel in the content of ``metrics.json``."""
     return {

@@ -17,7 +17,7 @@ from perturbfm_core.data.prediction import Intervals
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison, compare, observed
 from perturbfm_core.evaluation.metric import METRICS, Metric, metric
-from perturbfm_core.evaluation.panel import PANELS, add_panel, evaluate, metrics_json
+from perturbfm_core.evaluation.panel import PANELS, add_panel, evaluate, headlines, metrics_json, of_groups
 from perturbfm_core.schema import COVERAGE_LEVELS, SCORE_COLUMNS
 from tests.support.factories import comparison_of, prediction_of, screen, simulated, split_one
 
@@ -413,6 +413,40 @@ def test_metrics_json_is_the_same_from_the_file_of_scores(tmp_path: object) -> N
     path = f"{tmp_path}/scores.parquet"
     scores.to_parquet(path, index=False)
     assert metrics_json(pd.read_parquet(path)) == metrics_json(scores)
+
+
+def test_the_metrics_of_a_run_do_not_grow_with_its_conditions() -> None:
+    strata = {"seen": dict.fromkeys(world().conditions.index, "1")}
+    metrics = metrics_json(evaluate(world(), OWN, strata=strata).table())
+    kept = of_groups(metrics)
+    assert headlines(kept) == headlines(metrics)
+    for panel in OWN:
+        assert "per_perturbation" not in kept[panel]
+        assert {k: v for k, v in metrics[panel].items() if k != "per_perturbation"} == kept[panel]
+    assert not any(".per_perturbation." in place for place in kept["notes"])
+    assert {k: v for k, v in metrics["notes"].items() if ".global." in k}.items() <= kept["notes"].items()
+    assert of_groups(kept) == kept
+    assert of_groups({}) == {}
+
+
+@pytest.mark.parametrize(("groups", "stays"), [("1 of 2", True), ("all", False)])
+def test_a_reason_of_a_group_stays_where_it_is_its_own(groups: str, stays: bool) -> None:
+    metrics = {
+        "delta": {
+            "global": {"mse": 1.0, "r2": None},
+            "per_context": {"a.b": {"mse": None, "r2": None}, "c": {"mse": 2.0, "r2": None}},
+        },
+        "notes": {
+            "delta.global.r2": "all",
+            "delta.per_context.a.b.mse": "none",
+            "delta.per_context.a.b.r2": groups,
+            "delta.per_context.c.mse": "1 of 3 undefined",
+        },
+    }
+    expected = {"delta.global.r2", "delta.per_context.a.b.mse"} | (
+        {"delta.per_context.a.b.r2"} if stays else set()
+    )
+    assert set(of_groups(metrics)["notes"]) == expected
 
 
 def test_scores_of_condition_level_data_have_every_metric_or_a_reason() -> None:

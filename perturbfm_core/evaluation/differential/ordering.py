@@ -54,15 +54,35 @@ def dense_codes(codes: IntArray, gene: IntArray, n_genes: int) -> tuple[IntArray
     n_genes
         Number of genes B.
     """
-    keys = (gene.astype(np.uint64) << _HALF) | codes
-    order = np.argsort(keys)
-    ranked = keys[order]
+    order, keys = _ascending(codes, gene, n_genes)
     new = np.ones(len(codes), dtype=np.bool_)
-    np.not_equal(ranked[1:], ranked[:-1], out=new[1:])
+    np.not_equal(keys[1:], keys[:-1], out=new[1:])
+    upto = np.cumsum(new, dtype=np.uint32)
     out = np.empty(len(codes), dtype=np.uint32)
-    out[order] = np.cumsum(new, dtype=np.uint32) - np.uint32(1)
-    distinct = np.bincount((ranked[new] >> _HALF).astype(np.intp), minlength=n_genes)
-    return out, np.concatenate([[0], np.cumsum(distinct)])
+    out[order] = upto - np.uint32(1)
+    ends = np.cumsum(np.bincount(gene, minlength=n_genes))
+    starts = np.zeros(n_genes + 1, dtype=np.int64)
+    some = np.flatnonzero(ends)
+    starts[some + 1] = upto[ends[some] - 1]
+    return out, starts
+
+
+def _ascending(codes: IntArray, gene: IntArray, n_genes: int) -> tuple[IntArray, IntArray]:
+    """Return (order of the codes gene after gene [n], keys in this order [n], which differ where codes or genes do)."""
+    bits = len(codes).bit_length()
+    keys = gene.astype(np.uint64) << _HALF
+    keys |= codes
+    if bits + n_genes.bit_length() > _HALF:
+        order = np.argsort(keys)
+        return order, keys[order]
+    # With the place of each value in its key, values are sorted themselves, which is faster than finding their order.
+    shift = np.uint64(bits)
+    keys <<= shift
+    keys |= np.arange(len(codes), dtype=np.uint64)
+    keys.sort()
+    order = (keys & ((np.uint64(1) << shift) - np.uint64(1))).view(np.int64)
+    keys >>= shift
+    return order, keys
 
 
 def ordered_bits(values: FloatArray) -> IntArray:

@@ -96,6 +96,20 @@ def test_dense_codes_of_genes():
     assert starts.tolist() == [0, 2, 2, 4, 4]
 
 
+@pytest.mark.parametrize("n_genes", [7, 1 << 31])
+def test_order_of_codes_with_and_without_place_in_the_key(n_genes):
+    rng = np.random.default_rng(6)
+    codes = rng.integers(0, 40, 500).astype(np.uint32)
+    codes[:3] = np.iinfo(np.uint32).max - np.arange(3, dtype=np.uint32)
+    gene = rng.integers(0, 7, 500)
+    order, keys = ordering._ascending(codes, gene, n_genes)
+    assert sorted(order) == list(range(500))
+    pairs = list(zip(gene[order].tolist(), codes[order].tolist(), strict=True))
+    assert pairs == sorted(pairs)
+    same = [a == b for a, b in zip(pairs[1:], pairs[:-1], strict=True)]
+    assert (keys[1:] == keys[:-1]).tolist() == same
+
+
 @pytest.mark.parametrize("table", [1, 40, 1 << 16])
 def test_codes_of_counts_have_the_order_of_logarithms(monkeypatch, table):
     for name in ("_TABLE", "_LARGEST_TABLE"):

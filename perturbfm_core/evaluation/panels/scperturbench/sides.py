@@ -15,11 +15,14 @@ from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.panels.scperturbench import cellwise, degs
 from perturbfm_core.evaluation.panels.scperturbench.pipeline import subsample_rows
 from perturbfm_core.evaluation.panels.scperturbench.sinkhorn import regularised_cost
+from perturbfm_core.evaluation.single_distances import mean_between, mean_within, squared_norms
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 # scPerturBench computes the transport cost on subsets of up to 100 genes only.
 TRANSPORT_TOPS = tuple(top for top in degs.TOPS if top <= 100)
 _CONTROL_BLOCK = 4096
+# Distances are in double precision up to this many multiplications, in single precision above.
+_DOUBLE_WORK = 2e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ class TrueSide:
     spread
         Mean and standard deviation of each gene in the subsample.
     within
-        {number of genes: mean distance among the cells of the subsample}.
+        {number of genes: mean distance among the cells of the subsample}, as far as it was needed.
     """
 
     mean: FloatArray
@@ -127,13 +130,10 @@ class TrueSides:
             moments = degs.moments(S)
             # A condition has as many predicted as true cells, and the predicted ones are drawn first.
             rows = subsample_rows(len(S), len(S))[1]
-            drawn = _take(S, rows)
             scores = _scores(moments, control)
             order = None if scores is None else self._order(scores)
-            side = TrueSide(moments.mean, order, scores, rows, cellwise.spread(drawn), {})
-            for k, X in _subsets(side, drawn):
-                side.within[k] = cellwise.mean_distance(cellwise.squared_distances(X, X))
-            self._sides[i] = side
+            spread = cellwise.spread(_take(S, rows))
+            self._sides[i] = TrueSide(moments.mean, order, scores, rows, spread, {})
         return self._sides[i]
 
     def _order(self, scores: FloatArray) -> IntArray:
@@ -163,13 +163,18 @@ def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
     out = Pair(true, moments.mean, scores, {}, {}, {})
     largest = min(max(TRANSPORT_TOPS), S.shape[1])
     for (k, s), (_, p) in zip(_subsets(true, S), _subsets(true, P), strict=True):
-        between = cellwise.squared_distances(s, p)
-        within = cellwise.mean_distance(cellwise.squared_distances(p, p))
-        distance = cellwise.edistance(cellwise.mean_distance(between), true.within[k], within)
+        s2, p2 = squared_norms(s), squared_norms(p)
+        if s.dtype == np.float32:
+            between = mean_between(s, s2, p, p2)
+        else:
+            squared = cellwise.squared_distances(s, p, s2, p2)
+            if k <= largest:
+                out.wasserstein[k] = regularised_cost(squared).cost
+            between = cellwise.mean_distance(squared)
+        if k not in true.within:
+            true.within[k] = _within(s, s2)
         # Negative values are rounding errors.
-        out.edistance[k] = max(distance, 0.0)
-        if k <= largest:
-            out.wasserstein[k] = regularised_cost(between).cost
+        out.edistance[k] = max(cellwise.edistance(between, true.within[k], _within(p, p2)), 0.0)
     for top in degs.TOPS:
         columns = true.columns(top, S.shape[1])
         if columns is not None:
@@ -179,12 +184,26 @@ def pair(cells: Cells, i: int, sides: TrueSides) -> Pair:
 
 
 def _subsets(true: TrueSide, X: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Yield (number of genes, float64 [n, genes]) for each distinct subset that is defined."""
-    genes = X.shape[1]
+    """Yield (number of genes, cells [n, genes]) for each distinct subset that is defined.
+
+    Cells are float64; float32 and less the mean of the true cells where distances are in single precision.
+    """
+    genes, n = X.shape[1], len(true.rows)
     for k in sorted({min(top, genes) for top in degs.TOPS}):
         columns = true.columns(k, genes)
-        if columns is not None:
+        if columns is None:
+            continue
+        if k > max(TRANSPORT_TOPS) and float(n) * n * k > _DOUBLE_WORK:
+            yield k, X[:, columns] - true.spread.mean[columns]
+        else:
             yield k, np.ascontiguousarray(X[:, columns], dtype=np.float64)
+
+
+def _within(X: FloatArray, norm: FloatArray) -> float:
+    """Return the mean distance among cells [n, genes] with squared norms [n], in their precision."""
+    if X.dtype == np.float32:
+        return mean_within(X, norm)
+    return cellwise.mean_distance(cellwise.squared_distances(X, X, norm, norm))
 
 
 def _take(X: FloatArray, rows: IntArray) -> FloatArray:

@@ -66,7 +66,7 @@ def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
     f, iteration = np.zeros(n), 0
     while True:
         # One iteration in the log domain; the plan of its potentials is the kernel of the iterations that follow.
-        g = -np.log(m) - _logsumexp(M + f[:, None], axis=0)
+        g = -np.log(m) - _logsumexp(M + f[:, None] if iteration else M, axis=0)
         f = -np.log(n) - _logsumexp(M + g, axis=1)
         K = np.exp(M + f[:, None] + g)
         KT = np.ascontiguousarray(K.T)

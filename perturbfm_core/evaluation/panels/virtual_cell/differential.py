@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,8 @@ from perturbfm_core.evaluation.differential.stacks import GeneStack, compare_sta
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups, column_sums
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
+# Values of groups that are compared with the controls at once; the controls are sorted anew each time.
+_BLOCK_VALUES = 24_000_000
 # What cell-eval 0.8.2 does: geometric means as they are, every gene, a correction for continuity.
 TEST = DifferentialTest("geometric", 0.0, None, continuity=True, absent_change=0.0)
 
@@ -53,6 +54,14 @@ class DifferentialExpression:
     control_mean: FloatArray
     mean: FloatArray
     ties_in_order: bool = False
+
+    def take(self, rows: IntArray) -> DifferentialExpression:
+        """Return the comparison of these rows, of which some may be the same."""
+        both = {
+            name: getattr(self, name)[rows]
+            for name in ("statistic", "p", "fdr", "lfc", "target_mean", "mean")
+        }
+        return replace(self, **both)
 
     @cached_property
     def fdr32(self) -> FloatArray:
@@ -112,7 +121,7 @@ def prepare_controls(X: Any) -> Controls:
     """Return the control cells [n, G] (CSR or dense, log1p) ready for `differential_expression`."""
     values = GeneStack(X.shape[1])
     values.add_group(_single(X))
-    return Controls(X.shape[0], column_sums(X, np.asarray([X.shape[0]]))[0] / X.shape[0], values)
+    return Controls(X.shape[0], column_sums(X) / X.shape[0], values)
 
 
 def differential_expression(groups: CellGroups, controls: Controls) -> DifferentialExpression:
@@ -120,15 +129,19 @@ def differential_expression(groups: CellGroups, controls: Controls) -> Different
     shape = len(groups), groups.n_genes
     mean, twice, ties = (np.empty(shape) for _ in range(3))
     everything = np.ones(groups.n_genes, dtype=np.bool_)
-    for first, last, X in groups.blocks():
-        sizes = groups.sizes[first:last]
-        mean[first:last] = column_sums(X, sizes) / sizes[:, None]
-        values, edges = GeneStack(groups.n_genes), np.concatenate([[0], np.cumsum(sizes)])
-        for start, stop in pairwise(edges):
-            values.add_group(_single(X[start:stop]))
-        twice[first:last], ties[first:last] = compare_stacks(
-            controls.values, values, sizes, controls.n, everything, "values"
-        )
+    values, stored = GeneStack(groups.n_genes), 0
+    for i in range(len(groups)):
+        X = groups.get(i)
+        mean[i] = column_sums(X) / X.shape[0]
+        cells = _single(X)
+        values.add_group(cells)
+        stored += cells.nnz
+        if stored > _BLOCK_VALUES or i == len(groups) - 1:
+            block = slice(i + 1 - values.n_groups, i + 1)
+            twice[block], ties[block] = compare_stacks(
+                controls.values, values, groups.sizes[block], controls.n, everything, "values"
+            )
+            values, stored = GeneStack(groups.n_genes), 0
     target, control = np.expm1(mean), np.expm1(controls.mean)
     found = gene_statistics((twice, ties), (groups.sizes, controls.n), (target, control), TEST)
     return DifferentialExpression(0.5 * twice, found.p, found.p_adj, found.lfc, target, control, mean)
@@ -136,8 +149,18 @@ def differential_expression(groups: CellGroups, controls: Controls) -> Different
 
 def _single(X: Any) -> Any:
     """Return cells [n, G] as CSR in single precision, without zeros."""
-    rows = sp.csr_array(X).astype(np.float32)
+    if not sp.issparse(X):
+        cells = np.ascontiguousarray(X, dtype=np.float32)
+        stored = cells != 0
+        place = np.flatnonzero(stored)
+        ends = np.cumsum(np.count_nonzero(stored, axis=1))
+        index = np.int32 if cells.size < 1 << 31 else np.int64
+        columns, starts = (place % cells.shape[1]).astype(index), np.concatenate([[0], ends]).astype(index)
+        return sp.csr_array((cells.ravel()[place], columns, starts), shape=cells.shape)
+    rows = sp.csr_array(X).astype(np.float32, copy=False)
     if len(rows.data) and not rows.data.all():
+        # A copy: the cells may belong to the data set.
+        rows = rows.copy()
         rows.eliminate_zeros()
     return rows
 

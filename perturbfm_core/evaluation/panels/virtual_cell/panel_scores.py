@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.sparse as sp
 
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import MetricFunction, metric
@@ -22,7 +23,8 @@ from perturbfm_core.evaluation.panels.virtual_cell.aggregate import (
     normalised_scores,
     split_half_ceiling,
 )
-from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.differential import differential_expression
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups, as_dense
 from perturbfm_core.evaluation.panels.virtual_cell.panel import PANEL, VERSION, Pair, pairs_of
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
     EDISTANCE,
@@ -50,12 +52,12 @@ def _baseline(c: Comparison, pair: Pair) -> Values:
     """Return the mean of every metric for the mean baseline: the unweighted mean of all groups, controls included."""
     rows, real, _ = pair
     vector = mean_vector(np.vstack([real.mean, real.control.ranked.mean])).astype(np.float32)
-    groups = CellGroups(
-        real.groups.sizes,
-        real.groups.n_genes,
-        lambda i: np.repeat(vector[None], int(real.groups.sizes[i]), axis=0),
-    )
-    values = profile(real, Sample(groups, real.control), c.perturbations[rows], c.genes, _BASELINE)
+    # Groups of one size have the same cells, so that they are compared with the controls once.
+    sizes, place = np.unique(real.groups.sizes, return_inverse=True)
+    groups = CellGroups(sizes, real.groups.n_genes, lambda i: np.repeat(vector[None], int(sizes[i]), axis=0))
+    found = differential_expression(groups, real.control.ranked).take(place)
+    baseline = Sample(real.groups, real.control, known=found)
+    values = profile(real, baseline, c.perturbations[rows], c.genes, _BASELINE)
     return _means(values) | {EDISTANCE: np.nan}
 
 
@@ -83,18 +85,14 @@ def _ceilings(c: Comparison) -> list[tuple[Pair, Values]]:
 
 def _ceiling(c: Comparison, pair: Pair) -> Values:
     rows, real, _ = pair
-    groups = [real.groups.dense(i) for i in range(len(rows))]
-    controls = real.control.X
-    controls = controls.toarray() if hasattr(controls, "toarray") else controls
+    groups = [real.groups.get(i) for i in range(len(rows))]
     # Cells are sorted by a hash of their values, those in the order of gene names, so that the halves do not depend on
     # the order of rows or columns.
     by_name = np.argsort(c.genes, kind="stable")
-    parts = [
-        np.asarray(part, dtype=np.float32)[_hash_order(part[:, by_name])] for part in (controls, *groups)
-    ]
+    parts = [part[_hash_order(as_dense(part)[:, by_name])] for part in (real.control.X, *groups)]
     names = [_CONTROL, *(f"{i:06d}" for i in range(len(groups)))]
-    labels = np.repeat(np.asarray(names, dtype=np.str_), [len(part) for part in parts])
-    stacked = np.concatenate(parts)
+    labels = np.repeat(np.asarray(names, dtype=np.str_), [part.shape[0] for part in parts])
+    stacked = sp.vstack(parts, format="csr") if sp.issparse(parts[0]) else np.concatenate(parts)
     first, second, kept = disjoint_halves(labels)
     if _CONTROL not in kept or len(kept) < 2:
         return {}

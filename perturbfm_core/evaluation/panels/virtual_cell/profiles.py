@@ -69,16 +69,19 @@ class Sample:
         Follow cell-eval's order of operations in single precision for fold changes and E-distances, and its order of
         equal fold changes, which is that of the genes. It decides values that are rounding noise, e.g. the E-distances
         of a constant prediction; slower and less accurate.
+    known
+        Its differential expression where that is known, as for groups with the same cells; None: computed when needed.
     """
 
     groups: CellGroups
     control: ControlCells
     literal: bool = False
+    known: DifferentialExpression | None = None
 
     @cached_property
     def de(self) -> DifferentialExpression:
         """Return the differential expression against the controls."""
-        out = differential_expression(self.groups, self.control.ranked)
+        out = self.known or differential_expression(self.groups, self.control.ranked)
         if not self.literal:
             return out
         target, control = single_precision_means(self.groups, self.control.X)

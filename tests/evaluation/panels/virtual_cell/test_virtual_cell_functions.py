@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control, mannwhitneyu
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from perturbfm_core.evaluation.differential.comparison import adjusted
-from perturbfm_core.evaluation.panels.virtual_cell import aggregate, de_metrics, groups, means
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate, de_metrics, differential, means
 from perturbfm_core.evaluation.panels.virtual_cell.differential import (
     DifferentialExpression,
     differential_expression,
@@ -61,7 +61,7 @@ def test_rank_sums_are_those_of_scipy(as_matrix, block, seed, signed):
     M = as_matrix(X)
     control, sample = prepare_controls(M[:20]), CellGroups.of_rows(M, rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(groups, "BLOCK_VALUES", block)
+        patch.setattr(differential, "_BLOCK_VALUES", block)
         sums = differential_expression(sample, control)
     p = sums.p
     for i, part in enumerate(rows):
@@ -216,7 +216,7 @@ def test_energy_distances_by_hand():
 
 @pytest.mark.parametrize("block", [7, 50, 10**6])
 def test_energy_distances_in_blocks_and_with_equal_cells(rng, monkeypatch, block):
-    monkeypatch.setattr("perturbfm_core.evaluation.panels.virtual_cell.edistance._BLOCK_PAIRS", block)
+    monkeypatch.setattr("perturbfm_core.evaluation.single_distances._BLOCK_PAIRS", block)
     X = rng.gamma(2.0, size=(40, 12)).astype(np.float32) + 30
     X[5:15], X[20:25] = X[0], X[30]
     rows = [np.arange(20, 30), np.arange(30, 40), np.arange(5, 12)]
