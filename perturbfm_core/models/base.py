@@ -71,6 +71,8 @@ class Model(ABC):
         self.side_info = SideInfo()
         self.genes: list[str] = []
         self.training: dict[str, Any] = {}
+        # Set by `fit`, not saved: CPU seconds, and largest memory, of other processes than this one that made what it keeps.
+        self.cpu_s_elsewhere, self.peak_bytes_elsewhere = 0.0, 0
         # Set by `fit`, not saved: predictions of held-out train conditions, None if nothing was held out.
         self.oof: OutOfFold | None = None
         # Set by whoever calls `fit`: called after every epoch, and the folder of training checkpoints.

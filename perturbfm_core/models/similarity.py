@@ -55,3 +55,10 @@ class ConditionProcess(Protocol):
 
     def posterior(self, query: Query) -> Posterior:
         """Return the posterior covariance of conditions [q] given train."""
+
+
+def take(query: Query, rows: slice) -> Query:
+    """Return some of the conditions of a query."""
+    return Query(
+        query.conditions.iloc[rows], query.genes, None if query.control is None else query.control[rows]
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.models.base import Model
+from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.view import Query, TrainView
@@ -22,6 +23,8 @@ class Baseline(Model):
     """A model of the mean whose variance is, per gene, that of its errors on held-out train conditions."""
 
     family = "baseline"
+    scale: Scale = USUAL
+    """Sizes beyond which the fit may approximate; the same for every fit, but where a test says otherwise."""
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
@@ -51,7 +54,7 @@ class Baseline(Model):
     def _unfitted(self) -> Self:
         """Return an unfitted model of the same configuration, for the training part of an inner fold."""
         other = type(self)(self.params)
-        other.genes, other.side_info = self.genes, self.side_info
+        other.genes, other.side_info, other.scale = self.genes, self.side_info, self.scale
         return other
 
     def _predict(self, query: Query) -> Prediction:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from perturbfm_core.config import Frozen
+from perturbfm_core.models.named_inputs import NamedInputs
 
 
-class Borrowing(Frozen):
+class Borrowing(NamedInputs):
     """Parameters of models that may borrow.
 
     Attributes

@@ -11,8 +11,9 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS, Requires
 from perturbfm_core.models.baselines.effects import is_single, n_parts
 from perturbfm_core.models.baselines.kernels import (
+    KernelSystem,
     SingleScores,
-    dual_coefficients,
+    inducing,
     median_distance,
     principal_axes,
     rbf,
@@ -29,7 +30,8 @@ class ComboKernelRidge(TunedBaseline):
     """Predicts the scaled sum of single effects plus the interaction of similar train combinations.
 
     Combinations are compared by the sum of their single effects on the principal axes of train singles; the
-    target is the residual to the scaled sum. Singles have no interaction.
+    target is the residual to the scaled sum. Singles have no interaction. Of more than 1,500 train combinations, as many
+    stand for all (see `perturbfm_core.models.nystrom`).
     """
 
     requires = Requires(combos=True)
@@ -63,20 +65,24 @@ class ComboKernelRidge(TunedBaseline):
         self._train: FloatArray = np.zeros((0, 0))
         self._width = 1.0
 
-    def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
+    def _prepare(self, view: TrainView, seed: int) -> KernelSystem:
         self._sums.fit(view.conditions, view.delta)
-        axes = principal_axes(view.delta[is_single(view.conditions)], self.params.components, seed)
+        axes = principal_axes(
+            view.delta[is_single(view.conditions)], self.params.components, seed, self.scale
+        )
         self._scores.fit(view, axes)
         combo = n_parts(view.conditions) > 1
         combos = view.conditions[combo]
-        self._train = self._scores.sums(combos)
-        self._width = median_distance(self._train)
+        sums = self._scores.sums(combos)
+        self._width = median_distance(sums, self.scale)
         self.training["scale"] = self._sums.scale
-        return rbf(self._train, self._train, self._width), view.delta[combo] - self._sums.predict(combos)
+        rows = inducing(self.scale, len(combos))
+        self._train = sums if rows is None else sums[rows]
+        K, residual = rbf(sums, self._train, self._width), view.delta[combo] - self._sums.predict(combos)
+        return KernelSystem(K, residual, rows, None if rows is None else np.ones(len(combos)))
 
-    def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
-        K, residual = prepared
-        return {"coef": dual_coefficients(K, residual, value) if len(K) else residual}
+    def _solve(self, prepared: KernelSystem, value: float) -> Solution:
+        return {"coef": prepared.solve(value) if len(prepared.K) else prepared.Y}
 
     def _describe(self, query: Query) -> tuple[FloatArray, BoolArray, FloatArray]:
         combo = np.asarray(n_parts(query.conditions) > 1, dtype=np.bool_)

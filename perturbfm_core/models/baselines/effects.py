@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes, pert_parts
+from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
@@ -27,6 +28,7 @@ CONTEXT_LEVELS: tuple[tuple[str, ...], ...] = (
     *PERTURBATION_LEVELS,
 )
 
+_COLUMNS = 1024
 _ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -70,7 +72,7 @@ class EffectTable:
                 means.append(_group_means(codes, len(known), effects, weights))
                 size += len(known)
             self.keys[i] = {str(name): offset + j for j, name in enumerate(known)}
-        self.means = np.concatenate(means).astype(np.float32) if means else self.means
+        self.means = np.concatenate(means) if means else self.means
         return self
 
     def look_up(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
@@ -111,13 +113,16 @@ class EffectTable:
 
 
 def _group_means(codes: IntArray, k: int, effects: FloatArray, weights: FloatArray | None) -> FloatArray:
-    """Return float64 [k, K], the weighted means of `effects` [n, K] by group number [n]."""
+    """Return float32 [k, K], the weighted means of `effects` [n, K] by group number [n], made in float64."""
     w = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype=np.float64)
     empty = np.bincount(codes, weights=w, minlength=k) <= 0
     w = np.where(empty[codes], 1.0, w)
     groups = sp.csr_array((w, (codes, np.arange(len(codes)))), shape=(k, len(codes)))
     total = np.bincount(codes, weights=w, minlength=k)
-    return np.asarray((groups @ np.asarray(effects, dtype=np.float64)) / total[:, None])
+    out = np.empty((k, effects.shape[1]), dtype=np.float32)
+    for columns in row_blocks(effects.shape[1], _COLUMNS):
+        out[:, columns] = (groups @ np.asarray(effects[:, columns], dtype=np.float64)) / total[:, None]
+    return out
 
 
 def group_names(conditions: pd.DataFrame, level: tuple[str, ...]) -> list[str]:

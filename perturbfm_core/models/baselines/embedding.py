@@ -14,6 +14,8 @@ from perturbfm_core.graphs.side_info import BORROWED, Needs, SideInfo
 from perturbfm_core.models.baselines.borrowing import Borrowing
 from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
+from perturbfm_core.models.principal_components import principal_components
+from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.models.search import Choice, IntRange, SearchDimension, SearchSpace
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -48,7 +50,13 @@ class GeneEmbedding:
         self.known_genes: dict[str, list[int]] = {}
 
     def fit(
-        self, view: TrainView, side_info: SideInfo, names: tuple[str, ...], k: int, seed: int
+        self,
+        view: TrainView,
+        side_info: SideInfo,
+        names: tuple[str, ...],
+        k: int,
+        seed: int,
+        scale: Scale = USUAL,
     ) -> GeneEmbedding:
         """Take the named tables, with centre and scale of the perturbed genes of train.
 
@@ -64,13 +72,17 @@ class GeneEmbedding:
             Number of principal components of the co-expression table.
         seed
             Seed of the principal component analysis.
+        scale
+            Sizes beyond which the components are approximate.
         """
         import numpy as np
 
         genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
         self.tables, self.offsets, self.scales, self.known_genes = [], [], [], {}
         for name in names or (COEXPRESSION,):
-            table = coexpression(view, k, seed) if name == COEXPRESSION else side_info.feature_table(name)
+            table = (
+                coexpression(view, k, seed, scale) if name == COEXPRESSION else side_info.feature_table(name)
+            )
             rows, known = table.rows(genes)
             rows = rows[known].astype(np.float64)
             # Root mean squared distance from the centre: one scale per table keeps the geometry of its
@@ -129,7 +141,7 @@ class GeneEmbedding:
         self.top_dose = float(meta["top_dose"])
 
 
-def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
+def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> GeneFeatures:
     """Return principal components of the measured genes over train deltas; co-regulated genes are close.
 
     Parameters
@@ -140,6 +152,8 @@ def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
         Number of components; fewer if there are fewer genes or conditions.
     seed
         Seed of the principal component analysis.
+    scale
+        Sizes beyond which the components are approximate.
 
     Returns
     -------
@@ -149,6 +163,11 @@ def coexpression(view: TrainView, k: int, seed: int) -> GeneFeatures:
     import numpy as np
     from sklearn.decomposition import PCA
 
+    if scale.approximates(len(view)):
+        genes = view.delta.T
+        found = principal_components(genes, min(k, *genes.shape), scale.exact)
+        scores = genes @ found.axes.T.astype(genes.dtype) - (found.axes @ found.mean).astype(genes.dtype)
+        return GeneFeatures(COEXPRESSION, view.genes, scores.astype(np.float32))
     Y = view.delta.astype(np.float64).T
     # With one gene the explained variance is 0/0; only the scores are used.
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -234,7 +253,8 @@ class EmbeddingBaseline(TunedBaseline):
         Attributes
         ----------
         gene_features
-            Names of gene-feature tables; ``coexpression`` is computed from train deltas, and is the default.
+            Names of gene-feature tables; ``coexpression`` is computed from train deltas, and is the default; ``auto``
+            stands for the registered public sources that know the perturbed genes.
         components
             Number of co-expression components.
         borrow
@@ -284,7 +304,8 @@ class EmbeddingBaseline(TunedBaseline):
         return X, code, view.delta - self._centers.of(view.conditions)
 
     def _fit_embedding(self, view: TrainView, seed: int) -> None:
-        self._embedding.fit(view, self.side_info, self._tables(), self.params.components, seed)
+        names, k = self._tables(), self.params.components
+        self._embedding.fit(view, self.side_info, names, k, seed, self.scale)
 
     def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
         """Return features [C, F] and int64 [C], the number of the modality, -1 where nothing is known."""

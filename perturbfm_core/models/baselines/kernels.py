@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
     EffectTable,
@@ -11,7 +13,9 @@ from perturbfm_core.models.baselines.effects import (
     is_single,
     sum_parts,
 )
+from perturbfm_core.models.nystrom import inducing_coefficients
 from perturbfm_core.models.principal_components import principal_components
+from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import TrainView
 
@@ -34,10 +38,15 @@ def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
     )
 
 
-def median_distance(A: FloatArray) -> float:
-    """Return the median of the non-zero squared distances among rows, 1 if all rows are equal."""
+def median_distance(A: FloatArray, scale: Scale = USUAL) -> float:
+    """Return the median of the non-zero squared distances among rows, 1 if all rows are equal.
+
+    Of more rows than `scale` treats exactly, it is that among some.
+    """
     import numpy as np
 
+    if scale.approximates(len(A)):
+        A = A[scale.inducing_rows(len(A))]
     d2 = squared_distances(A, A)
     # Through rounding, equal rows have a distance of about 1e-16 of the largest one.
     apart = d2[d2 > _ZERO * max(float(d2.max(initial=0.0)), 1e-300)]
@@ -79,7 +88,40 @@ def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
     return np.asarray(fitted.dual_coef_, dtype=np.float32)
 
 
-def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
+@dataclass(frozen=True, eq=False)
+class KernelSystem:
+    """Kernel ridge regression to be solved at any penalty: exactly, or by inducing rows.
+
+    Attributes
+    ----------
+    K
+        float64 [n, n], kernel among train rows; [n, m] where m inducing rows stand for all.
+    Y
+        float [n, G], targets.
+    rows
+        int64 [m], positions of the inducing rows, None if the solution is exact.
+    diagonal
+        float64 [n], kernel of each row with itself, None if the solution is exact.
+    """
+
+    K: FloatArray
+    Y: FloatArray
+    rows: IntArray | None = None
+    diagonal: FloatArray | None = None
+
+    def solve(self, alpha: float) -> FloatArray:
+        """Return float32 [n or m, G], the coefficients of the columns of the kernel at one penalty above 0."""
+        if self.rows is None or self.diagonal is None:
+            return dual_coefficients(self.K, self.Y, alpha)
+        return inducing_coefficients(self.K, self.K[self.rows], self.diagonal, self.Y, alpha)
+
+
+def inducing(scale: Scale, n: int) -> IntArray | None:
+    """Return the positions of the inducing rows among `n`, None if these few are treated exactly."""
+    return scale.inducing_rows(n) if scale.approximates(n) else None
+
+
+def principal_axes(X: FloatArray, k: int, seed: int, scale: Scale = USUAL) -> FloatArray:
     """Return float64 [k', G], the first principal axes of the rows; at most n - 1, none without rows.
 
     Parameters
@@ -90,13 +132,15 @@ def principal_axes(X: FloatArray, k: int, seed: int) -> FloatArray:
         Number of axes.
     seed
         Seed of the principal component analysis.
+    scale
+        Sizes beyond which the axes are approximate.
     """
     import numpy as np
 
     if not len(X):
         return np.zeros((0, X.shape[1]))
     k = max(1, min(k, len(X) - 1, X.shape[1]))
-    return principal_components(X, k).axes
+    return principal_components(X, k, scale.exact).axes
 
 
 class SingleScores:
@@ -114,7 +158,12 @@ class SingleScores:
         import numpy as np
 
         single = is_single(view.conditions)
-        self.table.fit(view.conditions[single], view.delta[single].astype(np.float64) @ axes.T)
+        effects = view.delta[single]
+        # In blocks of the rows, of which a large screen's do not fit in memory twice.
+        blocks = [effects[rows].astype(np.float64) @ axes.T for rows in row_blocks(len(effects))]
+        self.table.fit(
+            view.conditions[single], np.concatenate(blocks) if blocks else np.zeros((0, len(axes)))
+        )
         return self
 
     def parts(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from pydantic import Field, PositiveInt
 
 from perturbfm_core.models.base import MODELS
@@ -70,6 +71,8 @@ class NearestNeighbours(EmbeddingBaseline):
         slack = _TIE * float(np.square(self._train).sum(axis=1).max())
         near = np.isfinite(d2) & (d2 <= kth + slack)
         weights = near / np.maximum(near.sum(axis=1, keepdims=True), 1)
+        if self.scale.approximates(len(self._train)):
+            return np.asarray(center + sp.csr_array(weights.astype(np.float32)) @ self._deviations)
         return np.asarray(center + weights @ self._deviations, dtype=np.float32)
 
     def _state_arrays(self) -> dict[str, FloatArray]:

@@ -13,8 +13,9 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.effects import sum_parts
 from perturbfm_core.models.baselines.kernels import (
+    KernelSystem,
     SingleScores,
-    dual_coefficients,
+    inducing,
     median_distance,
     principal_axes,
     rbf,
@@ -39,6 +40,8 @@ class SetKernelRidge(TunedBaseline):
 
     Notes
     -----
+    Of more than 1,500 train conditions, as many stand for all (see `perturbfm_core.models.nystrom`).
+
     A train single's own delta is its feature. The error on unseen singles is therefore visible only if axes,
     features and fit are made again without the held-out rows, as is done for all inner folds here.
     """
@@ -72,19 +75,34 @@ class SetKernelRidge(TunedBaseline):
         self._widths = (1.0, 1.0)
         self._global: FloatArray = np.zeros(0, dtype=np.float32)
 
-    def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
-        self._scores.fit(view, principal_axes(view.delta, self.params.components, seed))
-        scores, self._owner = self._scores.parts(view.conditions)
-        self._sums = sum_parts(scores, self._owner, len(view))
+    def _prepare(self, view: TrainView, seed: int) -> KernelSystem:
+        self._scores.fit(view, principal_axes(view.delta, self.params.components, seed, self.scale))
+        rows = inducing(self.scale, len(view))
+        columns = view.conditions if rows is None else view.conditions.iloc[rows]
+        scores, self._owner = self._scores.parts(columns)
+        self._sums = sum_parts(scores, self._owner, len(columns))
         # Few distinct parts make up many conditions, so the kernel between parts is computed once for each.
         self._parts, part = np.unique(scores, axis=0, return_inverse=True)
         self._part = part.reshape(-1).astype(np.int64)
-        self._widths = (median_distance(self._sums), median_distance(self._parts))
+        self._widths = (median_distance(self._sums, self.scale), median_distance(self._parts, self.scale))
         self._global = view.delta.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return self._kernel(view.conditions), view.delta - self._global
+        own = None if rows is None else self._diagonal(view.conditions)
+        return KernelSystem(self._kernel(view.conditions), view.delta - self._global, rows, own)
 
-    def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
-        return {"coef": dual_coefficients(*prepared, value)}
+    def _solve(self, prepared: KernelSystem, value: float) -> Solution:
+        return {"coef": prepared.solve(value)}
+
+    def _diagonal(self, conditions: pd.DataFrame) -> FloatArray:
+        """Return float64 [C], the kernel of each condition with itself."""
+        scores, owner = self._scores.parts(conditions)
+        # Parts of a condition are adjacent, so that those of conditions with as many parts are a block each.
+        size = np.bincount(owner, minlength=len(conditions))
+        out = np.ones(len(conditions))
+        for s in np.unique(size[size > 0]):
+            own = scores[size[owner] == s].reshape(-1, s, scores.shape[1]).astype(np.float64)
+            apart = ((own[:, :, None] - own[:, None]) ** 2).sum(axis=3)
+            out[size == s] += np.exp(-apart / self._widths[1]).sum(axis=(1, 2))
+        return out
 
     def _kernel(self, conditions: pd.DataFrame) -> FloatArray:
         """Return float64 [C, n], the kernel between conditions and the train conditions."""

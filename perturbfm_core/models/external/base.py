@@ -16,7 +16,7 @@ from perturbfm_core.external.answers import Fitted, converted
 from perturbfm_core.external.settings import interpreter_of
 from perturbfm_core.external.work import WORKERS, Worker
 from perturbfm_core.models.base import Model, Requires
-from perturbfm_core.models.external.requirements import Lacks, several_doses, unmet
+from perturbfm_core.models.external.requirements import Lacks, several_forms, unmet
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.view import Query, TrainView
@@ -95,8 +95,8 @@ class ExternalModel(Model):
 
     def cannot(self, conditions: SplitConditions) -> str | None:
         """Return why some test conditions cannot be predicted, None if all can."""
-        doses, own = several_doses(conditions), self.lacks(conditions)
-        return unmet(conditions, lambda *c: own(*c) or doses(*c))
+        forms, own = several_forms(conditions), self.lacks(conditions)
+        return unmet(conditions, lambda *c: own(*c) or forms(*c))
 
     def _fit(self, view: TrainView, seed: int) -> None:
         if self.ahead is None:
@@ -116,6 +116,10 @@ class ExternalModel(Model):
         )
         self._mean, self._var, self._keys = found.mean, found.var, found.keys
         self.training.update(found.record)
+        # Of the worker, whether it ran now or its output was found.
+        cost = found.record["worker"]
+        self.cpu_s_elsewhere = float(cost.get("cpu_s") or 0.0)
+        self.peak_bytes_elsewhere = int(cost.get("peak_bytes") or 0)
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
         """Nothing: `_fit` fits the variance on conditions that the worker did not train on."""

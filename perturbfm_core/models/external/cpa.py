@@ -11,6 +11,9 @@ from perturbfm_core.models.external.base import ExternalModel, ExternalParams
 from perturbfm_core.models.external.requirements import Lacks, genes_by_context
 from perturbfm_core.splits.conditions import SplitConditions
 
+# It has room for so many genes in any case.
+_PAIR = 2
+
 
 @MODELS.register("external-cpa")
 class Cpa(ExternalModel):
@@ -39,13 +42,17 @@ class Cpa(ExternalModel):
         n_latent: int = Field(default=128, ge=1)
 
     def lacks(self, conditions: SplitConditions) -> Lacks:
-        """Return what a condition lacks: its context, and each of its genes, in train."""
+        """Return what a condition lacks: its context, each of its genes, and combinations as large, in train."""
         contexts = set(conditions.train[schema.CONTEXT_ID])
         genes: set[str] = set().union(*genes_by_context(conditions).values())
+        largest = max([_PAIR, *(len(pert_genes(p)) for p in set(conditions.train[schema.PERT_ID]))])
 
         def lacks(context: str, pert: str, _doses: str) -> str | None:
             if context not in contexts:
                 return "contexts that train has"
-            return None if set(pert_genes(pert)) <= genes else "genes that train has perturbed"
+            mine = pert_genes(pert)
+            if not set(mine) <= genes:
+                return "genes that train has perturbed"
+            return None if len(mine) <= largest else "combinations of as many genes in train"
 
         return lacks

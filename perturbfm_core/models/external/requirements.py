@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
+
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.splits.conditions import SplitConditions
@@ -43,13 +45,20 @@ def genes_by_context(conditions: SplitConditions) -> dict[str, set[str]]:
     return out
 
 
-def several_doses(conditions: SplitConditions) -> Lacks:
-    """Return the requirement of a model that reads no doses: one dose of each perturbation."""
-    doses: dict[str, set[str]] = {}
-    for table in (conditions.train, conditions.test):
-        for pert, dose in table[[schema.PERT_ID, schema.DOSES]].itertuples(index=False, name=None):
-            doses.setdefault(pert, set()).add(dose)
-    many = {pert for pert, found in doses.items() if len(found) > 1}
-    return lambda _context, pert, _dose: (
-        "one dose of each perturbation, it reads none" if pert in many else None
-    )
+# Column of a condition that these models do not read -> what they need of it.
+_UNREAD = {
+    schema.DOSES: "one dose of each perturbation, it reads none",
+    schema.MODALITY: "one modality of each perturbation, it reads none",
+    schema.COVARIATES: "one time, or other covariate, of each perturbation, it reads none",
+}
+
+
+def several_forms(conditions: SplitConditions) -> Lacks:
+    """Return the requirement of a model that knows perturbations by name: one dose, modality and covariates of each."""
+    both = pd.concat([conditions.train, conditions.test])
+    lacking: dict[str, str] = {}
+    for column, text in _UNREAD.items():
+        pairs = both[[schema.PERT_ID, column]].drop_duplicates()
+        for pert in pairs.loc[pairs[schema.PERT_ID].duplicated(), schema.PERT_ID]:
+            lacking.setdefault(str(pert), text)
+    return lambda _context, pert, _dose: lacking.get(pert)

@@ -19,7 +19,7 @@ from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import BORROWED, Needs
-from perturbfm_core.graphs.spectral import spectral_features
+from perturbfm_core.graphs.spectral import kept_spectral_features
 from perturbfm_core.models.base import MODELS, Model
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
@@ -37,6 +37,7 @@ from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.prior.stack import BASELINES, Prior, folds_of
 from perturbfm_core.models.perturbfm.search_space import SEARCH_SPACE, effective
 from perturbfm_core.models.perturbfm.variance.predictive import PredictiveVariance
+from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.schema import FloatArray, IntArray
@@ -63,6 +64,10 @@ class _Held:
 class PerturbFM(Model):
     """The model shared by all versions; subclasses set the version.
 
+    Up to 1,500 train conditions the fit is exact; beyond that inducing conditions stand for all in the kernel of the prior,
+    its options are chosen on some conditions, and weights, gate, networks and variance come from 2,000 held-out conditions
+    (see `perturbfm_core.models.scale.Scale`).
+
     Parameters
     ----------
     params
@@ -74,6 +79,8 @@ class PerturbFM(Model):
     direct: ClassVar[Direct] = "none"
     cell_encoder: ClassVar[bool] = False
     search_space: ClassVar[SearchSpace] = SEARCH_SPACE
+    scale: Scale = USUAL
+    """Sizes beyond which the fit approximates; the same for every fit, but where a test says otherwise."""
 
     class Params(PerturbFMParams):
         """Options of a PerturbFM model."""
@@ -125,7 +132,7 @@ class PerturbFM(Model):
         tables = [self.side_info.feature_table(n) for n in names]
         if p.graph_features:
             tables += [
-                spectral_features(g, p.graph_features)
+                kept_spectral_features(g, p.graph_features)
                 for g in graphs
                 # Features of a graph built from train rows would leak held-out rows into the inner folds.
                 if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
@@ -136,7 +143,7 @@ class PerturbFM(Model):
         if p.prior in ("stack", "process") and p.perturbation:
             members = BASELINES if p.prior == "stack" else ()
             donors = {n: self.side_info.donor(n) for n in needs.borrowed}
-            self.prior = Prior(members, tables, self.direct, donors).fit(view, seed)
+            self.prior = Prior(members, tables, self.direct, donors, self.scale).fit(view, seed)
             self.training["prior"] = self.prior.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
@@ -172,13 +179,16 @@ class PerturbFM(Model):
         units = units_of(view.conditions, view.unit)
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
         if self.prior is None:
-            condition: IntArray = np.arange(len(view))
+            large = self.scale.approximates(len(view))
+            condition = some_rows(len(view), self.scale.held if large else len(view))
             featurizer = self._fitted_featurizer()
-            prior = self._plain_prior(view.query())
-            inputs = featurizer.read(view.query(), prior)
+            query = view.subset(np.isin(np.arange(len(view)), condition)).query() if large else view.query()
+            prior = self._plain_prior(query)
+            inputs = featurizer.read(query, prior)
             fold: IntArray = np.full(len(view), -1, dtype=np.int64)
             for j, (_, held) in enumerate(view.inner):
                 fold[held] = j
+            fold = fold[condition]
         else:
             condition, fold = folds_of(self.prior)
             if not len(condition):
@@ -237,8 +247,8 @@ class PerturbFM(Model):
             # With too few units the gate stays closed, so that training can be skipped.
             self.gate, crossed = decide(data, added, np.arange(len(data.truth)))
         else:
-            added, records = networks.cross_fit(data, condition, seed)
-            self.gate, crossed = decide(data, added, np.arange(len(data.truth)))
+            added, records, seen = networks.cross_fit(data, condition, seed)
+            self.gate, crossed = decide(data, added, np.arange(len(data.truth)), seen)
         if p.gate == "on":
             self.gate = replace(self.gate, g=(1.0, 1.0), reason="switched on")
             crossed = np.ones_like(crossed)
@@ -289,7 +299,7 @@ class PerturbFM(Model):
             return
         mean = data.prior + added
         process = np.concatenate([f.var for f in self.prior.folds])
-        self.variance = PredictiveVariance()
+        self.variance = PredictiveVariance(self.scale)
         var = self.variance.fit(
             view,
             self._graphs(view),

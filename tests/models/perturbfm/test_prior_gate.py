@@ -13,6 +13,7 @@ from perturbfm_core.models.perturbfm.network.gate import (
     TrainingRows,
     _box_least_squares,
     decide,
+    without_gain,
 )
 from perturbfm_core.models.perturbfm.prior import stack as prior_module
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
@@ -360,3 +361,25 @@ def test_an_unseen_stratum_takes_the_weights_of_all():
     mean, var = prior.predict(query)
     assert mean.shape == var.shape == (2, 12)
     assert np.isfinite(mean).all()
+
+
+@pytest.mark.parametrize(("channels", "latent"), [(-1.0, -1.0), (0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])
+def test_two_folds_without_a_gain_are_enough(channels, latent):
+    rows, missed = gate_rows(60)
+    folds = [np.flatnonzero(rows.fold == j) for j in (0, 1)]
+    added = np.stack([latent * missed, channels * missed])
+    stops = max(channels, latent) <= 0
+    assert without_gain(rows, added, folds) is stops
+    if stops:
+        decision, crossed = decide(rows, added, np.arange(60), np.concatenate(folds))
+        assert decision.g == (0.0, 0.0)
+        assert "two inner folds" in decision.reason
+        assert decision.groups == 24
+        assert crossed.shape == (2, 60)
+        assert not crossed.any()
+
+
+def test_two_folds_of_few_units_are_not_enough():
+    rows, missed = gate_rows(20)
+    folds = [np.flatnonzero(rows.fold == j) for j in (0, 1)]
+    assert not without_gain(rows, np.stack([-missed, -missed]), folds)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,7 +92,87 @@ def centred_pearson(A: FloatArray, B: FloatArray, center: FloatArray) -> FloatAr
     return out
 
 
-def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateDecision, FloatArray]:
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Corrections of some rows, as normal equations of their factors and as a function of these.
+
+    Attributes
+    ----------
+    along
+        float64 [2, rows], weighted inner products of the two corrections with the residual.
+    size
+        float64 [2, 2, rows], those with each other: the factors g minimise g' size g - 2 g' along, summed over rows.
+    mixture
+        Function from factors [2, rows] to centred Pearson and relative squared error of each row.
+    """
+
+    along: FloatArray
+    size: FloatArray
+    mixture: Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+
+    def factors(self, at: Any, parts: FloatArray) -> FloatArray:
+        """Return the least-squares factors [2] on the rows `at` of the parts with a 1 in `parts` [2]."""
+        gram = self.size[:, :, at].sum(axis=2) * np.outer(parts, parts)
+        return _box_least_squares(gram, self.along[:, at].sum(axis=1) * parts)
+
+    def proposed(self, fold: IntArray, parts: FloatArray) -> FloatArray:
+        """Return float64 [2, rows], the factors of each row by the other folds."""
+        by_fold = {j: self.factors(fold != j, parts) for j in np.unique(fold)}
+        return np.stack([by_fold[j] for j in fold], axis=1)
+
+
+# First the channels alone, then both parts.
+_PARTS = (("channels", np.asarray([0.0, 1.0])), ("latent state", np.ones(2)))
+
+
+def _judged(data: TrainingRows, added: FloatArray, rows: IntArray) -> _Judged:
+    truth, prior, mine = data.truth[rows], data.prior[rows], added[:, rows]
+    center = truth.mean(axis=0)
+    weight = relative_weights(truth - center)
+    residual = (truth - prior).astype(np.float64)
+
+    def mixture(factors: FloatArray) -> tuple[FloatArray, FloatArray]:
+        mixed = prior + np.einsum("pr,prg->rg", factors, mine, optimize=True).astype(np.float32)
+        errors = weight * ((truth - mixed).astype(np.float64) ** 2).sum(axis=1)
+        return centred_pearson(mixed, truth, center), errors
+
+    return _Judged(
+        weight * np.einsum("prg,rg->pr", mine, residual, optimize=True),
+        weight * np.einsum("prg,qrg->pqr", mine, mine, optimize=True),
+        mixture,
+    )
+
+
+def without_gain(data: TrainingRows, added: FloatArray, folds: Sequence[IntArray]) -> bool:
+    """Return whether neither part of the correction gains on any of these folds, at the factors of the others.
+
+    With fewer units than a decision needs, nothing is said.
+
+    Parameters
+    ----------
+    data
+        The training rows.
+    added
+        float32 [2, m, G], corrections by the networks that did not see the rows.
+    folds
+        int64 positions of the rows of each fold, two folds or more.
+    """
+    rows = np.concatenate(list(folds))
+    if len({data.groups[i] for i in rows}) < MIN_GROUPS:
+        return False
+    fold = np.repeat(np.arange(len(folds)), [len(at) for at in folds])
+    judged = _judged(data, added, rows)
+    start = judged.mixture(np.zeros((2, len(rows))))[0]
+    for _, parts in _PARTS:
+        gain = judged.mixture(judged.proposed(fold, parts))[0] - start
+        if (np.bincount(fold, gain) > 0).any():
+            return False
+    return True
+
+
+def decide(
+    data: TrainingRows, added: FloatArray, rows: IntArray, seen: IntArray | None = None
+) -> tuple[GateDecision, FloatArray]:
     """Return the gate and float64 [2, rows], the cross-fitted factors of each row.
 
     The factors of a row are the least-squares factors between 0 and 1 on the other folds. The channels, which
@@ -106,15 +187,13 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
         float32 [2, rows, G], corrections by the networks that did not see the rows.
     rows
         int64, positions of the rows in `data`.
+    seen
+        Those of the rows on which two folds without a gain have decided already (default: all are judged).
     """
-    truth, prior = data.truth[rows], data.prior[rows]
-    center = truth.mean(axis=0)
-    weight = relative_weights(truth - center)
-    residual = (truth - prior).astype(np.float64)
-    # Per row: inner products of the two corrections with the residual [2, rows] and with each other [2, 2,
-    # rows]; summed over rows they are the normal equations of the factors g: minimise g' size g - 2 g' along.
-    along = weight * np.einsum("prg,rg->pr", added, residual, optimize=True)
-    size = weight * np.einsum("prg,qrg->pqr", added, added, optimize=True)
+    if seen is not None:
+        decision, _ = decide(data, added, seen)
+        shut = replace(decision, g=CLOSED, reason="no gain on the first two inner folds")
+        return shut, np.zeros((2, len(rows)))
     fold = data.fold[rows]
     names, code = np.unique(np.asarray([data.groups[i] for i in rows]), return_inverse=True)
     n = len(names)
@@ -122,35 +201,23 @@ def decide(data: TrainingRows, added: FloatArray, rows: IntArray) -> tuple[GateD
     if n < MIN_GROUPS:
         return GateDecision(CLOSED, None, None, n, f"{n} groups are fewer than {MIN_GROUPS}"), closed
 
-    def mixture(factors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the centred Pearson and the relative squared error of each row."""
-        mixed = prior + np.einsum("pr,prg->rg", factors, added, optimize=True).astype(np.float32)
-        errors = weight * ((truth - mixed).astype(np.float64) ** 2).sum(axis=1)
-        return centred_pearson(mixed, truth, center), errors
-
+    judged = _judged(data, added, rows)
     g: FloatArray = np.zeros(2)
     crossed: FloatArray = closed
-    current = mixture(closed)
+    current = judged.mixture(closed)
     start = current[0]
     tried: list[dict[str, Any]] = []
-    # First the channels alone, then both parts; the mask removes the latent part from the equations.
-    for name, parts in (("channels", np.asarray([0.0, 1.0])), ("latent state", np.ones(2))):
-        mask = np.outer(parts, parts)
-
-        def factors(at: Any, mask: FloatArray = mask, parts: FloatArray = parts) -> FloatArray:
-            return _box_least_squares(size[:, :, at].sum(axis=2) * mask, along[:, at].sum(axis=1) * parts)
-
+    for name, parts in _PARTS:
         # Cross-fitting: no row is judged with factors that were estimated on its own fold.
-        by_fold = {j: factors(fold != j) for j in np.unique(fold)}
-        proposed = np.stack([by_fold[j] for j in fold], axis=1)
-        scores = mixture(proposed)
+        proposed = judged.proposed(fold, parts)
+        scores = judged.mixture(proposed)
         # Mean gain per group: rows of a group are not independent, so the standard error is over groups.
         gain = np.bincount(code, scores[0] - current[0]) / np.bincount(code)
         error = float(gain.std(ddof=1) / np.sqrt(n))
         fell = float((current[1] - scores[1]).sum()) > 0
         tried.append({"part": name, "gain": float(gain.mean()), "standard_error": error, "error_fell": fell})
         if float(gain.mean()) > error and fell:
-            g, crossed, current = factors(slice(None)), proposed, scores
+            g, crossed, current = judged.factors(slice(None), parts), proposed, scores
     total = np.bincount(code, current[0] - start) / np.bincount(code)
     mean, error = float(total.mean()), float(total.std(ddof=1) / np.sqrt(n))
     reason = "gain over one standard error" if g.any() else "no gain over one standard error"

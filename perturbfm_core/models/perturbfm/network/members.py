@@ -22,7 +22,7 @@ from perturbfm_core.models.perturbfm.encoder.module import (
 from perturbfm_core.models.perturbfm.encoder.pretraining import load_encoder
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.fitting import NetworkFitter, added_by
-from perturbfm_core.models.perturbfm.network.gate import TrainingRows
+from perturbfm_core.models.perturbfm.network.gate import TrainingRows, without_gain
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
 from perturbfm_core.models.perturbfm.network.module import NetworkSpec, PerturbationNetwork
 from perturbfm_core.models.perturbfm.network.tensors import TensorSource
@@ -33,6 +33,7 @@ from perturbfm_core.splits.view import TrainView
 from perturbfm_core.training.determinism import derived_seed
 
 _MIN_EPOCHS = 10
+_FOLDS_TO_GAIN = 2
 
 
 class Networks:
@@ -94,8 +95,10 @@ class Networks:
 
     def cross_fit(
         self, data: TrainingRows, condition: IntArray, seed: int
-    ) -> tuple[FloatArray, list[dict[str, Any]]]:
+    ) -> tuple[FloatArray, list[dict[str, Any]], IntArray | None]:
         """Train one network per inner fold, with early stopping on the next fold.
+
+        Where the gate may stay shut, it does after two folds neither of which gains, and the others are not trained.
 
         Parameters
         ----------
@@ -111,10 +114,12 @@ class Networks:
         -------
         tuple
             (float32 [2, m, G], corrections of each row by a network that was not trained or stopped on the
-            row's fold; the record of each training).
+            row's fold; the record of each training; int64, the rows of the folds that were enough to decide, None for
+            all).
         """
         added = np.zeros((2, *data.truth.shape), dtype=np.float32)
-        records = []
+        records: list[dict[str, Any]] = []
+        seen: list[IntArray] = []
         folds = [int(j) for j in np.unique(data.fold) if j >= 0]
         for i, j in enumerate(folds if len(folds) >= 3 else []):
             here, stopping, rest = _split_rows(condition, data.fold, j, folds[(i + 1) % len(folds)])
@@ -125,7 +130,10 @@ class Networks:
             )
             added[:, here] = self.fitter.predict(network, data.source, here)
             records.append(record.model_dump(mode="json", exclude={"seconds"}))
-        return added, records
+            seen.append(here)
+            if self.params.gate == "auto" and len(seen) == _FOLDS_TO_GAIN and without_gain(data, added, seen):
+                return added, records, np.sort(np.concatenate(seen))
+        return added, records, None
 
     def fit(
         self, data: TrainingRows, seed: int, stop_on: TrainingRows | None, epochs: int | None

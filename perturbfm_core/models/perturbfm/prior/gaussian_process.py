@@ -21,10 +21,14 @@ from typing import Any, Literal
 import numpy as np
 
 from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL
 from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.prior.exact import ExactSolver, ExactTrain, _noise
+from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
 from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
 from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.models.scale import USUAL, Scale, sample_of, some_rows
+from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
 Direct = Literal["none", "constant", "state"]
@@ -39,10 +43,6 @@ _SIMPLER: dict[Direct, tuple[Direct, ...]] = {
 # Weight of the pooled error against a gene's own error in the choice of its noise level: 0 chooses gene by
 # gene, a very large weight gives all genes the same level.
 POOLING = (0.0, 0.3, 3.0, 1e6)
-_DEFAULT_LAMBDA = 2.0
-_NOISE_ROUNDS = 2
-_NOISE_RANGE = (0.2, 5.0)
-_NOISE_CONDITIONS = 20
 
 PRESETS: tuple[Kernel, ...] = (
     Kernel(identity=1.0),
@@ -69,6 +69,9 @@ class SetProcess:
         simpler model than this.
     presets
         Kernel weights to choose from (default: those of `PRESETS` that the data can distinguish).
+    scale
+        Sizes beyond which the process is conditioned by inducing conditions, and its options are chosen on some
+        conditions, at fixed noise.
     """
 
     def __init__(
@@ -76,7 +79,9 @@ class SetProcess:
         tables: Sequence[GeneFeatures] = (),
         direct: Direct = "none",
         presets: Sequence[Kernel] | None = None,
+        scale: Scale = USUAL,
     ) -> None:
+        self.scale = scale
         self.tables = tuple(tables)
         self.direct: Direct = direct
         self.presets = None if presets is None else tuple(presets)
@@ -85,52 +90,66 @@ class SetProcess:
         self.kernel = PRESETS[0]
         self.pooling = POOLING[-1]
         self.lambdas: FloatArray = np.zeros(0)
-        self.similarity = SimilarityKernel(self.tables)
+        self.similarity = SimilarityKernel(self.tables, self.scale)
         self.mean = StrataMean()
-        self.noise: FloatArray = np.zeros(0)
-        self._eigen: tuple[FloatArray, FloatArray] = (np.zeros(0), np.zeros((0, 0)))
-        self._dual: FloatArray = np.zeros((0, 0), dtype=np.float32)
-        self._scale: FloatArray = np.zeros(0)
+        self.given: ExactTrain | InducingTrain = ExactTrain(self.similarity, self.kernel)
         self.choice: dict[str, Any] = {}
+
+    @property
+    def noise(self) -> FloatArray:
+        """Return float64 [n], the relative noise variance of each train condition."""
+        return self.given.noise
+
+    @property
+    def _scale(self) -> FloatArray:
+        return self.given.scale
 
     # ---- choosing ------------------------------------------------------------------------------------
 
     def choose(self, view: TrainView) -> SetProcess:
         """Choose kernel, noise levels and model of direct effects on the inner folds of the view.
 
-        With fewer than two inner folds, defaults are kept.
+        With fewer than two inner folds, defaults are kept. Of many conditions, kernel and direct effects are chosen on
+        some conditions and genes, and the noise levels on these conditions, which all count as equally precise.
         """
+        some = self.scale.approximates(len(view))
+        n = len(view)
+        view = sample_of(view, self.scale.sample) if some else view
         presets = self._candidates(view)
-        self.lambdas = np.full(len(view.genes), _DEFAULT_LAMBDA)
+        self.lambdas = np.full(len(view.genes), DEFAULT_LEVEL)
         self.kernel, self.pooling = presets[-1], POOLING[-1]
         if len(view.inner) < 2:
             self.choice = {"by": "default", **asdict(self.kernel)}
             return self
+        genes = some_rows(len(view.genes), self.scale.genes) if some else None
         options: list[tuple[Direct, Kernel]] = []
         errors: list[FloatArray] = []
         for direct in _SIMPLER[self.direct]:
             self.direct = direct
             options += [(direct, kernel) for kernel in presets]
-            errors += self._errors(view, presets)
+            errors += self._errors(view, presets, genes, equal=some)
         scores = np.asarray([[_crossed_score(e, p) for p in POOLING] for e in errors])
         best, pooling = np.unravel_index(int(np.argmin(scores)), scores.shape)
         self.direct, self.kernel = options[int(best)]
         self.pooling = POOLING[int(pooling)]
         self._fold_errors = errors[int(best)]
+        if genes is not None:
+            (self._fold_errors,) = self._errors(view, [self.kernel], None, equal=True)
         self.lambdas = _noise_levels(self._fold_errors.sum(axis=0), self.pooling)
         self.choice = {
-            "by": f"{len(view.inner)} inner folds",
+            "by": f"{len(view.inner)} inner folds" + (f" of {len(view)} of {n} conditions" if some else ""),
             **asdict(self.kernel),
             "direct": self.direct,
             "pooling": self.pooling,
             "relative_error": float(scores.min()),
+            **({"inducing": min(n, self.scale.inducing)} if some else {}),
         }
         return self
 
     def _candidates(self, view: TrainView) -> list[Kernel]:
         if self.presets is not None:
             return list(self.presets)
-        space = SimilarityKernel(self.tables).fit(view)
+        space = SimilarityKernel(self.tables, self.scale).fit(view)
         kept = [k for k in PRESETS if space.can(k)]
         if space.contexts < 2:
             return kept
@@ -140,9 +159,22 @@ class SetProcess:
             for share, level in _CONTEXT_SHARES
         ]
 
-    def _errors(self, view: TrainView, presets: Sequence[Kernel]) -> list[FloatArray]:
-        """Return float64 [folds, lambdas, G] per preset, summed relative squared errors of held-out rows."""
-        shape = (len(view.inner), len(LAMBDAS), len(view.genes))
+    def _errors(
+        self, view: TrainView, presets: Sequence[Kernel], genes: IntArray | None, *, equal: bool
+    ) -> list[FloatArray]:
+        """Return float64 [folds, lambdas, G] per preset, summed relative squared errors of held-out rows.
+
+        Parameters
+        ----------
+        view, presets
+            Train conditions, and kernel weights to try.
+        genes
+            Positions of the genes whose errors count (default: all).
+        equal
+            Whether all conditions count as equally precise; else their noise is estimated for each kernel and fold.
+        """
+        at = slice(None) if genes is None else genes
+        shape = (len(view.inner), len(LAMBDAS), len(view.genes) if genes is None else len(genes))
         out: list[FloatArray] = [np.zeros(shape) for _ in presets]
         for j, (fit, held) in enumerate(view.inner):
             part, rest = view.subset(fit), view.subset(held)
@@ -151,14 +183,15 @@ class SetProcess:
             # delta.
             truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
             weight = relative_weights(rest.delta - part.delta.mean(axis=0)).astype(np.float32)[:, None]
-            space = SimilarityKernel(self.tables).fit(part)
+            space = SimilarityKernel(self.tables, self.scale).fit(part)
             train, cross = space.blocks(), space.blocks(rest.query())
             # All presets share the components of the kernel, and all noise levels share one
             # eigendecomposition.
             for e, kernel in zip(out, presets, strict=True):
                 mean = StrataMean(by_size=kernel.by_size).fit(part)
-                solver = _Solver(train(kernel), part.delta - mean.predict(part.query()))
-                C, target = cross(kernel), truth - mean.predict(rest.query())
+                K, residual = train(kernel), (part.delta - mean.predict(part.query()))[:, at]
+                solver = ExactSolver(K, residual, np.ones(len(part)) if equal else _noise(K, residual))
+                C, target = cross(kernel), (truth - mean.predict(rest.query()))[:, at]
                 for i, lam in enumerate(LAMBDAS):
                     e[j, i] = (weight * (target - solver.predict(C, lam)) ** 2).sum(axis=0)
         return out
@@ -177,15 +210,11 @@ class SetProcess:
         if lambdas is not None:
             self.lambdas = lambdas
         view, self._targets = self._apart(view)
-        self.similarity = SimilarityKernel(self.tables).fit(view)
+        self.similarity = SimilarityKernel(self.tables, self.scale).fit(view)
         self.mean = StrataMean(by_size=self.kernel.by_size).fit(view)
         residual = view.delta - self.mean.predict(view.query())
-        solver = _Solver(self.similarity.blocks()(self.kernel), residual)
-        self._dual = solver.dual(self.lambdas)
-        # Rounded as they are saved, so that a fitted and a loaded process predict the same.
-        self.noise = solver.noise
-        self._eigen = (solver.values, solver.vectors.astype(np.float32).astype(np.float64))
-        self._scale = solver.signal(self.lambdas)
+        kind = InducingTrain if self.scale.approximates(len(view)) else ExactTrain
+        self.given = kind(self.similarity, self.kernel).fit(residual, self.lambdas)
         return self
 
     def for_fold(self, view: TrainView, fold: int) -> SetProcess:
@@ -193,43 +222,33 @@ class SetProcess:
 
         With more than two folds, its noise levels are chosen on the other folds only.
         """
-        other = SetProcess(self.tables, self.direct, self.presets)
+        other = SetProcess(self.tables, self.direct, self.presets, self.scale)
         other.kernel = self.kernel
         levels = self.lambdas
-        if self._fold_errors is not None and len(self._fold_errors) > 2:
-            levels = _noise_levels(self._fold_errors.sum(axis=0) - self._fold_errors[fold], self.pooling)
+        errors = self._fold_errors
+        # Of some conditions only, a fold may have none.
+        if errors is not None and 2 < len(errors) == len(view.inner):
+            levels = _noise_levels(errors.sum(axis=0) - errors[fold], self.pooling)
         return other.fit(view.subset(view.inner[fold][0]), levels)
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta), in log1p units."""
-        # C [q, n] is the kernel between query and train; dual [n, G] is (K + lambda_g D)^-1 (delta - mean).
-        C = self.similarity.blocks(query)(self.kernel)
-        mean = self.mean.predict(query) + C.astype(np.float32) @ self._dual
+        levels, which = np.unique(self.lambdas, return_inverse=True)
+        beyond, explained = self.given.predict(query, levels)
+        mean = self.mean.predict(query) + beyond
         if self._targets is not None:
             mean = mean + self._targets.predict(query)
-        e, Q = self._eigen
         prior = self.similarity.diagonal(query, self.kernel)
-        # Posterior variance k(x, x) - c' (K + lambda D)^-1 c. With D^-1/2 K D^-1/2 = Q diag(e) Q' the last
-        # term is a sum over eigenvectors of (c' D^-1/2 Q)^2 / (e + lambda): one matrix product for all noise
-        # levels.
-        projected = ((C / np.sqrt(self.noise)) @ Q) ** 2
-        levels, which = np.unique(self.lambdas, return_inverse=True)
-        left = np.stack([prior - projected @ (1.0 / (e + lam)) for lam in levels], axis=1)
-        var = np.maximum(left, 1e-6)[:, which] * self._scale
+        # Posterior variance k(x, x) - c' (K + lambda D)^-1 c.
+        left = np.stack([prior - e for e in explained], axis=1)
+        var = np.maximum(left, 1e-6)[:, which] * self.given.scale
         return mean.astype(np.float32), var.astype(np.float32)
 
     # ---- state -----------------------------------------------------------------------------------------
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the fitted arrays under prefixed names."""
-        own = {
-            "dual": self._dual,
-            "lambdas": self.lambdas,
-            "noise": self.noise,
-            "eigenvalues": self._eigen[0],
-            "eigenvectors": self._eigen[1].astype(np.float32),
-            "scale": self._scale,
-        }
+        own = {**self.given.arrays(), "lambdas": self.lambdas}
         return {
             **{f"{prefix}.{k}": v for k, v in own.items()},
             **self.similarity.arrays(f"{prefix}.similarity"),
@@ -264,12 +283,15 @@ class SetProcess:
         genes
             Gene ids [G] in the order of fitting.
         """
-        self._dual, self.lambdas = arrays[f"{prefix}.dual"], arrays[f"{prefix}.lambdas"]
-        self.noise, self._scale = arrays[f"{prefix}.noise"], arrays[f"{prefix}.scale"]
-        self._eigen = (arrays[f"{prefix}.eigenvalues"], arrays[f"{prefix}.eigenvectors"].astype(np.float64))
+        self.lambdas = arrays[f"{prefix}.lambdas"]
         self.direct = meta[f"{prefix}.treated"]
         self.kernel, self.choice = Kernel(**meta[f"{prefix}.kernel"]), meta[f"{prefix}.choice"]
         self.similarity.restore(f"{prefix}.similarity", arrays, meta)
+        kind = InducingTrain if f"{prefix}.inducing" in arrays else ExactTrain
+        self.given = kind(self.similarity, self.kernel)
+        self.given.restore(
+            {k.removeprefix(f"{prefix}."): v for k, v in arrays.items() if k.startswith(f"{prefix}.")}
+        )
         self.mean.restore(f"{prefix}.mean", arrays, meta)
         if self.direct != "none":
             self._targets = DirectEffect(state=self.direct == "state")
@@ -285,86 +307,6 @@ def relative_weights(centred: FloatArray) -> FloatArray:
     size = (centred.astype(np.float64) ** 2).sum(axis=1)
     out: FloatArray = 1.0 / (size + np.median(size) + 1e-12)
     return out
-
-
-class _Solver:
-    """Kernel regression of many genes at many noise levels from one eigendecomposition.
-
-    Parameters
-    ----------
-    K
-        float64 [n, n], kernel of the train conditions.
-    Y
-        float32 [n, G], targets.
-    """
-
-    def __init__(self, K: FloatArray, Y: FloatArray) -> None:
-        self.noise = _noise(K, Y)
-        root = 1.0 / np.sqrt(self.noise)
-        # With D = diag(noise), (K + lambda D)^-1 = D^-1/2 (D^-1/2 K D^-1/2 + lambda I)^-1 D^-1/2, so that the
-        # matrix that is decomposed does not depend on lambda.
-        values, vectors = np.linalg.eigh(root[:, None] * K * root[None])
-        # Negative eigenvalues come from rounding, or from the cut-off of negative cosines in the feature
-        # kernel.
-        self.values: FloatArray = np.maximum(values, 0.0)
-        self.vectors: FloatArray = vectors
-        self._root = root
-        self._rotated = (vectors.T @ (root[:, None] * Y)).astype(np.float32)
-
-    def predict(self, C: FloatArray, lam: float) -> FloatArray:
-        """Return float32 [q, G], the prediction for cross kernels C [q, n] at one noise level."""
-        left = ((C * self._root) @ self.vectors) / (self.values + lam)
-        out: FloatArray = left.astype(np.float32) @ self._rotated
-        return out
-
-    def dual(self, lambdas: FloatArray) -> FloatArray:
-        """Return float32 [n, G], weights of train conditions for genes with the given noise levels [G]."""
-        out = np.zeros(self._rotated.shape, dtype=np.float32)
-        for lam in np.unique(lambdas):
-            at = lambdas == lam
-            scaled = self._rotated[:, at] / (self.values + lam).astype(np.float32)[:, None]
-            out[:, at] = (self._root[:, None] * self.vectors).astype(np.float32) @ scaled
-        return out
-
-    def signal(self, lambdas: FloatArray) -> FloatArray:
-        """Return float64 [G], the scale of each gene's process, y' (K + lambda D)^-1 y / n.
-
-        It is the maximum-likelihood estimate of a common factor on K + lambda D.
-        """
-        out = np.zeros(len(lambdas))
-        for lam in np.unique(lambdas):
-            at = lambdas == lam
-            out[at] = (self._rotated[:, at].astype(np.float64) ** 2 / (self.values + lam)[:, None]).mean(
-                axis=0
-            )
-        return np.asarray(np.maximum(out, 1e-8))
-
-
-def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
-    """Return float64 [n], the relative noise variance of each condition, with a geometric mean of about 1.
-
-    It is computed from the median over genes of the absolute leave-one-out residual, relative to each gene's
-    median. A condition with few cells has large residuals in all genes, whereas an unusual effect shows in
-    few genes only.
-    """
-    n = len(Y)
-    noise = np.ones(n)
-    if n < _NOISE_CONDITIONS:
-        return noise
-    for _ in range(_NOISE_ROUNDS):
-        inverse = np.linalg.inv(K + _DEFAULT_LAMBDA * np.diag(noise))
-        # Leave-one-out residual of kernel regression in closed form: [M^-1 Y]_i / [M^-1]_ii with M = K +
-        # lambda D.
-        left_out = np.abs((inverse @ Y) / np.diag(inverse)[:, None])
-        per_gene = np.median(left_out, axis=0)
-        moving = per_gene > 0
-        if not moving.any():
-            return noise
-        scale = np.median(left_out[:, moving] / per_gene[moving], axis=1) ** 2
-        scale = np.maximum(scale, 1e-12)
-        # Dividing by the geometric mean leaves the overall level to lambda.
-        noise = np.clip(scale / np.exp(np.mean(np.log(scale))), *_NOISE_RANGE)
-    return noise
 
 
 def _noise_levels(errors: FloatArray, pooling: float) -> FloatArray:

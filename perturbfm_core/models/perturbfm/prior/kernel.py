@@ -1,7 +1,4 @@
-"""Kernel between conditions: components fitted on train conditions and evaluated on any conditions.
-
-This module is longer than 400 lines because the components of the kernel share what they describe of a condition.
-"""
+"""Kernel between conditions: components fitted on train conditions and evaluated on any conditions."""
 
 from __future__ import annotations
 
@@ -11,10 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from perturbfm_core import schema
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, components, is_single
-from perturbfm_core.models.perturbfm.interventions import Interventions, interventions, log_top_dose
+from perturbfm_core.models.baselines.effects import (
+    CONTEXT_LEVELS,
+    EffectTable,
+    components,
+    distinct_rows,
+    is_single,
+)
+from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.prior.described import (
+    OTHER_COVARIATES,
+    Described,
+    feature_similarity,
+    median_of,
+    only,
+    over_parts,
+    squared_distances,
+)
 from perturbfm_core.models.principal_components import principal_components
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.models.scale import USUAL, Scale, some_rows
+from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
 if TYPE_CHECKING:
@@ -23,8 +36,6 @@ if TYPE_CHECKING:
 
 N_COMPONENTS = 60
 N_CONTEXT_COMPONENTS = 10
-# Factor on the context similarity of conditions with different covariates.
-_OTHER_COVARIATES = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,19 +76,6 @@ class Kernel:
     by_size: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class _Described:
-    """Conditions as inputs of the kernel."""
-
-    parts: Interventions
-    effects: FloatArray  # [parts, k], measured single effect of each part, zero where unknown
-    sums: FloatArray  # [n, k]
-    tables: list[tuple[FloatArray, BoolArray]]  # per table: unit-length features [parts, F], whether known
-    context: FloatArray | None  # [n, k] principal components of the controls
-    names: list[str]  # context ids
-    covariates: list[str]
-
-
 class SimilarityKernel:
     """The fitted components of the kernel.
 
@@ -85,13 +83,16 @@ class SimilarityKernel:
     ----------
     tables
         Gene-feature tables.
+    scale
+        Sizes beyond which length scales are medians over some conditions, and axes are approximate.
     """
 
-    def __init__(self, tables: Sequence[GeneFeatures] = ()) -> None:
+    def __init__(self, tables: Sequence[GeneFeatures] = (), scale: Scale = USUAL) -> None:
         import numpy as np
         import pandas as pd
 
         self.tables = tuple(tables)
+        self.scale = scale
         self.contexts = 0
         self._top_dose = 1.0
         self._singles = EffectTable(CONTEXT_LEVELS)
@@ -101,7 +102,7 @@ class SimilarityKernel:
         self._conditions = pd.DataFrame(columns=list(schema.CONDITION_COLUMNS))
         self._context_scores: FloatArray | None = None
         self._width = {"effect": 1.0, "pair": 1.0, "linear": 1.0, "context": 1.0}
-        self._train: _Described | None = None
+        self._train: Described | None = None
 
     def fit(self, view: TrainView) -> SimilarityKernel:
         """Learn axes and length scales from train conditions."""
@@ -110,11 +111,14 @@ class SimilarityKernel:
         self._conditions = view.conditions[list(schema.CONDITION_COLUMNS)].astype(str)
         self._top_dose = log_top_dose(view.conditions)
         self.contexts = self._conditions[schema.CONTEXT_ID].nunique()
-        delta = view.delta.astype(np.float64)
+        large = self.scale.approximates(len(view))
+        delta = view.delta if large else view.delta.astype(np.float64)
         single = is_single(view.conditions)
         k = min(N_COMPONENTS, *delta.shape)
         self._axes = (
-            principal_components(delta, k).axes if len(delta) > 1 else (np.zeros((0, delta.shape[1])))
+            principal_components(delta, k, self.scale.exact).axes.astype(delta.dtype)
+            if len(delta) > 1
+            else np.zeros((0, delta.shape[1]))
         )
         self._singles = EffectTable(CONTEXT_LEVELS)
         # Scores are not centred, so that the origin is no effect, which is also the value of an unmeasured
@@ -124,22 +128,34 @@ class SimilarityKernel:
         self._context_mean, self._context_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.contexts > 1:
             # Distinct profiles only: a context with many conditions should not count more than others.
-            states = np.unique(view.control.astype(np.float64), axis=0)
+            states = distinct_rows(view.control)[0].astype(np.float64)
             k = min(N_CONTEXT_COMPONENTS, len(states) - 1)
             if k > 0:
-                found = principal_components(states, k)
+                found = principal_components(states, k, self.scale.exact)
                 self._context_mean, self._context_axes = found.mean, found.axes
         self._context_scores = self._context(view.control)
         self._train = self._describe(view.conditions, self._context_scores)
         t = self._train
         # Squared length scales: the median of the non-zero squared distances in train.
+        sums = self._some(t.sums)
         self._width = {
-            "effect": _median(_squared(t.sums, t.sums)),
-            "pair": _median(_squared(*(np.unique(t.effects, axis=0),) * 2)) if len(t.effects) else 1.0,
+            "effect": median_of(squared_distances(sums, sums)),
+            "pair": self._spread_of(t.effects) if len(t.effects) else 1.0,
             "linear": float(np.median((t.sums**2).sum(axis=1))) or 1.0,
-            "context": 1.0 if t.context is None else _median(_squared(*(np.unique(t.context, axis=0),) * 2)),
+            "context": 1.0 if t.context is None else self._spread_of(t.context),
         }
         return self
+
+    def _some(self, rows: FloatArray) -> FloatArray:
+        """Return the rows, or some of them where there are more than are treated exactly."""
+        few = not self.scale.approximates(len(rows))
+        return rows if few else rows[some_rows(len(rows), self.scale.inducing)]
+
+    def _spread_of(self, rows: FloatArray) -> float:
+        import numpy as np
+
+        distinct = self._some(np.unique(rows, axis=0))
+        return median_of(squared_distances(distinct, distinct))
 
     def can(self, kernel: Kernel) -> bool:
         """Return whether the data support this kernel.
@@ -156,8 +172,20 @@ class SimilarityKernel:
         """Return the train conditions."""
         return self._conditions
 
+    def described(self, query: Query) -> Described:
+        """Return conditions as inputs of the kernel."""
+        return self._describe(query.conditions, self._context(query.control))
+
+    def train_rows(self, rows: IntArray) -> Described:
+        """Return the train conditions at some positions as inputs of the kernel."""
+        scores = self._context_scores
+        return self._describe(self._conditions.iloc[rows], None if scores is None else scores[rows])
+
     def blocks(
-        self, query: Query | None = None, against: Query | None = None
+        self,
+        query: Query | Described | None = None,
+        against: Query | Described | None = None,
+        shared: frozenset[str] | None = None,
     ) -> Callable[[Kernel], FloatArray]:
         """Return a function from weights to the kernel between two sets of conditions, float64 [q, n].
 
@@ -169,21 +197,22 @@ class SimilarityKernel:
             Conditions [q] of the rows (default: those of `against`).
         against
             Conditions [n] of the columns (default: train).
+        shared
+            Labels of perturbed genes that count as shared ones (default: all).
         """
         import numpy as np
 
-        t = (
-            self._fitted()
-            if against is None
-            else self._describe(against.conditions, self._context(against.control))
-        )
-        a = t if query is None else self._describe(query.conditions, self._context(query.control))
+        def read(x: Query | Described) -> Described:
+            return self.described(x) if isinstance(x, Query) else x
+
+        t = self.train if against is None else read(against)
+        a = t if query is None else read(query)
         perturbation = {
-            "identity": self._identity(a, t),
-            "effect": np.exp(-_squared(a.sums, t.sums) / self._width["effect"]),
-            "pair": _over_parts(a, t, np.exp(-_squared(a.effects, t.effects) / self._width["pair"])),
+            "identity": self._identity(a, t, shared),
+            "effect": np.exp(-squared_distances(a.sums, t.sums) / self._width["effect"]),
+            "pair": over_parts(a, t, np.exp(-squared_distances(a.effects, t.effects) / self._width["pair"])),
             "linear": a.sums @ t.sums.T / self._width["linear"],
-            "features": _over_parts(a, t, _feature_similarity(a, t), signed=True),
+            "features": over_parts(a, t, feature_similarity(a, t), signed=True),
         }
         context = self._context_similarity(a, t)
 
@@ -202,7 +231,7 @@ class SimilarityKernel:
 
         return kernel_of
 
-    def diagonal(self, query: Query, kernel: Kernel) -> FloatArray:
+    def diagonal(self, query: Query | Described, kernel: Kernel) -> FloatArray:
         """Return float64 [q], the kernel of each condition with itself.
 
         The similarity of a context with itself is 1, so that `context` has no effect here and `level` adds
@@ -210,25 +239,31 @@ class SimilarityKernel:
         """
         import numpy as np
 
-        a = self._describe(query.conditions, self._context(query.control))
-        out = np.zeros(len(query))
-        for i in range(len(query)):
-            at = np.flatnonzero(a.parts.owner == i)
+        a = self.described(query) if isinstance(query, Query) else query
+        out = np.zeros(a.parts.n)
+        # Parts of a condition are adjacent.
+        ends = np.searchsorted(a.parts.owner, np.arange(a.parts.n + 1))
+        for i in range(a.parts.n):
+            at = np.arange(ends[i], ends[i + 1])
             amount = a.parts.amount[at]
             E = a.effects[at]
             out[i] += kernel.identity * float((amount**2).sum()) + kernel.effect
             if kernel.pair:
-                out[i] += kernel.pair * float(amount @ np.exp(-_squared(E, E) / self._width["pair"]) @ amount)
+                out[i] += kernel.pair * float(
+                    amount @ np.exp(-squared_distances(E, E) / self._width["pair"]) @ amount
+                )
             out[i] += kernel.linear * float((a.sums[i] ** 2).sum()) / self._width["linear"]
             if kernel.features:
-                one = _only(a, at)
+                one = only(a, at)
                 signed = amount * a.parts.sign[at]
-                out[i] += kernel.features * float(signed @ _feature_similarity(one, one) @ signed)
+                out[i] += kernel.features * float(signed @ feature_similarity(one, one) @ signed)
         return out + kernel.level
 
     # ---- describing ------------------------------------------------------------------------------------
 
-    def _fitted(self) -> _Described:
+    @property
+    def train(self) -> Described:
+        """Return the train conditions as inputs of the kernel."""
         if self._train is None:
             self._train = self._describe(self._conditions, self._context_scores)
         return self._train
@@ -239,7 +274,7 @@ class SimilarityKernel:
         out: FloatArray = (control - self._context_mean) @ self._context_axes.T
         return out
 
-    def _describe(self, conditions: pd.DataFrame, context: FloatArray | None) -> _Described:
+    def _describe(self, conditions: pd.DataFrame, context: FloatArray | None) -> Described:
         import numpy as np
 
         parts = interventions(conditions, self._top_dose)
@@ -258,7 +293,7 @@ class SimilarityKernel:
             rows, known = t.rows(parts.genes)
             length = np.linalg.norm(rows, axis=1, keepdims=True)
             described.append((rows / np.maximum(length, 1e-12), known & (length[:, 0] > 0)))
-        return _Described(
+        return Described(
             parts=parts,
             effects=effects,
             sums=sums,
@@ -268,21 +303,26 @@ class SimilarityKernel:
             covariates=conditions[schema.COVARIATES].astype(str).tolist(),
         )
 
-    def _identity(self, a: _Described, b: _Described) -> FloatArray:
+    def _identity(self, a: Described, b: Described, shared: frozenset[str] | None) -> FloatArray:
         # Parts that occur in `a` only are shared with no condition of `b`.
-        names = sorted(set(b.parts.labels))
+        names = sorted(set(b.parts.labels) if shared is None else shared.intersection(b.parts.labels))
         out: FloatArray = a.parts.incidence(names) @ b.parts.incidence(names).T
         return out
 
-    def _context_similarity(self, a: _Described, b: _Described) -> FloatArray:
+    def _context_similarity(self, a: Described, b: Described) -> FloatArray:
         import numpy as np
 
         if a.context is not None and b.context is not None:
-            out: FloatArray = np.exp(-_squared(a.context, b.context) / self._width["context"])
+            out: FloatArray = np.exp(-squared_distances(a.context, b.context) / self._width["context"])
         else:
             out = (np.asarray(a.names)[:, None] == np.asarray(b.names)[None]).astype(np.float64)
         same = np.asarray(a.covariates)[:, None] == np.asarray(b.covariates)[None]
-        return np.asarray(np.where(same, out, _OTHER_COVARIATES * out))
+        return np.asarray(np.where(same, out, OTHER_COVARIATES * out))
+
+    @property
+    def context_width(self) -> float:
+        """Return the squared distance of control profiles at which contexts are alike by 1 / e."""
+        return self._width["context"]
 
     # ---- state -----------------------------------------------------------------------------------------
 
@@ -350,68 +390,3 @@ class SimilarityKernel:
             for i, t in enumerate(meta[f"{prefix}.tables"])
         )
         self._train = None
-
-
-def _squared(A: FloatArray, B: FloatArray) -> FloatArray:
-    """Return float64 [a, b], squared Euclidean distances between the rows of A [a, k] and B [b, k]."""
-    import numpy as np
-
-    out = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1)[None] - 2.0 * A @ B.T
-    # Rounding in the expanded square can make small distances negative.
-    return np.asarray(np.maximum(out, 0.0))
-
-
-def _median(D: FloatArray) -> float:
-    """Return the median of the entries above rounding error, 1 if there are none."""
-    import numpy as np
-
-    found = D[1e-9 * max(float(D.max(initial=0.0)), 1e-300) < D]
-    return float(np.median(found)) if found.size else 1.0
-
-
-def _over_parts(a: _Described, b: _Described, L: FloatArray, *, signed: bool = False) -> FloatArray:
-    """Return float64 [a, b], a similarity L of parts [parts of a, parts of b] summed over pairs of parts.
-
-    Each pair is weighted by the product of the two amounts, with their signs if `signed`.
-    """
-    import numpy as np
-
-    def spread(x: _Described) -> FloatArray:
-        value = x.parts.amount * x.parts.sign if signed else x.parts.amount
-        out = np.zeros((x.parts.n, len(x.parts.owner)))
-        out[x.parts.owner, np.arange(len(x.parts.owner))] = value
-        return out
-
-    out: FloatArray = spread(a) @ L @ spread(b).T
-    return out
-
-
-def _feature_similarity(a: _Described, b: _Described) -> FloatArray:
-    """Return float64 [parts of a, parts of b]: mean of the tables' squared cosines, plus their product.
-
-    Negative cosines count as zero, and so does any cosine with a gene that a table lacks. The product is
-    large only where all tables agree.
-    """
-    import numpy as np
-
-    if not a.tables:
-        return np.zeros((len(a.parts.owner), len(b.parts.owner)))
-    # Rows have unit length, so inner products are cosines; genes that a table lacks are set to zero.
-    cosines = [
-        np.maximum(x @ y.T, 0.0) * np.outer(p, q) for (x, p), (y, q) in zip(a.tables, b.tables, strict=True)
-    ]
-    mean = sum(c**2 for c in cosines) / len(cosines)
-    both = np.prod(cosines, axis=0)
-    return np.asarray(mean + both, dtype=np.float64)
-
-
-def _only(a: _Described, at: Any) -> _Described:
-    return _Described(
-        a.parts,
-        a.effects[at],
-        a.sums,
-        [(x[at], p[at]) for x, p in a.tables],
-        a.context,
-        a.names,
-        a.covariates,
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
-from perturbfm_core.models.similarity import Posterior
+from perturbfm_core.models.similarity import Posterior, take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -31,7 +32,7 @@ class SetProcessPosterior:
     def similarity(self, query: Query) -> FloatArray:
         """Return float64 [q, n], the prior correlation of each condition with each train condition."""
         space, kernel = self.process.similarity, self.process.kernel
-        return _correlation(space, kernel, query, np.diag(space.blocks()(kernel)))
+        return _correlation(space, kernel, query, _own(space, kernel))
 
     def out_of_fold(self, view: TrainView) -> FloatArray:
         """Return float64 [m], the similarity of every held-out condition to its nearest fitted condition.
@@ -44,8 +45,8 @@ class SetProcessPosterior:
         for fit, held in view.inner:
             part, rest = view.subset(fit), view.subset(held)
             apart, _ = SetProcess(p.similarity.tables, p.direct)._apart(part)
-            space = SimilarityKernel(p.similarity.tables).fit(apart)
-            own = np.diag(space.blocks()(p.kernel))
+            space = SimilarityKernel(p.similarity.tables, p.scale).fit(apart)
+            own = _own(space, p.kernel)
             out.append(_correlation(space, p.kernel, rest.query(), own).max(axis=1))
         return np.concatenate(out) if out else np.zeros(0)
 
@@ -58,22 +59,25 @@ class SetProcessPosterior:
     def posterior(self, query: Query) -> Posterior:
         """Return the posterior covariance of conditions [q] given train, by noise level of the genes."""
         p = self.process
-        values, vectors = p._eigen
         levels, counts = np.unique(p.lambdas, return_counts=True)
-        # Rows c' D^-1/2 Q [q, n] in the eigenbasis (see `SetProcess.predict`), from which every posterior
-        # covariance is an inner product weighted by 1 / (e + lambda).
-        projected = _in_blocks(
-            query, lambda part: (p.similarity.blocks(part)(p.kernel) / np.sqrt(p.noise)) @ vectors
-        )
+        given: Any = p.given
+        projected = given.projected(query)
         prior = p.similarity.diagonal(query, p.kernel)
-        explained = np.stack([(projected**2) @ (1.0 / (values + lam)) for lam in levels])
+        explained = given.explained(projected, levels)
 
         def column(i: int) -> FloatArray:
-            one = _take(query, slice(i, i + 1))
+            one = take(query, slice(i, i + 1))
             covariance = _in_blocks(query, lambda part: p.similarity.blocks(part, one)(p.kernel))[:, 0]
-            return np.stack([covariance - projected @ (projected[i] / (values + lam)) for lam in levels])
+            return np.stack([covariance - e for e in given.between(projected, i, levels)])
 
         return Posterior(levels, counts / counts.sum(), np.maximum(prior[None] - explained, 0.0), column)
+
+
+def _own(space: SimilarityKernel, kernel: Kernel) -> FloatArray:
+    """Return float64 [n], the kernel of each train condition with itself."""
+    if space.scale.approximates(len(space.conditions)):
+        return space.diagonal(space.train, kernel)
+    return np.diag(space.blocks()(kernel))
 
 
 def _correlation(space: SimilarityKernel, kernel: Kernel, query: Query, own: FloatArray) -> FloatArray:
@@ -82,14 +86,10 @@ def _correlation(space: SimilarityKernel, kernel: Kernel, query: Query, own: Flo
     return np.asarray(np.divide(cross, size, out=np.zeros_like(cross), where=size > 0))
 
 
-def _take(query: Query, at: slice) -> Query:
-    return Query(query.conditions.iloc[at], query.genes, None if query.control is None else query.control[at])
-
-
 def _in_blocks(query: Query, compute: Callable[[Query], FloatArray]) -> FloatArray:
     """Return the rows of `compute(part)` for blocks of the query.
 
     Blocks bound the memory of the kernel's dense intermediate matrices.
     """
-    blocks = [compute(_take(query, slice(i, i + _BLOCK))) for i in range(0, len(query), _BLOCK)]
+    blocks = [compute(take(query, slice(i, i + _BLOCK))) for i in range(0, len(query), _BLOCK)]
     return np.concatenate(blocks)

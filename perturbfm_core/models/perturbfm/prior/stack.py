@@ -30,6 +30,7 @@ from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
 from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
 from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct, SetProcess, relative_weights
 from perturbfm_core.models.perturbfm.prior.weights import simplex_weights, weights_of_few
+from perturbfm_core.models.scale import USUAL, Scale, some_held
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
@@ -94,6 +95,8 @@ class Prior:
         How the set process models effects on the targets themselves.
     donors
         {name: effects of another data set}; if there are any and there are members, `TransferRidge` is one more.
+    scale
+        Sizes beyond which members approximate, and weights come from some of the held-out conditions.
     """
 
     def __init__(
@@ -102,10 +105,12 @@ class Prior:
         tables: Sequence[GeneFeatures] = (),
         direct: Direct = "none",
         donors: Mapping[str, DonorEffects] | None = None,
+        scale: Scale = USUAL,
     ) -> None:
+        self.scale = scale
         self.donors = dict(donors or {})
         self.names = [*members, *([TransferRidge.name] if members and self.donors else []), PROCESS]
-        self.process = SetProcess(tables, direct)
+        self.process = SetProcess(tables, direct, scale=scale)
         self.weights: dict[str, FloatArray] = {}
         self.best = PROCESS
         self.errors: dict[str, float] = {}
@@ -117,11 +122,18 @@ class Prior:
         """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
         self.process.choose(view)
         self._known = _known_singles(view)
-        per_fold = [self._predict_fold(view, j, seed) for j in range(len(view.inner))]
-        self._weigh(view, per_fold)
-        self._fitted = {name: _fit_baseline(name, view, seed, self.donors) for name in self._used()}
+        judged = some_held(view, self.scale.held) if self.scale.approximates(len(view)) else view
+        per_fold = [self._predict_fold(judged, j, seed) for j in range(len(judged.inner))]
+        self._weigh(judged, per_fold)
+        self._fitted = {name: self._fit_baseline(name, view, seed) for name in self._used()}
         self.process.fit(view)
         return self
+
+    def _fit_baseline(self, name: str, view: TrainView, seed: int) -> Baseline:
+        model = _new_baseline(name, [str(g) for g in view.genes], self.donors)
+        model.scale = self.scale
+        model._fit(view, seed)
+        return model
 
     def _used(self) -> list[str]:
         """Return the baselines that have weight in any stratum."""
@@ -136,7 +148,7 @@ class Prior:
 
         fit, held = view.inner[j]
         part, query = view.subset(fit), view.subset(held).query()
-        means = [_fit_baseline(name, part, seed, self.donors)._mean(query) for name in self.names[:-1]]
+        means = [self._fit_baseline(name, part, seed)._mean(query) for name in self.names[:-1]]
         mean, var = self.process.for_fold(view, j).predict(query)
         return (
             np.stack([*(np.asarray(m, dtype=np.float32) for m in means), mean]),
@@ -259,14 +271,6 @@ def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects
     else:
         model = next(kind for kind in _KINDS if kind.name == name)()
     model.genes = genes
-    return model
-
-
-def _fit_baseline(
-    name: str, view: TrainView, seed: int, donors: Mapping[str, DonorEffects] | None = None
-) -> Baseline:
-    model = _new_baseline(name, [str(g) for g in view.genes], donors)
-    model._fit(view, seed)
     return model
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from perturbfm_core.models.scale import some_rows
 from perturbfm_core.progress import OnEpoch
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.training.loop import LoopConfig, train
@@ -41,6 +42,11 @@ class _Head(torch.nn.Module):
 class EntryVariance:
     """The fitted variance beyond sampling noise.
 
+    Parameters
+    ----------
+    rows
+        Most rows from which the slope is learnt (default: all); levels are always those of all rows.
+
     Attributes
     ----------
     level
@@ -49,7 +55,8 @@ class EntryVariance:
         c, the coefficient of v.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
+        self._rows = rows
         self.level: FloatArray = np.zeros(0)
         self.slope = 0.0
         self._scale: FloatArray = np.zeros(0)
@@ -87,8 +94,10 @@ class EntryVariance:
         v = v - self._middle
         excess = error.astype(np.float64) ** 2 - s2
         start = torch.from_numpy(np.log(_shrunk(excess) + _FLOOR).astype(np.float32))
-        V = torch.from_numpy(v.astype(np.float32))
-        errors, noise = torch.from_numpy(error.astype(np.float32)), torch.from_numpy(s2.astype(np.float32))
+        at = slice(None) if self._rows is None else some_rows(len(v), self._rows)
+        V = torch.from_numpy(v[at].astype(np.float32))
+        errors = torch.from_numpy(error[at].astype(np.float32))
+        noise = torch.from_numpy(s2[at].astype(np.float32))
         head, zero = _Head(start.clone()), torch.zeros_like(errors)
 
         def loss(module: torch.nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:

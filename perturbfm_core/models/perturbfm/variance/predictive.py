@@ -17,6 +17,7 @@ from perturbfm_core.models.perturbfm.variance.condition_levels import (
     effect_traits,
     excess_of,
 )
+from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.progress import OnEpoch
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -26,10 +27,20 @@ if TYPE_CHECKING:
     from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 
 
-class PredictiveVariance:
-    """The variance of the prediction error beyond sampling noise."""
+_SLOPE_ROWS = 500
 
-    def __init__(self) -> None:
+
+class PredictiveVariance:
+    """The variance of the prediction error beyond sampling noise.
+
+    Parameters
+    ----------
+    scale
+        Sizes beyond which the slope of the entry variance is learnt from some of the rows.
+    """
+
+    def __init__(self, scale: Scale = USUAL) -> None:
+        self.scale = scale
         self.entries: EntryVariance | None = None
         self.levels = ConditionLevels()
         self.targets = Targets()
@@ -67,7 +78,7 @@ class PredictiveVariance:
         """
         from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 
-        self.entries = EntryVariance()
+        self.entries = EntryVariance(_SLOPE_ROWS if self.scale.approximates(len(view)) else None)
         var = self.entries.fit(mean, error, s2, fold, usable, derived_seed(seed, "variance"), on_epoch)
         self.targets.fit(view, graphs)
         # Traits [m, 6]: three of the prediction and three of the target genes.
