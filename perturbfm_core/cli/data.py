@@ -22,6 +22,7 @@ from perturbfm_core.cli.data_saving import (
     must_be_free,
     save,
 )
+from perturbfm_core.cli.data_tables import merge_tables, table
 from perturbfm_core.cli.downloads import cite, download
 from perturbfm_core.cli.output import JsonOption, data_place, emit, progress
 from perturbfm_core.config import check_key, parse, slug
@@ -151,3 +152,5 @@ def info(
 app.command("import")(import_h5ad)
 app.command("download")(download)
 app.command("cite")(cite)
+app.command("table")(table)
+app.command("merge-tables")(merge_tables)

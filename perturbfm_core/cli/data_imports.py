@@ -224,7 +224,7 @@ def preset_verb(name: str) -> Callable[..., None]:
     chosen = PRESETS.get(name)
 
     def import_preset(
-        dataset: Annotated[Path, typer.Option("--dataset", help="The h5ad file.")],
+        dataset: Annotated[Path, typer.Option("--dataset", help="The file, or the folder of files.")],
         out: OutOption,
         control_label: ControlOption = None,
         separator: SeparatorOption = None,
@@ -249,9 +249,15 @@ def preset_verb(name: str) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         given = _given(locals())
-        assumed = chosen.mapping(dataset).model_dump()
-        mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
-        _run_import(dataset, mapping, out, name, chosen.licence, storage, register, force, as_json)
+        if chosen.reader is not None:
+            must_be_free(out, force)
+        with chosen.opened(dataset, beside=out) as file:
+            assumed = chosen.mapping(file).model_dump()
+            mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
+            source = None if file == dataset else dataset.name
+            _run_import(
+                file, mapping, out, name, chosen.licence, storage, register, force, as_json, source=source
+            )
 
     import_preset.__doc__ = f"Import one {chosen.description}."
     return import_preset
@@ -268,6 +274,7 @@ def _run_import(
     force: bool,
     as_json: bool,
     half_layers: tuple[str, str] | None = None,
+    source: str | None = None,
 ) -> None:
     from perturbfm_core.data.half_layers import read_half_layers
     from perturbfm_core.data.halves import write_halves
@@ -281,7 +288,15 @@ def _run_import(
     if register:
         entry_file(DatasetEntry, name)
     with progress() as tell:
-        ds = read(file, mapping, name=name, licence=licence, progress=tell)
+        ds = read(
+            file,
+            mapping,
+            name=name,
+            source=source,
+            licence=licence,
+            progress=tell,
+            stream=storage == "zarr",
+        )
         halves = None if half_layers is None else read_half_layers(file, mapping, half_layers, ds)
         save(ds, out, storage, force, register, as_json, tell)
         if halves is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +16,15 @@ from perturbfm_core.data.matrix import Values, as_csr
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.obs import make_obs
-from perturbfm_core.data.obs_json import obs_from_json, obs_from_table, obs_to_json
-from perturbfm_core.data.structure import check_size, checked_matrix, checked_rows
+from perturbfm_core.data.obs_json import obs_from_json, obs_to_json
+from perturbfm_core.data.structure import checked_rows
+from perturbfm_core.data.zarr_storage import read_zarr_obs, read_zarr_values, write_zarr
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
 from perturbfm_core.store.atomic import publish_directory, read_json, restore, write_json
 
 Storage = Literal["npz", "zarr"]
 _DENSE_LIMIT = 400_000_000
-_ZARR_CHUNK = 1 << 20
 _DERIVED_TOLERANCE = 1e-4
 
 
@@ -63,7 +60,7 @@ def write_dataset(
             _write_npz(ds, folder)
             obs: Any = obs_to_json(ds.obs)
         else:
-            _write_zarr(ds, folder / schema.ZARR_FILE)
+            write_zarr(ds, folder / schema.ZARR_FILE)
             obs = {"stored_in": schema.ZARR_FILE, "n_obs": ds.n_obs, "columns": list(ds.obs.columns)}
         if truth is not None:
             np.savez(folder / schema.TRUTH_FILE, **truth)
@@ -135,10 +132,10 @@ def load_dataset(path: Path | str) -> PerturbDataset:
     if not (path / schema.ZARR_FILE).is_dir():
         msg = f"{path} has neither {schema.NPZ_FILE} nor {schema.ZARR_FILE}; import the data set again"
         raise DatasetError(msg)
-    obs = _read_zarr_obs(path / schema.ZARR_FILE)
+    obs = read_zarr_obs(path / schema.ZARR_FILE)
 
     def values_from_zarr() -> Values:
-        return _read_zarr_values(path / schema.ZARR_FILE, metadata)
+        return read_zarr_values(path / schema.ZARR_FILE, metadata)
 
     return PerturbDataset(obs, meta["var"], values_from_zarr, metadata, path)
 
@@ -277,107 +274,3 @@ def _align_obs(obs: pd.DataFrame, arrays: dict[str, Any], path: Path) -> pd.Data
     picked = obs.iloc[index]
     # Made anew, so that contexts and batches without any remaining row are dropped from the categories.
     return make_obs({c: picked[c].array for c in picked.columns}, list(picked.index))
-
-
-# ---- zarr --------------------------------------------------------------------------------------------------
-
-
-def _write_zarr(ds: PerturbDataset, path: Path) -> None:
-    import anndata
-    import zarr
-    from anndata.io import write_elem
-
-    with anndata.settings.override(auto_shard_zarr_v3=False):
-        _write_zarr_elements(
-            ds, zarr.open_group(zarr.storage.LocalStore(path), mode="w", zarr_format=3), write_elem
-        )
-
-
-def _write_zarr_elements(ds: PerturbDataset, group: Any, write_elem: Callable[..., None]) -> None:
-    from anndata import AnnData
-
-    values = ds.values
-    skeleton = AnnData(obs=ds.obs.copy(), var=pd.DataFrame(index=pd.Index(ds.genes.tolist())))
-    write_elem(group, "/", skeleton)
-    main: Any = values.counts if values.counts is not None else values.expression
-    if main is None and ds.metadata.space in schema.DELTA_SPACES:
-        main = values.delta
-    if sp.issparse(main):
-        if values.counts is not None:
-            main = sp.csr_array(
-                (main.data.astype(np.int32, copy=False), main.indices, main.indptr), shape=main.shape
-            )
-        write_elem(group, "X", sp.csr_matrix(main), dataset_kwargs={"chunks": (_ZARR_CHUNK,)})
-    elif main is not None:
-        write_elem(group, "X", main)
-    for key, X in (("delta", values.delta), ("X_control", values.x_control)):
-        if X is not None and X is not main:
-            write_elem(group, f"layers/{key}", X)
-
-
-def _read_zarr_obs(path: Path) -> pd.DataFrame:
-    from anndata.io import read_elem
-
-    with _open_zarr(path) as group:
-        _check_declared(group["obs"], path)
-        frame = read_elem(group["obs"])
-        if not isinstance(frame, pd.DataFrame):
-            msg = f"obs in {path} is no table; import the data set again"
-            raise DatasetError(msg)
-    return obs_from_table(frame, f"obs in {path}")
-
-
-@contextlib.contextmanager
-def _open_zarr(path: Path) -> Iterator[Any]:
-    """Open a zarr folder; any error while it is open is reported as damage, in one line."""
-    import zarr
-
-    try:
-        with warnings.catch_warnings():
-            # zarr warns of files in the folder that are not its own.
-            warnings.simplefilter("ignore")
-            # A pipe in the place of a file would be waited for.
-            odd = next((p for p in path.rglob("*") if not (p.is_file() or p.is_dir())), None)
-            if odd is not None:
-                msg = f"{odd} is no file; import the data set again"
-                raise DatasetError(msg)
-            yield zarr.open_group(zarr.storage.LocalStore(path, read_only=True), mode="r")
-    except DatasetError:
-        raise
-    except Exception as exc:  # zarr raises many kinds for damaged stores
-        detail = " ".join(str(exc).split())[:120] or type(exc).__name__
-        msg = f"{path} is damaged ({detail}); import the data set again"
-        raise DatasetError(msg) from exc
-
-
-def _check_declared(element: Any, path: Path) -> None:
-    """Check the sizes that an array, or the arrays of a group, declare."""
-    arrays = [a for _, a in element.members(max_depth=4)] if hasattr(element, "members") else [element]
-    for array in arrays:
-        check_size(int(getattr(array, "nbytes", 0)), f"{array.path} in {path}")
-
-
-def _read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
-    from anndata.io import read_elem
-
-    def read(group: Any, key: str) -> Any:
-        _check_declared(group[key], path)
-        return checked_matrix(read_elem(group[key]), f"{key} in {path}")
-
-    with _open_zarr(path) as group:
-        # log1p data read from an npz without X_pert have no stored matrix: X = delta + X_control.
-        derived = metadata.space == "log1p" and "X" not in group and "layers/delta" in group
-        main = None if derived else read(group, "X")
-        layers = {k: read(group, f"layers/{k}") for k in ("delta", "X_control") if f"layers/{k}" in group}
-    layers = {
-        k: np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32) for k, X in layers.items()
-    }
-    if sp.issparse(main):
-        main = as_csr(main)
-    x_control = layers.get("X_control")
-    if metadata.space == "counts":
-        return Values(counts=as_csr(main), delta=layers.get("delta"), x_control=x_control)
-    if metadata.space in schema.DELTA_SPACES and "delta" not in layers:
-        dense: Any = main.toarray() if sp.issparse(main) else main  # type: ignore[union-attr]
-        return Values(delta=dense, x_control=x_control)
-    return Values(expression=main, delta=layers.get("delta"), x_control=x_control)

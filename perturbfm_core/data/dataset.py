@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import condition_codes
+from perturbfm_core.data.control_pools import control_pool_moments
 from perturbfm_core.data.controls import ControlGroups, Role, control_groups
 from perturbfm_core.data.frozen_table import frozen
 from perturbfm_core.data.hashing import content_sha256, genes_digest, row_rank_hash
-from perturbfm_core.data.matrix import Matrix, Values, check_finite, normalize_log1p, take_rows
+from perturbfm_core.data.matrix import Matrix, Values, check_finite, is_stored, normalize_log1p, take_rows
 from perturbfm_core.data.metadata import DatasetMetadata
-from perturbfm_core.data.pseudobulk import GroupMoments, group_sums
+from perturbfm_core.data.pseudobulk import GroupMoments
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 
@@ -64,7 +65,7 @@ class PerturbDataset:
         self._pools: dict[Role, GroupMoments] = {}
         self._validate_rows()
         if isinstance(values, Values):
-            _ = self.values
+            _ = self.streamed
 
     # ---- shape and identity ------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class PerturbDataset:
     @cached_property
     def computed_sha256(self) -> str:
         """Return the content hash computed from the values in memory."""
-        return content_sha256(self.obs, self.genes, self.metadata.space, self.values)
+        return content_sha256(self.obs, self.genes, self.metadata.space, self.streamed)
 
     @cached_property
     def genes_sha256(self) -> str:
@@ -157,9 +158,27 @@ class PerturbDataset:
     # ---- values --------------------------------------------------------------------------------------
 
     @cached_property
+    def _given(self) -> Values:
+        return self._load() if callable(self._load) else self._load
+
+    @cached_property
+    def _checked_rows(self) -> Values:
+        # What stays in a file is checked as it is read.
+        self._validate_values(self._given)
+        ids = self.obs.index.to_numpy()
+        return self._given.with_rows(
+            lambda key, X: X.then(lambda part, rows: self._finite(key, part, ids[rows]))
+        )
+
+    @property
+    def streamed(self) -> Values:
+        """Return the matrices to be read in blocks of rows: as they lie in the file if it is large, else in memory."""
+        return self._checked_rows if "values" not in self.__dict__ and self._given.stored else self.values
+
+    @cached_property
     def values(self) -> Values:
         """Return the stored matrices, loaded and validated on first use."""
-        values = self._load() if callable(self._load) else self._load
+        values = self._given.in_memory()
         self._validate_values(values)
         for X in (values.counts, values.expression, values.delta, values.x_control):
             if X is not None:
@@ -176,14 +195,24 @@ class PerturbDataset:
         DatasetError
             If there are counts but no normalisation is declared.
         """
-        values = self.values
+        return self._expression(self.values)
+
+    @property
+    def streamed_expression(self) -> Matrix:
+        """Return log1p expression [N, G] to be read in blocks of rows; in memory if it is there."""
+        return self.expression if "expression" in self.__dict__ else self._expression(self.streamed)
+
+    def _expression(self, values: Values) -> Matrix:
         if values.expression is not None:
             return values.expression
         if values.counts is not None:
             if self.metadata.normalization is None:
                 msg = f"data set {self.name!r} has counts but no normalization; set metadata.normalization"
                 raise DatasetError(msg)
-            return normalize_log1p(values.counts, self.metadata.normalization.target_sum)
+            target = self.metadata.normalization.target_sum
+            if is_stored(values.counts):
+                return values.counts.then(lambda part, _: normalize_log1p(part, target))
+            return normalize_log1p(values.counts, target)
         if values.delta is not None and values.x_control is not None:
             return values.delta + values.x_control
         return None
@@ -211,6 +240,15 @@ class PerturbDataset:
         if role not in self._pools:
             self._pools[role] = control_pool_moments(self, self.controls.has_role(role))
         return self._pools[role]
+
+    @property
+    def knows_pools(self) -> bool:
+        """Return whether the control pools have been computed."""
+        return bool(self._pools)
+
+    def keep_pools(self, pools: Mapping[Role, GroupMoments]) -> None:
+        """Keep control pools that were computed along with something else."""
+        self._pools.update(pools)
 
     def x_control(self, rows: IntArray, role: Role = "input", seed: int = 0) -> FloatArray:
         """Return float32 [n, G], the matched control of each row in log1p units.
@@ -334,6 +372,11 @@ class PerturbDataset:
             msg = f"data set {self.name!r} has weights that are not positive numbers"
             raise DatasetError(msg)
 
+    def _finite(self, key: str, X: Matrix, row_ids: StrArray) -> Matrix:
+        signed = key == "delta" or (key == "x_control" and self.metadata.space in schema.DELTA_SPACES)
+        check_finite(X, f"{key} of data set {self.name!r}", row_ids, self.genes, allow_negative=signed)
+        return X
+
     def _validate_values(self, values: Values) -> None:
         present = {k: X for k, X in vars(values).items() if X is not None}
         if not {"counts", "expression", "delta"} & set(present):
@@ -343,10 +386,8 @@ class PerturbDataset:
             if X.shape != (self.n_obs, self.n_genes):
                 msg = f"{key} of data set {self.name!r} is {X.shape}, rows and genes say {(self.n_obs, self.n_genes)}"
                 raise DatasetError(msg)
-            signed = key == "delta" or (key == "x_control" and self.metadata.space in schema.DELTA_SPACES)
-            check_finite(
-                X, f"{key} of data set {self.name!r}", self.row_ids, self.genes, allow_negative=signed
-            )
+            if not is_stored(X):
+                self._finite(key, X, self.row_ids)
         if self.metadata.space in schema.DELTA_SPACES and values.delta is None:
             msg = f"data set {self.name!r} declares space {self.metadata.space!r} but has no delta"
             raise DatasetError(msg)
@@ -356,34 +397,3 @@ class PerturbDataset:
         if self.has_controls and self.metadata.space in schema.DELTA_SPACES:
             msg = f"data set {self.name!r} has space {self.metadata.space!r}: its control policy must be 'none' or 'file'"
             raise DatasetError(msg)
-
-
-def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
-    """Return moments of control rows per (context, batch) group, followed by those per context.
-
-    `chosen` (bool [N]) selects the control rows.
-    """
-    groups = ds.controls
-    rows = np.flatnonzero(chosen)
-    X = take_rows(ds.expression, rows)
-    codes = groups.group[rows]
-    k, c = groups.n_groups, len(groups.contexts)
-    weights = ds.obs[schema.WEIGHT].to_numpy()[rows] if schema.WEIGHT in ds.obs else None
-    first = group_sums(X, codes, k, weights)
-    second = group_sums(X, codes, k, weights, power=2)
-    n = np.bincount(codes, minlength=k)
-    w = n.astype(np.float64) if weights is None else np.bincount(codes, weights=weights, minlength=k)
-
-    # Sums are additive: those of a context are the sums over its groups, without a second pass over the
-    # matrix.
-    def with_contexts(a: Any) -> Any:
-        extra = np.zeros((c, *a.shape[1:]), dtype=a.dtype)
-        np.add.at(extra, groups.context_of_group, a)
-        return np.concatenate([a, extra])
-
-    n, w, first, second = (with_contexts(a) for a in (n, w, first, second))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = first / w[:, None]
-        spread = np.maximum(second / w[:, None] - mean**2, 0.0)
-        var = np.where(n[:, None] > 1, spread * (n / np.maximum(n - 1, 1))[:, None], np.nan)
-    return GroupMoments(n.astype(np.int64), mean, var, w)

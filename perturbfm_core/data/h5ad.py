@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.compact_rows import read_compact
+from perturbfm_core.data.stored_rows import stored_rows
 from perturbfm_core.data.structure import check_size, checked_matrix
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.parsing import open_regular
@@ -77,7 +78,7 @@ def _kind_of(path: Path) -> tuple[str, str]:
 
 
 def read_matrix(
-    path: Path, layer: str | None, *, compact: bool = False
+    path: Path, layer: str | None, *, compact: bool = False, stream: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame, Any]:
     """Return (obs, var, matrix) of an h5ad file: ``X``, the named layer, or ``raw`` with its own genes.
 
@@ -89,6 +90,8 @@ def read_matrix(
         Name of the layer, None for ``X``.
     compact
         Whether small counts of sparse rows are read piece by piece into two bytes each.
+    stream
+        Whether a large matrix is not read but returned as `StoredRows` (CSR and dense ones, not CSC).
 
     Raises
     ------
@@ -102,8 +105,14 @@ def read_matrix(
             if not len(table):
                 msg = f"{path} has 0 {what}; nothing is left to import, check how it was filtered"
                 raise DatasetError(msg)
-        X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw, compact=compact)
+        X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw, compact=compact, stream=stream)
     return obs, var, X
+
+
+@contextlib.contextmanager
+def _opened_element(path: Path, where: str) -> Iterator[Any]:
+    with _open_h5ad(path) as file:
+        yield file[where]
 
 
 def reads_raw(path: Path, layer: str | None) -> bool:
@@ -149,7 +158,14 @@ def other_matrices(path: Path, but: str | None) -> list[str]:
 
 
 def _matrix(
-    file: Any, path: Path, layer: str | None, shape: tuple[int, int], *, raw: bool, compact: bool
+    file: Any,
+    path: Path,
+    layer: str | None,
+    shape: tuple[int, int],
+    *,
+    raw: bool,
+    compact: bool,
+    stream: bool,
 ) -> Any:
     from anndata.io import read_elem
 
@@ -159,6 +175,10 @@ def _matrix(
         msg = f"{path} has no {where}; layers: {known or 'none'}"
         raise DatasetError(msg)
     element = file[where]
+    if stream and not _is_null(element):
+        rows = stored_rows(lambda: _opened_element(path, where), element, shape, f"{path}: {where}")
+        if rows is not None:
+            return rows
     _check_declared(element, f"{path}: {where}", shape)
     X = read_compact(element, shape) if compact else None
     if X is None and not _is_null(element):

@@ -16,7 +16,7 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.config import canonical_json
-from perturbfm_core.data.matrix import Matrix, Values, as_csr, row_blocks
+from perturbfm_core.data.matrix import Matrix, Values, as_csr, matrix_blocks
 from perturbfm_core.schema import StrArray
 
 _VERSION = b"perturbfm-content-1"
@@ -58,8 +58,8 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
     fields = _field_digests(obs)
     row_ids = [str(r) for r in obs.index]
     digests: list[bytes] = []
-    for block in row_blocks(len(row_ids)):
-        parts = [_canonical(X[block], dtype) for X in matrices]
+    for block, main in matrix_blocks(matrices[0]):
+        parts = [_canonical(part, dtype) for part in (main, *(X[block] for X in matrices[1:]))]
         for i in range(block.stop - block.start):
             row = block.start + i
             digest = hashlib.sha256(row_ids[row].encode() + b"\0" + fields[row])

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.matrix import is_stored
 
 # A feature is on in one perturbation only: in most of its cells, and in hardly any other.
 MIN_ROWS = 3
@@ -122,12 +123,22 @@ def _named(ds: PerturbDataset) -> dict[str, str]:
 
 
 def _pattern(X: Any) -> Any:
-    """Return a CSR matrix with ones where `X` is stored and not zero."""
+    """Return a CSR matrix with ones where `X` is stored and not zero; it shares the index arrays."""
     return sp.csr_array(((X.data != 0).astype(np.float32), X.indices, X.indptr), shape=X.shape, copy=False)
 
 
+def _by_gene(X: Any, member: Any) -> Any:
+    """Return CSC [P, G]: rows in which a feature is on, by perturbation; None of a dense matrix in memory."""
+    if is_stored(X):
+        total = sp.csr_array((member.shape[0], X.shape[1]), dtype=np.float32)
+        for block, part in X.blocks():
+            total = total + member[:, block] @ _pattern(sp.csr_array(part))
+        return sp.csc_array(total)
+    return sp.csc_array(member @ _pattern(X)) if sp.issparse(X) else None
+
+
 def _on_in_one(ds: PerturbDataset) -> tuple[dict[str, str], int]:
-    values = ds.values
+    values = ds.streamed
     X = next(m for m in (values.counts, values.expression, values.delta) if m is not None)
     perts = ds.obs[schema.PERT_ID].astype(str).to_numpy()
     names, codes = np.unique(perts, return_inverse=True)
@@ -141,9 +152,7 @@ def _on_in_one(ds: PerturbDataset) -> tuple[dict[str, str], int]:
         shape=(len(names), len(codes)),
     )
     out: dict[str, str] = {}
-    # Rows in which a feature is on, by perturbation [P, G]; the pattern shares the index arrays of the data.
-    pattern = member @ _pattern(X) if sp.issparse(X) else None
-    by_gene = None if pattern is None else sp.csc_array(pattern)
+    by_gene = _by_gene(X, member)
     for start in range(0, ds.n_genes, _BLOCK):
         stop = min(start + _BLOCK, ds.n_genes)
         counts = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import scipy.sparse as sp
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
-Matrix = Any  # scipy CSR array or dense ndarray; scipy ships no types
+Matrix = Any  # scipy CSR array, dense ndarray or `StoredRows`; scipy ships no types
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,21 @@ class Values:
     delta: FloatArray | None = None
     x_control: FloatArray | None = None
 
+    @property
+    def stored(self) -> bool:
+        """Return whether a matrix is rows of a file."""
+        return any(X is not None and is_stored(X) for X in vars(self).values())
+
+    def in_memory(self) -> Values:
+        """Return the matrices in memory; the same object if they are."""
+        return self.with_rows(lambda _, X: X.load()) if self.stored else self
+
+    def with_rows(self, change: Callable[[str, Any], Any]) -> Values:
+        """Return the matrices with those that are rows of a file changed by a function of name and rows."""
+        return Values(
+            **{k: change(k, X) if X is not None and is_stored(X) else X for k, X in vars(self).items()}
+        )
+
 
 def as_csr(X: Matrix) -> Any:
     """Return `X` as canonical CSR: sorted indices, no duplicates, no explicit zeros."""
@@ -47,6 +63,27 @@ def as_csr(X: Matrix) -> Any:
         out = out.copy() if out is X or np.shares_memory(out.data, getattr(X, "data", np.empty(0))) else out
         out.eliminate_zeros()
     return out
+
+
+def narrowed(X: Any) -> Any:
+    """Return CSR whose positions are of four bytes, where these are enough."""
+    if X.indices.dtype.itemsize <= 4 or max(X.nnz, *X.shape) > np.iinfo(np.int32).max:
+        return X
+    return sp.csr_array((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)), shape=X.shape)
+
+
+def is_stored(X: Matrix) -> bool:
+    """Return whether a matrix is rows of a file (`StoredRows`), to be read in blocks."""
+    return hasattr(X, "blocks")
+
+
+def matrix_blocks(X: Matrix) -> Iterator[tuple[slice, Matrix]]:
+    """Yield (rows, block of a matrix); rows of a file are read block by block."""
+    if is_stored(X):
+        yield from X.blocks()
+        return
+    for block in row_blocks(X.shape[0]):
+        yield block, X[block]
 
 
 def row_blocks(n: int, size: int = 8192) -> list[slice]:
@@ -81,8 +118,7 @@ def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow
     DatasetError
         If a value is not finite or negative; the message gives row and gene of the first one.
     """
-    for block in row_blocks(X.shape[0]):
-        part = X[block]
+    for block, part in matrix_blocks(X):
         data = values_of(part)
         bad = ~np.isfinite(data)
         problem = "non-finite"
@@ -119,7 +155,10 @@ def normalize_log1p(counts: Any, target_sum: float, totals: FloatArray | None = 
         float [N], row totals to use instead of the sums over these genes.
     """
     if totals is None:
-        totals = np.asarray(counts.sum(axis=1), dtype=np.float64).reshape(-1)
+        # By blocks: a sum over all rows at once would copy the values into a wider type.
+        totals = np.zeros(counts.shape[0])
+        for block in row_blocks(counts.shape[0]):
+            totals[block] = np.asarray(counts[block].sum(axis=1), dtype=np.float64).reshape(-1)
     scale = np.divide(target_sum, totals, out=np.zeros_like(totals), where=totals > 0)
     # log1p(0) = 0: the result has the sparsity pattern of the counts, whose index arrays are shared.
     out = sp.csr_array(

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray
 
 # Row sums of expression in the scale of the control are a multiple of its sums between these; beyond the inner pair
 # it is warned of.
@@ -18,6 +18,9 @@ _USUAL: Final = (2 / 3, 1.5)
 # not needed if it is as much nearer than as it is as the second says, and as close as the third, in units of the spread of
 # the control over genes.
 _NAMED, _NEARER, _CLOSE = 0.8, 0.5, 0.25
+# With fewer expressed genes than the first, one strong gene shifts all others, which a logarithm can look like: another scale
+# must be much nearer than that shift as well, and close. With fewer than the second, none is named.
+_MANY_GENES, _FEWEST_GENES = 30, 8
 # Conditions that are compared in every scale.
 _SAMPLE = 64
 # Beyond this, the exponential of a double is infinite.
@@ -107,17 +110,24 @@ def _other_scale(mean: FloatArray, control: FloatArray) -> tuple[str | None, boo
     """Return (the scale in which predictions are nearer to the control than in its own, whether they are so alone)."""
     picked = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), _SAMPLE)).astype(np.int64))
     own, truth = np.maximum(mean[picked], 0.0), control[picked]
+    genes = int(_expressed(truth).any(axis=0).sum())
+    if genes < _FEWEST_GENES:
+        return None, False
     total = np.expm1(np.minimum(truth, _HIGHEST)).sum(axis=1, keepdims=True)
     far = {name: _distance(_rescaled(undo(own), total), truth) for name, (undo, _) in _OTHERS.items()}
     best = min(far, key=lambda name: far[name])
     # Another depth in the same logarithm is no other scale.
     rescaled = _distance(_rescaled(np.expm1(np.minimum(own, _HIGHEST)), total), truth)
     as_it_is = _distance(own, truth)
+    shifted = _distance(own - _shift(own, truth), truth)
     spread = float(np.median(np.std(truth, axis=1)))
+    # A control that hardly differs between genes does not show a scale.
+    close = far[best] < _CLOSE * spread
     if far[best] >= _NAMED * min(rescaled, as_it_is):
         return None, False
-    # A control that hardly differs between genes does not show a scale.
-    return best, far[best] < _NEARER * as_it_is and far[best] < _CLOSE * spread
+    if genes < _MANY_GENES and not (close and far[best] < _NEARER * min(rescaled, as_it_is, shifted)):
+        return None, False
+    return best, close and far[best] < _NEARER * min(as_it_is, shifted)
 
 
 def _rescaled(linear: FloatArray, total: FloatArray) -> FloatArray:
@@ -130,7 +140,17 @@ def _rescaled(linear: FloatArray, total: FloatArray) -> FloatArray:
 
 def _distance(own: FloatArray, control: FloatArray) -> float:
     """Return how far expression is from the control: the median of differences in genes that are expressed."""
-    expressed = control > control.mean(axis=1, keepdims=True)
-    apart = np.abs(own - control)[expressed]
+    apart = np.abs(own - control)[_expressed(control)]
     out = float(np.median(apart)) if len(apart) else np.inf
     return out if np.isfinite(out) else np.inf
+
+
+def _expressed(control: FloatArray) -> BoolArray:
+    """Return bool [C, G], the genes that a control expresses more than its mean."""
+    return np.asarray(control > control.mean(axis=1, keepdims=True), dtype=np.bool_)
+
+
+def _shift(own: FloatArray, control: FloatArray) -> FloatArray:
+    """Return [C, 1], the median difference in the genes that are expressed: 0 where there are none."""
+    pairs = zip(own - control, _expressed(control), strict=True)
+    return np.asarray([[np.median(apart[there]) if there.any() else 0.0] for apart, there in pairs])

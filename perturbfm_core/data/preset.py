@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from perturbfm_core.errors import DatasetError
 from perturbfm_core.registry import Discovery, Registry
 
 MappingFunction = Callable[[Path], ColumnMapping]
+# From (what the user names, a folder to write into) to an h5ad file with the same cells.
+ReaderFunction = Callable[[Path, Path], Path]
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,35 @@ class Preset:
         What is read from such a file, in one line.
     licence
         Licence of the collection's files.
+    reader
+        What makes an h5ad file of the collection's own format, None where its files are h5ad. `mapping` reads that file.
     """
 
     name: str
     mapping: MappingFunction
     description: str
     licence: str = "unknown"
+    reader: ReaderFunction | None = None
+
+    @contextlib.contextmanager
+    def opened(self, path: Path, beside: Path | None = None) -> Iterator[Path]:
+        """Give a collection's file as h5ad: itself, or one that `reader` makes and that is removed afterwards.
+
+        Parameters
+        ----------
+        path
+            The file, or the folder of a collection that comes in several.
+        beside
+            A path on whose disk the h5ad file is made (default: the folder for temporary files).
+        """
+        if self.reader is None:
+            yield path
+            return
+        place = None if beside is None else beside.absolute().parent
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=place) as folder:
+            yield self.reader(path, Path(folder))
 
 
 PRESETS: Registry[Preset] = Registry(
@@ -44,7 +71,7 @@ PRESETS: Registry[Preset] = Registry(
 
 
 def preset(
-    name: str, description: str, licence: str = "unknown"
+    name: str, description: str, licence: str = "unknown", *, reader: ReaderFunction | None = None
 ) -> Callable[[MappingFunction], MappingFunction]:
     """Register the decorated function as the mapping of a collection, with its own import command.
 
@@ -56,6 +83,8 @@ def preset(
         What is read from such a file, in one line.
     licence
         Licence of the collection's files.
+    reader
+        (file or folder, folder to write into) -> h5ad file, for a collection of another format, which `mapping` then reads.
 
     Raises
     ------
@@ -64,7 +93,7 @@ def preset(
     """
 
     def register(function: MappingFunction) -> MappingFunction:
-        PRESETS.add(name, Preset(check_key(name, "name of a preset"), function, description, licence))
+        PRESETS.add(name, Preset(check_key(name, "name of a preset"), function, description, licence, reader))
         return function
 
     return register

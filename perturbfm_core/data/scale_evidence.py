@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.data.matrix import Matrix
+from perturbfm_core.data.matrix import Matrix, is_stored, matrix_blocks, values_of
 from perturbfm_core.schema import FloatArray
 
 _ROWS = 1000
@@ -68,30 +68,38 @@ class Evidence:
 
 
 def evidence(X: Matrix) -> Evidence:
-    """Return what the values of a matrix [N, G], CSR or dense, say about their scale."""
-    data = X.data if sp.issparse(X) else np.asarray(X).reshape(-1)
-    if not len(data):
+    """Return what the values of a matrix [N, G], CSR, dense or rows of a file, say about their scale."""
+    picked = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], _ROWS)).astype(np.int64))
+    lows, highs, whole, stored, rows = [], [], True, 0, []
+    for block, part in matrix_blocks(X) if is_stored(X) else [(slice(0, X.shape[0]), X)]:
+        data = values_of(part)
+        stored += len(data)
+        if len(data):
+            lows.append(np.min(data))
+            highs.append(np.max(data))
+        # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
+        whole = whole and bool(np.all(data[:100_000] == np.rint(data[:100_000])))
+        whole = whole and bool(np.all(data == np.rint(data)))
+        mine = part[picked[(picked >= block.start) & (picked < block.stop)] - block.start]
+        rows.append(np.asarray(mine.toarray() if sp.issparse(mine) else mine, dtype=np.float64))
+    if not stored:
         return Evidence(0.0, 0.0, True, None, "no values", False)
-    low, high = float(np.min(data)), float(np.max(data))
-    if sp.issparse(X) and X.nnz < X.shape[0] * X.shape[1]:
+    low, high = float(np.min(lows)), float(np.max(highs))
+    if stored < X.shape[0] * X.shape[1]:
         low, high = min(low, 0.0), max(high, 0.0)
-    # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
-    whole = bool(np.all(data[:100_000] == np.rint(data[:100_000]))) and bool(np.all(data == np.rint(data)))
     if not np.isfinite([low, high]).all():
         # Non-finite values are reported by `check_finite`, with row and gene.
         return Evidence(low, high, whole, None, "values that are not finite", False)
     if low < 0:
         return Evidence(low, high, whole, None, "negative values", _standardized(X))
-    inverse, reason = _inverse(X, whole, high)
-    mixture, several = _mixture(X, whole, high)
+    sample = np.concatenate(rows)
+    inverse, reason = _inverse(sample, whole, high)
+    mixture, several = _mixture(sample, whole, high)
     return Evidence(low, high, whole, inverse, reason, False, mixture, several)
 
 
-def _inverse(X: Matrix, whole: bool, high: float) -> tuple[str | None, str]:
-    n = X.shape[0]
-    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
-    part = X[picked]
-    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
+def _inverse(dense: FloatArray, whole: bool, high: float) -> tuple[str | None, str]:
+    """Return (scale that a sample of rows is in by its inversion, what shows it)."""
     dense = dense[dense.any(axis=1)]
     if whole:
         return None, "whole numbers"
@@ -141,9 +149,8 @@ def _standardized(X: Matrix) -> bool:
     n = X.shape[0]
     if n < 20:
         return False
-    mean = np.asarray(X.mean(axis=0), dtype=np.float64).reshape(-1)
-    square = X.power(2) if sp.issparse(X) else np.square(X, dtype=np.float64)
-    sd = np.sqrt(np.maximum(np.asarray(square.mean(axis=0), dtype=np.float64).reshape(-1) - mean**2, 0))
+    mean, square = _first_two(X)
+    sd = np.sqrt(np.maximum(square - mean**2, 0))
     used = sd > 1e-6
     # Clipped values, as scanpy's `max_value` makes them, lower the standard deviation of some genes.
     return bool(
@@ -151,17 +158,22 @@ def _standardized(X: Matrix) -> bool:
     )
 
 
-def _mixture(X: Matrix, whole: bool, high: float) -> tuple[str, bool]:
+def _first_two(X: Matrix) -> tuple[FloatArray, FloatArray]:
+    """Return the means of each column's values and of their squares."""
+    sums = np.zeros((2, X.shape[1]))
+    for _, part in matrix_blocks(X) if is_stored(X) else [(None, X)]:
+        square = part.power(2) if sp.issparse(part) else np.square(part, dtype=np.float64)
+        for into, values in zip(sums, (part, square), strict=True):
+            into += np.asarray(values.sum(axis=0, dtype=np.float64)).reshape(-1)
+    return sums[0] / X.shape[0], sums[1] / X.shape[0]
+
+
+def _mixture(dense: FloatArray, whole: bool, high: float) -> tuple[str, bool]:
     """Return (which groups of rows differ in scale, whether they differ so much that none can be declared).
 
     A row belongs to a scale if many rows have its sum, within rounding, and few others a similar one.
     """
-    n = X.shape[0]
-    picked = np.unique(np.linspace(0, n - 1, min(n, _ROWS)).astype(np.int64))
-    part = X[picked]
-    dense = np.asarray(part.toarray() if sp.issparse(part) else part, dtype=np.float64)
-    rows = dense.any(axis=1)
-    dense = dense[rows]
+    dense = dense[dense.any(axis=1)]
     if len(dense) < 20 or whole:
         return "", False
     least = max(5.0, _SHARE * len(dense))

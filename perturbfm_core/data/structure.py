@@ -121,22 +121,41 @@ def _problem(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> st
     for name in ("indices", "indptr"):
         if arrays[name].dtype.kind not in "iu":
             return f"{name} holds {arrays[name].dtype}, not whole numbers"
+    problem = pointer_problem(len(data), len(indices), indptr, shape)
+    if problem is not None:
+        return problem
+    width = int(shape[1])
+    if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= width):
+        wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
+        return f"index {wrong} is outside 0 to {width - 1}"
+    return None
+
+
+def pointer_problem(n_values: int, n_indices: int, indptr: Any, shape: tuple[int, int]) -> str | None:
+    """Return what is wrong with the pointers of a compressed sparse matrix, None if nothing is.
+
+    Parameters
+    ----------
+    n_values, n_indices
+        Length of the arrays that they point into.
+    indptr
+        Where each line of the major axis begins in them, [lines + 1].
+    shape
+        Length of the major and of the minor axis.
+    """
     lines, width = (int(n) for n in shape)
     if lines < 0 or width < 0:
         return f"its shape is {shape}"
     if len(indptr) != lines + 1:
         return f"indptr has {len(indptr)} pointers, {lines} lines need {lines + 1}"
-    if len(data) != len(indices):
-        return f"{len(data)} values but {len(indices)} indices"
-    if int(indptr[0]) != 0 or int(indptr[-1]) != len(data):
-        return f"its pointers run from {indptr[0]} to {indptr[-1]}, not from 0 to {len(data)}"
+    if n_values != n_indices:
+        return f"{n_values} values but {n_indices} indices"
+    if int(indptr[0]) != 0 or int(indptr[-1]) != n_values:
+        return f"its pointers run from {indptr[0]} to {indptr[-1]}, not from 0 to {n_values}"
     # Compared, not subtracted: the difference of unsigned pointers is never negative.
     if (indptr[1:] < indptr[:-1]).any():
         line = int(np.flatnonzero(indptr[1:] < indptr[:-1])[0])
         return f"the pointers of line {line} run backwards"
-    if len(indices) and (int(indices.min()) < 0 or int(indices.max()) >= width):
-        wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
-        return f"index {wrong} is outside 0 to {width - 1}"
     return None
 
 

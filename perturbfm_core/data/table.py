@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.data.controls import ROLES, Role
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.matrix import take_rows
-from perturbfm_core.data.pseudobulk import group_moments, shrink_variance
+from perturbfm_core.data.matrix import is_stored, take_rows
+from perturbfm_core.data.pseudobulk import GroupMoments, group_moments, group_weights, shrink_variance
+from perturbfm_core.data.table_sums import MOST_SUMS, TableSums, moments_of_table, n_sums, table_sums
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 S2Source = Literal["cells", "replicates", "unknown"]
@@ -76,6 +78,8 @@ class ConditionTable:
 def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> ConditionTable:
     """Compute the condition table of perturbed rows, block by block on sparse data.
 
+    Its sums are exact before they are rounded, so it does not depend on the order of the rows.
+
     Parameters
     ----------
     ds
@@ -83,27 +87,102 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
     rows
         int [n], row positions to use (default: all perturbed rows); control rows among them are ignored.
     """
-    all_codes = ds.condition_codes
-    rows = np.flatnonzero(all_codes >= 0) if rows is None else np.asarray(rows, dtype=np.int64)
-    rows = rows[all_codes[rows] >= 0]
-    present, codes = np.unique(all_codes[rows], return_inverse=True)
-    conditions = ds.conditions.iloc[present]
-    weights = ds.obs[schema.WEIGHT].to_numpy()[rows] if schema.WEIGHT in ds.obs else None
-    if ds.has_controls:
-        source = take_rows(ds.expression, rows)
-    elif ds.values.delta is not None:
-        source = ds.values.delta[rows]
+    used = used_rows(ds, rows)
+    codes, n = used.codes, len(used.conditions)
+    if ds.has_controls or ds.values.delta is not None:
+        source = ds.streamed_expression if ds.has_controls else ds.values.delta
+        if used.once:
+            codes = np.full(ds.n_obs, -1, dtype=np.int64)
+            codes[used.rows] = used.codes
+        else:
+            source = take_rows(source, used.rows)
     else:
-        source = ds.delta(rows)
-    moments = group_moments(source, codes, len(present), weights)
+        source = ds.delta(used.rows)
+    pools: Mapping[Role, GroupMoments] = {}
+    if is_stored(source) and used.once and not ds.knows_pools and n_sums(ds, n) * ds.n_genes <= MOST_SUMS:
+        # Conditions and controls from one pass over the file.
+        moments, pools = moments_of_table(ds, codes, TableSums(*table_sums(ds, codes, n), n))
+        ds.keep_pools(pools)
+    else:
+        weights = used.weights if len(codes) == len(used.rows) else _all_weights(ds)
+        moments = group_moments(source, codes, n, weights)
+        pools = {role: ds.control_pools(role) for role in ROLES} if ds.has_controls else {}
+    stated = None if ds.has_controls else ds.given_control(used.rows)
+    given = None if stated is None else group_moments(stated, used.codes, n, used.weights).mean
+    return table_of(ds, used, moments, pools, given)
+
+
+@dataclass(frozen=True, eq=False)
+class UsedRows:
+    """Perturbed rows that a table is made of.
+
+    Attributes
+    ----------
+    rows
+        int64 [n], their positions.
+    codes
+        int64 [n], position of each row's condition in `conditions`.
+    conditions
+        Table [C] of the conditions that they are of.
+    weights
+        float64 [n], weight of each row, None without weights.
+    once
+        Whether no row occurs twice.
+    """
+
+    rows: IntArray
+    codes: IntArray
+    conditions: pd.DataFrame
+    weights: FloatArray | None
+    once: bool
+
+
+def used_rows(ds: PerturbDataset, rows: IntArray | None = None) -> UsedRows:
+    """Return the perturbed rows among `rows` (default: all), with their conditions."""
+    codes = ds.condition_codes
+    rows = np.flatnonzero(codes >= 0) if rows is None else np.asarray(rows, dtype=np.int64)
+    rows = rows[codes[rows] >= 0]
+    present, mine = np.unique(codes[rows], return_inverse=True)
+    weights = _all_weights(ds)
+    once = len(rows) <= ds.n_obs and bool((np.bincount(rows, minlength=1) <= 1).all())
+    return UsedRows(rows, mine, ds.conditions.iloc[present], None if weights is None else weights[rows], once)
+
+
+def _all_weights(ds: PerturbDataset) -> FloatArray | None:
+    return ds.obs[schema.WEIGHT].to_numpy() if schema.WEIGHT in ds.obs else None
+
+
+def table_of(
+    ds: PerturbDataset,
+    used: UsedRows,
+    moments: GroupMoments,
+    pools: Mapping[Role, GroupMoments],
+    given: FloatArray | None = None,
+) -> ConditionTable:
+    """Return the condition table of known moments.
+
+    Parameters
+    ----------
+    ds
+        The data set; its matrix is not read.
+    used
+        The rows that the moments are of.
+    moments
+        Moments of each condition's rows.
+    pools
+        {role: moments of the control pools}, empty where differences are not made against control rows.
+    given
+        float64 [C, G], mean control that the file states, if it does.
+    """
+    conditions, rows, codes = used.conditions, used.rows, used.codes
     mean = moments.mean
     s2, s2_source = _sampling_variance(ds, conditions, moments)
     delta: dict[Role, FloatArray] = {}
     control: dict[Role, FloatArray] = {}
     s2_control: dict[Role, FloatArray] = {}
-    shared = np.ones(len(present), dtype=np.bool_)
+    shared = np.ones(len(conditions), dtype=np.bool_)
     fallback = 0
-    if ds.has_controls:
+    if pools:
         groups = ds.controls
         shared = groups.shared[
             conditions[schema.CONTEXT_ID].map({c: i for i, c in enumerate(groups.contexts)}).to_numpy()
@@ -112,28 +191,28 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
         treated[rows] = True
         fallback = groups.fallback_rows("input", treated)
         for role in ROLES:
-            pools = ds.control_pools(role)
-            shape = (len(present), len(pools.n))
-            W = _pool_weights(groups.match[role][groups.group[rows]], codes, shape, weights)
+            pool = pools[role]
+            shape = (len(conditions), len(pool.n))
+            W = _pool_weights(groups.match[role][groups.group[rows]], codes, shape, used.weights)
             # Restricted to pools that some condition is matched to (columns with entries).
-            used = np.flatnonzero(np.diff(W.tocsc().indptr) > 0)
-            W = W[:, used]
-            matched = W @ pools.mean[used]
-            pool_s2 = _pool_variance(pools.var, groups.n_groups)[used] / np.maximum(pools.n[used], 1)[:, None]
+            matching = np.flatnonzero(np.diff(W.tocsc().indptr) > 0)
+            W = W[:, matching]
+            matched = W @ pool.mean[matching]
+            variance = _pool_variance(pool.var, groups.n_groups)[matching]
             control[role] = matched.astype(np.float32)
             delta[role] = (mean - matched).astype(np.float32)
             # Variance of a weighted mean of pool means, taken as independent: squared weights times
             # variances.
+            pool_s2 = variance / np.maximum(pool.n[matching], 1)[:, None]
             s2_control[role] = (W.power(2) @ pool_s2).astype(np.float32)
     else:
         zero = np.zeros_like(mean, dtype=np.float32)
         for role in ROLES:
             delta[role] = mean.astype(np.float32)
             s2_control[role] = zero
-        stated = ds.given_control(rows)
-        if stated is not None:
-            given = group_moments(stated, codes, len(present), weights).mean.astype(np.float32)
-            control = {"input": given, "reference": given}
+        if given is not None:
+            stated = given.astype(np.float32)
+            control = {"input": stated, "reference": stated}
     return ConditionTable(
         conditions=conditions,
         n=moments.n,
@@ -154,13 +233,14 @@ def _sampling_variance(
     shape = moments.mean.shape
     if not (moments.n > 1).any():
         return np.zeros(shape, dtype=np.float32), "unknown"
-    everything = np.zeros(len(conditions), dtype=np.int64)
-    var = shrink_variance(moments, everything)
+    pool = np.zeros(len(conditions), dtype=np.int64)
     if ds.metadata.level == "cell":
-        contexts = np.unique(conditions[schema.CONTEXT_ID].to_numpy().astype(str), return_inverse=True)[1]
-        own = shrink_variance(moments, contexts)
+        pool = np.unique(conditions[schema.CONTEXT_ID].to_numpy().astype(str), return_inverse=True)[1]
+    var = shrink_variance(moments, pool)
+    unknown = np.isnan(var)
+    if unknown.any():
         # A context whose conditions all have one cell has no pooled variance: that of all contexts is used.
-        var = np.where(np.isnan(own), var, own)
+        var[unknown] = shrink_variance(moments, np.zeros_like(pool))[unknown]
     source: S2Source = "cells" if ds.metadata.level == "cell" else "replicates"
     return (var / np.maximum(moments.n, 1)[:, None]).astype(np.float32), source
 
@@ -182,8 +262,8 @@ def _pool_variance(var: FloatArray, n_groups: int) -> FloatArray:
 
 def _pool_weights(pool: IntArray, codes: IntArray, shape: tuple[int, int], weights: FloatArray | None) -> Any:
     """Return CSR [C, pools]: the share (by weight) of a condition's rows that is matched to each pool."""
-    w = np.ones(len(pool)) if weights is None else weights
-    W = sp.coo_array((w, (codes, pool)), shape=shape).tocsr()
-    W.sum_duplicates()
+    pairs, pair = np.unique(codes * shape[1] + pool, return_inverse=True)
+    at = np.divmod(pairs, shape[1])
+    W = sp.coo_array((group_weights(pair, len(pairs), weights), at), shape=shape).tocsr()
     total = np.asarray(W.sum(axis=1)).reshape(-1)
     return sp.csr_array(sp.diags_array(1.0 / total) @ W)

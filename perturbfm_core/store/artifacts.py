@@ -158,11 +158,11 @@ class ArtifactStore:
 
     def run_dirs(self) -> list[Path]:
         """Return the directories of all complete runs, oldest first."""
-        return sorted(
-            path
-            for path in self.runs.glob("*_*_*")
-            if path.is_dir() and all((path / name).is_file() for name in schema.RUN_FILES)
-        )
+        return sorted(path for path in self.runs.glob("*_*_*") if self.is_complete(path))
+
+    def is_complete(self, path: Path) -> bool:
+        """Return whether a directory has every file of a run."""
+        return path.is_dir() and all((path / name).is_file() for name in schema.RUN_FILES)
 
     def find_run(self, name: str) -> Path:
         """Return a run by path, id or unique prefix of its id.
@@ -175,6 +175,8 @@ class ArtifactStore:
         direct = Path(name)
         if (direct / schema.CONFIG_FILE).is_file():
             return direct
+        if RUN_ID_PATTERN.match(name) and self.is_complete(self.run(name)):
+            return self.run(name)
         hits = [p for p in self.run_dirs() if p.name.startswith(name)]
         if len(hits) == 1:
             return hits[0]

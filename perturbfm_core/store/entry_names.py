@@ -6,6 +6,7 @@ import contextlib
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_index import runs_of_entry
 from perturbfm_core.store.run_record import read_run_record
 
 
@@ -21,11 +22,9 @@ def run_of_entry(store: ArtifactStore, entry: str, *, external: bool) -> str | N
     external
         Whether runs of predictions made elsewhere are looked for, else those of fitted models.
     """
-    for path in store.run_dirs():
-        # Split and time precede the name in the id of a run.
-        if path.name.partition("_")[2].partition("_")[2].startswith(f"{entry}_"):
-            with contextlib.suppress(StoreError):
-                record = read_run_record(path)
-                if record.entry == entry and (record.family == "external") == external:
-                    return record.run_id
+    for path in runs_of_entry(store, entry, external=external):
+        with contextlib.suppress(StoreError):
+            record = read_run_record(path)
+            if record.entry == entry and (record.family == "external") == external:
+                return record.run_id
     return None

@@ -110,6 +110,8 @@ class RunRecord(_Part):
         The resolved configuration.
     side_info
         {kind: {name: SHA-256}} of graphs, gene features, encoder, masks and borrowed effects.
+    sources
+        Graphs and features of public sources: name, source, version, hash, licence, and how many perturbed genes each has.
     code, libraries, plugins, environment
         Digest of the code by stage; versions of the numeric libraries; digests of plug-in files; the machine.
     alignment, var_filled, generator, notes
@@ -144,6 +146,7 @@ class RunRecord(_Part):
     files: dict[str, str] = Field(default_factory=dict)
     parent_run: str | None = None
     side_info: dict[str, dict[str, str]] = Field(default_factory=dict)
+    sources: list[dict[str, Any]] = Field(default_factory=list)
     code: dict[str, str] = Field(default_factory=dict)
     libraries: dict[str, str] = Field(default_factory=dict)
     plugins: dict[str, str] = Field(default_factory=dict)

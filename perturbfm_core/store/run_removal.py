@@ -12,6 +12,7 @@ from pathlib import Path
 from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_index import forget_run
 from perturbfm_core.store.run_record import RunRecord, read_run_record
 from perturbfm_core.store.run_tags import run_tags, tag_run
 
@@ -62,6 +63,7 @@ def remove_run(store: ArtifactStore, path: Path) -> None:
     with store.stage() as staging:
         # Out of sight at once; the staging folder then disappears with it.
         path.rename(staging.path / path.name)
+    forget_run(store, path.name)
     if path.name in run_tags(store):
         tag_run(store, path.name, (), run_tags(store)[path.name])
 

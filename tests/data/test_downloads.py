@@ -411,3 +411,20 @@ def test_a_damaged_lock_file_is_said(tmp_path: Path) -> None:
     (tmp_path / PINS_FILE).write_text('{"files": {"a/b": {"sha256": "1"}}}')
     with pytest.raises(ConfigError, match="sha256"):
         read_pins(tmp_path)
+
+
+def test_repin_fetches_a_file_anew_that_is_there(host: Host, tmp_path: Path) -> None:
+    unknown: dict[str, Any] = {"sha256": "", "size": None}
+    first = got(host, tmp_path, **unknown)
+    host.content, host.tag = CONTENT[:-5] + b"other", '"two"'
+    # The file that is there is the one that was pinned.
+    assert got(host, tmp_path, **unknown).sha256 == first.sha256
+    again = fetch(entry_of(host, **unknown), tmp_path, repin=True, wait=0.001)
+    assert again.path.read_bytes() == host.content
+    assert read_pins(tmp_path)[NAME].sha256 == again.sha256 != first.sha256
+    assert left(tmp_path) == [PINS_FILE, f"{NAME}/screen.h5ad"]
+    # Refused or cut off, the older file stays.
+    host.statuses = [404]
+    with pytest.raises(DownloadError, match="answered 404"):
+        fetch(entry_of(host, **unknown), tmp_path, repin=True, wait=0.001)
+    assert again.path.read_bytes() == host.content

@@ -56,6 +56,7 @@ def fetch(
     *,
     file: Path | None = None,
     repin: bool = False,
+    mirrored: bool = True,
     tell: Progress = quiet,
     attempts: int = 6,
     wait: float = 1.0,
@@ -72,6 +73,8 @@ def fetch(
         The file itself, fetched by other means; None to fetch it.
     repin
         Accept that a file without a published hash differs from what was pinned.
+    mirrored
+        Read the mirror that the environment names, if there is one, instead of the host.
     tell
         Called with the progress.
     attempts, wait
@@ -99,7 +102,7 @@ def fetch(
         if file is not None:
             source = "file"
             _take(file, entry, known, target)
-        elif (mirror := _mirrored(entry)) is not None and not _is_web(mirror):
+        elif (mirror := _mirrored(entry) if mirrored else None) is not None and not _is_web(mirror):
             source = "mirror"
             _take(Path(mirror.removeprefix("file://")), entry, known, target)
         else:
@@ -147,12 +150,16 @@ def _transfer(
         msg = f"{url} is no web address; known: http://..., https://..."
         raise DownloadError(msg)
     part = target.with_name(target.name + ".part")
+    # Without a hash that it must have, pooch would take the file that is there for the right one.
+    place = target if known is not None or not target.exists() else target.with_name(target.name + ".new")
+    if place != target:
+        place.unlink(missing_ok=True)
     for again in (False, True):
         transfer = Transfer(
             part, size=entry.size, checked=known is not None, attempts=attempts, wait=wait, tell=tell
         )
         try:
-            pooch.retrieve(url, known_hash=known, fname=target.name, path=target.parent, downloader=transfer)
+            pooch.retrieve(url, known_hash=known, fname=place.name, path=place.parent, downloader=transfer)
         except ValueError as error:
             transfer.finish()
             if transfer.resumed and not again:
@@ -161,6 +168,8 @@ def _transfer(
                 continue
             raise _wrong(entry, known or "", f"what {url} sent") from error
         transfer.finish()
+        if place != target:
+            place.replace(target)
         return transfer.revision
     return ""
 
