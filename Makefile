@@ -12,7 +12,7 @@ KILLS ?= 100
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-peers results format clean fuzz external-envs external-cpa
+.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-growth bench-peers results results-external format clean fuzz external-envs external-cpa
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -71,10 +71,18 @@ ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	DAGSTER_HOME=$(CURDIR)/.dagster $(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 bench: install ## Run the benchmarks and record them under .benchmarks
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --benchmark-autosave $(PYTEST_ARGS)
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --ignore=tests/benchmarks/growth --benchmark-autosave $(PYTEST_ARGS)
 
-bench-peers: install .venv-peers/cell_eval/.installed .venv-peers/cell_eval2/.installed .venv-peers/pertpy/.installed ## The peers' own code beside ours on the same data, each in an environment of its own
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
+# Sizes up to GROWTH_MAX (default: all, an hour on idle cores); big files lie in GROWTH_DIR (default: the temporary folder).
+bench-growth: install ## CPU-seconds and memory by number of cells, conditions and runs, with exponents; tables in .benchmarks/growth
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -s -o addopts="" tests/benchmarks/growth $(PYTEST_ARGS)
+
+# PerturBench is on no index: it is installed from a clone where there is one, and left out where there is none.
+PERTURBENCH ?= third_party/perturbench
+PEER_NAMES = cell_eval cell_eval2 pertpy $(if $(wildcard $(PERTURBENCH)/pyproject.toml),perturbench)
+
+bench-peers: install $(PEER_NAMES:%=.venv-peers/%/.installed) ## The peers' own code beside ours on the same data, each in an environment of its own
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
 		tests/benchmarks/peers --benchmark-autosave $(PYTEST_ARGS)
 
 results: install ## Write the README's results table and comparison of models from the leaderboard of runs/
@@ -93,10 +101,16 @@ external-cpa: install ## Build the environment of CPA (5.8 GB) and train it, alo
 	PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create cpa --yes
 	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
 
+results-external: install ## Run GEARS, scGen, CPA, STATE and PerturBench's networks on demo and simulations (hours of CPU), write the README's table of them
+	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 $(BIN)/perturbfm suite run external
+	$(BIN)/perturbfm leaderboard refresh
+	$(BIN)/perturbfm leaderboard results --suite external --into README.md
+
 # All packages are listed with their versions, so nothing is resolved; what a peer names but does not need is left out.
 .venv-peers/%/.installed: tests/benchmarks/peers/%.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	$(if $(filter perturbench,$*),$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(PERTURBENCH))
 	touch $@
 
 format: install ## Format and fix what can be fixed

@@ -1,14 +1,36 @@
 """The grid: frozen splits by catalog entries, and the data sets behind them."""
 
+import os
+from dataclasses import replace
+
 import dagster as dg
 
-from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.catalog.loading import Catalog, load_catalog
 from perturbfm_core.config import check_key
+from perturbfm_core.errors import ConfigError
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.index import IndexEntry
 from perturbfm_core.store.artifacts import ArtifactStore
 
-CATALOG = load_catalog()
+# Dagster lists all partitions of an asset; beyond so many its pages and its daemon are slow.
+MOST_PARTITIONS = 100_000
+
+
+def grid_catalog(catalog: Catalog, suite: str | None) -> Catalog:
+    """Return the catalog of the grid: all of it, or the entries and data sets of one suite."""
+    if not suite:
+        return catalog
+    chosen = catalog.suite(suite)
+    datasets = {part.dataset for part in chosen.grid}
+    return replace(
+        catalog,
+        models={name: entry for name, entry in catalog.models.items() if name in chosen.models},
+        datasets={name: entry for name, entry in catalog.datasets.items() if name in datasets},
+        suites={suite: chosen},
+    )
+
+
+CATALOG = grid_catalog(load_catalog(), os.environ.get("PERTURBFM_SUITE"))
 
 
 def grid_splits() -> list[IndexEntry]:
@@ -17,7 +39,25 @@ def grid_splits() -> list[IndexEntry]:
     return [e for e in index.splits if e.dataset in CATALOG.datasets and check_key(e.key, "split key")]
 
 
+def check_size(n_splits: int, n_entries: int) -> None:
+    """Refuse a grid that is too large for one code location.
+
+    Raises
+    ------
+    ConfigError
+        If it has `MOST_PARTITIONS` cells or more.
+    """
+    if n_splits * n_entries >= MOST_PARTITIONS:
+        msg = (
+            f"{n_splits} splits x {n_entries} entries are {n_splits * n_entries:,} partitions, a code location holds fewer "
+            f"than {MOST_PARTITIONS:,}; load one code location per suite (PERTURBFM_SUITE=NAME), or run the suite by "
+            "`perturbfm suite submit`"
+        )
+        raise ConfigError(msg)
+
+
 SPLITS = {e.key: e for e in grid_splits()}
+check_size(len(SPLITS), len(CATALOG.models))
 
 dataset_partitions = dg.StaticPartitionsDefinition(list(CATALOG.datasets))
 split_partitions = dg.StaticPartitionsDefinition(list(SPLITS))

@@ -14,18 +14,21 @@ from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.held_out import held_out
+from perturbfm_core.splits.split import Split
 from perturbfm_core.store.artifacts import ArtifactStore
+
+# Beyond these the tables of the grid are not written out: each load of the code location would pay for them.
+MOST_SPLITS, MOST_CELLS = 50, 1000
 
 
 def described_split(key: str) -> dict[str, str]:
     """Return data set, kind, what is held out and, of a cross-validation, the fold of a split of the grid."""
     entry = SPLITS[key]
     out = {"dataset": entry.dataset, "kind": entry.kind}
-    try:
-        definition = SplitFolder(ArtifactStore().split_dir).load(entry.hash).definition
-    except PerturbFMError as error:
+    definition = _definition(key)
+    if isinstance(definition, PerturbFMError):
         # Said here as well, and refused where it is used.
-        return {**out, "held_out": f"cannot be read: {error}"}
+        return {**out, "held_out": f"cannot be read: {definition}"}
     out["held_out"] = held_out(definition)
     if definition.cv is not None:
         out["fold"] = f"{definition.cv.fold} of {definition.cv.k} (from 0)"
@@ -34,23 +37,42 @@ def described_split(key: str) -> dict[str, str]:
 
 def conditions_of(key: str) -> SplitConditions | None:
     """Return the conditions that a split of the grid states; None if its file cannot be read or lists rows."""
+    definition = _definition(key)
     try:
-        return SplitConditions.stated(
-            SplitFolder(ArtifactStore().split_dir).load(SPLITS[key].hash).definition
-        )
+        return None if isinstance(definition, PerturbFMError) else SplitConditions.stated(definition)
     except PerturbFMError:
         return None
+
+
+def _definition(key: str) -> Split | PerturbFMError:
+    """Return what a split of the grid states, or why it cannot be read."""
+    try:
+        return SplitFolder(ArtifactStore().split_dir).load(SPLITS[key].hash).definition
+    except PerturbFMError as error:
+        return error
 
 
 def splits_table() -> dg.MetadataValue:
     """Return what every split key of the grid stands for."""
     order = ("held_out", "fold", "dataset", "kind")
-    rows = [[key, *(described_split(key).get(name, "-") for name in order)] for key in SPLITS]
-    return dg.MetadataValue.md(table(["split", "held out", "fold", "data", "kind"], rows))
+    rows = [
+        [key, *(described_split(key).get(name, "-") for name in order)] for key in list(SPLITS)[:MOST_SPLITS]
+    ]
+    more = f"\n\n{len(SPLITS) - len(rows)} more: `perturbfm splits list`" if len(SPLITS) > len(rows) else ""
+    shown = table(["split", "held out", "fold", "data", "kind"], rows)
+    return dg.MetadataValue.md(f"{shown}{more}")
 
 
 def not_applicable_table() -> dg.MetadataValue:
-    """Return the cells of the grid that cannot exist, with the reason, without anything being run."""
+    """Return the cells of the grid that cannot exist, with the reason, without anything being run.
+
+    Of a large grid it says where to ask instead: the code location loads as often as a run starts.
+    """
+    if len(SPLITS) * len(CATALOG.models) > MOST_CELLS:
+        return dg.MetadataValue.md(
+            f"{len(SPLITS)} splits x {len(CATALOG.models)} entries: `perturbfm suite status NAME` says which cells of a "
+            "suite cannot run, and a cell that is asked for says it as well."
+        )
     found: dict[tuple[str, str], list[str]] = {}
     conditions = {key: conditions_of(key) for key in SPLITS}
     for model, entry in CATALOG.models.items():

@@ -18,6 +18,14 @@ class SplitError(PerturbFMError):
     """A split cannot be made, found, or trusted."""
 
 
+class NotApplicableError(SplitError):
+    """A model entry cannot run on a split; `reason` says what it needs ("needs ...")."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class GraphError(PerturbFMError):
     """A gene graph does not fit its data set or split."""
 

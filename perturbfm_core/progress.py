@@ -12,6 +12,8 @@ Progress = Callable[[str], None]
 
 # How the lines begin that a user must see even where progress is not shown.
 WAITING = "waiting for "
+# How the lines begin that a user must see once, whether or not progress is shown.
+WARNING = "warning: "
 # How the line begins that names a run that was found instead of made.
 FOUND = "found run "
 

@@ -109,7 +109,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "splits"))
     monkeypatch.setenv("PERTURBFM_CATALOG", str(tmp_path / "catalog"))
     # Of the shell that the tests were started from.
-    monkeypatch.delenv("PERTURBFM_MAX_TRAIN", raising=False)
+    for name in ("PERTURBFM_MAX_TRAIN", "PERTURBFM_ENVS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path / "home"
 

@@ -15,7 +15,8 @@ FILES = sorted(CORE.rglob("*.py")) + sorted((REPO / "perturbfm_assets").rglob("*
 # Words that stand for something else in this field, or for nothing, and what is said instead.
 REFUSED = {
     "likeness": "similarity or kernel",
-    "knowledge": "side information",
+    # The verb is what people call it; what it registers is side information.
+    r"(?<!perturbfm )knowledge(?!\.py)": "side information",
     r"told(?! apart)": "reported, recorded",
     "answers": "predictions",
 }

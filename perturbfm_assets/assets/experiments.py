@@ -11,6 +11,7 @@ from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
 from perturbfm_assets.readable import conditions_of, described_split
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import RunLog
+from perturbfm_core.errors import NotApplicableError
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.opening import open_experiments, why_not
 from perturbfm_core.progress import Progress, quiet, worker_session
@@ -49,6 +50,18 @@ def _no_checks(_experiments: list[Experiment], _results: list[Any]) -> list[dg.A
     return []
 
 
+def _not_applicable(
+    model: str, split_key: str, reason: str, check_names: tuple[str, ...]
+) -> dg.MaterializeResult:
+    """Return the result of an entry that cannot run on a split: no artifact, and checks that pass with the reason."""
+    skipped = [
+        dg.AssetCheckResult(passed=True, check_name=n, metadata={"not_applicable": reason})
+        for n in check_names
+    ]
+    metadata = {"status": "not_applicable", "reason": reason, "entry": model, **described_split(split_key)}
+    return dg.MaterializeResult(metadata=metadata, check_results=skipped)
+
+
 def each_seed(
     context: dg.AssetExecutionContext,
     resource: StoreResource,
@@ -78,18 +91,12 @@ def each_seed(
     model, split_key = names_of(context.partition_key)
     reason = why_not(SPLITS[split_key].traits, CATALOG.model(model), conditions_of(split_key))
     if reason is not None:
-        skipped = [
-            dg.AssetCheckResult(passed=True, check_name=n, metadata={"not_applicable": reason})
-            for n in check_names
-        ]
-        metadata = {
-            "status": "not_applicable",
-            "reason": reason,
-            "entry": model,
-            **described_split(split_key),
-        }
-        return dg.MaterializeResult(metadata=metadata, check_results=skipped)
-    experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
+        return _not_applicable(model, split_key, reason, check_names)
+    try:
+        experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
+    except NotApplicableError as error:
+        # What only the data say: their genes, and the conditions of a split that lists rows.
+        return _not_applicable(model, split_key, error.reason, check_names)
     relay.listener = RunLog(context)
     results = [stage(e) for e in experiments]
     named: dict[str, Any] = {

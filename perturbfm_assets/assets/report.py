@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 
 from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.metric_panel import metric_panel
@@ -49,7 +50,7 @@ def _version(path: Path) -> str:
 def _describe(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any]:
     record = read_run_record(paths[-1])
     metrics = read_json(paths[-1] / schema.METRICS_FILE)
-    plot = headline_plot(metrics, HEADLINE_PANEL, HEADLINE_METRIC)
+    plot = headline_plot(_by_perturbation(paths[-1]))
     store = experiments[-1].store
     value = headline_value(metrics)
     return {
@@ -61,3 +62,14 @@ def _describe(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any
         "flags": dg.MetadataValue.json(record.flags.model_dump(mode="json")),
         "plot": dg.MetadataValue.md(f"![by perturbation]({plot})" if plot else "undefined everywhere"),
     }
+
+
+def _by_perturbation(run_dir: Path) -> dict[str, float]:
+    """Return {perturbation: value of the headline metric} of a run."""
+    wanted = (("panel", HEADLINE_PANEL), ("metric", HEADLINE_METRIC), ("scope", "perturbation"))
+    table = pd.read_parquet(
+        run_dir / schema.SCORES_FILE,
+        columns=["key", "value"],
+        filters=[(column, "==", value) for column, value in wanted],
+    )
+    return dict(zip(table["key"].astype(str), table["value"].astype(float), strict=True))

@@ -78,11 +78,54 @@ class ModelEntry(Frozen):
         return value
 
 
+class SourceFile(Frozen):
+    """One file of a public source: its role, where it was read from, its SHA-256 and bytes."""
+
+    role: str
+    place: str
+    sha256: str
+    size: int
+
+
+class Origin(Frozen):
+    """Public source of a gene graph or a table of gene features (see `perturbfm_core.graphs.sources`).
+
+    Attributes
+    ----------
+    source, title
+        Its word on the command line, and what it is called.
+    version
+        What its files state, else when they were read.
+    organism, identifiers
+        Of its genes, and the kind of their names.
+    terms, citation
+        What its licence asks for, and what to cite.
+    files
+        What it was made from.
+    options
+        How it was converted, as far as that differs from the default.
+    notes
+        What was left out or joined.
+    """
+
+    source: str
+    title: str
+    version: str
+    organism: str
+    identifiers: str
+    terms: str = ""
+    citation: str = ""
+    files: tuple[SourceFile, ...] = ()
+    options: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 class GraphEntry(Frozen):
     """One gene graph of the catalog (``catalog/graphs/<name>.yaml``).
 
     `path` is the path of its npz file (relative to the home of the artifact store unless absolute), `sha256`
-    the hash of its genes, edges and weights, `kind` the way it was built, `source` what it was built from.
+    the hash of its genes, edges and weights, `kind` the way it was built, `source` what it was built from. `origin`
+    is set for those of public sources, which models take by ``auto``.
     """
 
     name: str
@@ -92,6 +135,7 @@ class GraphEntry(Frozen):
     kind: str
     source: str = ""
     licence: str = "unknown"
+    origin: Origin | None = None
 
 
 class FeaturesEntry(Frozen):
@@ -104,6 +148,7 @@ class FeaturesEntry(Frozen):
     kind: str = "table"
     source: str = ""
     licence: str = "unknown"
+    origin: Origin | None = None
 
 
 class SplitSpec(Frozen):

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from perturbfm_core.progress import WAITING, EpochReport, OnEpoch
+from perturbfm_core.progress import WAITING, WARNING, EpochReport, OnEpoch
 
 
 class Display:
@@ -46,7 +46,12 @@ class Display:
         if self._bar.disable and text.startswith(WAITING):
             # Whoever waits sees it, whatever standard error is.
             print(text, file=sys.stderr, flush=True)
-        if text.startswith("done:"):
+        if text.startswith(WARNING):
+            # It stays on the terminal, above the bars.
+            print(text, file=sys.stderr, flush=True) if self._bar.disable else self._bar.console.print(
+                text, markup=False, highlight=False, soft_wrap=True
+            )
+        elif text.startswith("done:"):
             self._bar.advance(self._stage)
         else:
             self._bar.update(self._stage, description=text)

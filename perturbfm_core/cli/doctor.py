@@ -78,6 +78,7 @@ def doctor(as_json: JsonOption = False) -> None:
             "splits": n_splits,
             "complete_runs": len(home.run_dirs()),
             "catalog": counts,
+            "knowledge": _sources(),
             "plugins": plugin_digests(),
             "libraries": library_versions(),
             "extras": {name: _has(packages) for name, packages in EXTRAS.items()},
@@ -96,6 +97,27 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _sources() -> dict[str, str]:
+    """Return {name: source, version, organism and kinds} of every registered public source."""
+    from perturbfm_core.pipeline.source_catalog import all_registered
+
+    try:
+        entries = [(e, e.origin) for e in all_registered() if e.origin is not None]
+    except PerturbFMError:
+        # A damaged catalog is among the problems.
+        return {}
+    out: dict[str, str] = {}
+    for entry, origin in entries:
+        what = f"{type(entry).__name__.removesuffix('Entry').lower()} {entry.sha256[:12]}"
+        before = (
+            f"{out[entry.name]}, "
+            if entry.name in out
+            else f"{origin.title} {origin.version}, {origin.organism}: "
+        )
+        out[entry.name] = before + what
+    return out
 
 
 def _environment(found: EnvironmentState) -> str:

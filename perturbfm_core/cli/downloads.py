@@ -103,6 +103,7 @@ def _one(
                 licence=entry.licence or "unknown",
                 source=entry.url or fetched.path.name,
                 progress=tell,
+                stream=True,
             )
             ds.metadata.notes["citation"] = entry.citation
             save(ds, place, "zarr", force, False, as_json, tell)

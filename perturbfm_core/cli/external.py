@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from perturbfm_core import schema
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.cli import external_convert, external_env
 from perturbfm_core.cli.output import (
@@ -21,7 +23,7 @@ from perturbfm_core.cli.output import (
 from perturbfm_core.cli.parameters import ParamOption
 from perturbfm_core.cli.train import AgainOption, BoardOption, SeedOption
 from perturbfm_core.cli.variables import variables
-from perturbfm_core.errors import ConfigError
+from perturbfm_core.errors import ConfigError, PredictionError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,9 +67,13 @@ def run(
     again: AgainOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a split, train an external model on it in its own environment, convert, score and publish the run."""
+    """Export a split, train an external model on it in its own environment, convert, score and publish the run.
+
+    The change from the matched real control is scored; that from the model's own control, where it has one, is scored
+    beside it as an entry of its own, NAME-own-control.
+    """
     from perturbfm_core.cli.model_options import configured
-    from perturbfm_core.cli.train import run_splits
+    from perturbfm_core.cli.train import emit_runs, published
     from perturbfm_core.external.settings import TIMEOUT, variable_of
     from perturbfm_core.models.base import MODELS
     from perturbfm_core.models.external.base import ExternalModel
@@ -89,7 +95,44 @@ def run(
     given_here = {variable_of(kind.environment): env, TIMEOUT: timeout}
     board = board_splits(SplitFolder(store().split_dir), split)
     with variables({k: str(v) for k, v in given_here.items() if v is not None}):
-        run_splits(board.hashes, chosen, data, again=again, as_json=as_json)
+        results = published(board.hashes, chosen, data, again=again, silent=as_json)
+        for result in results:
+            result |= _beside(result, chosen, data, again=again, silent=as_json)
+    emit_runs(results, as_json)
+
+
+def _beside(
+    result: dict[str, Any], entry: ModelEntry, data: Path | None, *, again: bool, silent: bool
+) -> dict[str, Any]:
+    """Score the same output by the model's own control, as an entry of another name; return its run and headline.
+
+    Parameters
+    ----------
+    result
+        What is shown of the run by the real control.
+    entry, data, again, silent
+        As in `published`.
+    """
+    from perturbfm_core.cli.train import published
+    from perturbfm_core.external.refusals import OWN_CONTROL
+    from perturbfm_core.leaderboard.headline import HEADLINE
+    from perturbfm_core.store.atomic import read_json
+
+    if entry.params.get("control", "real") != "real":
+        return {}
+    training = read_json(Path(result["run_dir"]) / schema.TRAINING_FILE)
+    if training["conversion"].get("other_control") != "model":
+        return {}
+    params = {**entry.params, "control": "model"}
+    variant = entry.model_copy(
+        update={"name": f"{entry.name}{OWN_CONTROL}", "params": params, "seeds": (result["seed"],)}
+    )
+    try:
+        (found,) = published([result["split_hash"]], variant, data, again=again, silent=silent)
+    except PredictionError as error:
+        print(f"warning: not scored by the model's own control: {error}", file=sys.stderr)
+        return {}
+    return {"own_control_run_id": found["run_id"], f"own_control.{HEADLINE}": found.get(HEADLINE)}
 
 
 def _named(name: str) -> ModelEntry:

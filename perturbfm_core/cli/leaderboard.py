@@ -136,15 +136,24 @@ def results(
     into: Annotated[
         Path | None, typer.Option(help="Rewrite this file between its results markers, instead of printing.")
     ] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite", help="Only the entries and boards of this suite, with CPU hours and what cannot run."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write the table of results and the comparison of models as Markdown."""
+    from perturbfm_core.catalog.loading import load_catalog
     from perturbfm_core.pipeline import leaderboard as stage
+    from perturbfm_core.pipeline.suite_results import suite_results
     from perturbfm_core.reports.results import replace_between
 
-    text = stage.results(store())
+    home = store()
+    text = stage.results(home) if suite is None else suite_results(home, load_catalog().suite(suite))
     if into is not None:
-        replace_between(into, text)
+        replace_between(into, text, suite)
         emit({"written": str(into), "lines": text.count("\n") + 1}, as_json)
     elif as_json:
         emit({"markdown": text}, True)

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("data", "Make, import and inspect data sets."),
     "splits": ("splits", "Freeze, find, import, audit and verify splits."),
     "graphs": ("graphs", "Build, register and inspect gene graphs and gene features."),
+    "knowledge": ("knowledge", "Register, list, show and remove public sources of gene graphs and features."),
     "models": ("models", "Look at models and catalog entries."),
     "train": ("train", "Fit a model on a split, predict, score, and publish the run."),
     "run": (

@@ -177,14 +177,34 @@ def run_splits(
     as_json
         Whether to print JSON.
     """
+    results = published(splits, entry, data, again=again, silent=as_json)
+    emit_runs(results, as_json)
+
+
+def published(
+    splits: Sequence[str], entry: ModelEntry, data: Path | None, *, again: bool, silent: bool
+) -> list[dict[str, Any]]:
+    """Run an entry on splits and return what is shown of each run.
+
+    Parameters
+    ----------
+    splits, entry, data, again
+        As in `run_splits`.
+    silent
+        Whether nothing is said of progress.
+    """
     from perturbfm_core.pipeline.run import run_entry
 
-    with progress(silent=as_json) as shown:
+    with progress(silent=silent) as shown:
         tell, home = FoundRuns(shown), store()
         paths = [p for s in splits for p in run_entry(home, s, entry, data=data, again=again, tell=tell)]
-    results = [_run_summary(path, existing=path.name in tell.ids) for path in paths]
+    return [_run_summary(path, existing=path.name in tell.ids) for path in paths]
+
+
+def emit_runs(results: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print what is shown of runs, as JSON or as lines."""
     if as_json:
-        emit({"runs": results} if len(results) > 1 else results[0], True)
+        emit({"runs": list(results)} if len(results) > 1 else results[0], True)
         return
     for result in results:
         emit(result, False)

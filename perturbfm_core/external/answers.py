@@ -118,7 +118,13 @@ def converted(
 
 
 def _recorded(main: Converted, notes: list[str]) -> dict[str, Any]:
-    return {"control": main.control, "counts": main.counts, "warnings": main.warnings, "notes": notes}
+    return {
+        "control": main.control,
+        "other_control": None if main.variant is None else "model" if main.control == "real" else "real",
+        "counts": main.counts,
+        "warnings": main.warnings,
+        "notes": notes,
+    }
 
 
 def _part(asked: Asked, chosen: BoolArray | IntArray) -> Asked:

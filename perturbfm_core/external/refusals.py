@@ -18,6 +18,8 @@ ControlOf = Literal["real", "model"]
 Missing = Literal["refuse", "control"]
 Degenerate = Literal["refuse", "flag"]
 
+# End of the name of an entry whose predictions are compared with the model's own control.
+OWN_CONTROL: Final = "-own-control"
 LEAVE: Final = "give --missing control (of a run: --param missing=control) to score their control instead"
 FLAG: Final = (
     "give --degenerate flag (of a run: --param degenerate=flag) to convert it as it is, with a warning"

@@ -11,8 +11,10 @@ from perturbfm_core.data.prediction_scale import RATIOS, scale_of
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import FloatArray
 
-# Median Pearson correlation over genes that log1p expression has at least with its control.
+# Median Pearson correlation over genes that log1p expression has at least with its control. Over fewer genes than the
+# second, one that may be as high but for two standard errors (after Fisher) is enough.
 _CORRELATION: Final = 0.5
+_MANY_GENES: Final = 30
 # Share of values below 0 that no log1p expression has, even with some noise around 0.
 _NEGATIVE: Final = 0.1
 # A profile whose sorted values are so like those of the control has its values at other genes.
@@ -100,12 +102,16 @@ def check_expression(
     found = scale_of(mean, control)
     if found is not None and found.other is not None and not found.fits:
         msg = f"{name} is in another scale than the data set, {found.other} ({found.sums}); {found.advice(scale)}"
+        # A network at the beginning of its training gives all genes much the same value, as roots and logarithms do.
+        if own is not None and _is_like(*_resemblance(mean, own), _CORRELATION):
+            msg += "; if the worker writes log1p values, train longer: the model's own control is as far from the data"
         raise PredictionError(msg)
     out = [] if below == 0 else [f"{below:.2%} of the predicted expression is negative"]
-    if _is_like(r, ratio):
-        if odd := int((each < _CORRELATION).sum()):
+    least = _least(mean.shape[1])
+    if _is_like(r, ratio, least):
+        if odd := int((each < least).sum()):
             out.append(
-                f"{odd} of {len(mean)} predictions are unlike the control (correlation below {_CORRELATION:g})"
+                f"{odd} of {len(mean)} predictions are unlike the control (correlation below {least:.2g})"
             )
         outside = 0 if found is None else found.outside
         if outside:
@@ -114,19 +120,17 @@ def check_expression(
                 "the control after expm1"
             )
         return out
-    if r < _CORRELATION and _is_like(
-        _correlation(np.sort(mean.mean(0)), np.sort(control.mean(0))), ratio, _SORTED
-    ):
+    if r < least and _is_like(_correlation(np.sort(mean.mean(0)), np.sort(control.mean(0))), ratio, _SORTED):
         msg = f"{name} has the values of expression at other genes than the control ({shown}); name its columns in their order"
         raise PredictionError(msg)
-    if own is not None and _is_like(*_resemblance(mean, own)):
+    if own is not None and _is_like(*_resemblance(mean, own), least):
         return [
             *out,
             f"predictions are unlike the real control ({shown}), and so is the model's own control: too little training?",
         ]
     msg = (
         f"{name} does not look like log1p expression of this data set ({shown} with the control, which are above "
-        f"{_CORRELATION:g} and within {RATIOS[0]:g} to {RATIOS[1]:g}); is it a delta (kind delta), or another normalisation "
+        f"{least:.2g} and within {RATIOS[0]:g} to {RATIOS[1]:g}); is it a delta (kind delta), or another normalisation "
         f"than {scale}?"
     )
     raise PredictionError(msg)
@@ -168,7 +172,14 @@ def _correlations(mean: FloatArray, control: FloatArray) -> FloatArray:
     return np.asarray([_correlation(a, b) for a, b in zip(mean, control, strict=True)])
 
 
-def _is_like(r: float, ratio: float, least: float = _CORRELATION) -> bool:
+def _least(n_genes: int) -> float:
+    """Return the least correlation with the control of expression of so many genes."""
+    if n_genes >= _MANY_GENES:
+        return _CORRELATION
+    return float(np.tanh(np.arctanh(_CORRELATION) - 2.0 / np.sqrt(max(n_genes - 3, 1))))
+
+
+def _is_like(r: float, ratio: float, least: float) -> bool:
     return r >= least and RATIOS[0] <= ratio <= RATIOS[1]
 
 

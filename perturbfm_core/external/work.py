@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
             (given / name).symlink_to((exported.path / name).absolute())
         write_json(given / REQUEST_FILE, {**read_json(exported.path / REQUEST_FILE), **asked})
         ahead.tell(f"running the worker of {model}, seed {seed}")
-        start, before = time.perf_counter(), _children_cpu()
+        start, (before, largest) = time.perf_counter(), _children()
         with worker_session(ahead.tell) as variables:
             call = WorkerCall(
                 name=worker.environment,
@@ -120,8 +121,10 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
             if (out / name).is_file():
                 shutil.copyfile(out / name, folder / name)
         shutil.copyfile(call.log, folder / LOG_FILE)
-        seconds, cpu = time.perf_counter() - start, _children_cpu() - before
-        write_json(folder / COST_FILE, {"seconds": round(seconds, 3), "cpu_s": round(cpu, 3)})
+        seconds, (cpu, peak) = time.perf_counter() - start, _children()
+        cost: dict[str, float | int] = {"seconds": round(seconds, 3), "cpu_s": round(cpu - before, 3)}
+        # The largest of all so far, which is this worker only where it rose.
+        write_json(folder / COST_FILE, {**cost, **({"peak_bytes": peak} if peak > largest else {})})
 
     with store.lock(f"external-{key[:16]}", what=f"the worker of {model}", tell=ahead.tell):
         reused = store.find(key) is not None
@@ -131,7 +134,7 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
     return Artifact(key, path, reused)
 
 
-def _children_cpu() -> float:
-    """Return the CPU seconds of all processes that this one started and that ended."""
+def _children() -> tuple[float, int]:
+    """Return CPU seconds, and the largest resident memory in bytes, of the processes that this one started and that ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -18,6 +18,7 @@ from perturbfm_core.leaderboard.run_marks import mark_current
 from perturbfm_core.leaderboard.run_rows import RUN_COLUMNS, SHARED_COLUMNS
 from perturbfm_core.leaderboard.score_file import global_scores, plain_texts, read_scores
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import DatasetRecord
 
 # Directories that were skipped, with the reason.
@@ -98,6 +99,7 @@ def find_runs(store: ArtifactStore, earlier: Mapping[str, KnownRun] | None = Non
             found.known[path.name] = read_known(path) if same is None else same
         except (StoreError, OSError) as error:
             found.skipped[path.name] = " ".join(str(error).split())
+    add_missing(store, [store.runs / name for name in found.known if name not in (earlier or {})])
     return found
 
 

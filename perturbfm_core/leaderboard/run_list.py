@@ -10,6 +10,7 @@ from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
+from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import RunRecord, read_run_record
 from perturbfm_core.store.run_tags import run_tags
 
@@ -78,6 +79,7 @@ def list_runs(store: ArtifactStore, wanted: RunFilter | None = None) -> tuple[li
             found.append((path, read_run_record(path)))
         except StoreError:
             skipped.append(path.name)
+    add_missing(store, [path for path, _ in found])
     found.sort(key=lambda item: (item[1].created, item[1].run_id), reverse=True)
     seen: set[tuple[str, ...]] = set()
     out = []

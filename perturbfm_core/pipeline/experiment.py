@@ -12,8 +12,9 @@ from pydantic import Field
 from perturbfm_core.catalog.entries import ModelEntry, Tuned
 from perturbfm_core.config import Frozen, content_hash, parse
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.graphs.side_info import AUTO, SideInfo
 from perturbfm_core.models.base import Model, new_model
+from perturbfm_core.models.named_inputs import NAMING
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import DEFAULT_GENERATOR, CountGenerator
 from perturbfm_core.splits.audit.borrowed import borrowed_findings
@@ -32,7 +33,9 @@ LookAhead = Callable[[TrainView], Any]
 class ModelConfig(Frozen):
     """One entry with one seed, all parameters resolved: its hash names the run.
 
-    `tuned` is not part of the hash: it says where the parameters come from. `generator`, by which counts are drawn of the
+    `tuned` is not part of the hash: it says where the parameters come from. Neither is `auto`, the parameters that take
+    what is registered of public sources, nor `registered`, the names that they took for one data set: what these hold is
+    part of the key of the fit, by its content. `generator`, by which counts are drawn of the
     prediction when it is scored, is where it is not the default.
     """
 
@@ -43,6 +46,8 @@ class ModelConfig(Frozen):
     uncertainty: UncertaintyConfig = UncertaintyConfig()
     generator: CountGenerator = Field(default=DEFAULT_GENERATOR, exclude_if=lambda g: g == DEFAULT_GENERATOR)
     tuned: Tuned | None = Field(default=None, exclude=True)
+    auto: tuple[str, ...] = Field(default=(), exclude=True)
+    registered: dict[str, tuple[str, ...]] = Field(default_factory=dict, exclude=True)
 
     @property
     def config_hash(self) -> str:
@@ -67,15 +72,21 @@ class ModelConfig(Frozen):
     def new_model(self) -> Model:
         """Return the unfitted model: the entry's own, or an ensemble of it."""
         asked = self.uncertainty
+        params = {
+            **self.params,
+            **{name: [*self.params[name], *found] for name, found in self.registered.items() if found},
+        }
         if asked.ensemble == 1:
-            return new_model(self.model, self.params)
-        members = {"model": self.model, "params": self.params, "members": asked.ensemble, "bag": asked.bag}
+            return new_model(self.model, params)
+        members = {"model": self.model, "params": params, "members": asked.ensemble, "bag": asked.bag}
         return new_model("ensemble", members)
 
 
 def model_configs(entry: ModelEntry) -> list[ModelConfig]:
     """Return one resolved configuration per seed of a catalog entry."""
     params = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    auto = tuple(name for name in NAMING if AUTO in (params.get(name) or ()))
+    params |= {name: [n for n in params[name] if n != AUTO] for name in auto}
     asked = parse(UncertaintyConfig, entry.uncertainty, f"uncertainty of entry {entry.name!r}")
     return [
         ModelConfig(
@@ -85,7 +96,8 @@ def model_configs(entry: ModelEntry) -> list[ModelConfig]:
             seed=seed,
             uncertainty=asked,
             tuned=entry.tuned,
-            **({} if entry.generator is None else {"generator": entry.generator}),
+            auto=auto,
+            generator=entry.generator or DEFAULT_GENERATOR,
         )
         for seed in entry.seeds
     ]

@@ -21,9 +21,10 @@ from perturbfm_core.graphs.features import GeneFeatures, read_features
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.io import read_graph, write_features, write_graph
 from perturbfm_core.graphs.masks import PertMasks, read_masks
-from perturbfm_core.graphs.side_info import COEXPRESSION, Needs, SideInfo
+from perturbfm_core.graphs.side_info import AUTO, COEXPRESSION, Needs, SideInfo
 from perturbfm_core.pipeline.donors import borrow
 from perturbfm_core.pipeline.pretrained_encoder import find_encoder
+from perturbfm_core.pipeline.source_use import acted_on, say_missing, uses_of
 from perturbfm_core.progress import Progress, quiet, run_of
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import train_view
@@ -79,7 +80,10 @@ def gather(
     tables = {name: load_features(store, name) for name in needs.features}
     masks = None if needs.masks is None else load_masks(needs.masks)
     donors = {name: borrow(store, ds, split, name, progress) for name in needs.borrowed}
-    return SideInfo(graphs, tables, encoder, masks, donors)
+    genes = acted_on(ds, masks) if graphs or tables else []
+    uses = uses_of(genes, graphs, tables)
+    say_missing(ds, genes, uses, [*graphs.values(), *tables.values()], progress)
+    return SideInfo(graphs, tables, encoder, masks, donors, uses)
 
 
 def build_graph(
@@ -172,10 +176,10 @@ def missing(needs: Needs) -> str | None:
     """Return what of a model's needs is neither in the catalog nor a file, None if nothing."""
     catalog = load_catalog()
     for name in needs.graphs:
-        if name != COEXPRESSION and name not in catalog.graphs and not Path(name).is_file():
+        if name not in (COEXPRESSION, AUTO) and name not in catalog.graphs and not Path(name).is_file():
             return f"needs the graph {name!r}, which is not in the catalog; build it with `perturbfm graphs build`"
     for name in needs.features:
-        if name not in catalog.features and not Path(name).is_file():
+        if name != AUTO and name not in catalog.features and not Path(name).is_file():
             return (
                 f"needs the gene features {name!r}, which are not in the catalog; "
                 f"register them with `perturbfm graphs features FILE --name {name}`"
@@ -212,6 +216,19 @@ def truth_graph(path: Path, name: str) -> GeneGraph:
 # ---- registering -----------------------------------------------------------------------------------------
 
 
+def check_name(name: str) -> None:
+    """Refuse the words that stand for something else where graphs and features are named.
+
+    Raises
+    ------
+    GraphError
+        If the name is ``auto`` or ``none``.
+    """
+    if name in (AUTO, "none"):
+        msg = f"{name!r} is a word for what models read, no name; give another --name"
+        raise GraphError(msg)
+
+
 def graph_entry_file(name: str) -> Path:
     """Return the catalog file of a graph called `name`.
 
@@ -223,6 +240,7 @@ def graph_entry_file(name: str) -> Path:
     if name == COEXPRESSION:
         msg = f"{COEXPRESSION!r} is the graph that every fit builds of its own split; give another --name"
         raise GraphError(msg)
+    check_name(name)
     return registering.entry_file(GraphEntry, name)
 
 
@@ -274,6 +292,7 @@ def save_features(
     kind
         How it was made: ``table`` or ``membership``.
     """
+    check_name(features.name)
     registering.entry_file(FeaturesEntry, features.name)
     write_features(features, path)
     return registering.register(

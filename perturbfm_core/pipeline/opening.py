@@ -6,13 +6,14 @@ from pathlib import Path
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import ConfigError, SplitError
-from perturbfm_core.graphs.side_info import Needs
+from perturbfm_core.errors import ConfigError, NotApplicableError
+from perturbfm_core.graphs.side_info import AUTO, Needs
 from perturbfm_core.models.base import MODELS, applicable, new_model
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.experiment import Experiment, LookAhead, ModelConfig, model_configs
 from perturbfm_core.pipeline.gene_graph import gather, missing
 from perturbfm_core.pipeline.pretrained_encoder import no_cells
+from perturbfm_core.pipeline.registered import names_for
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.conditions import SplitConditions
@@ -92,6 +93,7 @@ def open_experiment(
     """
     # Data and split are checked before anything is built from them, whoever calls.
     split.check_dataset(dataset)
+    config = with_registered(store, dataset, config, tell)
     return Experiment(
         store=store,
         dataset=dataset,
@@ -102,6 +104,28 @@ def open_experiment(
         tell=tell,
         look_ahead=_look_ahead(store, dataset, split, config, tell),
     )
+
+
+def with_registered(
+    store: ArtifactStore, dataset: PerturbDataset, config: ModelConfig, tell: Progress = quiet
+) -> ModelConfig:
+    """Return a configuration with the names that ``auto`` stands for on a data set; its hash stays.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    dataset
+        The data set.
+    config
+        The resolved entry.
+    tell
+        Called with a line of text about progress.
+    """
+    if not config.auto:
+        return config
+    params = {**config.params, **{name: [*config.params[name], AUTO] for name in config.auto}}
+    return config.model_copy(update={"registered": names_for(store, dataset, config.model, params, tell)})
 
 
 def _look_ahead(
@@ -140,7 +164,7 @@ def open_experiments(
 
     Raises
     ------
-    SplitError
+    NotApplicableError
         If the entry is not applicable to the split.
     ConfigError
         If predictions made elsewhere have its name, or counts are to be drawn for data without counts.
@@ -150,7 +174,7 @@ def open_experiments(
     reason = why_not(traits_of(found, dataset), entry, SplitConditions.of(found, dataset))
     if reason is not None:
         msg = f"entry {entry.name!r} is not applicable to split {found.definition.key}: it {reason}"
-        raise SplitError(msg)
+        raise NotApplicableError(msg, reason)
     if (run := run_of_entry(store, entry.name, external=True)) is not None:
         msg = f"entry {entry.name!r} has runs of predictions made elsewhere, e.g. {run}; give another name (--name)"
         raise ConfigError(msg)

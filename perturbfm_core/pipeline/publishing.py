@@ -32,6 +32,7 @@ from perturbfm_core.store.atomic import file_digest, write_atomic
 from perturbfm_core.store.code import code_of
 from perturbfm_core.store.disk import writing
 from perturbfm_core.store.entry_names import run_of_entry
+from perturbfm_core.store.run_index import add_run, runs_named
 from perturbfm_core.store.run_record import RunRecord, SubmissionRecord, is_whole, read_run_record
 
 _MAX_NOTE = 500
@@ -183,10 +184,9 @@ def _digest(file: Path) -> str:
 
 def _earlier(store: ArtifactStore, name: str) -> Iterator[tuple[Path, RunRecord]]:
     """Yield the runs of the same split, entry and seed, newest first."""
-    for path in reversed(store.run_dirs()):
-        if path.name.partition("_")[2].startswith(name):
-            with contextlib.suppress(StoreError):
-                yield path, read_run_record(path)
+    for path in reversed(runs_named(store, name)):
+        with contextlib.suppress(StoreError):
+            yield path, read_run_record(path)
 
 
 def _code() -> dict[str, str]:
@@ -255,6 +255,7 @@ def publish_scores(
             write_prediction(_prediction(ds, split, scores), folder / schema.PREDICTIONS_FILE)
             files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
             named.model_copy(update={"files": files}).write(folder)
+            add_run(store, run_id, record.entry, external=record.family == "external")
             try:
                 staging.publish(destination)
             except (StoreError, OSError):

@@ -61,7 +61,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """Return the content of ``metrics.json``: values by panel, over all conditions and by group."""
+        """Return the content of ``metrics.json``: values by panel, over all conditions, by context and by stratum."""
         content: dict[str, Any] = read_json(self.path / schema.METRICS_FILE)
         return content
 

@@ -21,6 +21,7 @@ from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import Comparison, compare
+from perturbfm_core.evaluation.panel import of_groups
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.dataset import dataset_of, find_dataset
 from perturbfm_core.pipeline.experiment import Experiment
@@ -36,6 +37,7 @@ from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import Artifact, ArtifactStore
 from perturbfm_core.store.atomic import file_digest, read_json, write_atomic, write_json
 from perturbfm_core.store.disk import writing
+from perturbfm_core.store.run_index import add_run, runs_named
 from perturbfm_core.store.run_record import (
     DatasetRecord,
     Flags,
@@ -57,10 +59,10 @@ def existing_run(e: Experiment, among: Sequence[Path] | None = None) -> Path | N
     e
         The experiment.
     among
-        Complete runs to look among, oldest first, where the caller has listed them (default: all of the store).
+        Complete runs to look among, oldest first, where the caller has listed them (default: those of this name).
     """
     same = (e.keys.model, e.keys.prediction, strata_key(e))
-    for path in reversed(e.store.run_dirs() if among is None else among):
+    for path in reversed(runs_named(e.store, e.name) if among is None else among):
         if not _is_of(path, e):
             continue
         with contextlib.suppress(StoreError):
@@ -131,6 +133,7 @@ def publish(
         destination = e.store.run(run_id)
         with e.store.stage() as staging, writing(destination, staged=staging.path):
             _fill(staging.path, e, record.model_copy(update={"run_id": run_id}), fitted, predicted, scored)
+            add_run(e.store, run_id, record.entry, external=False)
             try:
                 staging.publish(destination)
             except (StoreError, OSError):
@@ -173,7 +176,7 @@ def _fill(
     records["predict_reads"] = read_json(predicted.path / PREDICT_FILE)["reads"]
     training = read_json(fitted.path / schema.MODEL_META_FILE)["training"]
     write_json(folder / schema.TRAINING_FILE, training)
-    write_json(folder / schema.METRICS_FILE, scored.metrics)
+    write_json(folder / schema.METRICS_FILE, of_groups(scored.metrics))
     write_atomic(folder / schema.RECORDS_FILE, json.dumps(records))
     write_atomic(folder / schema.SPLIT_HASH_FILE, e.split.hash + "\n")
     named_scores(scored.table, record).to_parquet(folder / schema.SCORES_FILE, index=False)
@@ -249,6 +252,7 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
         entry_hash=e.config.entry_hash,
         graph_hash=fit["graph_hash"],
         side_info=fit["side_info"],
+        sources=fit.get("sources", []),
         objects=ObjectKeys(
             model=fitted.key,
             prediction=predicted.key,
@@ -271,12 +275,11 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
 
 def parent_run(e: Experiment, scores_key: str) -> str | None:
     """Return the newest run of the same configuration, if its scores were others; one that cannot be read is none."""
-    for path in reversed(e.store.run_dirs()):
-        if _is_of(path, e):
-            with contextlib.suppress(StoreError):
-                old = read_run_record(path)
-                same = old.objects is not None and old.objects.scores == scores_key
-                return None if same else old.run_id
+    for path in reversed(runs_named(e.store, e.name)):
+        with contextlib.suppress(StoreError):
+            old = read_run_record(path)
+            same = old.objects is not None and old.objects.scores == scores_key
+            return None if same else old.run_id
     return None
 
 

@@ -51,6 +51,7 @@ def fit_of(store: ArtifactStore, run: Path, record: RunRecord, keys: ObjectKeys)
                 "fallback_control_rows": record.fallback_control_rows,
                 "graph_hash": record.graph_hash,
                 "side_info": record.side_info,
+                "sources": record.sources,
                 "inner_folds": record.inner_folds,
             },
         )

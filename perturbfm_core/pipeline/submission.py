@@ -14,6 +14,7 @@ from perturbfm_core.data.prediction_files import read_prediction_file
 from perturbfm_core.data.prediction_labels import LabelColumns
 from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.cells import Generator
+from perturbfm_core.evaluation.panel import of_groups
 from perturbfm_core.evaluation.submitted import Missing, Submitted, submitted
 from perturbfm_core.pipeline.calibration_report import source_of_variance
 from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
@@ -220,7 +221,7 @@ def result_files(
         record, scores.table, scores.comparison, split.definition, scores.stats, scores.calibration, beside
     )
     return {
-        schema.METRICS_FILE: json_text(scores.metrics),
+        schema.METRICS_FILE: json_text(of_groups(scores.metrics)),
         schema.CALIBRATION_FILE: json_text(scores.calibration),
         schema.SCORES_FILE: parquet_bytes(named_scores(scores.table, record)),
         schema.REPORT_FILE: page,

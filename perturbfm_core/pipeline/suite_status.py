@@ -14,6 +14,7 @@ from perturbfm_core.errors import PerturbFMError, StoreError
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.pipeline.opening import with_registered
 from perturbfm_core.pipeline.report import existing_run
 from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.pipeline.suite import SuiteCell
@@ -22,6 +23,7 @@ from perturbfm_core.pipeline.suite_failures import kept_failure
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_index import add_missing
 
 CellState = Literal["done", "missing", "failed", "not applicable"]
 STATES: tuple[CellState, ...] = ("done", "missing", "failed", "not applicable")
@@ -53,7 +55,9 @@ def suite_status(store: ArtifactStore, cells: Iterable[SuiteCell]) -> list[CellS
     Nothing is fitted, built or written. A cell whose code has changed since it ran is missing.
     """
     by_name: dict[str, list[Path]] = {}
-    for path in store.run_dirs():
+    runs = store.run_dirs()
+    add_missing(store, runs)
+    for path in runs:
         # Of `<time>_<split>_<entry>_<configuration>`, with four more digits where two runs began in one second.
         name, _, last = path.name.partition("_")[2].rpartition("_")
         by_name.setdefault(f"{name}_{last[:8]}", []).append(path)
@@ -101,7 +105,7 @@ def _existing(
     stats = stored_stats(store, split)
     if stats is None:
         return None
-    config = config_of(cell)
+    config = with_registered(store, ds, config_of(cell))
     needs = config.new_model().needs()
     side_info = gather(_MakesNothing(store.home, store.split_dir), ds, split, needs)
     e = Experiment(store, ds, split, config, side_info, lambda: stats)

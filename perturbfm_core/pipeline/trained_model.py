@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from perturbfm_core.data.gene_bins import gene_scale
 from perturbfm_core.data.prediction import OutOfFold
 from perturbfm_core.evaluation.inner import inner_scores
 from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.graphs.spectral_store import spectra_kept_in
 from perturbfm_core.models.base import Model, save_model
 from perturbfm_core.pipeline.experiment import Experiment, ModelConfig
 from perturbfm_core.progress import epoch_listener, run_of
@@ -67,7 +69,7 @@ def fit(e: Experiment) -> Artifact:
 
         def fill(folder: Path) -> None:
             e.tell(f"fitting {e.config.entry}, seed {e.config.seed}")
-            with threadpool_limits(limits=max(1, cores() // slots)):
+            with threadpool_limits(limits=max(1, cores() // slots)), spectra_kept_in(e.store):
                 _fit_into(folder, e, model)
 
         path = e.store.put_object(key, fill)
@@ -90,11 +92,15 @@ def _fit_into(folder: Path, e: Experiment, model: Model) -> None:
         folder / FIT_FILE,
         {
             "fit_s": seconds,
-            "cost": {"fit_cpu_s": used.cpu_s, "fit_peak_bytes": used.peak_bytes},
+            "cost": {
+                "fit_cpu_s": used.cpu_s + model.cpu_s_elsewhere,
+                "fit_peak_bytes": max(used.peak_bytes or 0, model.peak_bytes_elsewhere) or None,
+            },
             "environment": environment(),
             "fallback_control_rows": _fallback_rows(e.dataset, e.split),
             "graph_hash": e.side_info.graph_hash,
             "side_info": e.side_info.digests,
+            "sources": [asdict(use) for use in e.side_info.sources],
             "inner_folds": inner_scores(model.oof, view.delta.mean(axis=0)),
         },
     )
@@ -137,16 +143,21 @@ def fit_calibrator(
 
 def made_of(side_info: SideInfo) -> tuple[FitRecord, ...]:
     """Return what the leakage audit reads of graphs, features and donors: which rows each was made from."""
+    public = {(u.what, u.name): f"{u.source} {u.version}, {u.sha256[:12]}" for u in side_info.sources}
     graphs = [
         FitRecord(
             what="graph",
             name=name,
             split_hash=graph.split_hash,
             rows="external" if graph.split_hash is None else "fit",
+            source=public.get(("graph", name)),
         )
         for name, graph in side_info.graphs.items()
     ]
-    tables = [FitRecord(what="embedding", name=name, rows="external") for name in side_info.features]
+    tables = [
+        FitRecord(what="embedding", name=name, rows="external", source=public.get(("features", name)))
+        for name in side_info.features
+    ]
     if side_info.masks is not None:
         tables.append(FitRecord(what="embedding", name="perturbation masks", rows="external"))
     tables += [d.record for d in side_info.donors.values() if d.record is not None]

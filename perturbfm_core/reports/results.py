@@ -15,7 +15,6 @@ from perturbfm_core.leaderboard.standings import without_signal
 from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store.atomic import write_atomic
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRIC = (HEADLINE_PANEL, HEADLINE_METRIC)
 # Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
@@ -96,7 +95,7 @@ def _results(main: pd.DataFrame) -> list[str]:
         "Mean Pearson correlation of the centred delta (`delta.pearson_centered`) over the test conditions of each "
         "board; the best in bold, below them what noise allows and the floor."
     )
-    return [text, "", *_table(["entry", *boards.values()], rows)]
+    return [text, "", *markdown_table(["entry", *boards.values()], rows)]
 
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> list[str]:
@@ -134,7 +133,7 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
         "chose (paired bootstrap over units, Holm over all)."
     )
     header = ["entry", "idea", "inputs", "graph", "uncertainty", "skill", "better / worse / not told apart"]
-    return [text, "", *_table(header, rows)]
+    return [text, "", *markdown_table(header, rows)]
 
 
 def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:
@@ -168,27 +167,45 @@ def _order(main: pd.DataFrame) -> list[str]:
     return sorted(keys, key=lambda e: keys[e])
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+
     def line(cells: Sequence[Any]) -> str:
         return "| " + " | ".join(str(c).replace("|", "\\|") for c in cells) + " |"
 
     return [line(header), "|" + "---|" * len(header), *(line(r) for r in rows)]
 
 
-def replace_between(path: Path, text: str) -> None:
+def markers(suite: str | None = None) -> tuple[str, str]:
+    """Return the markers that a file has around the results, or around those of one suite."""
+    name = "results" if suite is None else f"results of {suite}"
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+def replace_between(path: Path, text: str, suite: str | None = None) -> None:
     """Put `text` between the markers of a file, atomically.
+
+    Parameters
+    ----------
+    path
+        The file.
+    text
+        What stands between its markers.
+    suite
+        The suite whose markers they are, None for those of all results.
 
     Raises
     ------
     StoreError
         If the file does not exist, or does not have exactly one pair of markers, in order.
     """
+    begin, stop = markers(suite)
     if not path.is_file():
-        msg = f"{path} does not exist; give the file that has {BEGIN} and {END}"
+        msg = f"{path} does not exist; give the file that has {begin} and {stop}"
         raise StoreError(msg)
     old = path.read_text(encoding="utf-8")
-    start, end = old.find(BEGIN), old.find(END)
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or end < start:
-        msg = f"{path} must have one {BEGIN} and one {END} behind it; found {old.count(BEGIN)} and {old.count(END)}"
+    start, end = old.find(begin), old.find(stop)
+    if old.count(begin) != 1 or old.count(stop) != 1 or end < start:
+        msg = f"{path} must have one {begin} and one {stop} behind it; found {old.count(begin)} and {old.count(stop)}"
         raise StoreError(msg)
-    write_atomic(path, f"{old[: start + len(BEGIN)]}\n{text}\n{old[end:]}")
+    write_atomic(path, f"{old[: start + len(begin)]}\n{text}\n{old[end:]}")

@@ -117,8 +117,10 @@ class SplitFolder:
         SplitError
             If the prefix is too short or matches no split or several splits, or no split has the key.
         """
-        known = self.hashes()
         text = prefix.strip().lower()
+        if _is_hash(text) and (self.path / f"{text}.json").is_file():
+            return text
+        known = self.hashes()
         if "." in text:
             for entry in self.index().splits:
                 if entry.key == text:

@@ -16,7 +16,7 @@ import numpy as np
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.config import check_key, content_hash
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import ConfigError, ModelError, SplitError
+from perturbfm_core.errors import ConfigError, ModelError, NotApplicableError
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.models.parameters import every_parameter
@@ -90,7 +90,7 @@ def tune(
     ------
     ModelError
         If the configured model has nothing to search.
-    SplitError
+    NotApplicableError
         If the split has no validation, or the entry is not applicable to it.
     ConfigError
         If the study of this name was made with other inputs, or there are more jobs than training slots.
@@ -108,7 +108,7 @@ def tune(
     reason = why_not(traits_of(frozen_split, ds), entry, SplitConditions.of(frozen_split, ds))
     if reason is not None:
         msg = f"entry {entry.name!r} is not applicable to split {frozen_split.definition.key}: it {reason}"
-        raise SplitError(msg)
+        raise NotApplicableError(msg, reason)
     require_clean(ds, frozen_split)
     validation = Validation(store, ds, frozen_split, entry, seed, progress)
     identity = _identity(entry, space, ds, frozen_split, seed)

@@ -17,6 +17,7 @@ from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.graphs.side_info import Needs, SideInfo
 from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.pipeline.registered import resolved_params
 from perturbfm_core.progress import Progress, epoch_listener, quiet, run_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit, units_of
@@ -179,7 +180,10 @@ class Validation:
             If the configuration cannot be fitted, or predicts values that are not finite.
         """
         part = self.parts[fold]
-        model = new_model(self._entry.model, params)
+        model = new_model(
+            self._entry.model,
+            resolved_params(self._store, self._ds, self._entry.model, params, self._progress),
+        )
         model.side_info = self._gathered(model.needs())
         model.on_epoch = epoch_listener(self._progress)
         with (

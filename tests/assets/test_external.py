@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import dagster as dg
+import pytest
 
 from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.splits.conditions import SplitConditions
 from tests.assets.conftest import Location
-from tests.assets.test_definitions import CONTEXT, cell, checks, metadata
+from tests.assets.test_definitions import CONTEXT, DEMO, cell, checks, metadata
 
 
 def entry(**params: object) -> ModelEntry:
@@ -56,3 +61,39 @@ def test_an_absent_environment_is_not_applicable_and_says_how_to_build_it(here: 
     assert "needs" in found["reason"]
     result = cell(here, "external-cpa", split=CONTEXT["key"])
     assert "needs contexts that train has" in metadata(result, "trained_model")["reason"]
+
+
+@pytest.mark.parametrize("case", ["a gene that is not measured", "a split of rows", "any other model"])
+def test_what_only_the_data_show_is_not_applicable_as_well(here: Location, monkeypatch, case: str) -> None:
+    """The grid knows of a split what its file states: neither the measured genes nor the conditions of rows."""
+    with_data, experiments = SplitConditions.of, here.module("assets.experiments")
+    name, kind, says = "ridge", "combo_ood", "needs what only the data show"
+    if case == "a gene that is not measured":
+        name, says = "external-gears", r"perturbed genes inside its gene graph \(\d+ of \d+ test conditions"
+
+        def narrower(split, ds) -> SplitConditions:
+            found = with_data(split, ds)
+            first = found.test["pert_id"].iloc[0].split("+")[0]
+            trained = found.train[found.train["pert_id"].str.split("+").map(lambda genes: first not in genes)]
+            return SplitConditions(trained, found.test, (found.genes or frozenset()) - {first})
+
+        monkeypatch.setattr(SplitConditions, "of", narrower)
+    elif case == "a split of rows":
+        name, kind, says = (
+            "external-scgen",
+            "perturbation_ood",
+            "perturbations that train has in some context",
+        )
+        monkeypatch.setattr(experiments, "conditions_of", lambda key: None)
+    else:
+        monkeypatch.setattr(
+            MODELS.get(name), "cannot", lambda self, conditions: says if conditions.genes else None
+        )
+    monkeypatch.setattr(MODELS.get(name), "absent", lambda self: None)
+    result = cell(here, name, split=next(e["key"] for e in DEMO if e["kind"] == kind))
+    assert result.success, [e.message for e in result.all_events if e.is_failure]
+    for asset in ("trained_model", "prediction", "metric_panel", "report"):
+        shown = metadata(result, asset)
+        assert shown["status"] == "not_applicable"
+        assert re.search(says, shown["reason"])
+    assert all(checks(result).values())

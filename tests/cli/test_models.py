@@ -263,7 +263,7 @@ def test_models_show_tells_values_defaults_and_meaning():
     shown = perturbfm("models", "show", "perturbfm-v2-residual", "--json").json
     assert (shown["model"], shown["family"], shown["seeds"]) == ("perturbfm-v2", "learned", [0])
     rows = {r["parameter"]: r for r in shown["parameters"]}
-    assert (rows["adjacency"]["value"], rows["adjacency"]["default"]) == (["coexpression"], [])
+    assert (rows["adjacency"]["value"], rows["adjacency"]["default"]) == (["coexpression", "auto"], [])
     assert rows["hidden_dim"] == {
         "parameter": "hidden_dim",
         "option": "--hidden-dim",

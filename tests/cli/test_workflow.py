@@ -529,6 +529,8 @@ def test_every_verb_has_the_json_option():
 # A server runs until it is stopped; these need an environment of gigabytes, or tasks that were submitted.
 ELSEWHERE = {
     "serve",
+    "data import-tahoe",
+    "knowledge add",
     "external env create",
     "external env remove",
     "suite task",
@@ -597,10 +599,14 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
     asked = ["--data", "D", "--split", work.split, "--run", work.run]
     Path("grid.yaml").write_text("control_components: [0, 2]\n")
     np.savez("emb.npz", genes=np.asarray(["G01", "G02"]), features=np.ones((2, 3)))
+    Path("edges.csv").write_text("source,target,weight\nG01,G02,1\n")
+    assert attempt("knowledge", "add", "file", "--from", "edges.csv", "--undirected").code == 0
     template = REPO / "perturbfm_core/external/workers/template_worker.py"
     verbs = {
         "data make-synth": ["--out", "J1", "--n-obs", 160, "--n-genes", 20, "--n-perts", 4],
         "data info": ["D"],
+        "data table": ["D", "--rows", "0:", "--out", "part.npz"],
+        "data merge-tables": ["D", "part.npz", "--out", "table.npz"],
         "data import": [screen_h5ad, "--out", "J2", *IMPORT],
         "data import-perturbench": ["--dataset", "perturbench.h5ad", "--out", "J3"],
         "data import-scperturb": ["--dataset", "scperturb.h5ad", "--out", "J4"],
@@ -673,6 +679,9 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
         "sweep run": ["--base", "ridge", "--grid", "grid.yaml", "--split", work.split, "--data", "D"],
         "sweep show": [],
         "rescore": ["--all"],
+        "knowledge list": [],
+        "knowledge show": ["edges"],
+        "knowledge remove": ["edges"],
         "doctor": [],
     }
     assert set(verbs) == {" ".join(words) for words, _ in leaves()} - ELSEWHERE

@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from perturbfm_core.data.prediction_scale import scale_of
 from perturbfm_core.data.simulate import SimulationConfig, simulate
+from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.conversion import convert
+from perturbfm_core.external.scale_checks import check_expression
 from tests.external.raws import ASKED, Model
 
 
@@ -93,6 +96,42 @@ def test_other_scales_of_expression(model):
     shuffled = model.expression[:, np.random.default_rng(1).permutation(60)]
     for raw in (model.raw(shuffled), replace(model.raw(shuffled), control=shuffled)):
         assert "at other genes than the control" in refused(raw, model)
+
+
+@pytest.mark.parametrize("seed", [4, 8, 26, 37, 43, 53])
+@pytest.mark.parametrize("what", ["truth", "mean", "other"])
+def test_few_genes_with_strong_effects_are_in_the_scale_of_the_data(seed, what):
+    """One gene that makes most of the counts shifts all others, as another logarithm or a root does."""
+    rng = np.random.default_rng(seed)
+    sizes = {"n_genes": int(rng.integers(7, 30)), "n_contexts": 1, "n_perts": 5, "n_combos": 0}
+    ds = simulate(SimulationConfig(n_obs=160, seed=seed, effect_size=4.0, **sizes))[0]
+    table = condition_table(ds)
+    control, delta = (table.control["input"].astype(float), table.delta["input"].astype(float))
+    shown = {"truth": delta, "mean": np.tile(delta.mean(0), (len(delta), 1)), "other": delta[::-1]}[what]
+    mean = np.maximum(control + shown, 0)
+    found = scale_of(mean, control)
+    assert found.other is None or found.fits
+    # Nor by a correlation over so few genes.
+    check_expression("raw.npz", mean, control, None, "log1p")
+
+
+@pytest.mark.parametrize(
+    ("name", "turn"),
+    [
+        ("log2(x + 1)", lambda v: v / np.log(2)),
+        ("log10(x + 1)", lambda v: v / np.log(10)),
+        ("square roots", lambda v: np.sqrt(np.expm1(v)) / 4),
+        ("linear expression", lambda v: np.expm1(v) / np.expm1(v).max() * 8),
+    ],
+)
+def test_a_network_that_is_hardly_trained_is_not_called_a_scale_alone(model, name, turn):
+    """Where the model's own control is as far from the data, the message says what else it may be."""
+    text = refused(model.raw(turn(model.expression)), model)
+    assert name in text
+    assert "train longer" not in text
+    text = refused(model.raw_with_own(turn(model.expression), turn(model.control)), model)
+    assert name in text
+    assert "train longer: the model's own control is as far from the data" in text
 
 
 def test_a_model_whose_own_control_is_far_from_the_data_is_scored_with_a_warning(model):

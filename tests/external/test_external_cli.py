@@ -20,10 +20,17 @@ def split() -> str:
     return perturbfm("splits", "create", "--data", "D", *held).values["split_hash"]
 
 
-def test_a_worker_of_ones_own_is_scored_and_ranked(split, own_home):
+def worker(own: str | None = None) -> str:
+    """Return the template worker, with a control of its own if an expression of its predictions `rows` is given."""
     import perturbfm_core.external.work as work
 
-    Path("my_model.py").write_text((work.WORKERS / "template_worker.py").read_text())
+    text, mark = (work.WORKERS / "template_worker.py").read_text(), '    replace(out / "raw.npz"'
+    assert text.count(mark) == 1
+    return text if own is None else text.replace(mark, f"    arrays['control'] = {own}\n{mark}")
+
+
+def test_a_worker_of_ones_own_is_scored_and_ranked(split, own_home):
+    Path("my_model.py").write_text(worker("0.9 * rows.mean(axis=0) + 0 * rows"))
     options = ("--split", split, "--data", "D")
     done = attempt("external", "run", "my_model.py", *options, "--param", "shift=0.5", "--seed", 3, "--json")
     assert done.code == 0, done.err
@@ -33,16 +40,37 @@ def test_a_worker_of_ones_own_is_scored_and_ranked(split, own_home):
     assert record["seed"] == 3
     assert record["params"]["settings"] == {"shift": 0.5}
     assert record["family"] == "learned"
-    assert (
-        attempt("external", "run", "my_model.py", *options, "--param", "shift=0.5", "--seed", 3).values[
-            "run_id"
-        ]
-        == run.name
+    # The same output by the model's own control, scored beside it under a name of its own.
+    own = json.loads((own_home / "runs" / done.json["own_control_run_id"] / "config.json").read_text())
+    assert (own["entry"], own["seed"], own["params"]["control"]) == (
+        f"{record['entry']}-own-control",
+        3,
+        "model",
     )
+    assert own["params"] | {"control": "real"} == record["params"]
+    training = [
+        json.loads((r / "training.json").read_text()) for r in (run, own_home / "runs" / own["run_id"])
+    ]
+    assert training[0]["worker"]["output"] == training[1]["worker"]["output"]
+    values = [
+        json.loads((own_home / "runs" / c["run_id"] / "metrics.json").read_text()) for c in (record, own)
+    ]
+    assert done.json["own_control.delta.pearson_centered"] == values[1]["delta"]["global"]["pearson_centered"]
+    assert values[0]["delta"]["global"]["rmse"] != values[1]["delta"]["global"]["rmse"]
+    # What the worker took is what a fit cost, though its output was only found for the second.
+    spent = training[0]["worker"]["cpu_s"]
+    assert spent > 0
+    assert min(record["cost"]["fit_cpu_s"], own["cost"]["fit_cpu_s"]) >= spent
+    peak = training[0]["worker"].get("peak_bytes", 0)
+    assert min(record["cost"]["fit_peak_bytes"], own["cost"]["fit_peak_bytes"]) >= peak
+    again = attempt("external", "run", "my_model.py", *options, "--param", "shift=0.5", "--seed", 3)
+    assert again.values["run_id"] == run.name
+    assert again.values["own_control_run_id"] == own["run_id"]
     perturbfm("run", "--entry", "global_mean", *options)
     perturbfm("leaderboard", "refresh")
     shown = perturbfm("leaderboard", "show").out
     assert "my-model" in shown
+    assert "-own-control" in shown
     assert "global_mean" in shown
 
 
@@ -63,3 +91,21 @@ def test_what_cannot_run_is_one_line(split, own_home):
     assert "has no bin/python" in refused("bad.py", "--env", "D")
     # What a verb sets for its worker is gone with it.
     assert not {"PERTURBFM_ENV_WORKER", "PERTURBFM_EXTERNAL_TIMEOUT"} & set(os.environ)
+
+
+@pytest.mark.parametrize(
+    ("own", "param"),
+    [
+        # A worker without a control of its own, a run that asks for nothing else than it, and one that is the prediction.
+        (None, ()),
+        ("0.9 * rows.mean(axis=0) + 0 * rows", ("--param", "control=model")),
+        ("rows", ("--param", "degenerate=flag")),
+    ],
+)
+def test_an_own_control_is_scored_beside_the_real_one_where_there_is_one(split, own_home, own, param):
+    Path("w.py").write_text(worker(own))
+    done = attempt("external", "run", "w.py", "--split", split, "--data", "D", *param)
+    assert done.code == 0, done.err
+    beside = own == "rows"
+    assert ("own_control_run_id" in done.values) is beside
+    assert len(list((own_home / "runs").glob("2*"))) == 1 + beside

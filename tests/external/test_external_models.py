@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from perturbfm_core.catalog.entries import ModelEntry
@@ -112,12 +113,48 @@ def test_gears_refuses_three_genes_and_genes_outside_its_graph():
 
 
 @pytest.mark.parametrize("model", ["gears", "scgen", "state", "cpa"])
-def test_doses_are_not_read(model):
-    rows = [*ROWS, *[("g1", "x", {"doses": "0.5"})] * 3]
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("doses", "0.5", "one dose of each perturbation"),
+        ("modality", "CRISPRi", "one modality of each perturbation"),
+        ("covariates", "time=24", "one time, or other covariate, of each perturbation"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_what_is_not_read_of_a_condition_must_be_one(model, column, value, says, alone):
+    rows = [*ROWS, *[("g1", "x", {column: value})] * 3]
     table = screen(rows).conditions.astype(str)
+    # Tested beside its other form, or with it in train.
     tested = (table["pert_id"] == "g1") & (table["context_id"] == "x")
+    tested &= (table[column] != "") | (not alone)
     found = new_model(f"external-{model}").cannot(SplitConditions(table[~tested], table[tested]))
-    assert "one dose of each perturbation" in found
+    assert says in found
+    n = int(tested.sum())
+    assert f"({n} of {n} test conditions" in found
+    one = table[table[column] == ""]
+    tested = (one["pert_id"] == "g1") & (one["context_id"] == "x")
+    assert new_model(f"external-{model}").cannot(SplitConditions(one[~tested], one[tested])) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        (["g0", "g1", "g2"], "g0+g1", None),
+        (["g0", "g1", "g2"], "g0+g1+g2", "combinations of as many genes in train (1 of 1"),
+        (["g0+g1", "g2"], "g0+g1+g2", "combinations of as many genes in train (1 of 1"),
+        (["g0+g1+g2", "g3"], "g0+g1+g3", None),
+        (["g0+g1+g2", "g3"], "g0+g1+g2+g3", "combinations of as many genes"),
+    ],
+)
+def test_cpa_combines_as_many_genes_as_it_has_seen(train, test, says):
+    names = ["context_id", "pert_id", "modality", "doses", "covariates"]
+    seen, asked = (
+        pd.DataFrame([["x", p, "", "", ""] for p in perts], columns=names, index=[f"x|{p}|||" for p in perts])
+        for perts in (train, [test])
+    )
+    found = new_model("external-cpa").cannot(SplitConditions(seen, asked))
+    assert found is None if says is None else says in found
 
 
 @pytest.mark.parametrize("model", ["gears", "scgen", "state", "cpa"])
@@ -260,3 +297,26 @@ def test_an_entry_that_is_not_applicable_says_why(tmp_path):
     entry = load_catalog().model("external-cpa")
     with pytest.raises(SplitError, match=r"not applicable .* needs contexts that train has \(10 of 10"):
         open_experiments(ArtifactStore(tmp_path), split, entry, data=ds)
+
+
+@pytest.mark.parametrize("model", ["gears", "scgen", "state", "cpa", "state-short"])
+def test_every_external_model_has_an_entry_by_its_own_control(model):
+    """By both entries one output is converted: only `control` differs, which the worker is not given."""
+    catalog = load_catalog()
+    real, own = (catalog.model(f"external-{model}{end}") for end in ("", "-own-control"))
+    assert (real.model, own.params) == (own.model, {**real.params, "control": "model"})
+    made = [new_model(e.model, e.params) for e in (real, own)]
+    assert made[0].params.control == "real"
+    assert made[0].worker() == made[1].worker()
+
+
+def test_the_suite_of_external_models_has_all_of_them_on_all_simulated_boards():
+    catalog = load_catalog()
+    suite = catalog.suite("external")
+    models = {catalog.model(name).model for name in suite.models}
+    networks = {"linear_additive", "latent_additive", "decoder_only"}
+    assert {f"external-{m}" for m in ("gears", "scgen", "cpa", "state")} | networks <= models
+    assert {"ridge", "global_mean", "perturbfm-v2"} <= set(suite.models)
+    asked = {(g.dataset, s.kind) for g in suite.grid for s in g.splits}
+    for name in ("demo", "simulations"):
+        assert {(g.dataset, s.kind) for g in catalog.suite(name).grid for s in g.splits} <= asked

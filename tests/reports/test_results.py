@@ -11,8 +11,9 @@ import pytest
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.significance import COLUMNS
 from perturbfm_core.reports.html import DASH
-from perturbfm_core.reports.results import BEGIN, END, EntrySummary, replace_between, results_markdown
+from perturbfm_core.reports.results import EntrySummary, markers, replace_between, results_markdown
 
+BEGIN, END = markers()
 FAMILY = {"additive": "baseline", "perturbfm-v1": "learned"}
 
 

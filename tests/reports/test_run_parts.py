@@ -480,10 +480,10 @@ def test_bars_are_an_image_of_text_as_it_is(label: str) -> None:
 
 
 def test_the_plot_of_the_orchestrator_shows_the_lowest() -> None:
-    values = {f"P{i}": {"pearson_centered": i / 10} for i in range(5)} | {"none": {"pearson_centered": None}}
-    uri = headline_plot({"delta": {"per_perturbation": values}}, most=2)
+    values = {f"P{i}": i / 10 for i in range(5)} | {"none": float("nan")}
+    uri = headline_plot(values, most=2)
     assert uri is not None
     text = base64.b64decode(uri.partition(",")[2]).decode()
     assert "P0" in text
     assert "P2" not in text
-    assert headline_plot({"delta": {"per_perturbation": {"a": {}}}}) is None
+    assert headline_plot({"a": float("nan")}) is None

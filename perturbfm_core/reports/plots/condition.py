@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.reports.html import number
@@ -49,22 +49,20 @@ def bars(labels: Sequence[str], values: Sequence[float], title: str) -> str:
 
 
 def headline_plot(
-    metrics: dict[str, Any], panel: str = HEADLINE_PANEL, metric: str = HEADLINE_METRIC, most: int = 30
+    values: Mapping[str, float], panel: str = HEADLINE_PANEL, metric: str = HEADLINE_METRIC, most: int = 30
 ) -> str | None:
     """Return an SVG data URI: bars of one metric by perturbation, None where it is undefined everywhere.
 
     Parameters
     ----------
-    metrics
-        Content of ``metrics.json``.
+    values
+        {perturbation: value of the metric}, NaN where it is undefined.
     panel, metric
         The metric to show.
     most
         Largest number of perturbations; those with the lowest values are shown.
     """
-    rows = [
-        (key, v[metric]) for key, v in metrics[panel]["per_perturbation"].items() if v.get(metric) is not None
-    ]
+    rows = [(key, value) for key, value in values.items() if math.isfinite(value)]
     rows = sorted(rows, key=lambda item: item[1])[:most]
     return (
         bars([k for k, _ in rows], [v for _, v in rows], f"{panel}.{metric}, lowest first") if rows else None

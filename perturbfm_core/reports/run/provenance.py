@@ -54,6 +54,14 @@ def audit_rows(record: RunRecord) -> list[list[str]]:
     ]
 
 
+def _source(source: dict[str, Any]) -> str:
+    """Return a public source in words: what was read of it, and how many perturbed genes it has."""
+    return (
+        f"{source.get('source')} {source.get('version')} ({source.get('what')} {source.get('name')!r}, {source.get('licence')}; "
+        f"{source.get('found')} of {source.get('perturbed')} perturbed genes)"
+    )
+
+
 def provenance(record: RunRecord) -> list[list[str]]:
     """Return the inputs, code and environment of the run, as rows of a table."""
     environment = record.environment
@@ -81,6 +89,7 @@ def provenance(record: RunRecord) -> list[list[str]]:
         ["split", f"{record.split.key} {record.split_hash}"],
         ["config", record.config_hash],
         ["side information", ", ".join(side) or "none"],
+        *([["public sources", ", ".join(_source(s) for s in record.sources)]] if record.sources else []),
         ["replaces run", record.parent_run or DASH],
         ["code", f"{environment.get('perturbfm', '')} {environment.get('git_commit') or ''} {code}"],
         ["plug-ins", ", ".join(f"{k} {v[:12]}" for k, v in record.plugins.items()) or "none"],

@@ -24,6 +24,7 @@ from perturbfm_core.reports.run.scores import ReportScores
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.split import Split
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_index import runs_of_split
 from perturbfm_core.store.run_record import RunRecord, read_run_record
 
 TRAIN_MEAN = "train mean"
@@ -173,9 +174,7 @@ def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: st
         The metric.
     """
     newest: dict[str, tuple[str, dict[str, list[Path]]]] = {}
-    for path in reversed(store.run_dirs()):
-        if f"_{record.split_hash[:7]}_" not in path.name:
-            continue
+    for path in reversed(runs_of_split(store, record.split_hash)):
         with contextlib.suppress(StoreError):
             r = read_run_record(path)
             same = (r.split_hash, r.data_hash) == (record.split_hash, record.data_hash)

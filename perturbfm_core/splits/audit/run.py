@@ -81,6 +81,8 @@ class FitRecord(Frozen):
         Content hash of the data set that it was made from.
     overlap
         Of effects of another data set: what it has of the split's test conditions.
+    source
+        Public source, its version and the hash of what was made of it; None for all others.
     """
 
     what: What
@@ -90,6 +92,7 @@ class FitRecord(Frozen):
     rows: Literal["fit", "all", "external", "unknown"] = "unknown"
     content_sha256: str | None = None
     overlap: TestOverlap | None = None
+    source: str | None = None
 
 
 class RunRecords(Frozen):
