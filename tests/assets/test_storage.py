@@ -37,7 +37,8 @@ def instance(folder: Path, own: bool) -> dg.DagsterInstance:
 
 def run(folder: Path, own: bool) -> str:
     with instance(folder, own) as opened:
-        assert isinstance(opened.event_log_storage, KeptEnginesEventLog) is own
+        # By name: other tests load the package anew.
+        assert (type(opened.event_log_storage).__name__ == KeptEnginesEventLog.__name__) is own
         result = look.execute_in_process(instance=opened)
         assert result.success
         return result.run_id

@@ -380,7 +380,7 @@ def test_split_of_another_data_set(work):
         ("train ridge --data D --split SPLIT --entry Mine", "--entry 'Mine' cannot be a key"),
         ("run --data D --split SPLIT --entry nope", "unknown entry 'nope'; known: additive"),
         ("run --split SPLIT --entry ridge", r"data set 'd' \([0-9a-f]{12}\) of split .* is not at hand; give --data DIR"),
-        ("demo --suite nope", "unknown suite 'nope'; known: demo, perturbench_style, perturbfm, real_small, "),
+        ("demo --suite nope", "unknown suite 'nope'; known: demo, external, perturbench_style, perturbfm, real_small, "),
         ("export nope --out x.csv", "no run in runs match 'nope'"),
         ("export RUN --out D/meta.json", "D/meta.json already exists; choose another --out, or give --force"),
         ("export RUN --out x.txt", r"unknown format '.txt'; the name must end in .h5ad, .parquet, .csv"),

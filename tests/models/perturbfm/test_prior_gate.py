@@ -15,7 +15,6 @@ from perturbfm_core.models.perturbfm.network.gate import (
     decide,
     without_gain,
 )
-from perturbfm_core.models.perturbfm.prior import stack as prior_module
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, folds_of
 from perturbfm_core.models.perturbfm.prior.weights import average_of_good, simplex_weights, weights_of_few
@@ -129,10 +128,10 @@ def test_without_inner_folds_the_process_serves():
 def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
     seen: dict[int, set[str]] = {}
     judged: list[tuple[set[str], set[str]]] = []
-    real_fit, real_process = prior_module._fit_baseline, SetProcess.fit
+    real_fit, real_process = Prior._fit_baseline, SetProcess.fit
 
-    def spy(name: str, view: Any, seed: int, *more: Any) -> Any:
-        model = real_fit(name, view, seed, *more)
+    def spy(self: Prior, name: str, view: Any, seed: int) -> Any:
+        model = real_fit(self, name, view, seed)
         own, mean = set(view.conditions.index), model._mean
 
         def spy_mean(query: Any) -> Any:
@@ -153,7 +152,7 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
         )
         return out
 
-    monkeypatch.setattr(prior_module, "_fit_baseline", spy)
+    monkeypatch.setattr(Prior, "_fit_baseline", spy)
     monkeypatch.setattr(SetProcess, "fit", spy_process)
     view = combos()
     prior = Prior().fit(view, 0)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.models.nystrom import inverse_root, unexplained
@@ -98,6 +97,8 @@ class InducingTrain:
 
     def _left_out(self, Y: FloatArray, noise: FloatArray) -> FloatArray:
         """Return float64 [n, G], absolute leave-one-out residuals: [M^-1 Y]_i / [M^-1]_ii with M the sum above."""
+        from scipy.linalg import solve_triangular
+
         level = _Level(self._features, self._inverse(DEFAULT_LEVEL, noise))
         half = solve_triangular(level.inner[0], level.weighted.T, trans="T", check_finite=False)
         diagonal = level.inverse.diagonal() - np.einsum("rn,rn->n", half, half)
@@ -230,6 +231,8 @@ class _Level:
     """
 
     def __init__(self, F: FloatArray, inverse: Any) -> None:
+        from scipy.linalg import cho_factor
+
         self.inverse = inverse
         self.weighted: FloatArray = inverse @ F
         self.gram: FloatArray = F.T @ self.weighted
@@ -237,6 +240,8 @@ class _Level:
 
     def solve(self, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (float64 [n, G], the sum's inverse times Y; float64 [r, G], F' times that)."""
+        from scipy.linalg import cho_solve
+
         weights = cho_solve(self.inner, self.weighted.T @ Y, check_finite=False)
         return np.asarray(self.inverse @ Y - self.weighted @ weights), weights
 
@@ -245,6 +250,8 @@ class _Level:
 
         With c = F f + s the covariance of a condition with train, that is c' (N + F F')^-1 c.
         """
+        from scipy.linalg import cho_solve
+
         sparse = sp.csr_array(seen.shared @ self.inverse)
         # F' N^-1 c of each condition [q, r].
         along = seen.features @ self.gram + sparse @ F

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from perturbfm_core.models.perturbfm.prior.described import Described, context_of_pairs
 from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
@@ -35,6 +34,8 @@ class SharedGenes:
     """
 
     def __init__(self, space: SimilarityKernel, kernel: Kernel, train: Described) -> None:
+        from scipy.sparse.csgraph import connected_components
+
         self.space, self.kernel, self.train = space, kernel, train
         self._columns: dict[str, int] = {}
         labels = train.parts.labels
@@ -59,6 +60,8 @@ class SharedGenes:
 
     def blocks(self, among: Any) -> list[tuple[IntArray, FloatArray]]:
         """Return ([blocks, size] positions, [blocks, size, size] kernel) of train, by size of the blocks."""
+        from scipy.sparse.csgraph import connected_components
+
         n = among.shape[0]
         _, block = connected_components(among, directed=False)
         size = np.bincount(block, minlength=n)[block]
