@@ -21,6 +21,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
+from perturbfm_core.store.owner import new_token
+
 # A server meets many runs; an engine holds no file open, only what it learned of it.
 KEPT_ENGINES = 64
 BUSY_TIMEOUT_SECONDS = 60
@@ -70,12 +72,12 @@ class KeptEnginesEventLog(SqliteEventLogStorage):
 
 
 def _placed(path: Path, content: bytes) -> bool:
-    """Return whether a new file was put into place whole; another process may have made it meanwhile."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Return whether a new file was put into place whole; another may be there, or the disk may know no links."""
+    part = path.with_name(f".{path.name}.{new_token()}.part")
     try:
         part.write_bytes(content)
         os.link(part, path)
-    except FileExistsError:
+    except OSError:
         return False
     finally:
         part.unlink(missing_ok=True)

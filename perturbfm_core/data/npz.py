@@ -1,9 +1,10 @@
-"""Reading of npz files: plain arrays only, any damage reported in one line."""
+"""Npz files: plain arrays only; written whole or not at all, any damage reported in one line."""
 
 from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ import numpy as np
 from perturbfm_core.data.structure import check_size
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.parsing import open_regular
+from perturbfm_core.store.atomic import publish_file
 
 _PLAIN = "biufcSUMm"
 # First bytes of other formats, and what they are.
@@ -20,6 +22,16 @@ _OTHERS = {
     b"\x89HDF\r\n": "HDF5 (h5ad, h5)",
     b"PAR1": "parquet",
 }
+
+
+def publish_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays to a file, uncompressed, which appears whole."""
+
+    def fill(made: Path) -> None:
+        with made.open("wb") as file:
+            np.savez(file, **arrays)
+
+    publish_file(path, fill)
 
 
 def read_npz(path: Path, error: type[Exception] = DatasetError) -> dict[str, Any]:

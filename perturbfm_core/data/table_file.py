@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.controls import ROLES
-from perturbfm_core.data.npz import read_npz
+from perturbfm_core.data.npz import publish_npz, read_npz
 from perturbfm_core.data.table import ConditionTable
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.store.atomic import publish_file
 
 _BY_ROLE = ("delta", "control", "s2_control")
 
@@ -62,12 +61,7 @@ def write_table(path: Path, table: ConditionTable, genes: Any, content_sha256: s
         "genes": np.asarray(genes, dtype=np.str_),
         "content_sha256": np.asarray([content_sha256], dtype=np.str_),
     }
-
-    def fill(made: Path) -> None:
-        with made.open("wb") as file:
-            np.savez(file, **arrays)
-
-    publish_file(path, fill)
+    publish_npz(path, arrays)
 
 
 def read_table(path: Path) -> ConditionTable:

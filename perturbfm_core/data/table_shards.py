@@ -12,12 +12,11 @@ import numpy as np
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.exact_sums import ExactSums
-from perturbfm_core.data.npz import read_npz
+from perturbfm_core.data.npz import publish_npz, read_npz
 from perturbfm_core.data.table import ConditionTable, table_of, used_rows
 from perturbfm_core.data.table_sums import TableSums, joint_codes, moments_of_table, n_sums, table_sums
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import IntArray
-from perturbfm_core.store.atomic import publish_file
 
 _VERSION = 1
 
@@ -86,12 +85,7 @@ def write_shard(path: Path, shard: TableShard) -> None:
     arrays: dict[str, Any] = {"head": np.asarray([json.dumps(head)], dtype=np.str_), "groups": shard.groups}
     for name in ("first", "second"):
         arrays |= {f"{name}{j:+d}": limb for j, limb in getattr(shard, name).items()}
-
-    def fill(made: Path) -> None:
-        with made.open("wb") as file:
-            np.savez(file, **arrays)
-
-    publish_file(path, fill)
+    publish_npz(path, arrays)
 
 
 def read_shard(path: Path) -> TableShard:

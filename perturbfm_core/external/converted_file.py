@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.npz import publish_npz
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
 from perturbfm_core.external.conversion import Converted
 from perturbfm_core.external.refusals import ControlOf
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.store.atomic import publish_file
 
 
 def variant_path(out: Path, control: ControlOf) -> Path:
@@ -70,11 +70,6 @@ def write_converted(
             arrays["var"] = converted.var
         if converted.missing.any():
             arrays["not_predicted"] = converted.missing
-        publish_file(path, lambda made, arrays=arrays: _save(made, arrays))  # type: ignore[misc]
+        publish_npz(path, arrays)
         written.append(path)
     return written
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)

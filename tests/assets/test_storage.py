@@ -97,6 +97,17 @@ def test_a_file_that_another_process_made_meanwhile_is_kept(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["run.db"]
 
 
+def test_a_disk_without_links_leaves_the_file_to_dagster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(storage.os, "link", no_links)
+    assert not storage._placed(tmp_path / "run.db", b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_engines_beyond_the_limit_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "KEPT_ENGINES", 2)
     log = KeptEnginesEventLog(str(tmp_path))
