@@ -35,7 +35,7 @@ class Stamps:
 def fitted(stamps=None, **params):
     """Return a fitted v2 on 237 conditions with three graphs, networks switched on."""
     model = new_model("perturbfm-v2", {"adjacency": network_case.GRAPHS, "gate": "on", **params})
-    model.side_info = network_case.side_info()
+    model.side_info = network_case.knowledge()
     model.on_epoch = stamps
     model.fit(network_case.condition_view(), 0)
     return model

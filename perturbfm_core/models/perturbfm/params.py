@@ -51,7 +51,8 @@ class PerturbFMParams(Borrowing):
     device
         Where networks are trained.
     precision
-        Precision of the forward pass; takes effect on CUDA.
+        Precision of the forward pass; takes effect on CUDA. ``auto`` is fp32, which is faster than bf16 for
+        networks of this size.
     compile
         Compile the network; takes effect on CUDA.
     gene_features

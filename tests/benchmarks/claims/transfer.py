@@ -34,10 +34,14 @@ ENTRIES: list[tuple[str, str, dict[str, Any]]] = [
     ("transfer_mean", "transfer_mean", LENT),
     ("transfer_ridge", "transfer_ridge", LENT),
     ("transfer_ridge, start mean", "transfer_ridge", {**LENT, "start": "mean"}),
+    ("transfer_process", "transfer_process", LENT),
     ("gene_embedding_ridge", "gene_embedding_ridge", {}),
     ("gene_embedding_ridge, borrowing", "gene_embedding_ridge", LENT),
 ]
 PROCESS: list[tuple[str, str, dict[str, Any]]] = [
+    ("process", "perturbfm-v2", {"gate": "off", "prior": "process"}),
+    ("perturbfm-v2", "perturbfm-v2", {"gate": "off"}),
+    ("perturbfm-v2, borrowing", "perturbfm-v2", {"gate": "off", **LENT}),
     ("perturbfm-v0", "perturbfm-v0", {"gate": "off"}),
     ("perturbfm-v0, borrowing", "perturbfm-v0", {"gate": "off", **LENT}),
 ]
@@ -47,7 +51,9 @@ PAIRS = [
     ("transfer_mean", "group mean"),
     ("transfer_ridge", "ridge"),
     ("transfer_ridge, start mean", "ridge"),
+    ("transfer_process", "process"),
     ("gene_embedding_ridge, borrowing", "gene_embedding_ridge"),
+    ("perturbfm-v2, borrowing", "perturbfm-v2"),
     ("perturbfm-v0, borrowing", "perturbfm-v0"),
 ]
 SIMULATED = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ Tensor = torch.Tensor
 
 # Channels of all rows are kept dense up to this many bytes; beyond it they are made for each batch.
 _DENSE_BYTES = 600_000_000
+# On a CUDA device they may take one part in this many of the memory that is free.
+_SHARE_OF_FREE = 4
+_FIELDS = ("ids", "amounts", "features", "basal", "context", "state", "multi", "cells", "cell_row")
 
 
 class TensorSource:
@@ -54,25 +58,42 @@ class TensorSource:
     def batch(self, rows: Any) -> Batch:
         """Return the rows at positions `rows` [b]."""
         x = self.inputs
+        rows = np.asarray(rows)
         T = x.spread[0].shape[0] // len(x) if x.spread else 1
-        at = (np.asarray(rows)[:, None] * T + np.arange(T)).ravel()
+        at = (rows[:, None] * T + np.arange(T)).ravel()
+        where = torch.from_numpy(np.ascontiguousarray(rows)).to(self.device)
+        every = self._fields
 
-        def move(value: Any) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(value)).to(self.device)
+        def some(name: str) -> Tensor:
+            return every[name][where]
 
         return Batch(
-            ids=move(x.ids[rows]),
-            amounts=move(x.amounts[rows]),
-            features=move(x.features[rows]),
-            basal=move(x.basal[rows]),
-            context=move(x.context[rows]),
-            spread=[DiffusionRows(D[at], self.device) for D in x.spread],
+            ids=some("ids"),
+            amounts=some("amounts"),
+            features=some("features"),
+            basal=some("basal"),
+            context=some("context"),
+            spread=[D.take(at) for D in self._spread],
             channels=self._dense(rows),
-            state=None if x.state is None else move(x.state[rows]),
-            multi=move(x.multi[rows]),
-            cells=None if x.cells is None else move(x.cells),
-            cell_row=None if x.cell_row is None else move(x.cell_row[rows]),
+            state=some("state") if "state" in every else None,
+            multi=some("multi"),
+            cells=every.get("cells"),
+            cell_row=some("cell_row") if "cell_row" in every else None,
         )
+
+    @cached_property
+    def _fields(self) -> dict[str, Tensor]:
+        """Inputs of all rows on the device, by name; on the CPU they share the memory of the arrays."""
+        found = {name: getattr(self.inputs, name) for name in _FIELDS}
+        return {
+            name: torch.as_tensor(np.ascontiguousarray(value)).to(self.device)
+            for name, value in found.items()
+            if value is not None
+        }
+
+    @cached_property
+    def _spread(self) -> list[DiffusionRows]:
+        return [DiffusionRows(D, self.device) for D in self.inputs.spread]
 
     def channels(self, rows: Any) -> FloatArray:
         """Return float32 [b, F, G], the channels of the rows at positions `rows`."""
@@ -80,13 +101,19 @@ class TensorSource:
         return out
 
     def _dense(self, rows: Any) -> Tensor:
-        if self._channels is None and self._bytes() <= _DENSE_BYTES:
+        if self._channels is None and self._bytes() <= self._room():
             self._channels = torch.from_numpy(self._make(np.arange(len(self)))).to(self.device)
         if self._channels is None:
             return torch.from_numpy(self._make(rows)).to(self.device)
         if len(rows) == len(self) and np.array_equal(rows, np.arange(len(self))):
             return self._channels
         return self._channels[torch.as_tensor(np.asarray(rows)).to(self.device)]
+
+    def _room(self) -> int:
+        """Return how many bytes the channels of all rows may take."""
+        if self.device.type != "cuda":
+            return _DENSE_BYTES
+        return max(_DENSE_BYTES, torch.cuda.mem_get_info(self.device)[0] // _SHARE_OF_FREE)
 
     def _bytes(self) -> int:
         return int(4 * len(self) * len(self.scale) * self.inputs.dense.shape[2])

@@ -15,7 +15,7 @@ Errors are relative to the size of the condition's effect, so that a few strong 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,13 @@ from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
 from perturbfm_core.models.perturbfm.prior.exact import ExactSolver, ExactTrain, _noise
 from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
 from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.other_screens import (
+    centred,
+    of_other_screens,
+    without_direct_effects,
+)
 from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
+from perturbfm_core.models.perturbfm.prior.table_weights import weigh_tables
 from perturbfm_core.models.scale import USUAL, Scale, sample_of, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -53,7 +59,11 @@ PRESETS: tuple[Kernel, ...] = (
     Kernel(identity=6.0, features=1.0),
     Kernel(identity=1.0, effect=0.5, pair=0.5, linear=0.5, features=0.5),
 )
+# Conditions on which the weights of feature tables are learned.
+TABLE_CONDITIONS = 400
 _CONTEXT_SHARES = ((0.0, 0.0), (0.3, 0.3), (0.7, 0.3))
+# With conditions of other screens, which may have nothing in common with train.
+_SCREEN_SHARES = (*_CONTEXT_SHARES, (1.0, 0.0))
 
 
 class SetProcess:
@@ -119,7 +129,7 @@ class SetProcess:
         self.lambdas = np.full(len(view.genes), DEFAULT_LEVEL)
         self.kernel, self.pooling = presets[-1], POOLING[-1]
         if len(view.inner) < 2:
-            self.choice = {"by": "default", **asdict(self.kernel)}
+            self.choice = {"by": "default", **self._described()}
             return self
         genes = some_rows(len(view.genes), self.scale.genes) if some else None
         options: list[tuple[Direct, Kernel]] = []
@@ -133,18 +143,27 @@ class SetProcess:
         self.direct, self.kernel = options[int(best)]
         self.pooling = POOLING[int(pooling)]
         self._fold_errors = errors[int(best)]
+        kernel = self._weigh_tables(view)
+        if kernel != self.kernel:
+            self.kernel = kernel
+            (self._fold_errors,) = self._errors(view, [kernel], genes, equal=some)
         if genes is not None:
             (self._fold_errors,) = self._errors(view, [self.kernel], None, equal=True)
         self.lambdas = _noise_levels(self._fold_errors.sum(axis=0), self.pooling)
         self.choice = {
             "by": f"{len(view.inner)} inner folds" + (f" of {len(view)} of {n} conditions" if some else ""),
-            **asdict(self.kernel),
+            **self._described(),
             "direct": self.direct,
             "pooling": self.pooling,
             "relative_error": float(scores.min()),
             **({"inducing": min(n, self.scale.inducing)} if some else {}),
         }
         return self
+
+    def _described(self) -> dict[str, Any]:
+        """Return the weights of the kernel, those of tables by name where they are not alike."""
+        weights = zip((t.name for t in self.tables), self.kernel.tables, strict=False)
+        return {**asdict(self.kernel), "tables": dict(weights)}
 
     def _candidates(self, view: TrainView) -> list[Kernel]:
         if self.presets is not None:
@@ -156,8 +175,25 @@ class SetProcess:
         return [
             Kernel(**{**asdict(k), "context": share, "level": level})
             for k in kept
-            for share, level in _CONTEXT_SHARES
+            for share, level in (_SCREEN_SHARES if of_other_screens(view).any() else _CONTEXT_SHARES)
         ]
+
+    def _weigh_tables(self, view: TrainView) -> Kernel:
+        """Return the chosen kernel with the weights of its tables that inner folds prefer."""
+        if not self.kernel.features or len(self.tables) < 2:
+            return self.kernel
+        # Weights are few, so that some conditions and genes tell them.
+        view = sample_of(view, TABLE_CONDITIONS)
+        if len(view.inner) < 2:
+            return self.kernel
+        genes = some_rows(len(view.genes), self.scale.genes)
+        pooling = self.pooling
+
+        def scores(kernels: Sequence[Kernel]) -> list[float]:
+            found = self._errors(view, kernels, genes, equal=True)
+            return [_crossed_score(e, pooling) for e in found]
+
+        return weigh_tables(self.kernel, len(self.tables), scores)
 
     def _errors(
         self, view: TrainView, presets: Sequence[Kernel], genes: IntArray | None, *, equal: bool
@@ -176,20 +212,23 @@ class SetProcess:
         at = slice(None) if genes is None else genes
         shape = (len(view.inner), len(LAMBDAS), len(view.genes) if genes is None else len(genes))
         out: list[FloatArray] = [np.zeros(shape) for _ in presets]
+        own = ~of_other_screens(view)
         for j, (fit, held) in enumerate(view.inner):
             part, rest = view.subset(fit), view.subset(held)
             part, targets = self._apart(part)
             # The predicted direct effect is subtracted from the truth, so that errors are errors of the total
             # delta.
             truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
-            weight = relative_weights(rest.delta - part.delta.mean(axis=0)).astype(np.float32)[:, None]
+            weight = relative_weights(rest.delta - part.delta[own[fit]].mean(axis=0)).astype(np.float32)[
+                :, None
+            ]
             space = SimilarityKernel(self.tables, self.scale).fit(part)
             train, cross = space.blocks(), space.blocks(rest.query())
             # All presets share the components of the kernel, and all noise levels share one
             # eigendecomposition.
             for e, kernel in zip(out, presets, strict=True):
-                mean = StrataMean(by_size=kernel.by_size).fit(part)
-                K, residual = train(kernel), (part.delta - mean.predict(part.query()))[:, at]
+                mean, centred_deltas = centred(part, by_size=kernel.by_size)
+                K, residual = train(kernel), centred_deltas[:, at]
                 solver = ExactSolver(K, residual, np.ones(len(part)) if equal else _noise(K, residual))
                 C, target = cross(kernel), (truth - mean.predict(rest.query()))[:, at]
                 for i, lam in enumerate(LAMBDAS):
@@ -200,8 +239,7 @@ class SetProcess:
         """Return the view without direct effects on the targets, and the fitted direct effects."""
         if self.direct == "none":
             return view, None
-        targets = DirectEffect(state=self.direct == "state").fit(view)
-        return replace(view, delta=targets.without(view)), targets
+        return without_direct_effects(view, state=self.direct == "state")
 
     # ---- fitting and predicting ------------------------------------------------------------------------
 
@@ -211,8 +249,7 @@ class SetProcess:
             self.lambdas = lambdas
         view, self._targets = self._apart(view)
         self.similarity = SimilarityKernel(self.tables, self.scale).fit(view)
-        self.mean = StrataMean(by_size=self.kernel.by_size).fit(view)
-        residual = view.delta - self.mean.predict(view.query())
+        self.mean, residual = centred(view, by_size=self.kernel.by_size)
         kind = InducingTrain if self.scale.approximates(len(view)) else ExactTrain
         self.given = kind(self.similarity, self.kernel).fit(residual, self.lambdas)
         return self
@@ -285,7 +322,9 @@ class SetProcess:
         """
         self.lambdas = arrays[f"{prefix}.lambdas"]
         self.direct = meta[f"{prefix}.treated"]
-        self.kernel, self.choice = Kernel(**meta[f"{prefix}.kernel"]), meta[f"{prefix}.choice"]
+        kernel = meta[f"{prefix}.kernel"]
+        self.kernel = Kernel(**{**kernel, "tables": tuple(kernel["tables"])})
+        self.choice = meta[f"{prefix}.choice"]
         self.similarity.restore(f"{prefix}.similarity", arrays, meta)
         kind = InducingTrain if f"{prefix}.inducing" in arrays else ExactTrain
         self.given = kind(self.similarity, self.kernel)

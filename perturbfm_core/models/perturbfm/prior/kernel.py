@@ -64,6 +64,8 @@ class Kernel:
     by_size
         Whether the mean of the process is that of conditions with as many perturbed genes, or of all
         conditions.
+    tables
+        Weight of each table in the similarity of features; empty weighs all alike.
     """
 
     identity: float = 0.0
@@ -74,6 +76,7 @@ class Kernel:
     context: float = 0.0
     level: float = 0.0
     by_size: bool = True
+    tables: tuple[float, ...] = ()
 
 
 class SimilarityKernel:
@@ -212,8 +215,8 @@ class SimilarityKernel:
             "effect": np.exp(-squared_distances(a.sums, t.sums) / self._width["effect"]),
             "pair": over_parts(a, t, np.exp(-squared_distances(a.effects, t.effects) / self._width["pair"])),
             "linear": a.sums @ t.sums.T / self._width["linear"],
-            "features": over_parts(a, t, feature_similarity(a, t), signed=True),
         }
+        features: dict[tuple[float, ...], FloatArray] = {}
         context = self._context_similarity(a, t)
 
         def kernel_of(kernel: Kernel) -> FloatArray:
@@ -222,6 +225,11 @@ class SimilarityKernel:
                 weight = float(getattr(kernel, name))
                 if weight:
                     K += weight * block
+            if kernel.features:
+                if kernel.tables not in features:
+                    alike = feature_similarity(a, t, kernel.tables)
+                    features[kernel.tables] = over_parts(a, t, alike, signed=True)
+                K += kernel.features * features[kernel.tables]
             # A product of kernels: the share that is specific to the context counts in similar contexts only.
             if kernel.context:
                 K *= (1.0 - kernel.context) + kernel.context * context
@@ -256,7 +264,8 @@ class SimilarityKernel:
             if kernel.features:
                 one = only(a, at)
                 signed = amount * a.parts.sign[at]
-                out[i] += kernel.features * float(signed @ feature_similarity(one, one) @ signed)
+                own = feature_similarity(one, one, kernel.tables)
+                out[i] += kernel.features * float(signed @ own @ signed)
         return out + kernel.level
 
     # ---- describing ------------------------------------------------------------------------------------
@@ -279,11 +288,10 @@ class SimilarityKernel:
 
         parts = interventions(conditions, self._top_dose)
         table, owner = components(conditions)
-        k = len(self._axes)
         if any(self._singles.keys):
             effects, _ = self._singles.look_up(table)
         else:
-            effects = np.zeros((len(table), k), dtype=np.float32)
+            effects = np.zeros((len(table), len(self._axes)), dtype=np.float32)
         effects = effects.astype(np.float64)
         sums = np.zeros((len(conditions), effects.shape[1]))
         # Effects are those of train singles, zero where a gene was not measured as a single [parts, k].

@@ -28,6 +28,7 @@ from perturbfm_core.models.baselines.ridge import RidgeRegression
 from perturbfm_core.models.baselines.scaled_additive import ScaledAdditive
 from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
 from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
+from perturbfm_core.models.perturbfm.prior.donor_process import DonorProcess
 from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct, SetProcess, relative_weights
 from perturbfm_core.models.perturbfm.prior.weights import simplex_weights, weights_of_few
 from perturbfm_core.models.scale import USUAL, Scale, some_held
@@ -49,6 +50,8 @@ _KINDS: tuple[type[Baseline], ...] = (
 )
 BASELINES = tuple(kind.name for kind in _KINDS)
 PROCESS = "set_process"
+# The same process with the donors' conditions.
+LENT = "donor_process"
 # A stratum with fewer units than this has no weights of its own; with fewer in total see `weights_of_few`.
 MIN_UNITS = 10
 # Strength of shrinkage to the single best member, in numbers of units.
@@ -94,7 +97,8 @@ class Prior:
     direct
         How the set process models effects on the targets themselves.
     donors
-        {name: effects of another data set}; if there are any and there are members, `TransferRidge` is one more.
+        {name: effects of another data set}; if there are any and there are members, `TransferRidge` and
+        `DonorProcess` are two more.
     scale
         Sizes beyond which members approximate, and weights come from some of the held-out conditions.
     """
@@ -109,8 +113,9 @@ class Prior:
     ) -> None:
         self.scale = scale
         self.donors = dict(donors or {})
-        self.names = [*members, *([TransferRidge.name] if members and self.donors else []), PROCESS]
+        self.names = [*members, *([TransferRidge.name, LENT] if members and self.donors else []), PROCESS]
         self.process = SetProcess(tables, direct, scale=scale)
+        self.lent = DonorProcess(tables, direct, self.donors, scale)
         self.weights: dict[str, FloatArray] = {}
         self.best = PROCESS
         self.errors: dict[str, float] = {}
@@ -121,12 +126,17 @@ class Prior:
     def fit(self, view: TrainView, seed: int) -> Prior:
         """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
         self.process.choose(view)
+        if LENT in self.names:
+            self.lent.choose(view)
         self._known = _known_singles(view)
         judged = some_held(view, self.scale.held) if self.scale.approximates(len(view)) else view
         per_fold = [self._predict_fold(judged, j, seed) for j in range(len(judged.inner))]
         self._weigh(judged, per_fold)
-        self._fitted = {name: self._fit_baseline(name, view, seed) for name in self._used()}
+        used = self._used()
+        self._fitted = {name: self._fit_baseline(name, view, seed) for name in used if name != LENT}
         self.process.fit(view)
+        if LENT in used:
+            self.lent.fit(view)
         return self
 
     def _fit_baseline(self, name: str, view: TrainView, seed: int) -> Baseline:
@@ -136,7 +146,7 @@ class Prior:
         return model
 
     def _used(self) -> list[str]:
-        """Return the baselines that have weight in any stratum."""
+        """Return the members beside the process that have weight in any stratum."""
         import numpy as np
 
         total = np.sum(list(self.weights.values()), axis=0)
@@ -148,8 +158,14 @@ class Prior:
 
         fit, held = view.inner[j]
         part, query = view.subset(fit), view.subset(held).query()
-        means = [self._fit_baseline(name, part, seed)._mean(query) for name in self.names[:-1]]
         mean, var = self.process.for_fold(view, j).predict(query)
+
+        def member(name: str) -> FloatArray:
+            if name == LENT:
+                return _or_else(self.lent.for_fold(view, j).predict(query), mean)
+            return self._fit_baseline(name, part, seed)._mean(query)
+
+        means = [member(name) for name in self.names[:-1]]
         return (
             np.stack([*(np.asarray(m, dtype=np.float32) for m in means), mean]),
             var,
@@ -198,6 +214,8 @@ class Prior:
         W = np.asarray([self.weights.get(s, self.weights[_ALL]) for s in strata], dtype=np.float32)
         out = W[:, [-1]] * process
         for i, name in enumerate(self.names[:-1]):
+            if name == LENT and W[:, i].any():
+                out += W[:, [i]] * _or_else(self.lent.predict(query), process)
             if name in self._fitted and W[:, i].any():
                 out += W[:, [i]] * np.asarray(self._fitted[name]._mean(query), dtype=np.float32)
         return out, var
@@ -209,6 +227,8 @@ class Prior:
         out = self.process.arrays(f"{prefix}.{PROCESS}")
         for name, model in self._fitted.items():
             out.update({f"{prefix}.{name}.{k}": v for k, v in model.arrays().items()})
+        if LENT in self.names:
+            out.update(self.lent.arrays(f"{prefix}.{LENT}"))
         return out
 
     def meta(self, prefix: str) -> dict[str, Any]:
@@ -219,6 +239,7 @@ class Prior:
             f"{prefix}.known": sorted(self._known),
             f"{prefix}.members": {name: model.meta() for name, model in self._fitted.items()},
             **self.process.meta(f"{prefix}.{PROCESS}"),
+            **(self.lent.meta(f"{prefix}.{LENT}") if LENT in self.names else {}),
         }
 
     def restore(
@@ -243,6 +264,8 @@ class Prior:
         self.weights = {k: np.asarray(v) for k, v in meta[f"{prefix}.weights"].items()}
         self._known = set(meta[f"{prefix}.known"])
         self.process.restore(f"{prefix}.{PROCESS}", arrays, meta, genes)
+        if LENT in self.names:
+            self.lent.restore(f"{prefix}.{LENT}", arrays, meta, genes)
         for name, state in meta[f"{prefix}.members"].items():
             model = _new_baseline(name, genes)
             head = f"{prefix}.{name}."
@@ -259,7 +282,15 @@ class Prior:
             "best_baseline": self.best,
             "relative_error": self.errors,
             "set_process": self.process.choice,
+            **({"donor_process": self.lent.process.choice} if LENT in self.names else {}),
         }
+
+
+def _or_else(found: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the values found, and others where there are none."""
+    import numpy as np
+
+    return np.where(np.isnan(found), other, found).astype(np.float32)
 
 
 def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects] | None = None) -> Baseline:

@@ -1,0 +1,100 @@
+"""The process with other screens' conditions: gains, nothing lost with useless donors, genes nobody measured, saved state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.data.table import condition_table
+from perturbfm_core.graphs.donor import DonorEffects
+from perturbfm_core.models.base import load_model, new_model, save_model
+from perturbfm_core.models.perturbfm.prior.donor_process import DonorProcess
+from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
+from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.splits.view import Query, TrainView, query, train_view
+from tests.support.screen_pairs import knowledge, lent, pair, shuffled
+
+FOLDS = SplitSpec(kind="perturbation_ood", folds=4, val_frac=0, calib_frac=0)
+
+
+@cache
+def case() -> tuple[TrainView, Query, np.ndarray]:
+    target, _ = pair(0, 1.0, 15)
+    split = freeze(target, FOLDS)[0]
+    table = condition_table(target, split.rows(target, "test"))
+    return train_view(target, split), query(target, split, table), table.delta["input"]
+
+
+@cache
+def donor(kind: str = "true") -> DonorEffects:
+    target, given = pair(0, 1.0, 15)
+    return lent(target, shuffled(given) if kind == "shuffled" else given)
+
+
+def error(mean: np.ndarray) -> float:
+    return float(((mean - case()[2]) ** 2).mean())
+
+
+@cache
+def alone(direct: str = "none") -> float:
+    view, asked, _ = case()
+    return error(SetProcess((), direct).choose(view).fit(view).predict(asked)[0])
+
+
+def with_donor(one: DonorEffects, direct: str = "none") -> DonorProcess:
+    view, _, _ = case()
+    return DonorProcess((), direct, {"donor": one}).choose(view).fit(view)
+
+
+def test_a_donor_of_the_same_genes_lowers_the_error_on_unseen_genes() -> None:
+    assert error(with_donor(donor()).predict(case()[1])) < 0.9 * alone()
+
+
+@pytest.mark.parametrize("direct", ["none", "constant"])
+def test_a_donor_with_exchanged_names_costs_next_to_nothing(direct) -> None:
+    """Its effects on its own targets are its own, so that they do not spoil those of train."""
+    assert error(with_donor(donor("shuffled"), direct).predict(case()[1])) < 1.03 * alone(direct)
+
+
+def test_genes_that_a_donor_lacks_are_left_to_others() -> None:
+    one = donor()
+    measured = one.measured.copy()
+    measured[::3] = False
+    mean = with_donor(replace(one, measured=measured)).predict(case()[1])
+    assert np.isnan(mean[:, ~measured]).all()
+    assert np.isfinite(mean[:, measured]).all()
+
+
+def test_a_donor_of_other_directions_is_not_read() -> None:
+    one = donor()
+    mean = with_donor(replace(one, direction=-one.direction)).predict(case()[1])
+    assert np.isnan(mean).all()
+
+
+def test_train_conditions_do_not_decide_what_they_are_predicted_from() -> None:
+    """Changing a held-out condition changes no prediction of the process of its fold."""
+    view, _, _ = case()
+    process = DonorProcess((), "none", {"donor": donor()}).choose(view)
+    _, held = view.inner[0]
+    changed = view.delta.copy()
+    changed[held] += 1.0
+    asked = view.subset(held).query()
+    first = process.for_fold(view, 0).predict(asked)
+    again = process.for_fold(replace(view, delta=changed), 0).predict(asked)
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize(("name", "params"), [("transfer_process", {}), ("perturbfm-v0", {"gate": "off"})])
+def test_saved_models_predict_the_same(tmp_path, name, params) -> None:
+    view, asked, _ = case()
+    target, given = pair(0, 1.0, 15)
+    model = new_model(name, {"borrow": ("donor",), **params})
+    model.side_info = knowledge(target, donor=given)
+    model.fit(view, 0)
+    save_model(model, tmp_path)
+    again = load_model(tmp_path)
+    np.testing.assert_array_equal(again.predict(asked).mean, model.predict(asked).mean)
