@@ -43,12 +43,15 @@ imports: install
 verify: install
 	$(BIN)/perturbfm splits verify --all
 
+# Modules are compiled once for all processes that tests start, whatever the shell says of it.
+tests test-fast: export PYTHONDONTWRITEBYTECODE =
+
 tests: install
-	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		-p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
 
 test-fast: install ## The quick part of the tests, for daily work (under two minutes)
-	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
 		-m "not slow" $(PYTEST_ARGS)
 
 kill: install ## Kill commands and Dagster runs at KILLS random times (default 100) and look at what they left

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,14 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
+from perturbfm_core.cli import main as command_line
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, SimulationTruth, simulate
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.support.kept_bounds import PLAIN, keep_bounds
 from tests.support.paths import REPO, TESTS
 
 # The same examples everywhere, none kept on disk, and no limit that a busy machine would break.
@@ -71,24 +78,58 @@ UNTRACED = (
     "fuzz",
     "kill",
     "real",
+    "cli/test_first_day.py",
     "cli/test_full_disk.py",
     "cli/test_killed.py",
+    "cli/test_newcomer.py",
     "cli/test_predictions.py",
     "cli/test_submit.py",
     "cli/test_workflow.py",
     "cli/test_models.py",
+    "evaluation/panels/cell_eval2/test_cell_eval2_parity.py",
+    "evaluation/panels/perturbench/test_perturbench_parity.py",
     "pipeline/test_calibration.py",
     "pipeline/test_code_keys.py",
+    "pipeline/test_run.py",
+    "splits/test_split_properties",
+    "test_docs_commands.py",
+    "test_extending.py",
     "uncertainty/test_goals.py",
 )
 
 
+# Files of minutes come first, so that no worker is left alone with one of them at the end.
+FIRST = (
+    "assets/test_external_models.py",
+    "assets/test_server.py",
+    "browser/test_dagster_ui.py",
+    "cluster",
+    "cli/test_killed.py",
+    "models/perturbfm/test_inducing.py",
+    "kill",
+    "external/test_workers.py",
+    "test_docs_commands.py",
+    "tuning/test_tuning.py",
+    "cli/test_workflow.py",
+    "assets",
+    "test_extending.py",
+    "fuzz",
+)
+
+
 # Cases of one test whose lines are traced; further ones take the same way but for a few lines.
-TRACED_CASES = 4
+TRACED_CASES = 2
+
+
+def _turn(item: pytest.Item) -> int:
+    """Return the place of an item's file in `FIRST`, or one behind it."""
+    place = item.path.relative_to(TESTS).as_posix()
+    return next((i for i, first in enumerate(FIRST) if place.startswith(first)), len(FIRST))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of slow files, which `make test-fast` leaves out, and those whose lines are not traced."""
+    items.sort(key=_turn)
     cases: Counter[str] = Counter()
     for item in items:
         test = item.nodeid.partition("[")[0]
@@ -100,6 +141,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if place.startswith(UNTRACED):
             item.add_marker(pytest.mark.no_cover)
+
+
+CONNECT = sqlite3.connect
+
+
+def _unflushed(*args: Any, **options: Any) -> sqlite3.Connection:
+    """Open a database, of Dagster or Optuna, that does not wait for the disk."""
+    made = CONNECT(*args, **options)
+    # Of a file that is locked or damaged, the test's own first statement is to find out.
+    with contextlib.suppress(sqlite3.Error):
+        made.execute("PRAGMA synchronous=OFF")
+    return made
+
+
+@pytest.fixture(autouse=True, scope="session")
+def spared() -> Iterator[None]:
+    """Spare what a process does once, or no test looks at: bounds of a known split, a verb's parser, waiting for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_bounds(patch)
+        patch.setattr(command_line, "verb", cache(command_line.verb))
+        # A killed process loses nothing that it wrote; only a machine without power does.
+        patch.setattr(os, "fsync", lambda fd: None)
+        for module in (sqlite3, sqlite3.dbapi2):
+            patch.setattr(module, "connect", _unflushed)
+        yield
+
+
+@pytest.fixture
+def bounds_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this test's stores compute every bound and scale, for tests of how they come about."""
+    monkeypatch.setattr(ArtifactStore, "put_object", PLAIN)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ import perturbfm_core as pfm
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import VARIABLES, attempt, perturbfm
 from tests.support.doc_pages import CONTEXTS, GENES, Block, blocks, pages, write_files
+from tests.support.few_panels import score_only
 from tests.support.paths import REPO
 
 # Pages that have a test of their own, which runs all of them.
@@ -30,6 +31,8 @@ ELSEWHERE = {
 # Pages that import the file themselves begin without the data set.
 RAW = ("README.md", "docs/vcc2026.md", "docs/datasets.md", "docs/suites.md")
 COUNTS = ("docs/vcc2026.md",)
+# The panels whose scores a page reads.
+PANELS_READ = ("delta", "vcc2026")
 SHELL = ("", "sh", "bash", "console")
 BLOCKS = {
     str(page.relative_to(REPO)): list(blocks(page))
@@ -79,6 +82,9 @@ def home(request: pytest.FixtureRequest, made: Path, tmp_path: Path) -> Iterator
             perturbfm("data", "make-synth", "--out", "data/sim_network", "--name", "small_network", *size)
         patch.setattr("webbrowser.open", lambda *_, **__: True)
         patch.setenv("OMP_NUM_THREADS", "1")
+        # The workers of a suite are processes of their own, which score by all.
+        if page != "docs/suites.md":
+            score_only(patch, *PANELS_READ)
         yield place
 
 

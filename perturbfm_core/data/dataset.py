@@ -200,7 +200,8 @@ class PerturbDataset:
     @property
     def streamed_expression(self) -> Matrix:
         """Return log1p expression [N, G] to be read in blocks of rows; in memory if it is there."""
-        return self.expression if "expression" in self.__dict__ else self._expression(self.streamed)
+        in_file = "values" not in self.__dict__ and self._given.stored
+        return self._expression(self.streamed) if in_file else self.expression
 
     def _expression(self, values: Values) -> Matrix:
         if values.expression is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,10 @@ from perturbfm_core.data.table_sums import MOST_SUMS, TableSums, moments_of_tabl
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 S2Source = Literal["cells", "replicates", "unknown"]
+
+# Every entry on a split asks for the same tables: the last few small ones of a data set are kept, of at most so many numbers.
+_TABLES_KEPT, _MOST_KEPT = 8, 500_000
+_KEPT: WeakKeyDictionary[PerturbDataset, OrderedDict[bytes, ConditionTable]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +94,22 @@ def condition_table(ds: PerturbDataset, rows: IntArray | None = None) -> Conditi
     rows
         int [n], row positions to use (default: all perturbed rows); control rows among them are ignored.
     """
-    used = used_rows(ds, rows)
+    kept = _KEPT.setdefault(ds, OrderedDict())
+    key = b"" if rows is None else hashlib.blake2b(np.asarray(rows, dtype=np.int64).tobytes()).digest()
+    if key in kept:
+        kept.move_to_end(key)
+    else:
+        table = _computed(ds, used_rows(ds, rows))
+        if table.s2_pert.size > _MOST_KEPT:
+            return table
+        kept[key] = table
+        if len(kept) > _TABLES_KEPT:
+            kept.popitem(last=False)
+    # A copy: who asks may change it.
+    return kept[key].select(np.arange(len(kept[key])))
+
+
+def _computed(ds: PerturbDataset, used: UsedRows) -> ConditionTable:
     codes, n = used.codes, len(used.conditions)
     if ds.has_controls or ds.values.delta is not None:
         source = ds.streamed_expression if ds.has_controls else ds.values.delta

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.memory import give_back
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation import ceilings
 from perturbfm_core.evaluation.ceilings import Halved, halved, reliability
@@ -184,6 +185,7 @@ def _scores(metrics: list[Metric], comparison: Comparison, level: str) -> Mappin
             # A panel of someone else's may need what a half does not have; then there is no bound.
             value = np.nan
         out[_name(m)] = value if np.isfinite(value) else None
+        give_back()
     return out
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.memory import give_back
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, compare, observed
@@ -252,6 +253,7 @@ class _Scoring:
             shared_scales(self.comparison, [name], e.store, e.dataset, e.split)
             scored = evaluate(self.comparison, [name], level=e.dataset.metadata.level, strata=self._strata)
             scored.table().to_parquet(folder / schema.SCORES_FILE, index=False)
+            give_back()
 
         return Artifact(key, e.store.put_object(key, fill), reused=False)
 

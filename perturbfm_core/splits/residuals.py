@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
-from perturbfm_core.schema import BoolArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit, Unit, units_of
 from perturbfm_core.splits.view import Query, TrainView, query
 
@@ -37,30 +38,78 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
     """
     if not parts:
         return None
+    epistemic = [p.var_epistemic for *_, p in parts]
+    joined = Prediction(
+        mean=np.concatenate([p.mean for *_, p in parts]).astype(np.float32, copy=False),
+        var=np.concatenate([p.var for *_, p in parts]).astype(np.float32, copy=False),
+        var_epistemic=None
+        if any(e is None for e in epistemic)
+        else np.concatenate([e for e in epistemic if e is not None]).astype(np.float32, copy=False),
+    )
+    return joined_out_of_fold(view, [(seen, held) for seen, held, _ in parts], joined)
+
+
+def joined_out_of_fold(
+    view: TrainView, folds: Sequence[tuple[BoolArray, BoolArray]], prediction: Prediction
+) -> OutOfFold:
+    """Describe the predictions of all inner folds, of which there is one at least.
+
+    Parameters
+    ----------
+    view
+        The training view that the inner folds belong to.
+    folds
+        (seen, held) of each fold, as of `out_of_fold`.
+    prediction
+        Rows of the held-out conditions, fold by fold.
+    """
     units: list[tuple[str, ...]] = []
     kinds = []
-    for seen, held, _ in parts:
+    for seen, held in folds:
         kind, mine = new_units(view.conditions[held], view.conditions[seen], view.unit)
         kinds.append(kind)
         units += mine
-    epistemic = [p.var_epistemic for *_, p in parts]
-    return OutOfFold(
-        conditions=pd.concat([view.conditions[held] for _, held, _ in parts]),
-        truth=np.concatenate([view.delta[held] for _, held, _ in parts]).astype(np.float32),
-        prediction=Prediction(
-            mean=np.concatenate([p.mean for *_, p in parts]).astype(np.float32),
-            var=np.concatenate([p.var for *_, p in parts]).astype(np.float32),
-            var_epistemic=None
-            if any(e is None for e in epistemic)
-            else np.concatenate([e for e in epistemic if e is not None]).astype(np.float32),
-        ),
+    rows = np.concatenate([np.flatnonzero(held) for _, held in folds])
+    return _OfView.of(
+        view.delta,
+        rows,
+        conditions=view.conditions.iloc[rows],
+        prediction=prediction,
         units=units,
-        fold=np.repeat(np.arange(len(parts)), [int(held.sum()) for _, held, _ in parts]),
+        fold=np.repeat(np.arange(len(folds)), [int(held.sum()) for _, held in folds]),
         source="out_of_fold",
         # If the folds needed different kinds of units, the condition is declared as the unit of all.
         unit=kinds[0] if len(set(kinds)) == 1 else "condition",
-        fitted=tuple(frozenset(view.conditions.index[seen].astype(str)) for seen, *_ in parts),
+        fitted=tuple(frozenset(view.conditions.index[seen].astype(str)) for seen, _ in folds),
     )
+
+
+class _OfView(OutOfFold):
+    """Predictions of a view's conditions, whose truth is copied from the view when it is first read.
+
+    At ten thousand conditions it takes hundreds of megabytes, which a fit need not hold beside its own matrices.
+    """
+
+    _delta: FloatArray
+    _rows: IntArray
+
+    @classmethod
+    def of(cls, delta: FloatArray, rows: IntArray, **fields: Any) -> _OfView:
+        """Return predictions of the rows of `delta`; `fields` are all but the truth."""
+        unread = np.broadcast_to(np.float32(0), (len(rows), delta.shape[1]))
+        made = cls(truth=unread, **fields)
+        # Frozen: attributes are set past the class's own way.
+        vars(made).update(_delta=delta, _rows=rows)
+        del vars(made)["truth"]
+        return made
+
+    def __getattr__(self, name: str) -> FloatArray:
+        # Called for what is not there yet.
+        if name != "truth":
+            raise AttributeError(name)
+        truth = self._delta[self._rows].astype(np.float32, copy=False)
+        vars(self)["truth"] = truth
+        return truth
 
 
 def calibration_fold(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,10 @@ class Query:
 
     def __len__(self) -> int:
         return len(self.conditions)
+
+
+# What a part of a view copies from the whole.
+_MATRICES = ("delta", "s2", "control")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +95,12 @@ class TrainView:
     def subset(self, mask: BoolArray) -> TrainView:
         """Return the view of the conditions in `mask` (bool [n]), with their inner folds and rows only."""
         left = self._rows_left(self.conditions.index[~mask])
-        return TrainView(
+        return _Part.of(
+            self,
+            np.flatnonzero(mask),
             conditions=self.conditions[mask],
             genes=self.genes,
-            delta=self.delta[mask],
-            s2=self.s2[mask],
             n_cells=self.n_cells[mask],
-            control=None if self.control is None else self.control[mask],
             inner=[
                 (fit[mask], held[mask]) for fit, held in self.inner if fit[mask].any() and held[mask].any()
             ],
@@ -123,6 +127,10 @@ class TrainView:
         treated = ds.condition_codes >= 0
         # Perturbed rows stay with their condition, control rows with their context.
         return np.asarray(np.where(treated, ~gone[ds.condition_codes], in_left), dtype=np.bool_)
+
+    def delta_columns(self, columns: slice) -> FloatArray:
+        """Return float32 [n, k], the deltas of some genes: of a part of a view, without a copy of all the others."""
+        return self.delta[:, columns]
 
     def query(self) -> Query:
         """Return the conditions of this view as a query, to predict them."""
@@ -151,6 +159,47 @@ class TrainView:
             return self.dataset.delta(rows)
         picked = X[rows]
         return np.asarray(picked.toarray() if hasattr(picked, "toarray") else picked, dtype=np.float32)
+
+
+class _Part(TrainView):
+    """Some conditions of a view; each of its matrices is copied when it is first read.
+
+    At ten thousand conditions one matrix takes hundreds of megabytes, and many models read only some of them.
+    """
+
+    _whole: TrainView
+    _rows: IntArray
+
+    @classmethod
+    def of(cls, whole: TrainView, rows: IntArray, **fields: Any) -> _Part:
+        """Return the conditions `rows` of a view; `fields` are all but the matrices."""
+        if isinstance(whole, _Part) and "_whole" in vars(whole):
+            rows, whole = whole._rows[rows], whole._whole
+        made = cls.__new__(cls)
+        # Frozen, and without matrices so far: attributes are set past the class's own way.
+        vars(made).update(fields, validation=None, _whole=whole, _rows=rows)
+        return made
+
+    def __getattr__(self, name: str) -> FloatArray | None:
+        # Called for what is not there yet.
+        if name not in _MATRICES:
+            raise AttributeError(name)
+        whole: FloatArray | None = getattr(self._whole, name)
+        taken = None if whole is None else _taken(whole, self._rows)
+        object.__setattr__(self, name, taken)
+        return taken
+
+    def delta_columns(self, columns: slice) -> FloatArray:
+        if "delta" in vars(self):
+            return super().delta_columns(columns)
+        return self._whole.delta[self._rows, columns]
+
+
+def _taken(matrix: FloatArray, rows: IntArray) -> FloatArray:
+    """Return some rows of a matrix; one row that stands for all goes on to do so."""
+    if matrix.strides[0] == 0 and len(matrix):
+        return np.broadcast_to(matrix[0], (len(rows), matrix.shape[1]))
+    return matrix[rows]
 
 
 def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:

@@ -24,6 +24,7 @@ from perturbfm_core.leaderboard import database
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import Location
 from tests.assets.test_definitions import DEMO, cell, metadata
+from tests.external.test_workers import SMALL_STATE
 from tests.support.command import perturbfm
 
 ENVS = os.environ.get("PERTURBFM_ENVS") or str(Path.home() / ".cache/perturbfm/envs")
@@ -31,9 +32,21 @@ ENVS = os.environ.get("PERTURBFM_ENVS") or str(Path.home() / ".cache/perturbfm/e
 BUILD_S = 600
 # A training of seconds: the skill of its predictions means nothing.
 SHORT = {
-    "gears": {"epochs": 1},
-    "scgen": {"epochs": 30, "n_hidden": 64, "n_latent": 16},
-    "state": {"steps": 20, "val_freq": 10, "degenerate": "flag"},
+    "gears": {
+        "epochs": 1,
+        "hidden_size": 8,
+        "batch_size": 128,
+        "settings": {"num_similar_genes_go_graph": 3, "num_similar_genes_co_express_graph": 3},
+        "degenerate": "flag",
+    },
+    "scgen": {"epochs": 5, "n_hidden": 64, "n_latent": 16},
+    "state": {
+        "steps": 4,
+        "val_freq": 4,
+        "batch_size": 4,
+        "settings": {k: v for k, v in SMALL_STATE.items() if k not in ("steps", "batch_size")},
+        "degenerate": "flag",
+    },
     "cpa": {"epochs": 60, "lr": 3e-3, "batch_size": 64, "n_hidden": 64, "n_latent": 32, "degenerate": "flag"},
 }
 SPLITS = {e["kind"]: e["key"] for e in DEMO}
@@ -78,13 +91,17 @@ def in_dagster(here: Location, monkeypatch: pytest.MonkeyPatch) -> Location:
     return here
 
 
+def _typed(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
 @pytest.mark.parametrize("name", list(SHORT))
 def test_it_is_trained_scored_and_ranked(name: str, in_dagster: Location, build, tmp_path: Path) -> None:
     build(name)
     split = SPLITS[KIND[name]]
     # scGen is trained by Dagster and the others by the command line; the other way finds what is there.
     typed = ("external", "run", name, "--split", split)
-    typed += tuple(x for k, v in SHORT[name].items() for x in ("--param", f"{k}={v}"))
+    typed += tuple(x for k, v in SHORT[name].items() for x in ("--param", f"{k}={_typed(v)}"))
     # After so little training there is much to warn of.
     if name != "scgen":
         perturbfm(*typed, warns=True)

@@ -28,7 +28,6 @@ from perturbfm_core.store.owner import host_name
 from tests.assets.conftest import REPO, Location, copy_location
 from tests.support.command import perturbfm
 
-CHROMIUM = Path("/usr/bin/chromium")
 (SPLIT,) = [
     e["key"]
     for e in json.loads((REPO / "splits/index.json").read_text())["splits"]
@@ -318,23 +317,3 @@ def test_a_killed_run_inside_another_process_is_marked_as_failed(on_server):
     assert on_server.finish(run) == "FAILURE"
     assert any(f"process {process.pid} of the run has ended" in m for m in on_server.messages(run))
     assert on_server.finish(on_server.cell("control_only")) == "SUCCESS"
-
-
-@pytest.mark.browser
-def test_browser_shows_the_asset_graph(server):
-    """The page of the group `models` draws its assets."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser: {CHROMIUM} is absent")
-    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        try:
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
-            page.goto(f"{server.url}/locations/perturbfm/asset-groups/models", timeout=120_000)
-            for name in ("trained_model", "prediction"):
-                page.get_by_text(name, exact=True).first.wait_for(state="visible", timeout=120_000)
-            if folder := os.environ.get("PERTURBFM_SCREENSHOTS"):
-                page.screenshot(path=str(Path(folder) / "ui.png"))
-        finally:
-            browser.close()

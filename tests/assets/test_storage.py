@@ -1,6 +1,10 @@
 """The storage of ``dagster.yaml``: the same files as Dagster's own, read and written by both."""
 
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -116,3 +120,64 @@ def test_engines_beyond_the_limit_are_let_go(tmp_path: Path, monkeypatch: pytest
             pass
     assert list(log._engines) == ["a", "b"]
     assert sorted(SqliteEventLogStorage(str(tmp_path)).get_all_run_ids()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_who_watches_a_run_sees_its_events_while_it_goes_on(tmp_path: Path, n: int) -> None:
+    seen_by_watcher: list[str] = []
+
+    def watch(entry: dg.EventLogEntry, _: str) -> None:
+        seen_by_watcher.append(entry.get_dagster_event().message or "")
+
+    with instance(tmp_path, True) as writer, instance(tmp_path, False) as reader:
+        made = writer.create_run_for_job(look)
+        reader.watch_event_logs(made.run_id, None, watch)
+        time.sleep(0.2)
+        for i in range(n):
+            writer.report_engine_event(f"line {i}", made)
+        deadline = time.monotonic() + 20
+        while f"line {n - 1}" not in seen_by_watcher and time.monotonic() < deadline:
+            time.sleep(0.05)
+        reader.event_log_storage.end_watch(made.run_id, watch)
+    assert [m for m in seen_by_watcher if m.startswith("line")] == [f"line {i}" for i in range(n)]
+
+
+def test_files_are_held_open_only_while_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "HELD_OPEN", 2)
+    with instance(tmp_path, True) as opened:
+        log = opened.event_log_storage
+        runs = [look.execute_in_process(instance=opened).run_id for _ in range(3)]
+        assert len(log._held) == 2
+        assert runs[-1] in log._held
+        folder = tmp_path / "storage" / "history" / "runs"
+        # Their journals stay while they are held, and are gone with the last who has them open.
+        assert (folder / f"{runs[-1]}.db-wal").exists()
+        assert not (folder / f"{runs[0]}.db-wal").exists()
+        opened.event_log_storage.wipe()
+        assert opened.all_logs(runs[-1]) == []
+        again = look.execute_in_process(instance=opened).run_id
+        assert len(opened.all_logs(again)) > 5
+    assert not list(folder.glob("*-wal"))
+    assert len(events(tmp_path, False, again)) > 5
+
+
+def test_nothing_is_lost_with_a_killed_process(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from pathlib import Path; from tests.assets.test_storage import instance, look; "
+        "opened = instance(Path(sys.argv[1]), True); "
+        "print(look.execute_in_process(instance=opened).run_id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -9, done.stderr
+    run_id = done.stdout.split()[-1]
+    for own in (False, True):
+        assert "RUN_SUCCESS" in "".join(events(tmp_path, own, run_id)).upper().replace("PIPELINE_", "RUN_")

@@ -19,6 +19,7 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
 from tests.support.command import VARIABLES, Work, perturbfm
+from tests.support.few_panels import score_only
 from tests.support.paths import REPO
 
 COMMANDS = {
@@ -43,6 +44,12 @@ COMMANDS = {
 
 # How many steps of each are fatal in turn, from its first to its last.
 POINTS = {"train": 6, "run": 6, "refresh": 8, "freeze": 6, "import": 6}
+
+
+@pytest.fixture(autouse=True)
+def as_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score as the killed commands do: by few panels."""
+    score_only(monkeypatch, "delta")
 
 
 @pytest.fixture(scope="module")

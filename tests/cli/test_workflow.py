@@ -23,6 +23,7 @@ from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.models.base import load_model
 from perturbfm_core.store.artifacts import RUN_ID_PATTERN, ArtifactStore
 from tests.support.command import attempt, perturbfm
+from tests.support.few_panels import score_only
 from tests.support.paths import REPO, TESTS
 
 PARITY = TESTS / "parity"
@@ -582,7 +583,8 @@ def _collections(counts: anndata.AnnData) -> list[str]:
     return list(forms)
 
 
-def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad):
+def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad, monkeypatch):
+    score_only(monkeypatch, "delta")
     _tiny_suite(work.path)
     lognorm = anndata.read_h5ad(screen_h5ad)
     lognorm.obs = lognorm.obs.rename(columns={"perturbation": "condition", "cell_line": "cell_type"})

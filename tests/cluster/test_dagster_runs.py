@@ -22,7 +22,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import VARIABLES
 from tests.support.paths import REPO
 from tests.support.postgres_node import binaries, postgres
-from tests.support.slurm_node import free_ports, slurm_node, why_not
+from tests.support.slurm_node import free_ports, skip_unless_started, slurm_node, why_not
 
 NO_POSTGRES = None if binaries() else "not installed: postgresql"
 pytestmark = [
@@ -41,6 +41,8 @@ SELECTOR = {"repositoryName": "__repository__", "repositoryLocationName": "pertu
 LAUNCH = "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"
 CANCEL = "mutation($r: String!, $p: TerminateRunPolicy) { terminateRun(runId: $r, terminatePolicy: $p) { __typename ... on PythonError { message } } }"
 START = "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename ... on PythonError { message } } }"
+# Seconds that a command of Slurm may take.
+WAIT_S = 60
 
 
 class Cluster:
@@ -129,7 +131,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     }
     for key, value in given.items():
         monkeypatch.setenv(key, value)
-    with slurm_node() as conf, postgres() as url:
+    with skip_unless_started(), slurm_node() as conf, postgres() as url:
         monkeypatch.setenv("SLURM_CONF", str(conf))
         monkeypatch.setenv("DAGSTER_PG_URL", url)
         (port,) = free_ports(1)
@@ -151,7 +153,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 def until(
-    instance: dg.DagsterInstance, wanted: Callable[[list[dg.DagsterRun]], Any], seconds: float = 240
+    instance: dg.DagsterInstance, wanted: Callable[[list[dg.DagsterRun]], Any], seconds: float = 400
 ) -> Any:
     """Wait for something of the runs, and return it."""
     deadline = time.monotonic() + seconds
@@ -164,35 +166,50 @@ def until(
 
 def jobs() -> list[str]:
     text = subprocess.run(
-        ["squeue", "--noheader", "--format=%i"], capture_output=True, text=True, check=True
+        ["squeue", "--noheader", "--format=%i"], capture_output=True, text=True, check=True, timeout=WAIT_S
     ).stdout
     return text.split()
+
+
+def partition(state: str) -> None:
+    """Let jobs begin (``UP``), or wait (``DOWN``)."""
+    subprocess.run(["scontrol", "update", "PartitionName=test", f"State={state}"], check=True, timeout=WAIT_S)
+
+
+def _numbered(runs: list[dg.DagsterRun]) -> list[dg.DagsterRun]:
+    """Return the runs if all are in the queue of Slurm, with the number of their job, else none."""
+    known = [r for r in runs if "slurm/job_id" in r.tags]
+    return known if len(known) == len(ENTRIES) else []
 
 
 def test_nothing_is_lost_and_nothing_is_left(cluster):
     with dg.DagsterInstance.from_config(str(cluster.home)) as instance:
         started = cluster.ask(START, s={**SELECTOR, "sensorName": "reconcile_slurm"})["startSensor"]
         assert started["__typename"] == "Sensor", started
+        # No job begins before all wait, so that what is cancelled and killed does not depend on the machine's speed.
+        partition("DOWN")
         launched = {cluster.launch(entry): entry for entry in ENTRIES}
 
         def of_state(*states: str) -> Callable[[list[dg.DagsterRun]], list[dg.DagsterRun]]:
             return lambda runs: [r for r in runs if r.run_id in launched and r.status.value in states]
 
-        # The last in the queue still waits in Slurm: Dagster can only mark it as cancelled.
-        waiting = until(
-            instance,
-            lambda runs: len(of_state("STARTING", "STARTED")(runs)) == 6 and of_state("STARTING")(runs),
-        )
-        waits = max(
-            (r for r in waiting if "slurm/job_id" in r.tags), key=lambda r: int(r.tags["slurm/job_id"])
-        )
+        def begins() -> dg.DagsterRun:
+            """Wait for a run that has not begun yet: one that has may be about to end."""
+            begun = {r.run_id for r in of_state("STARTED")(instance.get_runs())}
+            return until(
+                instance, lambda runs: [r for r in of_state("STARTED")(runs) if r.run_id not in begun]
+            )[0]
+
+        until(instance, lambda _: len(jobs()) == len(ENTRIES))
+        waiting = until(instance, lambda runs: _numbered(of_state("STARTING")(runs)))
+        # The last in the queue waits in Slurm: Dagster can only mark it as cancelled.
+        waits = max(waiting, key=lambda r: int(r.tags["slurm/job_id"]))
         cluster.ask(CANCEL, r=waits.run_id, p="MARK_AS_CANCELED_IMMEDIATELY")
-        first = until(instance, of_state("STARTED"))[0]
+        partition("UP")
+        first = begins()
         cluster.ask(CANCEL, r=first.run_id, p="SAFE_TERMINATE")
         cluster.restart_daemon()
-        second = until(
-            instance, lambda runs: [r for r in of_state("STARTED")(runs) if r.run_id != first.run_id]
-        )[0]
+        second = begins()
         subprocess.run(["scancel", "--signal=KILL", "--full", second.tags["slurm/job_id"]], check=True)
         until(instance, lambda runs: all(r.is_finished for r in runs) and len(runs) >= 7 and not jobs())
         status = {launched[r]: instance.get_run_by_id(r).status.value for r in launched}

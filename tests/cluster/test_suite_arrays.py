@@ -15,7 +15,7 @@ from perturbfm_core.pipeline.suite_tasks import Task, tasks_of
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import VARIABLES, perturbfm
 from tests.support.paths import REPO
-from tests.support.slurm_node import slurm_node, why_not
+from tests.support.slurm_node import skip_unless_started, slurm_node, why_not
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +36,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     shutil.copytree(REPO / "splits", work / "splits")
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    with slurm_node() as conf:
+    with skip_unless_started(), slurm_node() as conf:
         monkeypatch.setenv("SLURM_CONF", str(conf))
         yield
 
@@ -46,7 +46,7 @@ def submit() -> dict:
     return perturbfm("suite", "submit", "demo", *words, "--json").json
 
 
-def until(wanted: Callable[[list[Task]], bool], seconds: float = 240) -> list[Task]:
+def until(wanted: Callable[[list[Task]], bool], seconds: float = 400) -> list[Task]:
     deadline = time.monotonic() + seconds
     while not wanted(tasks := tasks_of(ArtifactStore(), "demo")):
         assert time.monotonic() < deadline, [t.row() for t in tasks]

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from perturbfm_core.data import pseudobulk
+from perturbfm_core.data import table as table_module
 from perturbfm_core.data.controls import ROLES
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
@@ -259,6 +260,45 @@ def test_select(synth: PerturbDataset) -> None:
             assert np.array_equal(getattr(part, name)[role], getattr(table, name)[role][[5, 2]])
     assert np.array_equal(part.s2_pert, table.s2_pert[[5, 2]])
     assert part.s2_source == table.s2_source
+
+
+def small(make_dataset: Make) -> PerturbDataset:
+    X = np.random.default_rng(0).random((60, 4)).astype(np.float32)
+    return make_dataset(X, ["control"] * 6 + ["A", "B", "C"] * 18)
+
+
+@pytest.mark.parametrize("rows", [None, np.arange(40), np.arange(10, 60)], ids=["all", "first", "middle"])
+def test_a_table_that_is_asked_for_again_is_made_once_and_nobody_elses_changes_show(
+    make_dataset: Make, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds = small(make_dataset)
+    first = condition_table(ds, rows)
+    expected = {role: first.delta[role].copy() for role in ROLES}
+    for array in (first.delta["input"], first.s2_pert, first.n):
+        array[...] = -9
+    monkeypatch.setattr(table_module, "_computed", None)
+    again = condition_table(ds, rows)
+    for role in ROLES:
+        np.testing.assert_array_equal(again.delta[role], expected[role])
+    assert (again.n > 0).all()
+    assert list(again.conditions.index) == list(first.conditions.index)
+    with pytest.raises(TypeError):
+        condition_table(ds, np.arange(5, 50))
+    # Another data set has another table.
+    with pytest.raises(TypeError):
+        condition_table(small(make_dataset), rows)
+
+
+@pytest.mark.parametrize(("most", "tables", "left"), [(0, 8, 0), (500_000, 2, 2), (500_000, 8, 3)])
+def test_few_and_small_tables_are_kept(
+    make_dataset: Make, monkeypatch: pytest.MonkeyPatch, most: int, tables: int, left: int
+) -> None:
+    monkeypatch.setattr(table_module, "_MOST_KEPT", most)
+    monkeypatch.setattr(table_module, "_TABLES_KEPT", tables)
+    ds = small(make_dataset)
+    for n in (30, 40, 50):
+        condition_table(ds, np.arange(n))
+    assert len(table_module._KEPT[ds]) == left
 
 
 # ---- sums and moments ------------------------------------------------------------------------------------

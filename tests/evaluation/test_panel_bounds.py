@@ -118,6 +118,7 @@ def test_the_same_seed_gives_the_same_bounds(data: PerturbDataset) -> None:
 # ---- beside a split -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("bounds_computed")
 def test_the_frozen_file_stays_and_the_bounds_are_an_object(
     tmp_path: Any, data: PerturbDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

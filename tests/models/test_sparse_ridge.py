@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from perturbfm_core.models.baselines import sparse_ridge
 from perturbfm_core.models.baselines.effects import distinct_rows
 from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
+from tests.support.factories import view_of
 
 
 def columns(kind: str, seed: int) -> Columns:
@@ -55,6 +56,19 @@ def test_by_hand() -> None:
     # Centred columns are -1/2 and 1/2: 2 * (1/2) / (1/2 + 1).
     assert coef == pytest.approx(np.asarray([[2 / 3]]))
     assert intercept == pytest.approx([2.0 - 1 / 3])
+
+
+@pytest.mark.parametrize("kind", ["singles", "pairs", "no dense"])
+def test_a_part_of_a_view_is_fitted_as_its_deltas(kind: str) -> None:
+    x = columns(kind, 5)
+    Y = np.random.default_rng(6).normal(size=(90, 1_100)).astype(np.float32)
+    view = view_of([("c", f"P{i}") for i in range(90)], Y)
+    mask = np.arange(90) % 3 > 0
+    part = view.subset(mask)
+    for found, expected in zip(fit_ridge(x, part, 1.0), fit_ridge(x, Y[mask], 1.0), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    # Its deltas were never copied as a whole.
+    assert "delta" not in vars(part)
 
 
 def test_rows_that_are_equal_are_found_once() -> None:

@@ -19,7 +19,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.code import Code
 from tests.support.counts_screen import GENES, counts_dataset, counts_screen
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("bounds_computed")]
 HELD = list(GENES[12:16])
 
 

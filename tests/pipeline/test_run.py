@@ -40,6 +40,7 @@ from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.locks import file_lock
 from perturbfm_core.store.machine import cores
 from perturbfm_core.store.owner import host_name
+from tests.support.few_panels import score_only
 from tests.support.stages import fit, opened, predict, publish, score
 
 CONFIG = SimulationConfig(name="small", n_obs=400, n_genes=40, n_contexts=3, n_perts=6)
@@ -70,6 +71,18 @@ def store(template, own_home) -> ArtifactStore:
     shutil.copytree(template[0], own_home)
     shutil.copytree(own_home / "splits", own_home.parent / "splits")
     return ArtifactStore()
+
+
+@pytest.fixture
+def every_panel() -> None:
+    """Ask for the scores of every panel."""
+
+
+@pytest.fixture(autouse=True)
+def few_panels(request, monkeypatch) -> None:
+    """Score two panels, where a test does not ask for all."""
+    if "every_panel" not in request.fixturenames:
+        score_only(monkeypatch, "delta")
 
 
 @pytest.fixture
@@ -120,7 +133,7 @@ def changed_code(monkeypatch):
     return change
 
 
-def test_a_changed_panel_is_scored_again_and_nothing_else(store, ds, split, changed_code):
+def test_a_changed_panel_is_scored_again_and_nothing_else(store, ds, split, changed_code, every_panel):
     keys = [stage(store, ds, split, config()).key for stage in (fit, predict)]
     before = score(store, ds, split, config())
     changed_code("panels.delta")
@@ -241,7 +254,7 @@ def _free(path):
         return held
 
 
-def test_two_at_once_make_one_object_and_one_run(store, ds, split):
+def test_two_at_once_make_one_object_and_one_run(store, ds, split, every_panel):
     with ThreadPoolExecutor(2) as pool:
         paths = list(pool.map(lambda _: run_entry(store, split.hash, entry("linear"))[0], range(2)))
     assert store.run_dirs() == [paths[0]] == [paths[1]]
@@ -250,7 +263,7 @@ def test_two_at_once_make_one_object_and_one_run(store, ds, split):
     assert len(list(store.objects.glob("*/*"))) == 6 + len(PANELS)
 
 
-def test_asked_again_two_at_once_make_one_object_and_two_runs(store, ds, split):
+def test_asked_again_two_at_once_make_one_object_and_two_runs(store, ds, split, every_panel):
     with ThreadPoolExecutor(2) as pool:
         paths = list(
             pool.map(lambda _: run_entry(store, split.hash, entry("linear"), again=True)[0], range(2))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.evaluation.panel import PANELS, Panel
-from perturbfm_core.pipeline import metric_panel, report
-from perturbfm_core.registry import Registry
+from perturbfm_core.pipeline import report
 from tests.support.command import VARIABLES
+from tests.support.few_panels import score_only
 from tests.support.paths import REPO
 
 DATA = REPO.parent / "shared" / "data"
@@ -20,12 +19,8 @@ DATA = REPO.parent / "shared" / "data"
 @contextmanager
 def brief(*panels: str) -> Iterator[None]:
     """Leave out of runs what a test does not look at: their report's page, and all panels but these and `uncertainty`."""
-    kept: Registry[Panel] = Registry("panel")
-    for name, panel in PANELS.items():
-        if name in {*panels, metric_panel.CALIBRATION_PANEL}:
-            kept.add(name, panel)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metric_panel, "PANELS", kept)
+        score_only(patch, *panels)
         patch.setattr(report, "run_report", lambda *_: "")
         yield
 

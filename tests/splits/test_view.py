@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
+from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView, query, train_view
-from tests.support.factories import grid_rows, screen, split_one, with_metadata, with_values
+from tests.support.factories import grid_rows, screen, split_one, view_of, with_metadata, with_values
 
 CONTEXTS = ["x", "y", "z", "w"]
 
@@ -260,3 +264,53 @@ def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, spli
     changed = with_values(cells, X)
     same = query(changed, split, condition_table(changed, rows))
     np.testing.assert_array_equal(requested.control, same.control)
+
+
+# ---- parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["delta", "s2", "control"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_part_has_the_rows_of_the_whole_also_as_a_part_of_a_part(
+    view: TrainView, name: str, depth: int
+) -> None:
+    rng = np.random.default_rng(depth)
+    part, rows = view, np.arange(len(view))
+    for _ in range(depth):
+        mask = rng.random(len(part)) < 0.8
+        mask[0] = True
+        part, rows = part.subset(mask), rows[mask]
+    assert "delta" not in vars(part)
+    np.testing.assert_array_equal(part.delta_columns(slice(0, 2)), view.delta[rows, 0:2])
+    np.testing.assert_array_equal(getattr(part, name), getattr(view, name)[rows])
+    assert list(part.conditions.index) == list(view.conditions.index[rows])
+    again = replace(part, n_cells=part.n_cells + 1).subset(np.ones(len(part), dtype=bool))
+    np.testing.assert_array_equal(getattr(again, name), getattr(view, name)[rows])
+    np.testing.assert_array_equal(again.delta_columns(slice(1, 2)), view.delta[rows, 1:2])
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = part.nothing  # type: ignore[attr-defined]
+
+
+def test_one_control_that_stands_for_all_conditions_is_not_copied(view: TrainView) -> None:
+    assert view.control is not None
+    shared = replace(view, control=np.broadcast_to(view.control[0], view.control.shape))
+    part = shared.subset(np.arange(len(view)) % 2 == 0)
+    assert part.control is not None
+    assert part.control.strides[0] == 0
+    np.testing.assert_array_equal(part.control, np.stack([view.control[0]] * len(part)))
+    assert replace(view, control=None).subset(np.arange(len(view)) > 0).control is None
+
+
+@pytest.mark.parametrize("folds", [[[0, 3], [1, 2]], [[2], [0, 1]], [[1, 2], [2, 3]]])
+def test_out_of_fold_predictions_read_the_truth_late(folds: list[list[int]]) -> None:
+    rows = [("x", "A"), ("x", "B"), ("y", "A"), ("y", "B")]
+    view = view_of(rows, np.random.default_rng(0).normal(size=(4, 3)), inner=folds)
+    held = [fold for _, fold in view.inner]
+    parts = [(~h, h, Prediction(view.delta[h] * 0, view.delta[h] * 0 + 1)) for h in held]
+    found = out_of_fold(view, parts)
+    assert found is not None
+    assert "truth" not in vars(found)
+    assert replace(found, truth=view.delta[np.concatenate(folds)]).units == found.units
+    np.testing.assert_array_equal(found.truth, view.delta[np.concatenate(folds)])
+    assert list(found.conditions.index) == [str(view.conditions.index[i]) for fold in folds for i in fold]
+    assert found.fold.tolist() == [i for i, fold in enumerate(folds) for _ in fold]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.slurm_node import free_ports, open_folder
+from tests.support.slurm_node import START_S, CannotStartError, free_ports, open_folder
 
 
 def binaries() -> Path | None:
@@ -26,27 +26,29 @@ def postgres() -> Iterator[str]:
 
 
 def _postgres(root: Path) -> Iterator[str]:
-    folder, (port,), user = binaries(), free_ports(1), pwd.getpwnam("postgres")
+    folder, (port,), data = binaries(), free_ports(1), str(root / "data")
     assert folder is not None
-    os.chown(root, user.pw_uid, user.pw_gid)
-
-    def run(name: str, *words: str) -> None:
-        subprocess.run(
-            [folder / name, *words],
-            check=True,
-            cwd="/",
-            user=user.pw_uid,
-            group=user.pw_gid,
-            extra_groups=[],
-            stdout=subprocess.DEVNULL,
-        )
-
-    data = str(root / "data")
-    run("initdb", "-D", data, "-A", "trust", "-U", "dagster", "--no-sync", "-E", "UTF8")
     options = f"-p {port} -k {root} -c listen_addresses=127.0.0.1 -c fsync=off"
-    run("pg_ctl", "-D", data, "-w", "-l", str(root / "log"), "-o", options, "start")
     try:
-        run("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", "dagster")
+        try:
+            user = pwd.getpwnam("postgres")
+            os.chown(root, user.pw_uid, user.pw_gid)
+            _run(folder / "initdb", "-D", data, "-A", "trust", "-U", "dagster", "--no-sync", "-E", "UTF8")
+            _run(folder / "pg_ctl", "-D", data, "-w", "-l", str(root / "log"), "-o", options, "start")
+            _run(folder / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "dagster", "dagster")
+        except (OSError, KeyError, subprocess.SubprocessError) as error:
+            msg = f"Postgres does not start here: {error}"
+            raise CannotStartError(msg) from error
         yield f"postgresql+psycopg2://dagster@127.0.0.1:{port}/dagster"
     finally:
-        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        if (root / "data/postmaster.pid").is_file():
+            _run(folder / "pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+def _run(program: Path, *words: str) -> None:
+    """Run one of the server's programs as its user."""
+    user = pwd.getpwnam("postgres")
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    subprocess.run(
+        [program, *words], check=True, cwd="/", stdout=subprocess.DEVNULL, timeout=START_S, **identity
+    )

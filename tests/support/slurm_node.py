@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import secrets
@@ -15,7 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun")
+# Seconds that a daemon has to come up, and a job to end.
+START_S = 60
+
+
+class CannotStartError(Exception):
+    """A daemon that is installed does not come up on this machine, as in a container without its rights."""
 
 
 def why_not() -> str | None:
@@ -74,6 +83,15 @@ def _configuration(root: Path, host: str, cpus: int) -> str:
 
 
 @contextmanager
+def skip_unless_started() -> Iterator[None]:
+    """Skip the test, with the reason, if a daemon does not come up while the block is entered."""
+    try:
+        yield
+    except CannotStartError as error:
+        pytest.skip(str(error))
+
+
+@contextmanager
 def open_folder() -> Iterator[Path]:
     """Make a folder that daemons of other users reach; that of pytest is closed to them."""
     with tempfile.TemporaryDirectory(prefix="perturbfm-", ignore_cleanup_errors=True) as made:
@@ -93,46 +111,56 @@ def _slurm_node(root: Path, cpus: int) -> Iterator[Path]:
     host = socket.gethostname().split(".")[0]
     for name in ("state", "spool", "munge"):
         (root / name).mkdir()
+    conf = root / "slurm.conf"
+    conf.write_text(_configuration(root, host, cpus))
+    environment = {**os.environ, "SLURM_CONF": str(conf)}
+    log = root / "slurmctld.log"
+    try:
+        try:
+            _start_munge(root)
+            for daemon, words in (("slurmctld", []), ("slurmd", ["-N", host])):
+                subprocess.run(
+                    [daemon, *words], check=True, env=environment, capture_output=True, timeout=START_S
+                )
+            _wait_for(environment, "sinfo", "--noheader", "--format=%T", wanted="idle", log=log)
+        except (OSError, KeyError, subprocess.SubprocessError, TimeoutError) as error:
+            msg = f"Slurm does not start here: {error}"
+            raise CannotStartError(msg) from error
+        yield conf
+    finally:
+        # Whatever does not end in time is killed below.
+        with contextlib.suppress(OSError, subprocess.SubprocessError, TimeoutError):
+            if (root / "slurmctld.pid").is_file():
+                subprocess.run(
+                    ["scancel", "--me"], env=environment, check=False, timeout=20, stderr=subprocess.DEVNULL
+                )
+                _wait_for(environment, "squeue", "--noheader", wanted="", log=log)
+        for name in ("slurmd.pid", "slurmctld.pid", "munge/pid"):
+            _end(root / name)
+        kill_left(root)
+
+
+def _start_munge(root: Path) -> None:
     user = pwd.getpwnam("munge")
     key = root / "munge/key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)
     for path in (root / "munge", key):
         os.chown(path, user.pw_uid, user.pw_gid)
-    conf = root / "slurm.conf"
-    conf.write_text(_configuration(root, host, cpus))
-    environment = {**os.environ, "SLURM_CONF": str(conf)}
     files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-    munge = ["munged", "--force", *(f"--{option}={root}/munge/{name}" for option, name in files.items())]
-    pids: list[Path] = []
-    try:
-        subprocess.run(
-            munge, check=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[], stderr=subprocess.DEVNULL
-        )
-        pids.append(root / "munge/pid")
-        for daemon, words in (("slurmctld", []), ("slurmd", ["-N", host])):
-            subprocess.run([daemon, *words], check=True, env=environment)
-            pids.insert(0, root / f"{daemon}.pid")
-        _wait_for(
-            environment, "sinfo", "--noheader", "--format=%T", wanted="idle", log=root / "slurmctld.log"
-        )
-        yield conf
-    finally:
-        subprocess.run(
-            ["scancel", "--me"], env=environment, check=False, timeout=20, stderr=subprocess.DEVNULL
-        )
-        try:
-            if (root / "slurmctld.pid").is_file():
-                _wait_for(environment, "squeue", "--noheader", wanted="", log=root / "slurmctld.log")
-        finally:
-            for path in pids:
-                _end(path)
+    words = [f"--{option}={root}/munge/{name}" for option, name in files.items()]
+    identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    subprocess.run(
+        ["munged", "--force", *words], check=True, timeout=START_S, stderr=subprocess.DEVNULL, **identity
+    )
 
 
 def _wait_for(environment: dict[str, str], *command: str, wanted: str, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + START_S
     while True:
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+        done = subprocess.run(
+            command, env=environment, check=False, capture_output=True, text=True, timeout=START_S
+        )
         if done.returncode == 0 and done.stdout.strip() == wanted:
             return
         if time.monotonic() > deadline:
@@ -143,9 +171,10 @@ def _wait_for(environment: dict[str, str], *command: str, wanted: str, log: Path
 
 def _end(pid_file: Path) -> None:
     """End a daemon by its pid file, if need be by force."""
-    if not pid_file.is_file():
+    text = pid_file.read_text().strip() if pid_file.is_file() else ""
+    if not text:
         return
-    pid = int(pid_file.read_text())
+    pid = int(text)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.kill(pid, number)
@@ -155,3 +184,13 @@ def _end(pid_file: Path) -> None:
                 time.sleep(0.05)
         except ProcessLookupError:
             return
+
+
+def kill_left(root: Path) -> None:
+    """Kill the processes, jobs among them, that were started with a file below `root` in their environment."""
+    mark = f"={root}/".encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark in (folder / "environ").read_bytes():
+                    os.kill(int(folder.name), signal.SIGKILL)

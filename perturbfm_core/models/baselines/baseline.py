@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +12,7 @@ from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.models.base import Model
 from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.schema import FloatArray
-from perturbfm_core.splits.residuals import out_of_fold
+from perturbfm_core.splits.residuals import joined_out_of_fold
 from perturbfm_core.splits.view import Query, TrainView
 
 _SHRINK_CONDITIONS = 5.0
@@ -35,16 +35,15 @@ class Baseline(Model):
         """Return float [C, G], the predicted delta."""
 
     def _fit_variance(self, view: TrainView, seed: int) -> None:
-        means: list[FloatArray] = []
-        for fit, held in view.inner:
+        folds = _Held(view)
+        for i, (fit, held) in enumerate(view.inner):
             other = self._unfitted()
             other._fit(view.subset(fit), seed)
-            means.append(np.asarray(other._mean(view.subset(held).query()), dtype=np.float32))
-        source = "out_of_fold"
-        self.oof = _out_of_fold(view, means)
-        squares = [_squares(view.delta[held] - m) for (_, held), m in zip(view.inner, means, strict=True)]
-        n = sum(len(m) for m in means)
-        if not means:
+            folds.take(i, other._mean(view.subset(held).query()))
+            del other
+        source, squares, n = "out_of_fold", folds.squares, len(folds.mean)
+        self.oof = folds.out_of_fold()
+        if not squares:
             # With a single unit nothing can be held out, so the in-sample errors are used.
             squares, n = [_squares(view.delta - self._mean(view.query()))], len(view)
             source = "in_sample"
@@ -96,26 +95,45 @@ def _gene_variance(squares: FloatArray, n: int) -> FloatArray:
     return np.asarray(np.maximum(shrunk, _VAR_FLOOR), dtype=np.float32)
 
 
-def _out_of_fold(view: TrainView, means: Sequence[FloatArray]) -> OutOfFold | None:
-    """Return the inner folds' predictions, each with the variance of the residuals of the other folds."""
-    keys = [view.conditions.index[held].to_numpy(dtype=object) for _, held in view.inner]
-    residuals = [view.delta[held] - m for (_, held), m in zip(view.inner, means, strict=True)]
-    squares = [_squares(r) for r in residuals]
-    parts = []
-    for i, ((fit, held), mean) in enumerate(zip(view.inner, means, strict=True)):
-        total, n = np.zeros(mean.shape[1]), 0
-        for j, r in enumerate(residuals):
-            if j == i:
-                continue
-            # A condition that two folds hold out must not enter its own variance through the other fold.
-            own = np.isin(keys[j], keys[i])
-            total += _squares(r[~own]) if own.any() else squares[j]
-            n += int((~own).sum())
-        if not n and len(residuals[i]) < 2:
+class _Held:
+    """Predictions of the held-out conditions of all inner folds, one fold after the other in one matrix."""
+
+    def __init__(self, view: TrainView) -> None:
+        self.view = view
+        self.rows = [np.flatnonzero(held) for _, held in view.inner]
+        ends = np.cumsum([0, *map(len, self.rows)])
+        self.places = [slice(a, b) for a, b in pairwise(ends)]
+        self.mean: FloatArray = np.empty((ends[-1], len(view.genes)), dtype=np.float32)
+        self.squares: list[FloatArray] = []
+
+    def take(self, fold: int, mean: FloatArray) -> None:
+        """Keep the predictions of the next fold."""
+        self.mean[self.places[fold]] = mean
+        self.squares.append(_squares(self._residuals(fold)))
+
+    def _residuals(self, fold: int) -> FloatArray:
+        residuals: FloatArray = self.view.delta[self.rows[fold]] - self.mean[self.places[fold]]
+        return residuals
+
+    def out_of_fold(self) -> OutOfFold | None:
+        """Return the predictions, each with the variance of the residuals of the other folds."""
+        if not self.squares:
             return None
-        var = np.broadcast_to(_gene_variance(total, n), mean.shape) if n else _without_each(residuals[i])
-        parts.append((fit, held, Prediction(mean=mean, var=np.asarray(var, dtype=np.float32))))
-    return out_of_fold(view, parts)
+        keys = [self.view.conditions.index[rows].to_numpy(dtype=object) for rows in self.rows]
+        var = np.empty_like(self.mean)
+        for i, place in enumerate(self.places):
+            total, n = np.zeros(self.mean.shape[1]), 0
+            for j, squares in enumerate(self.squares):
+                if j == i:
+                    continue
+                # A condition that two folds hold out must not enter its own variance through the other fold.
+                own = np.isin(keys[j], keys[i])
+                total += _squares(self._residuals(j)[~own]) if own.any() else squares
+                n += int((~own).sum())
+            if not n and len(self.rows[i]) < 2:
+                return None
+            var[place] = _gene_variance(total, n) if n else _without_each(self._residuals(i))
+        return joined_out_of_fold(self.view, self.view.inner, Prediction(mean=self.mean, var=var))
 
 
 def _without_each(residuals: FloatArray) -> FloatArray:

@@ -169,7 +169,7 @@ def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
     import numpy as np
 
     number: dict[bytes, int] = {}
-    first = [number.setdefault(row.tobytes(), len(number)) for row in np.ascontiguousarray(rows)]
+    first = [number.setdefault(row.tobytes(), len(number)) for row in rows]
     kept = rows[np.unique(np.asarray(first), return_index=True)[1]]
     out, place = np.unique(kept, axis=0, return_inverse=True)
     return out, np.asarray(place.reshape(-1)[first], dtype=np.int64)

@@ -52,11 +52,11 @@ class RidgeRegression(TunedBaseline):
         self._pca_mean: FloatArray = np.zeros(0)
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
-    def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, FloatArray]:
+    def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, TrainView]:
         self._fit_features(view, seed)
-        return self._features(view.query()), view.delta
+        return self._features(view.query()), view
 
-    def _solve(self, prepared: tuple[Columns, FloatArray], value: float) -> Solution:
+    def _solve(self, prepared: tuple[Columns, TrainView], value: float) -> Solution:
         coef, intercept = fit_ridge(*prepared, value)
         return {"coef": coef, "intercept": intercept}
 

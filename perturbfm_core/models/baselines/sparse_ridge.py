@@ -16,6 +16,7 @@ import numpy as np
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.splits.view import TrainView
 
 _BLOCK = 512
 
@@ -38,7 +39,11 @@ class Columns:
     def product(self, coef: FloatArray, intercept: FloatArray) -> FloatArray:
         """Return float [n, G], the columns times their coefficients [p + k, G] plus the intercept [G]."""
         p = self.sparse.shape[1]
-        out: FloatArray = self.sparse @ coef[:p] + self.dense @ coef[p:] + intercept
+        out: FloatArray = np.empty((self.sparse.shape[0], coef.shape[1]))
+        # A sparse product of two precisions copies its other factor to the higher one.
+        for genes in row_blocks(coef.shape[1], _BLOCK):
+            part = coef[:, genes]
+            out[:, genes] = self.sparse @ part[:p] + self.dense @ part[p:] + intercept[genes]
         return out
 
     @cached_property
@@ -72,7 +77,9 @@ class _Inverse:
         return out
 
 
-def fit_ridge(columns: Columns, outcomes: FloatArray, penalty: float) -> tuple[FloatArray, FloatArray]:
+def fit_ridge(
+    columns: Columns, outcomes: FloatArray | TrainView, penalty: float
+) -> tuple[FloatArray, FloatArray]:
     """Return (float32 [p + k, G] coefficients, float64 [G] intercept) of a ridge regression.
 
     They minimise the squared error plus `penalty` times the squares of the coefficients; the intercept is free.
@@ -82,13 +89,14 @@ def fit_ridge(columns: Columns, outcomes: FloatArray, penalty: float) -> tuple[F
     columns
         Inputs of n rows.
     outcomes
-        float [n, G].
+        float [n, G], or a view whose deltas they are; a part of a view is then not copied as a whole.
     penalty
         Above 0.
     """
     from scipy.linalg import cho_factor
 
     M, n = columns.sparse, len(outcomes)
+    n_genes = len(outcomes.genes) if isinstance(outcomes, TrainView) else outcomes.shape[1]
     p, k = M.shape[1], columns.dense.shape[1]
     mean = columns.dense.mean(axis=0) if k else np.zeros(0)
     Z = np.column_stack([columns.dense - mean, np.ones(n)])
@@ -107,11 +115,12 @@ def fit_ridge(columns: Columns, outcomes: FloatArray, penalty: float) -> tuple[F
     eliminated = inverse(MZ)
     # The Schur complement of the sparse columns: a row for each dense column and the intercept.
     small = Z.T @ Z + np.diag(np.r_[np.full(k, penalty), 0.0]) - MZ.T @ eliminated
-    coef = np.empty((p + k, outcomes.shape[1]), dtype=np.float32)
-    intercept = np.empty(outcomes.shape[1])
+    coef = np.empty((p + k, n_genes), dtype=np.float32)
+    intercept = np.empty(n_genes)
     Mt = M.T.tocsr()
-    for genes in row_blocks(outcomes.shape[1], _BLOCK):
-        Y = outcomes[:, genes].astype(np.float64)
+    for genes in row_blocks(n_genes, _BLOCK):
+        picked = outcomes.delta_columns(genes) if isinstance(outcomes, TrainView) else outcomes[:, genes]
+        Y = picked.astype(np.float64)
         MY = np.asarray(Mt @ Y)
         z = np.linalg.solve(small, Z.T @ Y - eliminated.T @ MY)
         coef[:p, genes] = inverse(MY) - eliminated @ z

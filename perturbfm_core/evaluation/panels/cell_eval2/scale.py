@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from perturbfm_core.data.memory import give_back
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
@@ -44,6 +45,7 @@ def _scale(truth: Truth) -> dict[str, Any]:
         return {"reason": _NO_COUNTS}
     try:
         base = aggregates(evaluate(truth, mean_response_cells(truth), VCC2026))["mean"]
+        give_back()
         anchor = anchor_means(anchor_splits(truth, VCC2026))
     except MetricError as error:
         return {"reason": str(error)}

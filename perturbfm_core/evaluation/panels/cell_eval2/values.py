@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from perturbfm_core.data.memory import give_back
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import SetStatistic
@@ -22,6 +23,7 @@ def _inputs(sample: ContextSample) -> Inputs:
     inputs = compare_cells(sample.truth, sample.predicted, METRICS)
     # The cells of all contexts together may be more than fit the memory; their tables are small.
     sample.release()
+    give_back()
     return inputs
 
 
