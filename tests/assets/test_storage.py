@@ -145,9 +145,10 @@ def test_who_watches_a_run_sees_its_events_while_it_goes_on(tmp_path: Path, n: i
 def test_files_are_held_open_only_while_they_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "HELD_OPEN", 2)
     with instance(tmp_path, True) as opened:
         log = opened.event_log_storage
+        # Of the module that Dagster loaded, which need not be the one imported here.
+        monkeypatch.setitem(type(log)._wrote.__globals__, "HELD_OPEN", 2)
         runs = [look.execute_in_process(instance=opened).run_id for _ in range(3)]
         assert len(log._held) == 2
         assert runs[-1] in log._held
