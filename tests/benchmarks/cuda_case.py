@@ -22,21 +22,6 @@ from perturbfm_core.splits.view import Query, TrainView, train_view
 from tests.benchmarks import network_case
 
 VERSIONS = ("perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3")
-WARM = 5
-
-
-class Stamps:
-    """Wall time at the end of every epoch, by phase; each epoch ends with values read from the device."""
-
-    def __init__(self) -> None:
-        self.by_phase: dict[str, list[float]] = {}
-
-    def __call__(self, report: Any) -> None:
-        self.by_phase.setdefault(report.phase, []).append(time.perf_counter())
-
-    def per_epoch(self, phase: str) -> float:
-        """Return the median seconds of an epoch, the first few left out."""
-        return float(np.median(np.diff(self.by_phase[phase])[WARM:]))
 
 
 def new(version: str, device: str, **params: Any) -> Any:
@@ -73,7 +58,7 @@ def _seconds(work: Any, times: int = 10) -> float:
 
 def rate(version: str, view: TrainView, device: str, epochs: int, **params: Any) -> dict[str, float]:
     """Return rows per second of the training on all rows, without prior."""
-    stamps = Stamps()
+    stamps = network_case.Stamps(time.perf_counter)
     model = new(version, device, prior="none", epochs=epochs, patience=epochs, **params)
     model.on_epoch = stamps
     model.fit(view, 0)
@@ -146,34 +131,6 @@ def means(model: Any, view: TrainView) -> np.ndarray:
     )
 
 
-def enlarged(view: TrainView, n: int) -> TrainView:
-    """Return the view with doubles added until it has `n` conditions, of the same structure."""
-    from dataclasses import replace
-
-    rng = np.random.default_rng(5)
-    singles = network_case.perturbations()[: network_case.SINGLES]
-    names = list(dict.fromkeys(network_case.perturbations()))
-    known = set(names)
-    while len(names) < n:
-        pair = "+".join(sorted(rng.choice(singles, 2, replace=False)))
-        if pair not in known:
-            known.add(pair)
-            names.append(pair)
-    m, genes = len(names), len(view.genes)
-    Y = 0.1 * (rng.normal(size=(m, 30)) @ rng.normal(size=(30, genes)) + rng.normal(size=(m, genes)))
-    fold = np.full(m, -1)
-    fold[network_case.SINGLES :] = np.arange(m - network_case.SINGLES) % 5
-    return replace(
-        view,
-        conditions=network_case.conditions(names),
-        delta=Y.astype(np.float32),
-        s2=np.full(Y.shape, 0.01, dtype=np.float32),
-        n_cells=np.full(m, 100),
-        control=np.tile(view.control[:1], (m, 1)),
-        inner=[(fold != j, fold == j) for j in range(5)],
-    )
-
-
 def main() -> None:
     """Print the measurements as they are made, and write them as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,7 +165,7 @@ def main() -> None:
         attempt("limits", lambda: limits(args.device))
     base = network_case.condition_view()
     for n in args.conditions:
-        view = base if n == len(base.delta) else enlarged(base, n)
+        view = base if n == len(base) else network_case.condition_view(n - len(base))
         for version in VERSIONS:
             # Compilation takes half a minute, so one network stands for all.
             compiled = [{"compile": True}] if version == "perturbfm-v2" and view is base else []

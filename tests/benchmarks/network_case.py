@@ -5,6 +5,7 @@ python -m tests.benchmarks.network_case      # makes the cells and fits v2 on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from perturbfm_core.data.obs import make_obs
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import new_model
+from perturbfm_core.progress import EpochReport
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.view import TrainView, train_view
 
@@ -28,6 +30,8 @@ REPO = Path(__file__).resolve().parents[2]
 GENES, SINGLES, DOUBLES = 5000, 107, 130
 DEGREE = 20
 N_CELLS, DENSITY = 91_000, 0.1
+# Epochs that are not timed.
+WARM = 3
 GRAPHS = ("g0", "g1", "g2")
 
 
@@ -64,11 +68,35 @@ def conditions(names: list[str]) -> pd.DataFrame:
     return table
 
 
-def condition_view() -> TrainView:
-    """Return 237 conditions of rank 30 with noise, inner folds over the doubles."""
+class Stamps:
+    """Time at the end of every epoch, by phase.
+
+    Parameters
+    ----------
+    clock
+        Function that returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.by_phase: dict[str, list[float]] = {}
+
+    def __call__(self, report: EpochReport) -> None:
+        self.by_phase.setdefault(report.phase, []).append(self.clock())
+
+    def per_epoch(self, phase: str) -> float:
+        """Return the median seconds of an epoch, the first few left out."""
+        return float(np.median(np.diff(self.by_phase[phase])[WARM:]))
+
+
+def condition_view(more: int = 0) -> TrainView:
+    """Return 237 conditions, and so many more doubles, of rank 30 with noise, inner folds over the doubles."""
     rng = np.random.default_rng(1)
     names = perturbations()
-    n = len(names)
+    singles, n = names[:SINGLES], len(names) + more
+    while len(names) < n:
+        drawn = ["+".join(sorted(rng.choice(singles, 2, replace=False))) for _ in range(n - len(names))]
+        names = list(dict.fromkeys([*names, *drawn]))
     Y = 0.1 * (rng.normal(size=(n, 30)) @ rng.normal(size=(30, GENES)) + rng.normal(size=(n, GENES)))
     fold = np.full(n, -1)
     fold[SINGLES:] = np.arange(n - SINGLES) % 5

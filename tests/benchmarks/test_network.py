@@ -15,21 +15,6 @@ from tests.benchmarks.conftest import measure
 ROWS_PER_CPU_S = 2000
 FIT_S = 60.0
 PEAK_MB = 3 * 1024
-WARM = 3
-
-
-class Stamps:
-    """CPU time at the end of every epoch, by phase."""
-
-    def __init__(self):
-        self.by_phase = {}
-
-    def __call__(self, report):
-        self.by_phase.setdefault(report.phase, []).append(time.process_time())
-
-    def per_epoch(self, phase):
-        """Return the median CPU-seconds of an epoch, the first few left out."""
-        return float(np.median(np.diff(self.by_phase[phase])[WARM:]))
 
 
 def fitted(stamps=None, **params):
@@ -53,7 +38,7 @@ def one_thread(run):
 
 
 def test_v2_trains_2000_rows_per_cpu_second(benchmark):
-    stamps = Stamps()
+    stamps = network_case.Stamps(time.process_time)
     rows = len(network_case.perturbations())
 
     def run():

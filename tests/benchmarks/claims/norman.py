@@ -25,6 +25,7 @@ from perturbfm_core.graphs.features import read_features
 from perturbfm_core.graphs.kinds import build_from_table
 from perturbfm_core.graphs.membership import membership_features
 from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.graphs.sources.neighbourhood import neighbourhood_features
 from perturbfm_core.graphs.summary import genes_of
 from perturbfm_core.graphs.tables import read_table
 from perturbfm_core.splits.freeze import freeze
@@ -35,6 +36,8 @@ MAPPING = ColumnMapping(
     pert_col="condition", context_col="context", modality_col="perturbation_type", space="delta"
 )
 TABLES = ("string", "reactome", "go")
+# Neighbours in three graphs as further tables.
+NEIGHBOURS = ("string-neighbours", "dorothea-neighbours", "trrust-neighbours")
 GRAPHS = ("string-graph", "go-graph", "reactome-graph")
 EMBEDDED = {"gene_features": ("go", "string", "coexpression")}
 ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,6 +52,8 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
         for v in ("v1", "v2", "v3")
     },
     "v2, no tables": ("perturbfm-v2", {}),
+    "v2, no network": ("perturbfm-v2", {"gene_features": TABLES, "gate": "off"}),
+    "v2, six tables, no network": ("perturbfm-v2", {"gene_features": TABLES + NEIGHBOURS, "gate": "off"}),
 }
 BASELINES = {
     "doubles": (
@@ -126,6 +131,17 @@ def knowledge(ds: PerturbDataset, data: Path) -> SideInfo:
     features = {name: membership_features(read_table(path), name=name) for name, path in terms.items()}
     embedded = m.real_file(folder, "gene_embeddings_string_svd64.npz")
     features["string"] = read_features(embedded, "string")
+    for name, (kind, file) in zip(
+        NEIGHBOURS,
+        (
+            ("string", "string_v12_human_ntm700.parquet"),
+            ("tf", "dorothea_hs.parquet"),
+            ("tf", "trrust_v2_human.parquet"),
+        ),
+        strict=True,
+    ):
+        graph = build_from_table(kind, m.real_file(folder, file), name=name)
+        features[name] = neighbourhood_features(graph, 64, name=name)
     genes = genes_of(ds)
     graphs = {
         name: build_from_table(kind, path, name=name, keep=genes)

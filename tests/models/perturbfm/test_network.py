@@ -107,7 +107,7 @@ def test_gradients_reach_the_parts_that_a_version_adds():
 @pytest.mark.parametrize("name", VERSIONS[1:4])
 def test_a_graph_without_trust_contributes_nothing(name):
     network, data, _ = prepared(name, screen_view(), RING)
-    batch = data.source.whole()
+    batch = data.source.batch(np.arange(len(data.source)))
     graph_channels = network.spec.graphs * network.spec.steps
     blank = replace(
         batch,

@@ -38,22 +38,9 @@ class TensorSource:
     def __init__(self, inputs: Inputs, scale: FloatArray, device: torch.device | str = "cpu") -> None:
         self.inputs, self.scale, self.device = inputs, scale, torch.device(device)
         self._channels: Tensor | None = None
-        self._whole: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
-
-    def whole(self) -> Batch:
-        """Return all rows, as the same tensors at every call."""
-        if self._whole is None:
-            self._whole = self.batch(np.arange(len(self)))
-        return self._whole
-
-    def rows(self, rows: Tensor) -> Batch:
-        """Return some rows; all rows in order are not copied."""
-        if len(rows) == len(self) and bool((rows == torch.arange(len(self), device=rows.device)).all()):
-            return self.whole()
-        return self.batch(rows.cpu().numpy())
 
     def batch(self, rows: Any) -> Batch:
         """Return the rows at positions `rows` [b]."""

@@ -94,7 +94,7 @@ class DonorProcess:
     def _joined(self, view: TrainView) -> TrainView | None:
         """Return train and donors as one view of the genes that all donors measure, None where there is nothing to add."""
         self.measured = np.zeros(len(view.genes), dtype=np.bool_)
-        lent = [(name, donor, _rows(donor, view)) for name, donor in self.donors.items()]
+        lent = [(name, donor, _rows(donor, view, self.process.scale)) for name, donor in self.donors.items()]
         lent = [x for x in lent if len(x[2])]
         genes = np.all([d.measured for _, d, _ in lent], axis=0) if lent else self.measured
         if not genes.any():
@@ -164,16 +164,25 @@ class DonorProcess:
             self.process.restore(prefix, arrays, meta, kept)
 
 
-def _rows(donor: DonorEffects, view: TrainView) -> pd.DataFrame:
+def _rows(donor: DonorEffects, view: TrainView, scale: Scale) -> pd.DataFrame:
     """Return a condition table of the donor's rows in the directions of train, with their positions as `row`.
 
     A row has the modality that train uses in its direction, so that the same gene has the same label in both.
+
+    Parameters
+    ----------
+    donor
+        Effects of another data set.
+    view
+        Train conditions.
+    scale
+        How many rows are treated exactly; of more, as many are drawn at random.
     """
     modality: dict[int, str] = {}
     for m in view.conditions[schema.MODALITY].astype(str).value_counts().index:
         modality.setdefault(direction_of(m), m)
     rows = [i for i, d in enumerate(donor.direction) if int(d) in modality]
-    rows = [rows[i] for i in some_rows(len(rows), USUAL.exact)]
+    rows = [rows[i] for i in some_rows(len(rows), scale.exact)]
     return pd.DataFrame(
         {
             schema.CONTEXT_ID: "",
