@@ -25,7 +25,7 @@ def test_a_cell_reads_what_is_registered_when_it_runs(here: Location, tmp_path, 
     monkeypatch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
     store = ArtifactStore()
     before = set(store.run_dirs())
-    plain = cell(here, "perturbfm-v0")
+    plain = cell(here, "perturbfm-v0", tags={"perturbfm/again": "true"})
     assert plain.success
     (first,) = set(store.run_dirs()) - before
     assert read_run_record(first).sources == []
