@@ -9,7 +9,8 @@ from sklearn.gaussian_process.kernels import DotProduct
 
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess, _noise
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
 from tests.support.factories import query_of, view_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.perturbfm.prior.table_weights import weigh_tables
 from tests.support.factories import view_of
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,35 +66,6 @@ def over_parts(a: Described, b: Described, L: FloatArray, *, signed: bool = Fals
 
     out: FloatArray = spread(a) @ L @ spread(b).T
     return out
-
-
-def feature_similarity(a: Described, b: Described, weights: Sequence[float] = ()) -> FloatArray:
-    """Return float64 [parts of a, parts of b]: weighted mean of the tables' squared cosines, plus their product.
-
-    Negative cosines count as zero, and so does any cosine with a gene that a table lacks. The product is
-    large only where all tables that have weight agree.
-
-    Parameters
-    ----------
-    a, b
-        Conditions.
-    weights
-        Weight of each table, with sum 1 (default: all alike).
-    """
-    import numpy as np
-
-    if not a.tables:
-        return np.zeros((len(a.parts.owner), len(b.parts.owner)))
-    used = [i for i, w in enumerate(weights) if w > 0] or list(range(len(a.tables)))
-    # Rows have unit length, so inner products are cosines; genes that a table lacks are set to zero.
-    cosines = [
-        np.maximum(x @ y.T, 0.0) * np.outer(p, q)
-        for (x, p), (y, q) in ((a.tables[i], b.tables[i]) for i in used)
-    ]
-    share = [weights[i] for i in used] if weights else [1.0] * len(used)
-    mean = sum(w * c**2 for w, c in zip(share, cosines, strict=True)) / sum(share)
-    both = np.prod(cosines, axis=0)
-    return np.asarray(mean + both, dtype=np.float64)
 
 
 def only(a: Described, at: Any) -> Described:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL, noise_of
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.similarity import take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query
@@ -114,8 +115,7 @@ class ExactSolver:
         # With D = diag(noise), (K + lambda D)^-1 = D^-1/2 (D^-1/2 K D^-1/2 + lambda I)^-1 D^-1/2, so that the
         # matrix that is decomposed does not depend on lambda.
         values, vectors = np.linalg.eigh(root[:, None] * K * root[None])
-        # Negative eigenvalues come from rounding, or from the cut-off of negative cosines in the feature
-        # kernel.
+        # Negative eigenvalues come from rounding.
         self.values: FloatArray = np.maximum(values, 0.0)
         self.vectors: FloatArray = vectors
         self._root = root

@@ -25,7 +25,8 @@ from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL
 from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
 from perturbfm_core.models.perturbfm.prior.exact import ExactSolver, ExactTrain, _noise
 from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.perturbfm.prior.other_screens import (
     centred,
     of_other_screens,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perturbfm_core import schema
@@ -19,12 +18,13 @@ from perturbfm_core.models.perturbfm.interventions import interventions, log_top
 from perturbfm_core.models.perturbfm.prior.described import (
     OTHER_COVARIATES,
     Described,
-    feature_similarity,
     median_of,
     only,
     over_parts,
     squared_distances,
 )
+from perturbfm_core.models.perturbfm.prior.feature_kernel import FeatureKernel, feature_similarity
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
@@ -36,47 +36,6 @@ if TYPE_CHECKING:
 
 N_COMPONENTS = 60
 N_CONTEXT_COMPONENTS = 10
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """Weights of the components of the kernel.
-
-    S [n, labels] is the incidence of perturbed genes (gene and modality, weighted by amount), and e the
-    measured effect of a single in the space of the first principal components of the train deltas.
-
-    Attributes
-    ----------
-    identity
-        S S', shared perturbed genes.
-    effect
-        RBF kernel of the summed single effects.
-    pair
-        Sum over pairs of genes of an RBF kernel of their single effects.
-    linear
-        Inner product of the summed single effects.
-    features
-        Sum over pairs of genes of the similarity of their external features.
-    context
-        Share of all these components that is multiplied by the similarity of contexts, 0 to 1.
-    level
-        Weight of the similarity of contexts alone, an effect that all perturbations in a context share.
-    by_size
-        Whether the mean of the process is that of conditions with as many perturbed genes, or of all
-        conditions.
-    tables
-        Weight of each table in the similarity of features; empty weighs all alike.
-    """
-
-    identity: float = 0.0
-    effect: float = 0.0
-    pair: float = 0.0
-    linear: float = 0.0
-    features: float = 0.0
-    context: float = 0.0
-    level: float = 0.0
-    by_size: bool = True
-    tables: tuple[float, ...] = ()
 
 
 class SimilarityKernel:
@@ -106,6 +65,7 @@ class SimilarityKernel:
         self._context_scores: FloatArray | None = None
         self._width = {"effect": 1.0, "pair": 1.0, "linear": 1.0, "context": 1.0}
         self._train: Described | None = None
+        self._features: FeatureKernel | None = None
 
     def fit(self, view: TrainView) -> SimilarityKernel:
         """Learn axes and length scales from train conditions."""
@@ -137,7 +97,7 @@ class SimilarityKernel:
                 found = principal_components(states, k, self.scale.exact)
                 self._context_mean, self._context_axes = found.mean, found.axes
         self._context_scores = self._context(view.control)
-        self._train = self._describe(view.conditions, self._context_scores)
+        self._train, self._features = self._describe(view.conditions, self._context_scores), None
         t = self._train
         # Squared length scales: the median of the non-zero squared distances in train.
         sums = self._some(t.sums)
@@ -227,8 +187,7 @@ class SimilarityKernel:
                     K += weight * block
             if kernel.features:
                 if kernel.tables not in features:
-                    alike = feature_similarity(a, t, kernel.tables)
-                    features[kernel.tables] = over_parts(a, t, alike, signed=True)
+                    features[kernel.tables] = self.features.between(a, t, kernel.tables)
                 K += kernel.features * features[kernel.tables]
             # A product of kernels: the share that is specific to the context counts in similar contexts only.
             if kernel.context:
@@ -276,6 +235,13 @@ class SimilarityKernel:
         if self._train is None:
             self._train = self._describe(self._conditions, self._context_scores)
         return self._train
+
+    @property
+    def features(self) -> FeatureKernel:
+        """Return the kernel by gene features."""
+        if self._features is None:
+            self._features = FeatureKernel(self.train, exact=not self.scale.approximates(self.train.parts.n))
+        return self._features
 
     def _context(self, control: FloatArray | None) -> FloatArray | None:
         if control is None or not len(self._context_axes):
@@ -397,4 +363,4 @@ class SimilarityKernel:
             )
             for i, t in enumerate(meta[f"{prefix}.tables"])
         )
-        self._train = None
+        self._train = self._features = None

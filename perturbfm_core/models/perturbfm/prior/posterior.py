@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.models.similarity import Posterior, take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView

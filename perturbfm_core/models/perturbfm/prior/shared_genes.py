@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.models.perturbfm.prior.described import Described, context_of_pairs
-from perturbfm_core.models.perturbfm.prior.kernel import Kernel, SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
 from perturbfm_core.schema import FloatArray, IntArray
 
 # A gene in more conditions than this is left to the inducing conditions, and so are genes that tie more conditions
