@@ -91,7 +91,7 @@ def measure(ds: PerturbDataset, folds: Sequence[FrozenSplit], model: str, **entr
         excess.append(selective.excess_aurc(risk, sigma))
         detection.append(selective.error_detection(risk, sigma))
     pooled = [np.concatenate(x) for x in zip(*parts, strict=True)]
-    return Measured(*pooled, np.asarray(excess), np.asarray(detection))
+    return Measured(*[*pooled, np.asarray(excess), np.asarray(detection)])
 
 
 def table(rows: Sequence[tuple[str, Measured]], beside: Measured) -> str:

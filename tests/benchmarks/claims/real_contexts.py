@@ -25,6 +25,7 @@ from perturbfm_core.leaderboard.tables import split_table
 from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.pipeline.gene_graph import gather
+from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.benchmarks.claims import measuring as m
@@ -136,7 +137,7 @@ def quick(cells: list[tuple[str, str]], entries: list[str], out: Path | None) ->
     """Fit and score every cell in this process, and compare as the leaderboard does."""
     store = ArtifactStore()
     folder = SplitFolder(store.split_dir)
-    table = split_table(store)
+    table = split_table(store, lambda split: stored_stats(store, split))
     runs: list[dict[str, Any]] = []
     scores: list[pd.DataFrame] = []
     for place, definition in cells:

@@ -252,7 +252,7 @@ def real(data: Path) -> tuple[dict[str, list[m.Case]], SideInfo]:
     ds = import_h5ad(m.real_file(data, norman.FILE), norman.MAPPING, name="norman")
     published = json.loads(m.real_file(data, "norman_folds.json").read_text())
     tasks = ("doubles", "singles")
-    return {t: norman.cases(ds, published, t, None) for t in tasks}, norman.side_info(ds, data)
+    return {t: norman.cases(ds, published, t, None) for t in tasks}, norman.knowledge(ds, data)
 
 
 def main() -> None:
