@@ -1,10 +1,14 @@
-"""Cases whose cost is measured by size: import with its table, bounds, ridge, splits, the leaderboard."""
+"""Cases whose cost is measured by size: import with its table, bounds, ridge, splits, panels, the leaderboard, the demo."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from tests.benchmarks.growth.cells_case import write_cells
+from tests.support.command import perturbfm
+from tests.support.paths import REPO
 
 # Genes of a genome-scale pseudobulk, and control cells beside it.
 GENES, CONTROLS = 8_000, 75_000
@@ -25,6 +31,16 @@ GENES, CONTROLS = 8_000, 75_000
 
 def _folder() -> Any:
     return tempfile.TemporaryDirectory(dir=os.environ.get("GROWTH_DIR"))
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """Work in a store of its own."""
+    with _folder() as folder:
+        home = Path(folder)
+        os.environ.update(PERTURBFM_HOME=str(home), PERTURBFM_SPLIT_DIR=str(home / "splits"))
+        os.chdir(home)
+        yield home
 
 
 # ---- cells -----------------------------------------------------------------------------------------------
@@ -69,6 +85,43 @@ def shard_of_table(n: int) -> Iterator[None]:
         yield
 
 
+def all_panels(n: int) -> Iterator[None]:
+    """Run ``global_mean`` with all panels on `n` cells x 18,533 genes of counts, 12 % stored."""
+    with _home() as home:
+        path = write_cells(home / "cells.h5ad", n, 18_533, share=0.12)
+        columns = ("--pert-col", "condition", "--context-col", "cell_type", "--batch-col", "batch")
+        perturbfm(
+            *("data", "import", path, "--name", "big", *columns, "--control-label", "control"),
+            *("--space", "counts", "--out", "data/big"),
+            warns=True,
+        )
+        path.unlink()
+        made = perturbfm(
+            *("splits", "create", "--data", "big", "--spec", "perturbation_ood", "--folds", 5, "--fold", 0),
+            *("--no-bounds", "--json"),
+            warns=True,
+        ).json
+        yield
+        perturbfm("run", "--split", made["split_hash"], "--entry", "global_mean", warns=True)
+        yield
+
+
+# ---- cells of the grid -----------------------------------------------------------------------------------
+
+
+def demo(n: int) -> Iterator[None]:
+    """Run ``make demo``'s job, `n` cells of the grid in one process."""
+    with _home() as home:
+        shutil.copy(REPO / "dagster.yaml", home)
+        shutil.copytree(REPO / "splits", home / "splits")
+        yield
+        done = subprocess.run(
+            [sys.executable, "-m", "perturbfm_assets.demo"], check=True, cwd=home, capture_output=True
+        )
+        yield
+        assert len(list((home / "runs").glob("2*"))) == n, done.stdout[-2000:]
+
+
 # ---- conditions ------------------------------------------------------------------------------------------
 
 
@@ -106,6 +159,25 @@ def _split(ds: PerturbDataset) -> Any:
 
     (split,) = freeze(ds, SplitSpec(kind="perturbation_ood", folds=5, fold=0))
     return split
+
+
+def panels(n: int) -> Iterator[None]:
+    """Score a prediction of one fold of a screen of `n` conditions x 8,000 genes, two cells each, with all panels."""
+    from perturbfm_core.data.prediction import RowPrediction
+    from perturbfm_core.evaluation.comparison import compare, observed
+    from perturbfm_core.evaluation.panel import PANELS, evaluate
+
+    ds = screen(n, controls=2_000, per=2)
+    split = _split(ds)
+    truth = observed(ds, split)
+    noise = np.random.default_rng(1).normal(size=truth.observed.shape)
+    mean = (0.5 * truth.observed + 0.1 * noise).astype(np.float32)
+    prediction = RowPrediction(
+        mean, np.full_like(mean, 0.05), truth.rows, truth.codes.astype(np.int64), ds.genes, kind="delta"
+    )
+    yield
+    evaluate(compare(ds, split, prediction, truth), sorted(PANELS), level="condition")
+    yield
 
 
 def split_frozen(n: int) -> Iterator[None]:
