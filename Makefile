@@ -12,7 +12,7 @@ KILLS ?= 100
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-growth bench-peers results results-external format clean fuzz external-envs external-cpa
+.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-growth bench-peers results results-external screenshots format clean fuzz external-envs external-cpa
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -92,6 +92,15 @@ results: install ## Write the README's results table and comparison of models fr
 	$(BIN)/perturbfm leaderboard refresh
 	$(BIN)/perturbfm leaderboard results --into README.md
 
+# A browser and the demo (some CPU minutes); pictures of the UI are those of its test.
+SCREENSHOTS ?= .benchmarks/screenshots
+
+screenshots: install ## Make the pictures of docs/images anew: look at each before it is committed
+	mkdir -p $(SCREENSHOTS)/ui
+	PERTURBFM_HOME=$(SCREENSHOTS)/home PERTURBFM_SPLIT_DIR=splits OMP_NUM_THREADS=1 $(BIN)/perturbfm demo
+	PERTURBFM_SCREENSHOTS=$(CURDIR)/$(SCREENSHOTS)/ui OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q tests/browser/test_dagster_ui.py -k launched
+	PERTURBFM_SPLIT_DIR=splits OMP_NUM_THREADS=1 $(BIN)/python -m tests.browser.screenshots --home $(SCREENSHOTS)/home --ui $(SCREENSHOTS)/ui --out docs/images
+
 # Environments of external models, kept between runs; STATE's licence forbids commercial use.
 EXTERNAL_ENVS ?= $(HOME)/.cache/perturbfm/envs
 
@@ -100,9 +109,9 @@ external-envs: install ## Build the environments of GEARS, scGen and STATE (5 GB
 		PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create $$name --accept-licence || exit 1; \
 	done
 
-external-cpa: install ## Build the environment of CPA (5.8 GB) and train it, alone and in the grid
+external-cpa: install ## Build the environment of CPA (5.9 GB) and train it, alone and in the grid
 	PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create cpa --yes
-	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
+	PERTURBFM_EXTERNAL=1 PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
 
 results-external: install ## Run GEARS, scGen, CPA, STATE and PerturBench's networks on demo and simulations (hours of CPU), write the README's table of them
 	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 $(BIN)/perturbfm suite run external

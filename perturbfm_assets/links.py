@@ -19,7 +19,16 @@ def page_url(store: ArtifactStore, page: Path) -> str:
     store
         The store that is served.
     page
-        A file of a run, or the leaderboard page.
+        A file of a run, a scorecard, or the leaderboard page.
     """
     base = os.environ.get(VARIABLE, DEFAULT).rstrip("/")
-    return f"{base}/{quote(page.resolve().relative_to(store.home.resolve()).as_posix())}"
+    return f"{base}/runs/{quote(_below(page, store.runs).as_posix())}"
+
+
+def _below(page: Path, runs: Path) -> Path:
+    """Return the path of a page below the folder of runs, which, like a run in it, may be a link to another disk."""
+    given = Path(os.path.abspath(page))
+    for folder in (Path(os.path.abspath(runs)), runs.resolve()):
+        if given.is_relative_to(folder):
+            return given.relative_to(folder)
+    return page.resolve().relative_to(runs.resolve())

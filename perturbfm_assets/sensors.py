@@ -1,5 +1,7 @@
 """Sensors that rank after cells, take submissions from the inbox, and reconcile Slurm; the last two are off until turned on."""
 
+import time
+
 import dagster as dg
 
 from perturbfm_assets.jobs import benchmark, publish_submissions, refresh_leaderboard
@@ -7,6 +9,9 @@ from perturbfm_assets.slurm_sensor import reconcile_slurm
 from perturbfm_core.pipeline.inbox_files import inbox_of, ready
 from perturbfm_core.store.artifacts import ArtifactStore
 
+FILES_TAG = "perturbfm/inbox"
+# Seconds until a failed scan of the inbox is tried again: the first time, and at most.
+FIRST_RETRY_S, LAST_RETRY_S = 300.0, 6 * 3600.0
 _ENDED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 _ON_THE_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -47,7 +52,22 @@ def inbox(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     found = ready(home)
     if found is None:
         return dg.SkipReason(f"{inbox_of(home)} holds no file with a description beside it")
-    return dg.RunRequest(run_key=f"inbox-{found}")
+    # A try that failed, say on a full disk, is made again although the files are the same, ever later.
+    tried = context.instance.get_run_records(
+        dg.RunsFilter(
+            job_name=publish_submissions.name, tags={FILES_TAG: found}, statuses=[*_ON_THE_WAY, *_ENDED]
+        )
+    )
+    failed = [
+        t for t in tried if t.dagster_run.status != dg.DagsterRunStatus.SUCCESS and t.end_time is not None
+    ]
+    if failed:
+        wait = min(FIRST_RETRY_S * 2 ** (len(failed) - 1), LAST_RETRY_S)
+        left = max(t.end_time or 0.0 for t in failed) + wait - time.time()
+        if left > 0:
+            return dg.SkipReason(f"try {len(failed)} failed; the next is in {left / 60:.0f} minutes")
+    key = f"inbox-{found}" + (f"-{len(failed)}" if failed else "")
+    return dg.RunRequest(run_key=key, tags={FILES_TAG: found})
 
 
 sensors = [rank_after_cells, inbox, reconcile_slurm]

@@ -12,6 +12,7 @@ from perturbfm_assets.jobs import (
     verify_split,
 )
 from perturbfm_assets.launcher import host_tags
+from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
 from perturbfm_assets.resources import StoreResource
 from perturbfm_core.graphs.side_info import COEXPRESSION
@@ -87,8 +88,8 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
     context.add_output_metadata(
         {
             "cells": len(plan.cells),
-            "scorecard": dg.MetadataValue.path(files["scorecard"].resolve()),
-            "scorecard_page": dg.MetadataValue.path(files["scorecard_page"].resolve()),
+            "scorecard": dg.MetadataValue.url(page_url(store, files["scorecard"])),
+            "scorecard_page": dg.MetadataValue.url(page_url(store, files["scorecard_page"])),
         }
     )
     if failed:

@@ -139,7 +139,8 @@ def _cells(
         why = (
             undefined.get((str(row["board"]), str(row["entry"]))) or reason or "undefined in every condition"
         )
-        return (notes.dash(why), str(row["entry"]), "-", "-", "-", f"{done}/{total}")
+        none = notes.dash(why)
+        return (none, str(row["entry"]), none, none, none, f"{done}/{total}")
     rank = _number(row["rank"])
     if rank is not None and not incomplete:
         place = f"{int(rank)}"

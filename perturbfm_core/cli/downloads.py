@@ -77,36 +77,44 @@ def download(
 def _one(
     entry: Any, file: Path | None, do_import: bool, out: Path | None, repin: bool, force: bool, as_json: bool
 ) -> None:
-    from perturbfm_core.data.downloads.fetching import fetch, unpacked
+    from perturbfm_core.data.downloads.fetching import fetch
     from perturbfm_core.data.downloads.pins import PINS_FILE
+    from perturbfm_core.data.downloads.unpacking import unpacked
 
     home = store()
     name = slug(entry.name.replace("/", "-"))
     place = out or home.dataset(name)
     if do_import:
         if entry.preset is None:
-            msg = f"no preset reads {entry.name}; download it, then name its columns with `perturbfm data import FILE`"
+            msg = (
+                f"no preset reads {entry.name}: {entry.why_no_preset}; download it without --import, and name the columns of an "
+                "h5ad file with `perturbfm data import FILE`"
+            )
             raise ConfigError(msg)
         checked_storage("zarr")
         must_be_free(place, force)
     with progress() as tell:
-        fetched = fetch(entry, home.downloads, file=file, repin=repin, tell=tell)
+        fetched = fetch(entry, home.downloads, file=file, repin=repin, unpacks=do_import, tell=tell)
         if do_import:
             from perturbfm_core.data.importing import REPORT, import_h5ad
             from perturbfm_core.data.preset import PRESETS
 
-            path = unpacked(fetched.path, tell)
-            ds = import_h5ad(
-                path,
-                PRESETS.get(entry.preset).mapping(path),
-                name=name if out is None else slug(out.name),
-                licence=entry.licence or "unknown",
-                source=entry.url or fetched.path.name,
-                progress=tell,
-                stream=True,
-            )
-            ds.metadata.notes["citation"] = entry.citation
-            save(ds, place, "zarr", force, False, as_json, tell)
+            chosen, given = PRESETS.get(entry.preset), unpacked(fetched.path, tell, entry.member)
+            with chosen.opened(given, beside=place) as path:
+                mapping = chosen.mapping(path)
+                if entry.space is not None:
+                    mapping = mapping.model_copy(update={"space": entry.space})
+                ds = import_h5ad(
+                    path,
+                    mapping,
+                    name=name if out is None else slug(out.name),
+                    licence=entry.licence or "unknown",
+                    source=entry.url or fetched.path.name,
+                    progress=tell,
+                    stream=True,
+                )
+                ds.metadata.notes["citation"] = entry.citation
+                save(ds, place, "zarr", force, False, as_json, tell)
     if do_import:
         for warning in ds.metadata.notes[REPORT]["warnings"]:
             print(f"warning: {warning}", file=sys.stderr)

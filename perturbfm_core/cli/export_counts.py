@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,12 +114,12 @@ def export_counts(store: ArtifactStore, run: Path, files: ChallengeFiles) -> dic
         "entry": record.entry,
         "counts_from": _generator(comparison),
     }
-    written = _write(files.out, sample.predicted, files, sample.context, stated)
+    parts = [_Part(files.out, lambda: sample.predicted, stated)]
     if files.real is not None:
-        _write(files.real, sample.truth.cells, files, sample.context, {})
+        parts.append(_Part(files.real, lambda: sample.truth.cells))
     if files.baseline is not None:
-        cells = mean_response_cells(sample.truth)
-        _write(files.baseline, cells, files, sample.context, {}, whole=False)
+        parts.append(_Part(files.baseline, lambda: mean_response_cells(sample.truth), whole=False))
+    written = _write(parts, files, sample.context)
     return {
         **{name: str(file) for name, file in wanted.items() if file is not None},
         "format": "vcc2026",
@@ -162,32 +163,38 @@ def _generator(comparison: Comparison) -> str:
     return f"{g.counts} {g.counts_version}, seed {g.seed}"
 
 
-def _write(
-    path: Path,
-    cells: LabelledCells,
-    files: ChallengeFiles,
-    context: str,
-    stated: dict[str, str],
-    *,
-    whole: bool = True,
-) -> dict[str, int]:
+@dataclass(frozen=True)
+class _Part:
+    """A file to write: where, of which cells, what `uns` says of it, and whether values must be whole numbers."""
+
+    path: Path
+    cells: Callable[[], LabelledCells]
+    stated: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = True
+
+
+def _write(parts: Sequence[_Part], files: ChallengeFiles, context: str) -> dict[str, int]:
+    """Write files, none of which is in its place before all are written; return what the first one holds."""
     from perturbfm_core.evaluation.panels.cell_eval2.challenge_file import write_challenge_file
     from perturbfm_core.store.atomic import publish_file
 
     counted: dict[str, int] = {}
+    part, rest = parts[0], parts[1:]
 
     def fill(staged: Path) -> None:
         counted.update(
             write_challenge_file(
                 staged,
-                cells,
+                part.cells(),
                 pert_col=files.pert_col,
                 control_label=files.control_label,
                 context=context,
-                whole=whole,
-                stated=stated,
+                whole=part.whole,
+                stated=part.stated,
             )
         )
+        if rest:
+            _write(rest, files, context)
 
-    publish_file(path, fill)
+    publish_file(part.path, fill)
     return counted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +24,7 @@ from perturbfm_core.cli.prediction_options import (
     SeedOption,
     described_run,
 )
-from perturbfm_core.errors import ConfigError
+from perturbfm_core.errors import ConfigError, PredictionError
 
 if TYPE_CHECKING:
     from perturbfm_core.data.dataset import PerturbDataset
@@ -57,7 +59,13 @@ def convert(
     model: Annotated[
         str, typer.Option("--model", help="Name of the model, on the leaderboard if it is published.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The .npz file to write.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The .npz file to write (default: MODEL-SPLIT.npz, the split's first 12 characters).",
+        ),
+    ] = None,
     data: SplitDataOption = None,
     control: Annotated[
         ControlOption,
@@ -89,7 +97,11 @@ def convert(
     gene_col: GeneColumn = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Publish the file as a run of that name, as `submit` does.")
+        bool,
+        typer.Option(
+            "--publish",
+            help="Publish the file as a run of that name, as `submit` does, and the variant by the model's own control.",
+        ),
     ] = False,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -101,20 +113,22 @@ def convert(
     from perturbfm_core.external.conversion import convert as convert_raw
     from perturbfm_core.external.converted_file import write_converted
     from perturbfm_core.external.raw import is_raw, read_raw
+    from perturbfm_core.external.refusals import OWN_CONTROL
     from perturbfm_core.pipeline.dataset import dataset_of
     from perturbfm_core.pipeline.prediction import query_of_test
     from perturbfm_core.pipeline.submitted_raw import raw_of_file
     from perturbfm_core.splits.folder import SplitFolder
 
     check_key(model, "model")
+    home = store()
+    frozen_split = SplitFolder(home.split_dir).load(split)
+    out = Path(f"{model}-{frozen_split.hash[:12]}.npz") if out is None else out
     if out.suffix.lower() != ".npz":
         msg = f"--out must be an .npz file, found {out.name!r}"
         raise ConfigError(msg)
     if out.exists() and not force:
         msg = f"{out} already exists; choose another --out, or give --force to replace it"
         raise ConfigError(msg)
-    home = store()
-    frozen_split = SplitFolder(home.split_dir).load(split)
     ds = dataset_of(home, frozen_split, data)
     frozen_split.check_dataset(ds)
     warnings: list[str] = []
@@ -133,30 +147,40 @@ def convert(
             kind=stated,
         )
     asked = Asked.of(ds, query_of_test(ds, frozen_split))
-    converted = convert_raw(
-        raw, asked, control=control.value, missing=missing.value, degenerate=degenerate.value
-    )
+    how: dict[str, Any] = {"missing": missing.value, "degenerate": degenerate.value}
+    converted = convert_raw(raw, asked, control=control.value, **how)
+    converted = replace(converted, warnings=[*dict.fromkeys([*warnings, *converted.warnings])])
     files = write_converted(ds, frozen_split, asked, converted, out, model)
     result = {
         "out": str(out),
         "variants": [str(f) for f in files[1:]],
         "model": model,
         "split_hash": frozen_split.hash,
-        **_described(converted, warnings),
+        **_described(converted),
     }
     if publish:
         result |= _published(ds, frozen_split, out, model, seed)
+        if control is ControlOption.real and converted.variant is not None:
+            own = f"{model}{OWN_CONTROL}"
+            try:
+                # Detectors look at what is scored: this variant is another prediction.
+                beside = replace(convert_raw(raw, asked, control="model", **how), variant=None)
+                write_converted(ds, frozen_split, asked, beside, files[1], own)
+                shown = _published(ds, frozen_split, files[1], own, seed)
+                result |= {f"own_control_{name}": shown[name] for name in ("run_id", "run_dir", "entry")}
+            except PredictionError as error:
+                print(f"warning: not scored by the model's own control: {error}", file=sys.stderr)
     emit(result, as_json)
 
 
-def _described(converted: Converted, warnings: list[str]) -> dict[str, Any]:
+def _described(converted: Converted) -> dict[str, Any]:
     return {
         "control": converted.control,
         "variance": "as given" if converted.var is not None else "none given",
         **converted.counts,
         "missing_conditions": converted.missing_keys[:20],
         "notes": converted.notes,
-        "warnings": [*dict.fromkeys([*warnings, *converted.warnings])],
+        "warnings": converted.warnings,
     }
 
 

@@ -51,11 +51,14 @@ def create(
     from perturbfm_core.external.environments import BUILT, state_of
 
     home = store()
-    if state_of(name, home).state != BUILT:
+    found = state_of(name, home)
+    if found.state == BUILT:
+        # Before a build, the build itself says it.
+        print(f"licence of {found.known.package}: {found.known.licence}", file=sys.stderr)
+    else:
         check_consent(name, size=yes, licence=accept_licence)
     with progress() as tell:
         made = create_environment(name, home, python=python, index=index or (), tell=tell)
-    print(f"licence of {made.known.package}: {made.known.licence}", file=sys.stderr)
     emit({**_row(made), "path": str(made.folder)}, as_json)
 
 

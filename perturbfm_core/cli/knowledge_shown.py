@@ -41,7 +41,7 @@ def list_(as_json: JsonOption = False) -> None:
         for source in SOURCES.values()
         if source.name not in taken and source.name != OWN
     ]
-    emit_rows(rows, as_json)
+    emit_rows(rows, as_json, empty="no source is registered, and this version knows none to add")
 
 
 def show(

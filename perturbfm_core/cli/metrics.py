@@ -53,7 +53,9 @@ def list_(
         print(metrics_page())
         return
     rows = [_row(m, headline=PANELS.get(n).headline == m.name) for n in names for m in PANELS.get(n).metrics]
-    emit_table(pd.DataFrame(rows), as_json)
+    emit_table(
+        pd.DataFrame(rows), as_json, empty=f"no metric is registered for {', '.join(names) or 'any panel'}"
+    )
 
 
 def _row(metric: Metric, *, headline: bool) -> dict[str, Any]:
@@ -98,10 +100,9 @@ conditions of the Pearson correlation of predicted and observed delta, both minu
   four are computed at the first scoring, where cells allow.
 - **What games it.** Of the [attacks](gaming.md) on two baselines and three splits, noise, doubled amplitudes, swapped controls, a
   second log1p and a constant prediction lower it in all six cases. Subtracting the train mean from a prediction raises it in
-  four of six, by up to 0.09; no change scores high where the train mean lies far from the test conditions, and leaving conditions
-  out pays there: the floor *control* says how high. It does not see amplitudes: `delta.rmse` and the calibrated WMSE do.""".split(
-    "\n"
-)
+  four of six, by up to 0.09; no change scores high where the train mean lies far from the test conditions, and the floor
+  *control* says how high; conditions that are left out have no value. It does not see amplitudes: `delta.rmse` and the
+  calibrated WMSE do.""".split("\n")
 
 
 def metrics_page() -> str:
@@ -303,9 +304,9 @@ def parity(
             for name, m in outcome["metrics"].items()
         ]
         frame = pd.DataFrame(rows)
-        for column in ("max_abs_diff", "max_rel_diff"):
+        for column in ("max_abs_diff", "max_rel_diff") if rows else ():
             frame[column] = frame[column].map(lambda x: f"{x:.2e}")
-        emit_table(frame, False)
+        emit_table(frame, False, empty=f"{case.name} has no record of a metric")
         emit({k: outcome[k] for k in ("case", "kind", "compared", "skipped", "failed")}, False)
     if outcome["failed"] or not outcome["compared"]:
         first = outcome["failures"][0] if outcome["failures"] else None

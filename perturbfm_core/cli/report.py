@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import schema
-from perturbfm_core.cli.output import JsonOption, emit, store
+from perturbfm_core.cli.output import JsonOption, data_place, emit, store
 from perturbfm_core.errors import ConfigError, StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, write_atomic
@@ -29,7 +29,12 @@ def report(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="With --out: directory of the data set, if not in the store."),
+        typer.Option(
+            "--data",
+            parser=data_place,
+            metavar="DATA",
+            help="With --out: data set, by name, directory or content hash (default: the run's, looked for).",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing --out.")] = False,
     as_json: JsonOption = False,

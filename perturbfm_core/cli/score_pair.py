@@ -66,7 +66,7 @@ def score_pair(
     from perturbfm_core.evaluation.panels.cell_eval2.mixed import beside_log_values
     from perturbfm_core.evaluation.panels.cell_eval2.scores import score_table
     from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
-    from perturbfm_core.store.atomic import write_atomic, write_together
+    from perturbfm_core.store.atomic import write_together
 
     metrics = PROFILES[profile.value]
     kind: InputType = input_type.value
@@ -80,15 +80,20 @@ def score_pair(
         raise ConfigError(msg)
     with progress() as tell:
         tell("reading")
+        others = {"prediction": pred} if baseline is None else {"prediction": pred, "baseline": baseline}
+        files.check_files(real, others, pert_col, control)
         cells, order = files.read_cells(real, pert_col, control, kind)
         truth = Truth(cells, target_genes={ANY: None} if no_target_genes else None)
         if mixed:
             truth = beside_log_values(truth)
-        if baseline is None:
-            # The measured cells go before the predicted ones come: either may fill the memory.
-            tell("comparing the measured cells with their controls")
-            truth = truth.released()
-            del cells
+        replicates = None
+        if baseline is not None:
+            tell("scoring halves of the measured cells")
+            replicates = anchor_means(anchor_splits(truth, metrics, order=order))
+        # The measured cells go before the predicted ones come: either may fill the memory.
+        tell("comparing the measured cells with their controls")
+        truth = truth.released()
+        del cells
         tell("reading the prediction")
         predicted, _ = files.read_cells(pred, pert_col, control, of_pred)
         tell("scoring")
@@ -99,17 +104,17 @@ def score_pair(
             files.RESULTS_FILE: files.results_csv(values),
             files.AGGREGATES_FILE: files.aggregates_csv(statistics),
         }
-        write_together(out, tables)
         scores = []
         if baseline is not None:
             tell("scoring the baseline")
             # A baseline may be made of scaled counts, which are no whole numbers.
             base, _ = files.read_cells(baseline, pert_col, control, kind, whole=False)
             means = aggregates(evaluate(truth, base, metrics))["mean"]
-            tell("scoring halves of the measured cells")
-            replicates = anchor_means(anchor_splits(truth, metrics, order=order))
+            del base
             scores = score_table(statistics["mean"], means, replicates)
-            write_atomic(out / files.SCORE_FILE, files.score_csv(scores))
+            tables[files.SCORE_FILE] = files.score_csv(scores)
+        # All of them or none.
+        write_together(out, tables)
     emit(
         {
             "results": str(out / files.RESULTS_FILE),

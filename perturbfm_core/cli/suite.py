@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,11 @@ from perturbfm_core.cli.suite_options import DataDirOption, OnlyOption, SuiteArg
 from perturbfm_core.cli.suite_submit import submit
 from perturbfm_core.cli.suite_task import refresh, task
 from perturbfm_core.cli.suite_tasks import cancel, logs
+from perturbfm_core.leaderboard.reasons import of_folds
+
+if TYPE_CHECKING:
+    from perturbfm_core.leaderboard.scorecard_tasks import Task
+    from perturbfm_core.pipeline.suite import SuitePlan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +31,11 @@ app = typer.Typer(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the suites of the catalog."""
-    emit_rows([_summary(suite) for suite in load_catalog().suites.values()], as_json)
+    emit_rows(
+        [_summary(suite) for suite in load_catalog().suites.values()],
+        as_json,
+        empty="the catalog has no suite; docs/suites.md says how to declare one",
+    )
 
 
 @app.command("show")
@@ -57,7 +66,10 @@ def show(name: SuiteArgument, data_dir: DataDirOption = None, as_json: JsonOptio
         emit({**about, "splits": rows, "entries": list(suite.models)}, True)
         return
     emit(about, False)
-    emit_rows(rows, False)
+    waits = (
+        f"the data are not made yet: {', '.join(plan.unmade)}" if plan.unmade else "its grid names no split"
+    )
+    emit_rows(rows, False, empty=waits)
 
 
 def _summary(suite: SuiteEntry) -> dict[str, Any]:
@@ -127,10 +139,19 @@ def _status(
         extra |= {"tasks": shown} if shown else {}
         emit({"suite": suite.name, **counts, **extra, "rows": rows}, True)
         return
-    emit_rows(rows, False)
+    emit_rows(rows, False, empty=_no_cell(plan, state, only))
     if shown:
-        emit_rows(shown, False)
+        emit_rows(shown, False, empty="no task was submitted")
     emit({**counts, **extra}, False)
+
+
+def _no_cell(plan: SuitePlan, state: str | None, only: list[str] | None) -> str:
+    """Return why no cell is shown."""
+    if plan.cells:
+        return f"no cell is {state}; without --state all {len(plan.cells)} are shown"
+    if plan.unmade:
+        return f"the data are not made yet: {', '.join(plan.unmade)}"
+    return f"no cell passes --only {' '.join(only)}" if only else "the suite has no cell"
 
 
 @app.command("run")
@@ -187,9 +208,16 @@ def scorecard(
     if as_json:
         emit({**card.to_json(), **{k: str(v) for k, v in files.items()}}, True)
         return
-    emit_rows(card.rows(), False)
-    notes = {task.board: task.note for task in card.tasks if task.note is not None}
+    emit_rows(card.rows(), False, empty="the suite names no entry")
+    notes = {task.board: note for task in card.tasks if (note := _task_note(task)) is not None}
     emit({"metric": card.metric, "notes": notes, **{k: str(v) for k, v in files.items()}}, False)
+
+
+def _task_note(task: Task) -> str | None:
+    """Return what must be said of a task: why it does not count, and which folds the suite has."""
+    folds = of_folds(task.n_splits, task.n_splits_expected)
+    said = [*([folds] if task.n_splits < task.n_splits_expected else []), *([task.note] if task.note else [])]
+    return "; ".join(said) or None
 
 
 app.command("submit")(submit)

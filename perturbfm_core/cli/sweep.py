@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perturbfm_core.cli.output import JsonOption, SplitOption, emit, emit_rows, progress, store
+from perturbfm_core.cli.output import (
+    JsonOption,
+    SplitDataOption,
+    SplitOption,
+    emit,
+    emit_rows,
+    progress,
+    store,
+)
 
 if TYPE_CHECKING:
     from perturbfm_core.tuning.sweep_folder import SweepFolder
@@ -30,9 +38,7 @@ def run(
     ],
     grid: Annotated[Path, typer.Option("--grid", help="YAML file: `parameter: [value, value]`, one a line.")],
     split: SplitOption,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Directory of the data (default: looked for).")
-    ] = None,
+    data: SplitDataOption = None,
     finalists: Annotated[
         int, typer.Option(min=0, help="How many of the best on validation get test scores, which is logged.")
     ] = 1,
@@ -138,10 +144,14 @@ def _show(folder: SweepFolder, as_json: bool) -> None:
     if as_json:
         emit({**about, "rows": rows, "reveals": log}, True)
         return
-    emit_rows([{name: row.get(name) for name in names} for row in rows], False)
+    emit_rows(
+        [{name: row.get(name) for name in names} for row in rows],
+        False,
+        empty="no configuration has been fitted yet; the same `sweep run` goes on",
+    )
     if log:
         print("test scores revealed:")
-        emit_rows(log, False)
+        emit_rows(log, False, empty="none was revealed")
     emit(about, False)
 
 

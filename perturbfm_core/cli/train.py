@@ -225,6 +225,7 @@ def _run_summary(path: Path, *, existing: bool) -> dict[str, Any]:
         **headlines(metrics),
         "no_signal": record.flags.no_signal,
         "shared_control": record.flags.shared_control,
+        **{n: record.notes[n] for n in ("missing_as_control", "warnings") if record.notes.get(n)},
         "report": str(path / schema.REPORT_FILE),
     }
 

@@ -3,82 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from perturbfm_core.data.intervals import Intervals, intervals_of
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, text_of
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind, StrArray
 
 ResidualSource = Literal["out_of_fold", "calibration_fold", "in_sample"]
-_INTERVAL_KEYS = ("interval_levels", "interval_factor", "gene_bin")
+# Sentences of a file that are shown, and characters of each.
+_SENTENCES, _LONGEST = 40, 600
 
 
-@dataclass(frozen=True, eq=False)
-class Intervals:
-    """Central prediction intervals, as multiples of the predicted standard deviation.
-
-    Attributes
-    ----------
-    levels
-        float64 [L], nominal coverage of each interval, ascending.
-    factor
-        float32 [L, R, B]: half-width in standard deviations for each level, row and bin of genes; NaN where
-        no interval of that level can be given.
-    gene_bin
-        int16 [G], bin of each gene.
-    flag
-        bool [R], rows whose interval was widened because too few calibration units are similar to them; None
-        if there are none.
-    effective
-        float32 [R], effective number of calibration units used for each row's interval, None where unknown.
-    """
-
-    levels: FloatArray
-    factor: FloatArray
-    gene_bin: IntArray
-    flag: BoolArray | None = None
-    effective: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        problem = None
-        n_rows = self.factor.shape[1] if self.factor.ndim == 3 else 0
-        if self.levels.ndim != 1 or not (np.all(self.levels > 0) and np.all(self.levels < 1)):
-            problem = f"interval_levels must be numbers between 0 and 1, found {self.levels}"
-        elif self.factor.ndim != 3 or len(self.factor) != len(self.levels):
-            problem = f"interval_factor {self.factor.shape} must be [{len(self.levels)} levels, rows, bins]"
-        elif self.gene_bin.ndim != 1 or self.gene_bin.dtype.kind not in "iu":
-            problem = f"gene_bin must be int16 [genes], found {self.gene_bin.dtype} {self.gene_bin.shape}"
-        elif (
-            len(self.gene_bin) and not 0 <= self.gene_bin.min() <= self.gene_bin.max() < self.factor.shape[2]
-        ):
-            problem = f"gene_bin points outside the {self.factor.shape[2]} bins"
-        elif (self.factor < 0).any() or np.isinf(self.factor).any():
-            problem = "interval_factor has negative or infinite values; NaN means no interval"
-        elif any(x is not None and x.shape != (n_rows,) for x in (self.flag, self.effective)):
-            problem = f"interval_flag and interval_effective must have one value for each of {n_rows} rows"
-        if problem is not None:
-            msg = f"prediction is malformed: {problem}"
-            raise PredictionError(msg)
-
-    def half_width(self, level: int, var: FloatArray) -> FloatArray:
-        """Return float64 [R, G], half-width of the intervals of one level; NaN where there is no interval.
-
-        `level` is a position in `levels`, `var` the predicted variance [R, G].
-        """
-        factor: FloatArray = self.factor[level].astype(np.float64)[:, self.gene_bin] * np.sqrt(var)
-        return factor
-
-    def rows(self, positions: IntArray) -> Intervals:
-        """Return the intervals of the rows at the given positions, in that order."""
-        flag = None if self.flag is None else self.flag[positions]
-        effective = None if self.effective is None else self.effective[positions]
-        return Intervals(self.levels, self.factor[:, positions], self.gene_bin, flag, effective)
+def scored_as_control(n: int, total: int) -> str:
+    """Return the warning that `n` of all test conditions have no prediction."""
+    return f"{n} of {total} test conditions are not predicted and scored as their control (delta 0)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +41,30 @@ class Prediction:
         None.
     intervals
         Calibrated prediction intervals, or None.
+    not_predicted
+        bool [C], conditions without a prediction, whose `mean` is that of their control (0); None if all have one.
+    warnings
+        Sentences that every reader of the scores must see.
     """
 
     mean: FloatArray
     var: FloatArray
     var_epistemic: FloatArray | None = None
     intervals: Intervals | None = None
+    not_predicted: BoolArray | None = None
+    warnings: tuple[str, ...] = ()
+
+    def rows(self, positions: IntArray) -> Prediction:
+        """Return the prediction of the conditions at the given positions, in that order."""
+        absent, epistemic = self.not_predicted, self.var_epistemic
+        return replace(
+            self,
+            mean=self.mean[positions],
+            var=self.var[positions],
+            var_epistemic=None if epistemic is None else epistemic[positions],
+            intervals=None if self.intervals is None else self.intervals.rows(positions),
+            not_predicted=None if absent is None else absent[positions],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +175,8 @@ class RowPrediction:
         The predicted cells, for metrics that read cells; None lets them be drawn from controls.
     not_predicted
         bool [R], rows of `mean` that stand for conditions without a prediction; None if all have one.
+    warnings
+        Sentences that every reader of the scores must see.
     """
 
     mean: FloatArray
@@ -231,6 +196,7 @@ class RowPrediction:
     condition: StrArray | None = None
     cells: PredictedCells | None = None
     not_predicted: BoolArray | None = None
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.idx)
@@ -296,6 +262,8 @@ def write_prediction(prediction: RowPrediction, path: Path) -> None:
         arrays["var_epistemic"] = prediction.var_epistemic.astype(np.float32)
     if prediction.not_predicted is not None:
         arrays["not_predicted"] = prediction.not_predicted
+    if prediction.warnings:
+        arrays["warnings"] = np.asarray(prediction.warnings, dtype=np.str_)
     intervals = prediction.intervals
     if intervals is not None:
         arrays["interval_levels"] = intervals.levels.astype(np.float64)
@@ -359,29 +327,15 @@ def from_arrays(arrays: dict[str, Any], path: Path) -> RowPrediction:
         control=text("control"),
         var_epistemic=arrays.get("var_epistemic"),
         var_filled=filled,
-        intervals=_intervals(arrays, path),
+        intervals=intervals_of(arrays, path),
         kind=kind,
         condition=names("condition"),
         not_predicted=arrays.get("not_predicted"),
+        warnings=_sentences(names("warnings")),
     )
 
 
-def _intervals(arrays: dict[str, Any], path: Path) -> Intervals | None:
-    present = [key for key in _INTERVAL_KEYS if key in arrays]
-    if not present:
-        return None
-    if len(present) < len(_INTERVAL_KEYS):
-        msg = f"{path} has {', '.join(present)} only; intervals need {', '.join(_INTERVAL_KEYS)}"
-        raise PredictionError(msg)
-    levels, factor = arrays["interval_levels"], arrays["interval_factor"]
-    if levels.dtype.kind != "f" or factor.dtype.kind != "f":
-        msg = f"{path}: interval_levels and interval_factor must be floats, found {levels.dtype}, {factor.dtype}"
-        raise PredictionError(msg)
-    flag, effective = arrays.get("interval_flag"), arrays.get("interval_effective")
-    return Intervals(
-        levels.astype(np.float64),
-        factor.astype(np.float32),
-        arrays["gene_bin"],
-        None if flag is None else flag.astype(np.bool_),
-        None if effective is None else effective.astype(np.float32),
-    )
+def _sentences(given: StrArray | None) -> tuple[str, ...]:
+    """Return the warnings of a file, each one printable line."""
+    texts = [] if given is None else [" ".join(str(s).split())[:_LONGEST] for s in given[:_SENTENCES]]
+    return tuple(dict.fromkeys(s for s in texts if s and s.isprintable()))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import Intervals, RowPrediction
+from perturbfm_core.data.intervals import Intervals
+from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit

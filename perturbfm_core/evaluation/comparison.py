@@ -13,7 +13,8 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import Intervals, RowPrediction
+from perturbfm_core.data.intervals import Intervals
+from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.alignment import (
@@ -317,6 +318,12 @@ def compare(
         msg = f"prediction has negative variance in {len(names)} conditions, e.g. {names[:3]}"
         raise PredictionError(msg)
     named = by_name and prediction.row_id is not None
+    absent = _not_predicted(prediction, source, side)
+    notes: dict[str, Any] = {"rows_not_asked_for": int((rows_of >= 0).sum() - len(side.rows))}
+    if absent is not None:
+        notes["missing_as_control"] = int(absent.sum())
+    if prediction.warnings:
+        notes["warnings"] = list(prediction.warnings)
     return Comparison(
         conditions=side.conditions,
         genes=ds.genes,
@@ -330,7 +337,7 @@ def compare(
         s2=side.s2,
         alignment="by_name" if named else "positional_unverified",
         var_filled=prediction.var_filled,
-        notes={"rows_not_asked_for": int((rows_of >= 0).sum() - len(side.rows))},
+        notes=notes,
         train=side.train,
         cells=cells_of(
             ds,
@@ -344,7 +351,7 @@ def compare(
         ),
         intervals=averaged_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
         var_epistemic=epistemic,
-        not_predicted=_not_predicted(prediction, source, side),
+        not_predicted=absent,
         observed_shared=side.shared,
     )
 

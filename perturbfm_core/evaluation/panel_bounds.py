@@ -25,7 +25,8 @@ from perturbfm_core.evaluation.given_halves import given_halves
 from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.evaluation.metric_values import run_metric
 from perturbfm_core.evaluation.panel import PANELS, scale_key
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.evaluation.scale_marks import scale_marks
+from perturbfm_core.schema import CONTEXT_ID, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit
 
 # Fewer than those of panel `delta`, and of metrics that read every cell the first one alone.
@@ -38,7 +39,7 @@ _DISTANCES = ("pearson_distance", "cosine_distance")
 # Made of a correlation, but none.
 _OTHERS = ("distance", "rank", "edistance", "ceiling")
 _ERRORS = ("rmse", "mae", "l2", "mean_rowwise_rmse", "mean_rowwise_mae")
-# On its own scale the interpolated duplicate, made of one half, is 1, and so is the replicate anchor.
+# On its own scale the interpolated duplicate, made of one half, is 1, and so is the replicate anchor, where there is a scale.
 _BY_DEFINITION = {"calibrated.headline": 1.0, "vcc2026.vcc2026_score": 1.0}
 _LOG_SCORE = "uncertainty.nll"
 
@@ -59,6 +60,9 @@ def panel_bounds(
     scales: Callable[[Comparison], Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return {"ceiling": {PANEL.METRIC: ...}, "floor": {"control_mean": ..., "train_mean": ...}} of a split.
+
+    Panels with a scale add what its two ends are of each of their metrics: ``baseline`` among the floors, and ``anchor``
+    in the ceiling of the metric.
 
     Parameters
     ----------
@@ -82,21 +86,66 @@ def panel_bounds(
     if scales is not None:
         found = scales(_trivial(ds, side, zero, np.ones(ds.n_genes)))
         side.shared.update({scale_key(panel): scale for panel, scale in found.items()})
-    floor = {
-        kind: _scores(metrics, _trivial(ds, side, guess, spread), level)
-        for kind, guess, spread in (
-            ("control_mean", zero, (train**2).mean(axis=0)),
-            ("train_mean", center, train.var(axis=0)),
-        )
-    }
-    ceiling = _ceiling(ds, side, metrics, halvings, seed)
+    floor: dict[str, Mapping[str, float | None]] = {}
+    without: dict[str, str] = {}
+    for kind, guess, spread in (
+        ("control_mean", zero, (train**2).mean(axis=0)),
+        ("train_mean", center, train.var(axis=0)),
+    ):
+        floor[kind], without = _floor(metrics, _trivial(ds, side, guess, spread), level)
+    # What no trivial prediction has a value of has no scale, so nothing is 1 on it.
+    without = {name: why for name, why in without.items() if all(of[name] is None for of in floor.values())}
+    ceiling = _ceiling(ds, side, metrics, halvings, seed, without)
+    marks = _scale_marks(side)
+    if marks:
+        floor["baseline"] = {name: ends[0] for name, ends in marks.items()}
+        ceiling |= {name: {**ceiling.get(name, {}), "anchor": ends[1]} for name, ends in marks.items()}
     return {"ceiling": ceiling, "floor": floor}
 
 
+def _scale_marks(side: ObservedSide) -> dict[str, tuple[float, float]]:
+    """Return {PANEL.METRIC: (baseline, anchor)} of the panels whose scale is known by now."""
+    out: dict[str, tuple[float, float]] = {}
+    for name, panel in PANELS.items():
+        scale = side.shared.get(scale_key(name))
+        if isinstance(scale, Mapping):
+            out |= scale_marks(name, panel.headline, scale, side.conditions[CONTEXT_ID].astype(str))
+    return out
+
+
+def _floor(
+    metrics: list[Metric], comparison: Comparison, level: str
+) -> tuple[Mapping[str, float | None], dict[str, str]]:
+    """Return the values of a trivial prediction, and why metrics with a ceiling by definition would have none."""
+    why = {}
+    for m in metrics:
+        if _name(m) in _BY_DEFINITION:
+            applies = m.applies is None or bool(np.any(m.applies(comparison)))
+            why[_name(m)] = m.undefined if applies else m.inapplicable
+    return _scores(metrics, comparison, level), why
+
+
 def _ceiling(
-    ds: PerturbDataset, side: ObservedSide, metrics: list[Metric], halvings: int, seed: int
+    ds: PerturbDataset,
+    side: ObservedSide,
+    metrics: list[Metric],
+    halvings: int,
+    seed: int,
+    without: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return {PANEL.METRIC: its half and noise-free value, or why there is none}."""
+    """Return {PANEL.METRIC: its half and noise-free value, or why there is none}.
+
+    Parameters
+    ----------
+    ds, side
+        The data set, and the observed side of its split.
+    metrics
+        The metrics.
+    halvings, seed
+        Number of halvings, and their seed.
+    without
+        {PANEL.METRIC: why} of those that no trivial prediction has a value of.
+    """
     if not ds.has_controls or ds.metadata.level != "cell":
         return _of_given_halves(ds, side, metrics)
     rng = np.random.default_rng([seed, 29])
@@ -110,7 +159,7 @@ def _ceiling(
         for name, value in _scores(now, _of_halves(ds, side, halves), "cell").items():
             if value is not None:
                 draws[name].append(value)
-    draws |= {name: [value] for name, value in _BY_DEFINITION.items() if name in draws}
+    draws |= {n: [value] for n, value in _BY_DEFINITION.items() if n in draws and n not in without}
     out: dict[str, Any] = {}
     for m in metrics:
         values = draws[_name(m)]
@@ -118,6 +167,8 @@ def _ceiling(
             half = float(np.mean(values))
             free = _log_score_of_truth(side) if _name(m) == _LOG_SCORE else noise_free(m.name, half)
             out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
+        elif _name(m) in _BY_DEFINITION:
+            out[_name(m)] = {"reason": without[_name(m)]}
         else:
             out[_name(m)] = {"reason": f"half as a prediction of the other half: {m.undefined}"}
     return out
@@ -237,7 +288,7 @@ def _of_halves(ds: PerturbDataset, side: ObservedSide, halves: Halved) -> Compar
     cells = cells_of(ds, kept.conditions, kept.rows, kept.codes, mean, var, Generator())
     if cells is not None:
         own: list[IntArray | None] = list(rows[0])
-        cells = replace(cells, own=cells.X, own_rows=own)
+        cells = replace(cells, own=cells.X, own_rows=own, own_counts=cells.counts)
     return _comparison(ds, kept, mean, var, cells)
 
 

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from perturbfm_core.errors import MetricError
+from perturbfm_core.errors import DatasetError, MetricError
 from perturbfm_core.registry import Discovery, Registry
 
 
@@ -206,7 +206,7 @@ def _records(kind: CaseKind, folder: Path) -> Iterator[Record]:
 
     try:
         yield from known_form("case", "the rest of the case", made())
-    except (OSError, EOFError, BadZipFile) as error:
+    except (OSError, EOFError, BadZipFile, DatasetError) as error:
         msg = f"a file of parity case {folder} cannot be read ({_one_line(error)})"
         raise MetricError(msg) from error
 

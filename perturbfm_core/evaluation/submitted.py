@@ -10,7 +10,8 @@ import scipy.sparse as sp
 
 from perturbfm_core.data import prediction_kind
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.prediction import Intervals, RowPrediction
+from perturbfm_core.data.intervals import Intervals
+from perturbfm_core.data.prediction import RowPrediction, scored_as_control
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
 from perturbfm_core.data.prediction_files import PredictionTable
 from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
@@ -85,7 +86,8 @@ def submitted(
         said to be.
     """
     notes: dict[str, Any] = {}
-    warnings: list[str] = []
+    # What a run, or a conversion, that wrote the file had to say of it.
+    warnings: list[str] = [*given.warnings] if isinstance(given, RowPrediction) else []
     if isinstance(given, PredictionTable):
         rows, base = _of_table(
             ds, split, given, side, columns or LabelColumns(), notes, warnings, declared=kind is not None
@@ -118,9 +120,7 @@ def submitted(
         raise PredictionError(msg)
     if replaced := int((absent | left_out).sum()):
         notes["missing_as_control"] = replaced
-        warnings.append(
-            f"{replaced} of {C} test conditions are not predicted and scored as their control (delta 0)"
-        )
+        warnings.append(scored_as_control(replaced, C))
     _check_finite(rows, side)
     mean = rows.average(rows.X, C)
     present = np.flatnonzero(~absent & ~left_out)
@@ -149,7 +149,9 @@ def submitted(
     warnings += warnings_of(ds, side, delta, present, cells)
     changed = decided.kind == "expression" or bool(lacking)
     out = _prediction(ds, split, side, rows, base, delta, absent | left_out, changed=changed)
-    return Submitted(replace(out, kind="delta", cells=cells), notes, warnings)
+    warnings = [*dict.fromkeys(warnings)]
+    out = replace(out, kind="delta", cells=cells, warnings=tuple(warnings))
+    return Submitted(out, notes, warnings)
 
 
 # ---- rows of either form -----------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ def _prediction(
             epistemic[absent] = epistemic[~absent].mean(axis=0)
         intervals = averaged_intervals(base.intervals, source, side.codes, C, columns)
         if intervals is not None and absent.any():
-            intervals = _without(intervals, absent)
+            intervals = intervals.without(absent)
     return RowPrediction(
         mean=mean,
         var=var,
@@ -341,9 +343,3 @@ def _prediction(
         condition=np.asarray([str(k) for k in side.conditions.index], dtype=np.str_),
         not_predicted=np.asarray(absent, dtype=np.bool_) if absent.any() else None,
     )
-
-
-def _without(intervals: Intervals, absent: Any) -> Intervals:
-    """Return intervals of which those of absent conditions are undefined."""
-    factor = np.where(absent[None, :, None], np.nan, intervals.factor)
-    return replace(intervals, factor=factor)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from perturbfm_core.data.prediction import scored_as_control
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
 from perturbfm_core.external.conversion import Converted, convert
@@ -34,6 +35,8 @@ class Fitted:
         float32 [C, G], or [1, G] where it is the same for all conditions.
     keys
         Condition of each row.
+    missing
+        bool [C], conditions without a prediction, whose delta is 0.
     record
         What is recorded of the fit: ``worker``, ``conversion`` and ``variance``.
     """
@@ -41,6 +44,7 @@ class Fitted:
     mean: FloatArray
     var: FloatArray
     keys: list[str]
+    missing: BoolArray
     record: dict[str, Any]
 
 
@@ -91,18 +95,25 @@ def converted(
     mean[tested] = main.mean
     there = np.zeros(len(mean), dtype=np.bool_)
     there[tested] = ~main.missing
-    notes = []
+    notes: list[str] = []
+    own = None if main.var is None else np.zeros_like(mean)
+    if own is not None:
+        own[tested] = main.var
     for role in ("calibration", "validation"):
         mine = np.flatnonzero(request.roles == role)
         if len(mine):
-            found, why = _others(raw, request.asked, mine, control)
-            mean[mine], there[mine] = found
+            found, there[mine], why = _others(raw, request.asked, mine, control, degenerate)
             notes += [f"{role}: {w}" for w in why]
-    var, about = _variance(view, ahead, mean, there, constant_variance)
-    if main.var is not None:
-        var = np.tile(var, (len(mean), 1))
-        var[tested] = np.maximum(main.var, _VAR_FLOOR)
-        about = {**about, "source": f"the model's own, of other conditions: {about['source']}"}
+            if found is not None:
+                mean[mine] = found.mean
+                if own is not None and found.var is not None:
+                    own[mine] = found.var
+    mean[~there] = 0.0
+    if own is None:
+        var, about = _variance(view, ahead, mean, there, constant_variance)
+    else:
+        var = np.maximum(own, _VAR_FLOOR)
+        about = {"source": "the model's own", "conditions": 0, "of_calibration_fold": False}
     record = {
         "worker": {
             "output": made.key,
@@ -114,7 +125,7 @@ def converted(
         "variance": about,
     }
     keys = [str(k) for k in request.asked.conditions.index]
-    return Fitted(mean, var.astype(np.float32), keys, record)
+    return Fitted(mean, var.astype(np.float32), keys, ~there, record)
 
 
 def _recorded(main: Converted, notes: list[str]) -> dict[str, Any]:
@@ -136,15 +147,26 @@ def _part(asked: Asked, chosen: BoolArray | IntArray) -> Asked:
 
 
 def _others(
-    raw: Raw, asked: Asked, mine: IntArray, control: ControlOf
-) -> tuple[tuple[FloatArray, BoolArray], list[str]]:
-    """Return (deltas, which are there) of conditions that are not tested, and why some are not."""
+    raw: Raw, asked: Asked, mine: IntArray, control: ControlOf, degenerate: Degenerate
+) -> tuple[Converted | None, BoolArray, list[str]]:
+    """Return (what conditions that are not tested become, which are predicted, and what is to be said of them).
+
+    Parameters
+    ----------
+    raw, asked, mine
+        Output, everything that was asked for, and the places of these conditions there.
+    control, degenerate
+        As of the test conditions: where an answer that is the same for several, or the control, would be refused of
+        these, it is no prediction here either.
+    """
     try:
         found = convert(raw, _part(asked, mine), control=control, missing="control", degenerate="flag")
     except PredictionError as error:
-        none = np.zeros((len(mine), len(asked.genes)), dtype=np.float32)
-        return (none, np.zeros(len(mine), dtype=np.bool_)), [str(error)]
-    return (found.mean, ~found.missing), found.warnings
+        return None, np.zeros(len(mine), dtype=np.bool_), [str(error)]
+    there = ~found.missing if degenerate == "flag" else ~(found.missing | found.degenerate)
+    said = [w for w in found.warnings if w != scored_as_control(found.counts["missing"], len(mine))]
+    left = [] if there.all() else [f"{int((~there).sum())} of {len(mine)} conditions have no prediction"]
+    return found, there, [*said, *left]
 
 
 def _variance(
@@ -153,7 +175,8 @@ def _variance(
     """Return float [1, G], the variance per gene, and where it comes from."""
     keys = ahead.request.asked.conditions.index
     source, (at, truth) = "calibration conditions", ahead.calibration
-    if not there[at].any():
+    of_fold = bool(there[at].any())
+    if not of_fold:
         held = view if view.validation is None else view.validation
         at = np.flatnonzero(ahead.request.roles == "validation")
         truth = held.delta[held.conditions.index.get_indexer(keys[at])]
@@ -161,9 +184,18 @@ def _variance(
     used = there[at]
     if not used.any():
         value = np.full((1, mean.shape[1]), constant)
-        return value, {"source": "a declared constant", "value": constant, "conditions": 0}
+        return value, {
+            "source": "a declared constant",
+            "value": constant,
+            "conditions": 0,
+            "of_calibration_fold": False,
+        }
     squares = (truth[used].astype(np.float64) - mean[at][used]) ** 2
     per_gene, n = squares.mean(axis=0), len(squares)
     # Few conditions say little of one gene: towards the mean over genes.
     shrunk = (n * per_gene + _SHRINK_CONDITIONS * per_gene.mean()) / (n + _SHRINK_CONDITIONS)
-    return np.maximum(shrunk, _VAR_FLOOR)[None], {"source": source, "conditions": n}
+    return np.maximum(shrunk, _VAR_FLOOR)[None], {
+        "source": source,
+        "conditions": n,
+        "of_calibration_fold": of_fold,
+    }

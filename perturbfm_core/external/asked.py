@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,9 @@ class Asked:
         Counts per cell that the data are scaled to, None where that is not known.
     space
         Scale that the data are scored in.
+    cell_var
+        From a context to the variance of its input control cells [G], NaN where there are too few; None for data without
+        single cells.
     imported
         What the import of the data set recorded of the columns of its file, such as the labels of controls.
     """
@@ -42,6 +46,7 @@ class Asked:
     known: pd.DataFrame | None = None
     target_sum: float | None = None
     space: str = "log1p"
+    cell_var: Callable[[str], FloatArray] | None = None
     imported: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -59,5 +64,13 @@ class Asked:
             known=ds.conditions,
             target_sum=None if scaled is None else scaled.target_sum,
             space="log1p" if ds.metadata.space == "counts" else ds.metadata.space,
+            cell_var=partial(_cell_variance, ds) if ds.has_controls and ds.metadata.level == "cell" else None,
             imported=recorded if isinstance(recorded, dict) else {},
         )
+
+
+def _cell_variance(ds: PerturbDataset, context: str) -> FloatArray:
+    """Return float64 [G], the variance between the input control cells of a context, log1p."""
+    groups, pools = ds.controls, ds.control_pools("input")
+    var: FloatArray = pools.var[groups.n_groups + list(map(str, groups.contexts)).index(context)]
+    return var

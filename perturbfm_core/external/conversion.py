@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from perturbfm_core import schema
+from perturbfm_core.data.prediction import scored_as_control
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
 from perturbfm_core.external.detectors import same_predictions, weak_responses
 from perturbfm_core.external.matching import condition_rows, gene_order
+from perturbfm_core.external.noise_checks import within_noise
 from perturbfm_core.external.raw import Raw
 from perturbfm_core.external.refusals import (
     FLAG,
@@ -50,6 +52,9 @@ class Converted:
         bool [C], conditions without a prediction.
     missing_keys
         Their keys.
+    degenerate
+        bool [C], conditions with a prediction that is their control, or one with that of other perturbations; all False
+        unless such predictions are flagged.
     notes, warnings
         What was decided, and sentences that every reader of the scores must see.
     counts
@@ -63,6 +68,7 @@ class Converted:
     var: FloatArray | None
     missing: BoolArray
     missing_keys: list[str]
+    degenerate: BoolArray
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
@@ -122,9 +128,10 @@ def convert(
     chosen = values.real if control == "real" else values.model
     if chosen is None:
         raise PredictionError(no_control(name, control))
-    replaced = replaced_by_control(
-        name, asked.conditions.index[present], values, missing, degenerate, warnings
-    )
+    copied = replaced_by_control(name, asked.conditions.index[present], values, missing, degenerate, warnings)
+    flagged = np.zeros(len(asked), dtype=np.bool_)
+    replaced = copied & (degenerate != "flag")
+    flagged[present[copied & ~replaced]] = True
     kept = ~replaced
     forms = [v[kept] for v in (chosen, values.expression) if v is not None]
     same = same_predictions(forms, asked.conditions.iloc[present[kept]])
@@ -133,6 +140,7 @@ def convert(
             msg = f"{name}: {same[0]}; models ignore perturbations that they do not know: leave these out, or {FLAG}"
             raise PredictionError(msg)
         warnings.append(same[0])
+        flagged[present[kept][same[1]]] = True
     context = asked.conditions[schema.CONTEXT_ID].astype(str).to_numpy()[present]
     warnings += weak_responses(
         chosen[kept],
@@ -140,12 +148,18 @@ def convert(
         None if values.own is None else values.own[kept],
         context[kept].tolist(),
     )
+    if raw.n_cells is not None and asked.cell_var is not None and not declared.counts:
+        warnings += within_noise(
+            (chosen if values.expression is None else values.expression)[kept],
+            None if values.model is None else values.model[kept],
+            raw.n_cells[at][kept],
+            asked.cell_var,
+            asked.conditions.iloc[present[kept]],
+        )
     absent = np.ones(len(asked), dtype=np.bool_)
     absent[present[kept]] = False
     if absent.any():
-        warnings.append(
-            f"{int(absent.sum())} of {len(asked)} conditions are not predicted and scored as their control (delta 0)"
-        )
+        warnings.append(scored_as_control(int(absent.sum()), len(asked)))
     other = values.model if control == "real" else values.real
     counts = {
         "asked": len(asked),
@@ -163,6 +177,7 @@ def convert(
         var=_variance(raw, declared, at, order, present, absent, notes),
         missing=absent,
         missing_keys=[str(k) for k in asked.conditions.index[absent]],
+        degenerate=flagged,
         notes=notes,
         warnings=warnings,
         counts=counts,

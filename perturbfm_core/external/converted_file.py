@@ -70,6 +70,8 @@ def write_converted(
             arrays["var"] = converted.var
         if converted.missing.any():
             arrays["not_predicted"] = converted.missing
+        if converted.warnings:
+            arrays["warnings"] = np.asarray(converted.warnings, dtype=np.str_)
         publish_npz(path, arrays)
         written.append(path)
     return written

@@ -141,6 +141,7 @@ def create_environment(
             tell(f"going on with {folder.name}: what was downloaded is kept")
             _clear(folder)
         began = time.monotonic()
+        to_console(f"licence of {known.package}: {known.licence}")
         tell(f"building {folder.name} with {tool} for {interpreter}, about {amount(known.size)}")
         with writing(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)

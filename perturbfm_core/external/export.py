@@ -22,6 +22,7 @@ from perturbfm_core.external.request import (
     held_for_validation,
 )
 from perturbfm_core.schema import BoolArray, IntArray
+from perturbfm_core.splits.control_cells import ControlCells
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store.artifacts import Artifact, ArtifactStore
@@ -90,9 +91,8 @@ def write_view(
     obs = _obs(ds, rows)
     obs["fold"] = pd.Categorical(np.where(held[rows], "val", "train").astype(object))
     _write(folder / VIEW_FILE, ds, rows, obs)
-    contexts = request.asked.conditions[schema.CONTEXT_ID].astype(str).unique()
-    mine = ds.obs[schema.CONTEXT_ID].astype(str).isin(contexts).to_numpy()
-    controls = np.flatnonzero(ds.controls.has_role("input") & mine)
+    # What a query offers to a model that runs here.
+    controls = ControlCells(ds, request.asked.conditions[schema.CONTEXT_ID]).rows()
     _write(folder / CONTROLS_FILE, ds, controls, _obs(ds, controls))
     known = [view.conditions, *([] if view.validation is None else [view.validation.conditions])]
     write_json(folder / REQUEST_FILE, request.to_json(ds, split, pd.concat(known)))
@@ -124,7 +124,8 @@ def _validation_rows(ds: PerturbDataset, split: FrozenSplit, view: TrainView) ->
 
 def _obs(ds: PerturbDataset, rows: IntArray) -> pd.DataFrame:
     obs = ds.obs.iloc[rows]
-    columns = (schema.PERT_ID, schema.CONTEXT_ID, schema.BATCH_ID, schema.MODALITY, schema.DOSES)
+    names = (schema.PERT_ID, schema.CONTEXT_ID, schema.BATCH_ID, schema.MODALITY, schema.DOSES)
+    columns = (*names, schema.COVARIATES)
     # Object columns: what newer versions of pandas write of text, older readers do not know.
     table: dict[str, Any] = {c: pd.Categorical(obs[c].astype(str).to_numpy(dtype=object)) for c in columns}
     table[schema.IS_CONTROL] = ds.is_control[rows]

@@ -59,7 +59,7 @@ def replaced_by_control(
     degenerate: Degenerate,
     warnings: list[str],
 ) -> BoolArray:
-    """Return bool [n], which present conditions are a control under another name and are left out.
+    """Return bool [n], which present conditions are a control under another name.
 
     Parameters
     ----------
@@ -82,16 +82,15 @@ def replaced_by_control(
     found = np.zeros(len(keys), dtype=np.bool_)
     for delta in values.predicted_deltas:
         found |= are_control(delta, values.expression)
-    none = np.zeros_like(found)
     if not found.any():
-        return none
+        return found
     text = (
         f"{int(found.sum())} of {len(found)} predictions are a control (their delta is 0 but for rounding or noise), "
         f"e.g. {[str(k) for k in keys[found][:3]]}"
     )
     if degenerate == "flag":
         warnings.append(text)
-        return none
+        return found
     if found.all():
         msg = f"{name}: all {len(found)} predictions are the control (their delta is 0), so that nothing is predicted; {FLAG}"
         raise PredictionError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perturbfm_core.errors import ExternalError, PredictionError
+from perturbfm_core.external.network import without_network
 from perturbfm_core.external.process_group import process_group
 from perturbfm_core.external.raw import ARRAYS_FILE, ERROR_FILE
 from perturbfm_core.external.sandbox import worker_variables
@@ -83,12 +85,14 @@ def run_worker(call: WorkerCall, tell: Progress = quiet) -> Path:
     call.out.mkdir(parents=True)
     variables = worker_variables(call.python, call.work.absolute(), call.threads, call.variables)
     command = [
-        str(call.python),
+        str(call.python.absolute()),
         str(call.worker.absolute()),
         str(call.view.absolute()),
         str(call.out.absolute()),
     ]
     try:
+        _require_program(call.python)
+        command = without_network(command)
         with call.log.open("wb") as log, process_group(command, cwd=call.work, env=variables) as started:
             in_time = _follow(started, log, call.timeout, tell)
         if not in_time:
@@ -104,6 +108,13 @@ def run_worker(call: WorkerCall, tell: Progress = quiet) -> Path:
     finally:
         shutil.rmtree(variables["TMPDIR"], ignore_errors=True)
     return call.out
+
+
+def _require_program(path: Path) -> None:
+    """Raise what starting a program would, as another program starts it."""
+    number = errno.ENOENT if not path.is_file() else 0 if os.access(path, os.X_OK) else errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number), str(path))
 
 
 def _follow(started: subprocess.Popen[bytes], log: IO[bytes], timeout: float | None, tell: Progress) -> bool:

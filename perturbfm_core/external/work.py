@@ -19,7 +19,7 @@ from perturbfm_core.external.raw import ARRAYS_FILE, META_FILE
 from perturbfm_core.external.request import CONTROLS_FILE, REQUEST_FILE, VIEW_FILE, Ahead
 from perturbfm_core.external.runner import LOG_FILE, WorkerCall, run_worker
 from perturbfm_core.external.settings import environment_identity, interpreter_of, timeout
-from perturbfm_core.progress import worker_session
+from perturbfm_core.progress import WARNING, worker_session
 from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store.artifacts import Artifact
 from perturbfm_core.store.atomic import read_json, write_json
@@ -93,7 +93,8 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
         return found
     python = interpreter_of(worker.environment, store)
     if worker.environment in KNOWN and (notice := licence_notice(worker.environment)):
-        ahead.tell(f"licence: {notice}")
+        # Once for the program: it is shown whether or not progress is.
+        ahead.tell(f"{WARNING}{notice}")
     place = store.runs / ".external" / key[:16]
 
     def fill(folder: Path) -> None:

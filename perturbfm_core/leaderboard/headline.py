@@ -39,6 +39,8 @@ class Marks:
         predicts all cells, from the means of many conditions.
     noise_free
         Score that the true effect itself can be expected to reach. No model is above it, apart from chance.
+    baseline, anchor
+        What counts as 0 and as 1 on the scale of the metric's panel, if it has one.
     """
 
     null: float | None
@@ -46,6 +48,8 @@ class Marks:
     train_mean: float | None
     half: float | None
     noise_free: float | None
+    baseline: float | None = None
+    anchor: float | None = None
 
 
 def headline_of(panel: str | None = None) -> Metric:
@@ -108,6 +112,8 @@ def marks_of(
         train_mean=_number(floors["train_mean"].get(name)),
         half=_number(own.get("half")),
         noise_free=_number(own.get("noise_free")),
+        baseline=_number(_dict((floor or {}).get("baseline")).get(name)),
+        anchor=_number(own.get("anchor")),
     )
 
 

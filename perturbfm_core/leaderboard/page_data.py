@@ -45,7 +45,7 @@ def page_data(
     catalog
         The catalog, for what it says of entries and data sets.
     games
-        Rows of attack, panel, metric, cases, before, after: attacks that improved a metric.
+        Rows of attack, panel, metric, cases, of, entry, before, after: attacks that improved a metric.
     limit
         Number of characters that the parts may take together.
     """

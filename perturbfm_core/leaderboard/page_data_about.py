@@ -22,13 +22,13 @@ def about_metrics(metrics: pd.DataFrame, games: Iterable[Mapping[str, str]]) -> 
     metrics
         Table of panel, metric, direction, version.
     games
-        Rows of attack, panel, metric, cases, before, after: attacks that improved a metric.
+        Rows of attack, panel, metric, cases, of, entry, before, after: attacks that improved a metric.
     """
     by_metric: dict[str, list[dict[str, str]]] = {}
     for row in games:
         attack = row["attack"]
         text = ATTACKS.get(attack).description if attack in ATTACKS else attack
-        numbers = {name: row[name] for name in ("cases", "before", "after")}
+        numbers = {name: row[name] for name in ("cases", "of", "entry", "before", "after")}
         by_metric.setdefault(f"{row['panel']}.{row['metric']}", []).append({"what": text, **numbers})
     out = []
     for row in metrics.itertuples(index=False):

@@ -13,7 +13,10 @@ from perturbfm_core.schema import FloatArray, IntArray
 Name = tuple[str, str]
 
 NUMBERS = ("value", "ci_low", "ci_high", "diff", "diff_low", "diff_high")
-BOUNDS = ("ceiling", "ceiling_noise_free", "null_floor", "train_mean_floor", "control_mean_floor")
+BOUNDS = (
+    *("ceiling", "ceiling_noise_free", "null_floor", "train_mean_floor", "control_mean_floor"),
+    *("baseline_mark", "anchor_mark"),
+)
 REASONS = ("reason", "interval_reason", "diff_reason")
 COSTS = ("fit_seconds", "predict_seconds", "cpu_seconds", "peak_memory_mb", "n_parameters")
 

@@ -15,6 +15,7 @@ from perturbfm_core.errors import ConfigError, MetricError
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts, units_of_key
+from perturbfm_core.leaderboard.reasons import of_folds
 from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
 from perturbfm_core.schema import BoolArray
 from perturbfm_core.splits.folder import SplitFolder
@@ -32,7 +33,7 @@ class PairedComparison:
     Attributes
     ----------
     table
-        One row per board and metric: values of both sides, the difference a - b with its 95 % interval over units, the
+        One row per board and metric: the folds that both have, values of both sides, the difference a - b with its 95 % interval over units, the
         verdict on a, the number of conditions and units.
     differs
         {what the configurations differ in: (of a, of b)}, of the newest run of each side.
@@ -114,8 +115,10 @@ def _board(
     store: ArtifactStore, board: str, pair: list[list[ListedRun]], metrics: Collection[str] | None
 ) -> list[dict[str, Any]]:
     members = [r for side in pair for r in side]
-    if not all(r.record.flags.no_signal for r in members):
-        pair = [[r for r in side if not r.record.flags.no_signal] for side in pair]
+    # By split, not by run: both sides keep the same folds, though one may have been scored before the flag was known.
+    silent = {r.record.split_hash for r in members if r.record.flags.no_signal}
+    if silent != {r.record.split_hash for r in members}:
+        pair = [[r for r in side if r.record.split_hash not in silent] for side in pair]
     frames = []
     for name, side in zip("ab", pair, strict=True):
         for run in side:
@@ -129,7 +132,17 @@ def _board(
         for panel, metric in table.metrics
         if metrics is None or f"{panel}.{metric}" in metrics
     ]
-    return [{"board": board, **_row(table, bootstrap, panel, metric)} for panel, metric in wanted]
+    folds = _folds(members, pair)
+    return [
+        {"board": board, "folds": folds, **_row(table, bootstrap, panel, metric)} for panel, metric in wanted
+    ]
+
+
+def _folds(members: list[ListedRun], pair: list[list[ListedRun]]) -> str:
+    """Return how many folds of a board both sides are compared on."""
+    cv = members[0].record.split.cv
+    used = len({r.record.split_hash for side in pair for r in side})
+    return "one split" if cv is None else of_folds(used, int(cv.get("k", used)))
 
 
 def _row(table: ConditionTable, bootstrap: ClusteredBootstrap, panel: str, name: str) -> dict[str, Any]:

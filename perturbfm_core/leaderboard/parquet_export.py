@@ -15,7 +15,8 @@ from perturbfm_core.store.atomic import publish_directory
 
 EXPORTED = (
     *("runs", "splits", "datasets", "skipped", "boards"),
-    *("leaderboard", "best_per_split", "pairwise", "trend", "cost", "published", "global_scores"),
+    *("leaderboard", "best_per_split", "pairwise", "trend", "strata", "cost", "scperturbench_scores"),
+    *("standings", "published", "global_scores", "headline_conditions"),
 )
 SCORES_FOLDER = "scores"
 _BATCH_ROWS = 100_000

@@ -15,12 +15,19 @@ NO_BASELINE = "no baseline with a value"
 NO_PAIR = "no condition where both are defined"
 NO_CEILING = "no ceiling for this metric"
 NO_FLOOR = "no floor for this metric"
+NO_NOISE_FREE = "what a noise-free prediction reaches does not follow from halves for this metric"
 NOT_RECORDED = "not recorded by this run"
+NO_BOUNDS = "nothing is stored beside the split until a run scores it"
 
 
 def of_folds(done: int, total: int) -> str:
     """Return how much of a cross-validation has been run."""
     return f"{done} of {total} folds"
+
+
+def of_itself(name: str) -> str:
+    """Return why a metric has no value of one floor where it has one of another."""
+    return f"undefined for the {name} itself"
 
 
 def bound_reason(bounds: Sequence[Any], otherwise: str) -> str:

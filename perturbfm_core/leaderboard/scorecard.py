@@ -19,7 +19,8 @@ RULES = (
     "ones share the mean of their places, and entries without any value share the last places.",
     "relative: 0 is the floor and 1 the ceiling of the task; conditions without a value count as the floor, and so does a "
     "task that an entry is not applicable to, failed on or was not run on.",
-    "coverage: share of the test conditions of all tasks that were predicted; a task without a run has none.",
+    "coverage: share of the test conditions of all tasks that were predicted; one that was left out and is scored as its "
+    "control is not among them, and a task without a run has none.",
 )
 
 
@@ -36,11 +37,13 @@ class EntryScore:
     score
         Mean place between floor and ceiling over the tasks that count and have both, None without any.
     coverage
-        Share of the conditions of all tasks that it predicted.
+        Share of the conditions of all tasks that it predicted itself.
     tasks
         {board: its score}.
     panels
         {PANEL.METRIC: {"mean_rank": mean rank, board: value}} of the further panels.
+    panel_reasons
+        {PANEL.METRIC: {board: why it has no value there, or not everywhere}}.
     cost
         Mean CPU seconds of a run, largest memory and number of parameters.
     """
@@ -52,6 +55,7 @@ class EntryScore:
     coverage: float
     tasks: Mapping[str, TaskScore]
     panels: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    panel_reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cost: RunCost = field(default_factory=RunCost)
 
 
@@ -93,6 +97,7 @@ class Scorecard:
                     **{k: getattr(e, k) for k in ("entry", "family", "mean_rank", "score", "coverage")},
                     "tasks": {board: asdict(score) for board, score in e.tasks.items()},
                     "panels": {name: dict(of) for name, of in e.panels.items()},
+                    "panel_reasons": {name: dict(of) for name, of in e.panel_reasons.items()},
                     "cost": e.cost.to_json(),
                 }
                 for e in self.entries
@@ -123,6 +128,7 @@ def entry_score(
     scores: Mapping[str, TaskScore],
     *,
     panels: Mapping[str, Mapping[str, float | None]] | None = None,
+    panel_reasons: Mapping[str, Mapping[str, str]] | None = None,
     cost: RunCost | None = None,
 ) -> EntryScore:
     """Return an entry's means over tasks.
@@ -135,8 +141,8 @@ def entry_score(
         All tasks.
     scores
         {board: its score}, one per task.
-    panels
-        What is known of it by further panels.
+    panels, panel_reasons
+        Its values by further panels, and why some are missing.
     cost
         Of its runs.
     """
@@ -153,6 +159,7 @@ def entry_score(
         coverage=predicted / total if total else 0.0,
         tasks=scores,
         panels=panels or {},
+        panel_reasons=panel_reasons or {},
         cost=cost or RunCost(),
     )
 

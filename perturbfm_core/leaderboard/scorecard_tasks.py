@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,9 @@ class Task:
         Whether the task enters mean ranks and scores.
     note
         What must be said of it: why it does not count, or has no scale.
+    marks, mark_reasons
+        {name: mean over the splits} of the scores of the control, of the train mean, of half of the cells and of the
+        noise-free truth, None where unknown; and why one is unknown.
     """
 
     board: str
@@ -58,6 +61,8 @@ class Task:
     ceiling_name: str | None = None
     counted: bool = True
     note: str | None = None
+    marks: Mapping[str, float | None] = field(default_factory=dict)
+    mark_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class TaskScore:
     relative
         Its place between floor (0) and ceiling (1); conditions without a value are at the floor. None without a scale.
     coverage
-        Share of the task's conditions that it predicted.
+        Share of the task's conditions that it predicted; one scored as its control, for want of a prediction, is not.
     n_defined
         Number of conditions with a value.
     reason
@@ -93,7 +98,8 @@ class TaskScore:
 def scale_of(metric: Metric, marks: Sequence[Marks]) -> dict[str, float | str | None]:
     """Return what 0 and 1 stand for on a board: the better of train mean and control, and the noise-free bound.
 
-    The null floor and the half ceiling stand in where these are unknown. A board takes the mean over its splits.
+    The null floor and the half ceiling stand in where these are unknown. Where the panel of the metric has a scale of its
+    own, 0 and 1 are those of that scale. A board takes the mean over its splits.
 
     Parameters
     ----------
@@ -103,10 +109,14 @@ def scale_of(metric: Metric, marks: Sequence[Marks]) -> dict[str, float | str | 
         Of each split of the board.
     """
 
-    def mean(field: str) -> float | None:
-        values = [getattr(m, field) for m in marks]
+    def mean(name: str) -> float | None:
+        values = [getattr(m, name) for m in marks]
         return None if not values or any(v is None for v in values) else float(np.mean(values))
 
+    baseline, anchor = mean("baseline"), mean("anchor")
+    if baseline is not None and anchor is not None:
+        names = {"floor_name": "baseline", "ceiling_name": "replicate anchor"}
+        return {"floor": baseline, "ceiling": anchor, **names}
     floors = {"train mean": mean("train_mean"), "control": mean("control_mean")}
     known = {name: value for name, value in floors.items() if value is not None}
     if not known and (null := mean("null")) is not None:
@@ -130,7 +140,7 @@ def score_task(
         Its metric.
     scores
         Condition scores of the metric, and of those that it is a ratio of: ``entry, split_hash, panel, metric, key,
-        value, direction, metric_version``.
+        value, direction, metric_version``; and ``predicted``, bool, where some conditions are scored without a prediction.
     expected
         Number of test conditions of the task's splits, a condition counting in every fold that tests it.
     reasons
@@ -138,7 +148,9 @@ def score_task(
     """
     own = scores[(scores["panel"] == metric.panel) & (scores["metric"] == metric.name)]
     scored, defined = _pairs(own), _pairs(own[np.isfinite(own["value"].to_numpy(dtype=np.float64))])
-    everywhere = {pair for of in scored.values() for pair in of}
+    predicted = _pairs(own[own["predicted"].to_numpy(dtype=np.bool_)]) if "predicted" in own else scored
+    # What nobody predicted is not undefined by the data.
+    everywhere = {pair for of in predicted.values() for pair in of}
     hopeless = everywhere - {pair for of in defined.values() for pair in of}
     total = max(expected - len(hopeless), 0)
     values, intervals = _values(task, metric, scores)
@@ -151,6 +163,9 @@ def score_task(
             reason = "undefined: it predicts the same change for every condition, or no condition has a value"
         elif reason is None and n_defined[entry] < total:
             reason = f"no value on {total - n_defined[entry]} of {total} conditions"
+        if absent := len(scored.get(entry, ())) - len(predicted.get(entry, ())):
+            said = f"{absent} of {expected} conditions are not predicted and scored as their control"
+            reason = said if reason is None else f"{reason}; {said}"
         low, high = intervals.get(entry, (None, None))
         out[entry] = TaskScore(
             value=value,
@@ -158,7 +173,7 @@ def score_task(
             ci_high=high,
             rank=ranks.get(entry),
             relative=_relative(task, metric, value, share),
-            coverage=min(len(scored.get(entry, ())) / expected, 1.0) if expected else 0.0,
+            coverage=min(len(predicted.get(entry, ())) / expected, 1.0) if expected else 0.0,
             n_defined=n_defined[entry],
             reason=reason,
         )

@@ -49,6 +49,9 @@ STANDING_COLUMNS: Columns = {
     "null_floor": "float",
     "train_mean_floor": "float",
     "control_mean_floor": "float",
+    # Of panels with a scale: what counts as 0 and as 1.
+    "baseline_mark": "float",
+    "anchor_mark": "float",
     "comparable": "bool",
     "folds_done": "int",
     "folds_total": "int",
@@ -66,7 +69,11 @@ _BOUNDS: Mapping[str, tuple[int, tuple[str | None, str | None]]] = {
     "null_floor": (1, ("null", None)),
     "train_mean_floor": (1, ("train_mean", None)),
     "control_mean_floor": (1, ("control_mean", None)),
+    "baseline_mark": (1, ("baseline", None)),
+    "anchor_mark": (0, (None, "anchor")),
 }
+# Most metrics have no such marks, which needs no reason.
+_UNEXPLAINED = ("baseline_mark", "anchor_mark")
 _PA = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -180,7 +187,8 @@ def _reasons(
 
 
 def _missing(marks: Mapping[str, Sequence[float | None]], side: int) -> BoolArray:
-    parts = [[v is None for v in values] for name, values in marks.items() if _BOUNDS[name][0] == side]
+    wanted = [name for name in marks if _BOUNDS[name][0] == side and name not in _UNEXPLAINED]
+    parts = [[v is None for v in marks[name]] for name in wanted]
     return np.asarray(np.asarray(parts, dtype=np.bool_).any(axis=0))
 
 

@@ -112,16 +112,33 @@ WINDOW earlier AS (
   ORDER BY r.created, r.run_id)
 """
 
+# As in standings: seeds of a fold count once with their mean, folds by their number of conditions, and folds without
+# signal only where no fold of the board has any.
 _STRATA = """
 CREATE OR REPLACE VIEW strata AS
-SELECT s.board, any_value(s.dataset) AS dataset, any_value(s.split_kind) AS split_kind, s.panel, s.metric,
-  any_value(s.direction) AS direction, s.key AS stratum, s.entry, any_value(r.family) AS family,
-  avg(s.value) AS value, count(DISTINCT s.run_id) AS n_runs, CAST(sum(s.n) AS BIGINT) AS n_conditions,
-  count(*) FILTER (s.value IS NULL) AS n_undefined,
-  CASE WHEN avg(s.value) IS NULL THEN coalesce(min(s.reason), 'undefined') END AS reason
-FROM scores AS s JOIN runs AS r ON r.run_id = s.run_id
-WHERE s.scope = 'stratum' AND r.counted
-GROUP BY s.board, s.panel, s.metric, s.key, s.entry
+WITH silent AS (
+  SELECT board, bool_and(coalesce(no_signal, false)) AS everywhere FROM runs WHERE counted GROUP BY board
+),
+folds AS (
+  SELECT s.board, any_value(s.dataset) AS dataset, any_value(s.split_kind) AS split_kind, s.panel, s.metric,
+    any_value(s.direction) AS direction, s.key, s.entry, any_value(r.family) AS family, avg(s.value) AS value,
+    count(DISTINCT s.run_id) AS n_runs, max(s.n) AS n_conditions, count(*) FILTER (s.value IS NULL) AS n_undefined,
+    min(s.reason) AS reason
+  FROM scores AS s JOIN runs AS r ON r.run_id = s.run_id LEFT JOIN silent AS q ON q.board = s.board
+  WHERE s.scope = 'stratum' AND r.counted AND (q.everywhere OR NOT coalesce(r.no_signal, false))
+  GROUP BY s.board, s.panel, s.metric, s.key, s.entry, s.split_hash
+),
+pooled AS (
+  SELECT *, CASE WHEN value IS NOT NULL THEN n_conditions END AS weight FROM folds
+)
+SELECT board, any_value(dataset) AS dataset, any_value(split_kind) AS split_kind, panel, metric,
+  any_value(direction) AS direction, key AS stratum, entry, any_value(family) AS family,
+  sum(value * weight) / nullif(sum(weight), 0) AS value, CAST(sum(n_runs) AS BIGINT) AS n_runs,
+  count(*) AS n_splits, CAST(sum(n_conditions) AS BIGINT) AS n_conditions,
+  CAST(sum(n_undefined) AS BIGINT) AS n_undefined,
+  CASE WHEN sum(value * weight) / nullif(sum(weight), 0) IS NULL THEN coalesce(min(reason), 'undefined') END AS reason
+FROM pooled
+GROUP BY board, panel, metric, key, entry
 """
 
 _COSTS = ("fit_seconds", "predict_seconds", "cpu_seconds", "peak_memory_mb", "n_parameters")

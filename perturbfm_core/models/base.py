@@ -73,6 +73,8 @@ class Model(ABC):
         self.training: dict[str, Any] = {}
         # Set by `fit`, not saved: CPU seconds, and largest memory, of other processes than this one that made what it keeps.
         self.cpu_s_elsewhere, self.peak_bytes_elsewhere = 0.0, 0
+        # Set by `fit`, not saved: whether the variance is fitted on the split's calibration fold.
+        self.variance_of_calibration_fold = False
         # Set by `fit`, not saved: predictions of held-out train conditions, None if nothing was held out.
         self.oof: OutOfFold | None = None
         # Set by whoever calls `fit`: called after every epoch, and the folder of training checkpoints.

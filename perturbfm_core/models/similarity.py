@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pandas as pd
@@ -59,6 +59,5 @@ class ConditionProcess(Protocol):
 
 def take(query: Query, rows: slice) -> Query:
     """Return some of the conditions of a query."""
-    return Query(
-        query.conditions.iloc[rows], query.genes, None if query.control is None else query.control[rows]
-    )
+    control = None if query.control is None else query.control[rows]
+    return replace(query, conditions=query.conditions.iloc[rows], control=control)

@@ -53,4 +53,6 @@ def source_of_variance(model_path: Path) -> str:
     """Return where the variance of the model in a folder comes from, as ``calibration.json`` names it."""
     meta = model_path / schema.MODEL_META_FILE
     training = read_json(meta).get("training", {}) if meta.is_file() else {}
-    return f"{training.get('variance', {}).get('source', 'unknown')} residuals"
+    source = str(training.get("variance", {}).get("source", "unknown"))
+    # Models that run elsewhere say it in words.
+    return source if " " in source else f"{source} residuals"

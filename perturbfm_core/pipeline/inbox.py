@@ -14,6 +14,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.prediction_labels import LabelColumns
 from perturbfm_core.errors import DiskError, PerturbFMError
 from perturbfm_core.pipeline.dataset import dataset_of
+from perturbfm_core.pipeline.dataset_names import dataset_place
 from perturbfm_core.pipeline.inbox_files import (
     ACCEPTED,
     ENDINGS,
@@ -109,8 +110,9 @@ def _publish(store: ArtifactStore, file: Path, request: Request, tell: Progress)
     split = SplitFolder(store.split_dir).load(request.split)
     path: Path | None = None
     if request.data is not None:
-        places = (store.home / request.data, store.dataset(request.data))
-        path = next((p for p in places if (p / schema.META_FILE).is_file()), places[0])
+        # Directories are meant as seen from the home, wherever the scan was started.
+        own = store.home / request.data
+        path = own if (own / schema.META_FILE).is_file() else dataset_place(store, request.data)
     submission = Submission(
         file=file,
         entry=request.entry,
@@ -127,5 +129,6 @@ def _publish(store: ArtifactStore, file: Path, request: Request, tell: Progress)
             request.layer,
             request.gene_col,
         ),
+        generator=request.generator,
     )
     return publish_submission(store, dataset_of(store, split, path), split, submission, tell=tell)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from perturbfm_core.config import Frozen, content_hash, load_yaml, parse
 from perturbfm_core.errors import ConfigError, PerturbFMError
-from perturbfm_core.schema import PredictionKind
+from perturbfm_core.schema import CountGenerator, PredictionKind
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import fsync_path, write_atomic
 from perturbfm_core.store.disk import writing
@@ -33,8 +33,8 @@ class Request(Frozen):
     file
         Name of the prediction file (default: the one with the name of the YAML file).
     data
-        Name or directory of the data set (default: the split's, looked for).
-    seed, note, url, kind, missing
+        Name, directory or beginning of the content hash of the data set (default: the split's, looked for).
+    seed, note, url, kind, missing, generator
         As the options of `perturbfm submit`.
     condition_col, pert_col, context_col, control_label, layer, gene_col
         Names of columns, likewise.
@@ -49,6 +49,7 @@ class Request(Frozen):
     url: str | None = None
     kind: PredictionKind | None = None
     missing: Literal["refuse", "control"] = "refuse"
+    generator: CountGenerator | None = None
     condition_col: str | None = None
     pert_col: str | None = None
     context_col: str | None = None

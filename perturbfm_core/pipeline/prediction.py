@@ -16,6 +16,7 @@ from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.splits.audit.own import query_reads
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query
+from perturbfm_core.splits.view import query as query_of
 from perturbfm_core.store.artifacts import Artifact
 from perturbfm_core.store.atomic import write_json
 from perturbfm_core.uncertainty.calibrator import Calibrator, load_calibrator
@@ -57,8 +58,7 @@ def predict(e: Experiment, fitted: Artifact) -> Artifact:
 
 def query_of_test(ds: PerturbDataset, split: FrozenSplit) -> Query:
     """Return a split's test conditions as models are asked for them: names and matched input controls only."""
-    table = condition_table(ds, split.rows(ds, "test"))
-    return Query(table.conditions, ds.genes, table.control.get("input"))
+    return query_of(ds, split, condition_table(ds, split.rows(ds, "test")))
 
 
 def predict_rows(
@@ -87,6 +87,9 @@ def predict_rows(
     prediction = model.predict(query)
     if calibrator is not None:
         prediction = calibrator.apply(prediction, query.conditions)
+    absent, intervals = prediction.not_predicted, prediction.intervals
+    if absent is not None and intervals is not None:
+        intervals = intervals.without(absent)
     return RowPrediction(
         mean=prediction.mean,
         var=prediction.var,
@@ -99,7 +102,9 @@ def predict_rows(
         space="log1p" if ds.metadata.space == "counts" else ds.metadata.space,
         control=ds.metadata.control_policy,
         var_epistemic=prediction.var_epistemic,
-        intervals=prediction.intervals,
+        intervals=intervals,
         kind="delta",
         condition=np.asarray(query.conditions.index.to_numpy(), dtype=np.str_),
+        not_predicted=absent,
+        warnings=prediction.warnings,
     )

@@ -285,4 +285,5 @@ def _prediction(ds: PerturbDataset, split: FrozenSplit, scores: Scores) -> RowPr
         kind="delta",
         condition=np.asarray([str(k) for k in c.conditions.index], dtype=np.str_),
         not_predicted=c.not_predicted,
+        warnings=tuple(c.notes.get("warnings", ())),
     )

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pyarrow.lib import ArrowException
 
@@ -22,6 +23,7 @@ from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import Comparison, compare
 from perturbfm_core.evaluation.panel import of_groups
+from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.pipeline.dataset import dataset_of, find_dataset
 from perturbfm_core.pipeline.experiment import Experiment
@@ -239,7 +241,7 @@ def _record(e: Experiment, fitted: Artifact, predicted: Artifact, scored: PanelS
     fit = read_json(fitted.path / FIT_FILE)
     predict = read_json(predicted.path / PREDICT_FILE)
     return RunRecord(
-        **described(e.dataset, e.split, scored.comparison, e.stats),
+        **described_fitted(e, scored.comparison),
         run_id="",
         entry=e.config.entry,
         model=e.config.model,
@@ -281,6 +283,22 @@ def parent_run(e: Experiment, scores_key: str) -> str | None:
             same = old.objects is not None and old.objects.scores == scores_key
             return None if same else old.run_id
     return None
+
+
+def described_fitted(e: Experiment, comparison: Comparison) -> dict[str, Any]:
+    """Return the fields of a `RunRecord` that an experiment and its comparison decide.
+
+    What a model that runs elsewhere predicts is looked at as a prediction file is, so that both have the same warnings.
+    """
+    fields = described(e.dataset, e.split, comparison, e.stats)
+    # A run is scored again also where its model is no longer there.
+    if e.config.model not in MODELS or not MODELS.get(e.config.model).asks_ahead:
+        return fields
+    absent = comparison.not_predicted
+    present = np.arange(len(comparison)) if absent is None else np.flatnonzero(~absent)
+    found = warnings_of(e.dataset, observed_side(e.dataset, e.split), comparison.predicted, present)
+    warnings = [*dict.fromkeys([*comparison.notes.get("warnings", ()), *found])]
+    return {**fields, "notes": {**comparison.notes, "warnings": warnings}}
 
 
 def described(

@@ -17,7 +17,7 @@ from perturbfm_core.leaderboard.run_list import ListedRun, RunFilter, list_runs
 from perturbfm_core.pipeline.dataset import dataset_of, find_dataset
 from perturbfm_core.pipeline.experiment import Experiment, ModelConfig
 from perturbfm_core.pipeline.metric_panel import score, scoring_code
-from perturbfm_core.pipeline.report import described, publish, strata_key
+from perturbfm_core.pipeline.report import described_fitted, publish, strata_key
 from perturbfm_core.pipeline.rescoring_external import rescore_submission
 from perturbfm_core.pipeline.run_objects import fit_of, panel_of, prediction_of
 from perturbfm_core.pipeline.split import stats_with_bounds
@@ -148,7 +148,7 @@ def _rescore_fitted(
             return None
         new = record.model_copy(
             update={
-                **described(ds, split, scored.comparison, e.stats),
+                **described_fitted(e, scored.comparison),
                 "objects": ObjectKeys(
                     model=keys.model,
                     prediction=keys.prediction,

@@ -50,8 +50,9 @@ def build_site(store: ArtifactStore, out: Path, *, overwrite: bool = False) -> S
     if out.exists() and overwrite and not (out / INDEX).is_file() and any(out.iterdir()):
         msg = f"{out} holds files and no {INDEX}, so it is no site of an earlier build; choose another folder"
         raise StoreError(msg)
+    # By name: the home may have moved since the leaderboard was made.
     runs = database.query(store, "SELECT path FROM runs WHERE counted ORDER BY run_id")["path"]
-    folders = [Path(str(p)) for p in runs]
+    folders = [store.runs / Path(str(path)).name for path in runs]
     cards = sorted(p.parent for p in store.scorecards.glob("*/scorecard.html"))
     missing = tuple(f.name for f in folders if not (f / schema.REPORT_FILE).is_file())
 

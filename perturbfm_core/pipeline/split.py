@@ -226,8 +226,9 @@ def _panel_bounds_key(split: FrozenSplit) -> str:
 def _with_bounds(stats: SplitStats, bounds: dict[str, Any]) -> SplitStats:
     """Return statistics with the bounds of metrics that they lack; those that they have are kept."""
     ceiling = {**bounds["ceiling"], **(stats.ceiling or {})}
+    own = stats.floor or {}
     floor = {
-        kind: {**bounds["floor"].get(kind, {}), **values} for kind, values in (stats.floor or {}).items()
+        kind: {**bounds["floor"].get(kind, {}), **own.get(kind, {})} for kind in {**own, **bounds["floor"]}
     }
     return stats.model_copy(update={"ceiling": ceiling, "floor": floor})
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from perturbfm_core.catalog.entries import SuiteEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard import database, reasons
 from perturbfm_core.leaderboard.headline import HEADLINE, HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline.suite import SuiteCell, plan_suite
-from perturbfm_core.reports.suite_results import BoardResult, suite_markdown
+from perturbfm_core.pipeline.suite_variance import variance_note
+from perturbfm_core.reports.results import MARK_ROWS, mark_reason, text_of
+from perturbfm_core.reports.suite_results import BoardMarks, BoardResult, suite_markdown
 from perturbfm_core.store.artifacts import ArtifactStore
 
 _VALUES = f"""
-SELECT board, entry, value FROM leaderboard WHERE panel = '{HEADLINE_PANEL}' AND metric = '{HEADLINE_METRIC}'
+SELECT * FROM leaderboard WHERE panel = '{HEADLINE_PANEL}' AND metric = '{HEADLINE_METRIC}'
 """
 _COSTS = "SELECT board, entry, avg(cpu_seconds) AS cpu_s FROM runs WHERE is_current GROUP BY board, entry"
 
@@ -27,27 +31,52 @@ def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
         If none of its entries has run on one of its boards.
     """
     found = database.query(store, _VALUES)
-    values = {(b, e): v for b, e, v in found.itertuples(index=False)}
+    rows = {(r["board"], r["entry"]): r for _, r in found.iterrows()}
     costs = {(b, e): c for b, e, c in database.query(store, _COSTS).itertuples(index=False)}
     results: dict[tuple[str, str], BoardResult] = {}
+    marks: dict[str, BoardMarks] = {}
     for cell in plan_suite(store, suite).cells:
         board = cell.split.board
         key = (board, cell.entry)
         if key in results:
             continue
-        value, cost = values.get(key), costs.get(key)
+        row, cost = rows.get(key), costs.get(key)
+        title = f"{cell.split.dataset}, {cell.split.kind}"
+        value = None if row is None else _float(row["value"])
         results[key] = BoardResult(
             entry=cell.entry,
-            board=f"{cell.split.dataset}, {cell.split.kind}",
-            ran=key in values,
-            value=None if value is None or value != value else float(value),
-            cpu_s=None if cost is None or cost != cost else float(cost),
+            board=title,
+            ran=row is not None,
+            value=value,
+            cpu_s=_float(cost),
             reason=_reason(cell),
+            undefined=None if row is None else text_of(row, "reason"),
         )
+        if title not in marks:
+            marks[title] = _marks(found[found["board"] == board])
     if not any(r.ran for r in results.values()):
         msg = f"no entry of suite {suite.name!r} has run on its boards; run it first: `perturbfm suite run {suite.name}`"
         raise StoreError(msg)
-    return suite_markdown(HEADLINE, list(results.values()))
+    note = variance_note(store, {key: r.board for key, r in results.items()})
+    return "\n\n".join([suite_markdown(HEADLINE, list(results.values()), marks), *([note] if note else [])])
+
+
+def _marks(rows: pd.DataFrame) -> BoardMarks:
+    """Return what the values of a board are read against, from its rows of view ``leaderboard``."""
+    if rows.empty:
+        return BoardMarks(reasons=dict.fromkeys(MARK_ROWS, "no run on this board"))
+    first = rows.iloc[0]
+    done, total = int(rows["folds_done"].max()), int(first["folds_total"])
+    return BoardMarks(
+        folds=None if done == total else reasons.of_folds(done, total),
+        marks={column: _float(first[column]) for column in MARK_ROWS},
+        reasons={column: mark_reason(first, column) for column in MARK_ROWS},
+    )
+
+
+def _float(value: object) -> float | None:
+    """Return a number, None for what is missing."""
+    return float(value) if isinstance(value, int | float) and value == value else None
 
 
 def _reason(cell: SuiteCell) -> str | None:

@@ -14,7 +14,9 @@ from perturbfm_core.catalog.entries import SuiteEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.metric import METRICS, Metric
+from perturbfm_core.leaderboard.board_marks import board_marks
 from perturbfm_core.leaderboard.headline import headline_of, marks_of
+from perturbfm_core.leaderboard.left_out import left_out
 from perturbfm_core.leaderboard.run_cost import run_cost, total_cost
 from perturbfm_core.leaderboard.run_list import RunFilter, list_runs
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
@@ -102,6 +104,7 @@ def suite_scorecard(store: ArtifactStore, suite: SuiteEntry, tell: Progress = qu
             tasks,
             {task.board: scores[name] for task, scores in cards[_full(primary)]},
             panels={_full(m): _panel(name, cards[_full(m)]) for m in metrics[1:]},
+            panel_reasons={_full(m): _gaps(name, cards[_full(m)]) for m in metrics[1:]},
             cost=total_cost(
                 run_cost(path, r) for path, r in zip(runs.paths, runs.records, strict=True) if r.entry == name
             ),
@@ -154,13 +157,14 @@ def _read(paths: Iterable[Path], metrics: Iterable[Metric]) -> _Runs:
         }
     panels, names = sorted({p for p, _ in wanted}), sorted({n for _, n in wanted})
     filters = [("scope", "==", "condition"), ("panel", "in", panels), ("metric", "in", names)]
-    kept, records, parts = [], [], [pd.DataFrame(columns=_COLUMNS)]
+    kept, records, parts = [], [], [pd.DataFrame(columns=[*_COLUMNS, "predicted"])]
     for path in dict.fromkeys(paths):
         frame = pd.read_parquet(path / schema.SCORES_FILE, columns=_COLUMNS, filters=filters)
         record = read_run_record(path)
+        absent = left_out(path, record, set(frame["key"]))
         kept.append(path)
         records.append(record)
-        parts.append(frame)
+        parts.append(frame.assign(predicted=~frame["key"].isin(absent)))
     scores = pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
     pairs = pd.MultiIndex.from_frame(scores[["panel", "metric"]])
     return _Runs(tuple(kept), tuple(records), scores[pairs.isin(sorted(wanted))])
@@ -212,6 +216,8 @@ def _scored(
         elif scale.get("floor") is None or scale.get("ceiling") is None:
             note = "no scale: the data allow no ceiling, or the floor is undefined"
         fields = {**vars(board.task), **scale, "metric": _full(metric), "direction": metric.direction}
+        known, why = board_marks(board.stats, metric)
+        fields |= {"marks": known, "mark_reasons": why}
         task = Task(**{**fields, "counted": not silent, "note": note})
         own = runs.scores[runs.scores["split_hash"].isin(board.hashes)]
         reasons = {name: _why(name, board, found, own) for name in families}
@@ -239,3 +245,8 @@ def _panel(entry: str, card: Iterable[tuple[Task, dict[str, TaskScore]]]) -> dic
     ranks = [s.rank for s in found.values() if s.rank is not None]
     mean = sum(ranks) / len(ranks) if ranks else None
     return {"mean_rank": mean, **{board: s.value for board, s in found.items()}}
+
+
+def _gaps(entry: str, card: Iterable[tuple[Task, dict[str, TaskScore]]]) -> dict[str, str]:
+    """Return {board: why an entry has no value there by a further panel, or not everywhere}."""
+    return {task.board: why for task, scores in card if (why := scores[entry].reason) is not None}

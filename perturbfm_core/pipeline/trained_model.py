@@ -134,11 +134,20 @@ def fit_calibrator(
     residuals: OutOfFold | None = inner
     if policy == "fold":
         residuals = as_scored(ds, split, calibration_fold(ds, split, view, model.predict))
+        if not len(residuals):
+            return Calibrator.without(asked, "none of the calibration conditions is predicted")
     if residuals is None:
         reason = "the model's residuals are those of its own fit: its inner folds hold nothing out"
         return Calibrator.without(asked, reason)
     guard = guard_of(ds, split)
-    return Calibrator.fit(asked, residuals, guard, gene_scale(view.delta), for_scaling=inner or residuals)
+    return Calibrator.fit(
+        asked,
+        residuals,
+        guard,
+        gene_scale(view.delta),
+        for_scaling=inner or residuals,
+        variance_reads_them=policy == "fold" and model.variance_of_calibration_fold,
+    )
 
 
 def made_of(side_info: SideInfo) -> tuple[FitRecord, ...]:

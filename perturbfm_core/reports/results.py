@@ -10,12 +10,16 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
+from perturbfm_core.leaderboard import reasons
+from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL, MARKS
 from perturbfm_core.leaderboard.standings import without_signal
+from perturbfm_core.reports.footnotes import Footnotes
 from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store.atomic import write_atomic
 
 METRIC = (HEADLINE_PANEL, HEADLINE_METRIC)
+# {column of view `leaderboard`: label of the row below the entries}: all but the floor of no effect.
+MARK_ROWS = {column: label for column, label in MARKS.items() if column != "null_floor"}
 # Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
@@ -79,23 +83,100 @@ def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping
 
 def _results(main: pd.DataFrame) -> list[str]:
     boards = _names(main)
-    best = main[main["rank"] == 1].groupby("board")["entry"].agg(set).to_dict()
+    notes = Footnotes()
+    best = {board: best_entries(rows) for board, rows in main.groupby("board")}
     rows = []
     for entry in _order(main):
         cells = [f"`{entry}`"]
         for board in boards:
             hit = main[(main["board"] == board) & (main["entry"] == entry)]
-            text = number(hit["value"].iloc[0]) if len(hit) else DASH
-            cells.append(f"**{text}**" if entry in best.get(board, ()) else text)
+            if hit.empty:
+                cells.append(notes.markdown(DASH, "not run on this board"))
+                continue
+            row = hit.iloc[0]
+            text = notes.markdown(number(row["value"]), text_of(row, "reason") or reasons.UNDEFINED)
+            folds = _folds(main[main["board"] == board], row)
+            cells.append((f"**{text}**" if entry in best[board] else text) + folds)
         rows.append(cells)
-    for label, column in (("ceiling, noise-free", "ceiling_noise_free"), ("train mean", "train_mean_floor")):
-        values = main.groupby("board")[column].first()
-        rows.append([f"*{label}*", *(number(values.get(b)) for b in boards)])
+    first = [main[main["board"] == b].iloc[0] for b in boards]
+    rows += [
+        [f"*{label}*", *(notes.markdown(number(r.get(column)), mark_reason(r, column)) for r in first)]
+        for column, label in MARK_ROWS.items()
+    ]
     text = (
         "Mean Pearson correlation of the centred delta (`delta.pearson_centered`) over the test conditions of each "
-        "board; the best in bold, below them what noise allows and the floor."
+        "board; the best in bold, below them the floors and what noise allows."
     )
-    return [text, "", *markdown_table(["entry", *boards.values()], rows)]
+    heads = [f"{title}{_said_of(main[main['board'] == board])}" for board, title in boards.items()]
+    return [text, "", *markdown_table(["entry", *heads], rows), *notes.markdown_line()]
+
+
+def best_entries(rows: pd.DataFrame) -> set[str]:
+    """Return the best entries of one metric on a board: those of rank 1, else the best so far; none without signal.
+
+    Parameters
+    ----------
+    rows
+        Rows of view ``leaderboard`` of one board and metric.
+    """
+    for column in ("rank", "rank_so_far"):
+        if column in rows and (rows[column] == 1).any():
+            return set(rows.loc[rows[column] == 1, "entry"])
+    known = rows[rows["value"].notna()]
+    direction = str(known["direction"].iloc[0]) if "direction" in known and len(known) else "max"
+    if known.empty or direction not in ("max", "min") or bool(without_signal(known).all()):
+        return set()
+    if "folds_done" in known:
+        known = known[known["folds_done"] == known["folds_done"].max()]
+    top = known["value"].max() if direction == "max" else known["value"].min()
+    return set(known.loc[known["value"] == top, "entry"])
+
+
+def _said_of(rows: pd.DataFrame) -> str:
+    """Return what the head of a board's column says: that its data have no signal, or how many folds have run."""
+    return " (no signal)" if bool(without_signal(rows).all()) else _folds(rows)
+
+
+def _folds(rows: pd.DataFrame, row: pd.Series | None = None) -> str:
+    """Return how many folds of a board have run, or how many an entry has that has fewer; nothing where all have.
+
+    Parameters
+    ----------
+    rows
+        Rows of the board.
+    row
+        Row of an entry, None for the board.
+    """
+    if "folds_done" not in rows:
+        return ""
+    done, total = int(rows["folds_done"].max()), int(rows["folds_total"].max())
+    mine = done if row is None else int(row["folds_done"])
+    is_said = done == total if row is None else mine == done
+    return "" if is_said else f" ({reasons.of_folds(mine, total)})"
+
+
+def mark_reason(row: pd.Series, column: str) -> str:
+    """Return why a floor or ceiling in a row of view ``leaderboard`` is unknown.
+
+    Parameters
+    ----------
+    row
+        The row.
+    column
+        One of `MARK_ROWS`.
+    """
+    is_ceiling = column.startswith("ceiling")
+    others = [c for c in MARKS if c != column and c.startswith("ceiling") == is_ceiling]
+    if any(pd.notna(row.get(c)) for c in others):
+        return reasons.NO_NOISE_FREE if is_ceiling else reasons.of_itself(MARK_ROWS[column])
+    said = text_of(row, "ceiling_reason" if is_ceiling else "floor_reason")
+    return said or (reasons.NO_CEILING if is_ceiling else reasons.NO_FLOOR)
+
+
+def text_of(row: pd.Series, column: str) -> str | None:
+    """Return the text in a column of a row, None where there is none."""
+    value = row.get(column)
+    return value if isinstance(value, str) and value else None
 
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> list[str]:
@@ -106,6 +187,7 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
     whole = signal[signal["board"].isin(shared[shared == n].index)]
     means = whole.groupby("entry")["value"].agg(["mean", "count"])
     boards = whole["board"].nunique()
+    notes = Footnotes()
     rows = []
     for entry in _order(main):
         idea = ideas.get(entry, EntrySummary(""))
@@ -117,12 +199,16 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
         rows.append(
             [
                 f"`{entry}`",
-                idea.text.rstrip(".") or DASH,
-                ", ".join(inputs) or DASH,
-                ", ".join(idea.graphs) or DASH,
+                notes.markdown(idea.text.rstrip(".") or DASH, "not in the catalog of models"),
+                ", ".join(inputs) or "none",
+                ", ".join(idea.graphs) or "none",
                 uncertainty,
-                _skill(means, entry, boards),
-                _verdicts(compared[compared["entry"] == entry]),
+                notes.markdown(
+                    _skill(means, entry, boards), "undefined on every board, or no board that all have run on"
+                ),
+                notes.markdown(
+                    _verdicts(compared[compared["entry"] == entry]), _not_compared(str(first["family"]))
+                ),
             ]
         )
     text = (
@@ -133,7 +219,13 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
         "chose (paired bootstrap over units, Holm over all)."
     )
     header = ["entry", "idea", "inputs", "graph", "uncertainty", "skill", "better / worse / not told apart"]
-    return [text, "", *markdown_table(header, rows)]
+    return [text, "", *markdown_table(header, rows), *notes.markdown_line()]
+
+
+def _not_compared(family: str) -> str:
+    if family == "baseline":
+        return "a baseline: the others are compared with it"
+    return "no board where it and the chosen baseline have a value"
 
 
 def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from perturbfm_core.leaderboard import reasons
+from perturbfm_core.reports.footnotes import Footnotes
 from perturbfm_core.reports.html import DASH, number
-from perturbfm_core.reports.results import markdown_table
+from perturbfm_core.reports.results import MARK_ROWS, markdown_table
 
 NOT_APPLICABLE, NOT_RUN = "n/a", "not run"
 _SECONDS = 3600.0
@@ -30,6 +32,8 @@ class BoardResult:
         CPU seconds of a fit, None where they are not known.
     reason
         Why the entry cannot run there, None if it can.
+    undefined
+        Why there is no value although it has run, None if there is one.
     """
 
     entry: str
@@ -38,9 +42,34 @@ class BoardResult:
     value: float | None = None
     cpu_s: float | None = None
     reason: str | None = None
+    undefined: str | None = None
 
 
-def suite_markdown(metric: str, results: Sequence[BoardResult]) -> str:
+@dataclass(frozen=True)
+class BoardMarks:
+    """What the values of a board are read against.
+
+    Attributes
+    ----------
+    folds
+        How many of its folds have run, where not all have.
+    marks
+        {column of view ``leaderboard``: floor or ceiling}, None where unknown.
+    reasons
+        {column: why it is unknown}.
+    """
+
+    folds: str | None = None
+    marks: Mapping[str, float | None] = field(default_factory=dict)
+    reasons: Mapping[str, str | None] = field(default_factory=dict)
+
+
+def suite_markdown(
+    metric: str,
+    results: Sequence[BoardResult],
+    marks: Mapping[str, BoardMarks] | None = None,
+    direction: str = "max",
+) -> str:
     """Return the table of a suite.
 
     Parameters
@@ -49,37 +78,58 @@ def suite_markdown(metric: str, results: Sequence[BoardResult]) -> str:
         Name of the headline metric, as PANEL.METRIC.
     results
         One for each entry and board, in the order of rows and columns.
+    marks
+        {title of a board: its folds, floors and ceilings}.
+    direction
+        Whether the largest value is best (``max``) or the smallest (``min``).
     """
     boards = list(dict.fromkeys(r.board for r in results))
     place = {(r.entry, r.board): r for r in results}
+    pick = max if direction == "max" else min
     best = {
-        b: max((r.value for r in results if r.board == b and r.value is not None), default=None)
+        b: pick((r.value for r in results if r.board == b and r.value is not None), default=None)
         for b in boards
     }
+    notes = Footnotes()
     rows = []
     for entry in dict.fromkeys(r.entry for r in results):
         mine = [place[entry, b] for b in boards]
-        rows.append([f"`{entry}`", *(_cell(r, best[r.board]) for r in mine), _hours(mine), _reasons(mine)])
+        cells = [_cell(r, best[r.board], notes) for r in mine]
+        rows.append([f"`{entry}`", *cells, _hours(mine, notes), _reasons(mine)])
+    about = {b: (marks or {}).get(b, BoardMarks()) for b in boards}
+    if marks:
+        rows += [_mark_row(column, label, about, notes) for column, label in MARK_ROWS.items()]
+    below = ", below them the floors and what noise allows" if marks else ""
     text = (
-        f"`{metric}` over the test conditions of each board, the best in bold; {DASH} where it is undefined, {NOT_APPLICABLE} "
+        f"`{metric}` over the test conditions of each board, the best in bold{below}; {NOT_APPLICABLE} "
         f"where the entry cannot run, as the last column says, {NOT_RUN} where nobody has. CPU hours are those of one fit, "
         "the least and the most of these boards."
     )
-    header = ["entry", *boards, "CPU hours", "cannot run: it needs"]
-    return "\n".join([text, "", *markdown_table(header, rows)])
+    heads = [b if about[b].folds is None else f"{b} ({about[b].folds})" for b in boards]
+    header = ["entry", *heads, "CPU hours", "cannot run: it needs"]
+    return "\n".join([text, "", *markdown_table(header, rows), *notes.markdown_line()])
 
 
-def _cell(result: BoardResult, best: float | None) -> str:
+def _mark_row(column: str, label: str, about: Mapping[str, BoardMarks], notes: Footnotes) -> list[str]:
+    """Return the row of one floor or ceiling."""
+    why = reasons.NO_CEILING if column.startswith("ceiling") else reasons.NO_FLOOR
+    cells = [
+        notes.markdown(number(of.marks.get(column)), of.reasons.get(column) or why) for of in about.values()
+    ]
+    return [f"*{label}*", *cells, "", ""]
+
+
+def _cell(result: BoardResult, best: float | None, notes: Footnotes) -> str:
     if not result.ran:
         return NOT_RUN if result.reason is None else NOT_APPLICABLE
-    text = number(result.value)
+    text = notes.markdown(number(result.value), result.undefined or reasons.UNDEFINED)
     return f"**{text}**" if result.value is not None and result.value == best else text
 
 
-def _hours(results: Sequence[BoardResult]) -> str:
+def _hours(results: Sequence[BoardResult], notes: Footnotes) -> str:
     known = sorted(r.cpu_s / _SECONDS for r in results if r.ran and r.cpu_s is not None)
     if not known:
-        return DASH
+        return notes.markdown(DASH, "not recorded by its runs" if any(r.ran for r in results) else "no run")
     ends = list(dict.fromkeys(f"{h:.2g}" if h >= 0.001 else "<0.001" for h in (known[0], known[-1])))
     return " to ".join(ends)
 
@@ -91,4 +141,4 @@ def _reasons(results: Sequence[BoardResult]) -> str:
         if r.reason is not None and not r.ran:
             parts = r.reason.removeprefix("needs ").split("; ")
             found |= dict.fromkeys(p.partition(" (")[0] for p in parts if not p.startswith("each of"))
-    return "; ".join(found) or DASH
+    return "; ".join(found) or "nothing"

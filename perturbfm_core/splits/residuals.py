@@ -115,7 +115,7 @@ class _OfView(OutOfFold):
 def calibration_fold(
     ds: PerturbDataset, split: FrozenSplit, view: TrainView, predict: Callable[[Query], Prediction]
 ) -> OutOfFold:
-    """Return the final model's predictions of the split's calibration fold.
+    """Return the final model's predictions of the split's calibration fold, as far as it predicts its conditions.
 
     Parameters
     ----------
@@ -143,12 +143,16 @@ def calibration_fold(
     if view.validation is not None:
         seen = pd.concat([seen, view.validation.conditions])
     kind, units = new_units(table.conditions, seen, split.definition.unit)
+    prediction = predict(query(ds, split, table))
+    # The control that stands in for a prediction says nothing of the model's errors.
+    absent = prediction.not_predicted
+    there = np.arange(len(table)) if absent is None else np.flatnonzero(~absent)
     return OutOfFold(
-        conditions=table.conditions,
-        truth=table.delta["input"],
-        prediction=predict(query(ds, split, table)),
-        units=units,
-        fold=np.zeros(len(table), dtype=np.int64),
+        conditions=table.conditions.iloc[there],
+        truth=table.delta["input"][there],
+        prediction=prediction.rows(there),
+        units=[units[i] for i in there],
+        fold=np.zeros(len(there), dtype=np.int64),
         source="calibration_fold",
         unit=kind,
         fitted=(frozenset(seen.index.astype(str)),),

@@ -13,6 +13,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import BoolArray, FloatArray, Fold, IntArray, StrArray
+from perturbfm_core.splits.control_cells import ControlCells
 from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit, inner_masks
 
 
@@ -28,14 +29,33 @@ class Query:
         Gene ids [G].
     control
         float32 [C, G], mean of the matched input controls in log1p units, None for delta-only data.
+    cells
+        Their single cells, None for data without; models ask `control_cells` for them.
     """
 
     conditions: pd.DataFrame
     genes: StrArray
     control: FloatArray | None
+    cells: ControlCells | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.conditions)
+
+    def control_cells(self, context: str) -> Any:
+        """Return the input control cells of a context of the conditions, log1p [n, G], CSR or dense; read when asked for.
+
+        They are what `control` is the mean of, by batch; cells of the reference role, which the truth subtracts, cannot
+        be reached.
+
+        Raises
+        ------
+        SplitError
+            If the data have no single control cells, or the query has no conditions of the context.
+        """
+        if self.cells is None:
+            msg = "this query has no control cells; a model that starts from cells declares Requires(controls=True, cells=True)"
+            raise SplitError(msg)
+        return self.cells.expression(context)
 
 
 # What a part of a view copies from the whole.
@@ -134,7 +154,9 @@ class TrainView:
 
     def query(self) -> Query:
         """Return the conditions of this view as a query, to predict them."""
-        return Query(self.conditions, self.genes, self.control)
+        contexts = self.conditions[schema.CONTEXT_ID]
+        cells = None if self.dataset is None else ControlCells.of(self.dataset, contexts, self.allowed_rows)
+        return Query(self.conditions, self.genes, self.control, cells)
 
     def expression(self, rows: IntArray) -> FloatArray:
         """Return float32 [n, G], log1p expression of training or validation rows or their input controls.
@@ -238,7 +260,8 @@ def query(ds: PerturbDataset, split: FrozenSplit, table: ConditionTable) -> Quer
     table
         The conditions to predict; their observed deltas are not passed on.
     """
-    return Query(table.conditions, ds.genes, table.control.get("input"))
+    cells = ControlCells.of(ds, table.conditions[schema.CONTEXT_ID])
+    return Query(table.conditions, ds.genes, table.control.get("input"), cells)
 
 
 def _plain_view(ds: PerturbDataset, table: ConditionTable) -> TrainView:

@@ -105,7 +105,7 @@ class ArtifactStore:
     def find(self, key: str) -> Artifact | None:
         """Return the immutable object with this key, None if nobody made it yet."""
         path = self.object(key)
-        return Artifact(key, path, reused=True) if path.is_dir() else None
+        return Artifact(key, path, reused=True) if _in_use(path) else None
 
     def checkpoints(self, key: str) -> Path:
         """Return the directory where the training of the object `key` keeps its state until it is published."""
@@ -117,7 +117,7 @@ class ArtifactStore:
         Two racing writers both succeed; the first to publish wins.
         """
         path = self.object(key)
-        if path.is_dir():
+        if _in_use(path):
             return path
         with self.stage() as staging, writing(path, staged=staging.path):
             fill(staging.path)
@@ -231,3 +231,13 @@ class ArtifactStore:
         files = [self.locks / f"train-{host_name()}-{i}.lock" for i in range(slots)]
         with one_of(files, what, "training slot", tell):
             yield slots
+
+
+def _in_use(path: Path) -> bool:
+    """Return whether an object is there, and date it anew: a run that is being made may need it (see `run_removal`)."""
+    if not path.is_dir():
+        return False
+    # A store that others own or that is read-only is read as it is.
+    with contextlib.suppress(OSError):
+        os.utime(path)
+    return True

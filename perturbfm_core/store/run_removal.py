@@ -31,11 +31,14 @@ class Garbage:
         Directories of runs beyond the policy, and of objects that no remaining run refers to.
     n_bytes
         Their size.
+    looked_at
+        Time of the look, in seconds since 1970: what a run takes up later stays.
     """
 
     runs: tuple[Path, ...]
     objects: tuple[Path, ...]
     n_bytes: int
+    looked_at: float = float("inf")
 
 
 def find_own_run(store: ArtifactStore, name: str) -> Path:
@@ -80,8 +83,9 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
     keep
         Number of runs that stay of each split, entry, configuration with seed, and data; all by default.
     min_age_s
-        Objects younger than this many seconds are kept: a run that is being made may need them.
+        Objects made or last reused within this many seconds are kept: a run that is being made may need them.
     """
+    looked_at = time.time()
     records, unreadable = _records(store)
     extra = set() if keep is None else set(_beyond(records, keep, set(run_tags(store))))
     needed = {key for path, record in records.items() if path not in extra for key in _keys(record)}
@@ -91,7 +95,7 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
         if path.name not in needed and not young and any((path / n).is_file() for n in _OF_A_RUN):
             objects.append(path)
     runs = tuple(sorted(extra))
-    return Garbage(runs, tuple(objects), sum(size_of(p) for p in (*runs, *objects)))
+    return Garbage(runs, tuple(objects), sum(size_of(p) for p in (*runs, *objects)), looked_at)
 
 
 def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
@@ -100,7 +104,8 @@ def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
         remove_run(store, path)
     for path in garbage.objects:
         with contextlib.suppress(FileNotFoundError), store.stage() as staging:
-            path.rename(staging.path / path.name)
+            if path.stat().st_mtime <= garbage.looked_at:
+                path.rename(staging.path / path.name)
         with contextlib.suppress(OSError):
             path.parent.rmdir()
 

@@ -65,6 +65,7 @@ class Calibrator:
         gene_scale: FloatArray,
         *,
         for_scaling: OutOfFold | None = None,
+        variance_reads_them: bool = False,
     ) -> Calibrator:
         """Fit on residuals of conditions that their predictor did not see.
 
@@ -81,6 +82,8 @@ class Calibrator:
             bins the genes.
         for_scaling
             Residuals on which scaling is fitted; default `residuals`.
+        variance_reads_them
+            Whether the variance of `residuals` was fitted on the same conditions.
 
         Raises
         ------
@@ -110,6 +113,7 @@ class Calibrator:
             levels = np.asarray(config.levels, dtype=np.float64)
             conformal = kind.fit(residuals, config.conformal, levels, gene_bin, fitted)
         n = n_units(residuals.units)
+        scaled_on_them = scaling is not None and not apart
         info = {
             "method": method,
             "residuals": residuals.source,
@@ -119,7 +123,8 @@ class Calibrator:
             "scaling": None
             if scaling is None
             else {"residuals": "inner folds" if apart else "the same", **scaling.describe()},
-            "guarantee": _guarantee(config, residuals, n, fresh=scaling is None or apart),
+            "guarantee": _guarantee(config, residuals, n, scaled_on_them, variance_reads_them),
+            **({"variance_fitted_on": "the same conditions"} if variance_reads_them else {}),
             **({} if conformal is None else conformal.describe()),
         }
         return cls(config, scaling, conformal, info)
@@ -139,9 +144,19 @@ class Calibrator:
 
 
 def _guarantee(
-    config: UncertaintyConfig, residuals: OutOfFold, n: int, *, fresh: bool
+    config: UncertaintyConfig, residuals: OutOfFold, n: int, scaled_on_them: bool, variance_reads_them: bool
 ) -> dict[str, str] | str:
-    """Return the guarantee that the intervals have, by level where it differs."""
+    """Return the guarantee that the intervals have, by level where it differs.
+
+    Parameters
+    ----------
+    config, residuals
+        Configuration, and residuals behind the quantiles.
+    n
+        Number of their units.
+    scaled_on_them, variance_reads_them
+        Whether scaling, or the variance itself, was fitted on the same residuals.
+    """
     method = config.conformal.method
     if method == "none":
         return "none"
@@ -151,8 +166,9 @@ def _guarantee(
         return _NO_CLAIM
     if residuals.source != "calibration_fold":
         return _FOLDS_CLAIM
-    if not fresh:
-        return "none: scaling was fitted on the same residuals"
+    if scaled_on_them or variance_reads_them:
+        what = "the variance" if variance_reads_them else "scaling"
+        return f"none: {what} was fitted on the same residuals"
     return {
         f"{level:g}": f"at least {level:g} for a random gene of a new {residuals.unit}"
         if level * (n + 1) <= n + 1e-9

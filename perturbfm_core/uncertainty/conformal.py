@@ -14,14 +14,15 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.prediction import Intervals, OutOfFold, Prediction
+from perturbfm_core.data.intervals import Intervals
+from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.uncertainty.config import GENE_SCALE, ConformalConfig, Group
 from perturbfm_core.uncertainty.groups import (
@@ -145,7 +146,7 @@ class Conformal:
         factor = self.table[np.asarray(group, dtype=np.int64)].transpose(1, 0, 2)
         behind = np.asarray([self.units[self.paths[g]] for g in group], dtype=np.float32)
         intervals = Intervals(self.levels, factor.astype(np.float32), self.gene_bin, effective=behind)
-        return Prediction(prediction.mean, prediction.var, prediction.var_epistemic, intervals)
+        return replace(prediction, intervals=intervals)
 
     def describe(self) -> dict[str, Any]:
         """Return the content for ``calibration.json``: groups with their units, and the fitted quantiles."""

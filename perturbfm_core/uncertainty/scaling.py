@@ -118,10 +118,11 @@ class Scaling:
         growth = np.exp(self._log_growth(prediction.mean, strata))
         times = self.factor[self.gene_bin][None] * growth[:, None]
         epistemic = prediction.var_epistemic
-        return Prediction(
-            mean=prediction.mean,
+        return replace(
+            prediction,
             var=np.asarray(prediction.var * times, dtype=np.float32),
             var_epistemic=None if epistemic is None else np.asarray(epistemic * times, dtype=np.float32),
+            intervals=None,
         )
 
     def _log_growth(self, mean: FloatArray, strata: list[str]) -> FloatArray:

@@ -7,13 +7,14 @@ weight, the interval is at least as wide as that of all units, is widened furthe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.data.prediction import Intervals, OutOfFold, Prediction
+from perturbfm_core.data.intervals import Intervals
+from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.uncertainty.config import GENE_SCALE, ConformalConfig, Weights
 from perturbfm_core.uncertainty.conformal import scores_of
@@ -146,7 +147,7 @@ class WeightedConformal:
         intervals = Intervals(
             self.levels, factor.astype(np.float32), self.gene_bin, flag, effective.astype(np.float32)
         )
-        return Prediction(prediction.mean, prediction.var, prediction.var_epistemic, intervals)
+        return replace(prediction, intervals=intervals)
 
     def likelihood_ratio(self, asked: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the weights of calibration rows for each query and the query's own weight, up to scale.

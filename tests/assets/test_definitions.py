@@ -330,6 +330,31 @@ def test_pages_are_linked_over_http(here, monkeypatch):
     assert links.page_url(home, home.leaderboard_page).startswith("http://127.0.0.1:9/runs/")
 
 
+@pytest.mark.parametrize("linked", ["runs", "run", "home", "nothing"])
+@pytest.mark.parametrize("resolved", [False, True])
+def test_pages_are_linked_where_a_folder_lies_on_another_disk(here, tmp_path, linked, resolved):
+    links, disk, root = here.module("links"), tmp_path / "disk", tmp_path / "home"
+    (disk / "run 1").mkdir(parents=True)
+    (disk / "run 1/report.html").write_text("")
+    if linked == "home":
+        (tmp_path / "real").mkdir()
+        root.symlink_to(tmp_path / "real")
+    root.mkdir(exist_ok=True)
+    if linked == "runs":
+        (root / "runs").symlink_to(disk)
+    else:
+        (root / "runs").mkdir()
+        if linked == "run":
+            (root / "runs/run 1").symlink_to(disk / "run 1")
+        else:
+            (root / "runs/run 1").mkdir()
+    store = ArtifactStore(root)
+    page = store.runs / "run 1/report.html"
+    if resolved and linked != "run":
+        page = page.resolve()
+    assert links.page_url(store, page).endswith("/runs/run%201/report.html")
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

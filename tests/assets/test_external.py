@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
+import time
 
 import dagster as dg
 import pytest
@@ -12,6 +16,7 @@ from perturbfm_core.models.base import MODELS
 from perturbfm_core.splits.conditions import SplitConditions
 from tests.assets.conftest import Location
 from tests.assets.test_definitions import CONTEXT, DEMO, cell, checks, metadata
+from tests.external.test_runner import ends
 
 
 def entry(**params: object) -> ModelEntry:
@@ -97,3 +102,30 @@ def test_what_only_the_data_show_is_not_applicable_as_well(here: Location, monke
         assert shown["status"] == "not_applicable"
         assert re.search(says, shown["reason"])
     assert all(checks(result).values())
+
+
+def test_a_cancelled_run_ends_its_worker_with_all_that_it_started(
+    here: Location, monkeypatch, tmp_path
+) -> None:
+    """Cancelling interrupts the run's process, as Ctrl-C does."""
+    path, mark = tmp_path / "w.py", tmp_path / "child"
+    path.write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(mark)!r}, 'w').write(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setitem(here.module("partitions").CATALOG.models, "external-scgen", entry(worker=str(path)))
+
+    def cancel() -> None:
+        until = time.monotonic() + 120
+        while not (mark.exists() and mark.read_text()) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=cancel, daemon=True).start()
+    result = cell(here, "external-scgen")
+    assert not result.success
+    # Not because the worker has ended by itself, or was found to have failed.
+    assert not any("worker of" in str(e.message) for e in result.all_events if e.is_failure)
+    assert ends(int(mark.read_text()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -68,13 +69,15 @@ def names(folder):
 
 def test_scan_publishes_each_once(home):
     assert "holds no submission" in perturbfm("inbox", "scan").out
-    leave(home, "one", note="a line")
+    content = open_dataset(home.dataset("demo")).content_sha256
+    leave(home, "one", note="a line", data=content[:12], generator="scaled")
     leave(home, "two", noise=1, end="parquet", data="demo")
     rows = {r["file"]: r for r in perturbfm("inbox", "scan", "--json").json}
     assert {n: r["status"] for n, r in rows.items()} == {"one.yaml": "published", "two.yaml": "published"}
     run = rows["one.yaml"]["run_id"]
     record = read_run_record(home.run(run))
     assert (record.entry, record.family, record.submission.note) == ("one", "external", "a line")
+    assert record.submission.options["generator"] == "scaled"
     inbox = home.home / "inbox"
     other = rows["two.yaml"]["run_id"]
     assert names(inbox) == sorted(
@@ -83,7 +86,7 @@ def test_scan_publishes_each_once(home):
     )
     assert perturbfm("inbox", "scan", "--json").json == []
     # The same file once more finds its run, and is put beside.
-    leave(home, "one", note="another line")
+    leave(home, "one", note="another line", generator="scaled")
     (row,) = perturbfm("inbox", "scan", "--json").json
     assert (row["status"], row["run_id"]) == ("existing", run)
     assert f"accepted/{run}-2/one.yaml" in names(inbox)
@@ -97,6 +100,8 @@ BAD = {
     "elsewhere": ({"file": "../secret.csv"}, "must be the name of a file beside it"),
     "itself": ({"file": "bad.yaml"}, "must be the name of a file beside it"),
     "no data": ({"data": "nowhere"}, "nowhere"),
+    "no such content": ({"data": "0123456789abcdef"}, "no data set '0123456789abcdef'"),
+    "generator": ({"generator": "dice"}, "generator"),
     "seed": ({"seed": -1}, "seed"),
     "address": ({"url": "x"}, "https://"),
     "kind": ({"kind": "rates"}, "kind"),
@@ -165,6 +170,42 @@ def test_a_scan_that_was_killed_while_it_moved_is_finished(home):
     (row,) = perturbfm("inbox", "scan", "--json").json
     assert row["status"] == "published"
     assert not half.exists()
+
+
+def test_the_sensor_asks_again_after_a_failed_job(here, home, monkeypatch):
+    """The files are the same, but the disk may have room by now; each failure doubles the wait."""
+    module = here.module("sensors")
+    leave(home, "one")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick():
+            return module.inbox(dg.build_sensor_context(instance=instance))
+
+        def fail(request):
+            job = here.module("definitions").defs.resolve_job_def("publish_submissions")
+            run = instance.create_run_for_job(job, tags={**request.tags, "dagster/run_key": request.run_key})
+            instance.report_run_failed(run)
+            return run
+
+        first = tick()
+        assert tick().run_key == first.run_key
+        fail(first)
+        waits = tick()
+        assert isinstance(waits, dg.SkipReason)
+        assert "try 1 failed; the next is in 5 minutes" in waits.skip_message
+        now = time.time()
+        monkeypatch.setattr(module.time, "time", lambda: now + 310)
+        second = tick()
+        assert second.run_key not in (None, first.run_key)
+        fail(second)
+        assert isinstance(tick(), dg.SkipReason)
+        monkeypatch.setattr(module.time, "time", lambda: now + 920)
+        third = tick()
+        assert third.run_key not in (first.run_key, second.run_key)
+        # Another file is asked for at once.
+        leave(home, "two", noise=1)
+        monkeypatch.setattr(module.time, "time", lambda: now)
+        assert isinstance(tick(), dg.RunRequest)
 
 
 def test_the_sensor_asks_for_what_is_complete_once(here, home):

@@ -29,11 +29,28 @@ METRICS = {
     "coverage_0.9": ("uncertainty", "target", 0.0),
     "conformal_coverage_0.9": ("uncertainty", "target", 0.0),
 }
+# CPU seconds of a fit and of a prediction, and bytes; one entry was handed in, and has none.
+COSTS = {
+    "ridge": (0.5, 0.25, 2e8),
+    "additive": (0.05, 0.05, 1e8),
+    "network": (80.0, 20.0, 9e8),
+    HOSTILE: (3.0, 1.0, 4e8),
+}
+# One more board, of other data and another kind.
+OTHER, OTHER_BOARD = "e" * 64, "other.context_ood.eeee"
 CONDITIONS = [f"C{c}|G{g}|||" for g in range(8) for c in range(2)]
 
 
-def made_store(root: Path) -> ArtifactStore:
-    """Return a store with runs of five entries, its leaderboard and its page."""
+def made_store(root: Path, *, other: bool = False) -> ArtifactStore:
+    """Return a store with runs of five entries, its leaderboard and its page.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    other
+        Whether there is a board of other data and another kind as well.
+    """
     store = ArtifactStore(root / "home", root / "splits")
     for split in (*WHOLE, PART[0]):
         for entry in ENTRIES:
@@ -52,9 +69,14 @@ def made_store(root: Path) -> ArtifactStore:
     splits = splits.assign(
         **{name: [value] * len(splits) for name, value in bounds.items()}, dataset="screen", kind="combo_ood"
     )
-    database.rebuild(
-        store, lambda: splits, lambda runs: pd.DataFrame({"dataset": ["screen"], "data_sha256": ["d" * 64]})
-    )
+    data = {"dataset": ["screen"], "data_sha256": ["d" * 64]}
+    if other:
+        for entry in ENTRIES:
+            _write(store, OTHER, entry)
+        more = split_table(OTHER, board=OTHER_BOARD).assign(dataset="other", kind="context_ood")
+        splits = pd.concat([splits, more], ignore_index=True)
+        data = {"dataset": ["screen", "other"], "data_sha256": ["d" * 64, "0" * 64]}
+    database.rebuild(store, lambda: splits, lambda runs: pd.DataFrame(data))
     write_page(store)
     return store
 
@@ -63,6 +85,12 @@ def _write(store: ArtifactStore, split: str, entry: str) -> None:
     family, level = ENTRIES[entry]
     name = "hostile" if entry == HOSTILE else entry
     config: dict[str, Any] = run_config(name, split=split, family=family) | {"entry": entry}
+    if split == OTHER:
+        config |= {"data_hash": "0" * 64, "dataset": {"name": "other", "content_sha256": "0" * 64}}
+        config["split"] = {"hash": split, "key": OTHER_BOARD, "kind": "context_ood"}
+    if entry in COSTS:
+        fit, predict, peak = COSTS[entry]
+        config["cost"] = {"fit_cpu_s": fit, "predict_cpu_s": predict, "fit_peak_bytes": peak}
     rng = np.random.default_rng([len(entry), ord(split[0])])
     parts = []
     # Folds test different conditions, as those of a cross-validation do.

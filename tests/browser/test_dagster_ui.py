@@ -110,6 +110,8 @@ def page(browser: Any, ui: Ui) -> Iterator[Any]:
 def shot(page: Any, name: str) -> None:
     """Keep a picture of a page where a folder for them is named."""
     if folder := os.environ.get("PERTURBFM_SCREENSHOTS"):
+        # Menus fade.
+        page.wait_for_timeout(800)
         page.screenshot(path=str(Path(folder) / f"ui_{name}.png"))
 
 

@@ -15,7 +15,7 @@ from perturbfm_core.leaderboard import database
 from perturbfm_core.pipeline.serving import PageServer
 from perturbfm_core.pipeline.site import build_site
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.browser.boards import HOSTILE, made_store
+from tests.browser.boards import COSTS, HOSTILE, made_store
 from tests.support.browser import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -276,6 +276,106 @@ def test_it_fits_a_telephone_in_the_dark_and_on_paper(visit: Visit, store: Artif
     page.emulate_media(media="print")
     assert not page.locator("#choose").is_visible()
     assert page.locator("#standings").is_visible()
+
+
+def test_rank_stands_against_cost(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    chart = page.locator("#cost svg.chart")
+    chart.wait_for()
+    board = standings(store, WHOLE).set_index("entry")
+    assert page.locator("#cost-of option").all_inner_texts() == ["fit, s", "CPU, s", "memory, MB"]
+    assert page.locator("#cost-of").input_value() == "cpu_seconds"
+    # Whose cost nobody knows is not drawn, and counted.
+    assert chart.locator("circle.act").count() == len(COSTS)
+    assert (
+        page.locator("#cost-text").inner_text().startswith("1 of 5 entries are not drawn: no cost on record")
+    )
+
+    def told() -> dict[str, tuple[float, float]]:
+        chart.focus()
+        found = {}
+        for _ in COSTS:
+            page.keyboard.press("ArrowRight")
+            name, rank, cost = page.locator(".tip").inner_text().splitlines()
+            found[name] = float(rank.split(": ")[1]), float(cost.split(": ")[1])
+        return found
+
+    assert told() == {e: (board["rank"][e], fit + predict) for e, (fit, predict, _) in COSTS.items()}
+    page.select_option("#cost-of", "peak_memory_mb")
+    assert told() == {e: (board["rank"][e], peak / 1e6) for e, (_, _, peak) in COSTS.items()}
+
+
+def test_calibration_is_a_small_chart_of_each_entry(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    figures = page.locator("#calibration figure")
+    figures.first.wait_for()
+    # In the order of the table.
+    assert page.locator("#calibration figcaption").all_inner_texts() == entries(page)
+    found = standings(store, WHOLE, "uncertainty.conformal_coverage_0.9").set_index("entry")["value"]
+    for i, name in enumerate(entries(page)):
+        said = figures.nth(i).locator("svg").get_attribute("aria-label")
+        assert "calibrated: 50 % interval holds \u2013" in said
+        assert f"90 % interval holds {100 * found[name]:.1f} %" in said
+    page.locator("#about-calibration").click()
+    assert "should hold 90 %" in page.locator("#drawer").inner_text()
+
+
+def test_the_table_is_saved_as_it_is_filtered(visit: Visit, store: ArtifactStore, tmp_path: Path) -> None:
+    page = visit(from_disk(store))
+    page.locator("#filter").fill("e")
+    page.locator("#standings th[data-id=value] button").click()
+    shown = entries(page)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == f"{WHOLE}-delta.pearson_centered.csv"
+    download.value.save_as(tmp_path / "saved.csv")
+    saved = pd.read_csv(tmp_path / "saved.csv").set_index("entry")
+    assert list(saved.index) == shown
+    board = standings(store, WHOLE).set_index("entry").loc[shown]
+    for column in ("rank", "value", "ci_low", "ci_high", "diff_low", "n_undefined"):
+        # The page keeps four decimals.
+        assert list(saved[column]) == pytest.approx(list(board[column]), abs=6e-5, nan_ok=True)
+
+
+def test_every_run_is_a_point_of_the_sparkline(visit: Visit, store: ArtifactStore) -> None:
+    page = visit(from_disk(store))
+    runs = database.query(
+        store,
+        "SELECT r.entry, s.cv_fold AS fold, r.seed, g.value FROM global_scores g JOIN runs r USING (run_id) JOIN splits s "
+        f"ON s.split_hash = r.split_hash WHERE r.board = '{WHOLE}' AND g.metric = 'pearson_centered' ORDER BY ALL",
+    )
+    for i, name in enumerate(entries(page)):
+        line = page.locator("#standings tbody tr").nth(i).locator("svg.spark")
+        own = runs[runs["entry"] == name]
+        assert line.locator("circle").count() == len(own) == 2
+        said = line.get_attribute("aria-label")
+        assert said.startswith("delta.pearson_centered by run: ")
+        for row in own.itertuples(index=False):
+            assert f"fold {row.fold}, seed {row.seed}: {row.value:.4f}" in said
+
+
+def test_data_and_kind_narrow_the_boards(visit: Visit, tmp_path_factory: pytest.TempPathFactory) -> None:
+    page = visit(from_disk(made_store(tmp_path_factory.mktemp("other"), other=True), "all"))
+
+    def boards() -> list[str]:
+        names: list[str] = page.locator("#board-list .name").all_inner_texts()
+        return names[1:]
+
+    data, kind = (page.locator(f"#{name} option").all_inner_texts() for name in ("pick-data", "pick-kind"))
+    assert data == ["all data (2)", "other", "screen"]
+    assert kind == ["all kinds (2)", "combo ood", "context ood"]
+    assert len(boards()) == 3
+    page.select_option("#pick-data", "screen")
+    assert eventually(lambda: len(boards()) == 2)
+    assert page.locator("#boards-count").inner_text() == "(2 of 3)"
+    # No board of these data is of that kind: the data give way.
+    page.select_option("#pick-kind", "context_ood")
+    assert eventually(lambda: [b.startswith("other") for b in boards()] == [True])
+    assert page.locator("#pick-data").input_value() == ""
+    # A board that is no longer listed is left.
+    page.locator("#board-list button").last.click()
+    page.select_option("#pick-kind", "combo_ood")
+    assert eventually(lambda: page.locator("#one-title").inner_text().startswith("screen"))
 
 
 def test_all_boards_stand_side_by_side(visit: Visit, store: ArtifactStore) -> None:

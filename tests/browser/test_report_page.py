@@ -129,6 +129,48 @@ def test_hovering_shows_the_gene(page: Opened, case: ReportCase) -> None:
         assert found <= names
 
 
+@pytest.mark.parametrize(
+    ("guides", "drawn", "texts"),
+    [
+        ([{"y": 3, "label": "p"}], 0, ["p \u2191"]),
+        (
+            [{"y": -9, "label": "p"}, {"x": -5, "label": "q"}, {"x": 7, "label": "r"}],
+            0,
+            ["p \u2193", "q \u2190", "r \u2192"],
+        ),
+        ([{"y": 0.5, "label": "p"}, {"x": 0.9, "label": "q"}, {"x": 40}], 2, ["p", "q"]),
+    ],
+)
+def test_a_guide_beyond_the_axes_is_an_arrow(
+    page: Opened, guides: list[dict[str, Any]], drawn: int, texts: list[str]
+) -> None:
+    host = page.page.evaluate_handle(
+        """guides => { const host = PF.el("div", {}); document.querySelector(".page").prepend(host);
+        PF.scatter(host, { points: { x: [0, 1], y: [0, 1] }, guides, diagonal: false, height: 240 }); return host; }""",
+        guides,
+    )
+    found = host.evaluate(
+        """host => [...host.querySelectorAll(".guide, text.halo")].map(n => { const b = n.getBBox();
+        return [n.tagName, n.textContent, b.x, b.y, b.x + b.width, b.y + b.height]; })"""
+    )
+    assert [f[0] for f in found].count("line") == drawn
+    assert [f[1] for f in found if f[0] == "text"] == texts
+    wide = host.evaluate("host => host.clientWidth")
+    for name, _, left, top, right, bottom in found:
+        assert 0 <= left <= right <= wide, name
+        assert 0 <= top <= bottom <= 240, name
+
+
+def test_no_line_of_a_condition_leaves_its_chart(page: Opened) -> None:
+    open_panel(page.page, "condition")
+    page.page.locator("#volcano-predicted svg").wait_for()
+    outside = page.page.evaluate(
+        """() => [...document.querySelectorAll("svg.chart line")].filter(n => { const b = n.getBBox(), s = n.ownerSVGElement;
+        return b.width + b.height && (b.y < -1 || b.y + b.height > s.clientHeight + 1 || b.x < -1 || b.x + b.width > s.clientWidth + 1); }).length"""
+    )
+    assert outside == 0
+
+
 def test_conditions_are_chosen_from_lists_and_tables(page: Opened, case: ReportCase) -> None:
     worst = page.page.locator("[data-condition]").nth(5)
     name = worst.inner_text()

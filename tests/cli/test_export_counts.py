@@ -99,7 +99,8 @@ def test_the_file_is_what_the_challenge_takes(work):
     assert data.X.data.min() > 0
     assert data.X.sum(axis=1).max() <= 1e6
     assert data.obs["target"].value_counts().to_dict() == {**dict.fromkeys(HELD, 30), "non-targeting": 110}
-    assert set(data.obs["line" if "line" in data.obs else "context"]) == {"A549"}
+    assert list(data.obs.columns) == ["target", "context"]
+    assert set(data.obs["context"]) == {"A549"}
     # Controls are the measured ones.
     measured = screen[screen.obs["target"] == "non-targeting"].X.toarray()
     mine = data[data.obs["target"] == "non-targeting"].X.toarray()
@@ -253,6 +254,28 @@ def test_doses_of_one_drug_are_refused():
     assert "tests 2 conditions of 'JQ1', which differ in doses" in error
 
 
+@pytest.mark.parametrize("names", [("JQ1", "GENE011", "SAHA"), ("GENE010", "GENE013", "VX1")])
+def test_a_drug_by_the_name_of_a_gene_is_refused(names):
+    """As a label of the challenge, the name says that the gene is perturbed."""
+    screen = counts_screen(names)
+    screen.obs["kind"] = np.where(screen.obs["target"] == "non-targeting", "", "compound")
+    screen.write_h5ad("screen.h5ad")
+    perturbfm(
+        *("data", "import", "screen.h5ad", "--out", "D", *COLUMNS, "--space", "counts"),
+        *("--modality-col", "kind"),
+        warns=True,
+    )
+    frozen = perturbfm("splits", "create", "--data", "D", "--spec", "iid", "--no-bounds").values["split_hash"]
+    run = perturbfm("train", "global_mean", "--data", "D", "--split", frozen).values["run_id"]
+    gene = next(n for n in names if n in GENES)
+    error = refused("export", run, "--format", "vcc2026", "--out", "p.h5ad")
+    assert (
+        f"perturbation {gene!r} of context 'A549' has no target gene, which the challenge's label {gene!r} does not say"
+        in error
+    )
+    assert not Path("p.h5ad").exists()
+
+
 def test_drugs_without_doses_are_written_with_their_names():
     perts = ["JQ1", "SAHA", "VX1", "Y2"]
     _, run = trained(counts_screen(perts), "--spec", "iid")
@@ -287,6 +310,22 @@ def test_a_file_is_not_left_alone_where_the_baseline_is_refused():
     assert not list(Path().glob("[prb].h5ad"))
     export(run)
     assert set(anndata.read_h5ad("pred.h5ad").obs["target"]) == {HELD[0], "non-targeting"}
+
+
+@pytest.mark.parametrize("row", [111, 229])
+def test_a_file_is_not_left_alone_where_the_measured_cells_are_refused(row):
+    """The predicted cells are of the controls, which are fine."""
+    screen = counts_screen(HELD)
+    assert screen.obs["target"].iloc[row] in HELD
+    screen.X[row, 5] = 2e6
+    _, run = trained(
+        screen, "--spec", "perturbation_ood", *holdout("--holdout-perturbation", HELD[:1] + HELD[-1:])
+    )
+    files = ("--out", "p.h5ad", "--real", "r.h5ad", "--baseline", "b.h5ad")
+    assert "include a cell with 2.00" in refused("export", run, "--format", "vcc2026", *files)
+    assert not list(Path().glob("[prb].h5ad"))
+    export(run)
+    assert list(anndata.read_h5ad("pred.h5ad").obs.columns) == ["target", "context"]
 
 
 def test_a_control_of_too_many_counts_is_refused():

@@ -123,6 +123,45 @@ def test_the_variant_against_the_models_own_control_lies_beside(work, screen):
     assert (done["control"], done["variants"]) == ("model", ["q.real_control.npz"])
 
 
+def test_both_controls_are_published(work, screen):
+    folder = screen.write("out")
+    own = screen.control * 0.9 + 0.1
+    np.save("out/model_control.npy", own.astype(np.float32))
+    done = perturbfm(*line(work, folder, "p.npz", "--publish", "--json"), warns=True).json
+    assert (done["entry"], done["own_control_entry"]) == ("mine", "mine-own-control")
+    for run, delta in (
+        (done["run_dir"], screen.delta),
+        (done["own_control_run_dir"], screen.control + screen.delta - own),
+    ):
+        with np.load(Path(run) / "predictions.npz") as made:
+            np.testing.assert_allclose(made["mean"], delta, atol=1e-5)
+    with np.load("p.model_control.npz") as made:
+        assert str(made["model"]) == "mine-own-control"
+    # Neither where the file has no control of its own, nor where that one was asked for.
+    Path("out/model_control.npy").unlink()
+    done = perturbfm(*line(work, folder, "q.npz", "--publish", "--json"), warns=True).json
+    assert "own_control_run_id" not in done
+
+
+def test_an_own_control_that_is_the_prediction_is_not_scored(work, screen):
+    folder = screen.write("out")
+    np.save("out/model_control.npy", (screen.control + screen.delta).astype(np.float32))
+    done = attempt(*line(work, folder, "p.npz", "--publish", "--json"))
+    # One output, two readings: what is refused of either is refused of both.
+    assert done.code == 2
+    assert "predictions are the control" in done.err
+
+
+def test_without_a_name_the_file_is_called_after_model_and_split(work, screen):
+    folder = screen.write("out")
+    where = ("--data", "D", "--split", work.split, "--model", "mine")
+    done = perturbfm("external", "convert", folder, *where, "--json").json
+    assert done["out"] == f"mine-{work.split[:12]}.npz"
+    assert Path(done["out"]).is_file()
+    assert "already exists" in attempt("external", "convert", folder, *where).err
+    assert "must be an .npz file" in attempt(*line(work, folder, "p.csv")).err
+
+
 def test_a_failed_worker_says_why(work):
     Path("out").mkdir()
     Path("out/error.json").write_text('{"error": "no gene is in the graph"}')

@@ -11,6 +11,8 @@ import pytest
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.pipeline.experiment import ModelConfig, model_configs
+from perturbfm_core.reports.run.provenance import provenance
+from perturbfm_core.store.run_record import read_run_record
 from tests.support.command import VARIABLES, attempt, perturbfm
 from tests.support.counts_screen import GENES, counts_screen
 
@@ -90,6 +92,31 @@ def test_a_run_is_read_back_with_its_generator(here):
         "scaled"
         in perturbfm("export", scaled.name, "--format", "vcc2026", "--out", "c.h5ad", "--data", "D").out
     )
+
+
+def test_the_page_of_a_run_names_the_generator_of_its_counts(here):
+    _, _, (plain, _, scaled) = here
+    for run, name in ((plain, "multinomial"), (scaled, "scaled")):
+        drawn = read(run, "metrics.json")["vcc2026"][DRAWN]
+        assert drawn["generator"] == name
+        page = (run / "report.html").read_text(encoding="utf-8")
+        row = page.split(">generator of counts<")[1].split("</tr>")[0]
+        assert f"{name} {drawn['version']}, seed {drawn['seed']}" in row
+        assert (
+            "control_shift without residual noise" in page.split(">generator of cells<")[1].split("</tr>")[0]
+        )
+
+
+def test_a_page_says_nothing_of_counts_that_were_not_drawn(here):
+    record = read_run_record(here[2][0])
+    metrics = read(here[2][0], "metrics.json")
+    given = metrics["vcc2026"]
+    for panel in ({**given, DRAWN: None}, {k: v for k, v in given.items() if k != DRAWN}, None):
+        names = [row[0] for row in provenance(record, {"vcc2026": panel})]
+        assert "generator of counts" not in names
+        assert "generator of cells" in names
+    own = [row[0] for row in provenance(record.model_copy(update={"generator": None}), None)]
+    assert not [name for name in own if name.startswith("generator")]
 
 
 @pytest.mark.parametrize("generator", [None, "negative_binomial", "redraw"])

@@ -165,3 +165,31 @@ def test_no_case(capsys, tmp_path):
     code, _, err = run(capsys, "parity", tmp_path)
     assert code == 2
     assert "is no parity case" in err
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_parity_of_a_case_of_cell_eval2(capsys, form):
+    case = REPO / "tests" / "parity" / "cell_eval2" / "synth_edges"
+    code, out, err = run(capsys, "parity", case, *(["--json"] if form == "json" else []))
+    assert code == 0, err
+    if form == "json":
+        found = json.loads(out)
+        assert (found["kind"], found["failed"], found["skipped"]) == ("cell_eval2", 0, 0)
+        assert found["compared"] > 8_000
+    else:
+        assert "de_wilcoxon_sig_jaccard" in out
+
+
+def test_parity_of_a_changed_case_of_cell_eval2_fails(capsys, tmp_path):
+    case = Path(shutil.copytree(REPO / "tests" / "parity" / "cell_eval2" / "synth_edges", tmp_path / "case"))
+    expected = json.loads((case / "expected.json").read_text())
+    name = next(iter(expected["runs"]))
+    expected["runs"] = {name: expected["runs"][name]}
+    expected["runs"][name]["agg_results"]["mean"]["pds_cosine"] += 1e-6
+    (case / "expected.json").write_text(json.dumps(expected))
+    for path in case.glob("de_*.parquet"):
+        path.unlink()
+    code, out, err = run(capsys, "parity", case, "--json")
+    assert code != 0
+    assert err.strip().count("\n") == 0
+    assert json.loads(out)["failed"] == 1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shutil
 import webbrowser
 from pathlib import Path
 
 import pytest
 
+from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import is_whole, read_run_record
 from tests.cli.test_submit import line, table_of
 from tests.support.command import VARIABLES, Work, attempt, perturbfm
+from tests.support.paths import REPO
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,27 @@ def test_a_submission_has_a_report_that_can_be_made_anew(work):
     assert "No training is recorded for this run." in again
     # Nothing was run in between, so that both say the same.
     assert first == again
+
+
+def test_data_are_named_by_directory_name_or_content(work):
+    content = read_json(Path("D/meta.json"))["metadata"]["content_sha256"]
+    shutil.copytree("D", "data/screen")
+    for i, given in enumerate(("D", "screen", content[:10])):
+        perturbfm("report", work.run, "--out", f"{i}.html", "--data", given)
+        assert Path(f"{i}.html").is_file()
+
+
+def test_every_verb_takes_data_alike():
+    """A plain path would refuse names and content hashes."""
+    plain = []
+    for file in sorted((REPO / "perturbfm_core/cli").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option":
+                given = [a.value for a in node.args if isinstance(a, ast.Constant)]
+                parsers = [ast.unparse(k.value) for k in node.keywords if k.arg == "parser"]
+                if "--data" in given and parsers != ["data_place"]:
+                    plain.append(file.name)
+    assert plain == []
 
 
 def test_what_cannot_be_done_is_one_line(work):

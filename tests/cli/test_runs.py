@@ -14,6 +14,7 @@ import pytest
 
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
+from perturbfm_core.store.run_removal import collect_garbage, find_garbage
 from tests.cli.test_submit import line, table_of
 from tests.support.command import attempt, perturbfm
 
@@ -175,6 +176,7 @@ def test_compare_runs_and_entries_by_condition(work, three):
     assert differs["file_sha256"][0] is None
     text = perturbfm("runs", "compare", linear, mine).out
     assert "differs_model=" in text
+    assert row["folds"] == "one split"
     assert len(perturbfm("runs", "compare", linear, mine, "--all", "--json").json["metrics"]) > 20
 
 
@@ -233,6 +235,31 @@ def test_gc_keeps_the_newest_of_each_configuration_and_tagged_runs(work, three):
 def test_gc_leaves_objects_where_a_run_cannot_be_read(work, three):
     (work.path / "runs" / three[1] / "config.json").write_text("{")
     assert perturbfm("runs", "gc", "--min-age", 0, "--json").json["objects"] == 0
+
+
+@pytest.mark.parametrize("reuse", ["find", "put_object", "late"])
+def test_gc_keeps_what_a_run_in_progress_has_taken_up(work, three, reuse):
+    """An old object that no run refers to, found again by a run that is not published yet."""
+    store = ArtifactStore()
+    key = read_run_record(work.path / "runs" / three[1]).objects.model
+    perturbfm("runs", "rm", three[1])
+    old = time.time() - 90_000
+    for path in store.objects.glob("*/*"):
+        os.utime(path, (old, old))
+    planned = find_garbage(store)
+    assert store.object(key) in planned.objects
+    if reuse == "put_object":
+        store.put_object(key, lambda folder: None)
+    else:
+        assert store.find(key).reused
+    if reuse != "late":
+        planned = find_garbage(store)
+        assert store.object(key) not in planned.objects
+    # Taken up between the look and the removal, it stays as well.
+    collect_garbage(store, planned)
+    assert store.object(key).is_dir()
+    assert planned.objects
+    assert not any(p.exists() for p in planned.objects if p != store.object(key))
 
 
 def test_gc_knows_the_age_of_an_object(work, three):

@@ -213,6 +213,44 @@ def test_faults_of_a_prediction_are_one_line(capsys, tmp_path, changed, change, 
     assert not (tmp_path / "out").exists()
 
 
+def _negative(data):
+    data.X.data[0] = -1.0
+    return data
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:, 1:].copy(), "the baseline has 239 genes, the truth 240"),
+        (_drop, "the baseline lacks 1 labels of the other file (GENE007)"),
+        (_without_controls, "have no control 'non-targeting'"),
+        (_unlabelled, "2 cells have no label in obs column 'target'"),
+        (_negative, "hold negative values"),
+    ],
+)
+def test_a_bad_baseline_leaves_the_folder_as_it_was(capsys, tmp_path, changed, change, message, earlier):
+    out = tmp_path / "out"
+    if earlier:
+        out.mkdir()
+        for name in ("results.csv", "agg_results.csv", "score.csv"):
+            (out / name).write_text("earlier\n")
+    code, printed, error = score(capsys, out, "--baseline", changed(change))
+    assert code != 0
+    assert message in error
+    assert error.strip().count("\n") == 0, error
+    assert printed == ""
+    assert {p.read_text() for p in out.glob("*")} == ({"earlier\n"} if earlier else set())
+
+
+def test_a_baseline_that_gives_no_scale_leaves_nothing(capsys, tmp_path):
+    """The truth is no worse than replicates of it."""
+    code, _, error = score(capsys, tmp_path / "out", "--baseline", CASE / "real.h5ad")
+    assert code != 0
+    assert "has no scale: the baseline's value" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_faults_of_options_are_one_line(capsys, tmp_path):
     for argv, message in (
         (("--input-type", "lognorm"), "hold whole numbers only"),
@@ -224,6 +262,7 @@ def test_faults_of_options_are_one_line(capsys, tmp_path):
         assert code != 0
         assert message in error
         assert error.strip().count("\n") == 0, error
+        assert not (tmp_path / "out").exists()
 
 
 def test_labels_that_are_no_genes_must_be_declared(capsys, tmp_path):

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -23,6 +25,7 @@ from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.suite import plan_suite
 from perturbfm_core.pipeline.suite_data import suite_dataset
 from perturbfm_core.pipeline.suite_filter import parse_only
+from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.real.conftest import brief
 from tests.support.command import VARIABLES, attempt, perturbfm
@@ -326,6 +329,31 @@ def test_the_scorecard_has_the_values_of_the_runs(ran):
     # A constant prediction has no correlation: the last place.
     assert ranks["global_mean"] == 3.0
     assert "Suite t" in Path("card/scorecard.html").read_text()
+
+
+def test_what_a_submission_leaves_out_is_not_covered(ran):
+    (split,) = (r["hash"] for r in perturbfm("splits", "list", "--json").json if r["kind"] == "context_ood")
+    keys = sorted(SplitFolder(Path("splits")).load(split).definition.folds.table["test"])
+    genes = open_dataset(Path("data/tiny")).genes
+    values = np.random.default_rng(0).normal(size=(len(keys), len(genes)))
+    table = pd.DataFrame(values, index=pd.Index(keys, name="condition"), columns=genes)
+    table.iloc[2:].to_csv("part.csv")
+    answer = attempt(
+        "submit", "part.csv", "--split", split, "--entry", "part", "--missing", "control", "--kind", "delta"
+    )
+    assert answer.code == 0, answer.err
+    perturbfm("suite", "scorecard", "t", "--out", "card")
+    card = json.loads(Path("card/scorecard.json").read_text())
+    (context,) = [t for t in card["tasks"] if t["kind"] == "context_ood"]
+    assert {name for name, value in context["marks"].items() if value is None} == set(context["mark_reasons"])
+    (part,) = [e for e in card["entries"] if e["entry"] == "part"]
+    n = len(keys)
+    assert part["tasks"][context["board"]]["coverage"] == pytest.approx((n - 2) / n)
+    assert part["coverage"] == pytest.approx((n - 2) / sum(t["n_conditions"] for t in card["tasks"]))
+    said = f"2 of {n} conditions are not predicted and scored as their control"
+    assert part["tasks"][context["board"]]["reason"].endswith(said)
+    whole = {e["entry"]: e["coverage"] for e in card["entries"] if e["entry"] != "part"}
+    assert set(whole.values()) == {1.0}
 
 
 def test_a_suite_that_never_ran_has_no_scorecard(fresh):

@@ -92,6 +92,20 @@ def test_virtual_cell_challenge(tmp_path: Path, lines: list[str] | None) -> None
     assert ds.values.counts is not None
 
 
+@pytest.mark.parametrize("batch", ["batch", "batch_var"])
+def test_virtual_cell_challenge_2026(tmp_path: Path, batch: str) -> None:
+    """Its files call the perturbed gene ``target``."""
+    columns: dict[str, Any] = {"guide_id": ["x"], batch: ["1", "2"], "cell_type": ["H1"]}
+    path = written(tmp_path / "train.h5ad", ["non-targeting", "TP53", "KLF1"], columns, counts=True)
+    table = anndata.read_h5ad(path)
+    table.obs = table.obs.rename(columns={"target_gene": "target"})
+    table.write_h5ad(path)
+    ds = read_h5ad(path, preset="vcc")
+    assert perturbations(ds) == {"TP53", "KLF1"}
+    assert (ds.contexts, ds.obs["batch_id"].nunique()) == (["H1"], 2)
+    assert int(ds.is_control.sum()) == 25
+
+
 def test_sciplex_keeps_drug_names_whole(tmp_path: Path) -> None:
     path = written(
         tmp_path / "sciplex3.h5ad",

@@ -18,6 +18,7 @@ CASES = {
     "perturbench/synth_edge": "predictions_noisy.npz",
     "cell_eval/synth_a": "pred.npz",
     "calibrated/synth_a": "cells.h5ad",
+    "cell_eval2/synth_edges": "pred_odd.h5ad",
 }
 
 
@@ -25,6 +26,16 @@ CASES = {
 def test_a_truncated_file_gives_one_line(tmp_path: Path, case: str, file: str) -> None:
     folder = tmp_path / "case"
     shutil.copytree(TESTS / "parity" / case, folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:2000])
+    with pytest.raises(MetricError, match=r"cannot be read \(") as caught:
+        run_case(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["real.h5ad", "de_real_odd.parquet", "de_pred_odd.parquet"])
+def test_every_truncated_file_of_cell_eval2_gives_one_line(tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(TESTS / "parity" / "cell_eval2" / "synth_edges", folder)
     (folder / file).write_bytes((folder / file).read_bytes()[:2000])
     with pytest.raises(MetricError, match=r"cannot be read \(") as caught:
         run_case(folder)

@@ -166,7 +166,7 @@ def test_missing_conditions_are_refused_or_counted(model):
     assert done.missing_keys == model.keys[:2]
     assert not done.mean[:2].any()
     assert done.counts["missing"] == 2
-    assert f"2 of {ASKED} conditions are not predicted" in done.warnings[0]
+    assert f"2 of {ASKED} test conditions are not predicted" in done.warnings[0]
     for empty in (
         model.raw(model.expression[:0], keys=[]),
         model.raw(model.expression[:1], keys=model.other_keys[:1]),

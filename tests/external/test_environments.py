@@ -457,7 +457,7 @@ def test_what_is_no_environment_is_refused(tmp_path):
     [
         ("create state", "arc-state forbids commercial use: CC BY-NC-SA 4.0"),
         ("create state --yes", "repeat with --accept-licence"),
-        ("create cpa", "takes about 5.8 GB of disk; repeat with --yes"),
+        ("create cpa", "takes about 5.9 GB of disk; repeat with --yes"),
         ("create cpa --accept-licence", "repeat with --yes"),
         (
             "create gears --python /nowhere/python",
@@ -484,9 +484,10 @@ def test_a_licence_and_a_size_that_are_agreed_to(store, wheels, set_lock):
     done = attempt(*line, "--accept-licence", "--yes", "--json")
     assert done.code == 0, done.err
     assert (done.json["state"], done.json["commercial"]) == ("built", "forbidden")
-    assert "licence of toy-model: MIT" in done.err
-    # What is built needs no second word.
-    assert attempt(*line).code == 0
+    assert done.err.count("licence of toy-model: MIT") == 1
+    # What is built needs no second word, and is shown with its licence as well.
+    again = attempt(*line)
+    assert (again.code, again.err) == (0, "licence of toy-model: MIT\n")
     rows = {row["name"]: row for row in perturbfm("external", "env", "list", "--json").json}
     assert rows["toy"]["state"] == "built"
     assert rows["gears"] == {
@@ -499,8 +500,21 @@ def test_a_licence_and_a_size_that_are_agreed_to(store, wheels, set_lock):
     }
     shown = perturbfm("doctor", "--json").json["environments"]
     assert re.fullmatch(r"built; .*; MIT, no commercial use; Python " + PYTHON, shown["toy"])
-    assert shown["cpa"] == "not built; 5.8 GB; BSD-3-Clause; Python 3.10"
+    assert shown["cpa"] == "not built; 5.9 GB; BSD-3-Clause; Python 3.10"
     assert len(perturbfm("external", "env", "remove", "toy", "--json").json["removed"]) == 1
+
+
+def test_the_licence_is_shown_before_anything_is_installed(store, wheels, set_lock, monkeypatch):
+    set_lock()
+    said: list[str] = []
+    monkeypatch.setattr(building, "to_console", said.append)
+
+    def stop(*_) -> None:
+        raise ExternalError("stopped " + " ".join(said))
+
+    monkeypatch.setattr(building, "_install", stop)
+    with pytest.raises(ExternalError, match="stopped licence of toy-model: MIT"):
+        building.create_environment("toy", store)
 
 
 @pytest.mark.skipif(

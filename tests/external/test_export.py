@@ -81,6 +81,11 @@ def test_the_request_says_who_asks_for_what(tmp_path):
     assert request["split_hash"] == split.hash
     assert request["data_content_sha256"] == ds.content_sha256
     assert request["perturbations_known"] == sorted(set(view.conditions["pert_id"].astype(str)))
+    view_obs, controls_obs = (written(tmp_path, parts)[i].obs for i in (0, 1))
+    for obs in (view_obs, controls_obs):
+        rows = [int(np.flatnonzero(ds.row_ids == name)[0]) for name in obs.index[:9]]
+        for column in ("pert_id", "context_id", "batch_id", "modality", "doses", "covariates"):
+            assert obs[column].astype(str).tolist()[:9] == ds.obs[column].iloc[rows].astype(str).tolist()
     (combo,) = [c for c in request["conditions"] if c["pert_id"].count("+")][:1]
     assert combo["genes"] == combo["pert_id"].split("+")
     assert len({c["key"] for c in request["conditions"]}) == len(request["conditions"])

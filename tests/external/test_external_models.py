@@ -222,7 +222,7 @@ def test_a_failed_conversion_does_not_train_again(kept, tmp_path):
     fitted = stages.fit(kept, ds, split, config(worker=path, missing="control"), said.append)
     assert (kept.runs.parent / "calls").read_text() == "x"
     assert any(line.startswith("found the output") for line in said)
-    assert any("1 of 10 conditions are not predicted" in line for line in said)
+    assert any("1 of 10 test conditions are not predicted" in line for line in said)
     record = load_model(fitted.path).training["conversion"]
     assert record["counts"]["missing"] == 1
     assert record["warnings"]
@@ -262,7 +262,12 @@ def test_a_constant_variance_is_declared(kept):
     ds = screen(rows)
     split = split_one(ds, "context_ood", {"holdout": ["x"]})
     model = load_model(stages.fit(kept, ds, split, config(constant_variance=0.25)).path)
-    assert model.training["variance"] == {"source": "a declared constant", "value": 0.25, "conditions": 0}
+    assert model.training["variance"] == {
+        "source": "a declared constant",
+        "value": 0.25,
+        "conditions": 0,
+        "of_calibration_fold": False,
+    }
     assert (model.predict(query_of_test(ds, split)).var == np.float32(0.25)).all()
 
 

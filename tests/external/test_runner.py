@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from perturbfm_core.errors import ExternalError
+from perturbfm_core.external import network
 from perturbfm_core.external.runner import WorkerCall, run_worker
 
 WRITES = "open(out + '/raw.npz', 'wb').write(b'x')\n"
@@ -82,6 +84,33 @@ def test_a_worker_starts_in_a_fresh_folder_without_network_and_with_few_threads(
     (tmp_path / "work/out").mkdir(parents=True)
     (tmp_path / "work/out/old").write_text("")
     run_worker(call(tmp_path, code + "    " + WRITES, threads=2, variables={"ADDED": "yes"}))
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_no_host_is_reached_where_the_kernel_permits_a_namespace(tmp_path, monkeypatch, cut):
+    """Also past the proxies, by a socket; elsewhere proxies and offline settings are what there is."""
+    if cut and not network.can_cut():
+        pytest.skip("this kernel gives users no network namespace")
+    if not cut:
+        monkeypatch.setattr(network, "can_cut", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as host:
+        code = f"""
+        import socket
+        try:
+            socket.create_connection(("127.0.0.1", {host.getsockname()[1]}), timeout=5).close()
+            print("progress: reached")
+        except OSError:
+            print("progress: not reached")
+        # What talks to itself works.
+        with socket.create_server(("127.0.0.1", 0)) as own:
+            socket.create_connection(own.getsockname(), timeout=5).close()
+        open(out + "/raw.npz", "wb").write(b"x")
+        """
+        said = []
+        run_worker(call(tmp_path, code), said.append)
+    assert said == ["not reached" if cut else "reached"]
+    # Its files belong to whoever started it.
+    assert (tmp_path / "work/out/raw.npz").stat().st_uid == os.getuid()
 
 
 def test_the_line_of_error_json_is_the_error(tmp_path):

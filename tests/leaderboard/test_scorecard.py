@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.leaderboard.board_marks import board_marks
 from perturbfm_core.leaderboard.headline import Marks
+from perturbfm_core.leaderboard.left_out import left_out
+from perturbfm_core.leaderboard.reasons import NO_BOUNDS, NO_NOISE_FREE
 from perturbfm_core.leaderboard.run_cost import RunCost, count_parameters, total_cost
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
-from perturbfm_core.leaderboard.scorecard_tasks import Task, scale_of, score_task
+from perturbfm_core.leaderboard.scorecard_tasks import Task, TaskScore, scale_of, score_task
+from perturbfm_core.reports.html import DASH
 from perturbfm_core.reports.pages.scorecard import scorecard_page
 
 UP, DOWN = METRICS.get("delta.pearson_centered"), METRICS.get("delta.rmse")
@@ -106,6 +113,64 @@ def test_what_was_not_predicted_counts_against():
     assert found["none"].reason == "not applicable: it needs doses"
 
 
+@pytest.mark.parametrize("metric", [UP, DOWN])
+@pytest.mark.parametrize(("left_out", "share"), [((3,), 0.75), ((0, 2, 3), 0.25), ((), 1.0)])
+def test_a_condition_scored_as_its_control_is_not_covered(metric, left_out, share):
+    """The similarity of such a condition is undefined, its error is that of the control; neither is a prediction."""
+    values = [np.nan if metric is UP and i in left_out else 0.5 for i in range(4)]
+    table = scores({"a": values, "b": [0.4] * 4}, metric)
+    absent = table["key"].isin([f"c0|p{i}|CRISPRa||" for i in left_out]) & (table["entry"] == "a")
+    made, found = score_task(
+        task(metric=metric), metric, table.assign(predicted=~absent), 4, {"a": None, "b": None}
+    )
+    assert {e: s.coverage for e, s in found.items()} == {"a": share, "b": 1.0}
+    assert (made.n_possible, found["b"].reason) == (4, None)
+    if left_out:
+        said = f"{len(left_out)} of 4 conditions are not predicted and scored as their control"
+        assert found["a"].reason.endswith(said)
+
+
+def test_what_nobody_predicted_counts_against_those_who_left_it_out():
+    table = scores({"a": [0.5, np.nan]})
+    made, found = score_task(
+        task(floor=0.0, ceiling=1.0), UP, table.assign(predicted=[True, False]), 2, {"a": None}
+    )
+    assert (made.n_possible, found["a"].coverage, found["a"].relative) == (2, 0.5, pytest.approx(0.25))
+
+
+def record(**notes):
+    return SimpleNamespace(notes=notes)
+
+
+def test_left_out_conditions_are_those_that_the_predictions_mark(tmp_path):
+    keys = ["a", "b", "c"]
+    np.savez(
+        tmp_path / "predictions.npz",
+        mean=np.zeros((3, 2)),
+        condition=np.asarray(keys),
+        not_predicted=np.asarray([False, True, True]),
+    )
+    assert left_out(tmp_path, record(missing_as_control=1), keys) == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("notes", "training", "n"),
+    [
+        ({"missing_as_control": 2}, None, 2),
+        ({}, {"conversion": {"counts": {"missing": 1}}}, 1),
+        ({}, {"conversion": None}, 0),
+        ({}, None, 0),
+    ],
+)
+@pytest.mark.parametrize("damaged", [False, True])
+def test_of_other_runs_the_number_of_left_out_conditions_is_known(tmp_path, notes, training, n, damaged):
+    if training is not None:
+        (tmp_path / "training.json").write_text(json.dumps(training))
+    if damaged:
+        (tmp_path / "predictions.npz").write_bytes(b"PK\x03\x04 cut off")
+    assert len(left_out(tmp_path, record(**notes), ["a", "b", "c"])) == n
+
+
 def test_abstaining_pays_neither_above_nor_below_the_floor():
     values = {"bad": [-0.7, None], "all": [0.5, 0.5]}
     _, found = scored(values, floor=0.1, ceiling=0.9)
@@ -143,6 +208,10 @@ def test_nothing_is_ranked_without_signal_or_without_a_value():
         (Marks(0.0, 0.1, 0.3, 0.7, None), (0.3, "train mean", 0.7, "half of the cells")),
         (Marks(-0.1, None, None, None, None), (-0.1, "no effect", None, None)),
         (Marks(None, None, 0.2, None, 0.8), (0.2, "train mean", 0.8, "noise-free")),
+        # The scale of the panel itself, as of the challenge's scores and of the metrics behind them.
+        (Marks(0.0, -0.4, -0.1, 1.0, None, 0.0, 1.0), (0.0, "baseline", 1.0, "replicate anchor")),
+        (Marks(None, 0.6, 0.7, None, 0.9, 0.5, 0.8), (0.5, "baseline", 0.8, "replicate anchor")),
+        (Marks(None, 0.1, 0.2, None, 0.9, 0.5, None), (0.2, "train mean", 0.9, "noise-free")),
     ],
 )
 def test_the_scale_is_the_better_floor_and_the_noise_free_bound(marks, expected):
@@ -193,6 +262,80 @@ def test_the_page_shows_every_entry_and_task_and_escapes_text():
     assert "<x>" not in page
     for text in ("b1", "b2", "2.5", "1.5", "0.55", "delta.pearson_centered", "mean rank"):
         assert text in page
+
+
+def stats(ceiling, floor):
+    return SimpleNamespace(ceiling=ceiling, floor=floor)
+
+
+def test_a_board_is_read_against_two_floors_and_two_ceilings():
+    one = stats(
+        {"pearson_centered": {"half": 0.5, "noise_free": 0.7}},
+        {"control_mean": {"pearson_centered": 0.1}, "train_mean": {"pearson_centered": None}},
+    )
+    two = stats(
+        {"pearson_centered": {"half": 0.7, "reason": "no rule"}}, {"control_mean": {"pearson_centered": 0.3}}
+    )
+    marks, why = board_marks([one, two], UP)
+    assert marks == {
+        "control": pytest.approx(0.2),
+        "train mean": None,
+        "half of the cells": pytest.approx(0.6),
+        "noise-free": None,
+    }
+    assert why == {"train mean": "undefined for the train mean itself", "noise-free": "no rule"}
+    half = stats({"pearson_centered": {"half": 0.5}}, {"control_mean": {}})
+    assert board_marks([half], UP)[1] == {
+        "control": "no floor for this metric",
+        "train mean": "no floor for this metric",
+        "noise-free": NO_NOISE_FREE,
+    }
+    assert set(board_marks([None], UP)[1].values()) == {NO_BOUNDS}
+    assert board_marks([stats({"reason": "no  cells"}, {})], UP)[1]["half of the cells"] == "no cells"
+
+
+def test_the_page_names_folds_and_marks_and_gives_every_dash_its_reason():
+    made = card()
+    first = replace(
+        made.tasks[0],
+        n_splits_expected=5,
+        marks={"control": 0.125, "train mean": None},
+        mark_reasons={"train mean": "it is constant"},
+    )
+    silent = replace(made.tasks[1], counted=False, note="no signal: nothing is ranked")
+    none = TaskScore(None, None, None, None, None, 0.0, 0, "not applicable: doses")
+    entries = [
+        entry_score(
+            name,
+            family,
+            [first, silent],
+            {"b1": none if name == "x" else made.entries[0].tasks["b1"], "b2": none},
+            panels={"p.m": {"mean_rank": None, "b1": None, "b2": 0.5}},
+            panel_reasons={"p.m": {"b1": "too few cells"}},
+        )
+        for name, family in (("x", "baseline"), ("y", "external"))
+    ]
+    text = scorecard_page(replace(made, tasks=[first, silent], entries=entries))
+    assert "rank 1 (1 of 5 folds)" in text
+    assert "control <b>0.125</b>" in text
+    plain = re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
+    dashes = re.findall(f'{DASH}(<sup title="([^"]+)">)?', plain)
+    assert len(dashes) > 10
+    assert all(mark for mark, _ in dashes)
+    for said in (
+        "it is constant",
+        "not applicable: doses",
+        "too few cells",
+        "no run of this entry",
+        "handed in",
+    ):
+        assert said in text
+
+
+def test_the_page_is_for_dark_screens_and_print_as_well():
+    page = scorecard_page(card())
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
 
 
 def test_parameters_are_counted_from_the_header_alone(tmp_path):

@@ -212,6 +212,26 @@ def test_the_published_figures_stand_in_no_rank(store: ArtifactStore, shared_dir
         assert not methods & set(database.query(store, f"SELECT entry FROM {name}")["entry"].dropna())
 
 
+def test_the_query_of_an_export_runs(store: ArtifactStore, tmp_path: Path) -> None:
+    (query,) = re.findall(r"^## Elsewhere.*?```sql\n(.*?)```", TEXT, re.MULTILINE | re.DOTALL)
+    export_parquet(store, tmp_path / "out")
+    found = dict(duckdb.sql(query.replace("DIR", str(tmp_path / "out"))).fetchall())
+    board = database.query(store, f"SELECT entry, value FROM leaderboard WHERE board = '{ALONE}'")
+    assert found == pytest.approx(dict(zip(board["entry"], board["value"], strict=True)))
+
+
+def test_an_export_has_every_table_and_view(store: ArtifactStore) -> None:
+    with database.connect(store) as con:
+        there = con.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'main'"
+        ).fetchall()
+    # Scores are exported as the files that they are read from.
+    assert {name for (name,) in there} - {"scores"} == set(EXPORTED)
+    cells = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", TEXT, re.MULTILINE)
+    documented = {name for cell in cells for name in re.findall(r"\w+", cell)}
+    assert documented == {name for (name,) in there}
+
+
 # ---- elsewhere --------------------------------------------------------------------------------------------
 
 

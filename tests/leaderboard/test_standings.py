@@ -262,6 +262,24 @@ def test_ceilings_and_floors_are_means_over_the_folds(tmp_path: Path) -> None:
     assert row[["ceiling", "null_floor", "train_mean_floor"]].tolist() == pytest.approx([0.7, 0.05, 0.2])
 
 
+def test_the_ends_of_a_scale_are_means_over_the_folds(tmp_path: Path) -> None:
+    name = "vcc2026.pds_cosine"
+    splits = split_table(A, B, board="cv")
+    splits["ceiling"] = [{name: {"anchor": 0.9}}, {name: {"anchor": 0.7, "half": 0.8}}]
+    splits["floor"] = [{"baseline": {name: 0.5}}, {"baseline": {name: 0.4}, "train_mean": {name: 0.4}}]
+    for panel, metric, expected in (
+        ("vcc2026", "pds_cosine", [0.45, 0.8]),
+        ("delta", "pearson", [None, None]),
+    ):
+        runs = [
+            made("additive", keyed([0.2], start=i), split=s, panel=panel, metric=metric)
+            for i, s in enumerate((A, B))
+        ]
+        row = ranked(tmp_path / panel, runs, splits).loc["additive"]
+        found = [None if pd.isna(row[c]) else row[c] for c in ("baseline_mark", "anchor_mark")]
+        assert found == (expected if expected[0] is None else pytest.approx(expected))
+
+
 @pytest.mark.parametrize("unknown", [None, {"reason": "no cells"}, {"pearson": {"half": None}}])
 def test_a_ceiling_that_one_fold_lacks_is_unknown(tmp_path: Path, unknown: Any) -> None:
     runs = [made("additive", keyed([0.2], start=i), split=s) for i, s in enumerate((A, B))]

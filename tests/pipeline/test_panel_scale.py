@@ -10,7 +10,9 @@ import pytest
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.prediction import read_prediction
+from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panels.cell_eval2 import scale as scale_module
+from perturbfm_core.leaderboard.headline import marks_of
 from perturbfm_core.pipeline import metric_panel, panel_scale
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
 from perturbfm_core.pipeline.run import run_entry
@@ -82,6 +84,11 @@ def test_entries_and_processes_share_one_scale(made, computed):
     scores = [m["global"]["vcc2026_score"] for m in (first, second, third)]
     assert scores[0] != scores[1]
     assert np.isfinite(scores).all()
+    # Both ends stand beside the split, where boards find them.
+    stats = stats_with_bounds(store, ds, split)
+    for metric, expected in (("pds_cosine", tuple(ends.values())), ("vcc2026_score", (0.0, 1.0))):
+        marks = marks_of(stats.ceiling, stats.floor, METRICS.get(f"vcc2026.{metric}"))
+        assert (marks.baseline, marks.anchor) == expected
     # Predictions made elsewhere are scored on it as well.
     new_process()
     prediction = read_prediction(path / schema.PREDICTIONS_FILE)

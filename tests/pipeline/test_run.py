@@ -190,7 +190,7 @@ def test_a_model_is_told_nothing_of_the_test_conditions(store, ds, split, monkey
     table = split.definition.folds.table
     assert set(seen["fit"]) == set(table["train"])
     assert set(seen["query"].conditions.index) == set(table["test"])
-    assert set(vars(seen["query"])) == {"conditions", "genes", "control"}
+    assert set(vars(seen["query"])) == {"conditions", "genes", "control", "cells"}
     expected = condition_table(ds, split.rows(ds, "test")).control["input"]
     assert np.array_equal(seen["query"].control, expected)
     with pytest.raises(SplitError, match="a model must not read them"):

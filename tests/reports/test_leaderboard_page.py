@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +21,7 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.page_data import key_metrics
+from perturbfm_core.leaderboard.page_data_about import about_metrics
 from perturbfm_core.leaderboard.page_data_packing import MISSING, Part, rounded, within
 from perturbfm_core.leaderboard.page_data_tables import read_tables
 from perturbfm_core.pipeline.leaderboard_page import folder_address, is_current, write_page
@@ -37,6 +39,13 @@ from tests.browser.boards import ENTRIES, HOSTILE, METRICS, PART, WHOLE, made_st
 from tests.reports.test_reports import Page
 from tests.support.command import attempt, perturbfm
 from tests.support.paths import REPO
+
+# Columns of the tables of attacks on the challenge's metrics.
+CHALLENGE = (
+    *("pds_cosine", "expr_mse_unbiased_capped_norm", "de_wilcoxon_lfc_nmae"),
+    *("de_wilcoxon_direction_fidelity_yield_raw", "de_wilcoxon_direction_reach_raw"),
+    *("de_wilcoxon_sig_jaccard", "vcc2026_score"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -225,15 +234,43 @@ def test_metrics_are_explained_with_what_raises_them(text: str) -> None:
 
 
 def test_attacks_on_record_are_those_of_the_documentation() -> None:
-    rows = {(r["attack"], r["panel"], r["metric"]): r for r in attacks_on_metrics()}
-    lines = (REPO / "docs" / "gaming.md").read_text(encoding="utf-8").split("## The peers' metrics")[1]
+    rows = {(r["attack"], r["panel"], r["metric"], r["entry"]): r for r in attacks_on_metrics()}
+    page = (REPO / "docs" / "gaming.md").read_text(encoding="utf-8")
+    lines = page.split("## The peers' metrics")[1]
     documented = [re.findall(r"[^|`\s]+", line) for line in lines.splitlines() if line.startswith("| `")]
     assert len(documented) > 60
     for attack, panel, metric, cases, before, after in documented:
-        row = rows[attack, panel, metric]
-        assert (row["cases"], row["before"], row["after"]) == (cases, before, after)
-    others = set(rows) - {tuple(d[:3]) for d in documented}
-    assert others == {("perturbed_mean_as_control", "calibrated", "headline")}
+        row = rows.pop((attack, panel, metric, ""))
+        assert (row["cases"], row["of"], row["before"], row["after"]) == (cases, "6", before, after)
+    assert rows.pop(("perturbed_mean_as_control", "calibrated", "headline", ""))["of"] == "6"
+    # The challenge's, in two or all of three splits.
+    for entry in ("additive", "global_mean"):
+        table = page.split(f"| `{entry}` | `pds_cosine`")[1].split("\n\n")[0].splitlines()[2:]
+        lines_of = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table]
+        (_, *starts), *attacks = lines_of
+        assert len(attacks) == 11
+        for attack, *changes in attacks:
+            for metric, before, change in zip(CHALLENGE, starts, changes, strict=True):
+                number, *bold = change.replace("*", "").split()
+                if bold in (["2"], ["3"]):
+                    row = rows.pop((attack, "vcc2026", metric, entry))
+                    assert (row["cases"], row["of"]) == (bold[0], "3")
+                    ends = [f"{float(before):.3f}", f"{float(before) + float(number):.3f}"]
+                    # Means over all splits are those over the improved ones where it improved in all.
+                    assert [row["before"], row["after"]] == (ends if bold == ["3"] else ["", ""])
+    assert not rows
+
+
+def test_the_page_says_of_each_metric_of_the_challenge_what_raises_it() -> None:
+    names = [("vcc2026", m) for m in CHALLENGE]
+    table = pd.DataFrame({"panel": [p for p, _ in names], "metric": [m for _, m in names]})
+    records = about_metrics(table.assign(direction="max", version="1"), attacks_on_metrics())
+    raised = {r["name"]: r["games"] for r in records}
+    # Beyond noise in one case at most.
+    assert [m for m, games in raised.items() if not games] == ["pds_cosine", "de_wilcoxon_lfc_nmae"]
+    score = [(g["cases"], g["of"], g["entry"]) for g in raised["vcc2026_score"]]
+    assert score.count(("3", "3", "global_mean")) == 3
+    assert score.count(("3", "3", "additive")) == 1
 
 
 # ---- how numbers are kept ---------------------------------------------------------------------------------
@@ -374,6 +411,17 @@ def test_a_site_holds_the_page_the_reports_and_the_scorecards(store: ArtifactSto
     links = [v for t, n, v in Page(text).attributes if (t, n) == ("a", "href") and not v.startswith("#")]
     assert links == ["runs/scorecards/demo%20suite/scorecard.html"]
     assert (site.folder / "runs/scorecards/demo suite/scorecard.html").read_text() == "card"
+
+
+def test_a_home_that_has_moved_keeps_its_reports(store: ArtifactStore, tmp_path: Path) -> None:
+    shutil.copytree(store.home, tmp_path / "moved", symlinks=True)
+    shutil.copytree(store.split_dir, tmp_path / "splits") if store.split_dir.is_dir() else None
+    moved = ArtifactStore(tmp_path / "moved", tmp_path / "splits")
+    for file in moved.runs.glob("*/report.html"):
+        file.write_text("moved")
+    site = build_site(moved, tmp_path / "site")
+    assert (site.reports, site.missing) == (3 * len(ENTRIES), ())
+    assert {p.read_text() for p in site.folder.glob("runs/*/report.html")} == {"moved"}
 
 
 def test_a_site_is_replaced_whole_and_nothing_else_is(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 
 from perturbfm_core.reports.html import DASH
 from perturbfm_core.reports.results import markers
-from perturbfm_core.reports.suite_results import BoardResult, suite_markdown
+from perturbfm_core.reports.suite_results import BoardMarks, BoardResult, suite_markdown
 from tests.support.command import attempt, perturbfm
 
 NEEDS = "needs perturbations that train has (3 of 4 test conditions, e.g. c|A|||)"
@@ -19,7 +20,7 @@ RESULTS = [
     BoardResult("ridge", "b, context_ood", ran=True, value=-0.25, cpu_s=0.5),
     BoardResult("gears", "a, combo_ood", ran=True, value=0.25, cpu_s=900.0),
     BoardResult("gears", "b, context_ood", reason=NEEDS),
-    BoardResult("mean", "a, combo_ood", ran=True, cpu_s=3600.0),
+    BoardResult("mean", "a, combo_ood", ran=True, cpu_s=3600.0, undefined="it is constant"),
     BoardResult("mean", "b, context_ood", ran=True, value=-0.25, cpu_s=7200.0),
     BoardResult("net", "a, combo_ood", reason=NETWORK),
     BoardResult("net", "b, context_ood"),
@@ -38,11 +39,38 @@ def test_values_costs_and_what_cannot_run():
     assert text.splitlines()[2:] == [
         "| entry | a, combo_ood | b, context_ood | CPU hours | cannot run: it needs |",
         "|---|---|---|---|---|",
-        f"| `ridge` | **0.500** | **-0.250** | <0.001 | {DASH} |",
+        "| `ridge` | **0.500** | **-0.250** | <0.001 | nothing |",
         "| `gears` | 0.250 | n/a | 0.25 | perturbations that train has |",
-        f"| `mean` | {DASH} | **-0.250** | 1 to 2 | {DASH} |",
-        f"| `net` | n/a | not run | {DASH} | inputs for others |",
-        f"| `both` | n/a | n/a | {DASH} | perturbations that train has; one dose of each perturbation |",
+        f"| `mean` | {DASH}<sup>1</sup> | **-0.250** | 1 to 2 | nothing |",
+        f"| `net` | n/a | not run | {DASH}<sup>2</sup> | inputs for others |",
+        f"| `both` | n/a | n/a | {DASH}<sup>2</sup> | perturbations that train has; one dose of each perturbation |",
+        "",
+        "<sup>1</sup> it is constant; <sup>2</sup> no run.",
+    ]
+
+
+def test_floors_ceilings_and_folds_of_each_board_with_the_reasons_of_gaps():
+    marks = {
+        "a, combo_ood": BoardMarks(
+            "1 of 5 folds",
+            {"control_mean_floor": 0.1, "ceiling": 0.7, "ceiling_noise_free": None},
+            {"ceiling_noise_free": "no rule", "train_mean_floor": "constant"},
+        )
+    }
+    text = suite_markdown("delta.rmse", RESULTS[:4], marks, direction="min").splitlines()
+    assert text[2].startswith("| entry | a, combo_ood (1 of 5 folds) | b, context_ood |")
+    assert text[4:6] == [
+        "| `ridge` | 0.500 | **-0.250** | <0.001 | nothing |",
+        "| `gears` | **0.250** | n/a | 0.25 | perturbations that train has |",
+    ]
+    assert text[6:] == [
+        f"| *control* | 0.100 | {DASH}<sup>1</sup> |  |  |",
+        f"| *train mean* | {DASH}<sup>2</sup> | {DASH}<sup>1</sup> |  |  |",
+        f"| *half of the cells* | 0.700 | {DASH}<sup>3</sup> |  |  |",
+        f"| *noise-free* | {DASH}<sup>4</sup> | {DASH}<sup>3</sup> |  |  |",
+        "",
+        "<sup>1</sup> no floor for this metric; <sup>2</sup> constant; <sup>3</sup> no ceiling for this metric; "
+        "<sup>4</sup> no rule.",
     ]
 
 
@@ -100,7 +128,12 @@ def test_a_suite_that_was_run_in_part_stands_between_its_own_markers(suite: Path
     }
     assert list(rows) == SUITE["models"]
     assert all(float(cell.strip("*")) for cell in rows["ridge"][:2])
-    assert rows["global_mean"][:2] == [DASH, "not run"]
+    assert re.fullmatch(rf"{DASH}<sup>\d</sup>", rows["global_mean"][0])
+    assert rows["global_mean"][1] == "not run"
+    head = next(line for line in lines if line.startswith("| entry"))
+    assert "tiny, perturbation_ood (1 of 3 folds)" in head
+    marks = {line.split("|")[1].strip() for line in lines if line.startswith("| *")}
+    assert marks == {"*control*", "*train mean*", "*half of the cells*", "*noise-free*"}
     assert rows["linear_additive"][:2] == ["not run", "n/a"]
     assert rows["linear_additive"][3].startswith("perturbations that train has")
     # An environment that is not on this machine is no reason of the model.

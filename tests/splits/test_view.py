@@ -257,7 +257,7 @@ def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, spli
     rows = split.rows(cells, "test")
     requested = query(cells, split, condition_table(cells, rows))
     assert list(requested.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
-    assert set(vars(requested)) == {"conditions", "genes", "control"}
+    assert set(vars(requested)) == {"conditions", "genes", "control", "cells"}
     X = cells.expression.copy()
     X[rows] = 9.0
     X[_controls(cells, "x", "reference")] = 9.0

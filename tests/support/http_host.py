@@ -23,6 +23,8 @@ class Host:
         Bytes after which each of the next answers is cut off.
     statuses
         Codes that the next requests get instead of the file.
+    retry_after
+        Seconds after which these say to come back, "" if they do not say.
     ranges
         Whether a range is answered with a part.
     tag
@@ -38,6 +40,7 @@ class Host:
     content: bytes
     drops: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    retry_after: str = "0"
     ranges: bool = True
     shift: int = 0
     tag: str = '"one"'
@@ -71,7 +74,8 @@ def serving(host: Host) -> Iterator[Host]:
                 )
                 return
             if host.statuses:
-                self._head(host.statuses.pop(0), {"Content-Length": "0", "Retry-After": "0"})
+                later = {"Retry-After": host.retry_after} if host.retry_after else {}
+                self._head(host.statuses.pop(0), {"Content-Length": "0", **later})
                 return
             start = self._start(asked)
             if start is not None and start >= len(host.content):

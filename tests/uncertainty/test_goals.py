@@ -106,7 +106,7 @@ def test_the_stages_that_predict_get_neither_number_nor_variance_of_test_cells()
         patch.setattr(type(calibrator), "apply", apply)
         predict_rows(ds, split, model, calibrator=calibrator)
     query, conditions = requested
-    assert set(vars(query)) == {"conditions", "genes", "control"}
+    assert set(vars(query)) == {"conditions", "genes", "control", "cells"}
     assert conditions is query.conditions
     assert list(query.conditions.columns) == list(ds.conditions.columns)
     # The controls are the contexts' own, the same for whatever cells the test conditions have.

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.data.prediction import (
-    Intervals,
     OutOfFold,
     Prediction,
     RowPrediction,

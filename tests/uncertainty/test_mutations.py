@@ -257,7 +257,11 @@ def test_a_variance_that_knows_the_test_cells_is_caught_by_that_check(
 def test_a_query_holds_neither_values_nor_numbers_of_test_cells(cases: dict[str, Changed]) -> None:
     ds, split = cases["plain"]
     requested = query(ds, split, condition_table(ds, split.rows(ds, "test")))
-    assert set(vars(requested)) == {"conditions", "genes", "control"}
+    assert set(vars(requested)) == {"conditions", "genes", "control", "cells"}
+    # What is offered beside the means are input control cells, which are no test cells.
+    rows = requested.cells.rows()  # type: ignore[union-attr]
+    assert ds.is_control[rows].all()
+    assert not set(rows.tolist()) & set(split.rows(ds, "test").tolist())
 
 
 def test_the_sources_of_residuals_never_read_test_rows(monkeypatch: Any) -> None:

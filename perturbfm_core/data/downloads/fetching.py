@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 from dataclasses import dataclass
@@ -11,14 +10,13 @@ from urllib.parse import urlsplit
 
 from perturbfm_core.data.downloads.pins import PINS_FILE, Pin, read_pins, write_pin
 from perturbfm_core.data.downloads.registry import RemoteFile
+from perturbfm_core.data.downloads.unpacking import EXPANDS, is_packed
 from perturbfm_core.errors import DownloadError
 from perturbfm_core.progress import Progress, quiet
-from perturbfm_core.store.disk import amount, disk_error, free_space, writing
+from perturbfm_core.store.disk import amount, writing
 from perturbfm_core.store.locks import file_lock
 
 MIRROR = "PERTURBFM_MIRROR"
-# What a compressed table of counts becomes, at least, where its own record of the size has wrapped at 4 GB.
-_EXPANDS = 3
 _CHUNK = 1 << 20
 
 
@@ -57,6 +55,7 @@ def fetch(
     file: Path | None = None,
     repin: bool = False,
     mirrored: bool = True,
+    unpacks: bool = False,
     tell: Progress = quiet,
     attempts: int = 6,
     wait: float = 1.0,
@@ -75,6 +74,8 @@ def fetch(
         Accept that a file without a published hash differs from what was pinned.
     mirrored
         Read the mirror that the environment names, if there is one, instead of the host.
+    unpacks
+        Whether it is to be unpacked afterwards: then there must be room for that as well before anything is fetched.
     tell
         Called with the progress.
     attempts, wait
@@ -108,7 +109,14 @@ def fetch(
         else:
             source = "host" if mirror is None else "mirror"
             revision = _transfer(
-                entry, mirror or _pinned_url(entry, pinned_revision), known, target, tell, attempts, wait
+                entry,
+                mirror or _pinned_url(entry, pinned_revision),
+                known,
+                target,
+                tell,
+                attempts,
+                wait,
+                unpacks,
             )
         sha256, size = _sha256(target), target.stat().st_size
         is_new = entry.known_hash is None and pin is None
@@ -122,7 +130,14 @@ def fetch(
 
 
 def _transfer(
-    entry: RemoteFile, url: str, known: str | None, target: Path, tell: Progress, attempts: int, wait: float
+    entry: RemoteFile,
+    url: str,
+    known: str | None,
+    target: Path,
+    tell: Progress,
+    attempts: int,
+    wait: float,
+    unpacks: bool,
 ) -> str:
     """Fetch a file over HTTP and return the revision that its host names, "" without one.
 
@@ -138,6 +153,8 @@ def _transfer(
         Where it is put.
     tell, attempts, wait
         See `Transfer`.
+    unpacks
+        See `fetch`.
     """
     import pooch
 
@@ -156,7 +173,13 @@ def _transfer(
         place.unlink(missing_ok=True)
     for again in (False, True):
         transfer = Transfer(
-            part, size=entry.size, checked=known is not None, attempts=attempts, wait=wait, tell=tell
+            part,
+            size=entry.size,
+            checked=known is not None,
+            attempts=attempts,
+            wait=wait,
+            unpacked_times=EXPANDS if unpacks and is_packed(entry.filename) else 0,
+            tell=tell,
         )
         try:
             pooch.retrieve(url, known_hash=known, fname=place.name, path=place.parent, downloader=transfer)
@@ -237,52 +260,6 @@ def _sha256(path: Path) -> str:
     import pooch
 
     return str(pooch.file_hash(str(path), alg="sha256"))
-
-
-def unpacked(path: Path, tell: Progress = quiet) -> Path:
-    """Return a file without its compression by gzip, made beside it if it is not there.
-
-    Parameters
-    ----------
-    path
-        A file; one whose name does not end in ``.gz`` is returned as it is.
-    tell
-        Called with the progress.
-
-    Raises
-    ------
-    DownloadError
-        If it is damaged.
-    DiskError
-        If the disk has no room for it.
-    """
-    if path.suffix != ".gz":
-        return path
-    target = path.with_suffix("")
-    if target.is_file() and target.stat().st_mtime >= path.stat().st_mtime:
-        return target
-    packed = path.stat().st_size
-    with path.open("rb") as handle:
-        handle.seek(max(packed - 4, 0))
-        recorded = int.from_bytes(handle.read(4), "little")
-    needed = recorded if packed < 1 << 30 else max(recorded, packed * _EXPANDS)
-    free = free_space(path)
-    if free is not None and needed > free:
-        raise disk_error(target, "the disk is full", needed)
-    tell(f"{path.name}: unpacking about {amount(needed)}")
-    part = target.with_name(target.name + ".part")
-    try:
-        with writing(target, needed), gzip.open(path, "rb") as source, part.open("wb") as copy:
-            shutil.copyfileobj(source, copy, _CHUNK)
-            copy.flush()
-            os.fsync(copy.fileno())
-        part.replace(target)
-    except (EOFError, gzip.BadGzipFile) as error:
-        msg = f"{path} is damaged ({error}); remove it and download it again"
-        raise DownloadError(msg) from error
-    finally:
-        part.unlink(missing_ok=True)
-    return target
 
 
 def verify(entry: RemoteFile, folder: Path) -> tuple[str, str]:

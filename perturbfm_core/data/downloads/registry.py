@@ -12,10 +12,24 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from perturbfm_core.config import Frozen, parse
+from perturbfm_core.data.space import ImportSpace
 from perturbfm_core.errors import DownloadError
 
 # Collections whose h5ad files have a preset, by the first part of their names.
 PRESET_OF = {"scperturb": "scperturb", "perturbench": "perturbench", "replogle": "replogle"}
+# Files of a collection in another's form: this is the file that PerturBench started from, as scPerturb has it.
+_PRESET_OF_FILE = {"perturbench/norman19_source": "scperturb"}
+# Files that hold another scale than their preset says.
+_SPACE_OF_FILE: dict[str, ImportSpace] = {"replogle/k562_essential_normalized": "zscore"}
+# Archives of a collection, by the file in them that its preset reads.
+_MEMBERS = {"gears": "perturb_processed.h5ad"}
+# Collections of other forms than h5ad, by the end of their files' names.
+_OTHER_FORMS = {"tahoe": ".parquet"}
+_NOT_CELLS = {
+    (".pkl", ".ckpt"): "it is a pickle, which is never loaded",
+    (".csv", "_splits.tar.gz", ".tsv", ".txt"): "it is a table without cells",
+    (".h5mu",): "it holds several kinds of measurement",
+}
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)+$")
 _SHOWN = 6
 
@@ -71,7 +85,29 @@ class RemoteFile(Frozen):
     @property
     def preset(self) -> str | None:
         """Return the preset that imports it, None without one."""
-        return PRESET_OF.get(self.collection) if self.filename.endswith((".h5ad", ".h5ad.gz")) else None
+        if self.member is not None or self.filename.endswith(_OTHER_FORMS.get(self.collection, "/")):
+            return self.collection
+        if not self.filename.endswith((".h5ad", ".h5ad.gz")):
+            return None
+        return _PRESET_OF_FILE.get(self.name) or PRESET_OF.get(self.collection)
+
+    @property
+    def member(self) -> str | None:
+        """Return the file of its archive that its preset reads, None if it is no such archive."""
+        return _MEMBERS.get(self.collection) if self.filename.endswith(".zip") else None
+
+    @property
+    def space(self) -> ImportSpace | None:
+        """Return the scale of its values where that is another than its preset says."""
+        return _SPACE_OF_FILE.get(self.name)
+
+    @property
+    def why_no_preset(self) -> str:
+        """Return why no preset reads it."""
+        if self.filename.endswith((".h5ad", ".h5ad.gz")):
+            return "its columns are those of no known collection"
+        known = (why for ends, why in _NOT_CELLS.items() if self.filename.endswith(ends))
+        return next(known, "it is no file of cells")
 
     @property
     def known_hash(self) -> str | None:

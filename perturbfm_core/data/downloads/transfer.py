@@ -20,7 +20,7 @@ from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.store.atomic import read_json, write_json
 from perturbfm_core.store.disk import amount, disk_error, free_space, writing
 
-_CHUNK = 1 << 20
+_CHUNK, _FEW = 1 << 20, 1 << 14
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 _REFUSED = {401, 403, 451}
 _LONGEST_WAIT_S = 60.0
@@ -51,6 +51,8 @@ class Transfer:
         How often a cut transfer is tried again without having got any further.
     wait
         Seconds before the second attempt; doubled for each further one.
+    unpacked_times
+        How many times its own size it becomes when it is unpacked afterwards, 0 if it is not.
     tell
         Called with the progress.
     """
@@ -63,8 +65,10 @@ class Transfer:
         checked: bool = False,
         attempts: int = 6,
         wait: float = 1.0,
+        unpacked_times: int = 0,
         tell: Progress = quiet,
     ) -> None:
+        self.unpacked_times = unpacked_times
         self.part, self.size, self.checked = part, size, checked
         self.attempts, self.wait, self.tell = attempts, wait, tell
         self.revision = ""
@@ -216,8 +220,15 @@ class Transfer:
 
     def _check_space(self, start: int, total: int | None) -> None:
         free = free_space(self.part)
-        if total is not None and free is not None and total - start > free:
-            raise disk_error(self.part, "the disk is full", total, staged=start)
+        if total is None:
+            return
+        needed = total * (1 + self.unpacked_times)
+        if self.unpacked_times:
+            self.tell(
+                f"{self.part.stem}: {amount(total)}, with what it becomes unpacked about {amount(needed)}"
+            )
+        if free is not None and needed - start > free:
+            raise disk_error(self.part, "the disk is full", needed, staged=start)
 
     def _write(self, answer: Any, start: int, total: int | None) -> None:
         done, shown = start, 0.0
@@ -225,7 +236,7 @@ class Transfer:
             handle.seek(start)
             handle.truncate()
             # What has come is written at once: a cut must not lose it.
-            while chunk := answer.raw.read1(_CHUNK, decode_content=False):
+            while chunk := _read(answer.raw):
                 handle.write(chunk)
                 done += len(chunk)
                 now = time.monotonic()
@@ -253,6 +264,14 @@ def _errors_named() -> Iterator[None]:
         cause = error.args[0] if error.args else error
         reason = getattr(cause, "reason", None) or cause
         raise _TryAgainError(str(reason).partition(": ")[2][:120] or type(error).__name__) from error
+
+
+def _read(raw: Any) -> bytes:
+    """Return what has come of an answer, b"" at its end."""
+    some = getattr(raw, "read1", None)
+    # Before 2.0, urllib3 has none: then few bytes at a time, since a cut loses those that are waited for.
+    chunk = raw.read(_FEW, decode_content=False) if some is None else some(_CHUNK, decode_content=False)
+    return bytes(chunk)
 
 
 def _validator_of(answer: Any) -> str:

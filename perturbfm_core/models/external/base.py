@@ -67,6 +67,7 @@ class ExternalModel(Model):
         self._mean: FloatArray = np.zeros((0, 0), dtype=np.float32)
         self._var: FloatArray = np.zeros((0, 0), dtype=np.float32)
         self._keys: list[str] = []
+        self._absent: frozenset[str] = frozenset()
 
     @abstractmethod
     def lacks(self, conditions: SplitConditions) -> Lacks:
@@ -115,6 +116,8 @@ class ExternalModel(Model):
             constant_variance=p.constant_variance,
         )
         self._mean, self._var, self._keys = found.mean, found.var, found.keys
+        self._absent = frozenset(key for key, m in zip(found.keys, found.missing, strict=True) if m)
+        self.variance_of_calibration_fold = found.record["variance"]["of_calibration_fold"]
         self.training.update(found.record)
         # Of the worker, whether it ran now or its output was found.
         cost = found.record["worker"]
@@ -138,19 +141,26 @@ class ExternalModel(Model):
         var = (
             self._var[rows] if len(self._var) == len(self._keys) else np.repeat(self._var, len(rows), axis=0)
         )
-        return Prediction(mean=self._mean[rows], var=var)
+        absent = np.asarray([key in self._absent for key in asked], dtype=np.bool_)
+        return Prediction(
+            mean=self._mean[rows],
+            var=var,
+            not_predicted=absent if absent.any() else None,
+            warnings=tuple(self.training.get("conversion", {}).get("warnings", ())),
+        )
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the deltas [C, G] and their variance, [1, G] where it is the same for all conditions."""
         return {"mean": self._mean, "var": self._var}
 
     def meta(self) -> dict[str, Any]:
-        """Return the keys of the conditions."""
-        return {"keys": self._keys}
+        """Return the keys of the conditions, and of those without a prediction."""
+        return {"keys": self._keys, "not_predicted": sorted(self._absent)}
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Restore deltas, variance and keys."""
         self._mean, self._var, self._keys = arrays["mean"], arrays["var"], list(meta["keys"])
+        self._absent = frozenset(meta.get("not_predicted", ()))
 
     def modules(self) -> tuple[str, ...]:
         """Return this module and that of the model; the worker is known by its digest."""

@@ -11,7 +11,7 @@
    PF.scatter(host, {points, groups, title, diagonal, square, guides, xLabel, yLabel, height, text, tags, name})
        points  {x, y, label, group}: arrays of equal length; group holds indices of groups (default: all 0)
        tags    [[index, text]]: names beside a few points, left out where they would cover each other
-       groups  [{name, colour, ring}]    guides  [{x | y}]: dashed    diagonal  a line y = x    text(i) on hover
+       groups  [{name, colour, ring}]    guides  [{x | y, label}]: dashed    diagonal  a line y = x    text(i) on hover
    PF.bars(host, {rows, marks, title, xLabel, xRange, bar, colours, labelWidth, name})
        rows    [{label, value, low, high, colour, note, at}]: a dot, or with bar: true a bar from zero, with its interval;
                rows of the same label share a line; value null leaves the line empty and shows note
@@ -131,13 +131,15 @@ const PF = (() => {
     if (o.yLabel) r.append(svg("text", { class: "axis", x: 0, y: 0, transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle", text: o.yLabel }));
     return { x, y, left, right, top, bottom };
   };
+  /* A guide beyond the axes is not drawn; its label has an arrow to the side where it lies. */
   const guide = (r, f, g) => {
-    if (g.x !== undefined) r.append(svg("line", { class: "guide", x1: f.x(g.x), x2: f.x(g.x), y1: f.top, y2: f.bottom }));
-    if (g.y !== undefined) r.append(svg("line", { class: "guide", x1: f.left, x2: f.right, y1: f.y(g.y), y2: f.y(g.y) }));
-    if (g.label) {
-      const end = g.x !== undefined && f.x(g.x) > (f.left + f.right) / 2;
-      r.append(svg("text", { class: "tick", x: g.x === undefined ? f.right - 4 : f.x(g.x) + (end ? -5 : 5), y: g.x === undefined ? f.y(g.y) - 4 : f.top + 10, "text-anchor": g.x === undefined || end ? "end" : "start", text: g.label }));
-    }
+    const flat = g.x === undefined, at = flat ? f.y(g.y) : f.x(g.x), [low, high] = flat ? [f.top, f.bottom] : [f.left, f.right];
+    const before = at < low - 0.5, after = at > high + 0.5, place = before ? low : after ? high : at;
+    if (!before && !after) r.append(svg("line", flat ? { class: "guide", x1: f.left, x2: f.right, y1: at, y2: at } : { class: "guide", x1: at, x2: at, y1: f.top, y2: f.bottom }));
+    if (!g.label) return;
+    const end = flat || place > (f.left + f.right) / 2, arrow = before ? (flat ? " \u2191" : " \u2190") : after ? (flat ? " \u2193" : " \u2192") : "";
+    const y = flat ? (place - 4 < f.top + 8 ? place + 12 : place - 4) : f.top + 10;
+    r.append(svg("text", { class: "tick halo", x: flat ? f.right - 4 : place + (end ? -5 : 5), y, "text-anchor": end ? "end" : "start", text: g.label + arrow }));
   };
 
   // ---- charts ------------------------------------------------------------------------------------------------------
@@ -174,7 +176,8 @@ const PF = (() => {
     if (o.square) xs = ys = [Math.min(xs[0], ys[0]), Math.max(xs[1], ys[1])];
     if (o.yZero) ys = [0, ys[1]];
     const f = axes(r, width, height, xs, ys, o);
-    if (o.diagonal) { const a = Math.max(xs[0], ys[0]), b = Math.min(xs[1], ys[1]); r.append(svg("line", { class: "guide", x1: f.x(a), y1: f.y(a), x2: f.x(b), y2: f.y(b) })); }
+    const a = Math.max(xs[0], ys[0]), b = Math.min(xs[1], ys[1]);
+    if (o.diagonal && a < b) r.append(svg("line", { class: "guide", x1: f.x(a), y1: f.y(a), x2: f.x(b), y2: f.y(b) }));
     for (const g of o.guides || []) guide(r, f, g);
     const paths = groups.map(() => "");
     const spots = p.x.map((v, i) => [f.x(v), f.y(p.y[i])]);
@@ -201,7 +204,7 @@ const PF = (() => {
     const all = o.rows.flatMap((b) => finite([b.value, b.low, b.high])).concat((o.marks || []).map((m) => m.value), o.bar ? [0] : []);
     const xs = o.xRange || padded(extent(all)), x = scale(xs, [left + 6, width - 14]), bottom = labels.length * step + 4;
     for (const t of ticks(xs, Math.max(2, (width - left) / 80))) r.append(svg("line", { class: "grid", x1: x(t), x2: x(t), y1: 2, y2: bottom }), svg("text", { class: "tick", x: x(t), y: bottom + 15, "text-anchor": "middle", text: number(t) }));
-    for (const m of o.marks || []) r.append(svg("line", { class: "guide", x1: x(m.value), x2: x(m.value), y1: 2, y2: bottom }));
+    for (const m of o.marks || []) if (m.value >= xs[0] && m.value <= xs[1]) r.append(svg("line", { class: "guide", x1: x(m.value), x2: x(m.value), y1: 2, y2: bottom }));
     labels.forEach((l, i) => r.append(svg("text", { x: left, y: i * step + step / 2 + 6, "text-anchor": "end", text: shorten(l, most) }, svg("title", { text: l }))));
     const spots = [], texts = [];
     o.rows.forEach((b) => {

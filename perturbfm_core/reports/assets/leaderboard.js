@@ -164,7 +164,8 @@
     const bound = (field, name, title) => { const v = LB.bound(field, b, m); return el("div", { title }, el("dt", {}, name), el("dd", {}, v === null ? LB.dash(LB.why(field, b, m)) : LB.num(v), el("small", {}, title))); };
     $("tiles").replaceChildren(
       el("div", {}, el("dt", {}, board.complete ? "best entry" : "highest so far"), el("dd", {}, best ? LB.num(best[1]) : LB.dash("no entry has a value"), el("small", {}, best ? LB.entryOf(best[0]).name : "no entry has a value"))),
-      bound("train_mean_floor", "floor", "the mean of train"), bound("control_mean_floor", "control", "no change at all"), bound("ceiling", "half ceiling", "half the cells for the rest"), bound("ceiling_noise_free", "noise-free", "the true effect itself"),
+      bound("train_mean_floor", "floor", "the mean of train"), bound("control_mean_floor", "control", "no change at all"), 
+      ...(LB.scaleOf(b, m) ? [bound("baseline_mark", "baseline", "counts as 0"), bound("anchor_mark", "replicate anchor", "counts as 1")] : [bound("ceiling", "half ceiling", "half the cells for the rest"), bound("ceiling_noise_free", "noise-free", "the true effect itself")]),
       el("div", {}, el("dt", {}, "entries"), el("dd", {}, String(LB.cellsOf[b].length), el("small", {}, `${LB.cellsOf[b].reduce((n, c) => n + H.cells.runs[c], 0)} runs`))));
     const sample = (kind) => PF.svg("svg", { viewBox: "0 0 18 12", "aria-hidden": "true" }, PF.svg("line", { class: kind, x1: 9, x2: 9, y1: 0, y2: 12 }));
     $("marks-key").replaceChildren(...marks.map((k) => el("span", {}, sample(k.kind), `${k.name} ${LB.num(k.value)}`)), ...unknown.map((k) => el("span", {}, `${k.name} `, LB.dash(LB.why(k.field, b, m)))));

@@ -10,8 +10,15 @@
   const { el, svg, show, hide } = PF;
   const part = (v, axis) => Math.max(0, Math.min(1, (v - axis.low) / (axis.high - axis.low)));
   const at = (v, axis) => (2 + 96 * part(v, axis)).toFixed(2) + "%";
-  /* Marks of a board: the better of the two floors that are known, the half ceiling, and the noise-free score. */
+  /* What counts as 0 and as 1 on the scale of the metric's panel, null where there is none. */
+  LB.scaleOf = (board, metric) => {
+    const ends = [["baseline_mark", "m-floor", "baseline", "counts as 0"], ["anchor_mark", "m-free", "replicate anchor", "counts as 1"]].map(([field, kind, name, what]) => ({ field, kind, name: `${name} (${what})`, value: LB.bound(field, board, metric) }));
+    return ends.some((e) => e.value === null) ? null : ends;
+  };
+  /* Marks of a board: those of the panel's own scale, else the better of the two floors that are known, the half ceiling, and the noise-free score. */
   LB.marksOf = (board, metric) => {
+    const scale = LB.scaleOf(board, metric);
+    if (scale) return scale;
     const floors = [["train_mean_floor", "floor: train mean"], ["control_mean_floor", "floor: no change"]].map(([field, name]) => ({ field, name, kind: "m-floor", value: LB.bound(field, board, metric) }));
     const known = floors.filter((f) => f.value !== null).sort((a, b) => LB.better(metric, a.value, b.value));
     const others = [["ceiling", "m-half", "half of the cells"], ["ceiling_noise_free", "m-free", "noise-free"]].map(([field, kind, name]) => ({ field, kind, name, value: LB.bound(field, board, metric) }));

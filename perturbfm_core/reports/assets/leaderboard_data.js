@@ -80,7 +80,7 @@ const LB = (() => {
   const NO_ROOM = "this page had no room for it: ask `perturbfm leaderboard sql`";
   lb.why = (field, row, metric) => {
     if (read(field, row, metric) === undefined && lb.head) return NO_ROOM;
-    const kind = { ci_low: "interval_reason", ci_high: "interval_reason", diff: "diff_reason", diff_low: "diff_reason", diff_high: "diff_reason", ceiling: "ceiling_reason", ceiling_noise_free: "ceiling_reason", null_floor: "floor_reason", train_mean_floor: "floor_reason", control_mean_floor: "floor_reason" }[field] || "reason";
+    const kind = { ci_low: "interval_reason", ci_high: "interval_reason", diff: "diff_reason", diff_low: "diff_reason", diff_high: "diff_reason", ceiling: "ceiling_reason", ceiling_noise_free: "ceiling_reason", null_floor: "floor_reason", train_mean_floor: "floor_reason", control_mean_floor: "floor_reason", baseline_mark: "floor_reason", anchor_mark: "ceiling_reason" }[field] || "reason";
     const texts = [], code = read(kind, row, metric);
     if (code) texts.push(lb.head.reasons[code - 1]);
     if (field === "value" || field === "rank") {

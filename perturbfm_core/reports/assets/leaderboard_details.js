@@ -45,11 +45,12 @@
   // ---- what a metric is ------------------------------------------------------------------------------------------------
   const aboutMetric = (m) => {
     const d = LB.head.metrics[m], panel = LB.head.panels.find((p) => p.name === d.panel) || {};
-    const games = (d.games || []).map((g) => el("li", {}, `${g.what} It improved in ${g.cases} of 6 cases${g.before ? `, on average from ${g.before} to ${g.after}` : ""}.`));
+    const games = (d.games || []).map((g) => el("li", {}, `${g.what} It improved in ${g.cases} of ${g.of} cases${g.entry ? ` of entry ${g.entry}` : ""}${g.before ? `, on average from ${g.before} to ${g.after}` : ""}.`));
     open(fullName(m), el("p", { class: "verdict" }, d.what || "A metric that is not registered here."),
       facts([["Direction", better(m)], ["Range", d.bounds ? `${d.bounds[0] === null ? "unbounded" : d.bounds[0]} to ${d.bounds[1] === null ? "unbounded" : d.bounds[1]}` : null], ["A perfect prediction has", d.best === null || d.best === undefined ? null : String(d.best)], ["Over conditions", { mean: "mean of the conditions' values", ratio: "ratio of sums over conditions", set: "one statistic of all conditions together; a single condition has none" }[d.aggregate]], ["Missing where", d.undefined], ["Needs", { cells: "data of single cells", variance: "a predicted variance", conditions: "means of conditions" }[d.needs]], ["Defined by", d.source], ["Panel", `${d.panel}${panel.source ? `, from ${panel.source}` : ""}`], ["Version", d.version]]),
       m === LB.head.headline ? el("p", {}, "This is the headline of the benchmark: without the mean of the train conditions what is left tells conditions apart, so that the mean effect, which is easy to predict, earns nothing.") : null,
       el("h3", {}, "What it is read against"), el("p", {}, "The floor is what the mean of the train conditions scores, which knows nothing of the condition. The half ceiling is the score of one half of a condition's cells for the other half; a model that learns from many conditions may be above it. The noise-free mark is what the true effect itself could be expected to score; no model is above it, apart from chance."),
+      d.panel === "vcc2026" ? el("p", {}, "Scores of this panel count from the baseline, the mean response of the context, to replicates of the measured cells: 0 and 1. Of the metrics behind them the page shows what either has.") : null,
       el("h3", {}, "What raises it without knowing more"), games.length ? el("ul", {}, ...games) : el("p", {}, "None of the attacks of perturbfm metrics probe is on record as raising it in most of the demo's cases. Fewer defined conditions do not help: such an entry ranks behind those that are defined in more."));
   };
 

@@ -49,7 +49,7 @@
     PF.scatter(host, {
       title, points: { x, y, group }, yZero: true, xLabel: "change (log1p)", yLabel: "\u2212log10 p", tags: most(kept.map((i) => genes[i]), y.map((v, i) => (group[i] ? v : 0))),
       groups: [{ name: "other", colour: "var(--s6)", opacity: 0.4 }, { name: "up", colour: "var(--up)" }, { name: "down", colour: "var(--down)" }],
-      guides: [{ y: SIGNIFICANT }, { x: CHANGE }, { x: -CHANGE }],
+      guides: [{ y: SIGNIFICANT, label: "p = 0.001" }, { x: CHANGE }, { x: -CHANGE }],
       text: (i) => `${genes[kept[i]]}\nchange ${signed(x[i])}\n\u2212log10 p ${PF.number(y[i], 3)}`,
     });
   };

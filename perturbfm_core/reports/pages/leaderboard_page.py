@@ -87,6 +87,9 @@ def fixed_size() -> int:
 
 
 def attacks_on_metrics() -> list[dict[str, str]]:
-    """Return what is on record of attacks that improve a metric: rows of attack, panel, metric, cases, before, after."""
+    """Return what is on record of attacks that improve a metric in most cases.
+
+    Rows of attack, panel, metric, cases, of (how many cases there were), entry (empty: several), before, after.
+    """
     text = (files("perturbfm_core.reports") / "assets" / "gaming.csv").read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))

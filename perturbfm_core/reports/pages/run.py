@@ -121,7 +121,7 @@ def run_report(
         ),
         bounds=bounds,
         standing=standing,
-        coverage=coverage_of(scores, record),
+        coverage=coverage_of(scores, record, beside.training),
         extremes=_extremes(comparison, scores),
         shown=values["detail"],
         overview=values,
@@ -135,7 +135,7 @@ def run_report(
         audit=audit_rows(record),
         folds=[[f, c["conditions"], c["rows"]] for f, c in (stats.counts if stats else {}).items()],
         split=split,
-        provenance=provenance(record),
+        provenance=provenance(record, beside.metrics),
         n_genes=len(comparison.genes),
         n_conditions=len(comparison),
     )

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
+from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.scorecard import RULES, EntryScore, Scorecard
-from perturbfm_core.leaderboard.scorecard_tasks import Task
+from perturbfm_core.leaderboard.scorecard_tasks import Task, TaskScore
+from perturbfm_core.reports.footnotes import Footnotes
 from perturbfm_core.reports.html import DASH, interval, number, render
+
+_NO_TASK = "no task that counts has a value of any entry"
+_NO_VALUE = "no entry has a value on this task"
+_NO_SCALE = "no task that counts has both a floor and a ceiling"
 
 
 def scorecard_page(card: Scorecard) -> str:
     """Return the page: one line per entry, then each task, then the further panels and the reasons of all gaps."""
+    notes = Footnotes()
+    entries = [_entry(e, card.tasks, notes) for e in card.entries]
     return render(
         "scorecard.html",
         card=card,
         rules=RULES,
-        entries=[_entry(e, card.tasks) for e in card.entries],
+        heads=[f"rank {i}{_part(task)}" for i, task in enumerate(card.tasks, 1)],
+        entries=entries,
+        notes=notes.lines(),
         tasks=[_task(task, card) for task in card.tasks],
         panels=_panels(card),
         gaps=[
@@ -27,12 +39,34 @@ def scorecard_page(card: Scorecard) -> str:
     )
 
 
-def _entry(e: EntryScore, tasks: Sequence[Task]) -> list[str]:
-    ranks = [_rank(e.tasks[task.board].rank) for task in tasks]
+def _part(task: Task) -> str:
+    """Return what the head of a column says of a task of which the suite has only some folds."""
+    if task.n_splits == task.n_splits_expected:
+        return ""
+    return f" ({reasons.of_folds(task.n_splits, task.n_splits_expected)})"
+
+
+def _entry(e: EntryScore, tasks: Sequence[Task], notes: Footnotes) -> list[str]:
+    ranks = [notes.html(_rank(e.tasks[t.board].rank), t.note or _NO_VALUE) for t in tasks]
     memory = DASH if e.cost.peak_bytes is None else f"{e.cost.peak_bytes / 1e6:.0f}"
     count = DASH if e.cost.parameters is None else f"{e.cost.parameters:,}"
-    head = [e.entry, e.family, _rank(e.mean_rank), number(e.score, 2), f"{100 * e.coverage:.0f} %"]
-    return [*head, *ranks, number(e.cost.cpu_s, 1), memory, count]
+    head = [
+        e.entry,
+        e.family,
+        notes.html(_rank(e.mean_rank), _NO_TASK),
+        notes.html(number(e.score, 2), _NO_SCALE),
+        f"{100 * e.coverage:.0f} %",
+    ]
+    cost = [number(e.cost.cpu_s, 2), memory, count]
+    return [*head, *ranks, *(notes.html(text, _no_cost(e)) for text in cost)]
+
+
+def _no_cost(e: EntryScore) -> str:
+    if e.family == "external":
+        return "handed in: what its fit cost elsewhere is not known"
+    if all(score.n_defined == 0 and score.coverage == 0 for score in e.tasks.values()):
+        return "no run of this entry"
+    return reasons.NOT_RECORDED
 
 
 def _rank(value: float | None) -> str:
@@ -41,47 +75,66 @@ def _rank(value: float | None) -> str:
 
 
 def _task(task: Task, card: Scorecard) -> dict[str, object]:
+    notes = Footnotes()
+    marks = [(name, notes.html(number(v), task.mark_reasons.get(name))) for name, v in task.marks.items()]
     rows = []
     places = sorted(card.entries, key=lambda e: (e.tasks[task.board].rank or 0.0, e.entry))
     for e in places:
         score = e.tasks[task.board]
         rows.append(
             [
-                _rank(score.rank),
+                notes.html(_rank(score.rank), task.note or _NO_VALUE),
                 e.entry,
-                number(score.value),
-                interval(score.ci_low, score.ci_high),
-                number(score.relative, 2),
+                notes.html(number(score.value), score.reason),
+                notes.html(interval(score.ci_low, score.ci_high), _no_interval(score)),
+                notes.html(number(score.relative, 2), _no_place(task)),
                 f"{score.n_defined} of {task.n_possible}",
             ]
         )
     return {
         "task": task,
-        "folds": f"{task.n_splits} of {task.n_splits_expected} folds"
+        "folds": reasons.of_folds(task.n_splits, task.n_splits_expected)
         if task.n_splits_expected > 1
         else "one split",
-        "floor": f"{number(task.floor)} ({task.floor_name})" if task.floor_name else "unknown",
-        "ceiling": f"{number(task.ceiling)} ({task.ceiling_name})" if task.ceiling_name else "unknown",
+        "marks": marks,
+        "scale": None
+        if task.floor_name is None or task.ceiling_name is None
+        else f"0 is {task.floor_name}, 1 is {task.ceiling_name}",
         "rows": rows,
+        "notes": notes.lines(),
     }
+
+
+def _no_interval(score: TaskScore) -> str | None:
+    return score.reason if score.value is None else f"{reasons.FEW_UNITS}, or {reasons.FEW_DRAWS}"
+
+
+def _no_place(task: Task) -> str:
+    if task.floor is None or task.ceiling is None:
+        return task.note or "no scale: the floor or the ceiling is unknown"
+    return "the ceiling is no better than the floor"
 
 
 def _panels(card: Scorecard) -> list[dict[str, object]]:
     """Return one table per further panel: mean rank, and the value on each task."""
     names = list(card.entries[0].panels) if card.entries else []
+    return [_panel(name, card) for name in names]
+
+
+def _panel(name: str, card: Scorecard) -> dict[str, object]:
+    notes = Footnotes()
     boards = [task.board for task in card.tasks]
-    return [
-        {
-            "metric": name,
-            "boards": boards,
-            "rows": [
-                [
-                    e.entry,
-                    _rank(e.panels[name]["mean_rank"]),
-                    *(number(e.panels[name].get(b)) for b in boards),
-                ]
-                for e in card.entries
-            ],
-        }
-        for name in names
+
+    def value(e: EntryScore, board: str) -> Markup:
+        why = e.panel_reasons.get(name, {}).get(board) or reasons.UNDEFINED
+        return notes.html(number(e.panels[name].get(board)), why)
+
+    rows = [
+        [
+            e.entry,
+            notes.html(_rank(e.panels[name]["mean_rank"]), _NO_TASK),
+            *(value(e, board) for board in boards),
+        ]
+        for e in card.entries
     ]
+    return {"metric": name, "boards": boards, "rows": rows, "notes": notes.lines()}

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from perturbfm_core.leaderboard.left_out import count_left_out
 from perturbfm_core.reports.run.scores import ReportScores
 from perturbfm_core.store.run_record import RunRecord
 
 
-def coverage_of(scores: ReportScores, record: RunRecord) -> dict[str, Any]:
+def coverage_of(
+    scores: ReportScores, record: RunRecord, training: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return counts of conditions by what became of them, and the reasons of what has no value.
+
+    Parameters
+    ----------
+    scores, record
+        Scores and record of the run.
+    training
+        Content of ``training.json``; None without it.
 
     Returns
     -------
@@ -19,7 +30,7 @@ def coverage_of(scores: ReportScores, record: RunRecord) -> dict[str, Any]:
         ``total``; ``parts``, (name, count, class) that sum to it; ``notes``, sentences.
     """
     total = len(scores.by_condition)
-    missing = int(record.notes.get("missing_as_control", 0))
+    missing = min(count_left_out(record, training), total)
     status = scores.by_condition["status"]
     apart = int((status == "not_applicable").sum())
     undefined = int((status == "undefined").sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from perturbfm_core.reports.html import DASH, number
@@ -62,8 +63,16 @@ def _source(source: dict[str, Any]) -> str:
     )
 
 
-def provenance(record: RunRecord) -> list[list[str]]:
-    """Return the inputs, code and environment of the run, as rows of a table."""
+def provenance(record: RunRecord, metrics: Mapping[str, Any] | None = None) -> list[list[str]]:
+    """Return the inputs, code and environment of the run, as rows of a table.
+
+    Parameters
+    ----------
+    record
+        The run.
+    metrics
+        Content of its ``metrics.json``, which says how counts of point predictions were drawn.
+    """
     environment = record.environment
     code = ", ".join(f"{stage} {digest[:12]}" for stage, digest in record.code.items())
     side = [
@@ -76,6 +85,7 @@ def provenance(record: RunRecord) -> list[list[str]]:
         ["parameters", ", ".join(f"{k}={v}" for k, v in record.params.items()) or "none"],
         *_tuned(record.tuned),
         ["seed", record.seed],
+        *_generated(record.generator, metrics),
         *(
             []
             if made is None
@@ -86,6 +96,7 @@ def provenance(record: RunRecord) -> list[list[str]]:
             ]
         ),
         ["data set", f"{record.dataset.name} {record.data_hash}"],
+        ["licence of the data", record.dataset.licence or "not recorded"],
         ["split", f"{record.split.key} {record.split_hash}"],
         ["config", record.config_hash],
         ["side information", ", ".join(side) or "none"],
@@ -102,6 +113,21 @@ def provenance(record: RunRecord) -> list[list[str]]:
         ["seconds", ", ".join(f"{k} {number(v, 2)}" for k, v in record.timings.items())],
     ]
     return [[str(a), str(b)] for a, b in rows]
+
+
+def _generated(generator: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return how predicted cells and counts were made, as rows of a table; none where the prediction has its own."""
+    panel = (metrics or {}).get("vcc2026")
+    drawn = panel.get("counts_of_point_predictions") if isinstance(panel, Mapping) else None
+    rows = []
+    if generator:
+        noise = "with" if generator.get("residual_noise") else "without"
+        made = f"{generator.get('name', DASH)} {noise} residual noise, seed {generator.get('seed', DASH)}"
+        rows.append(["generator of cells", made])
+    if isinstance(drawn, Mapping):
+        made = f"{drawn.get('generator', DASH)} {drawn.get('version') or ''}".strip()
+        rows.append(["generator of counts", f"{made}, seed {drawn.get('seed', DASH)}"])
+    return rows
 
 
 def _tuned(tuned: dict[str, Any] | None) -> list[list[str]]:

@@ -57,7 +57,9 @@ def fit_records(
 
 def query_reads(query: Query) -> tuple[str, ...]:
     """Return the names of the fields of a query that hold information on the conditions to predict."""
-    return tuple(name for name, value in vars(query).items() if value is not None)
+    fields = [name for name, value in vars(query).items() if value is not None and name != "cells"]
+    # Cells are offered, and count where a model has asked for them.
+    return (*fields, *(["control_cells"] if query.cells is not None and query.cells.read else []))
 
 
 def _matched_controls(ds: PerturbDataset, rows: IntArray) -> BoolArray:

@@ -20,7 +20,7 @@ from perturbfm_core.splits.audit.run import (
 from perturbfm_core.splits.split import FrozenSplit
 
 # Fields of a query: all that a model may read of the conditions to predict.
-QUERY_FIELDS = frozenset({"conditions", "genes", "control"})
+QUERY_FIELDS = frozenset({"conditions", "genes", "control", "control_cells"})
 
 
 @RUN_CHECKS.register("reference_controls_read", order=40)

@@ -24,6 +24,7 @@ from perturbfm_core.leaderboard.significance import compare_entries
 from perturbfm_core.leaderboard.tables import split_table
 from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.pipeline.gene_graph import gather
 from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.splits.folder import SplitFolder
@@ -146,8 +147,10 @@ def quick(cells: list[tuple[str, str]], entries: list[str], out: Path | None) ->
         line = []
         for name in entries:
             entry = load_catalog().model(name)
-            needs = new_model(entry.model, entry.params).needs()
-            found = m.run(on, entry.model, 0, gather(store, ds, split, needs), **entry.params)
+            # Nothing that is registered on this machine is read.
+            params = model_configs(entry)[0].params
+            needs = new_model(entry.model, params).needs()
+            found = m.run(on, entry.model, 0, gather(store, ds, split, needs), **params)
             run_id = f"{definition}.{name}"
             runs.append(
                 {

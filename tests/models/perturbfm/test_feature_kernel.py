@@ -62,9 +62,7 @@ def test_new_conditions_have_nothing_along_directions_that_were_taken_out() -> N
 
 def test_features_of_one_sign_are_left_as_they_are() -> None:
     made, query = space("positive")
-    assert np.array_equal(
-        made.blocks(query)(ALONE), feature_similarity(made.described(query), made.train)
-    )
+    assert np.array_equal(made.blocks(query)(ALONE), feature_similarity(made.described(query), made.train))
 
 
 def test_many_conditions_are_not_decomposed() -> None:

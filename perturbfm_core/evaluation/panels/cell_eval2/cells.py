@@ -265,8 +265,15 @@ def _whole(values: FloatArray, tolerance: float = 0.0) -> bool:
     return True
 
 
-def check_pair(real: LabelledCells, pred: LabelledCells) -> None:
+def check_pair(real: LabelledCells, pred: LabelledCells, what: str = "prediction") -> None:
     """Check that a prediction has the genes, in their order, and the labels of the truth.
+
+    Parameters
+    ----------
+    real, pred
+        Measured and predicted cells.
+    what
+        What the predicted cells are, for messages.
 
     Raises
     ------
@@ -274,15 +281,15 @@ def check_pair(real: LabelledCells, pred: LabelledCells) -> None:
         If it does not, with what is missing.
     """
     if len(real.genes) != len(pred.genes):
-        msg = f"the prediction has {len(pred.genes)} genes, the truth {len(real.genes)}; give the same genes in the same order"
+        msg = f"the {what} has {len(pred.genes)} genes, the truth {len(real.genes)}; give the same genes in the same order"
         raise MetricError(msg)
     differs = np.flatnonzero(real.genes != pred.genes)
     if len(differs):
         j = differs[0]
         same = "in another order" if set(real.genes) == set(pred.genes) else "other genes"
-        msg = f"the prediction has {same}: gene {j + 1} is {str(pred.genes[j])!r}, in the truth {str(real.genes[j])!r}"
+        msg = f"the {what} has {same}: gene {j + 1} is {str(pred.genes[j])!r}, in the truth {str(real.genes[j])!r}"
         raise MetricError(msg)
-    for one, other, absent in ((real, pred, "prediction"), (pred, real, "truth")):
+    for one, other, absent in ((real, pred, what), (pred, real, "truth")):
         lacking = np.setdiff1d(one.names, other.names)
         if len(lacking):
             shown = ", ".join(map(str, lacking[:5])) + (", ..." if len(lacking) > 5 else "")

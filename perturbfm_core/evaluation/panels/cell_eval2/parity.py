@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.errors import MetricError
+from perturbfm_core.errors import DatasetError, MetricError
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
 from perturbfm_core.evaluation.panels.cell_eval2.anchor import SplitValue, anchor_means, anchor_splits
 from perturbfm_core.evaluation.panels.cell_eval2.catalog import METRICS, PROFILES
@@ -120,7 +120,7 @@ def _table(case: Case, path: Path) -> Iterator[Record]:
     truth = case.truth()
     cells = case.cells(f"pred_{name}", "counts")[0]
     mine = truth.table if side == "real" else differential_expression(cells, truth.reference)
-    theirs = pd.read_parquet(path)
+    theirs = _read_parquet(path)
     for target, rows in theirs.groupby("target"):
         i = int(np.searchsorted(mine.names, str(target)))
         column = pd.Index(mine.genes).get_indexer(rows["feature"])
@@ -129,6 +129,21 @@ def _table(case: Case, path: Path) -> Iterator[Record]:
         differing = tested.symmetric_difference(rows["feature"])
         yield Record("de.gate", key, 0.0, float(len(differing)), *EXACT)
         yield from _entries(mine, i, column, rows, key)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Return a table; one that cannot be read ends the comparison, where a record of an unknown form would be skipped.
+
+    Raises
+    ------
+    DatasetError
+        If the file is damaged.
+    """
+    try:
+        return pd.read_parquet(path)
+    except ValueError as error:
+        msg = f"{path.name}: {' '.join(str(error).split())[:160]}"
+        raise DatasetError(msg) from error
 
 
 def _entries(

@@ -89,19 +89,3 @@ def _or_nan(value: float | None) -> float:
 def mean_score(scores: Mapping[str, float]) -> float:
     """Return the mean of the six scores, NaN if one of them is undefined."""
     return float(np.mean([scores[m] for m in SCORED]))
-
-
-def scale_rows(scale: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per context and scored metric, for pages: context, metric, baseline (0) and anchor (1).
-
-    Parameters
-    ----------
-    scale
-        ``scale`` of panel ``vcc2026`` in ``metrics.json``.
-    """
-    return [
-        {"context": context, "metric": metric, **of[metric]}
-        for context, of in scale.items()
-        if "reason" not in of
-        for metric in SCORED
-    ]

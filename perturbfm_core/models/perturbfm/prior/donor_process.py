@@ -25,7 +25,8 @@ class DonorProcess:
 
     The covariance of a train and a donor's condition is that of the same perturbations within train, times 1 - c with
     c the share of the kernel that is specific to the context; inner folds, which hold out conditions of train alone,
-    choose c, 1 among its values: then nothing is borrowed. Every donor's condition has a noise level of its own,
+    choose c. Unless borrowing lowers their error by more than its standard error c is 1: then nothing is borrowed, and
+    this process predicts nothing. Every donor's condition has a noise level of its own,
     estimated as that of train conditions is, and a donor's effects on its targets themselves are its own.
 
     Parameters
@@ -52,6 +53,10 @@ class DonorProcess:
         self.fitted = False
         self.process = SetProcess(tables, direct, scale=scale)
 
+    @property
+    def _borrows(self) -> bool:
+        return self.process.kernel.context < 1.0
+
     def choose(self, view: TrainView) -> DonorProcess:
         """Choose the options of the process on the inner folds of the view."""
         joined = self._joined(view)
@@ -61,7 +66,7 @@ class DonorProcess:
 
     def fit(self, view: TrainView) -> DonorProcess:
         """Fit on a view and the donors with the chosen options."""
-        joined = self._joined(view)
+        joined = self._joined(view) if self._borrows else None
         if joined is not None:
             self.process.fit(joined)
             self.fitted = True
@@ -70,15 +75,15 @@ class DonorProcess:
     def for_fold(self, view: TrainView, fold: int) -> DonorProcess:
         """Return the process fitted without the held-out conditions of inner fold `fold`."""
         other = DonorProcess((), "none", self.donors, self.process.scale)
-        joined = other._joined(view)
+        joined = other._joined(view) if self._borrows else None
         if joined is not None:
             other.process = self.process.for_fold(joined, fold)
             other.fitted = True
         return other
 
     def predict(self, query: Query) -> FloatArray:
-        """Return float32 [q, G], the mean in log1p units; NaN for genes that no donor measures."""
-        out = np.full((len(query), len(self.measured)), np.nan, dtype=np.float32)
+        """Return float32 [q, G], the mean in log1p units; NaN for genes that no donor measures, or if nothing is borrowed."""
+        out = np.full((len(query), len(query.genes)), np.nan, dtype=np.float32)
         if self.fitted:
             out[:, self.measured] = self.process.predict(self._columns(query))[0]
         return out

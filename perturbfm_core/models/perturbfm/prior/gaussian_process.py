@@ -27,6 +27,13 @@ from perturbfm_core.models.perturbfm.prior.exact import ExactSolver, ExactTrain,
 from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
 from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
 from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.prior.noise_levels import (
+    LAMBDAS,
+    POOLING,
+    crossed_errors,
+    crossed_score,
+    noise_levels,
+)
 from perturbfm_core.models.perturbfm.prior.other_screens import (
     centred,
     of_other_screens,
@@ -40,16 +47,11 @@ from perturbfm_core.splits.view import Query, TrainView
 
 Direct = Literal["none", "constant", "state"]
 
-# Candidate noise levels lambda_g, relative to the variance of the process.
-LAMBDAS = tuple(float(2.0**k) for k in range(-2, 7))
 _SIMPLER: dict[Direct, tuple[Direct, ...]] = {
     "none": ("none",),
     "constant": ("none", "constant"),
     "state": ("none", "constant", "state"),
 }
-# Weight of the pooled error against a gene's own error in the choice of its noise level: 0 chooses gene by
-# gene, a very large weight gives all genes the same level.
-POOLING = (0.0, 0.3, 3.0, 1e6)
 
 PRESETS: tuple[Kernel, ...] = (
     Kernel(identity=1.0),
@@ -139,8 +141,10 @@ class SetProcess:
             self.direct = direct
             options += [(direct, kernel) for kernel in presets]
             errors += self._errors(view, presets, genes, equal=some)
-        scores = np.asarray([[_crossed_score(e, p) for p in POOLING] for e in errors])
-        best, pooling = np.unravel_index(int(np.argmin(scores)), scores.shape)
+        scores = np.asarray([[crossed_score(e, p) for p in POOLING] for e in errors])
+        best, pooling = map(int, np.unravel_index(int(np.argmin(scores)), scores.shape))
+        if of_other_screens(view).any():
+            best, pooling = _sure_of_borrowing(options, errors, scores, (best, pooling))
         self.direct, self.kernel = options[int(best)]
         self.pooling = POOLING[int(pooling)]
         self._fold_errors = errors[int(best)]
@@ -150,7 +154,7 @@ class SetProcess:
             (self._fold_errors,) = self._errors(view, [kernel], genes, equal=some)
         if genes is not None:
             (self._fold_errors,) = self._errors(view, [self.kernel], None, equal=True)
-        self.lambdas = _noise_levels(self._fold_errors.sum(axis=0), self.pooling)
+        self.lambdas = noise_levels(self._fold_errors.sum(axis=0), self.pooling)
         self.choice = {
             "by": f"{len(view.inner)} inner folds" + (f" of {len(view)} of {n} conditions" if some else ""),
             **self._described(),
@@ -192,7 +196,7 @@ class SetProcess:
 
         def scores(kernels: Sequence[Kernel]) -> list[float]:
             found = self._errors(view, kernels, genes, equal=True)
-            return [_crossed_score(e, pooling) for e in found]
+            return [crossed_score(e, pooling) for e in found]
 
         return weigh_tables(self.kernel, len(self.tables), scores)
 
@@ -266,7 +270,7 @@ class SetProcess:
         errors = self._fold_errors
         # Of some conditions only, a fold may have none.
         if errors is not None and 2 < len(errors) == len(view.inner):
-            levels = _noise_levels(errors.sum(axis=0) - errors[fold], self.pooling)
+            levels = noise_levels(errors.sum(axis=0) - errors[fold], self.pooling)
         return other.fit(view.subset(view.inner[fold][0]), levels)
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
@@ -349,30 +353,18 @@ def relative_weights(centred: FloatArray) -> FloatArray:
     return out
 
 
-def _noise_levels(errors: FloatArray, pooling: float) -> FloatArray:
-    """Return float64 [G], the noise level with the smallest error per gene, pulled to the pooled one.
-
-    Both errors are divided by their mean over levels; `pooling` is the weight of the pooled error.
-
-    Parameters
-    ----------
-    errors
-        float64 [lambdas, G], squared errors.
-    pooling
-        Weight of the pooled error.
-    """
-    own = errors / np.maximum(errors.mean(axis=0), 1e-300)
-    pooled = errors.sum(axis=1) / max(float(errors.sum(axis=1).mean()), 1e-300)
-    out: FloatArray = np.asarray(LAMBDAS)[np.argmin(own + pooling * pooled[:, None], axis=0)]
-    return out
-
-
-def _crossed_score(errors: FloatArray, pooling: float) -> float:
-    """Return the summed error of each fold at the noise levels that the other folds choose."""
-    total = errors.sum(axis=0)
-    position = {lam: i for i, lam in enumerate(LAMBDAS)}
-    out = 0.0
-    for fold in errors:
-        chosen = [position[lam] for lam in _noise_levels(total - fold, pooling)]
-        out += float(fold[chosen, np.arange(fold.shape[1])].sum())
-    return out
+def _sure_of_borrowing(
+    options: list[tuple[Direct, Kernel]],
+    errors: list[FloatArray],
+    scores: FloatArray,
+    best: tuple[int, int],
+) -> tuple[int, int]:
+    """Return the position of the best option, or of the best that borrows nothing if that is no worse beyond error."""
+    alone = [i for i, (_, kernel) in enumerate(options) if kernel.context == 1.0]
+    if best[0] in alone or not alone:
+        return best
+    i, pooling = np.unravel_index(int(np.argmin(scores[alone])), scores[alone].shape)
+    other = (alone[int(i)], int(pooling))
+    gain = np.subtract(*(crossed_errors(errors[e], POOLING[p]) for e, p in (other, best)))
+    sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
+    return best if sure else other

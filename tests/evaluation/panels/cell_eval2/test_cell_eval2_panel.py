@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,7 @@ from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
 from perturbfm_core.evaluation.panels.cell_eval2.catalog import METRICS, NORM, SOURCE, VCC2026
 from perturbfm_core.evaluation.panels.cell_eval2.cells import label_cells
 from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth
+from perturbfm_core.evaluation.panels.cell_eval2.registration import NOT_THERE
 from perturbfm_core.evaluation.panels.cell_eval2.samples import labels_of, samples_of
 from tests.support.factories import prediction_of, screen, split_all, split_one
 
@@ -128,10 +130,26 @@ def test_directions_versions_and_names_are_the_peers(name):
     if peer.scored:
         assert metric.direction == ("max" if peer.scoring.better == "higher" else "min")
         assert peer.scoring.anchor in (None, metric.best) or metric.bounds == (None, None)
+    assert (peer.v1 is not None) == ("By cell-eval 0.8" in metric.description)
     if peer.v1 is not None:
-        assert f"`virtual_cell.{peer.v1}`" in metric.description or f"`{peer.v1}`" in metric.description
-        if "virtual_cell." in metric.description:
-            assert f"virtual_cell.{peer.v1}" in REGISTERED
+        alias = peer.v1 if peer.v1 in NOT_THERE else f"virtual_cell.{peer.v1}"
+        assert metric.description.endswith(f" By cell-eval 0.8: `{alias}`.")
+
+
+def test_names_of_cell_eval_are_metrics_of_its_panel_or_known_not_to_be():
+    aliases = {m.v1 for m in METRICS.values() if m.v1 is not None}
+    assert len(aliases) == sum(m.v1 is not None for m in METRICS.values())
+    there = {m.name for m in panel_metrics("virtual_cell")}
+    assert aliases - there == NOT_THERE
+    # What texts point at, of either panel.
+    named = [
+        name
+        for panel in BOTH
+        for m in panel_metrics(panel)
+        for name in re.findall(r"`(virtual_cell\.\w+)`", m.description)
+    ]
+    assert len(named) == len(aliases - NOT_THERE)
+    assert all(name in REGISTERED for name in named)
 
 
 # ---- parity with the peer's own way --------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from perturbfm_core.evaluation.panels.cell_eval2.scale import (
     SCORED,
     mean_score,
     scale_of_contexts,
-    scale_rows,
     scaled,
 )
 from tests.support.counts_screen import GENES, counts_dataset, counts_screen
@@ -167,13 +166,6 @@ def test_contexts_count_alike(c, scale):
         assert group["value"].mean() == pytest.approx(by_context[context])
     defined = scores[scores["status"] != "ok"]
     assert set(defined["metric"]) <= {NORM}
-
-
-def test_one_row_per_context_and_metric_for_pages(scale):
-    rows = scale_rows({**scale, "HeLa": {"reason": "few cells"}})
-    assert [(r["context"], r["metric"]) for r in rows] == [(x, m) for x in scale for m in SCORED]
-    for row in rows:
-        assert {"baseline": row["baseline"], "anchor": row["anchor"]} == scale[row["context"]][row["metric"]]
 
 
 def test_without_halves_there_is_a_reason(ds):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbfm_core.data.prediction import Intervals
+from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate, metrics_json

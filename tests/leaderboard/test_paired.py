@@ -1,0 +1,56 @@
+"""Two entries paired by condition, where the flags of their runs disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from perturbfm_core.leaderboard import paired
+from perturbfm_core.leaderboard.paired import compare_pair
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.support.factories import run_config, score_rows, write_run
+
+A, B = "a" * 64, "b" * 64
+CV = {"group": "g" * 64, "k": 2}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+    """Return a store whose splits hold out perturbations."""
+    folder = SimpleNamespace(load=lambda _: SimpleNamespace(definition=SimpleNamespace(unit="perturbation")))
+    monkeypatch.setattr(paired, "SplitFolder", lambda _: folder)
+    return ArtifactStore(tmp_path / "home", tmp_path / "splits")
+
+
+def add(store: ArtifactStore, entry: str, split: str, level: float, *, silent: bool) -> None:
+    """Write a run of one fold of the board."""
+    config = run_config(entry, split=split, no_signal=silent)
+    config["split"]["cv"] = {**CV, "fold": "AB".index(split[0].upper())}
+    write_run(store, config, score_rows(config, {f"x|G{i}|||": level for i in range(6)}))
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected", "folds"),
+    [
+        # One side alone says that its only fold has no signal: both are compared on it all the same.
+        ({("a", A): True, ("b", A): False}, (0.3, 0.1), 1),
+        ({("a", A): False, ("b", A): True}, (0.3, 0.1), 1),
+        # Of two folds, one that either side calls silent is left out for both.
+        ({("a", A): True, ("b", A): False, ("a", B): False, ("b", B): False}, (0.5, 0.2), 1),
+        ({("a", A): False, ("b", A): True, ("a", B): False, ("b", B): False}, (0.5, 0.2), 1),
+        ({("a", A): False, ("b", A): False, ("a", B): False, ("b", B): False}, (0.4, 0.15), 2),
+    ],
+)
+def test_both_sides_keep_the_same_folds(store, flags, expected, folds):
+    levels = {("a", A): 0.3, ("b", A): 0.1, ("a", B): 0.5, ("b", B): 0.2}
+    for (entry, split), silent in flags.items():
+        add(store, entry, split, levels[entry, split], silent=silent)
+    (row,) = compare_pair(store, "a", "b").table.to_dict("records")
+    assert (row["a"], row["b"]) == pytest.approx(expected)
+    assert row["diff"] == pytest.approx(expected[0] - expected[1])
+    total = len({split for _, split in flags})
+    assert row["folds"] == f"{folds} of 2 folds"
+    assert row["n_conditions"] == 6
+    assert total >= folds
