@@ -36,8 +36,19 @@ def variance_note(store: ArtifactStore, titles: Mapping[tuple[str, str], str]) -
         boards.setdefault(entry, set()).add(title)
         if title not in mine:
             mine.append(title)
+    by_board = {
+        t: {s for s, of in found.items() if any(t in mine for mine in of.values())}
+        for t in sorted(set().union(*boards.values()))
+    }
     said = []
+    # Most often all models of a board have the same: then boards alone are named.
+    alike = all(len(sources) == 1 for sources in by_board.values())
     for source, of in found.items():
+        if alike:
+            said.append(
+                f"{source} on {', '.join(f'*{t}*' for t, sources in by_board.items() if source in sources)}"
+            )
+            continue
         names = [
             f"`{entry}`" + ("" if set(mine) == boards[entry] else f" ({'; '.join(mine)})")
             for entry, mine in of.items()

@@ -53,5 +53,12 @@ def test_each_origin_is_named_with_its_entries_and_boards(tmp_path, monkeypatch)
     )
 
 
+def test_boards_alone_are_named_where_their_models_have_the_same(tmp_path, monkeypatch):
+    assert note(tmp_path, monkeypatch, [RUNS[0], RUNS[1], RUNS[2], ("b2", "external-scgen", CONSTANT)]) == (
+        "Variance of models that run in environments of their own: calibration conditions on *demo, combo_ood*; "
+        "a declared constant of 0.05 on *demo, context_ood*."
+    )
+
+
 def test_without_external_models_nothing_is_said(tmp_path, monkeypatch):
     assert note(tmp_path, monkeypatch, RUNS[3:5]) == ""
