@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.data.control_pools import control_pool_moments
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.kept_rows import expression_of
 from perturbfm_core.data.matrix import row_blocks, take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
@@ -226,7 +227,7 @@ def halved(ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Gener
     ).to_numpy()
     if not keep.any():
         return None
-    X = take_rows(ds.expression, observed_side.rows)
+    X = expression_of(ds, observed_side.rows)
     means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     side = _alternate(context, rng)
     matched = []
@@ -295,7 +296,7 @@ class _Null:
         self.pools = {}
         for c in np.unique(np.concatenate([self.test_context, self.train_context])):
             rows = np.flatnonzero(ds.is_control & (context == c))
-            self.pools[int(c)] = take_rows(ds.expression, rows)
+            self.pools[int(c)] = take_rows(ds.streamed_expression, rows)
         self.roles = {c: (ds.controls.shared[c], X.shape[0]) for c, X in self.pools.items()}
 
     def draw(self, rng: np.random.Generator) -> dict[str, float | None]:

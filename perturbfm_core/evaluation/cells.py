@@ -22,6 +22,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.data.controls import INPUT, SHARED
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import row_rank_hash
+from perturbfm_core.data.kept_rows import KeptRows, kept_rows
 from perturbfm_core.data.prediction import PredictedCells
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.control_profile import ControlProfile
@@ -52,7 +53,7 @@ class Cells:
     Attributes
     ----------
     X
-        log1p expression of the whole data set, CSR or dense [N, G].
+        log1p expression of the data set, CSR or dense [N, G]; of a large one, of the rows that are read here.
     truth_rows
         Row positions of the test cells of each condition [C].
     control_rows
@@ -72,7 +73,7 @@ class Cells:
     own_rows
         Rows in `own` of each condition [C]; where there are none, its cells are generated.
     counts
-        Counts of the whole data set, CSR [N, G]; None if it keeps none.
+        Counts of the same rows, CSR [N, G]; None if the data set keeps none.
     own_counts
         Counts of the cells in `own`, CSR [n, G]; None if the prediction has none.
     target_sum
@@ -80,7 +81,9 @@ class Cells:
     gene_order
         Columns in the order of gene names, in which counts are drawn [G]; None: as they are.
     row_ids
-        Row ids of the data set [N], by a hash of which cells are put in order where they are drawn; None: as they are.
+        Row ids of the same rows [N], by a hash of which cells are put in order where they are drawn; None: as they are.
+    kept
+        Which rows of the data set these are; None: all.
     reads
         How often predicted cells were asked for: tells which panels use them.
     """
@@ -101,6 +104,7 @@ class Cells:
     target_sum: float = 1e4
     gene_order: IntArray | None = None
     row_ids: StrArray | None = None
+    kept: KeptRows | None = None
     reads: Counter[str] = field(default_factory=Counter, repr=False)
 
     def _rng(self, i: int, stream: int) -> np.random.Generator:
@@ -112,6 +116,10 @@ class Cells:
 
     def __len__(self) -> int:
         return len(self.truth_rows)
+
+    def position(self, rows: IntArray) -> IntArray:
+        """Return the positions in `X` of rows of the data set."""
+        return rows if self.kept is None else self.kept.position(rows)
 
     def dense(self, rows: IntArray) -> FloatArray:
         """Return float32 [n, G], the expression of some rows."""
@@ -244,6 +252,7 @@ def cells_of(
     var: FloatArray,
     generator: Generator,
     own: PredictedCells | None = None,
+    also: IntArray | None = None,
 ) -> Cells | None:
     """Return the cells of test conditions, None for data without single cells and controls.
 
@@ -261,6 +270,8 @@ def cells_of(
         How predicted cells are made, where the prediction has none.
     own
         The prediction's own cells, if it has some.
+    also
+        Further rows of the data set that the caller reads (see `Cells.position`).
     """
     if ds.metadata.level != "cell" or not ds.has_controls:
         return None
@@ -279,15 +290,24 @@ def cells_of(
         pool = np.flatnonzero(mine & ((roles == INPUT) | (roles == SHARED)))
         # Sorted by a hash of the row ids, so that the cells drawn do not depend on the order of rows.
         input_rows[context] = pool[np.argsort(row_rank_hash(ds.row_ids[pool], generator.seed), kind="stable")]
+    read = [rows, *control_rows.values(), *input_rows.values(), *([] if also is None else [also])]
+    kept = kept_rows(ds, np.concatenate(read))
+    X, counts, row_ids = ds.streamed_expression, ds.streamed.counts, ds.row_ids
+    if kept is not None:
+        X, counts, row_ids = kept.expression, kept.counts, row_ids[kept.rows]
+        truth_rows = [kept.position(r) for r in truth_rows]
+        control_rows = {context: kept.position(r) for context, r in control_rows.items()}
+        input_rows = {context: kept.position(r) for context, r in input_rows.items()}
     keys = tuple(str(k) for k in conditions.index)
     normalization = ds.metadata.normalization
     by_name = np.argsort(ds.genes, kind="stable")
     made = Cells(
-        *(ds.expression, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys),
-        counts=ds.values.counts,
+        *(X, truth_rows, control_rows, input_rows, contexts, delta, var, generator, keys),
+        counts=counts,
         target_sum=1e4 if normalization is None else normalization.target_sum,
         gene_order=None if np.array_equal(by_name, np.arange(ds.n_genes)) else by_name,
-        row_ids=ds.row_ids,
+        row_ids=row_ids,
+        kept=kept,
     )
     if own is None:
         return made

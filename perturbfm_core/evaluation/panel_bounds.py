@@ -285,9 +285,10 @@ def _of_halves(ds: PerturbDataset, side: ObservedSide, halves: Halved) -> Compar
         train=side.train,
     )
     mean = halves.delta[0][keep]
-    cells = cells_of(ds, kept.conditions, kept.rows, kept.codes, mean, var, Generator())
+    first = np.concatenate(rows[0])
+    cells = cells_of(ds, kept.conditions, kept.rows, kept.codes, mean, var, Generator(), also=first)
     if cells is not None:
-        own: list[IntArray | None] = list(rows[0])
+        own: list[IntArray | None] = [cells.position(r) for r in rows[0]]
         cells = replace(cells, own=cells.X, own_rows=own, own_counts=cells.counts)
     return _comparison(ds, kept, mean, var, cells)
 

@@ -56,7 +56,7 @@ def check_generator(dataset: PerturbDataset, generator: str) -> None:
     ConfigError
         If the data set has no counts, of which alone others can be drawn.
     """
-    if dataset.values.counts is None or dataset.metadata.level != "cell" or not dataset.has_controls:
+    if dataset.streamed.counts is None or dataset.metadata.level != "cell" or not dataset.has_controls:
         msg = (
             f"data set {dataset.name!r} has no counts of control cells, so that {generator!r} has nothing to draw from; leave out "
             "--generator, or import it with --space counts"

@@ -46,7 +46,7 @@ class ControlCells:
         ds, contexts, allowed
             As of the class; the data set may be any.
         """
-        there = ds.metadata.level == "cell" and ds.has_controls and ds.expression is not None
+        there = ds.metadata.level == "cell" and ds.has_controls and ds.streamed_expression is not None
         return cls(ds, contexts, allowed) if there else None
 
     def rows(self, *contexts: str) -> IntArray:
@@ -73,5 +73,5 @@ class ControlCells:
         """Return the log1p expression of a context's input control cells [n, G], CSR or dense as the data set has it."""
         rows = self.rows(context)
         self.read.add(context)
-        X: Any = self._ds.expression
+        X: Any = self._ds.streamed_expression
         return take_rows(X, rows)

@@ -125,7 +125,7 @@ def _response(ds: PerturbDataset, rows: IntArray, conditions: IntArray) -> dict[
 
     Cells of a condition are compared with control cells of their context, on principal components of both.
     """
-    if ds.metadata.level != "cell" or not ds.has_controls or ds.expression is None:
+    if ds.metadata.level != "cell" or not ds.has_controls or ds.streamed_expression is None:
         return {}
     p_values = np.full(len(conditions), np.nan)
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
@@ -170,7 +170,7 @@ def _components(ds: PerturbDataset, rows: IntArray) -> FloatArray:
     """Return float64 [n, k], expression of rows on the principal components of at most 5,000 of them."""
     from sklearn.utils.extmath import randomized_svd
 
-    X = take_rows(ds.expression, rows)
+    X = take_rows(ds.streamed_expression, rows)
     # Rounded up: every step-th row is at most `MAX_ROWS` rows.
     step = -(-len(rows) // MAX_ROWS)
     sample = X[np.arange(0, len(rows), step)]

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.matrix import row_blocks
+from perturbfm_core.data.matrix import matrix_blocks
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.audit.core import CHECKS, Finding, NotApplicable, finding, fold_codes, in_folds
 from perturbfm_core.splits.split import FrozenSplit
@@ -33,15 +33,15 @@ def profile_hashes(ds: PerturbDataset) -> tuple[IntArray, BoolArray]:
     set.
     """
     if ds not in _PROFILES:
-        values = ds.values
+        values = ds.streamed
         X = next(m for m in (values.counts, values.expression, values.delta) if m is not None)
         hashes = np.empty(ds.n_obs, dtype=np.uint64)
         nonzero = np.empty(ds.n_obs, dtype=np.int64)
         weights = np.random.default_rng(0).standard_normal((ds.n_genes, 2))
-        for block in row_blocks(ds.n_obs):
+        for block, rows in matrix_blocks(X):
             # A sparse product sums each row on its own; a dense one may round by the row's place in the
             # block.
-            part = sp.csr_array(X[block])
+            part = sp.csr_array(rows)
             seen = [(part @ weights[:, i]).view(np.uint64) for i in (0, 1)]
             # Multiplied by an odd constant (2^64 over the golden ratio) before the exclusive or.
             hashes[block] = seen[0] ^ (seen[1] * np.uint64(0x9E3779B97F4A7C15))
