@@ -12,7 +12,7 @@ KILLS ?= 100
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test coverage ui bench bench-growth bench-peers results results-external screenshots format clean fuzz external-envs external-cpa
+.PHONY: help install demo test test-fast lint types imports verify tests kill cluster-test ui bench bench-growth bench-peers results results-external screenshots format clean fuzz external-envs external-cpa
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,9 +46,12 @@ verify: install
 # Modules are compiled once for all processes that tests start, whatever the shell says of it.
 tests test-fast: export PYTHONDONTWRITEBYTECODE =
 
+# Tracing lines costs a third of the tests' CPU: only PERTURBFM_COVERAGE=1, as in .ci/run, measures coverage and asks for 90 %.
+COVERAGE := $(if $(PERTURBFM_COVERAGE),-p pytest_cov --cov --cov-report=term --cov-fail-under=90)
+
 tests: install
 	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-		-p pytest_cov --cov --cov-report=term --cov-fail-under=90 $(PYTEST_ARGS)
+		$(COVERAGE) $(PYTEST_ARGS)
 
 test-fast: install ## The quick part of the tests, for daily work (under two minutes)
 	OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(WORKERS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \

@@ -57,9 +57,9 @@ def _seconds(work: Any, times: int = 10) -> float:
 
 
 def rate(version: str, view: TrainView, device: str, epochs: int, **params: Any) -> dict[str, float]:
-    """Return rows per second of the training on all rows, without prior."""
+    """Return rows per second of the training on all rows, without core."""
     stamps = network_case.Stamps(time.perf_counter)
-    model = new(version, device, prior="none", epochs=epochs, patience=epochs, **params)
+    model = new(version, device, core="none", epochs=epochs, patience=epochs, **params)
     model.on_epoch = stamps
     model.fit(view, 0)
     seconds = stamps.per_epoch("member 1")
@@ -90,7 +90,7 @@ def device_share(version: str, view: TrainView, device: str, **params: Any) -> d
                 self.profile.__exit__(None, None, None)
 
     window = Window()
-    model = new(version, device, prior="none", epochs=16, patience=16, **params)
+    model = new(version, device, core="none", epochs=16, patience=16, **params)
     model.on_epoch = window
     model.fit(view, 0)
     busy, kernels = 0.0, 0
@@ -99,7 +99,7 @@ def device_share(version: str, view: TrainView, device: str, **params: Any) -> d
             busy += event.device_time_total * 1e-6
             kernels += 1
     counter = FlopCounterMode(display=False)
-    model = new(version, device, prior="none", epochs=2, patience=2, **params)
+    model = new(version, device, core="none", epochs=2, patience=2, **params)
     with counter:
         model.fit(view, 0)
     # Two epochs, without validation, of the member and of the inner folds' networks.
@@ -113,7 +113,7 @@ def device_share(version: str, view: TrainView, device: str, **params: Any) -> d
 
 
 def whole_fit(view: TrainView, device: str, version: str = "perturbfm-v2") -> tuple[Any, float]:
-    """Return a fitted model with prior, gate and variance, and its wall seconds."""
+    """Return a fitted model with core, gate and variance, and its wall seconds."""
     start = time.perf_counter()
     model = new(version, device)
     model.fit(view, 0)

@@ -42,7 +42,7 @@ def test_v2_trains_2000_rows_per_cpu_second(benchmark):
     rows = len(network_case.perturbations())
 
     def run():
-        one_thread(lambda: fitted(stamps, prior="none", epochs=25))
+        one_thread(lambda: fitted(stamps, core="none", epochs=25))
 
     benchmark.pedantic(run, rounds=1, iterations=1)
     rate = rows / stamps.per_epoch("member 1")
@@ -52,7 +52,7 @@ def test_v2_trains_2000_rows_per_cpu_second(benchmark):
 
 
 def test_v2_predicts_thousands_of_rows_per_cpu_second(benchmark):
-    """Prior, network and variance of unseen doubles, as `predict` gives them."""
+    """Core, network and variance of unseen doubles, as `predict` gives them."""
     view = network_case.condition_view()
     model = one_thread(lambda: fitted(epochs=10))
     rng = np.random.default_rng(3)

@@ -233,7 +233,7 @@ def test_an_unknown_parameter_is_refused_by_configured():
 def test_a_network_is_trained_as_a_user_types_it(work):
     np.savez("masks.npz", pert=np.asarray(["G01"]), genes=np.asarray(["G01", "G02"]), mask=np.ones((1, 2)))
     quick = (
-        "--epochs 2 --hidden-dim 4 --rank 3 --gate on --prior none --device cpu --ensemble-size 2 --lr 0.01"
+        "--epochs 2 --hidden-dim 4 --rank 3 --gate on --core none --device cpu --ensemble-size 2 --lr 0.01"
     )
     answer = train(
         work, "perturbfm-v2", *quick.split(), "--no-gating", "--pert-masks", "masks.npz", "--name", "tiny"

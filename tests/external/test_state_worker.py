@@ -113,3 +113,51 @@ def test_another_number_of_values_is_an_error(infer):
 def test_without_a_checkpoint_nothing_is_inferred(infer):
     with pytest.raises(infer.error, match="no checkpoint"):
         infer(shifted, checkpoint=False)
+
+
+@pytest.mark.parametrize(("patience", "more"), [(None, 1), (3, 2)])
+def test_a_training_is_watched_and_stops_early_where_asked(modules, monkeypatch, capsys, patience, more):
+    import types
+
+    worker, _ = modules
+
+    class Callback:
+        pass
+
+    class EarlyStopping(Callback):
+        def __init__(self, monitor, mode, patience):
+            self.asked = (monitor, mode, patience)
+
+    lightning, callbacks = (
+        types.ModuleType("lightning.pytorch"),
+        types.ModuleType("lightning.pytorch.callbacks"),
+    )
+    lightning.Trainer = lambda *, callbacks, max_steps: (callbacks, max_steps)
+    callbacks.Callback, callbacks.EarlyStopping = Callback, EarlyStopping
+    root = types.ModuleType("lightning")
+    root.pytorch = lightning
+    for name, module in (("", root), (".pytorch", lightning), (".pytorch.callbacks", callbacks)):
+        monkeypatch.setitem(sys.modules, "lightning" + name, module)
+    worker.watch(patience)
+    (own, *added), steps = lightning.Trainer(callbacks=["checkpoints"], max_steps=7)
+    assert (own, steps, len(added)) == ("checkpoints", 7, more)
+    assert [c.asked for c in added[1:]] == ([("val_loss", "min", 3)] if patience else [])
+    at = types.SimpleNamespace(sanity_checking=False, global_step=50, callback_metrics={"val_loss": 1.25})
+    added[0].on_validation_end(at, None)
+    at.sanity_checking = True
+    added[0].on_validation_end(at, None)
+    printed = capsys.readouterr().out
+    assert worker.told(printed, {"steps": 50, "patience": patience}) == [
+        "50 of 50 steps, lowest validation loss 1.25 at step 50"
+    ]
+
+
+def test_the_notes_name_the_best_validation_and_an_early_end(modules):
+    worker, _ = modules
+    printed = "".join(
+        f"epoch\nvalidated: step {n}, loss {x}\n" for n, x in ((50, 3), (100, 1.5), (150, 2), (200, 1.75))
+    )
+    assert worker.told(printed, {"steps": 40000, "patience": 2}) == [
+        "200 of 40000 steps, lowest validation loss 1.5 at step 100; stopped after 2 validations without a lower one"
+    ]
+    assert worker.told("nothing of it", {"steps": 10, "patience": None}) == []

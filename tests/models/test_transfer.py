@@ -95,9 +95,9 @@ def test_perturbfm_weighs_the_donor(order, least, most):
         m.run(on, "perturbfm-v0", 0, known, gate="off", **DONOR),
     )
     assert least < gain_of(with_donor, plain, m.RAW)[0] < most
-    weights = with_donor.training["prior"]["members"]["all"]
+    weights = with_donor.training["core"]["members"]["all"]
     assert ("transfer_ridge" in weights) or order == "shuffled"
-    assert "transfer_ridge" not in plain.training["prior"]["members"]["all"]
+    assert "transfer_ridge" not in plain.training["core"]["members"]["all"]
 
 
 def test_no_gain_from_an_entry_that_borrows_nothing_beyond_the_mean():

@@ -366,7 +366,7 @@ def test_learning_curves_keep_the_epoch_that_was_kept() -> None:
     ("gate", "words"),
     [
         ({"g": [0.0, 0.5], "gain": 0.02, "standard_error": 0.005, "groups": 40, "reason": "gain over one standard error"},
-         "is open: gain over one standard error. Mean gain 0.02 in centred Pearson correlation over the prior, out of fold, 0.015 more than the standard error of 0.005"),
+         "is open: gain over one standard error. Mean gain 0.02 in centred Pearson correlation over the core, out of fold, 0.015 more than the standard error of 0.005"),
         ({"g": [0.0, 0.0], "gain": 0.0, "standard_error": 0.0, "groups": 40, "reason": "no gain over one standard error"},
          "is closed: no gain over one standard error. By how much it missed was not recorded."),
         ({"g": [0.0, 0.0], "gain": None, "standard_error": None, "groups": 4, "reason": "4 groups are fewer than 10"},

@@ -13,7 +13,7 @@ from tests.support.factories import run_config
 
 
 def fitted_run(ds: PerturbDataset, split: FrozenSplit, model: str) -> FittedRun:
-    """Return a calibrated run of a model; a version of PerturbFM is its prior alone."""
+    """Return a calibrated run of a model; a version of PerturbFM is its core alone."""
     params = {"gate": "off"} if model.startswith("perturbfm") else {}
     config = ModelConfig(entry="x", model=model, params=params, seed=0)
     fitted, view = config.new_model(), train_view(ds, split)

@@ -24,7 +24,7 @@ VERSIONS = ("perturbfm-v0", "perturbfm-v1", "perturbfm-v2", "perturbfm-v3", "per
 GATINGS = ("none", "scalar", "node", "lowrank", "mlp")
 # A network alone, of a size that trains in a moment.
 QUICK: dict[str, Any] = {
-    "prior": "none",
+    "core": "none",
     "gate": "on",
     "epochs": 6,
     "hidden_dim": 8,
@@ -111,15 +111,15 @@ def prepared(
         {x: FIRST_ID + i for i, x in enumerate(labels)},
         masks=side_info.masks,
     ).fit(view)
-    prior = np.zeros_like(view.delta)
-    inputs = featurizer.read(view.query(), prior)
+    core = np.zeros_like(view.delta)
+    inputs = featurizer.read(view.query(), core)
     featurizer.calibrate(inputs)
     n = len(view)
     data = rows_of(
         inputs,
         featurizer.scale,
         truth=view.delta,
-        prior=prior,
+        core=core,
         s2=view.s2,
         fold=np.full(n, -1, dtype=np.int64),
         groups=[str(k) for k in view.conditions.index],
@@ -132,7 +132,7 @@ def prepared(
 
 
 def added(network: PerturbationNetwork, batch: Any) -> torch.Tensor:
-    """Return what a network adds to the prior, without drop-out."""
+    """Return what a network adds to the core, without drop-out."""
     network.eval()
     with torch.no_grad():
         latent, local = network(batch)

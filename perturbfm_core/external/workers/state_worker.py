@@ -1,7 +1,8 @@
 """Worker of STATE (arc-state): perturbations that were seen in another context, from sets of control cells.
 
-Trains and infers with the program of the package. An unknown perturbation would become control there without an
-error, so none is asked of it, and cells that come back untouched are an error here.
+Trains and infers with the program of the package, which does not stop early: a callback does, where `patience` asks
+for it. An unknown perturbation would become control there without an error, so none is asked of it, and cells that come
+back untouched are an error here.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def _worker(view, out, request):
         lr=1e-4,
         weight_decay=5e-4,
         val_freq=2000,
+        # Validations without a lower loss after which training stops; none, as in the package, makes all steps.
+        patience=None,
         max_cells=256,
         # Sizes of the network; without a value, those of the configuration `model`.
         **dict.fromkeys(("cell_set_len", "hidden_dim", *BACKBONE)),
@@ -184,7 +187,44 @@ def _train(folder, table, names, held, p, request, output):
         **{f"model.kwargs.{k}": p[k] for k in ("cell_set_len", "hidden_dim") if p[k] is not None},
         **{f"model.kwargs.transformer_backbone_kwargs.{k}": p[k] for k in BACKBONE if p[k] is not None},
     }
-    _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()))
+    printed = _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()), patience=p["patience"])
+    output.notes += told(printed, p)
+
+
+def told(printed, p):
+    """Return what training said of its validations, as notes: steps made, the best one, and whether it stopped early."""
+    seen = re.findall(r"^validated: step (\d+), loss (\S+)$", printed, re.M)
+    if not seen:
+        return []
+    loss, step = min((float(loss), int(step)) for step, loss in seen)
+    last = int(seen[-1][0])
+    early = (
+        f"; stopped after {p['patience']} validations without a lower one" if last < int(p["steps"]) else ""
+    )
+    return [f"{last} of {p['steps']} steps, lowest validation loss {loss:.5g} at step {step}{early}"]
+
+
+def watch(patience):
+    """Let training print its validation loss, and stop after so many validations without a lower one (None: never)."""
+    import lightning.pytorch as pl
+    from lightning.pytorch.callbacks import Callback, EarlyStopping
+
+    class Printed(Callback):
+        def on_validation_end(self, trainer, module):
+            if not trainer.sanity_checking:
+                print(
+                    f"\nvalidated: step {trainer.global_step}, loss {float(trainer.callback_metrics['val_loss'])}"
+                )
+
+    trainer = pl.Trainer
+    more = [Printed()]
+    if patience is not None:
+        more.append(EarlyStopping("val_loss", mode="min", patience=int(patience)))
+
+    def watched(*args, callbacks=None, **kwargs):
+        return trainer(*args, callbacks=[*(callbacks or ()), *more], **kwargs)
+
+    pl.Trainer = watched
 
 
 def _infer(folder, controls, names, todo, p, request, output):
@@ -236,15 +276,16 @@ def _infer(folder, controls, names, todo, p, request, output):
     output.notes.append(f"checkpoint {found[0].stem}")
 
 
-def _state(folder, verb, *arguments):
+def _state(folder, verb, *arguments, patience=None):
     """Run one verb of STATE's program, with its progress passed on; return what it printed."""
+    watching = f"from state_worker import watch; watch({patience!r}); " if verb == "train" else ""
     variables = dict(
         os.environ, WANDB_MODE="disabled", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", PYTHONUNBUFFERED="1"
     )
     command = [
         sys.executable,
         "-c",
-        "from state.__main__ import main; main()",
+        f"import sys; sys.path.append({str(Path(__file__).resolve().parent)!r}); {watching}from state.__main__ import main; main()",
         "tx",
         verb,
         *map(str, arguments),

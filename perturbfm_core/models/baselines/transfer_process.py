@@ -10,8 +10,8 @@ from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.borrowing import Borrowing, without_donor
-from perturbfm_core.models.perturbfm.prior.donor_process import DonorProcess
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 

@@ -22,13 +22,16 @@ class State(ExternalModel):
         Attributes
         ----------
         steps, val_freq
-            Steps of training, and steps between validations.
+            Steps of training at most, and steps between validations.
+        patience
+            Validations without a lower loss after which training stops; none, as in the package, makes all steps.
         lr, batch_size
             Learning rate, and sets of cells in a batch.
         """
 
         steps: int = Field(default=40000, ge=1)
         val_freq: int = Field(default=2000, ge=1)
+        patience: int | None = Field(default=None, ge=1)
         lr: float = Field(default=1e-4, gt=0)
         batch_size: int = Field(default=16, ge=1)
 

@@ -1,1 +1,1 @@
-"""PerturbFM v0 to v3: nested configurations of one network on top of a learned prior."""
+"""PerturbFM v0 to v3: a Gaussian process over interventions with baselines as the core, a network that may correct it."""

@@ -21,6 +21,9 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import BORROWED, Needs
 from perturbfm_core.graphs.spectral import kept_spectral_features
 from perturbfm_core.models.base import MODELS, Model
+from perturbfm_core.models.perturbfm.core.gaussian_process import Direct
+from perturbfm_core.models.perturbfm.core.posterior import SetProcessPosterior
+from perturbfm_core.models.perturbfm.core.stack import BASELINES, Core, folds_of
 from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.gate import (
@@ -32,9 +35,6 @@ from perturbfm_core.models.perturbfm.network.gate import (
 )
 from perturbfm_core.models.perturbfm.network.inputs import join
 from perturbfm_core.models.perturbfm.params import PerturbFMParams
-from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct
-from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
-from perturbfm_core.models.perturbfm.prior.stack import BASELINES, Prior, folds_of
 from perturbfm_core.models.perturbfm.search_space import SEARCH_SPACE, effective
 from perturbfm_core.models.perturbfm.variance.predictive import PredictiveVariance
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
@@ -62,9 +62,9 @@ class _Held:
 
 
 class PerturbFM(Model):
-    """The model shared by all versions; subclasses set the version.
+    """The model shared by all versions: a core, and a network that corrects it where inner folds gain.
 
-    Up to 1,500 train conditions the fit is exact; beyond that inducing conditions stand for all in the kernel of the prior,
+    The core is a Gaussian process over interventions, stacked with baselines. Subclasses set the version. Up to 1,500 train conditions the fit is exact; beyond that inducing conditions stand for all in the kernel of the core,
     its options are chosen on some conditions, and weights, gate, networks and variance come from 2,000 held-out conditions
     (see `perturbfm_core.models.scale.Scale`).
 
@@ -91,7 +91,7 @@ class PerturbFM(Model):
 
     def _forget(self) -> None:
         """Reset to the state before a fit."""
-        self.prior: Prior | None = None
+        self.core: Core | None = None
         self.featurizer: Featurizer | None = None
         self.networks: Networks | None = None
         self.gate = _UNFITTED
@@ -140,11 +140,11 @@ class PerturbFM(Model):
         masks = self.side_info.masks if self.needs().masks is not None else None
         if masks is not None:
             tables = [masks.extend(t) for t in tables]
-        if p.prior in ("stack", "process") and p.perturbation:
-            members = BASELINES if p.prior == "stack" else ()
+        if p.core in ("stack", "process") and p.perturbation:
+            members = BASELINES if p.core == "stack" else ()
             donors = {n: self.side_info.donor(n) for n in needs.borrowed}
-            self.prior = Prior(members, tables, self.direct, donors, self.scale).fit(view, seed)
-            self.training["prior"] = self.prior.summary()
+            self.core = Core(members, tables, self.direct, donors, self.scale).fit(view, seed)
+            self.training["core"] = self.core.summary()
         parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
         self.featurizer = Featurizer(p, self.version, tables, graphs, self._labels, masks=masks).fit(view)
@@ -166,42 +166,42 @@ class PerturbFM(Model):
             out.append(graph)
         return out
 
-    def _plain_prior(self, query: Query) -> FloatArray:
-        """Return float32 [q, G], the train mean, or zero if the prior is switched off."""
-        scale = 1.0 if self.params.prior != "none" else 0.0
+    def _plain_core(self, query: Query) -> FloatArray:
+        """Return float32 [q, G], the train mean, or zero if the core is switched off."""
+        scale = 1.0 if self.params.core != "none" else 0.0
         return np.repeat(scale * self._center[None], len(query), axis=0).astype(np.float32)
 
     def _held_out(self, view: TrainView, tables: Sequence[GeneFeatures]) -> _Held:
-        """Return network inputs and priors of every condition, computed without its own inner fold.
+        """Return network inputs and cores of every condition, computed without its own inner fold.
 
-        Without a fitted prior, inputs are those of the fit itself.
+        Without a fitted core, inputs are those of the fit itself.
         """
         units = units_of(view.conditions, view.unit)
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
-        if self.prior is None:
+        if self.core is None:
             large = self.scale.approximates(len(view))
             condition = some_rows(len(view), self.scale.held if large else len(view))
             featurizer = self._fitted_featurizer()
             query = view.subset(np.isin(np.arange(len(view)), condition)).query() if large else view.query()
-            prior = self._plain_prior(query)
-            inputs = featurizer.read(query, prior)
+            core = self._plain_core(query)
+            inputs = featurizer.read(query, core)
             fold: IntArray = np.full(len(view), -1, dtype=np.int64)
             for j, (_, held) in enumerate(view.inner):
                 fold[held] = j
             fold = fold[condition]
         else:
-            condition, fold = folds_of(self.prior)
+            condition, fold = folds_of(self.core)
             if not len(condition):
                 return _Held(None, condition)
             parts, whole = [], self._fitted_featurizer()
-            for part in self.prior.folds:
+            for part in self.core.folds:
                 left = view.subset(part.fit)
                 graphs = self._graphs(left)
                 featurizer = Featurizer(
                     self.params, self.version, tables, graphs, self._labels, like=whole
                 ).fit(left)
                 parts.append(featurizer.read(view.subset(part.held).query(), part.mean))
-            inputs, prior = join(parts), np.concatenate([f.mean for f in self.prior.folds])
+            inputs, core = join(parts), np.concatenate([f.mean for f in self.core.folds])
         featurizer.calibrate(inputs)
         self._channel_scale = featurizer.scale
         from perturbfm_core.models.perturbfm.network.members import rows_of
@@ -210,7 +210,7 @@ class PerturbFM(Model):
             inputs,
             featurizer.scale,
             truth=view.delta[condition],
-            prior=prior,
+            core=core,
             s2=np.nan_to_num(view.s2[condition]).astype(np.float32),
             fold=fold,
             groups=[groups[i] for i in condition],
@@ -241,8 +241,8 @@ class PerturbFM(Model):
             on_epoch=self.on_epoch,
             checkpoints=self.checkpoints,
         )
-        if self.prior is None:
-            self.gate = GateDecision(CLOSED, None, None, 0, "without a fitted prior nothing is held out")
+        if self.core is None:
+            self.gate = GateDecision(CLOSED, None, None, 0, "without a fitted core nothing is held out")
         elif p.gate == "auto" and len(set(data.groups)) < MIN_GROUPS:
             # With too few units the gate stays closed, so that training can be skipped.
             self.gate, crossed = decide(data, added, np.arange(len(data.truth)))
@@ -269,12 +269,12 @@ class PerturbFM(Model):
         rest = view.validation
         if rest is None or len(rest) < _MIN_VALIDATION:
             return None
-        prior, _ = self._prior_of(rest.query())
-        inputs = self._fitted_featurizer().read(rest.query(), prior)
+        core, _ = self._core_of(rest.query())
+        inputs = self._fitted_featurizer().read(rest.query(), core)
         return TrainingRows(
             source=networks.source(inputs, self._channel_scale),
             truth=rest.delta,
-            prior=prior,
+            core=core,
             s2=np.nan_to_num(rest.s2).astype(np.float32),
             fold=np.zeros(len(rest), dtype=np.int64),
             groups=[],
@@ -291,14 +291,14 @@ class PerturbFM(Model):
     def _finish(self, view: TrainView, held: _Held, added: FloatArray, seed: int) -> None:
         """Fit the variance on out-of-fold errors and store the out-of-fold predictions."""
         data = held.rows
-        if self.prior is None or data is None:
+        if self.core is None or data is None:
             residual = view.delta - self._mean(view.query())[0]
             self._flat = np.maximum((residual.astype(np.float64) ** 2).mean(axis=0), 1e-6).astype(np.float32)
             self.training["variance"] = {"source": "in_sample", "conditions": len(view)}
             self.training["gate"] = self.gate.to_json()
             return
-        mean = data.prior + added
-        process = np.concatenate([f.var for f in self.prior.folds])
+        mean = data.core + added
+        process = np.concatenate([f.var for f in self.core.folds])
         self.variance = PredictiveVariance(self.scale)
         var = self.variance.fit(
             view,
@@ -309,12 +309,12 @@ class PerturbFM(Model):
             data.truth - mean,
             data.s2,
             data.fold,
-            np.stack([f.fit[held.condition] for f in self.prior.folds]),
+            np.stack([f.fit[held.condition] for f in self.core.folds]),
             seed,
             self.on_epoch,
         )
         parts = []
-        for j, fold in enumerate(self.prior.folds):
+        for j, fold in enumerate(self.core.folds):
             at = data.fold == j
             known = np.nan_to_num(view.s2[fold.fit]).mean(axis=0)
             parts.append(
@@ -338,23 +338,23 @@ class PerturbFM(Model):
 
     # ---- predicting ------------------------------------------------------------------------------------
 
-    def _prior_of(self, query: Query) -> tuple[FloatArray, FloatArray]:
-        if self.prior is None:
-            out = self._plain_prior(query)
+    def _core_of(self, query: Query) -> tuple[FloatArray, FloatArray]:
+        if self.core is None:
+            out = self._plain_core(query)
             return out, np.zeros_like(out)
-        return self.prior.predict(query)
+        return self.core.predict(query)
 
     def _mean(self, query: Query) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return mean, variance of the set process, and variance between networks, each float32 [q, G]."""
-        prior, process = self._prior_of(query)
-        spread = np.zeros_like(prior)
+        core, process = self._core_of(query)
+        spread = np.zeros_like(core)
         if self.networks is None:
-            return prior, process, spread
-        inputs = self._fitted_featurizer().read(query, prior)
+            return core, process, spread
+        inputs = self._fitted_featurizer().read(query, core)
         members = self.networks.added(inputs, self._channel_scale, self.gate.g)
         if len(members) > 1:
             spread = members.var(axis=0, ddof=1).astype(np.float32)
-        return (prior + members.mean(axis=0)).astype(np.float32), process, spread
+        return (core + members.mean(axis=0)).astype(np.float32), process, spread
 
     def _predict(self, query: Query) -> Prediction:
         mean, process, spread = self._mean(query)
@@ -366,16 +366,16 @@ class PerturbFM(Model):
         return _prediction(mean, var, process + spread)
 
     def condition_process(self) -> ConditionProcess | None:
-        """Return the set process of the prior, None without a prior."""
-        return None if self.prior is None else SetProcessPosterior(self.prior.process)
+        """Return the set process of the core, None without a core."""
+        return None if self.core is None else SetProcessPosterior(self.core.process)
 
     # ---- state -----------------------------------------------------------------------------------------
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the fitted arrays."""
         out: dict[str, FloatArray] = {"center": self._center, "s2": self._s2, "flat": self._flat}
-        if self.prior is not None:
-            out.update(self.prior.arrays("prior"))
+        if self.core is not None:
+            out.update(self.core.arrays("core"))
         if self.variance is not None:
             out.update(self.variance.arrays("variance"))
         if self.networks is not None:
@@ -386,8 +386,8 @@ class PerturbFM(Model):
     def meta(self) -> dict[str, Any]:
         """Return the fitted state that is not an array."""
         out: dict[str, Any] = {"gate": self.gate.to_json(), "networks": None}
-        if self.prior is not None:
-            out.update(self.prior.meta("prior"))
+        if self.core is not None:
+            out.update(self.core.meta("core"))
         if self.variance is not None:
             out.update(self.variance.meta("variance"))
         if self.networks is not None:
@@ -397,11 +397,13 @@ class PerturbFM(Model):
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Restore the state that `arrays` and `meta` returned."""
+        # Fits from before the core had this name.
+        arrays, meta = ({k.replace("prior.", "core.", 1): v for k, v in d.items()} for d in (arrays, meta))
         self._center, self._s2, self._flat = arrays["center"], arrays["s2"], arrays["flat"]
         self.gate = GateDecision(**{**meta["gate"], "g": tuple(meta["gate"]["g"])})
-        if "prior.names" in meta:
-            self.prior = Prior((), (), self.direct)
-            self.prior.restore("prior", arrays, meta, self.genes)
+        if "core.names" in meta:
+            self.core = Core((), (), self.direct)
+            self.core.restore("core", arrays, meta, self.genes)
         if "variance.entries.level" in arrays:
             self.variance = PredictiveVariance()
             self.variance.restore("variance", arrays, meta, self.genes)
@@ -424,19 +426,19 @@ def _prediction(mean: FloatArray, var: FloatArray, epistemic: FloatArray) -> Pre
 
 @MODELS.register("perturbfm-v0")
 class PerturbFMv0(PerturbFM):
-    """Probabilistic delta from control state, context and gene features."""
+    """The core with a learned variance; its network reads control state, context and gene features."""
 
 
 @MODELS.register("perturbfm-v1")
 class PerturbFMv1(PerturbFM):
-    """v0 with gene graphs, each weighted by a learned trust."""
+    """v0 with gene graphs: features for the core, diffusion with a learned trust for the network."""
 
     version = 1
 
 
 @MODELS.register("perturbfm-v2")
 class PerturbFMv2(PerturbFM):
-    """v1 with direct effects on targets, intervention channels, and a context-dependent operator."""
+    """v1 with direct effects on targets in the core, intervention channels and an operator by context in the network."""
 
     version = 2
     direct = "constant"
@@ -444,7 +446,7 @@ class PerturbFMv2(PerturbFM):
 
 @MODELS.register("perturbfm-v3")
 class PerturbFMv3(PerturbFM):
-    """v2 whose operator, direct effects and gene gates depend on the control state."""
+    """v2 whose direct effects (core), operator and gene gates (network) depend on the control state."""
 
     version = 3
     direct = "state"

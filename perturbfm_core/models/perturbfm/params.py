@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from perturbfm_core.models.baselines.borrowing import Borrowing
 from perturbfm_core.training.options import DeviceName, Precision
 
 GatingMode = Literal["none", "scalar", "node", "lowrank", "mlp"]
-PriorName = Literal["stack", "process", "mean", "none"]
+CoreName = Literal["stack", "process", "mean", "none"]
 Gate = Literal["auto", "on", "off"]
 ControlState = Literal["measured", "permuted"]
 
@@ -75,8 +75,8 @@ class PerturbFMParams(Borrowing):
         perturbations are genes.
     num_bases
         Number of matrices that the contextual operator mixes, besides the identity.
-    prior
-        Prediction that the network corrects: the stack of baselines and set process, the set process alone,
+    core
+        Prediction that the network corrects: the stack of set process and baselines, the set process alone,
         the train mean, or zero.
     gate
         Use the network's correction if inner folds show a gain (`auto`), always, or never.
@@ -130,7 +130,7 @@ class PerturbFMParams(Borrowing):
     gating_mode: GatingMode = "scalar"
     pert_masks: str | None = None
     num_bases: int = Field(default=4, ge=1)
-    prior: PriorName = "stack"
+    core: CoreName = "stack"
     gate: Gate = "auto"
     ensemble_size: int = Field(default=1, ge=1)
     pretrained_encoder: str | None = None
@@ -143,3 +143,11 @@ class PerturbFMParams(Borrowing):
     gating: bool = True
     contextual_operator: bool = True
     control_state: ControlState = "measured"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, given: Any) -> Any:
+        """Take `prior`, the name of `core` in earlier entries and fits."""
+        if isinstance(given, dict) and "prior" in given and "core" not in given:
+            return {"core" if k == "prior" else k: v for k, v in given.items()}
+        return given

@@ -93,7 +93,7 @@ def gate_of(name: str, gate: Mapping[str, Any]) -> dict[str, Any]:
     )
     if opened and gain is not None and error is not None and "switched" not in reason:
         text += (
-            f" Mean gain {_short(gain)} in centred Pearson correlation over the prior, out of fold, "
+            f" Mean gain {_short(gain)} in centred Pearson correlation over the core, out of fold, "
             f"{_short(gain - error)} more than the standard error of {_short(error)} that it had to exceed."
         )
     elif not opened and gain is not None and not tried:

@@ -25,7 +25,7 @@ from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import observed
-from perturbfm_core.models.perturbfm.prior.stack import Prior
+from perturbfm_core.models.perturbfm.core.stack import Core
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit, units_of
@@ -38,8 +38,8 @@ UNITS = (3, 4, 5, 6, 8, 9)
 HELD = 3
 
 
-class Both(Prior):
-    """A prior of which all members are fitted, so that several weights can be compared."""
+class Both(Core):
+    """A core of which all members are fitted, so that several weights can be compared."""
 
     def _used(self) -> list[str]:
         return self.names[:-1]
@@ -78,17 +78,17 @@ def _holding(kind: str, config: dict[str, Any]) -> tuple[str, PerturbDataset, Sp
 def compared(task: str, ds: PerturbDataset, split: FrozenSplit) -> dict[str, Any]:
     """Return the scores of both weights on the test conditions."""
     view, side = train_view(ds, split), observed(ds, split)
-    prior = Both().fit(view, 0)
+    core = Both().fit(view, 0)
     control = condition_table(ds, split.rows(ds, "test")).control.get("input")
     query = Query(side.conditions, ds.genes, control)
     row: dict[str, Any] = {
         "task": task,
         "units": len({u for us in units_of(view.conditions, view.unit) for u in us}),
     }
-    mixed = prior.weights
-    alone = {"all": np.eye(len(prior.names))[prior.names.index(prior.best)]}
-    for name, prior.weights in (("alone", alone), ("mixed", mixed)):
-        mean, _ = prior.predict(query)
+    mixed = core.weights
+    alone = {"all": np.eye(len(core.names))[core.names.index(core.best)]}
+    for name, core.weights in (("alone", alone), ("mixed", mixed)):
+        mean, _ = core.predict(query)
         row[f"mse_{name}"] = float(((mean - side.observed) ** 2).mean())
         centred = rowwise.pearson(mean - side.train_mean, side.observed - side.train_mean)
         row[f"pearson_{name}"] = float(rowwise.pearson(mean, side.observed).mean())

@@ -39,7 +39,7 @@ ENTRIES: list[tuple[str, str, dict[str, Any]]] = [
     ("gene_embedding_ridge, borrowing", "gene_embedding_ridge", LENT),
 ]
 PROCESS: list[tuple[str, str, dict[str, Any]]] = [
-    ("process", "perturbfm-v2", {"gate": "off", "prior": "process"}),
+    ("process", "perturbfm-v2", {"gate": "off", "core": "process"}),
     ("perturbfm-v2", "perturbfm-v2", {"gate": "off"}),
     ("perturbfm-v2, borrowing", "perturbfm-v2", {"gate": "off", **LENT}),
     ("perturbfm-v0", "perturbfm-v0", {"gate": "off"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.core.direct_effect import DirectEffect
 from tests.support.factories import query_of, view_of
 
 GENES = ["g0", "g1", "g2", "g3"]

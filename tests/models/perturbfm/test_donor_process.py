@@ -12,8 +12,8 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.graphs.donor import DonorEffects
 from perturbfm_core.models.base import load_model, new_model, save_model
-from perturbfm_core.models.perturbfm.prior.donor_process import DonorProcess
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.view import Query, TrainView, query, train_view
 from tests.support.screen_pairs import knowledge, lent, pair, shuffled

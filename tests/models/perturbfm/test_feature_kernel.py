@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.prior.feature_kernel import FeatureKernel, feature_similarity
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.feature_kernel import FeatureKernel, feature_similarity
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.models.scale import Scale
 from perturbfm_core.splits.view import Query
 from tests.support.large_screens import screen

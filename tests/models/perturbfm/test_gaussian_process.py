@@ -8,10 +8,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess, _noise
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess, _noise
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from tests.support.factories import query_of, view_of
 
 RNG = np.random.default_rng(0)

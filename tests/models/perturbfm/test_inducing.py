@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from perturbfm_core.models.base import load_model, new_model, save_model
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.inducing import InducingTrain
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.posterior import SetProcessPosterior
 from perturbfm_core.models.scale import Scale
 from tests.support.factories import query_of, view_of
 from tests.support.large_screens import screen
@@ -121,7 +121,7 @@ def test_many_conditions_cost_no_skill_and_keep_their_variance(kind: str, n: int
         prediction = model.predict(case.query)
         scores.append(case.pearson(prediction.mean))
         assert case.squared_z(prediction) == pytest.approx(1.0, abs=0.2)
-    assert f"of {n} conditions" in model.training["prior"]["set_process"]["by"]
+    assert f"of {n} conditions" in model.training["core"]["set_process"]["by"]
     assert abs(scores[1] - scores[0]) < 0.002
     save_model(model, tmp_path)
     again = load_model(tmp_path).predict(case.query)

@@ -100,8 +100,8 @@ def test_diffusion_starts_from_the_targets_with_their_weights():
 # ---- the model -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prior", ["none", "process"])
-def test_unseen_drugs_are_distinguished_by_their_targets(prior, tmp_path):
+@pytest.mark.parametrize("core", ["none", "process"])
+def test_unseen_drugs_are_distinguished_by_their_targets(core, tmp_path):
     rng = np.random.default_rng(0)
     view = drug_view()
     table = GeneFeatures("t", np.asarray(GENES), rng.normal(size=(20, 3)).astype(np.float32))
@@ -109,7 +109,7 @@ def test_unseen_drugs_are_distinguished_by_their_targets(prior, tmp_path):
         drugA={"g3": 1.0}, drugB={"g4": 1.0}, x={"g15": 1.0}, y={"g16": 1.0, "g17": 2.0}, z={"g15": 2.0}
     )
     known = SideInfo({"ring": RING}, {"t": table}, masks=acts)
-    params = {**QUICK, "prior": prior, "epochs": 30, "pert_masks": "masks.npz"}
+    params = {**QUICK, "core": core, "epochs": 30, "pert_masks": "masks.npz"}
     model = fitted("perturbfm-v2", view, known, **params)
     query = query_of([("c0", d, "CRISPRi") for d in ("x", "y", "z")], GENES, control=view.control[[0, 0, 0]])
     mean = model.predict(query).mean

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
@@ -30,8 +31,8 @@ from tests.support.factories import query_of, simulated, split_all
 from tests.support.networks import QUICK, VERSIONS, fitted, graph_of, screen_view
 
 GENES = [f"g{i}" for i in range(20)]
-# The whole fit: a prior, networks on inner folds, a gate that is open, a variance.
-WHOLE: dict[str, Any] = {**QUICK, "prior": "process", "epochs": 4}
+# The whole fit: a core, networks on inner folds, a gate that is open, a variance.
+WHOLE: dict[str, Any] = {**QUICK, "core": "process", "epochs": 4}
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +96,7 @@ def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
     ]
     files = [saved(model, tmp_path / str(k)) for k, model in enumerate(models)]
     assert files[0] == files[1]
-    # The networks alone: a prior that differs must not stand in for networks that do not.
+    # The networks alone: a core that differs must not stand in for networks that do not.
     mine, other = (
         saved(model, tmp_path / f"networks {k}")
         for k, model in enumerate(
@@ -110,8 +111,8 @@ def test_the_same_seed_gives_the_same_bytes(name, tmp_path):
     "params",
     [
         pytest.param({**WHOLE, "gate": "off"}, id="no network"),
-        pytest.param({**WHOLE, "prior": "stack"}, id="stack"),
-        pytest.param(QUICK, id="no prior"),
+        pytest.param({**WHOLE, "core": "stack"}, id="stack"),
+        pytest.param(QUICK, id="no core"),
         pytest.param(ENSEMBLE, id="ensemble"),
     ],
 )
@@ -127,6 +128,24 @@ def test_a_saved_model_predicts_the_same(name, params, tmp_path):
         assert np.array_equal(mine.var, other.var)
         assert np.array_equal(mine.var_epistemic, other.var_epistemic)
     assert saved(back, tmp_path / "b") == files
+
+
+def test_a_fit_from_before_the_core_had_its_name_predicts_the_same(tmp_path):
+    view = small_view()
+    model = once("perturbfm-v2", 3, **{**WHOLE, "core": "stack"})
+    folder = tmp_path / "model"
+    saved(model, folder)
+    meta = json.loads((folder / schema.MODEL_META_FILE).read_text())
+    meta["params"]["prior"] = meta["params"].pop("core")
+    meta["state"] = {k.replace("core.", "prior.", 1): v for k, v in meta["state"].items()}
+    (folder / schema.MODEL_META_FILE).write_text(json.dumps(meta))
+    arrays = load_file(folder / schema.MODEL_FILE)
+    save_file({k.replace("core.", "prior.", 1): v for k, v in arrays.items()}, folder / schema.MODEL_FILE)
+    back = load_model(folder)
+    assert back.params.core == "stack"
+    mine, other = model.predict(mixed_query(view)), back.predict(mixed_query(view))
+    assert np.array_equal(mine.mean, other.mean)
+    assert np.array_equal(mine.var, other.var)
 
 
 def test_an_ensemble_says_how_its_networks_differ():
@@ -148,7 +167,7 @@ def test_training_records_curves_and_gate_but_no_wall_time():
         assert len(record["curves"]["loss"]) == record["epochs"]
         assert "seconds" not in record
     assert [r["phase"] for r in recorded["inner_folds"]] == ["fold 1", "fold 2", "fold 3"]
-    assert set(recorded["prior"]) >= {"members", "best_baseline", "set_process"}
+    assert set(recorded["core"]) >= {"members", "best_baseline", "set_process"}
 
 
 def test_large_sets_are_trained_in_batches(monkeypatch):

@@ -42,20 +42,20 @@ def test_every_version_fits_clean_targets_of_48_perturbations(name):
     view, table = rank4(n_genes=60)
     side_info = SideInfo({"ring": graph_of([f"g{i}" for i in range(60)])}, {"latent": table})
     params = {"hvg_count": 50} if name == "perturbfm-v3a" else {}
-    model = fitted(name, view, side_info, prior="none", gate="on", device="cpu", **params)
+    model = fitted(name, view, side_info, core="none", gate="on", device="cpu", **params)
     assert r2(model.predict(view.query()).mean, view.delta) >= 0.95
 
 
 @pytest.mark.parametrize("name", VERSIONS[:4])
 def test_ids_alone_fit_too(name):
     view, _ = rank4(n_genes=60)
-    model = fitted(name, view, prior="none", gate="on", device="cpu")
+    model = fitted(name, view, core="none", gate="on", device="cpu")
     assert r2(model.predict(view.query()).mean, view.delta) >= 0.95
 
 
 @pytest.mark.parametrize("name", VERSIONS[:4])
-@pytest.mark.parametrize("prior", ["none", "process"])
-def test_unseen_perturbations_differ_where_their_features_do(name, prior):
+@pytest.mark.parametrize("core", ["none", "process"])
+def test_unseen_perturbations_differ_where_their_features_do(name, core):
     view, table = rank4(n=24, n_genes=24, extra=3)
     twin = GeneFeatures(
         "latent",
@@ -63,8 +63,8 @@ def test_unseen_perturbations_differ_where_their_features_do(name, prior):
         np.concatenate([table.matrix, table.matrix[24:25]]),
     )
     inner = [(np.arange(24) % 3 != j, np.arange(24) % 3 == j) for j in range(3)]
-    view = replace(view, inner=inner if prior == "process" else [])
-    model = fitted(name, view, SideInfo({}, {"latent": twin}), **{**QUICK, "prior": prior, "epochs": 60})
+    view = replace(view, inner=inner if core == "process" else [])
+    model = fitted(name, view, SideInfo({}, {"latent": twin}), **{**QUICK, "core": core, "epochs": 60})
     requested = [("c", p) for p in ("g24", "g25", "g26", "twin")]
     query = query_of(requested, 24, control=np.repeat(view.control[:1], 4, axis=0))
     mean = model.predict(query).mean

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.posterior import SetProcessPosterior
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.posterior import SetProcessPosterior
 from perturbfm_core.splits.view import Query, TrainView, train_view
 from tests.support.factories import conditions_of, simulated, split_all
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.prior.table_weights import weigh_tables
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.table_weights import weigh_tables
 from tests.support.factories import view_of
 
 FEATURES = Kernel(identity=2.0, features=1.0)

@@ -210,15 +210,15 @@ class Featurizer:
 
     # ---- reading ---------------------------------------------------------------------------------------
 
-    def read(self, query: Query, prior: FloatArray) -> Inputs:
+    def read(self, query: Query, core: FloatArray) -> Inputs:
         """Return conditions as network inputs.
 
         Parameters
         ----------
         query
             Conditions [n].
-        prior
-            float32 [n, G], their prediction by the prior, in log1p units.
+        core
+            float32 [n, G], their prediction by the core, in log1p units.
         """
         import numpy as np
 
@@ -259,17 +259,17 @@ class Featurizer:
             context=context,
             spread=spread,
             diffused=diffused,
-            dense=self._intervention(query, prior, owner),
+            dense=self._intervention(query, core, owner),
             state=self.states.read(query) if self.version >= 3 and self.params.basal else None,
             multi=(parts.sizes > 1).astype(np.float32),
             cells=cells,
             cell_row=cell_row,
         )
 
-    def _intervention(self, query: Query, prior: FloatArray, owner: IntArray) -> FloatArray:
+    def _intervention(self, query: Query, core: FloatArray, owner: IntArray) -> FloatArray:
         """Return float32 [n, 3, G], the intervention channels.
 
-        They are the centred prior; the sum of the known single effects minus the prior; and a pair term that
+        They are the centred core; the sum of the known single effects minus the core; and a pair term that
         measures whether these single effects agree. The last two are zero unless all of at least two parts
         are known.
         """
@@ -279,7 +279,7 @@ class Featurizer:
         if self.version < 2 or not self.params.perturbation:
             return np.zeros((n, 0, G), dtype=np.float32)
         out = np.zeros((n, _INTERVENTION_CHANNELS, G), dtype=np.float32)
-        out[:, 0] = prior - self._center
+        out[:, 0] = core - self._center
         table, _ = components(query.conditions)
         if not any(self._singles.keys):
             return out
@@ -291,7 +291,7 @@ class Featurizer:
         parts = np.arange(len(owner))
         summed = sp.csr_array((np.ones(len(owner), dtype=np.float32), (owner, parts)), shape=(n, len(owner)))
         total, magnitude, squares = summed @ effects, summed @ np.abs(effects), summed @ effects**2
-        out[both, 1] = (total - prior)[both]
+        out[both, 1] = (total - core)[both]
         # (sum a)^2 - sum a^2 is twice the sum over pairs a*b, which is positive where effects agree. Divided
         # by the sum of magnitudes it has the units of a delta; the sign of the sum gives it a direction.
         out[both, 2] = (0.5 * (total**2 - squares) * np.sign(total) / (magnitude + 1e-6))[both]

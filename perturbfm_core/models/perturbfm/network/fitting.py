@@ -1,4 +1,4 @@
-"""Training of the network on out-of-fold residuals of the prior."""
+"""Training of the network on out-of-fold residuals of the core."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class NetworkFitter:
         target = type(target)(center, *_unit_and_rest(y, s2, center, target.offset))
         squared = pair_distances(y, s2) if p.distance_weight else None
         y, weights = y.to(device), weights.to(device)
-        prior = torch.from_numpy(data.prior[rows]).to(device)
+        core = torch.from_numpy(data.core[rows]).to(device)
         target = type(target)(
             *(x.to(device) for x in (target.center, target.unit, target.offset, target.reliability))
         )
@@ -208,7 +208,7 @@ class NetworkFitter:
             at = torch.arange(len(index), device=device) if whole else at
             batch = kept if whole and kept is not None else source.batch(index[at.cpu()].numpy())
             latent, local = module(batch)
-            mu = prior[at] + latent + local
+            mu = core[at] + latent + local
             mse = noise_weighted_mse(mu, y[at], weights[at]) / scale
             parts = {"mse": mse, "loss": mse}
             if p.direction_weight:
@@ -269,7 +269,7 @@ def _channel_start(data: TrainingRows, rows: IntArray) -> FloatArray:
         phi = data.source.channels(block)
         if state is not None:
             phi = np.concatenate([phi, *(phi * state[block][:, [m]] for m in range(2))], axis=1)
-        target = data.truth[block] - data.prior[block]
+        target = data.truth[block] - data.core[block]
         # Normal equations summed over rows and genes, with phi [b, k, G] and target [b, G].
         gram += np.matmul(phi, phi.transpose(0, 2, 1)).sum(axis=0)
         along += np.matmul(phi, target[:, :, None])[:, :, 0].sum(axis=0)

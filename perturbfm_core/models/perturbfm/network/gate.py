@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from perturbfm_core.models.perturbfm.prior.gaussian_process import relative_weights
+from perturbfm_core.models.perturbfm.core.gaussian_process import relative_weights
 from perturbfm_core.schema import FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class TrainingRows:
     ----------
     source
         Inputs [m].
-    truth, prior, s2
-        float32 [m, G]: measured delta and out-of-fold prior in log1p units, and sampling variance of the
+    truth, core, s2
+        float32 [m, G]: measured delta and out-of-fold core in log1p units, and sampling variance of the
         former.
     fold
         int64 [m], inner fold that held the row out; -1 without inner folds.
@@ -37,7 +37,7 @@ class TrainingRows:
 
     source: TensorSource
     truth: FloatArray
-    prior: FloatArray
+    core: FloatArray
     s2: FloatArray
     fold: IntArray
     groups: list[str]
@@ -52,7 +52,7 @@ class GateDecision:
     g
         Factors of its two parts: through the latent state, through the channels.
     gain, standard_error
-        Mean paired gain in centred Pearson correlation over the prior, out of fold, and its standard error
+        Mean paired gain in centred Pearson correlation over the core, out of fold, and its standard error
         over groups.
     groups
         Number of groups.
@@ -126,13 +126,13 @@ _PARTS = (("channels", np.asarray([0.0, 1.0])), ("latent state", np.ones(2)))
 
 
 def _judged(data: TrainingRows, added: FloatArray, rows: IntArray) -> _Judged:
-    truth, prior, mine = data.truth[rows], data.prior[rows], added[:, rows]
+    truth, core, mine = data.truth[rows], data.core[rows], added[:, rows]
     center = truth.mean(axis=0)
     weight = relative_weights(truth - center)
-    residual = (truth - prior).astype(np.float64)
+    residual = (truth - core).astype(np.float64)
 
     def mixture(factors: FloatArray) -> tuple[FloatArray, FloatArray]:
-        mixed = prior + np.einsum("pr,prg->rg", factors, mine, optimize=True).astype(np.float32)
+        mixed = core + np.einsum("pr,prg->rg", factors, mine, optimize=True).astype(np.float32)
         errors = weight * ((truth - mixed).astype(np.float64) ** 2).sum(axis=1)
         return centred_pearson(mixed, truth, center), errors
 
@@ -176,7 +176,7 @@ def decide(
     """Return the gate and float64 [2, rows], the cross-fitted factors of each row.
 
     The factors of a row are the least-squares factors between 0 and 1 on the other folds. The channels, which
-    have few parameters, are opened if the mean paired gain over the prior exceeds one standard error over
+    have few parameters, are opened if the mean paired gain over the core exceeds one standard error over
     groups and the squared error falls; the latent part is opened if it has such a gain on top of that.
 
     Parameters

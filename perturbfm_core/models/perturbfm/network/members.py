@@ -203,7 +203,7 @@ class Networks:
     # ---- predicting ------------------------------------------------------------------------------------
 
     def added(self, inputs: Inputs, scale: FloatArray, g: tuple[float, float]) -> FloatArray:
-        """Return float32 [members, n, G], the correction of each network to the prior, in log1p units.
+        """Return float32 [members, n, G], the correction of each network to the core, in log1p units.
 
         Parameters
         ----------

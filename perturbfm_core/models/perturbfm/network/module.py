@@ -1,10 +1,10 @@
-"""Neural network of PerturbFM: the correction that it adds to the prediction of the prior.
+"""Neural network of PerturbFM: the correction that it adds to the prediction of the core.
 
-    delta - prior = (U k) * (1 + tanh(gamma x)) + sum_f c_f(z) s_f(x) phi_f
+    delta - core = (U k) * (1 + tanh(gamma x)) + sum_f c_f(z) s_f(x) phi_f
 
 U [G, r] starts from the principal components of the train deltas; k [r] is computed from the latent state z
 [d]; x is the control expression of each gene; phi_f [G] are channels over genes (diffusion over graphs, the
-prior itself, sums of measured singles), each with a coefficient c_f that depends on z and a gate s_f by
+core itself, sums of measured singles), each with a coefficient c_f that depends on z and a gate s_f by
 control expression. Parts that a version lacks are absent, not zeroed:
 
 v0

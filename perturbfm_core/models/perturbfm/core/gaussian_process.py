@@ -1,4 +1,4 @@
-"""Set process: the Gaussian process over interventions that is the learned part of every PerturbFM prior.
+"""Set process: the Gaussian process over interventions that every PerturbFM core rests on.
 
 A condition is a set of perturbed genes in a context. Two conditions are similar if they perturb the same
 genes, genes with similar measured effects or genes with similar features, in similar contexts (see
@@ -21,26 +21,26 @@ from typing import Any, Literal
 import numpy as np
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL
-from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
-from perturbfm_core.models.perturbfm.prior.exact import ExactSolver, ExactTrain, _noise
-from perturbfm_core.models.perturbfm.prior.inducing import InducingTrain
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.prior.noise_levels import (
+from perturbfm_core.models.perturbfm.core.condition_noise import DEFAULT_LEVEL
+from perturbfm_core.models.perturbfm.core.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.core.exact import ExactSolver, ExactTrain, _noise
+from perturbfm_core.models.perturbfm.core.inducing import InducingTrain
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.noise_levels import (
     LAMBDAS,
     POOLING,
     crossed_errors,
     crossed_score,
     noise_levels,
 )
-from perturbfm_core.models.perturbfm.prior.other_screens import (
+from perturbfm_core.models.perturbfm.core.other_screens import (
     centred,
     of_other_screens,
     without_direct_effects,
 )
-from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
-from perturbfm_core.models.perturbfm.prior.table_weights import weigh_tables
+from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
+from perturbfm_core.models.perturbfm.core.table_weights import weigh_tables
 from perturbfm_core.models.scale import USUAL, Scale, sample_of, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL, noise_of
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.condition_noise import DEFAULT_LEVEL, noise_of
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.models.similarity import take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query

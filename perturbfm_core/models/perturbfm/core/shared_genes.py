@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.models.perturbfm.prior.described import Described, context_of_pairs
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.described import Described, context_of_pairs
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.schema import FloatArray, IntArray
 
 # A gene in more conditions than this is left to the inducing conditions, and so are genes that tie more conditions

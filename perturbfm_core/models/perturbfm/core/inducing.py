@@ -19,11 +19,11 @@ import scipy.sparse as sp
 
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.models.nystrom import inverse_root, unexplained
-from perturbfm_core.models.perturbfm.prior.condition_noise import DEFAULT_LEVEL, noise_of
-from perturbfm_core.models.perturbfm.prior.described import Described
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.prior.shared_genes import SharedGenes
+from perturbfm_core.models.perturbfm.core.condition_noise import DEFAULT_LEVEL, noise_of
+from perturbfm_core.models.perturbfm.core.described import Described
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.shared_genes import SharedGenes
 from perturbfm_core.models.scale import some_rows
 from perturbfm_core.models.similarity import take
 from perturbfm_core.schema import FloatArray, IntArray

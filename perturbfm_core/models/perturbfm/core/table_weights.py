@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 
 # Factors on the weight of one table that are tried, the others left as they are.
 _FACTORS = (0.0, 1.0 / 3.0, 3.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perturbfm_core.models.perturbfm.prior.described import Described, over_parts
+from perturbfm_core.models.perturbfm.core.described import Described, over_parts
 from perturbfm_core.schema import FloatArray
 
 # Negative variance below this share of the largest is rounding.

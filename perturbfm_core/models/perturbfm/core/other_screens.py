@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from perturbfm_core import schema
-from perturbfm_core.models.perturbfm.prior.direct_effect import DirectEffect
-from perturbfm_core.models.perturbfm.prior.strata_mean import StrataMean
+from perturbfm_core.models.perturbfm.core.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import TrainView
 

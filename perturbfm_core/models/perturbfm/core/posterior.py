@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.models.similarity import Posterior, take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView

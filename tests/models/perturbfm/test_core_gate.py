@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.stack import BASELINES, PROCESS, Core, folds_of
+from perturbfm_core.models.perturbfm.core.weights import average_of_good, simplex_weights, weights_of_few
 from perturbfm_core.models.perturbfm.network.gate import (
     MIN_GROUPS,
     GateDecision,
@@ -15,9 +18,6 @@ from perturbfm_core.models.perturbfm.network.gate import (
     decide,
     without_gain,
 )
-from perturbfm_core.models.perturbfm.prior.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.prior.stack import BASELINES, PROCESS, Prior, folds_of
-from perturbfm_core.models.perturbfm.prior.weights import average_of_good, simplex_weights, weights_of_few
 from perturbfm_core.models.perturbfm.variance.entry import EntryVariance
 from tests.support.factories import query_of, view_of
 
@@ -38,13 +38,13 @@ def combos(n=8, G=12, folds=4, seed=0):
 
 
 def test_weights_lie_on_the_simplex():
-    prior = Prior().fit(combos(), 0)
-    for weights in prior.weights.values():
+    core = Core().fit(combos(), 0)
+    for weights in core.weights.values():
         assert (weights >= 0).all()
         assert weights.sum() == pytest.approx(1.0, abs=1e-9)
-    assert set(prior.summary()["members"]) == set(prior.weights)
+    assert set(core.summary()["members"]) == set(core.weights)
     # Thirteen pairs and more in a stratum of their own: its weights are a mixture.
-    assert "2 perturbed, 2 seen" in prior.weights
+    assert "2 perturbed, 2 seen" in core.weights
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_simplex_weights_by_hand(gram, expected):
 def test_fewer_than_ten_units_mix_the_good_members():
     view = combos(n=4)
     assert sum(int(h.sum()) for _, h in view.inner) < 10
-    prior = Prior().fit(view, 0)
-    (weights,) = prior.weights.values()
+    core = Core().fit(view, 0)
+    (weights,) = core.weights.values()
     assert weights.sum() == pytest.approx(1.0)
     assert (weights > 0).sum() > 1
-    assert weights[prior.names.index("control_only")] < 0.1
-    assert prior.best == min(prior.errors, key=prior.errors.get)
+    assert weights[core.names.index("control_only")] < 0.1
+    assert core.best == min(core.errors, key=core.errors.get)
 
 
 @pytest.mark.parametrize(
@@ -112,25 +112,25 @@ def test_with_ten_units_each_fold_has_the_weights_that_it_had():
     """Folds of which the others have fewer than ten units keep the best member alone where all have ten or more."""
     view = combos(n=5, folds=5)
     assert sum(int(h.sum()) for _, h in view.inner) == 10
-    prior = Prior().fit(view, 0)
-    for fold in prior.folds:
+    core = Core().fit(view, 0)
+    for fold in core.folds:
         np.testing.assert_array_equal(fold.mean, fold.best)
 
 
 def test_without_inner_folds_the_process_serves():
     view = view_of([("c", "a"), ("c", "b")], [[1.0, 0.0], [0.0, 1.0]])
-    prior = Prior().fit(view, 0)
-    assert prior.folds == []
-    assert prior.weights["all"][prior.names.index(PROCESS)] == 1.0
-    assert folds_of(prior)[0].shape == (0,)
+    core = Core().fit(view, 0)
+    assert core.folds == []
+    assert core.weights["all"][core.names.index(PROCESS)] == 1.0
+    assert folds_of(core)[0].shape == (0,)
 
 
 def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
     seen: dict[int, set[str]] = {}
     judged: list[tuple[set[str], set[str]]] = []
-    real_fit, real_process = Prior._fit_baseline, SetProcess.fit
+    real_fit, real_process = Core._fit_baseline, SetProcess.fit
 
-    def spy(self: Prior, name: str, view: Any, seed: int) -> Any:
+    def spy(self: Core, name: str, view: Any, seed: int) -> Any:
         model = real_fit(self, name, view, seed)
         own, mean = set(view.conditions.index), model._mean
 
@@ -152,46 +152,46 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
         )
         return out
 
-    monkeypatch.setattr(Prior, "_fit_baseline", spy)
+    monkeypatch.setattr(Core, "_fit_baseline", spy)
     monkeypatch.setattr(SetProcess, "fit", spy_process)
     view = combos()
-    prior = Prior().fit(view, 0)
+    core = Core().fit(view, 0)
     assert len(judged) == len(view.inner) * (len(BASELINES) + 1)
     assert [fitted & requested for fitted, requested in judged if fitted & requested] == []
-    condition, fold = folds_of(prior)
+    condition, fold = folds_of(core)
     for row, j in zip(condition, fold, strict=True):
-        assert prior.folds[j].held[row]
-        assert not prior.folds[j].fit[row]
+        assert core.folds[j].held[row]
+        assert not core.folds[j].fit[row]
 
 
 def test_stack_weights_of_a_fold_come_from_the_other_folds():
     view = combos()
-    prior = Prior(("additive",))
+    core = Core(("additive",))
     per_fold = []
     for j, (_, held) in enumerate(view.inner):
         truth = view.delta[held]
         # The first member is right in fold 0 alone, the second in all others.
         members = [truth, -truth] if j == 0 else [-truth, truth]
         per_fold.append((np.stack(members), np.ones_like(truth), ["2 perturbed, 2 seen"] * len(truth)))
-    prior._weigh(view, per_fold)
-    np.testing.assert_allclose(prior.folds[0].mean, -view.delta[view.inner[0][1]])
-    np.testing.assert_allclose(prior.folds[0].best, -view.delta[view.inner[0][1]])
+    core._weigh(view, per_fold)
+    np.testing.assert_allclose(core.folds[0].mean, -view.delta[view.inner[0][1]])
+    np.testing.assert_allclose(core.folds[0].best, -view.delta[view.inner[0][1]])
     # Predictions weigh all folds: three against one.
-    assert int(np.argmax(prior.weights["all"])) == 1
+    assert int(np.argmax(core.weights["all"])) == 1
 
 
 # ---- the gate ------------------------------------------------------------------------------------------------
 
 
 def gate_rows(groups=30, G=40, seed=0):
-    """Return training rows with a prior that misses half of the signal, and that half."""
+    """Return training rows with a core that misses half of the signal, and that half."""
     rng = np.random.default_rng(seed)
     truth = rng.normal(size=(groups, G)).astype(np.float32)
     missed = rng.normal(size=(groups, G)).astype(np.float32)
     rows = TrainingRows(
         source=None,  # type: ignore[arg-type]
         truth=truth + missed,
-        prior=truth,
+        core=truth,
         s2=np.zeros_like(truth),
         fold=np.arange(groups) % 5,
         groups=[f"u{i}" for i in range(groups)],
@@ -256,7 +256,7 @@ def test_fewer_than_ten_groups_close_the_gate():
 
 def test_rows_of_one_unit_are_one_group():
     rows, missed = gate_rows(30)
-    few = TrainingRows(None, rows.truth, rows.prior, rows.s2, rows.fold, [f"u{i % 6}" for i in range(30)])  # type: ignore[arg-type]
+    few = TrainingRows(None, rows.truth, rows.core, rows.s2, rows.fold, [f"u{i % 6}" for i in range(30)])  # type: ignore[arg-type]
     decision, _ = decide(few, np.stack([missed, 0 * missed]), np.arange(30))
     assert (decision.groups, decision.g) == (6, (0.0, 0.0))
 
@@ -355,9 +355,9 @@ def test_a_saved_variance_is_the_same():
 
 def test_an_unseen_stratum_takes_the_weights_of_all():
     view = combos()
-    prior = Prior().fit(view, 0)
+    core = Core().fit(view, 0)
     query = query_of([("c", "p0+p1+p2"), ("c", "zz")], 12)
-    mean, var = prior.predict(query)
+    mean, var = core.predict(query)
     assert mean.shape == var.shape == (2, 12)
     assert np.isfinite(mean).all()
 

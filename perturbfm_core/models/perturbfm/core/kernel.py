@@ -14,8 +14,7 @@ from perturbfm_core.models.baselines.effects import (
     distinct_rows,
     is_single,
 )
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
-from perturbfm_core.models.perturbfm.prior.described import (
+from perturbfm_core.models.perturbfm.core.described import (
     OTHER_COVARIATES,
     Described,
     median_of,
@@ -23,8 +22,9 @@ from perturbfm_core.models.perturbfm.prior.described import (
     over_parts,
     squared_distances,
 )
-from perturbfm_core.models.perturbfm.prior.feature_kernel import FeatureKernel, feature_similarity
-from perturbfm_core.models.perturbfm.prior.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.feature_kernel import FeatureKernel, feature_similarity
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import FloatArray, IntArray

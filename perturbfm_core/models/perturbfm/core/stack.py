@@ -1,7 +1,7 @@
-"""Stacked prior: a convex combination of the baselines and the set process, weighted by out-of-fold errors.
+"""The core: a convex combination of the set process and the baselines, weighted by out-of-fold errors.
 
 The network never sees a prediction of a condition by a member that was fitted on it: it is trained on the
-delta minus the out-of-fold prior. The same rows determine stack weights, gate and calibration.
+delta minus the out-of-fold core. The same rows determine stack weights, gate and calibration.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from perturbfm_core.models.baselines.ridge import RidgeRegression
 from perturbfm_core.models.baselines.scaled_additive import ScaledAdditive
 from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
 from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
-from perturbfm_core.models.perturbfm.prior.donor_process import DonorProcess
-from perturbfm_core.models.perturbfm.prior.gaussian_process import Direct, SetProcess, relative_weights
-from perturbfm_core.models.perturbfm.prior.weights import simplex_weights, weights_of_few
+from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
+from perturbfm_core.models.perturbfm.core.gaussian_process import Direct, SetProcess, relative_weights
+from perturbfm_core.models.perturbfm.core.weights import simplex_weights, weights_of_few
 from perturbfm_core.models.scale import USUAL, Scale, some_held
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
@@ -60,15 +60,15 @@ _ALL = "all"
 
 
 @dataclass(frozen=True, eq=False)
-class PriorFold:
-    """The prior on one inner fold.
+class CoreFold:
+    """The core on one inner fold.
 
     Attributes
     ----------
     fit, held
         bool [n], conditions that it was fitted on, and held-out conditions that it predicts.
     mean, var
-        float32 [held, G], prior, and its variance by the set process, from members that did not see these
+        float32 [held, G], core, and its variance by the set process, from members that did not see these
         conditions.
     best
         float32 [held, G], prediction of the single best member.
@@ -85,7 +85,7 @@ class _Member(Protocol):
     def __call__(self, query: Query) -> FloatArray: ...
 
 
-class Prior:
+class Core:
     """A stack of members with one weight vector per stratum.
 
     Parameters
@@ -119,11 +119,11 @@ class Prior:
         self.weights: dict[str, FloatArray] = {}
         self.best = PROCESS
         self.errors: dict[str, float] = {}
-        self.folds: list[PriorFold] = []
+        self.folds: list[CoreFold] = []
         self._known: set[str] = set()
         self._fitted: dict[str, Baseline] = {}
 
-    def fit(self, view: TrainView, seed: int) -> Prior:
+    def fit(self, view: TrainView, seed: int) -> Core:
         """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
         self.process.choose(view)
         if LENT in self.names:
@@ -203,7 +203,7 @@ class Prior:
                 crossed = {_ALL: weights_of_few([g[_ALL][0] for g in rest])}
             W = np.asarray([crossed.get(s, crossed[_ALL]) for s in strata], dtype=np.float32)
             mean = np.einsum("hk,khg->hg", W, means, optimize=True)
-            self.folds.append(PriorFold(fit, held, mean, var, means[crossed_best]))
+            self.folds.append(CoreFold(fit, held, mean, var, means[crossed_best]))
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 [q, G] each: mean, and variance of the noise-free delta by the set process."""
@@ -380,11 +380,11 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
     return out, best
 
 
-def folds_of(prior: Prior) -> tuple[IntArray, IntArray]:
-    """Return int64 ([m] condition, [m] fold) of every out-of-fold row of a fitted prior, fold by fold."""
+def folds_of(core: Core) -> tuple[IntArray, IntArray]:
+    """Return int64 ([m] condition, [m] fold) of every out-of-fold row of a fitted core, fold by fold."""
     import numpy as np
 
-    rows = [np.flatnonzero(f.held) for f in prior.folds]
+    rows = [np.flatnonzero(f.held) for f in core.folds]
     if not rows:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(r) for r in rows])

@@ -1,0 +1,1 @@
+"""Core of PerturbFM: a Gaussian process over interventions, stacked with baselines; without torch."""
