@@ -304,7 +304,7 @@ def test_an_entry_that_is_not_applicable_says_why(tmp_path):
         open_experiments(ArtifactStore(tmp_path), split, entry, data=ds)
 
 
-@pytest.mark.parametrize("model", ["gears", "scgen", "state", "cpa", "state-short"])
+@pytest.mark.parametrize("model", ["gears", "scgen", "state", "cpa"])
 def test_every_external_model_has_an_entry_by_its_own_control(model):
     """By both entries one output is converted: only `control` differs, which the worker is not given."""
     catalog = load_catalog()
