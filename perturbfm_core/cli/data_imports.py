@@ -105,7 +105,7 @@ TargetSumOption = Annotated[
 
 
 def import_h5ad(
-    file: Annotated[Path, typer.Argument(help="The h5ad file.")],
+    file: Annotated[Path, typer.Argument(help="The h5ad file, or zarr folder of an AnnData.")],
     out: OutOption,
     pert_col: Annotated[str, typer.Option(help="obs column of the perturbation.")],
     context_col: Annotated[
@@ -147,7 +147,7 @@ def import_h5ad(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Import an h5ad file by a mapping of its columns; nothing else of the file is kept."""
+    """Import an h5ad file or zarr folder by a mapping of its columns; nothing else of it is kept."""
     from perturbfm_core.data.imports.mapping import ColumnMapping
 
     fixed = {

@@ -1,4 +1,4 @@
-"""Reading of h5ad files: their tables and one matrix, any damage reported in one line."""
+"""Reading of AnnData in h5ad files and zarr folders: their tables and one matrix, any damage reported in one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pandas as pd
 from perturbfm_core.data.compact_rows import read_compact
 from perturbfm_core.data.stored_rows import stored_rows
 from perturbfm_core.data.structure import check_size, checked_matrix
+from perturbfm_core.data.zarr_storage import open_zarr
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.parsing import open_regular
 
@@ -21,6 +22,8 @@ from perturbfm_core.parsing import open_regular
 _CATEGORIES = "__categories"
 
 
+# Files by which a folder is a zarr store, of its format 3 or 2.
+_ZARR_MARKS = ("zarr.json", ".zgroup")
 # Names of `raw`, the matrix that was set aside before genes were selected, among the layers.
 RAW = ("raw", "raw/X", "raw.X")
 
@@ -39,22 +42,24 @@ def read_var(path: Path) -> pd.DataFrame:
 
 @contextlib.contextmanager
 def _open_h5ad(path: Path) -> Iterator[Any]:
-    """Open an h5ad file; any error while it is open is reported as a damaged file, in one line."""
+    """Open an h5ad file or zarr folder; any error while it is open is reported as damage, in one line."""
     import h5py
 
     if not path.exists():
         msg = f"{path} does not exist; give the path of an h5ad file"
         raise DatasetError(msg)
+    if path.is_dir() and any((path / name).is_file() for name in _ZARR_MARKS):
+        with open_zarr(path, "write it again") as group:
+            _check_tables(group, f"{path} is a zarr folder but no AnnData")
+            yield group
+        return
     open_regular(path, DatasetError).close()
     try:
         with warnings.catch_warnings():
             # anndata says of an old file that it is old; what cannot be read of it is an error here.
             warnings.simplefilter("ignore")
             with h5py.File(path, "r") as file:
-                missing = [key for key in ("obs", "var") if key not in file]
-                if missing:
-                    msg = f"{path} is HDF5 but no h5ad file ({', '.join(missing)} not found)"
-                    raise DatasetError(msg)
+                _check_tables(file, f"{path} is HDF5 but no h5ad file")
                 yield file
     except DatasetError:
         raise
@@ -64,6 +69,13 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
         what, cure = _kind_of(path)
         msg = f"{path} cannot be read as h5ad, it is {what} ({detail}); {cure}"
         raise DatasetError(msg) from exc
+
+
+def _check_tables(file: Any, otherwise: str) -> None:
+    missing = [key for key in ("obs", "var") if key not in file]
+    if missing:
+        msg = f"{otherwise} ({', '.join(missing)} not found)"
+        raise DatasetError(msg)
 
 
 def _kind_of(path: Path) -> tuple[str, str]:
@@ -233,9 +245,10 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
 
 def _check_columns(group: Any, what: str) -> None:
     """Check the size of the columns of a table, and that each is one."""
-    for name, column in group.items():
+    for name in group:
+        column = group[name]
         # A categorical column, or one with missing values, is a group of two.
-        for part in column.values() if hasattr(column, "values") else (column,):
+        for part in [column[k] for k in column] if hasattr(column, "keys") else (column,):
             check_size(int(getattr(part, "nbytes", 0) or 0), f"{what}/{name}")
             if getattr(part, "ndim", 1) > 1:
                 msg = f"{what}/{name} has {part.ndim} axes, a column has one"

@@ -184,6 +184,9 @@ def from_anndata(
     if X is None:
         msg = "the AnnData object has no X; name a layer"
         raise DatasetError(msg)
+    if not hasattr(X, "copy"):
+        # On disk: a sparse matrix of anndata, or a dense one of h5py.
+        X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     return _dataset(
         _Read(adata.obs.copy(), adata.var, X.copy(), "the AnnData object"),
         columns,

@@ -71,7 +71,7 @@ def read_zarr_obs(path: Path) -> pd.DataFrame:
     """
     from anndata.io import read_elem
 
-    with _open_zarr(path) as group:
+    with open_zarr(path) as group:
         _check_declared(group["obs"], path)
         frame = read_elem(group["obs"])
         if not isinstance(frame, pd.DataFrame):
@@ -81,8 +81,14 @@ def read_zarr_obs(path: Path) -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _open_zarr(path: Path) -> Iterator[Any]:
-    """Open a zarr folder; any error while it is open is reported as damage, in one line."""
+def open_zarr(path: Path, cure: str = "import the data set again") -> Iterator[Any]:
+    """Open a zarr folder; any error while it is open is reported as damage, in one line that ends with the cure.
+
+    Raises
+    ------
+    DatasetError
+        If something of the folder cannot be read while it is open.
+    """
     import zarr
 
     try:
@@ -92,14 +98,14 @@ def _open_zarr(path: Path) -> Iterator[Any]:
             # A pipe in the place of a file would be waited for.
             odd = next((p for p in path.rglob("*") if not (p.is_file() or p.is_dir())), None)
             if odd is not None:
-                msg = f"{odd} is no file; import the data set again"
+                msg = f"{odd} is no file; {cure}"
                 raise DatasetError(msg)
             yield zarr.open_group(zarr.storage.LocalStore(path, read_only=True), mode="r")
     except DatasetError:
         raise
     except Exception as exc:  # zarr raises many kinds for damaged stores
         detail = " ".join(str(exc).split())[:120] or type(exc).__name__
-        msg = f"{path} is damaged ({detail}); import the data set again"
+        msg = f"{path} is damaged ({detail}); {cure}"
         raise DatasetError(msg) from exc
 
 
@@ -112,7 +118,7 @@ def _check_declared(element: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened_element(path: Path, key: str) -> Iterator[Any]:
-    with _open_zarr(path) as group:
+    with open_zarr(path) as group:
         yield group[key]
 
 
@@ -130,7 +136,7 @@ def read_zarr_values(path: Path, metadata: DatasetMetadata) -> Values:
         _check_declared(group[key], path)
         return checked_matrix(read_elem(group[key]), f"{key} in {path}")
 
-    with _open_zarr(path) as group:
+    with open_zarr(path) as group:
         # log1p data read from an npz without X_pert have no stored matrix: X = delta + X_control.
         derived = metadata.space == "log1p" and "X" not in group and "layers/delta" in group
         rows = None if derived or metadata.space in schema.DELTA_SPACES else _stored(group, path)

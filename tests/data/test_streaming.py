@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,57 @@ def test_differences_have_shards_too(tmp_path: Path, make_dataset: Callable[...,
     assert table_digest(merged_table(ds, paths)) == table_digest(condition_table(ds))
 
 
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ("permuted", "its order of rows is"),
+        ("scaled", r"its normalization is \{.*1000000"),
+        ("sampled", "its control policy is sampled"),
+    ],
+)
+def test_shards_of_another_import_of_the_same_content_are_refused(
+    streamed: Callable[..., Any], tmp_path: Path, other: str, what: str
+) -> None:
+    one, _ = streamed()
+    file, options, policy = tmp_path / "file.h5ad", {}, "mean"
+    if other == "permuted":
+        cells = anndata.read_h5ad(file)
+        cells[np.random.default_rng(0).permutation(len(cells))].copy().write_h5ad(file)
+    elif other == "scaled":
+        options = {"target_sum": 1e6}
+    else:
+        policy = "sampled"
+    two = import_h5ad(
+        file, ColumnMapping(**MAPPING, space="counts", **options), name="o", control_policy=policy
+    )
+    assert two.content_sha256 == one.content_sha256
+    write_shard(tmp_path / "a", table_shard(one, 0, 300))
+    write_shard(tmp_path / "b", table_shard(two, 300, one.n_obs))
+    with pytest.raises(DatasetError, match=f"is of another import: {what}"):
+        merged_table(one, [tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_shard_with_groups_of_another_form_is_refused(streamed: Callable[..., Any], tmp_path: Path) -> None:
+    one, _ = streamed()
+    shard = table_shard(one, 0, one.n_obs)
+    for groups in (
+        shard.groups - shard.groups[1],
+        np.where(shard.groups == shard.groups[1], shard.groups[0], shard.groups),
+    ):
+        write_shard(tmp_path / "a", replace(shard, groups=groups))
+        with pytest.raises(DatasetError, match="does not fit the conditions and genes"):
+            merged_table(one, [tmp_path / "a"])
+
+
+def test_data_that_state_their_controls_have_no_shards(make_dataset: Callable[..., PerturbDataset]) -> None:
+    X = np.random.default_rng(0).random(size=(4, 5)).astype(np.float32)
+    stated = {"space": "delta", "control_policy": "none", "level": "condition"}
+    for values in (Values(delta=X, x_control=X), Values(delta=X, expression=X)):
+        ds = make_dataset(X, ["A", "B", "A", "C"], values=values, metadata=stated)
+        with pytest.raises(DatasetError, match="made at once, without shards"):
+            table_shard(ds, 0, 2)
+
+
 def test_what_merging_refuses(streamed: Callable[..., Any], tmp_path: Path) -> None:
     one, _ = streamed()
     other = import_h5ad(
@@ -207,7 +259,7 @@ def test_what_merging_refuses(streamed: Callable[..., Any], tmp_path: Path) -> N
     assert "rows 300:350 are in no shard" in refused("a", "late")
     assert "rows 0:300 are in no shard" in refused("b")
     assert "rows 200:300 are in two shards" in refused("a", "twice")
-    assert "is of data" in refused("a", "other")
+    assert "is of another import: its content is" in refused("a", "other")
     assert "holds no shard" in refused("a", "none.npz")
     assert read_shard(tmp_path / "a").start == 0
     with pytest.raises(DatasetError, match="no range of the 700 rows"):

@@ -147,7 +147,7 @@ def test_a_training_is_watched_and_stops_early_where_asked(modules, monkeypatch,
     at.sanity_checking = True
     added[0].on_validation_end(at, None)
     printed = capsys.readouterr().out
-    assert worker.told(printed, {"steps": 50, "patience": patience}) == [
+    assert worker.reported(printed, {"steps": 50, "patience": patience}) == [
         "50 of 50 steps, lowest validation loss 1.25 at step 50"
     ]
 
@@ -157,7 +157,7 @@ def test_the_notes_name_the_best_validation_and_an_early_end(modules):
     printed = "".join(
         f"epoch\nvalidated: step {n}, loss {x}\n" for n, x in ((50, 3), (100, 1.5), (150, 2), (200, 1.75))
     )
-    assert worker.told(printed, {"steps": 40000, "patience": 2}) == [
+    assert worker.reported(printed, {"steps": 40000, "patience": 2}) == [
         "200 of 40000 steps, lowest validation loss 1.5 at step 100; stopped after 2 validations without a lower one"
     ]
-    assert worker.told("nothing of it", {"steps": 10, "patience": None}) == []
+    assert worker.reported("nothing of it", {"steps": 10, "patience": None}) == []

@@ -188,10 +188,10 @@ def _train(folder, table, names, held, p, request, output):
         **{f"model.kwargs.transformer_backbone_kwargs.{k}": p[k] for k in BACKBONE if p[k] is not None},
     }
     printed = _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()), patience=p["patience"])
-    output.notes += told(printed, p)
+    output.notes += reported(printed, p)
 
 
-def told(printed, p):
+def reported(printed, p):
     """Return what training said of its validations, as notes: steps made, the best one, and whether it stopped early."""
     seen = re.findall(r"^validated: step (\d+), loss (\S+)$", printed, re.M)
     if not seen:
