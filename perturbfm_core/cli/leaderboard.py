@@ -100,12 +100,14 @@ def show(
         else f"no run has scores of {metric}"
     )
     empty = f"{what}; boards: {', '.join(known) or 'none, run an entry and `perturbfm leaderboard refresh`'}"
+    borrowing = borrowing_entries(home)
+    table = frame.assign(uses_other_screens=frame["entry"].isin(borrowing))
     if as_csv:
-        emit_csv(frame.astype(object).where(frame.notna(), None).to_dict(orient="records"))
+        emit_csv(table.astype(object).where(table.notna(), None).to_dict(orient="records"))
     elif wide or as_json or frame.empty:
-        emit_table(frame, as_json, empty=empty)
+        emit_table(table, as_json, empty=empty)
     else:
-        for line in board_lines(frame, chosen, undefined_reasons(home, chosen), borrowing_entries(home)):
+        for line in board_lines(frame, chosen, undefined_reasons(home, chosen), borrowing):
             print(line)
 
 

@@ -8,19 +8,23 @@ from itertools import pairwise
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 # Written without separators: `si-RNA`, `knock_out` and `CRISPR i` are the same words.
 _OFF = re.compile(
-    r"(?:crispr)?(?:ko|kd|i|off|inhibition|interference|knockouts?|knockdowns?)|(?:d?cas9)?(?:krab|zim3)(?:d?cas9)?"
-    r"|rnai|(?:ds|si|sh|es)rnas?|mirnas?|shmirs?|asos?|antisense|morpholinos?|gapmers?"
-    r"|(?:d|r|rfx)?cas13[a-z]?|casrx|cas13rx"
-    r"|degrons?|d?tags?|aid2?|auxindegrons?|degraders?|degradations?|protacs?|depletions?|depleted"
+    r"h?(?:crispr)?(?:ko|kd|i|n|off|inhibition|interference|nucleases?|knockouts?|knockdowns?)(?:v?\d+)?"
+    r"|(?:d?cas9)?(?:krab|zim3)(?:d?cas9)?"
+    r"|rnai|(?:ds|esi|si|sh|es)rnas?|mirnas?|shmirs?|asos?|antisense|morpholinos?|gapmers?"
+    # Cas13 of any species and engineering, alone or after CRISPR: Cas13d, RfxCas13d, PspCas13b, hfCas13d.
+    r"|(?:crispr)?[a-z]{0,4}cas13[a-z]{0,2}\d*|(?:crispr)?d?casrx"
+    r"|degrons?|d?tags?|m?aid2?|auxindegrons?|degraders?|degradations?|[a-z]*protacs?|depletions?|depleted"
     r"|inhibitors?|inhibitions?|inhibited|antagonists?|repressors?|repressions?|repressed|silencing|silenced"
-    r"|knockouts?|knockdowns?|deletions?|deleted|lossoffunctions?|lof"
+    r"|knockouts?|knockdowns?|knocked(?:out|down)|deletions?|deleted|lossoffunctions?|lof"
 )
 # With a word of these the modality switches on, or both ways, whatever else it says.
 _ON = re.compile(
     r"(?:crispr)?(?:a|on|activation)|activators?|activated|agonists?|oe|overexpress(?:ion|ed)|orfs?|vp64|vpr|sam|suntag|cdna"
 )
-# Too short to be meant within a longer text.
-_ALONE_ONLY = frozenset({"i", "a", "on", "off", "tag", "tags", "aid", "sam"})
+# Both ways in one word: CRISPRi/a, CRISPR a+i.
+_BOTH = re.compile(r"(?:d?cas9)?(?:crispr)?(?:ia|ai)")
+# Too short to be meant, and those that are meant where nothing else stands beside them.
+_TOO_SHORT, _ALONE_ONLY = frozenset({"i", "a", "n", "on", "off", "tag", "tags"}), frozenset({"aid", "sam"})
 
 
 def switches_off(modality: str) -> bool:
@@ -33,7 +37,9 @@ def switches_off(modality: str) -> bool:
     if not words:
         return False
     whole = "".join(words)
-    if _OFF.fullmatch(whole) and whole not in _ALONE_ONLY:
+    if _BOTH.fullmatch(whole):
+        return False
+    if _OFF.fullmatch(whole) and whole not in _TOO_SHORT:
         return True
-    pieces = {*words, *(a + b for a, b in pairwise(words))} - _ALONE_ONLY
+    pieces = {*words, *(a + b for a, b in pairwise(words))} - _TOO_SHORT - _ALONE_ONLY
     return any(map(_OFF.fullmatch, pieces)) and not any(map(_ON.fullmatch, pieces))

@@ -17,8 +17,8 @@ from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs import donor_effects
 from perturbfm_core.graphs.donor import DonorEffects, directions_of
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
-from perturbfm_core.progress import Progress, quiet
-from perturbfm_core.splits.audit.borrowed import borrowed_record
+from perturbfm_core.progress import WARNING, Progress, quiet
+from perturbfm_core.splits.audit.borrowed import borrowed_record, stated
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import write_atomic
@@ -53,6 +53,8 @@ def borrow(
     donor, context = open_donor(store, name, tell)
     record = borrowed_record(ds, split, donor, context, name)
     donor_effects.check_genes(ds, donor, name)
+    if (said := stated(record)) is not None:
+        tell(f"{WARNING}{said}")
     key = content_hash(
         {
             "stage": "borrowed",

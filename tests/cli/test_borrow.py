@@ -19,7 +19,7 @@ from perturbfm_core.pipeline.donors import borrow, open_donor
 from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.pipeline.opening import open_experiment
 from perturbfm_core.pipeline.trained_model import made_of
-from perturbfm_core.splits.audit.borrowed import borrowed_test_measurements
+from perturbfm_core.splits.audit.borrowed import borrowed_record, borrowed_test_measurements
 from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.audit.run import FitRecord, RunEvidence, RunRecords, TestOverlap
 from perturbfm_core.splits.freeze import freeze
@@ -145,6 +145,53 @@ def test_rows_of_the_same_names_with_other_values_are_stated_only(here):
     assert (record.overlap.rows, record.overlap.same_values) == (6, 0)
 
 
+@pytest.mark.parametrize("context", ["k", "elsewhere"])
+@pytest.mark.parametrize("keep", [slice(None), slice(0, 60, 2)])
+def test_own_test_rows_under_other_ids_are_a_leak(here, context, keep):
+    copy = copy_of(
+        here.target, f"renamed-{context}-{keep.step or 1}", np.arange(here.target.n_obs)[keep], scale=2.0
+    )
+    obs = copy.obs.assign(context_id=context)
+    obs.index = [f"{i}-1-batch0" for i in obs.index]
+    renamed = PerturbDataset(obs, copy.genes, copy.values, copy.metadata)
+    import_dataset(here.store, renamed, overwrite=True)
+    found = "3 of 6" if keep.step else "6 of 6"
+    with pytest.raises(
+        SplitError, match=f"own measurements: {found} compared test rows of 'target' are there"
+    ):
+        borrow(here.store, here.target, here.split, renamed.name)
+
+
+def sparse(name: str, n_genes: int) -> PerturbDataset:
+    """Return the same counts of few or many genes under ids of its own."""
+    rows = [(p, "k", {"modality": "CRISPRi"}) for p in ("P0", "P1") for _ in range(6)] + [
+        ("control", "k")
+    ] * 6
+    X = np.log1p(np.random.default_rng(0).poisson(0.3, (len(rows), n_genes)))
+    genes = [f"G{i}" for i in range(n_genes)]
+    return screen(
+        rows, X=X, genes=genes, row_ids=[f"{name}{i}" for i in range(len(rows))], name=name, space="log1p"
+    )
+
+
+def test_sparse_rows_that_agree_by_chance_are_no_leak():
+    """Counts of a few genes agree in many cells; many genes agree in copies alone."""
+    held = SplitSpec(kind="perturbation_ood", params={"holdout": ["P0"]}, val_frac=0)
+    few, many = sparse("a", 12), sparse("a", 400)
+    overlap = borrowed_record(few, freeze(few, held)[0], sparse("b", 12), None, "b").overlap
+    assert (overlap.compared, overlap.same_profiles) == (0, 0)
+    with pytest.raises(SplitError, match="6 of 6 compared test rows"):
+        borrowed_record(many, freeze(many, held)[0], sparse("b", 400), None, "b")
+
+
+def test_what_the_donor_has_measured_is_said_before_the_fit(here):
+    lines = []
+    borrow(here.store, here.target, here.split, "donor", lines.append)
+    assert lines[0].startswith(
+        "warning: effects of 'donor' were read, which has measured 3 of 3 test perturbations"
+    )
+
+
 def test_own_train_rows_alone_are_no_leak(here):
     own = np.flatnonzero(~here.target.obs["pert_id"].isin(["P0", "P1", "P2"]).to_numpy())
     import_dataset(here.store, copy_of(here.target, "trainrows", own))
@@ -156,7 +203,7 @@ def test_own_train_rows_alone_are_no_leak(here):
 def test_the_record_says_what_the_donor_has_of_the_test(here, name, same):
     e = experiment(here, borrow=[name])
     (record,) = [r for r in made_of(e.side_info) if r.what == "borrowed"]
-    assert record.overlap == TestOverlap(perturbations=3, measured=3, same_context=same)
+    assert record.overlap == TestOverlap(perturbations=3, measured=3, same_context=same, compared=6)
     evidence = RunEvidence(records=RunRecords(made=(record,)))
     (said,) = [f for f in audit(here.target, here.split, evidence) if f.name == "borrowed_test_measurements"]
     assert (said.severity, "3 of 3 test perturbations" in said.message) == ("warning", True)
@@ -168,6 +215,7 @@ def test_the_record_says_what_the_donor_has_of_the_test(here, name, same):
     [
         {"content_sha256": None},
         {"overlap": TestOverlap(perturbations=3, measured=3, rows=4, same_values=4)},
+        {"overlap": TestOverlap(perturbations=3, measured=3, compared=4, same_profiles=1)},
     ],
 )
 def test_the_audit_blocks_a_run_that_read_its_own_measurements(here, changes):
@@ -233,7 +281,9 @@ def test_a_grid_may_list_donors():
 def test_a_run_says_that_it_uses_other_screens(here):
     spec = ("--data", "data/target", "--no-bounds", "--spec", "perturbation_ood", *held("P0", "P1", "P2"))
     name = perturbfm("splits", "create", *spec).values["split_hash"]
-    lent = perturbfm("train", "transfer_mean", "--split", name, "--borrow", "other", "--borrow", "donor:m")
+    lent = perturbfm(
+        "train", "transfer_mean", "--split", name, "--borrow", "other", "--borrow", "donor:m", warns=True
+    )
     perturbfm("train", "control_only", "--split", name)
     run = Path(lent.values["run_dir"])
     record = json.loads((run / "config.json").read_text())
@@ -250,6 +300,10 @@ def test_a_run_says_that_it_uses_other_screens(here):
     ]
     shown = perturbfm("leaderboard", "show", "--metric", "delta.rmse").out
     assert f"uses other screens: {record['entry']}" in shown
+    wide = perturbfm("leaderboard", "show", "--metric", "delta.rmse", "--json").json
+    assert [r["entry"] for r in wide if r["uses_other_screens"]] == [record["entry"]]
+    csv = perturbfm("leaderboard", "show", "--metric", "delta.rmse", "--csv").out
+    assert csv.splitlines()[0].endswith(",uses_other_screens")
     audited = attempt("splits", "audit", name, "--run", run)
     assert "borrowed_test_measurements warning" in audited.out
     for argv, said in (

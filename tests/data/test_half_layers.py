@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -64,6 +66,49 @@ def test_bounds_follow_from_the_halves(imported: tuple[Path, float]) -> None:
     panels = panel_bounds(ds, split)["ceiling"]
     assert panels["openproblems.mean_rowwise_rmse"]["noise_free"] == pytest.approx(0.7 / 2**0.5, rel=0.1)
     assert "half" not in panels["scperturbench.pearson_distance_top5000"]
+
+
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.X, "layer 'a' holds the values of the matrix itself"),
+        (lambda a: 2 * a.X, "are not the halves of the matrix: it lies between them in"),
+        (
+            lambda a: np.abs(a.X) - 1.0 if a.X.min() < 0 else np.full(a.shape, 1.5),
+            "are not the halves of the matrix: it lies between them in",
+        ),
+    ],
+)
+def test_layers_that_are_no_halves_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: bool, change: Callable[..., Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adata, _ = means(0.7, delta=delta)
+    adata.layers["a"] = np.asarray(change(adata))
+    adata.write_h5ad("means.h5ad")
+    space = (
+        ("--space", "delta")
+        if delta
+        else ("--space", "log1p", "--level", "condition", "--control-label", "control")
+    )
+    answer = attempt(
+        "data", "import", "means.h5ad", "--out", "D", *COLUMNS, *space, "--half-layers", "a", "b"
+    )
+    assert (answer.code, message in answer.err, Path("D").exists()) == (2, True, False), answer.err
+
+
+def test_halves_of_z_scores_need_not_enclose_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adata, _ = means(0.7, delta=True)
+    adata.X = np.asarray(adata.X) * 1.5
+    adata.write_h5ad("means.h5ad")
+    space = ("--space", "zscore")
+    perturbfm(
+        "data", "import", "means.h5ad", "--out", "D", *COLUMNS, *space, "--half-layers", "a", "b", warns=True
+    )
 
 
 def test_halves_belong_to_their_data(imported: tuple[Path, float]) -> None:

@@ -439,3 +439,8 @@ def test_pooled_controls_of_several_times_are_named() -> None:
     adata.obs["time"] = ["24 h", "72 h"] * 6
     assert warned(read(adata, time_col="time"), "controls with different time ('24 h', '72 h') are pooled")
     assert not warned(read(cells(["control", "G1"], time=["24 h", "72 h"]), time_col="time"), "pooled")
+    # One tissue per context: nothing is pooled.
+    adata.obs["tissue"] = adata.obs["line"].map({"a": "lung", "b": "liver"})
+    assert not warned(read(adata, covariate_cols=("tissue",)), "pooled")
+    adata.obs.loc[adata.obs["line"] == "a", "tissue"] = ["lung", "skin"] * 3
+    assert warned(read(adata, covariate_cols=("tissue",)), "controls with different tissue ('lung', 'skin') are pooled")

@@ -22,11 +22,36 @@ OFF = (
     *("shRNA", "sh-RNA", "siRNA", "SI_RNA", "RNAi", "ASO", "antisense"),
     *("degron", "Degron", "AID-degron", "dTAG", "dTAG-13", "PROTAC"),
     *("inhibitor", "Inhibitors", "small-molecule inhibitor", "kinase inhibitor"),
+    *("esiRNA", "PspCas13b", "DjCas13d", "hfCas13d", "CRISPRCas13d", "CRISPR-Cas13d", "dCasRx", "LwaCas13a"),
+    *(
+        "hCRISPRi-v2",
+        "CRISPRi2",
+        "CRISPRi v2.1",
+        "mAID",
+        "mAID degron",
+        "HaloPROTAC",
+        "CRISPRn",
+        "CRISPR nuclease",
+        "AID",
+    ),
+    *("knocked down", "knocked-out", "gene knocked out", "CRISPR-KO v2"),
     *("KO", "ko", "CRISPR-KO", "knockout", "knock-out", "Knock Down", "KD"),
 )
 NOT_OFF = (
     *("", "CRISPRa", "CRISPR-a", "CRISPR activation", "CRISPR", "dCas9-VPR", "OE", "overexpression", "ORF"),
     *("drug", "small molecule", "agonist", "cytokine", "stimulation", "CRISPRa/CRISPRi", "a", "i", "none"),
+    *(
+        "CRISPRi/a",
+        "CRISPRa/i",
+        "CRISPR i+a",
+        "CRISPRai",
+        "hCRISPRa-v2",
+        "CRISPRa2",
+        "n",
+        "aid in culture",
+        "vehicle",
+        "IL-13",
+    ),
 )
 
 

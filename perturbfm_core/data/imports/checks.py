@@ -190,15 +190,23 @@ def _pooled_controls(report: ImportReport, ds: PerturbDataset) -> None:
     """Warn where controls of several times or donors are pooled, though treated rows differ in these as well."""
     if not ds.has_controls:
         return
-    texts = ds.obs[schema.COVARIATES].astype(str).to_numpy()
-    sides = [set(texts[rows].tolist()) for rows in (ds.is_control, ~ds.is_control)]
-    values: list[dict[str, set[str]]] = [{}, {}]
-    for side, found in zip(sides, values, strict=True):
-        for text in side:
-            for name, value in parse_covariates(text).items():
-                found.setdefault(name, set()).add(value)
-    for name, own in values[0].items():
-        if len(own) > 1 and len(values[1].get(name, ())) > 1:
+    # {covariate: {context: (values of controls, values of treated rows)}}
+    values: dict[str, dict[str, tuple[set[str], set[str]]]] = {}
+    rows = pd.DataFrame(
+        {
+            "context": ds.obs[schema.CONTEXT_ID].astype(str).to_numpy(),
+            "text": ds.obs[schema.COVARIATES].astype(str).to_numpy(),
+            "treated": ~ds.is_control,
+        }
+    ).drop_duplicates()
+    for context, text, treated in rows.itertuples(index=False):
+        for name, value in parse_covariates(text).items():
+            values.setdefault(name, {}).setdefault(context, (set(), set()))[int(treated)].add(value)
+    for name, contexts in values.items():
+        # A covariate that only differs between contexts, such as their tissue, pools nothing.
+        mixed = [own for own, others in contexts.values() if len(own) > 1 and len(others) > 1]
+        if mixed:
+            own = set().union(*mixed)
             report.warnings.append(
                 f"controls with different {name} ({examples(sorted(own))}) are pooled within a context; --batch-col with "
                 f"that column matches each row to the controls of its {name}"

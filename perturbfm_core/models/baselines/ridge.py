@@ -70,7 +70,7 @@ class RidgeRegression(TunedBaseline):
         self._pca_mean, self._pca_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.params.control_components:
             X = distinct_rows(view.control)[0].astype(np.float64)
-            k = min(self.params.control_components, len(X) - 1)
+            k = min(self.params.control_components, len(X) - 1, X.shape[1])
             if k > 0:
                 found = principal_components(X, k)
                 # One scale for all components: whitening would amplify those that are mostly sampling noise.

@@ -51,7 +51,7 @@ class TransferProcess(Baseline):
         self._own = SetProcess((), "constant", scale=self.scale).choose(view).fit(view)
         self._lent = DonorProcess((), "constant", donors, self.scale).choose(view).fit(view)
         self.training["own"] = self._own.choice
-        self.training["with_donors"] = self._lent.process.choice
+        self.training["with_donors"] = self._lent.summary()
 
     def _mean(self, query: Query) -> FloatArray:
         own, _ = self._own.predict(query)

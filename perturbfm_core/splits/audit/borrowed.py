@@ -20,8 +20,12 @@ from perturbfm_core.splits.split import FrozenSplit
 
 # Rows that are compared by value, at most.
 _COMPARED = 200
+# Of as many perturbations at most, where rows are looked for under other ids; donor rows that are read at once.
+_PERTURBATIONS, _BLOCK = 25, 512
 _TOLERANCE = 1e-3
-_EXPRESSED = 5
+# Expressed genes from which two rows of the same id do not agree by chance; without the id, from which no rows do, or as many
+# different values.
+_EXPRESSED, _EXPRESSED_UNNAMED, _DISTINCT = 5, 20, 8
 
 
 @RUN_CHECKS.register("borrowed_test_measurements", order=40)
@@ -74,6 +78,12 @@ def leak_of(ds: PerturbDataset, record: FitRecord) -> str | None:
         return (
             f"{record.name!r} holds the test conditions' own measurements: {o.rows} rows of {ds.name!r} by id, "
             f"{o.same_values} with the same values; borrow from a context or a screen without them"
+        )
+    if record.overlap is not None and record.overlap.same_profiles:
+        o = record.overlap
+        return (
+            f"{record.name!r} holds the test conditions' own measurements: {o.same_profiles} of {o.compared} compared test rows "
+            f"of {ds.name!r} are there, under whatever ids; borrow from a context or a screen without them"
         )
     return None
 
@@ -143,12 +153,15 @@ def _overlap(
     perts = set(asked[schema.PERT_ID].astype(str))
     places = set(_pairs(given))
     mine, other = _shared_rows(ds, test, donor, theirs)
+    compared, same_profiles = _same_profiles(ds, test, donor, theirs)
     return TestOverlap(
         perturbations=len(perts),
         measured=sum(p in known or known.issuperset(pert_parts(p)) for p in perts),
         same_context=sum(pair in places for pair in _pairs(asked)),
         rows=len(mine),
         same_values=_same_values(ds, mine, donor, other),
+        compared=compared,
+        same_profiles=same_profiles,
     )
 
 
@@ -174,21 +187,69 @@ def _same_values(ds: PerturbDataset, mine: IntArray, donor: PerturbDataset, othe
     at = pd.Index(donor.genes).get_indexer(pd.Index(ds.genes))
     if not len(mine) or not (at >= 0).any():
         return 0
-    a = _profile(ds, mine)[:, at >= 0]
-    b = _profile(donor, other)[:, at[at >= 0]]
-    size = np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)
-    # Library sizes differ between selections of genes: only the direction of a row is compared.
-    a, b = (x / np.maximum(s, 1e-12)[:, None] for x, s in zip((a, b), size, strict=True))
+    a = _directions(_profile(ds, mine)[:, at >= 0])
+    b = _directions(_profile(donor, other)[:, at[at >= 0]])
     # A cell with a handful of expressed genes may equal another by chance.
     enough = (a != 0).sum(axis=1) >= min(_EXPRESSED, a.shape[1])
     return int(((np.linalg.norm(a - b, axis=1) < _TOLERANCE) & enough).sum())
 
 
+def _same_profiles(
+    ds: PerturbDataset, test: IntArray, donor: PerturbDataset, theirs: IntArray
+) -> tuple[int, int]:
+    """Return (how many test rows were compared, how many equal some donor's row of the same perturbation).
+
+    Ids are not read: those of a copy are often made anew. Compared are some rows of some perturbations that both have, evenly
+    spread; rows with few expressed genes and few values are left out, which may agree by chance.
+    """
+    at = pd.Index(donor.genes).get_indexer(pd.Index(ds.genes))
+    mine = ds.obs[schema.PERT_ID].astype(str).to_numpy()[test]
+    other = donor.obs[schema.PERT_ID].astype(str).to_numpy()[theirs]
+    both = _spread(np.intersect1d(mine, other), _PERTURBATIONS)
+    if not len(both) or not (at >= 0).any():
+        return 0, 0
+    compared = same = 0
+    for pert in both:
+        rows = _spread(test[mine == pert], max(_COMPARED // len(both), 1))
+        profiles = _profile(ds, rows)[:, at >= 0]
+        telling = [_tells(x) for x in profiles]
+        a = _directions(profiles[telling])
+        nearest = np.full(len(a), -1.0)
+        candidates = theirs[other == pert]
+        for start in range(0, len(candidates) if len(a) else 0, _BLOCK):
+            b = _directions(_profile(donor, candidates[start : start + _BLOCK])[:, at[at >= 0]])
+            nearest = np.maximum(nearest, (a @ b.T).max(axis=1))
+        compared += len(a)
+        # |a - b|^2 = 2 - 2 a·b for unit vectors.
+        same += int((2.0 - 2.0 * nearest < _TOLERANCE**2).sum())
+    return compared, same
+
+
+def _spread(items: Any, n: int) -> Any:
+    """Return at most `n` of an array, evenly spread over it."""
+    return items if len(items) <= n else items[np.linspace(0, len(items) - 1, n).astype(np.int64)]
+
+
+def _tells(profile: FloatArray) -> bool:
+    """Return whether a row [G] is so particular that no other row is like it by chance."""
+    expressed = profile[profile != 0]
+    if len(expressed) >= _EXPRESSED_UNNAMED:
+        return True
+    return len(np.unique(np.round(expressed / np.abs(expressed).max(initial=1e-12), 6))) >= _DISTINCT
+
+
+def _directions(profiles: FloatArray) -> FloatArray:
+    """Return rows [n, G] at unit length: library sizes differ between selections of genes."""
+    size = np.linalg.norm(profiles, axis=1, keepdims=True)
+    return np.asarray(profiles / np.maximum(size, 1e-12))
+
+
 def _profile(ds: PerturbDataset, rows: IntArray) -> FloatArray:
     """Return float64 [n, G], counts per row up to a factor, or differences where there is nothing else."""
-    values: Any = ds.values.counts if ds.values.counts is not None else ds.expression
+    counts = ds.streamed.counts
+    values: Any = counts if counts is not None else ds.expression
     if values is None:
         return np.asarray(ds.delta(rows), dtype=np.float64)
     picked = values[rows]
     out = np.asarray(picked.toarray() if sp.issparse(picked) else picked, dtype=np.float64)
-    return out if ds.values.counts is not None else np.expm1(out)
+    return out if counts is not None else np.expm1(out)

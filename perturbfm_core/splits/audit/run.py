@@ -52,6 +52,9 @@ class TestOverlap(Frozen):
         How many test conditions it has measured in a context of the same name.
     rows, same_values
         How many test rows it has by id with the same perturbation, and how many of these have the same values.
+    compared, same_profiles
+        How many test rows were compared with all of its rows of the same perturbation, and how many were found there,
+        whatever their ids.
     """
 
     __test__ = False
@@ -61,6 +64,8 @@ class TestOverlap(Frozen):
     same_context: int = 0
     rows: int = 0
     same_values: int = 0
+    compared: int = 0
+    same_profiles: int = 0
 
 
 class FitRecord(Frozen):

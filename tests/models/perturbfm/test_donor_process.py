@@ -110,3 +110,34 @@ def test_saved_models_predict_the_same(tmp_path, name, params) -> None:
     save_model(model, tmp_path)
     again = load_model(tmp_path)
     np.testing.assert_array_equal(again.predict(asked).mean, model.predict(asked).mean)
+
+
+def test_a_donor_of_few_genes_does_not_take_those_of_another_away() -> None:
+    view, asked, _ = case()
+    few = np.zeros(len(view.genes), dtype=bool)
+    few[:2] = True
+    one = replace(donor(), name="few", measured=few)
+    process = DonorProcess((), "none", {"few": one, "donor": donor()}).choose(view).fit(view)
+    assert process.left_out == ("few",)
+    assert process.summary()["donors_left_out"] == ["few"]
+    assert np.array_equal(process.predict(asked), with_donor(donor()).predict(asked), equal_nan=True)
+
+
+def test_donors_of_nearly_the_same_genes_stay_together() -> None:
+    view, _, _ = case()
+    most = donor().measured.copy()
+    most[np.flatnonzero(most)[0]] = False
+    process = (
+        DonorProcess((), "none", {"a": donor(), "b": replace(donor(), name="b", measured=most)})
+        .choose(view)
+        .fit(view)
+    )
+    assert (process.left_out, process.summary()["genes"]) == ((), most.sum())
+
+
+@pytest.mark.parametrize("n_genes", [1, 2])
+def test_one_shared_gene_is_enough(n_genes) -> None:
+    view, asked, _ = case()
+    few = np.arange(len(view.genes)) < n_genes
+    process = DonorProcess((), "none", {"few": replace(donor(), measured=few)}).choose(view).fit(view)
+    assert np.isnan(process.predict(asked)[:, ~few]).all()

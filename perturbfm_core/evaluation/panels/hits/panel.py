@@ -2,7 +2,8 @@
 
 A gene is truly changed where its observed change is significant, by a z-test against its sampling standard error and
 Benjamini-Hochberg at 5 %. A prediction calls a gene changed where its own change would be significant there, so that both
-sides are judged by one rule, with and without cells. Genes that a condition perturbs itself are left out.
+sides are judged by one rule, with and without cells. Genes that a condition perturbs itself are
+left out there; effect sizes, by which perturbations are ranked, are of all genes.
 """
 
 from __future__ import annotations

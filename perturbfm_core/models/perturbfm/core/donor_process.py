@@ -19,6 +19,9 @@ from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
+# Share of the genes of the donor with most of them that must stay when another donor joins it.
+_KEPT_GENES = 0.9
+
 
 class DonorProcess:
     """A `SetProcess` that sees the donors' conditions as further train conditions, each donor in a context of its own.
@@ -49,9 +52,19 @@ class DonorProcess:
         scale: Scale = USUAL,
     ) -> None:
         self.donors = dict(donors or {})
+        # Donors that the process does without, since they measure few of the genes that others do.
+        self.left_out: tuple[str, ...] = ()
         self.measured: BoolArray = np.zeros(0, dtype=np.bool_)
         self.fitted = False
         self.process = SetProcess(tables, direct, scale=scale)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the options, how many genes the process predicts and the donors it does without, for ``training.json``."""
+        return {
+            **self.process.choice,
+            "genes": int(self.measured.sum()),
+            **({"donors_left_out": list(self.left_out)} if self.left_out else {}),
+        }
 
     @property
     def _borrows(self) -> bool:
@@ -97,14 +110,19 @@ class DonorProcess:
         )
 
     def _joined(self, view: TrainView) -> TrainView | None:
-        """Return train and donors as one view of the genes that all donors measure, None where there is nothing to add."""
+        """Return train and donors as one view of the genes that they measure, None where there is nothing to add.
+
+        A donor that would leave out more than a tenth of the genes is left out itself.
+        """
         self.measured = np.zeros(len(view.genes), dtype=np.bool_)
         lent = [(name, donor, _rows(donor, view, self.process.scale)) for name, donor in self.donors.items()]
         lent = [x for x in lent if len(x[2])]
-        genes = np.all([d.measured for _, d, _ in lent], axis=0) if lent else self.measured
+        genes, kept = _measured_by_most(lent, len(view.genes))
+        self.left_out = tuple(name for name, _, _ in lent if name not in kept)
+        lent = [x for x in lent if x[0] in kept]
         if not genes.any():
             return None
-        self.measured = np.asarray(genes, dtype=np.bool_)
+        self.measured = genes
         own = self._columns(view.query())
         deltas, conditions = (
             [view.delta[:, genes]],
@@ -167,6 +185,23 @@ class DonorProcess:
         if self.fitted:
             kept = [g for g, m in zip(genes, self.measured, strict=True) if m]
             self.process.restore(prefix, arrays, meta, kept)
+
+
+def _measured_by_most(
+    lent: Sequence[tuple[str, DonorEffects, pd.DataFrame]], n_genes: int
+) -> tuple[BoolArray, frozenset[str]]:
+    """Return bool [G], the genes that donors measure together, and which donors these are.
+
+    The donor with the most genes comes first; the others join as long as nine tenths of its genes stay.
+    """
+    genes: BoolArray = np.ones(n_genes, dtype=np.bool_)
+    kept: list[str] = []
+    by_genes = sorted(lent, key=lambda x: -int(x[1].measured.sum()))
+    for name, donor, _ in by_genes:
+        both = genes & donor.measured
+        if not kept or both.sum() >= _KEPT_GENES * by_genes[0][1].measured.sum():
+            genes, kept = both, [*kept, name]
+    return (genes if kept else ~genes), frozenset(kept)
 
 
 def _rows(donor: DonorEffects, view: TrainView, scale: Scale) -> pd.DataFrame:

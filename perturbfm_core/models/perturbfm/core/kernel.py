@@ -92,7 +92,7 @@ class SimilarityKernel:
         if view.control is not None and self.contexts > 1:
             # Distinct profiles only: a context with many conditions should not count more than others.
             states = distinct_rows(view.control)[0].astype(np.float64)
-            k = min(N_CONTEXT_COMPONENTS, len(states) - 1)
+            k = min(N_CONTEXT_COMPONENTS, len(states) - 1, states.shape[1])
             if k > 0:
                 found = principal_components(states, k, self.scale.exact)
                 self._context_mean, self._context_axes = found.mean, found.axes

@@ -282,7 +282,7 @@ class Core:
             "best_baseline": self.best,
             "relative_error": self.errors,
             "set_process": self.process.choice,
-            **({"donor_process": self.lent.process.choice} if LENT in self.names else {}),
+            **({"donor_process": self.lent.summary()} if LENT in self.names else {}),
         }
 
 

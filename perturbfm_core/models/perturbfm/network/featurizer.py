@@ -430,7 +430,7 @@ def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     if view.control is None:
         return {}
     states = distinct_rows(view.control)[0].astype(np.float64)
-    k = min(_CONTEXT_COMPONENTS, len(states) - 1)
+    k = min(_CONTEXT_COMPONENTS, len(states) - 1, states.shape[1])
     if k < 1:
         return {}
     found = principal_components(states, k)
