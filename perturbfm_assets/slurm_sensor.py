@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from perturbfm_assets.slurm_launcher import ENDED, JOB_TAG, NAME_PREFIX, SlurmRunLauncher
+from perturbfm_assets.slurm_launcher import ENDED, NAME_PREFIX, SlurmRunLauncher, job_of
 from perturbfm_core.errors import ClusterError
 from perturbfm_core.pipeline import slurm_queue
 
@@ -42,7 +42,8 @@ def _fail_what_ended(
     """Fail the runs that Slurm will never start."""
     failed = 0
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING])):
-        if run.run_id in queued or JOB_TAG not in run.tags:
+        # Without a number of its own sbatch may be under way.
+        if run.run_id in queued or job_of(run) is None:
             continue
         state, line = launcher.state(run)
         if state != "GONE" and state not in ENDED:

@@ -21,6 +21,7 @@ from perturbfm_core.store.machine import git_commit, library_versions, threads
 
 if TYPE_CHECKING:
     from perturbfm_core.external.environments import EnvironmentState
+    from perturbfm_core.store.artifacts import ArtifactStore
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -48,6 +49,7 @@ def doctor(as_json: JsonOption = False) -> None:
     except PerturbFMError as error:
         counts = {}
         problems.append(str(error))
+    problems += _damaged_sources(home)
     for name, path in (("home", home.home), ("split folder", home.split_dir)):
         parent = path if path.exists() else path.absolute().parent
         if not os.access(parent, os.W_OK):
@@ -118,6 +120,23 @@ def _sources() -> dict[str, str]:
         )
         out[entry.name] = before + what
     return out
+
+
+def _damaged_sources(home: ArtifactStore) -> list[str]:
+    """Return what is wrong with the files of the catalog's graphs and gene features, each in one line.
+
+    Small files are read and compared with the hashes of the catalog; of large ones the directory of the archive is read.
+    """
+    from perturbfm_core.catalog.entries import FeaturesEntry, GraphEntry
+    from perturbfm_core.pipeline.gene_graph import file_problem
+
+    try:
+        catalog = load_catalog()
+    except PerturbFMError:
+        # A damaged catalog is among the problems.
+        return []
+    entries: list[GraphEntry | FeaturesEntry] = [*catalog.graphs.values(), *catalog.features.values()]
+    return [said for e in entries if (said := file_problem(home, e)) is not None]
 
 
 def _environment(found: EnvironmentState) -> str:

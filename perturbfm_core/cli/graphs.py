@@ -14,6 +14,7 @@ from perturbfm_core.cli.output import JsonOption, data_place, emit, emit_table, 
 from perturbfm_core.config import slug
 from perturbfm_core.errors import ConfigError, GraphError, PerturbFMError
 from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_CELLS, MAX_TERM
+from perturbfm_core.progress import WARNING
 
 if TYPE_CHECKING:
     from perturbfm_core.graphs.features import GeneFeatures
@@ -251,7 +252,7 @@ def features(
 ) -> None:
     """Register gene features as npz: any genes x features matrix, or made of gene sets (GO, Reactome)."""
     from perturbfm_core.graphs.defaults import DIMENSIONS, MAX_TERM
-    from perturbfm_core.graphs.features import read_features
+    from perturbfm_core.graphs.feature_tables import noted_features
     from perturbfm_core.graphs.membership import membership_features
     from perturbfm_core.graphs.tables import read_table
     from perturbfm_core.pipeline import gene_graph as stage
@@ -272,7 +273,9 @@ def features(
                 seed=seed or 0,
             )
         else:
-            table = read_features(file, name)
+            table, notes = noted_features(file, name)
+            for note in notes:
+                tell(f"{WARNING}{file}: {note}")
         what = description or f"gene features of {file.name}"
         stage.save_features(table, path, what, str(file), licence, kind)
     emit({"features": name, "path": str(path), "registered": str(entry), **_table_summary(table)}, as_json)

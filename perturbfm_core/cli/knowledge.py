@@ -121,6 +121,7 @@ def add(
         options=Options(
             organism=organism,
             ids=None if ids is None else {"symbol": SYMBOLS, "ensembl": ENSEMBL}[ids],
+            given=tuple(given),
             **given,
         ),
         name=name,
@@ -140,7 +141,7 @@ def _check_options(found: Any, given: dict[str, Any], main: str | None, others: 
     if found.name == "file" and main is None:
         msg = "a file of your own is given with --from FILE or --from URL"
         raise ConfigError(msg)
-    takes = {*found.options, *(("dim", "max_term") if "features" in found.gives else ())}
+    takes = found.options
     useless = [f"--{k.replace('_', '-')}" for k in given if k not in takes]
     if others["ontology"] is not None and found.name != "go":
         useless.append("--ontology")

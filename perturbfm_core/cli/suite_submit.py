@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,8 @@ from perturbfm_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from perturbfm_core.pipeline.suite_launch import Resources
+
+_NAME = re.compile(r"[a-z][a-z0-9-]+")
 
 
 def submit(
@@ -45,7 +49,9 @@ def submit(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", help="Further option of sbatch, such as account=lab (repeatable)."),
+        typer.Option(
+            "--option", help="Further option of sbatch, such as account=lab or exclusive (repeatable)."
+        ),
     ] = None,
     only: OnlyOption = None,
     data_dir: DataDirOption = None,
@@ -80,7 +86,7 @@ def submit(
         parallel=parallel or 256,
         setup=tuple(setup or ()),
         dependency=dependency,
-        options=dict(_pair(text) for text in option or ()),
+        options=_options(option or ()),
     )
     _submit(name, on, chunk, resources, only or [], data_dir, dry_run=dry_run, as_json=as_json)
 
@@ -95,12 +101,30 @@ def _check(on: str, slurm_only: Mapping[str, object]) -> None:
         raise ConfigError(msg)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, sep, value = text.removeprefix("--").partition("=")
-    if not key or not sep or not value:
-        msg = f"--option takes NAME=VALUE as sbatch has it, found {text!r}; e.g. --option account=lab"
-        raise ConfigError(msg)
-    return key, value
+def _options(given: Sequence[str]) -> dict[str, str | bool]:
+    """Return further options of sbatch by name; one without a value is True."""
+    from perturbfm_core.pipeline.slurm_options import LETTERS, OF_SUITES, OWN, full_name
+
+    out: dict[str, str | bool] = {}
+    for text in given:
+        key, sep, value = text.lstrip("-").partition("=")
+        name = key if len(key) == 1 else key.strip().replace("_", "-")
+        full = full_name(name, [*OWN, *OF_SUITES])
+        if full in OWN:
+            msg = f"--option {text!r} is {OWN[full]} of this verb; give that"
+            raise ConfigError(msg)
+        if full is not None:
+            msg = f"--option {text!r} cannot be given: perturbfm sets {full}, as {OF_SUITES[full]}"
+            raise ConfigError(msg)
+        if not _NAME.fullmatch(name) or (sep and not value) or "\n" in value:
+            hint = " in full" if name in LETTERS or len(name) == 1 else ""
+            msg = f"--option takes NAME=VALUE or NAME{hint} as sbatch has it, found {text!r}; e.g. --option account=lab"
+            raise ConfigError(msg)
+        if name in out:
+            msg = f"--option {name} is given twice; give it once"
+            raise ConfigError(msg)
+        out[name] = value if sep else True
+    return out
 
 
 def _submit(
@@ -116,16 +140,20 @@ def _submit(
 ) -> None:
     from perturbfm_core.pipeline.suite import plan_suite
     from perturbfm_core.pipeline.suite_filter import parse_only
-    from perturbfm_core.pipeline.suite_slurm import sbatch_text
+    from perturbfm_core.pipeline.suite_slurm import require_plain, require_slurm, sbatch_text
     from perturbfm_core.pipeline.suite_submit import chunks_of, missing_cells, submit_tasks
 
     home, suite = store(), load_catalog().suite(name)
+    if on == "slurm":
+        # Before hours are spent on data.
+        (require_plain if dry_run else require_slurm)(home)
     with progress(silent=as_json) as tell:
         plan = plan_suite(
             home, suite, make=not dry_run, only=parse_only(only, suite), data_dir=data_dir, tell=tell
         )
-    # Two submissions at once would both find the same cells missing.
-    with home.lock(f"submit-{name}", what=f"submission of suite {name}"):
+    # Two submissions at once would both find the same cells missing; a dry run makes nothing, not even the lock.
+    turn = nullcontext() if dry_run else home.lock(f"submit-{name}", what=f"submission of suite {name}")
+    with turn:
         found = missing_cells(home, name, plan.cells)
         chunks = chunks_of(found.cells, on, chunk)
         counts = {"cells": len(plan.cells), "done": found.done, "queued_or_running": found.live}

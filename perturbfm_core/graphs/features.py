@@ -15,7 +15,6 @@ from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.errors import GraphError
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
-GENE_ID_COLUMNS = ("gene", "genes", "gene_id", "symbol", "index", "__index_level_0__")
 _MATRIX_KEYS = ("features", "emb", "embedding", "embeddings", "matrix", "X")
 
 
@@ -98,7 +97,7 @@ def read_features(path: Path, name: str | None = None) -> GeneFeatures:
     ----------
     path
         An npz file with ``genes`` [N] and one matrix [N, F] (``features``, ``emb``, ...), or a parquet file
-        with a column (or index) of gene ids and numeric columns.
+        with a column (or index) of gene ids and columns of numbers.
     name
         Name of the table (default: the file name without its suffix).
 
@@ -118,35 +117,6 @@ def read_features(path: Path, name: str | None = None) -> GeneFeatures:
             msg = f"{key!r} in {path} is {arrays[key].dtype}; it must be numbers [genes, features]"
             raise GraphError(msg)
         return GeneFeatures(name, gene_ids(arrays["genes"], path), arrays[key].astype(np.float32))
-    return features_of_table(read_parquet(path, GraphError), path, name)
+    from perturbfm_core.graphs.feature_tables import features_of_table
 
-
-def features_of_table(table: Any, path: Path, name: str) -> GeneFeatures:
-    """Return the gene features of a data frame with a column of gene ids and numeric columns.
-
-    Parameters
-    ----------
-    table
-        The data frame.
-    path
-        Its file in messages.
-    name
-        Name of the features.
-
-    Raises
-    ------
-    GraphError
-        If it has no such columns, or a gene has several rows.
-    """
-    column = next((c for c in GENE_ID_COLUMNS if c in table.columns), None)
-    numbers = table.drop(columns=[column]) if column else table
-    numbers = numbers.select_dtypes("number")
-    if column is None or numbers.empty:
-        msg = f"{path} has columns {list(table.columns)[:6]}; gene features need one of gene ids ('gene') and numbers"
-        raise GraphError(msg)
-    genes = table[column].astype(str).to_numpy(dtype=np.str_)
-    twice = table[column].astype(str).duplicated()
-    if twice.any():
-        msg = f"{path} names a gene twice: {str(genes[int(twice.argmax())])!r} ({int(twice.sum())} rows repeat one); keep one row per gene"
-        raise GraphError(msg)
-    return GeneFeatures(name, genes, numbers.to_numpy(dtype=np.float32))
+    return features_of_table(read_parquet(path, GraphError), path, name)[0]

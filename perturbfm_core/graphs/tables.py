@@ -15,14 +15,30 @@ import pandas as pd
 
 from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.errors import GraphError
+from perturbfm_core.graphs.sources.text_files import leading
 from perturbfm_core.parsing import open_regular
 from perturbfm_core.schema import FloatArray, StrArray
 
-SOURCE_COLUMNS = ("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from")
-TARGET_COLUMNS = ("target", "gene2", "gene_b", "protein2", "symbol2", "to")
+SOURCE_COLUMNS = (*("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from", "node1"),)
+TARGET_COLUMNS = ("target", "gene2", "gene_b", "protein2", "symbol2", "to", "node2")
 TERM_COLUMNS = ("term_id", "term", "pathway", "go_id", "gene_set")
-GENE_COLUMNS = ("gene", "symbol", "gene_symbol")
-_HEADER_WORDS = {*SOURCE_COLUMNS, *TARGET_COLUMNS, *TERM_COLUMNS, *GENE_COLUMNS}
+GENE_COLUMNS = (
+    *(
+        "gene",
+        "symbol",
+        "gene_symbol",
+        "gene_name",
+        "gene_id",
+        "genes",
+        "symbols",
+        "gene_symbols",
+        "gene_names",
+    ),
+    *("gene_ids", "hgnc_symbol", "ensembl_id", "ensembl_gene_id", "gene_stable_id", "ensembl"),
+)
+# How the row names of a data frame are called in a file, in the spelling of `column_word`.
+ROW_NAMES = ("index", "__index_level_0__", "", "unnamed:_0")
+_HEADER_WORDS = {*SOURCE_COLUMNS, *TARGET_COLUMNS, *TERM_COLUMNS, *GENE_COLUMNS, "index"}
 # Characters; the largest set of genes has a tenth of it.
 _LONGEST_LINE = 1 << 22
 _DELIMITED = {".csv": ",", ".tsv": "\t", ".txt": None}
@@ -53,10 +69,11 @@ def read_table(path: Path) -> pd.DataFrame:
                 raise GraphError(msg)
             if kind == [".gmt"]:
                 return _gmt(chain([head], handle))
+            skipped, head = leading(chain([head], handle), "#")
         if kind and kind[0] in _DELIMITED:
             # Opened anew: given a path, pandas would take some for an address of the web.
             with _opened(path, packed) as handle:
-                return _delimited(handle, head, _DELIMITED[kind[0]])
+                return _delimited(handle, head, skipped, _DELIMITED[kind[0]])
     except (OSError, ValueError, EOFError, zlib.error, OverflowError, csv.Error) as error:
         msg = f"{path} cannot be read ({' '.join(str(error).split())[:120]})"
         raise GraphError(msg) from error
@@ -68,6 +85,8 @@ def _gmt(lines: Iterable[str]) -> pd.DataFrame:
     terms: list[str] = []
     genes: list[str] = []
     for line in lines:
+        if line.startswith("#"):
+            continue
         term, *rest = line.rstrip("\r\n").split("\t")
         # Some files have a weight after the gene: "TP53,1.0".
         found = [g.split(",")[0].strip() for g in rest[1:]]
@@ -83,21 +102,30 @@ def _opened(path: Path, packed: bool) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _delimited(handle: TextIO, head: str, delimiter: str | None) -> pd.DataFrame:
+def _delimited(handle: TextIO, head: str, skipped: int, delimiter: str | None) -> pd.DataFrame:
     if delimiter is None:
         delimiter = "\t" if "\t" in head else " "
-    words = [w.strip().strip('"').lstrip("#") for w in head.rstrip("\r\n").split(delimiter)]
-    named = bool({w.lower() for w in words} & _HEADER_WORDS)
+    words = [w.strip().lstrip("#") for w in next(csv.reader([head], delimiter=delimiter), [])]
+    plain = [column_word(w) for w in words]
+    # pandas writes row names below an empty cell of the header.
+    named = bool(set(plain) & _HEADER_WORDS) or (len(plain) > 1 and plain[0] in ROW_NAMES)
     # A gene may be called NA, so no text is read as a missing value.
-    table = pd.read_csv(handle, sep=delimiter, header=0 if named else None, keep_default_na=False)
+    table = pd.read_csv(
+        handle, sep=delimiter, header=0 if named else None, skiprows=skipped, keep_default_na=False
+    )
     if named:
         table.columns = pd.Index(words)
     return table
 
 
+def column_word(name: object) -> str:
+    """Return the name of a column in the spelling of the known names: lower case, with underscores for blanks."""
+    return "_".join(str(name).strip().strip('"').lstrip("#").lower().split())
+
+
 def find_column(table: pd.DataFrame, known: tuple[str, ...]) -> Any:
     """Return the first column with one of the known names, in upper or lower case; None if there is none."""
-    lower = {str(c).lower(): c for c in table.columns}
+    lower = {column_word(c): c for c in table.columns}
     return next((table[lower[k]] for k in known if k in lower), None)
 
 
@@ -154,14 +182,15 @@ def gene_names(ids: Any, names: dict[str, str] | None = None) -> StrArray:
     Raises
     ------
     GraphError
-        If an id is missing.
+        If an id is missing or blank.
     """
     codes, distinct = pd.factorize(ids)
-    if (codes < 0).any():
-        msg = f"{int((codes < 0).sum())} rows of the table name no gene; remove them"
-        raise GraphError(msg)
     known = names or {}
     plain = [str(d).strip() for d in distinct]
+    blank = np.asarray([not d for d in plain] + [True])[codes]
+    if blank.any():
+        msg = f"{int(blank.sum())} rows of the table name no gene; remove them"
+        raise GraphError(msg)
     out: StrArray = np.asarray([known.get(d, d) for d in plain], dtype=np.str_)[codes]
     return out
 
@@ -178,4 +207,5 @@ def read_names(path: Path) -> dict[str, str]:
     if table.shape[1] < 2:
         msg = f"{path} has one column; a table of names needs two (id, name)"
         raise GraphError(msg)
-    return dict(zip(table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str), strict=True))
+    ids, names = (table.iloc[:, i].astype(str).str.strip() for i in (0, 1))
+    return dict(zip(ids, names, strict=True))

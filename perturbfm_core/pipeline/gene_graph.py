@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from zipfile import is_zipfile
 
 from threadpoolctl import threadpool_limits
 
@@ -14,7 +15,7 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.npz import read_npz
-from perturbfm_core.errors import GraphError
+from perturbfm_core.errors import GraphError, PerturbFMError
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.defaults import MAX_CELLS, TOP_K
 from perturbfm_core.graphs.features import GeneFeatures, read_features
@@ -24,6 +25,7 @@ from perturbfm_core.graphs.masks import PertMasks, read_masks
 from perturbfm_core.graphs.side_info import AUTO, COEXPRESSION, Needs, SideInfo
 from perturbfm_core.pipeline.donors import borrow
 from perturbfm_core.pipeline.pretrained_encoder import find_encoder
+from perturbfm_core.pipeline.registered_files import artifact_of, called, check_content, remedy, whole
 from perturbfm_core.pipeline.source_use import acted_on, say_missing, uses_of
 from perturbfm_core.progress import Progress, quiet, run_of
 from perturbfm_core.splits.split import FrozenSplit
@@ -33,6 +35,8 @@ from perturbfm_core.store.code import code_of
 from perturbfm_core.store.machine import cores
 
 _SEED = 0
+# Bytes of a file that is read by `perturbfm doctor`.
+_SMALL = 32 << 20
 
 
 def gather(
@@ -139,8 +143,8 @@ def load_graph(store: ArtifactStore, name: str) -> GeneGraph:
     entry = load_catalog().graphs.get(name)
     if entry is None:
         return _read_graph_file(_path_of(name, "graph"), name)
-    graph = _read_graph_file(_artifact(store, entry), name)
-    _check(entry, graph.sha256)
+    graph = whole(entry, _read_graph_file, artifact_of(store, entry))
+    check_content(entry, graph.sha256)
     return graph
 
 
@@ -155,9 +159,23 @@ def load_features(store: ArtifactStore, name: str) -> GeneFeatures:
     entry = load_catalog().features.get(name)
     if entry is None:
         return _read_features_file(_path_of(name, "table of gene features"), name)
-    table = _read_features_file(_artifact(store, entry), name)
-    _check(entry, table.sha256)
+    table = whole(entry, _read_features_file, artifact_of(store, entry))
+    check_content(entry, table.sha256)
     return table
+
+
+def file_problem(store: ArtifactStore, entry: GraphEntry | FeaturesEntry) -> str | None:
+    """Return what is wrong with the file of an entry, None if nothing; only small files are compared with their hash."""
+    try:
+        path = artifact_of(store, entry)
+        if path.stat().st_size <= _SMALL:
+            load = load_graph if isinstance(entry, GraphEntry) else load_features
+            load(store, entry.name)
+        elif path.suffix == ".npz" and not is_zipfile(path):
+            return f"{called(entry)}: {path} is cut off or damaged; {remedy(entry)}"
+    except PerturbFMError as error:
+        return str(error)
+    return None
 
 
 def load_masks(name: str) -> PertMasks:
@@ -308,14 +326,6 @@ def save_features(
     )
 
 
-def _artifact(store: ArtifactStore, entry: GraphEntry | FeaturesEntry) -> Path:
-    path = store.home / entry.path
-    if not path.is_file():
-        msg = f"{entry.name!r} is in the catalog, but {path} does not exist; build or register it again"
-        raise GraphError(msg)
-    return path
-
-
 def _path_of(name: str, what: str) -> Path:
     path = Path(name)
     if not path.is_file():
@@ -328,15 +338,6 @@ def _path_of(name: str, what: str) -> Path:
         )
         raise GraphError(msg)
     return path
-
-
-def _check(entry: GraphEntry | FeaturesEntry, found: str) -> None:
-    if entry.sha256 != found:
-        msg = (
-            f"{entry.path} of {entry.name!r} has content {found[:12]}, the catalog states {entry.sha256[:12]}; "
-            "build or register it again"
-        )
-        raise GraphError(msg)
 
 
 def _read_graph_file(path: Path, name: str) -> GeneGraph:

@@ -61,8 +61,16 @@ def names_for(
     has_own = {_identity(e) for e in used} if getattr(unfitted.params, "graph_features", 0) else set()
     rows = {e.name: load_features(store, e.name).position for e in tables}
     read = [e for e in tables if _identity(e) not in has_own and _knows(rows[e.name], genes)]
-    if genes and not used and not read:
-        _say_none(ds, genes, [*graphs, *tables], tell)
+    # Tables of sources whose graph is read are left out by choice.
+    unread: list[GraphEntry | FeaturesEntry] = [
+        *(e for e in graphs if e not in used),
+        *(e for e in tables if e not in read and _identity(e) not in has_own),
+    ]
+    if genes and unread:
+        found_in = {
+            e.name: _found(known if isinstance(e, GraphEntry) else rows, e.name, genes) for e in unread
+        }
+        _say_unread(ds, genes, unread, found_in, tell, is_any_read=bool(used or read))
     # Those that are named beside the word are not read twice.
     found = {
         GRAPHS: tuple(e.name for e in used if e.name not in needs.graphs),
@@ -92,21 +100,35 @@ def _knows(position: Mapping[str, int], genes: list[str]) -> bool:
     return bool(genes) and sum(g in position for g in genes) >= max(1, LEAST_SHARE * len(genes))
 
 
+def _found(positions: Mapping[str, Mapping[str, int]], name: str, genes: list[str]) -> int:
+    return sum(g in positions[name] for g in genes)
+
+
 def _identity(entry: GraphEntry | FeaturesEntry) -> tuple[str, ...]:
     """Return what graph and table of the same files share."""
     origin = entry.origin
     return () if origin is None else (origin.source, entry.name)
 
 
-def _say_none(
-    ds: PerturbDataset, genes: list[str], entries: list[GraphEntry | FeaturesEntry], tell: Progress
+def _say_unread(
+    ds: PerturbDataset,
+    genes: list[str],
+    entries: list[GraphEntry | FeaturesEntry],
+    found: Mapping[str, int],
+    tell: Progress,
+    *,
+    is_any_read: bool,
 ) -> None:
-    offered = "; ".join(
-        f"{e.name} has {e.origin.identifiers} of {e.origin.organism}" for e in entries if e.origin is not None
+    """Say which registered sources are not read, with the names that they have and how many of the genes they know."""
+    offered = dict.fromkeys(
+        f"{e.name} has {e.origin.identifiers} of {e.origin.organism}"
+        + (f" ({found[e.name]} of {len(genes)} genes)" if found[e.name] else "")
+        for e in entries
+        if e.origin is not None
     )
-    say_once(
-        f"no registered source knows the perturbed genes of {ds.name!r} ({kind_of(genes)}, e.g. {genes[0]!r}), none is read: "
-        f"{offered}",
-        (ds.content_sha256, *(e.sha256 for e in entries)),
-        tell,
-    )
+    about = f"the perturbed genes of {ds.name!r} ({kind_of(genes)}, e.g. {genes[0]!r})"
+    if is_any_read:
+        text = f"registered sources that know less than a tenth of {about} are not read: "
+    else:
+        text = f"no registered source knows {about}, none is read: "
+    say_once(text + "; ".join(offered), (ds.content_sha256, *(e.sha256 for e in entries)), tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from perturbfm_core.errors import ClusterError
 
 _TIMEOUT_S = 60
 _NAMES_AT_ONCE = 100
+# First, last and step of numbers of tasks.
+_RANGE = re.compile(r"([0-9]{1,7})(?:-([0-9]{1,7})(?::([0-9]{1,7}))?)?")
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,32 @@ def endings(jobs: Sequence[str]) -> dict[str, str]:
         for line in text.splitlines():
             job, state, code = (*line.split("|"), "", "")[:3]
             # "CANCELLED by 1000"
-            out[job] = state.partition(" ")[0] + (f" (exit {code})" if code not in ("", "0:0") else "")
+            how = state.partition(" ")[0] + (f" (exit {code})" if code not in ("", "0:0") else "")
+            one, *others = _tasks(job)
+            if others or job.endswith("]"):
+                # A line of its own says more of a task.
+                for task in (one, *others):
+                    out.setdefault(task, how)
+            else:
+                out[job] = how
     return out
+
+
+def _tasks(job: str) -> list[str]:
+    """Return the tasks of a number as Slurm writes it: those that never began are one range, ``51_[1-3,7%2]``."""
+    number, bracket, rest = job.partition("_[")
+    if not bracket:
+        return [job]
+    out = []
+    for part in rest.rstrip("]").partition("%")[0].split(","):
+        found = _RANGE.fullmatch(part)
+        if found is not None:
+            first, last, step = (int(x) if x else None for x in found.groups())
+            out += [
+                f"{number}_{i}"
+                for i in range(first or 0, (first or 0 if last is None else last) + 1, step or 1)
+            ]
+    return out or [job]
 
 
 def cancel(jobs: Sequence[str]) -> None:

@@ -129,7 +129,6 @@ def _check_free(request: Request, name: str) -> None:
 
 def _origin(request: Request, made: Converted, files: tuple[SourceFile, ...]) -> Origin:
     source, options = request.source, request.options
-    read = (*source.options, *(("dim", "max_term") if made.features is not None else ()))
     stated = made.version or ("" if MAIN in request.places else source.version)
     return Origin(
         source=source.name,
@@ -140,6 +139,6 @@ def _origin(request: Request, made: Converted, files: tuple[SourceFile, ...]) ->
         terms=source.terms,
         citation=source.citation,
         files=files,
-        options={k: v for k, v in asdict(options).items() if k in read and v is not None},
+        options={k: v for k, v in asdict(options).items() if k in made.read and v is not None},
         notes=made.notes,
     )

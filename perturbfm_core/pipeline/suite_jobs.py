@@ -5,13 +5,22 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perturbfm_core.errors import StoreError
 from perturbfm_core.pipeline.suite import SuiteCell
+from perturbfm_core.pipeline.suite_fields import (
+    WHERE,
+    cells_field,
+    damaged,
+    jobs_field,
+    number_field,
+    read_fields,
+    text_field,
+    time_field,
+)
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.atomic import write_json
 from perturbfm_core.store.owner import this_boot
 
 PLAN_FILE = "submission.json"
@@ -55,6 +64,16 @@ class Submission:
     def job_name(self) -> str:
         """Return what its jobs are called in Slurm; no other submission's are called so."""
         return f"perturbfm-{self.suite}-{self.id}"
+
+    @property
+    def elsewhere(self) -> str | None:
+        """Return the host that has its processes, None if that is this one, or Slurm has them.
+
+        A process number says nothing on another host, nor in another container.
+        """
+        host = self.boot.partition("@")[0]
+        here = self.on != "local" or host == this_boot().partition("@")[0]
+        return None if here else host or "of unknown name"
 
     def job_of(self, index: int) -> str | None:
         """Return the number of the job or process of a task as Slurm writes it, None if it is not known."""
@@ -131,23 +150,37 @@ def read_submission(folder: Path) -> Submission:
     StoreError
         If it is none, or cannot be read.
     """
-    fields = read_json(folder / PLAN_FILE)
-    started = read_json(folder / STARTED_FILE) if (folder / STARTED_FILE).is_file() else {}
+    plan, started = folder / PLAN_FILE, folder / STARTED_FILE
+    name = f"perturbfm-{folder.parent.name}-{folder.name}"
+    cure = f"remove the folder {folder} (jobs that Slurm still has of it: scancel --name={name})"
+    fields = read_fields(plan, cure)
     try:
-        return Submission(
-            suite=str(fields["suite"]),
+        made = Submission(
+            suite=text_field(fields, "suite"),
             id=folder.name,
             folder=folder.absolute(),
-            on=str(fields["on"]),
-            tasks=tuple(tuple((str(h), str(e), int(s)) for h, e, s in task) for task in fields["tasks"]),
-            jobs=tuple((str(job), int(first), int(n)) for job, first, n in started.get("jobs", [])),
-            refresh=started.get("refresh"),
-            boot=str(fields["boot"]),
-            time=float(fields["time"]),
+            on=text_field(fields, "on", WHERE),
+            tasks=cells_field(fields, "tasks"),
+            boot=text_field(fields, "boot"),
+            time=time_field(fields, "time"),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        msg = f"{folder / PLAN_FILE} is no record of a submission ({error!r}); remove the folder {folder}"
-        raise StoreError(msg) from error
+    except (TypeError, ValueError) as error:
+        raise damaged(plan, error, cure) from error
+    if not started.is_file():
+        return made
+    if made.on == "slurm":
+        cure = "remove this file; its jobs are then looked up by their name"
+    else:
+        cure = f"remove the folder {folder} when its processes have ended"
+    fields = read_fields(started, cure)
+    try:
+        return replace(
+            made,
+            jobs=jobs_field(fields, "jobs", made.on, len(made.tasks)),
+            refresh=number_field(fields, "refresh", made.on),
+        )
+    except (TypeError, ValueError) as error:
+        raise damaged(started, error, cure) from error
 
 
 def submissions(store: ArtifactStore, suite: str) -> list[Submission]:

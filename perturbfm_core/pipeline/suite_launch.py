@@ -27,7 +27,7 @@ class Resources:
     dependency
         What must come before the tasks, such as ``afterok:123``.
     options
-        Further options of sbatch.
+        Further options of sbatch; True is one without a value.
     """
 
     partition: str | None = None
@@ -38,7 +38,7 @@ class Resources:
     parallel: int = 256
     setup: tuple[str, ...] = ()
     dependency: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str | bool] = field(default_factory=dict)
 
 
 def task_command(made: Submission, first: int, index: int | None = None) -> str:

@@ -62,8 +62,13 @@ def end_processes(found: Mapping[str, Submission]) -> None:
     Raises
     ------
     ClusterError
-        If one is another user's.
+        If one is another user's, or runs on another host; then none is ended.
     """
+    for made in found.values():
+        if made.elsewhere is not None:
+            # The number is that of some other process here.
+            msg = f"{made.folder.name}: its task runs on host {made.elsewhere}; cancel it there"
+            raise ClusterError(msg)
     deadline = time.monotonic() + _PATIENCE_S
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = [int(pid) for pid, s in found.items() if not process_has_ended(s.boot, int(pid), s.time)]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.pipeline.suite import SuiteCell, SuiteSplit
+from perturbfm_core.pipeline.suite_fields import damaged, read_fields, shown
 from perturbfm_core.pipeline.suite_jobs import CellKey, Submission
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import read_json, write_json
+from perturbfm_core.store.atomic import write_json
 from perturbfm_core.store.owner import host_name, this_boot
+
+_STATES = ("running", "ended", "interrupted")
 
 
 def cells_of(store: ArtifactStore, keys: Sequence[CellKey]) -> list[SuiteCell]:
@@ -53,9 +56,33 @@ def keep_record(submission: Submission, index: int, state: str, **more: Any) -> 
 
 
 def read_record(made: Submission, index: int) -> dict[str, Any]:
-    """Return what a task wrote of itself, empty if it has not begun."""
+    """Return what a task wrote of itself, empty if it has not begun.
+
+    Of a damaged record there is only field ``damaged``, which says so: Slurm, or this host, still knows of the task,
+    and its cells have their runs.
+    """
     path = made.record_file(index)
     if not path.is_file():
         return {}
-    found: dict[str, Any] = read_json(path)
+    cure = "remove this file"
+    try:
+        found = read_fields(path, cure)
+        if (wrong := _wrong(found)) is not None:
+            raise damaged(path, wrong, cure)
+    except StoreError as error:
+        return {"damaged": str(error)}
     return found
+
+
+def _wrong(found: Mapping[str, Any]) -> str | None:
+    """Return which field of a task's record is not as it was written, None if all are."""
+    if found.get("state") not in _STATES:
+        return f"state is {shown(found.get('state'))}, none of: {', '.join(_STATES)}"
+    for kind, names in (
+        ((str, type(None)), ("job", "host")),
+        ((int, type(None)), ("made", "found", "failed")),
+    ):
+        for name in names:
+            if not isinstance(found.get(name), kind):
+                return f"{name} is {shown(found[name])}"
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from perturbfm_core.errors import ClusterError, ConfigError
@@ -123,9 +123,11 @@ def cancel_tasks(store: ArtifactStore, suite: str) -> list[Task]:
     Raises
     ------
     ClusterError
-        If Slurm's commands are needed and fail.
+        If Slurm's commands are needed and fail, or, when all else is cancelled, if a task runs on another host.
     """
     live = [task for task in tasks_of(store, suite) if task.is_live]
+    away = {task.submission.id: task.submission for task in live if task.submission.elsewhere is not None}
+    live = [task for task in live if task.submission.elsewhere is None]
     found = {task.submission.id: task.submission for task in live}
     names = [n for s in found.values() if s.on == "slurm" for n in (s.job_name, f"{s.job_name}-refresh")]
     if names:
@@ -135,7 +137,23 @@ def cancel_tasks(store: ArtifactStore, suite: str) -> list[Task]:
     local |= {s.refresh: s for s in found.values() if s.on == "local" and s.refresh is not None}
     end_processes(local)
     for task in live:
-        # What had no time to say so itself, and what never began.
-        if task.submission.on == "local" and read_record(task.submission, task.index).get("state") != "ended":
+        if read_record(task.submission, task.index).get("state") == "ended":
+            continue
+        if task.submission.on == "local":
+            # What had no time to say so itself, and what never began.
             keep_record(task.submission, task.index, "interrupted")
+        elif task.state == "queued":
+            # It never began, and not every Slurm keeps accounts of what it cancelled.
+            keep_record(task.submission, task.index, "interrupted", host=None, job=task.job)
+    if away:
+        raise ClusterError(_elsewhere(away.values(), len(live)))
     return live
+
+
+def _elsewhere(away: Iterable[Submission], cancelled: int) -> str:
+    """Return the message of submissions whose processes this host cannot end."""
+    said = "; ".join(
+        f"submission {s.id}: its task runs on host {s.elsewhere}; cancel it there (if that host is gone, remove {s.folder})"
+        for s in away
+    )
+    return said + (f"; {cancelled} other tasks were cancelled" if cancelled else "")

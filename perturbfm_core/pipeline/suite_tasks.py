@@ -87,7 +87,7 @@ def tasks_of(store: ArtifactStore, suite: str) -> list[Task]:
                 state, reason = _slurm_state(made, index, record, by_job, gone)
             else:
                 state, reason = _local_state(made, index, record)
-            states.append(Task(made, index, state, reason, record))
+            states.append(Task(made, index, state, record.get("damaged", reason), record))
     return states
 
 
@@ -143,14 +143,14 @@ def _slurm_state(
     job = made.job_of(index) or record.get("job")
     if job is None:
         # Whoever submitted it was killed before the number was written; what is queued by its name may be it.
-        waits = any(name == made.job_name for name, _ in by_job)
-        return ("queued", "number not known") if waits else ("lost", "it was never submitted")
-    entry = by_job.get((made.job_name, job))
-    if entry is not None:
+        known = {number for number, _, _ in made.jobs}
+        if any(name == made.job_name and found.partition("_")[0] not in known for name, found in by_job):
+            return "queued", "number not known"
+    elif (entry := by_job.get((made.job_name, job))) is not None:
         return ("queued", entry.reason) if entry.is_pending else ("running", None)
-    how = gone.get(job)
+    how = "it was never submitted" if job is None else gone.get(job)
     if record.get("state") == "interrupted" or (how or "").startswith("CANCELLED"):
-        return "cancelled", how
+        return "cancelled", None if job is None else how
     return "lost", how or "Slurm has no such job, and it wrote no end"
 
 
@@ -163,6 +163,9 @@ def _local_state(made: Submission, index: int, record: dict[str, Any]) -> tuple[
     pid = made.job_of(index)
     if pid is None:
         return "lost", "it was never started"
+    if made.elsewhere is not None:
+        cure = f"if that host is gone, remove {made.folder}"
+        return "unknown", f"it was started on host {made.elsewhere}; ask there, or {cure}"
     if process_has_ended(made.boot, int(pid), made.time):
         return "lost", f"process {pid} was ended from outside"
     return "running", None

@@ -15,6 +15,11 @@ from perturbfm_core.errors import DiskError
 _FULL, _QUOTA = "the disk is full", "the disk quota is used up"
 _READ_ONLY, _FORBIDDEN = "the file system is read-only", "writing there is not permitted"
 _TOO_LARGE = "the file is larger than the file system or this process's limit allows"
+_LONG, _NO_FOLDER = "the name is too long for the file system", "a part of the path is a file, not a folder"
+_FOLDER = "there is a folder of that name"
+_OF_SPACE = (_FULL, _QUOTA, _TOO_LARGE)
+# The size of what is written says nothing about these.
+_OF_NAMES = (_LONG, _NO_FOLDER, _FOLDER)
 # Errors that only a write can have.
 _OF_WRITES = {
     errno.ENOSPC: _FULL,
@@ -26,10 +31,10 @@ _OF_WRITES = {
 _OF_BOTH = {
     errno.EACCES: _FORBIDDEN,
     errno.EPERM: _FORBIDDEN,
-    errno.ENAMETOOLONG: "the name is too long for the file system",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EEXIST: "a part of the path is a file, not a folder",
-    errno.EISDIR: "there is a folder of that name",
+    errno.ENAMETOOLONG: _LONG,
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
+    errno.EISDIR: _FOLDER,
     errno.EIO: "the device reports an input or output error",
     errno.ESTALE: "the network file system has lost it",
 }
@@ -150,8 +155,10 @@ def disk_error(
     staged
         Bytes that were written of it, which are free again once they are removed.
     """
+    if reason in _OF_NAMES:
+        needed = None
     size = None if needed is None else f"it needs {'more than ' if at_least else ''}{amount(needed)}"
-    if reason in (_FULL, _QUOTA, _TOO_LARGE):
+    if reason in _OF_SPACE:
         free = free_space(path)
         parts = [size or "it needs more than there is"]
         if free is not None:
@@ -159,7 +166,10 @@ def disk_error(
         parts.append("free some space there or choose another place, and repeat the command")
     else:
         parts = [] if size is None else [size]
-        parts.append("choose a place that can be written (PERTURBFM_HOME is that of data and runs)")
+        if reason == _FOLDER:
+            parts.append("give the name of a file, or one that is not taken")
+        else:
+            parts.append("choose a place that can be written (PERTURBFM_HOME is that of data and runs)")
     error = DiskError(f"cannot write {path}: {'; '.join([reason, *parts])}")
     error.path, error.reason, error.needed = str(path), reason, needed
     return error
@@ -211,13 +221,15 @@ def _of_staged(path: Path, reason: str, needed: int | None, staged: Path, more: 
     staged
         Where it is staged.
     more
-        Bytes that the refused file needs; without them it needs more than was free.
+        Bytes that the refused file needs, if they are known.
     """
     there = size_of(staged)
     if needed is not None:
         return disk_error(path, reason, needed, staged=there)
-    least = there + (max(free_space(staged) or 0, _BLOCK) if more is None else more)
-    return disk_error(path, reason, least, at_least=True, staged=there)
+    if more is None:
+        # What did not fit needs more than was free; that says nothing where space is not what was missing.
+        more = max(free_space(staged) or 0, _BLOCK) if reason in _OF_SPACE else 0
+    return disk_error(path, reason, (there + more) or None, at_least=True, staged=there)
 
 
 # The least that any file takes.

@@ -13,7 +13,7 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.launcher.base import WorkerStatus
 
 from perturbfm_assets import slurm_launcher, slurm_sensor
-from perturbfm_assets.slurm_launcher import JOB_TAG, OPTIONS_TAG, SlurmRunLauncher
+from perturbfm_assets.slurm_launcher import JOB_TAG, OPTIONS_TAG, OWNER_TAG, SlurmRunLauncher
 from perturbfm_assets.slurm_sensor import reconcile_slurm
 from tests.support.fake_slurm import FakeSlurm
 from tests.support.paths import REPO
@@ -91,7 +91,8 @@ def test_a_run_is_one_job_that_executes_it(instance, slurm, tmp_path):
     run = launched(instance, **{OPTIONS_TAG: "--mem=16G --gpus=1"})
     assert run.tags[JOB_TAG] == "41"
     script, words = slurm.scripts["41"], slurm.arguments("41").split()
-    assert script.splitlines()[:2] == ["#!/bin/bash", "module load python"]
+    # What the setup cannot provide no run is to miss.
+    assert script.splitlines()[:4] == ["#!/bin/bash", "set -e", "module load python", "set +e"]
     assert "export PERTURBFM_MAX_TRAIN=${PERTURBFM_MAX_TRAIN:-64}" in script
     assert "-m dagster api execute_run" in script.splitlines()[-1]
     assert run.run_id in script
@@ -107,6 +108,99 @@ def test_a_refused_submission_is_raised_and_nothing_is_tagged(instance, slurm):
     with pytest.raises(Exception, match=r"sbatch failed: .*invalid partition specified: gpuu"):
         instance.run_launcher.launch_run(LaunchRunContext(run, None))
     assert JOB_TAG not in instance.get_run_by_id(run.run_id).tags
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        (
+            '--mem="8G',
+            r"tag slurm/sbatch of run \S+ is '--mem=\"8G', no words of a shell \(No closing quotation\)",
+        ),
+        ("--comment='a", r"tag slurm/sbatch of run \S+ is .*No closing quotation"),
+        ("--mem=8G \\", r"tag slurm/sbatch of run \S+ is .*No escaped character"),
+        ("--job-name=mine", "tag slurm/sbatch has --job-name=mine, .*: jobs are found by their name"),
+        ("--mem=2G -Jmine", "tag slurm/sbatch has -Jmine, "),
+        ("--arr=0-5", "tag slurm/sbatch has --arr=0-5, "),
+        ("--requeue", "tag slurm/sbatch has --requeue, "),
+    ],
+)
+def test_options_of_a_run_that_cannot_be_are_named(instance, slurm, tag, message):
+    run = new_run(instance, **{OPTIONS_TAG: tag})
+    with pytest.raises(Exception, match=message) as caught:
+        instance.run_launcher.launch_run(LaunchRunContext(run, None))
+    assert type(caught.value).__name__ == "ClusterError"
+    assert slurm.scripts == {}
+
+
+@pytest.mark.parametrize("printed", ["", "  ", "Submitted", ";cluster"])
+def test_an_answer_without_a_number_is_refused(instance, slurm, printed):
+    (slurm.root / "bin/sbatch").write_text(f"#!/bin/sh\ncat > /dev/null\necho '{printed}'\n")
+    run = new_run(instance)
+    with pytest.raises(
+        Exception, match=rf"sbatch printed '.*' where the number .* called dagster-{run.run_id}"
+    ):
+        instance.run_launcher.launch_run(LaunchRunContext(run, None))
+    assert JOB_TAG not in instance.get_run_by_id(run.run_id).tags
+
+
+def test_a_folder_of_logs_that_slurm_would_rewrite_is_refused(instance, slurm, tmp_path):
+    launcher = instance.run_launcher
+    launcher.log_dir = tmp_path / "a%j"
+    with pytest.raises(Exception, match="has % in it"):
+        launcher.launch_run(LaunchRunContext(new_run(instance), None))
+    assert not launcher.log_dir.exists()
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "TIMEOUT"])
+@pytest.mark.parametrize("owner", [True, False])
+def test_a_retry_is_not_judged_by_the_job_of_its_parent(instance, slurm, state, owner):
+    first = launched(instance)
+    # What Dagster's retry copies; runs of before had no owner.
+    tags = {JOB_TAG: first.tags[JOB_TAG]} | ({OWNER_TAG: first.tags[OWNER_TAG]} if owner else {})
+    retry = new_run(instance, **tags, **{"dagster/parent_run_id": first.run_id})
+    instance.report_run_failed(first)
+    slurm.prints("scontrol", f"JobId=41 JobState={state} Reason=None")
+    # sbatch is under way.
+    assert reconcile(instance) == "0 jobs; 0 runs failed, 0 jobs cancelled"
+    assert not instance.run_launcher.terminate(retry.run_id)
+    assert not [call for call in slurm.calls if call.startswith("scancel")]
+    assert "job 41" not in instance.run_launcher.get_run_worker_debug_info(retry)
+    instance.run_launcher.launch_run(LaunchRunContext(retry, None))
+    retry = instance.get_run_by_id(retry.run_id)
+    assert retry.tags[JOB_TAG] == "42"
+    slurm.prints("scontrol", f"JobId=42 JobState={state} Reason=None")
+    assert instance.run_launcher.state(retry) == (state, f"job 42 of Slurm is {state}")
+    assert reconcile(instance) == "0 jobs; 1 runs failed, 0 jobs cancelled"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "COMPLETING", "PENDING"])
+def test_a_started_run_without_a_number_is_found_by_its_name(instance, slurm, state):
+    run = begin(instance, new_run(instance))
+    slurm.prints("squeue", "9|RUNNING|None|dagster-another", f"57|{state}|None|dagster-{run.run_id}")
+    found = instance.run_launcher.check_run_worker_health(run)
+    assert (found.status, found.msg) == (WorkerStatus.RUNNING, f"job 57 of Slurm is {state}")
+    kept = instance.get_run_by_id(run.run_id)
+    assert kept.tags[JOB_TAG] == "57"
+    slurm.prints("squeue")
+    slurm.prints("scontrol", "JobId=57 JobState=RUNNING Reason=None")
+    assert instance.run_launcher.check_run_worker_health(kept).status == WorkerStatus.RUNNING
+
+
+def test_a_run_that_slurm_does_not_know_at_all_has_failed(instance, slurm):
+    run = begin(instance, new_run(instance))
+    slurm.prints("squeue", "9|RUNNING|None|dagster-another")
+    found = instance.run_launcher.check_run_worker_health(run)
+    assert (found.status, "Slurm has none called dagster-" in found.msg) == (WorkerStatus.FAILED, True)
+    slurm.fails("squeue", UNREACHABLE)
+    assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+
+
+def test_a_run_without_a_number_is_cancelled_by_its_name(instance, slurm):
+    run = begin(instance, new_run(instance))
+    slurm.prints("squeue", f"57|RUNNING|None|dagster-{run.run_id}")
+    assert instance.run_launcher.terminate(run.run_id)
+    assert slurm.calls[-1] == "scancel 57"
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,14 @@ def test_builds_that_are_refused(files, arguments, message):
     assert not Path(".perturbfm").exists()
 
 
+def test_columns_of_text_are_named_where_features_are_registered(files):
+    table = pd.DataFrame({"Gene": ["A", "B"], "kind": ["x", "y"], "a": [1.0, 2.0]})
+    table.to_parquet("t.parquet")
+    answer = perturbfm("graphs", "features", "t.parquet", "--name", "t", warns=True)
+    assert answer.values["dimensions"] == "1"
+    assert "t.parquet: 1 columns hold no numbers and are left out: 'kind'" in answer.err
+
+
 def test_features_that_are_refused(files):
     np.savez("bad.npz", x=np.ones(3))
     answer = attempt("graphs", "features", "bad.npz", "--name", "e")

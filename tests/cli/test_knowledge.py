@@ -213,6 +213,51 @@ def test_a_file_of_ones_own(files):
     assert "is given with --from FILE" in refused("add", "file")
 
 
+def test_a_file_of_ones_own_is_translated(files):
+    table = written(files, "f.csv", "Gene,a\nTP53,1\nMDM2,2\nATM,3\n")
+    names = written(files, "names.csv", f"symbol,id\nTP53,{made.ensembl(0)}\nMDM2,{made.ensembl(1)}\n")
+    got = added("file", "--from", table, "--names", names, "--ids", "ensembl", "--json").json
+    assert (got["identifiers"], got["options"]) == ("Ensembl ids", {})
+    assert got["features"]["genes"] == 2
+    assert got["notes"] == ["1 ids have no name in names.csv and are left out"]
+    assert "wanted are Ensembl ids" in refused(
+        "add", "file", "--from", table, "--ids", "ensembl", "--name", "x"
+    )
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut", "other"])
+def test_a_damaged_file_is_named_with_a_remedy(files, harm):
+    table = written(files, "emb.csv", "gene,a\nTP53,1\nMDM2,2\n")
+    got = added("file", "--from", table, "--name", "emb", "--json").json
+    path = Path(got["features"]["path"])
+    assert perturbfm("doctor", "--json").json["problems"] == []
+    if harm == "gone":
+        path.unlink()
+    elif harm == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        np.savez(path, genes=np.asarray(["TP53"]), features=np.ones((1, 1)))
+    remedy = f"`perturbfm knowledge add file --from {table.resolve()} --name emb --force`"
+    doctor = attempt("doctor", "--json")
+    (problem,) = doctor.json["problems"]
+    assert (doctor.code, refused("show", "emb").removeprefix("error: ")) == (2, problem)
+    assert "registered source 'emb'" in problem
+    assert remedy in problem
+    assert "`perturbfm knowledge remove emb`" in problem
+    added("file", "--from", table, "--name", "emb", "--force")
+    assert perturbfm("doctor", "--json").json["problems"] == []
+
+
+def test_a_remedy_repeats_the_options(files):
+    line = ("--min-score", 300, "--dim", 2, "--name", "s")
+    got = added("string", *lines(files)["string"], *line, "--json").json
+    Path(got["graph"]["path"]).unlink()
+    said = refused("show", "s")
+    assert "--min-score 300 --dim 2 --force`" in said
+    again = said.partition("`perturbfm knowledge add ")[2].partition("`")[0].split()
+    assert added(*again, "--json").json["graph"]["sha256"] == got["graph"]["sha256"]
+
+
 def test_removal(files):
     for source in ("string", "reactome"):
         added(source, *lines(files)[source])
@@ -238,6 +283,11 @@ def test_options_without_a_use_are_refused(files):
     )
     assert "--version describes a file that is given" in refused("add", "reactome", "--version", "8")
     assert "unknown source 'strnig'" in refused("add", "strnig")
+    table = written(files, "f.csv", "gene,a\nTP53,1\nMDM2,2\n")
+    assert "--dim has no use with" in refused("add", "file", "--from", table, "--dim", 2)
+    pathways = files / "ReactomePathways.gmt.zip"
+    assert "--aspects has no use with" in refused("add", "go", "--from", pathways, "--aspects", "F")
+    assert "it takes --dim, --min-score" in refused("add", "string", *lines(files)["string"], "--max-term", 3)
     assert "none.gmt is not a file" in refused("add", "reactome", "--from", "none.gmt")
     assert "--sha256 says aaaa" in refused("add", "reactome", *main, "--sha256", "a" * 64)
     assert attempt("knowledge", "add", "reactome", *main, "--organism", "fly").code == 2

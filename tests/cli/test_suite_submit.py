@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,12 @@ from pathlib import Path
 import pytest
 
 from perturbfm_core.cli.output import store
-from perturbfm_core.pipeline.suite_jobs import submissions
+from perturbfm_core.cli.suite_submit import _options
+from perturbfm_core.errors import ClusterError, ConfigError, StoreError
+from perturbfm_core.pipeline import slurm_queue
+from perturbfm_core.pipeline.suite_jobs import read_submission, submissions
+from perturbfm_core.pipeline.suite_processes import end_processes
+from perturbfm_core.pipeline.suite_submit import cancel_tasks
 from perturbfm_core.pipeline.suite_tasks import tasks_of
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.cli.test_suite import declare
@@ -142,6 +148,41 @@ def test_dry_run_shows_the_file_and_makes_nothing(slurm, home):
     assert slurm.scripts == {}
 
 
+def test_dry_run_in_a_fresh_home_makes_no_lock(home, slurm):
+    shutil.rmtree("runs", ignore_errors=True)
+    for on in ("slurm", "local"):
+        submit("--on", on, "--dry-run")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+@pytest.mark.parametrize("name", ["a%j", "50%", "x/%A/y"])
+def test_a_home_that_slurm_would_rewrite_is_refused(slurm, template, tmp_path, monkeypatch, name, more):
+    shutil.copytree(template, tmp_path / name, symlinks=True)
+    monkeypatch.chdir(tmp_path / name)
+    answer = attempt("suite", "submit", "t", "--on", "slurm", *more)
+    assert (answer.code, "has % in its path" in answer.err, slurm.scripts) == (2, True, {})
+
+
+@pytest.mark.parametrize("missing", ["sbatch", "srun"])
+def test_what_of_slurm_is_not_on_path_is_named(home, slurm, monkeypatch, missing):
+    (home / "fake/bin" / missing).unlink()
+    real = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: None if name == missing else real(name))
+    answer = attempt("suite", "submit", "t", "--on", "slurm")
+    assert (answer.code, answer.err.startswith(f"error: {missing} is not on PATH; submit from")) == (2, True)
+    assert not list(Path("runs/.jobs").rglob("*.json"))
+
+
+def test_a_setup_that_fails_ends_the_task(slurm, home):
+    submit("--on", "slurm", "--setup", "no_such_module load x", "--setup", "echo later")
+    lines = slurm.scripts["41"].splitlines()
+    begin, end = lines.index("set -e"), lines.index("set +e")
+    assert lines[begin + 1 : end] == ["no_such_module load x", "echo later"]
+    found = subprocess.run(["bash", "fake/41.sh"], capture_output=True, text=True, check=False)
+    assert (found.returncode, "later" in found.stdout, slurm.calls) == (127, False, slurm.calls[:1])
+
+
 def test_what_waits_or_runs_is_not_submitted_again(slurm):
     made = submit("--on", "slurm", "--chunk", 2)
     name = f"perturbfm-t-{made['submission']}"
@@ -236,6 +277,85 @@ def test_a_refused_second_job_leaves_the_first_known(slurm, home):
     assert (made.jobs, made.refresh) == ((("41", 0, 1),), None)
 
 
+def takes(home: Path, n: int) -> None:
+    """Let sbatch refuse all jobs but the first n."""
+    script = home / "fake/bin/sbatch"
+    refused = f'[ -f "{home}/fake/{40 + n}.sh" ] && {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}'
+    script.write_text(script.read_text().replace("#!/bin/sh", f"#!/bin/sh\n{refused}", 1))
+
+
+@pytest.mark.parametrize(
+    ("limit", "n", "shown"),
+    [
+        (1000, 1, r"job\(s\) 41 with 6 tasks are queued; run `perturbfm suite refresh t` when they end$"),
+        (
+            2,
+            2,
+            r"job\(s\) 41, 42 with 4 tasks are queued; run `perturbfm suite refresh t` .*; 2 tasks are not",
+        ),
+    ],
+)
+def test_a_later_refusal_says_what_is_queued(slurm, home, monkeypatch, limit, n, shown):
+    monkeypatch.setattr("perturbfm_core.pipeline.suite_slurm.ARRAY_LIMIT", limit)
+    takes(home, n)
+    answer = attempt("suite", "submit", "t", "--on", "slurm", "--chunk", 1)
+    assert answer.code == 2
+    assert re.search(rf"sbatch refused the job: .*QOSMaxSubmit.*; {shown}", answer.err, re.M)
+    name = submissions(ArtifactStore(), "t")[0].job_name
+    slurm.prints(
+        "squeue", *(f"{41 + i // limit}_{i % limit}|PENDING|None|{name}" for i in range(min(6, n * limit)))
+    )
+    # Of what was refused nothing is queued: it can be submitted again.
+    assert submit("--on", "slurm", "--dry-run")["submitted"] == max(0, 6 - n * limit)
+
+
+def test_the_refresh_follows_the_arrays_that_were_taken(slurm, home, monkeypatch):
+    monkeypatch.setattr("perturbfm_core.pipeline.suite_slurm.ARRAY_LIMIT", 4)
+    script = home / "fake/bin/sbatch"
+    once = f'[ -f "{home}/fake/41.sh" ] && [ ! -f "{home}/once" ] && {{ touch "{home}/once"; exit 1; }}'
+    script.write_text(script.read_text().replace("#!/bin/sh", f"#!/bin/sh\n{once}", 1))
+    answer = attempt("suite", "submit", "t", "--on", "slurm", "--chunk", 1)
+    assert "job(s) 41 with 4 tasks are queued; job 42 refreshes the leaderboard when they end" in answer.err
+    assert "#SBATCH --dependency=afterany:41" in slurm.scripts["42"]
+    (made,) = submissions(ArtifactStore(), "t")
+    assert (made.jobs, made.refresh) == ((("41", 0, 4),), "42")
+
+
+@pytest.mark.parametrize(
+    ("line", "tasks"),
+    [
+        ("51_[1-2%3]|CANCELLED by 0|0:0", ["51_1", "51_2"]),
+        ("51_[1,3-4]|CANCELLED|0:0", ["51_1", "51_3", "51_4"]),
+        ("51_[0-6:3%2]|CANCELLED by 7|0:0", ["51_0", "51_3", "51_6"]),
+        ("51_[2]|CANCELLED|", ["51_2"]),
+        ("51_2|CANCELLED|", ["51_2"]),
+        ("51|CANCELLED|", ["51"]),
+        ("51_[...]|CANCELLED|", ["51_[...]"]),
+    ],
+)
+def test_a_range_of_tasks_in_the_accounts_is_each_of_them(slurm, line, tasks):
+    slurm.prints("sacct", line)
+    assert slurm_queue.endings(["51"]) == dict.fromkeys(tasks, "CANCELLED")
+    slurm.prints("sacct", "51_2|TIMEOUT|0:0", line.replace("51_2|", "51_9|"))
+    assert slurm_queue.endings(["51"])["51_2"] == "TIMEOUT"
+
+
+def test_cancelled_tasks_that_never_began_are_cancelled(slurm):
+    made = submit("--on", "slurm", "--chunk", 2)
+    slurm.prints("sacct", "41_0|CANCELLED by 0|0:15", "41_[1-2%3]|CANCELLED by 0|0:0")
+    assert states() == ["cancelled"] * 3
+    # Where no accounts are kept, the cancellation itself is known.
+    slurm.fails("sacct", "Slurm accounting storage is disabled")
+    assert states() == ["lost"] * 3
+    name = f"perturbfm-t-{made['submission']}"
+    slurm.prints("squeue", f"41_0|RUNNING|None|{name}", *(f"41_{i}|PENDING|Priority|{name}" for i in (1, 2)))
+    assert perturbfm("suite", "cancel", "t", "--json").json["cancelled"] == 3
+    assert states() == ["running", "queued", "queued"]
+    slurm.prints("squeue")
+    assert states() == ["lost", "cancelled", "cancelled"]
+    assert [t["host"] for t in status()["tasks"]] == [None] * 3
+
+
 def test_many_tasks_are_several_arrays(slurm, monkeypatch):
     monkeypatch.setattr("perturbfm_core.pipeline.suite_slurm.ARRAY_LIMIT", 4)
     made = submit("--on", "slurm", "--chunk", 1)
@@ -269,15 +389,83 @@ def test_a_damaged_record_of_a_submission_is_named(slurm):
     assert (answer.code, "is no record of a submission" in answer.err) == (2, True)
 
 
+PLAN = {"suite": "t", "on": "slurm", "tasks": [[["h", "e", 0]]], "boot": "h@b", "time": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("started.json", "[]", "it holds []"),
+        ("started.json", "null", "it holds None"),
+        ("started.json", "5", "it holds 5"),
+        ("started.json", '{"jobs": [[', "not valid JSON"),
+        ("started.json", '{"jobs": 5}', "jobs is 5"),
+        ("started.json", '{"jobs": [["41", 0, 9]]}', "a job is"),
+        ("started.json", '{"jobs": [["41", "0", 1]]}', "a job is"),
+        ("started.json", '{"jobs": [["abc", 0, 1]]}', "a number is 'abc'"),
+        ("started.json", '{"jobs": [], "refresh": []}', "a number is []"),
+        ("submission.json", "null", "it holds None"),
+        ("submission.json", '{"suite"', "not valid JSON"),
+        ("submission.json", json.dumps(PLAN | {"on": "foo"}), "on is 'foo', none of: slurm, local"),
+        ("submission.json", json.dumps(PLAN | {"tasks": {}}), "tasks is {}"),
+        ("submission.json", json.dumps(PLAN | {"tasks": [["abc"]]}), "a cell of its tasks is 'abc'"),
+        ("submission.json", json.dumps(PLAN | {"boot": 5}), "boot is 5"),
+        ("submission.json", json.dumps(PLAN | {"time": "now"}), "time is 'now'"),
+    ],
+)
+def test_a_damaged_file_of_a_submission_is_named_with_the_cure(tmp_path, file, text, why):
+    folder = tmp_path / "t/id"
+    folder.mkdir(parents=True)
+    (folder / "submission.json").write_text(json.dumps(PLAN))
+    (folder / file).write_text(text)
+    with pytest.raises(StoreError) as caught:
+        read_submission(folder)
+    said = str(caught.value)
+    assert said.startswith(str(folder / file))
+    assert why in said
+    assert ("remove this file" if file == "started.json" else f"remove the folder {folder}") in said
+    assert "restore" not in said
+
+
+@pytest.mark.parametrize("pid", ["abc", "999999999999", "0", "1", "-1", 0, True, None, "٣٣"])
+def test_what_is_no_process_is_never_ended(tmp_path, pid):
+    folder = tmp_path / "t/id"
+    folder.mkdir(parents=True)
+    (folder / "submission.json").write_text(json.dumps(PLAN | {"on": "local"}))
+    (folder / "started.json").write_text(json.dumps({"jobs": [[pid, 0, 1]]}))
+    with pytest.raises(StoreError, match=r"started\.json is no record .*number of a process"):
+        read_submission(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", '"x"', "{", "{}", '{"state": "ended", "failed": []}', '{"state": "running", "job": {}}'])  # fmt: skip
+def test_a_damaged_record_of_a_task_stops_nothing(slurm, text):
+    made = submit("--on", "slurm", "--chunk", 3)
+    file = Path("runs/.jobs/t", made["submission"], "task-0000.json").absolute()
+    file.write_text(text)
+    slurm.prints("squeue", f"41_0|RUNNING|None|perturbfm-t-{made['submission']}")
+    first, other = tasks_of(ArtifactStore(), "t")
+    assert (first.state, other.state) == ("running", "lost")
+    assert first.reason.startswith(str(file))
+    assert first.reason.endswith("; remove this file")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--on", "pbs"), "--on 'pbs' is none of: slurm, local"),
         (("--on", "local", "--mem", "8G", "--gpus", "1"), "--mem, --gpus is for Slurm to decide about"),
         (
-            ("--on", "slurm", "--option", "account"),
-            "--option takes NAME=VALUE as sbatch has it, found 'account'",
+            ("--on", "slurm", "--option", "account="),
+            "--option takes NAME=VALUE or NAME as sbatch has it, found 'account='",
         ),
+        (
+            ("--on", "slurm", "--option", "A=lab"),
+            "--option takes NAME=VALUE or NAME in full as sbatch has it, found 'A=lab'",
+        ),
+        (("--on", "slurm", "--option", "qos=a", "--option", "qos=b"), "--option qos is given twice"),
+        (("--on", "slurm", "--option", "=lab"), "--option takes NAME=VALUE or NAME as sbatch has it"),
+        (("--on", "slurm", "--option", "--"), "--option takes NAME=VALUE or NAME as sbatch has it"),
+        (("--on", "slurm", "--option", "Account=lab"), "--option takes NAME=VALUE or NAME as sbatch has it"),
         (("--on", "slurm", "--only", "entry=ridge"), "suite 't' has no entry 'ridge'"),
     ],
 )
@@ -286,6 +474,46 @@ def test_wrong_options_are_refused_in_one_line(home, words, message):
     assert answer.code == 2
     assert answer.err.startswith(f"error: {message}")
     assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("job_name=mine", "perturbfm sets job-name"),
+        ("job-name=mine", "perturbfm sets job-name"),
+        ("--job-nam=mine", "perturbfm sets job-name"),
+        ("-J=mine", "perturbfm sets job-name"),
+        ("array=0-5", "perturbfm sets array"),
+        ("output=/dev/null", "perturbfm sets output"),
+        ("err=x", "perturbfm sets error"),
+        ("open_mode=truncate", "perturbfm sets open-mode"),
+        ("signal=USR1@5", "perturbfm sets signal"),
+        ("D=/tmp", "perturbfm sets chdir"),
+        ("wrap=true", "perturbfm sets wrap"),
+        ("test-only", "perturbfm sets test-only"),
+        ("clusters=other", "set SLURM_CLUSTERS"),
+        ("dependency=afterok:7", "is --dependency of this verb"),
+        ("depend=afterok:7", "is --dependency of this verb"),
+        ("mem=3G", "is --mem of this verb"),
+        ("time=10", "is --time of this verb"),
+        ("t=10", "is --time of this verb"),
+        ("part=gpu", "is --partition of this verb"),
+        ("cpus_per_task=2", "is --cpus of this verb"),
+        ("gpus-per-node=1", "is --gpus of this verb"),
+    ],
+)
+def test_options_that_the_bookkeeping_stands_on_are_refused(text, shown):
+    with pytest.raises(ConfigError, match=shown) as caught:
+        _options([text])
+    assert str(caught.value).startswith(f"--option {text!r} ")
+
+
+def test_other_options_are_those_of_sbatch(slurm):
+    given = ("exclusive", "--no-requeue", "gpus=2", "mem-per-cpu=2G", "time-min=5", "mail_type=END")
+    submit("--on", "slurm", *(word for text in given for word in ("--option", text)))
+    lines = {line for line in slurm.scripts["41"].splitlines() if line.startswith("#SBATCH")}
+    names = ("exclusive", "no-requeue", "gpus=2", "mem-per-cpu=2G", "time-min=5", "mail-type=END")
+    assert {f"#SBATCH --{name}" for name in names} <= lines
 
 
 def test_too_many_processes_are_refused(home, monkeypatch):
@@ -370,3 +598,50 @@ def test_a_failing_setup_is_in_the_log(home):
     assert "no_such_module" in perturbfm("suite", "logs", "t", "control_only").out
     while not has_ended(made["refresh"]):
         time.sleep(0.1)
+
+
+@pytest.fixture
+def victim() -> Iterator[subprocess.Popen]:
+    """Run a process that no submission has to do with, the head of its group."""
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("boot", ["loginnode7@deadbeef", "loginnode7", "loginnode7-4026532001@0"])
+def test_processes_of_another_host_are_not_those_of_this_one(tmp_path, victim, boot):
+    home = ArtifactStore(tmp_path, tmp_path / "splits")
+    folder = home.jobs / "demo/id"
+    folder.mkdir(parents=True)
+    (folder / "submission.json").write_text(
+        json.dumps(PLAN | {"suite": "demo", "on": "local", "boot": boot, "time": time.time()})
+    )
+    (folder / "started.json").write_text(
+        json.dumps({"jobs": [[str(victim.pid), 0, 1]], "refresh": str(victim.pid)})
+    )
+    host = boot.partition("@")[0]
+    (task,) = tasks_of(home, "demo")
+    assert (task.state, task.is_live) == ("unknown", True)
+    assert f"on host {host};" in task.reason
+    said = f"task runs on host {host}; cancel it there"
+    with pytest.raises(ClusterError, match=said):
+        cancel_tasks(home, "demo")
+    with pytest.raises(ClusterError, match=said):
+        end_processes({str(victim.pid): read_submission(folder)})
+    assert victim.poll() is None
+    assert not (folder / "task-0000.json").exists()
+
+
+def test_what_runs_here_is_cancelled_beside_what_runs_elsewhere(home, victim):
+    made = submit("--on", "local", "--chunk", 6, "--setup", "sleep 300")
+    other = Path("runs/.jobs/t/20000101-000000-aaaa")
+    other.mkdir()
+    (other / "submission.json").write_text(json.dumps(PLAN | {"on": "local", "boot": "loginnode7@x"}))
+    (other / "started.json").write_text(json.dumps({"jobs": [[str(victim.pid), 0, 1]]}))
+    answer = attempt("suite", "cancel", "t")
+    assert (answer.code, "loginnode7; cancel it there" in answer.err) == (2, True)
+    assert answer.err.endswith("; 1 other tasks were cancelled\n")
+    assert all(has_ended(pid) for pid in (*made["jobs"], made["refresh"]))
+    assert [t.state for t in tasks_of(ArtifactStore(), "t")] == ["unknown", "cancelled"]
+    assert victim.poll() is None

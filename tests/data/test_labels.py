@@ -443,4 +443,6 @@ def test_pooled_controls_of_several_times_are_named() -> None:
     adata.obs["tissue"] = adata.obs["line"].map({"a": "lung", "b": "liver"})
     assert not warned(read(adata, covariate_cols=("tissue",)), "pooled")
     adata.obs.loc[adata.obs["line"] == "a", "tissue"] = ["lung", "skin"] * 3
-    assert warned(read(adata, covariate_cols=("tissue",)), "controls with different tissue ('lung', 'skin') are pooled")
+    assert warned(
+        read(adata, covariate_cols=("tissue",)), "controls with different tissue ('lung', 'skin') are pooled"
+    )

@@ -40,7 +40,7 @@ def launcher_config() -> dict[str, Any]:
         "job_namespace": "perturbfm",
         "service_account_name": "perturbfm",
         "instance_config_map": "perturbfm-instance",
-        "dagster_home": VALUES["dagsterHome"],
+        "dagster_home": VALUES["global"]["dagsterHome"],
         "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
         "run_k8s_config": raw,
     }
@@ -112,8 +112,41 @@ def test_all_name_the_same_image_volume_and_user():
         for m in re.findall(r"registry\.example\.org/perturbfm(?::([\d.]+))?", text)
     }
     assert images <= {"", "0.1.0"}
-    assert all("perturbfm-store" in text for text in texts.values())
+    assert {name for name, text in texts.items() if "perturbfm-store" not in text} == {"web.yaml"}
     assert re.search(r"USER (\d+):\1", (DEPLOY / "Dockerfile").read_text())[1] == "10001"
+
+
+def test_only_the_read_only_web_server_is_reached():
+    policy = yaml.safe_load((DEPLOY / "kubernetes/web.yaml").read_text())
+    labels = policy["spec"]["podSelector"]["matchLabels"]
+    # Those of the chart: the other web server's component is dagster-webserver-read-only.
+    assert labels == {"app.kubernetes.io/instance": "perturbfm", "component": "dagster-webserver"}
+    assert (policy["spec"]["policyTypes"], policy["spec"]["ingress"]) == (["Ingress"], [])
+    assert VALUES["dagsterWebserver"]["enableReadOnly"] is True
+    assert VALUES["ingress"]["enabled"] is False
+    page = (REPO / "docs/kubernetes.md").read_text()
+    assert page.index("kubernetes/web.yaml") < page.index("helm install")
+
+
+def test_the_code_server_is_bounded_and_without_root():
+    (server,) = VALUES["dagster-user-deployments"]["deployments"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "code-server"},
+        "spec": {
+            "securityContext": server["podSecurityContext"],
+            "volumes": server["volumes"],
+            "containers": [
+                {key: server[key] for key in ("name", "env", "volumeMounts", "resources", "securityContext")}
+            ],
+        },
+    }
+    validate(pod)
+    assert pod["spec"]["securityContext"] == LAUNCHER["runK8sConfig"]["podSpecConfig"]["securityContext"]
+    assert set(server["resources"]) == {"requests", "limits"}
+    # Else the chart hands them to every run.
+    assert server["includeConfigInLaunchedRuns"] == {"enabled": False}
 
 
 def test_the_job_runs_a_suite_that_exists():

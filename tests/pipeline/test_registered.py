@@ -162,6 +162,24 @@ def test_sources_that_know_a_tenth_of_the_perturbed_genes(store, ds):
     assert names_for(store, ds, "ridge", {}) == {}
 
 
+def test_every_source_that_is_not_read_is_said_once(store, ds, monkeypatch):
+    monkeypatch.setattr(source_use, "_said", set())
+    register(store, table("one", PERTS))
+    register(store, table("other", ["Y1", "Y2"]))
+    register(store, graph("net", ["Z1", "Z2", "Z3"]))
+    said: list[str] = []
+    for _ in range(2):
+        names_for(store, ds, "perturbfm-v0", AUTO, said.append)
+    about = "registered sources that know less than a tenth of the perturbed genes of 'small' (symbols, e.g. 'P0') are not read"
+    assert said == [f"warning: {about}: other has symbols of human"]
+    names_for(store, ds, "perturbfm-v1", {"adjacency": ["coexpression", "auto"], **AUTO}, said.append)
+    assert said[1:] == [f"warning: {about}: net has symbols of human; other has symbols of human"]
+    # A table of a source whose graph is read is left out by choice.
+    register(store, graph("one", PERTS))
+    names_for(store, ds, "perturbfm-v2", {"adjacency": ["auto"], **AUTO}, said.append)
+    assert len(said) == 2
+
+
 def test_one_in_ten_is_enough_and_fewer_are_not(store):
     rows = [(f"Q{i}", "k") for i in range(21)] + [("control", "k")] * 4
     import_dataset(store, screen(rows, genes=4, name="wide"), storage="npz")

@@ -13,7 +13,7 @@ import pytest
 
 from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import publish_directory, write_atomic, write_together
+from perturbfm_core.store.atomic import publish_directory, publish_file, write_atomic, write_together
 from perturbfm_core.store.disk import amount, disk_error, refusal, refused_write, writing
 from perturbfm_core.store.owner import require_local
 from tests.support.small_disk import small_disk
@@ -195,6 +195,29 @@ def test_a_name_that_cannot_be_is_named(tmp_path, name):
     ):
         write_atomic(tmp_path / name, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_name_that_is_taken_says_nothing_about_space(tmp_path):
+    (tmp_path / "folder").mkdir()
+    said = f"cannot write {tmp_path / 'folder'}: there is a folder of that name; give the name of a file, "
+    with pytest.raises(DiskError, match=re.escape(said)) as caught:
+        publish_file(tmp_path / "folder", lambda path: path.write_text("new") and None)
+    with pytest.raises(DiskError, match=re.escape(said)) as again:
+        write_atomic(tmp_path / "folder", "new")
+    write_atomic(tmp_path / "folder/file", "a file")
+    with pytest.raises(DiskError, match="a part of the path is a file") as below:
+        write_atomic(tmp_path / "folder/file/below", "new")
+    for error in (caught, again, below):
+        assert "it needs" not in str(error.value)
+
+
+def test_what_is_refused_for_other_reasons_than_space_needs_no_more_than_it_is(tmp_path):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "no", str(path))
+
+    with pytest.raises(DiskError, match="writing there is not permitted; choose a place") as caught:
+        publish_file(tmp_path / "file", refuse)
+    assert "it needs" not in str(caught.value)
 
 
 ADDRESSES = ["s3://bucket/home", "S3://bucket", "gs://b", "az://c/x", "abfss://c@a.net/x", "https://host/x", "s3:/bucket", "file:///tmp/x"]  # fmt: skip

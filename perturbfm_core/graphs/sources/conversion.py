@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from perturbfm_core.graphs.sources.identifiers import (
     SYMBOLS,
     check_identifiers,
     kind_of,
-    without_version,
 )
 from perturbfm_core.graphs.sources.neighbourhood import neighbourhood_features
 from perturbfm_core.graphs.sources.protein_links import (
@@ -33,6 +32,8 @@ from perturbfm_core.graphs.sources.protein_links import (
 )
 from perturbfm_core.graphs.sources.regulation import read_regulation
 from perturbfm_core.graphs.sources.text_files import first_line
+from perturbfm_core.graphs.sources.translation import translated_table
+from perturbfm_core.graphs.tables import find_column
 
 MAIN, NAMES, ONTOLOGY = "main", "names", "ontology"
 _GAF, _TAXON = "!gaf-version", 12
@@ -58,6 +59,8 @@ class Options:
         Dimensions of gene features; genes of the largest term or pathway that they use.
     directed
         A table of edges of the user's own: whether the first gene acts on the second; None if it was not said.
+    given
+        Names of those of these fields that were asked for; files that have no use for one are refused.
     """
 
     organism: str = "human"
@@ -68,6 +71,7 @@ class Options:
     dim: int = DIMENSIONS
     max_term: int = MAX_TERM
     directed: bool | None = None
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +88,8 @@ class Converted:
         What the files state of their version, "" where they do not.
     notes
         What was left out or joined, each in one line.
+    read
+        Names of the fields of `Options` on which the result depends, beside organism and kind of names.
     """
 
     identifiers: str
@@ -91,6 +97,7 @@ class Converted:
     features: GeneFeatures | None = None
     version: str = ""
     notes: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
 
 def from_protein_links(files: Mapping[str, Path], options: Options, name: str) -> Converted:
@@ -111,6 +118,7 @@ def from_protein_links(files: Mapping[str, Path], options: Options, name: str) -
         If a file is missing, malformed or of another organism.
     """
     links, notes = files[MAIN], []
+    read = options_read(options, ("min_score", "dim"), f"{links}, which holds links")
     table = read_links(links, options.organism, options.min_score)
     if needs_names(table):
         if NAMES not in files:
@@ -120,14 +128,14 @@ def from_protein_links(files: Mapping[str, Path], options: Options, name: str) -
         table, lost = named(table, names, links, files[NAMES])
         notes += [f"{lost} proteins have no gene name and are left out"] if lost else []
     else:
-        table, more = _translated(table, ("source", "target"), files, links)
+        table, more = translated_table(table, ("source", "target"), files.get(NAMES), links)
         notes += more
     twice = int(table.duplicated(["source", "target"]).sum())
     notes += [f"{twice} repeated pairs of genes keep their highest score"] if twice else []
-    kind = _checked({*table["source"], *table["target"]}, options, links)
+    kind = checked({*table["source"], *table["target"]}, options, files)
     graph = scored_graph(table, name=name, min_score=options.min_score)
     features = neighbourhood_features(graph, options.dim, name=name)
-    return Converted(kind, graph, features, version_of(links), tuple(notes))
+    return Converted(kind, graph, features, version_of(links), tuple(notes), read)
 
 
 def from_terms(files: Mapping[str, Path], options: Options, name: str) -> Converted:
@@ -149,28 +157,33 @@ def from_terms(files: Mapping[str, Path], options: Options, name: str) -> Conver
     """
     main, version = files[MAIN], ""
     notes: list[str] = []
-    if main.suffix != ".parquet" and _is_gaf(main):
+    annotates = is_annotations(main)
+    reads = ("aspects",) if annotates else ()
+    what = "annotations" if annotates else "gene sets"
+    read = options_read(options, (*reads, "dim", "max_term"), f"{main}, which holds {what}")
+    if annotates:
         if ONTOLOGY not in files:
             msg = f"{main} annotates genes with terms; give the ontology (go-basic.obo) with --ontology"
             raise GraphError(msg)
         table, version, notes = annotation_table(main, files[ONTOLOGY], options.organism, options.aspects)
     else:
+        if ONTOLOGY in files:
+            msg = f"--ontology has no use with {main}, which holds gene sets and no annotations (GAF)"
+            raise GraphError(msg)
         table = read_gene_sets(main, options.organism)
-    if NAMES in files:
-        table, more = _translated(table, ("gene",), files, main)
-        notes += more
-    elif table["gene"].str.match(r"ENS[A-Z]{0,6}[GTP]\d").any():
+    table, more = translated_table(table, ("gene",), files.get(NAMES), main)
+    notes += more
+    if NAMES not in files and table["gene"].str.match(r"ENS[A-Z]{0,6}[GTP]\d").any():
         # Reactome maps genes, transcripts and proteins in one file.
         table, lost = of_genes(table, None, lambda x: kind_of([x]) == ENSEMBL, main)
-        table["gene"] = table["gene"].map(without_version)
         notes += [f"{lost} ids of transcripts and proteins are left out"] if lost else []
     twice = int(table.duplicated().sum())
     notes += [f"{twice} repeated memberships count once"] if twice else []
-    kind = _checked(set(table["gene"]), options, main)
+    kind = checked(set(table["gene"]), options, files)
     features = membership_features(
         table, name=name, dim=_dimensions(table, options, main), max_term=options.max_term
     )
-    return Converted(kind, None, features, version, tuple(notes))
+    return Converted(kind, None, features, version, tuple(notes), read)
 
 
 def from_regulation(files: Mapping[str, Path], options: Options, name: str) -> Converted:
@@ -191,57 +204,84 @@ def from_regulation(files: Mapping[str, Path], options: Options, name: str) -> C
         If a file is missing, malformed or of another organism.
     """
     main = files[MAIN]
-    table, notes = _translated(read_regulation(main), ("source", "target"), files, main)
+    table = read_regulation(main)
+    levels = find_column(table, ("confidence",)) is not None
+    reads, what = (("confidence",), "") if levels else ((), ", which has no column of confidence")
+    read = options_read(options, reads, f"{main}{what}")
+    table, notes = translated_table(table, ("source", "target"), files.get(NAMES), main)
     try:
         graph = regulatory_graph(table, name=name, confidence=options.confidence)
     except GraphError as error:
         msg = f"{main}: {error}"
         raise GraphError(msg) from error
-    columns = [c for c in ("source", "tf", "target") if c in table]
-    twice = int(table.duplicated(columns).sum())
+    twice = int(table.duplicated(["source", "target"]).sum())
     notes += [f"{twice} repeated pairs of genes have the mean of their signs"] if twice else []
     # A complex has a name of its own, such as AP1 or FOS_JUN, which is no gene's.
-    kind = _checked(set(graph.genes.tolist()), options, main)
-    return Converted(kind, graph, None, "", tuple(notes))
+    kind = checked(set(graph.genes.tolist()), options, files)
+    return Converted(kind, graph, None, "", tuple(notes), read)
 
 
-def _is_gaf(path: Path) -> bool:
+def is_annotations(path: Path) -> bool:
     """Return whether a file holds annotations as GAF: by what it states, else by its column of taxa."""
+    if path.suffix == ".parquet":
+        return False
     cells = first_line(path, "!").split("\t")
     return first_line(path).startswith(_GAF) or (len(cells) > _TAXON and cells[_TAXON].startswith("taxon:"))
 
 
-def _translated(
-    table: pd.DataFrame, columns: Collection[str], files: Mapping[str, Path], main: Path
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table with the ids of some columns translated by the table of names, if one is given."""
-    if NAMES not in files:
-        return table, []
-    names = _names(files[NAMES])
-    present = [c for c in columns if c in table]
-    ids = {x for c in present for x in table[c].astype(str)}
-    found = table.assign(**{c: table[c].astype(str).map(names) for c in present})
-    found = found[found[present].notna().all(axis=1)].reset_index(drop=True)
-    lost = len(ids - names.keys())
-    if found.empty:
-        msg = f"{files[NAMES]} names none of the {len(ids)} ids of {main} (e.g. {min(ids)!r}); give another table with --names"
-        raise GraphError(msg)
-    return found, [f"{lost} ids have no name in {files[NAMES].name} and are left out"] if lost else []
+def checked(names: Collection[str], options: Options, files: Mapping[str, Path]) -> str:
+    """Return the kind of gene names, which must be of the organism and of the kind that is wanted.
 
+    Parameters
+    ----------
+    names
+        The gene names.
+    options
+        What is wanted.
+    files
+        The files that they come from, in messages.
 
-def _names(path: Path) -> dict[str, str]:
-    from perturbfm_core.graphs.tables import read_names
-
-    return {k: without_version(v) for k, v in read_names(path).items() if v}
-
-
-def _checked(names: set[str], options: Options, main: Path) -> str:
-    """Return the kind of gene names, which must be of the organism and of the kind that is wanted."""
-    kind = check_identifiers(names, options.organism, str(main))
+    Raises
+    ------
+    GraphError
+        If they are of another kind or organism.
+    """
+    by = f" by way of {files[NAMES]}" if NAMES in files else ""
+    kind = check_identifiers(names, options.organism, f"{files[MAIN]}{by}")
     if options.ids is not None and kind != options.ids:
-        msg = f"{main} names genes by {kind}, wanted are {options.ids}; give a table of both with --names"
+        what = f"a table of its ids and {options.ids}" if by else "a table of both"
+        msg = f"{files[MAIN]} names genes by {kind}{by}, wanted are {options.ids}; give {what} with --names"
         raise GraphError(msg)
     return kind
+
+
+def options_read(options: Options, read: Sequence[str], what: str) -> tuple[str, ...]:
+    """Return the names of the options that a file has a use for; refuse those that were given beside them.
+
+    Parameters
+    ----------
+    options
+        See `Options`.
+    read
+        Names of its fields that the conversion of the file reads.
+    what
+        The file and its form, in the message.
+
+    Raises
+    ------
+    GraphError
+        If an option was given that has no use.
+    """
+    useless = [_option(name) for name in options.given if name not in read]
+    if useless:
+        known = ", ".join(_option(name) for name in read) or "none of these options"
+        msg = f"{', '.join(useless)} has no use with {what}; it takes {known}"
+        raise GraphError(msg)
+    return tuple(read)
+
+
+def _option(name: str) -> str:
+    return "--directed/--undirected" if name == "directed" else f"--{name.replace('_', '-')}"
 
 
 def _dimensions(table: pd.DataFrame, options: Options, main: Path) -> int:

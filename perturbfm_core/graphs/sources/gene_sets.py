@@ -10,8 +10,15 @@ import pandas as pd
 
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.sources.identifiers import ORGANISMS
-from perturbfm_core.graphs.sources.text_files import first_line, opened, read_columns
-from perturbfm_core.graphs.tables import GENE_COLUMNS, TERM_COLUMNS, find_column, id_column, read_table
+from perturbfm_core.graphs.sources.text_files import leading, opened, read_columns
+from perturbfm_core.graphs.tables import (
+    GENE_COLUMNS,
+    TERM_COLUMNS,
+    column_word,
+    find_column,
+    id_column,
+    read_table,
+)
 
 _PATHWAY = re.compile(r"R-([A-Z]{3})-\d+")
 _MAPPING = {0: "gene", 1: "term", 5: "species"}
@@ -37,18 +44,20 @@ def read_gene_sets(path: Path, organism: str) -> pd.DataFrame:
     """
     if path.suffix == ".parquet":
         return _from_table(read_table(path), path)
-    line = first_line(path)
+    with opened(path) as handle:
+        skipped, line = leading(handle, "#")
     cells = line.split("\t")
     for columns in (_MAPPING, _ENTITY_MAPPING):
         # The address of the pathway follows its id, which tells the form from GMT.
         at = list(columns)[1]
         if len(cells) == max(columns) + 1 and _PATHWAY.fullmatch(cells[at]) and "://" in cells[at + 1]:
             return _from_mapping(path, columns, organism)
-    words = {w.strip().strip('"').lower() for w in re.split(r"[\t,]", line)}
+    words = {column_word(w) for w in re.split(r"[\t,]", line)}
     if words & set(TERM_COLUMNS) and words & set(GENE_COLUMNS):
         with opened(path) as handle:
             sep = "\t" if "\t" in line else ","
-            return _from_table(pd.read_csv(handle, sep=sep, dtype=str, keep_default_na=False), path)
+            table = pd.read_csv(handle, sep=sep, skiprows=skipped, dtype=str, keep_default_na=False)
+        return _from_table(table, path)
     if len(cells) < 3:
         msg = (
             f"{path} holds no gene sets: its first line has {len(cells)} cells separated by tabs; known are GMT (set, "
@@ -85,7 +94,7 @@ def _from_gmt(path: Path, organism: str) -> pd.DataFrame:
     codes: set[str] = set()
     with opened(path) as handle:
         for i, line in enumerate(handle, 1):
-            if not line.strip():
+            if not line.strip() or line.startswith("#"):
                 continue
             term, *rest = line.rstrip("\r\n").split("\t")
             # Some files have a weight after the gene: "TP53,1.0".

@@ -11,14 +11,16 @@ SYMBOLS, ENSEMBL = "symbols", "Ensembl ids"
 # {organism: (NCBI taxonomy number, Latin name, code in Reactome's ids)}.
 ORGANISMS = {"human": ("9606", "Homo sapiens", "HSA"), "mouse": ("10090", "Mus musculus", "MMU")}
 
+_NUMBERS, _VALUES = "NCBI gene numbers", "numbers"
 _KINDS = {
     ENSEMBL: re.compile(r"ENS[A-Z]{0,6}G\d{6,}(\.\d+)?", re.IGNORECASE),
     "Ensembl protein ids": re.compile(r"(\d+\.)?ENS[A-Z]{0,6}P\d{6,}(\.\d+)?", re.IGNORECASE),
     "UniProt accessions": re.compile(
         r"[OPQ]\d[A-Z0-9]{3}\d|[A-NR-Z]\d[A-Z][A-Z0-9]{2}\d([A-Z][A-Z0-9]{2}\d)?"
     ),
-    "NCBI gene numbers": re.compile(r"\d+"),
+    _NUMBERS: re.compile(r"\d+"),
 }
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _PREFIXES = {"human": "ENSG", "mouse": "ENSMUSG"}
 # Of the names, at least this share must look alike before their kind or organism is stated.
 _MOST = 0.5
@@ -31,8 +33,11 @@ def kind_of(names: Iterable[str]) -> str:
     """Return what kind of identifiers gene names are: symbols unless most look like ids of a database."""
     listed = list(names)[:_LOOKED_AT]
     for kind, pattern in _KINDS.items():
-        if sum(bool(pattern.fullmatch(n)) for n in listed) > _MOST * len(listed):
+        if kind != _NUMBERS and sum(bool(pattern.fullmatch(n)) for n in listed) > _MOST * len(listed):
             return kind
+    values = [n for n in listed if _NUMBER.fullmatch(n)]
+    if len(values) > _MOST * len(listed):
+        return _NUMBERS if all(_KINDS[_NUMBERS].fullmatch(n) for n in values) else _VALUES
     return SYMBOLS
 
 
@@ -60,6 +65,11 @@ def organism_of(names: Collection[str]) -> str | None:
     return "mouse" if titles >= _CLEAR * len(letters) else None
 
 
+def is_number(text: str) -> bool:
+    """Return whether a text is a finite number."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
 def without_version(name: str) -> str:
     """Return an Ensembl id without its version (``ENSG00000141510.18``), any other name as it is."""
     return name.partition(".")[0] if "." in name and _KINDS[ENSEMBL].fullmatch(name) else name
@@ -83,7 +93,13 @@ def check_identifiers(names: Collection[str], organism: str, what: str) -> str:
         If they are ids of proteins or of another database, or are spelled as those of another organism.
     """
     kind = kind_of(names)
-    example = min(names)
+    example = min(names, default="")
+    if kind == _VALUES:
+        msg = (
+            f"{what} has numbers where genes are looked for (e.g. {example!r}); name its columns in a first line (source, "
+            "target, weight; gene and features; term, gene)"
+        )
+        raise GraphError(msg)
     if kind not in (SYMBOLS, ENSEMBL):
         msg = (
             f"{what} names genes by {kind} (e.g. {example!r}); give a table of (id, gene symbol or Ensembl gene id) with "

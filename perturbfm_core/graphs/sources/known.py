@@ -47,7 +47,7 @@ class KnownSource:
     ensembl_files
         The same where Ensembl ids are wanted and other files have them.
     options
-        Names of the fields of `Options` that it reads, beside organism, ids and the size of features.
+        Names of the fields of `Options` that it reads, beside organism and ids; one file may read fewer.
     size
         How much is fetched, roughly.
     version
@@ -112,7 +112,7 @@ SOURCES: dict[str, KnownSource] = {
             ensembl_files={
                 o: {MAIN: f"string/{o}_links", NAMES: f"string/{o}_aliases"} for o in ("human", "mouse")
             },
-            options=("min_score",),
+            options=("min_score", "dim"),
             size="about 80 MB",
             version="12.0",
         ),
@@ -127,7 +127,7 @@ SOURCES: dict[str, KnownSource] = {
             home="https://geneontology.org/docs/go-citation-policy/",
             convert=from_terms,
             files={o: {MAIN: f"go/{o}_annotations", ONTOLOGY: "go/ontology"} for o in ("human", "mouse")},
-            options=("aspects",),
+            options=("aspects", "dim", "max_term"),
             size="about 50 MB",
         ),
         KnownSource(
@@ -142,6 +142,7 @@ SOURCES: dict[str, KnownSource] = {
             convert=from_terms,
             files={"human": {MAIN: "reactome/human_pathways"}},
             ensembl_files={o: {MAIN: "reactome/ensembl_pathways"} for o in ("human", "mouse")},
+            options=("dim", "max_term"),
             size="under 1 MB (by Ensembl ids over 100 MB)",
         ),
         KnownSource(
@@ -211,7 +212,7 @@ SOURCES: dict[str, KnownSource] = {
             citation="",
             home="",
             convert=from_own_file,
-            options=("directed",),
+            options=("directed", "dim", "max_term"),
         ),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pandas as pd
 
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL, ORGANISMS, kind_of, without_version
-from perturbfm_core.graphs.sources.text_files import first_line, opened
+from perturbfm_core.graphs.sources.text_files import first_line, leading, opened
 from perturbfm_core.graphs.tables import (
     SOURCE_COLUMNS,
     TARGET_COLUMNS,
+    column_word,
     find_column,
     id_column,
     numbers,
@@ -131,19 +133,15 @@ def read_protein_names(path: Path, ids: str) -> dict[str, str]:
     GraphError
         If the file cannot be read, has one column, or has no such name.
     """
-    with opened(path) as handle:
-        table = pd.read_csv(handle, sep="\t", dtype=str, keep_default_na=False, quoting=3)
-    if table.shape[1] < 2:
-        msg = f"{path} has one column separated by tabs; a table of names needs two (id, name)"
-        raise GraphError(msg)
-    columns = [str(c).lstrip("#").lower() for c in table.columns]
-    protein, name = table.iloc[:, 0].astype(str), table.iloc[:, 1].astype(str)
+    table = _name_table(path)
+    columns = [column_word(c) for c in table.columns]
+    protein, name = (table.iloc[:, i].astype(str).str.strip() for i in (0, 1))
     if "alias" in columns:
         source = table.iloc[:, columns.index("source")] if "source" in columns else pd.Series("", table.index)
         rank = _ranks(name, source, ids)
     else:
         rank = pd.Series(0, table.index) if kind_of(name) == ids else pd.Series(-1, table.index)
-    chosen = pd.DataFrame({"protein": protein, "name": name, "rank": rank})[rank >= 0]
+    chosen = pd.DataFrame({"protein": protein, "name": name, "rank": rank})[(rank >= 0) & (name != "")]
     if chosen.empty:
         msg = f"{path} has no {ids}; give STRING's protein.aliases with --names" + (
             "" if ids == ENSEMBL else ", or protein.info"
@@ -151,6 +149,33 @@ def read_protein_names(path: Path, ids: str) -> dict[str, str]:
         raise GraphError(msg)
     chosen = chosen.sort_values(["protein", "rank", "name"], kind="stable").drop_duplicates("protein")
     return dict(zip(chosen["protein"], chosen["name"].map(without_version), strict=True))
+
+
+def _name_table(path: Path) -> pd.DataFrame:
+    """Return a table of names as text, separated by tabs, commas or blanks, with or without a header."""
+    if path.suffix == ".parquet":
+        table = read_table(path)
+    else:
+        with opened(path) as handle:
+            # Comments are left to STRING's own headers, which begin with "#".
+            skipped, line = leading(handle)
+        sep = next((c for c in "\t, " if c in line), "\t")
+        first = line.split(sep)[0].strip().strip('"')
+        with opened(path) as handle:
+            table = pd.read_csv(
+                handle,
+                sep=sep,
+                header=None if _PROTEIN.fullmatch(first) else 0,
+                skiprows=skipped,
+                dtype=str,
+                keep_default_na=False,
+                # STRING's annotations hold quotes that are never closed.
+                quoting=csv.QUOTE_MINIMAL if sep == "," else csv.QUOTE_NONE,
+            )
+    if table.shape[1] < 2:
+        msg = f"{path} has one column, separated by tabs or commas; a table of names needs two (id, name)"
+        raise GraphError(msg)
+    return table
 
 
 def _ranks(alias: pd.Series[str], source: pd.Series[str], ids: str) -> pd.Series[int]:

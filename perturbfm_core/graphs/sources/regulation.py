@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import GraphError
-from perturbfm_core.graphs.sources.text_files import first_line, opened
-from perturbfm_core.graphs.tables import SOURCE_COLUMNS, read_table
+from perturbfm_core.graphs.sources.text_files import leading, opened
+from perturbfm_core.graphs.sources.translation import with_ends
+from perturbfm_core.graphs.tables import SOURCE_COLUMNS, column_word, read_table
 
 _SYMBOL_COLUMNS = ("source_genesymbol", "target_genesymbol")
 _LEVEL = "dorothea_level"
@@ -35,9 +36,10 @@ def read_regulation(path: Path) -> pd.DataFrame:
     """
     if path.suffix == ".parquet":
         return _known(read_table(path), path)
-    line = first_line(path, "#")
+    with opened(path) as handle:
+        skipped, line = leading(handle, "#")
     sep = "\t" if "\t" in line else ","
-    words = [w.strip().strip('"').lower() for w in line.split(sep)]
+    words = [column_word(w) for w in line.split(sep)]
     named = bool(set(words) & {*SOURCE_COLUMNS, *_SYMBOL_COLUMNS})
     is_trrust = not named and len(words) >= 3 and words[2] in _MODES
     if not named and not is_trrust:
@@ -51,6 +53,7 @@ def read_regulation(path: Path) -> pd.DataFrame:
             handle,
             sep=sep,
             header=None if is_trrust else 0,
+            skiprows=skipped,
             dtype=str,
             keep_default_na=False,
             comment=None,
@@ -62,11 +65,11 @@ def read_regulation(path: Path) -> pd.DataFrame:
 
 
 def _known(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    table = table.set_axis([column_word(c) for c in table.columns], axis=1)
     if not set(_SYMBOL_COLUMNS) <= set(table.columns):
-        return table
+        return with_ends(table, path)
     out = pd.DataFrame({"source": table[_SYMBOL_COLUMNS[0]], "target": table[_SYMBOL_COLUMNS[1]]})
-    if (out == "").to_numpy().any():
-        out = out.replace("", np.nan)
+    out = out.where(out != "")
     sign = _sign(table, ("consensus_stimulation", "consensus_inhibition"), path)
     # Where the resources have no consensus, what any of them states.
     plain = _sign(table, ("is_stimulation", "is_inhibition"), path)

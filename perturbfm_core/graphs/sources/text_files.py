@@ -8,7 +8,7 @@ import gzip
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO, cast
 
@@ -80,11 +80,29 @@ def opened(path: Path) -> Iterator[TextIO]:
 
 
 def first_line(path: Path, comment: str = "") -> str:
-    """Return the first line that does not begin with `comment`, "" without one."""
+    """Return the first line that is neither blank nor a comment (see `leading`), "" without one."""
     with opened(path) as handle:
-        return next(
-            (line.rstrip("\r\n") for line in handle if not (comment and line.startswith(comment))), ""
-        )
+        return leading(handle, comment)[1]
+
+
+def leading(lines: Iterable[str], comment: str = "") -> tuple[int, str]:
+    """Return (how many lines stand before the first one that counts, that line), the line "" without one.
+
+    Blank lines do not count, nor do those that begin with `comment`; but the last of these is the header of a table if it
+    has as many cells as the line after it, as in STRING's files (``#node1``, ``node2``, ...).
+    """
+    header: tuple[int, str] | None = None
+    for at, raw in enumerate(lines):
+        line = raw.rstrip("\r\n")
+        if not line.strip():
+            continue
+        if comment and line.startswith(comment):
+            header = (at, line)
+            continue
+        sep = "\t" if "\t" in line else ","
+        is_named = header is not None and 0 < line.count(sep) == header[1].count(sep)
+        return header if header is not None and is_named else (at, line)
+    return 0, ""
 
 
 def read_columns(path: Path, columns: Mapping[int, str], *, comment: str = "") -> pd.DataFrame:
