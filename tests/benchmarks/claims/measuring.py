@@ -135,9 +135,12 @@ def gain(one: Run, other: Run, metric: str = CENTRED) -> tuple[float, float]:
 
 
 def gate_of(training: Mapping[str, Any]) -> str:
-    """Return how much of the network a fit uses, in words; empty for other models."""
+    """Return how much of the network a fit uses and what each part gained on inner folds; empty for other models."""
     gate = training.get("gate")
-    return "" if not isinstance(gate, Mapping) else "/".join(f"{g:.2f}" for g in gate["g"])
+    if not isinstance(gate, Mapping):
+        return ""
+    seen = [f"{t['part']} {t['gain']:+.4f} ± {t['standard_error']:.4f}" for t in gate.get("tried", ())]
+    return "/".join(f"{g:.2f}" for g in gate["g"]) + (f" ({', '.join(seen)})" if seen else "")
 
 
 def options(description: str, **extra: Any) -> argparse.ArgumentParser:

@@ -40,6 +40,26 @@ TABLES = ("string", "reactome", "go")
 NEIGHBOURS = ("string-neighbours", "dorothea-neighbours", "trrust-neighbours")
 GRAPHS = ("string-graph", "go-graph", "reactome-graph")
 EMBEDDED = {"gene_features": ("go", "string", "coexpression")}
+# Narrow networks with more drop-out and weight decay; usual are width and rank 64, two layers.
+SMALLER: dict[str, dict[str, Any]] = {
+    "small": {
+        "hidden_dim": 16,
+        "rank": 16,
+        "n_layers": 1,
+        "graph_features": 16,
+        "dropout": 0.3,
+        "weight_decay": 0.1,
+    },
+    "tiny": {
+        "hidden_dim": 8,
+        "rank": 4,
+        "n_layers": 1,
+        "graph_features": 8,
+        "dropout": 0.3,
+        "weight_decay": 0.1,
+        "lr": 1e-3,
+    },
+}
 ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "additive": ("additive", {}),
     "scaled_additive": ("scaled_additive", {}),
@@ -50,6 +70,13 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     **{
         f"{v}, three graphs": (f"perturbfm-{v}", {"gene_features": TABLES, "adjacency": GRAPHS})
         for v in ("v1", "v2", "v3")
+    },
+    **{
+        f"v2, three graphs, {name} network": (
+            "perturbfm-v2",
+            {"gene_features": TABLES, "adjacency": GRAPHS, **size},
+        )
+        for name, size in SMALLER.items()
     },
     "v2, no tables": ("perturbfm-v2", {}),
     "v2, no network": ("perturbfm-v2", {"gene_features": TABLES, "gate": "off"}),
