@@ -32,7 +32,7 @@ def rows_digest(row_ids: StrArray) -> str:
     return hashlib.sha256("\x00".join(row_ids.tolist()).encode()).hexdigest()
 
 
-def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Values) -> str:
+def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Values, derived: str = "") -> str:
     """Return the content hash of a data set (64 hex digits).
 
     Parameters
@@ -45,6 +45,8 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
         Scale of the source values (log1p, counts, delta or zscore).
     values
         The matrices [N, G]. Where there are counts, expression and delta are not hashed.
+    derived
+        How expression and controls follow from them, where that is not as usual (`DatasetMetadata.unusual`).
     """
     matrices: list[Matrix] = [
         X
@@ -74,6 +76,8 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
     digests.sort()
     total = hashlib.sha256(_VERSION + b"\0" + space.encode() + b"\0" + genes_digest(genes).encode())
     total.update(b"".join(digests))
+    if derived:
+        total.update(b"\0" + derived.encode())
     return total.hexdigest()
 
 

@@ -43,3 +43,23 @@ class DatasetMetadata(Frozen):
     gene_selection: GeneSelection = GeneSelection()
     content_sha256: str = ""
     notes: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def unusual(self) -> str:
+        """Return how expression and controls follow from the stored values where that is not as usual, else nothing.
+
+        It is part of the content hash: the same counts at another depth are other data. As usual are counts scaled to
+        10,000 per cell, and means of controls with roles of seed 0.
+        """
+        said = []
+        if (
+            self.space == "counts"
+            and self.normalization is not None
+            and self.normalization.target_sum != Normalization().target_sum
+        ):
+            said.append(f"target_sum={self.normalization.target_sum!r}")
+        if self.control_policy == "sampled":
+            said.append("control=sampled")
+        if self.control_seed:
+            said.append(f"control_seed={self.control_seed}")
+        return ",".join(said)

@@ -13,6 +13,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.data.memory import give_back
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.evaluation.cells import Generator
@@ -368,12 +369,13 @@ def _evaluated(
     return EvaluatedPanels(comparison.conditions, results, plain).table(), readers
 
 
-_OBSERVED: dict[tuple[str, str], ObservedSide] = {}
+_OBSERVED: dict[tuple[str, str, str], ObservedSide] = {}
 
 
 def observed_side(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
     """Return the observed side of a split, kept for the next entry on it."""
-    key = (ds.content_sha256, split.hash)
+    # The content is the same for all orders of the rows, whose positions the observed side holds.
+    key = (ds.content_sha256, rows_digest(ds.row_ids), split.hash)
     if key not in _OBSERVED:
         while len(_OBSERVED) >= 2:
             _OBSERVED.pop(next(iter(_OBSERVED)))

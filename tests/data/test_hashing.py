@@ -158,7 +158,7 @@ def test_catalog_simulations_reproduce(name: str) -> None:
 
 
 def test_name_and_source_do_not_count(make_dataset: Make, made: PerturbDataset) -> None:
-    other = make_dataset(X, **COLUMNS, metadata={"name": "other", "source": "elsewhere", "control_seed": 3})
+    other = make_dataset(X, **COLUMNS, metadata={"name": "other", "source": "elsewhere"})
     assert other.computed_sha256 == made.computed_sha256
 
 
@@ -237,6 +237,24 @@ def test_changes_with_the_space(make_dataset: Make) -> None:
     a = make_dataset(X, **deltas, metadata={"space": "delta", "control_policy": "none"})
     b = make_dataset(X, **deltas, metadata={"space": "zscore", "control_policy": "none"})
     assert a.computed_sha256 != b.computed_sha256
+
+
+def test_counts_at_another_depth_and_other_controls_are_other_data(make_dataset: Make) -> None:
+    counts = sp.csr_array(np.arange(12).reshape(4, 3).astype(np.int32))
+
+    def of(**metadata: Any) -> str:
+        given = {"space": "counts", "normalization": {"target_sum": 1e4}, **metadata}
+        return make_dataset(X, **COLUMNS, values=Values(counts=counts), metadata=given).computed_sha256
+
+    usual = of()
+    changed = [
+        of(normalization={"target_sum": 1e6}),
+        of(normalization={"target_sum": 5e3}),
+        of(control_policy="sampled"),
+        of(control_seed=1),
+    ]
+    assert len({usual, *changed}) == 5
+    assert of(normalization={"target_sum": 10_000}) == usual
 
 
 def test_changed_content_is_found_by_verification(made: PerturbDataset, make_dataset: Make) -> None:

@@ -187,11 +187,11 @@ def test_differences_have_shards_too(tmp_path: Path, make_dataset: Callable[...,
     ("other", "what"),
     [
         ("permuted", "its order of rows is"),
-        ("scaled", r"its normalization is \{.*1000000"),
-        ("sampled", "its control policy is sampled"),
+        ("scaled", "its content is"),
+        ("sampled", "its content is"),
     ],
 )
-def test_shards_of_another_import_of_the_same_content_are_refused(
+def test_shards_of_another_import_of_the_same_cells_are_refused(
     streamed: Callable[..., Any], tmp_path: Path, other: str, what: str
 ) -> None:
     one, _ = streamed()
@@ -206,7 +206,7 @@ def test_shards_of_another_import_of_the_same_content_are_refused(
     two = import_h5ad(
         file, ColumnMapping(**MAPPING, space="counts", **options), name="o", control_policy=policy
     )
-    assert two.content_sha256 == one.content_sha256
+    assert (two.content_sha256 == one.content_sha256) == (other == "permuted")
     write_shard(tmp_path / "a", table_shard(one, 0, 300))
     write_shard(tmp_path / "b", table_shard(two, 300, one.n_obs))
     with pytest.raises(DatasetError, match=f"is of another import: {what}"):
