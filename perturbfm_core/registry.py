@@ -2,7 +2,8 @@
 
 A member registers itself with a decorator, so adding one is adding a file. Modules are imported when a registry is
 first read, in this order: the modules of the registry's package, entry points of its group, and the files of the
-plug-in folder (``PERTURBFM_PLUGINS``, default ``<home>/.perturbfm/plugins``) if that folder exists.
+plug-in folder (``PERTURBFM_PLUGINS``, default ``<home>/.perturbfm/plugins``) if that folder exists. What plug-ins and
+the local modules that they import were executed from is kept: an edit counts from the next start of Python.
 """
 
 from __future__ import annotations
@@ -11,20 +12,45 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import sys
+import sysconfig
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib import metadata
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from typing import Generic, TypeVar
+from types import CodeType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from perturbfm_core.errors import ConfigError, PerturbFMError
 
 T = TypeVar("T")
 
 PLUGIN_PACKAGE = "perturbfm_plugins"
+
+# Held while members are looked for: another thread waits for all of them, the same thread enters again.
+_LOOKING = threading.RLock()
+
+
+class Source(NamedTuple):
+    """What an imported module was executed from: its file, and the content of the file at that time."""
+
+    file: Path
+    content: bytes
+
+
+# {module: source} of plug-ins and of the local modules that they import.
+_SOURCES: dict[str, Source] = {}
+# {module: how often it was executed}.
+_EXECUTED: dict[str, int] = {}
+# Plug-in folders whose files are imported.
+_SEARCHED: set[Path] = set()
+_REGISTRIES: list[Registry[Any]] = []
 
 
 class Discovery:
@@ -46,21 +72,27 @@ class Discovery:
         self._folder_module = folder_module
         self._group = group
         self._done = False
+        self._running = False
 
     def run(self) -> None:
         """Import everything that may register a member; once per process."""
         if self._done:
             return
-        # Set first: a module that reads the registry while it is imported must not start again.
-        self._done = True
-        try:
-            self._walk(self._package)
-            if self._group is not None:
-                _load_entry_points(self._group)
-                load_plugin_files()
-        except BaseException:
-            self._done = False
-            raise
+        with _LOOKING:
+            # A module that reads the registry while it is imported must not start again.
+            if self._done or self._running:
+                return
+            self._running = True
+            try:
+                self._walk(self._package)
+                if self._group is not None:
+                    _load_entry_points(self._group)
+                    load_plugin_files()
+                self._done = True
+            finally:
+                self._running = False
+                if not self._done:
+                    _discard_unfinished()
 
     def _walk(self, package: str) -> None:
         found = importlib.import_module(package)
@@ -83,19 +115,24 @@ class Discovery:
         )
 
 
+@contextmanager
+def _importing(plugin: str, repair: str) -> Iterator[None]:
+    """Keep the sources of what a plug-in imports, and name it in the error where it fails."""
+    try:
+        with _sources_kept():
+            yield
+    except PerturbFMError as error:
+        msg = f"plug-in {plugin}: {error}"
+        raise type(error)(msg) from error
+    except Exception as error:
+        msg = f"plug-in {plugin} cannot be imported: {type(error).__name__}: {error}; {repair} it"
+        raise ConfigError(msg) from error
+
+
 def _load_entry_points(group: str) -> None:
     for point in metadata.entry_points(group=group):
-        try:
+        with _importing(f"{point.value!r} (entry point of {group})", "repair or uninstall"):
             point.load()
-        except PerturbFMError as error:
-            msg = f"plug-in {point.value!r} (entry point of {group}): {error}"
-            raise type(error)(msg) from error
-        except Exception as error:
-            msg = (
-                f"plug-in {point.value!r} (entry point of {group}) cannot be imported: "
-                f"{type(error).__name__}: {error}; repair or uninstall it"
-            )
-            raise ConfigError(msg) from error
 
 
 def plugin_folder() -> Path:
@@ -106,44 +143,148 @@ def plugin_folder() -> Path:
 
 
 def plugin_files() -> dict[str, Path]:
-    """Return {module name: file} of the user's own plug-ins, in order of file name; empty without the folder."""
+    """Return {module name: file} of the user's own plug-ins, in order of file name; empty without the folder.
+
+    Hidden files are left out: editors and file managers put locks and copies beside a file under such names.
+    """
     folder = plugin_folder()
     files = sorted(folder.glob("*.py")) if folder.is_dir() else []
-    return {f"{PLUGIN_PACKAGE}_{file.stem}": file.resolve() for file in files}
+    return {
+        f"{PLUGIN_PACKAGE}_{file.stem}": file.absolute()
+        for file in files
+        if not file.name.startswith(".") and not file.is_dir()
+    }
+
+
+def loaded_plugin_digests() -> dict[str, str]:
+    """Return {file name: SHA-256 of the content that was executed} of imported plug-ins; recorded in every run."""
+    loaded = {name: source_of(name) for name in _SOURCES if name.startswith(f"{PLUGIN_PACKAGE}_")}
+    return {s.file.name: hashlib.sha256(s.content).hexdigest() for _, s in sorted(loaded.items()) if s}
 
 
 def plugin_digests() -> dict[str, str]:
-    """Return {file name: SHA-256 of its content} of the user's own plug-ins; recorded in every run."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in plugin_files().values()}
+    """Return the digests of the plug-ins that this process works with: those of the files where none is imported yet."""
+    loaded = loaded_plugin_digests()
+    if plugin_folder().absolute() in _SEARCHED:
+        return loaded
+    files = {file.name: hashlib.sha256(_read(file)).hexdigest() for file in plugin_files().values()}
+    return dict(sorted((files | loaded).items()))
+
+
+def source_of(module: str) -> Source | None:
+    """Return what a plug-in, or a local module imported by one, was executed from; None for any other module."""
+    return _SOURCES.get(module) if module in sys.modules else None
+
+
+def sources_seen() -> int:
+    """Return a number that changes when a plug-in or a local module that it imports is executed."""
+    return sum(_EXECUTED.values())
+
+
+def is_local(file: Path) -> bool:
+    """Return whether a source file is the user's own: neither of Python nor of an installed package."""
+    file = file.absolute()
+    if {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    return not any(file.is_relative_to(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib"))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        msg = f"plug-in {file} cannot be read: {error.strerror or error}; repair or remove it"
+        raise ConfigError(msg) from error
+
+
+@contextmanager
+def _sources_kept() -> Iterator[None]:
+    """Keep the sources of the local modules that are imported meanwhile."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in sorted(set(sys.modules) - before):
+            origin = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None)
+            inside = name.partition(".")[0] == __name__.partition(".")[0]
+            if inside or name.startswith(f"{PLUGIN_PACKAGE}_") or not str(origin).endswith(".py"):
+                continue
+            file = Path(str(origin))
+            if is_local(file) and file.is_file():
+                _keep(name, Source(file, file.read_bytes()))
+
+
+def _keep(name: str, source: Source) -> None:
+    _SOURCES[name] = source
+    _EXECUTED[name] = _EXECUTED.get(name, 0) + 1
+
+
+class _Loader(SourceFileLoader):
+    """Executes the content that was read, whatever the file or a cached bytecode file holds by then."""
+
+    def __init__(self, name: str, source: Source) -> None:
+        super().__init__(name, str(source.file))
+        self._content = source.content
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the module's compiled code."""
+        return self.source_to_code(self._content, self.get_filename(fullname))
 
 
 def load_plugin_files() -> None:
     """Import the files of the plug-in folder that are not imported yet.
+
+    A file that fails leaves no member behind, so that it can be repaired and imported again.
 
     Raises
     ------
     ConfigError
         If a file cannot be imported, naming it.
     """
-    for name, file in plugin_files().items():
-        if name in sys.modules:
-            continue
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            msg = f"plug-in {file} cannot be read as a Python module"
-            raise ConfigError(msg)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except PerturbFMError as error:
-            del sys.modules[name]
-            msg = f"plug-in {file}: {error}"
-            raise type(error)(msg) from error
-        except Exception as error:
-            del sys.modules[name]
-            msg = f"plug-in {file} cannot be imported: {type(error).__name__}: {error}; repair or remove it"
-            raise ConfigError(msg) from error
+    with _LOOKING:
+        for name, file in plugin_files().items():
+            if name not in sys.modules:
+                _load_plugin(name, file)
+        _SEARCHED.add(plugin_folder().absolute())
+
+
+def _load_plugin(name: str, file: Path) -> None:
+    if "." in file.stem:
+        new = file.stem.replace(".", "_")
+        msg = f"plug-in {file}: a module has no dots in its name; rename it to {new}.py"
+        raise ConfigError(msg)
+    source = Source(file, _read(file))
+    loader = _Loader(name, source)
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(file)))
+    module.__file__ = str(file)
+    sys.modules[name] = module
+    _keep(name, source)
+    try:
+        with _importing(str(file), "repair or remove"):
+            loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        _discard_unfinished()
+        raise
+
+
+def _discard_unfinished() -> None:
+    """Remove the members whose modules were not imported to their end."""
+    for registry in _REGISTRIES:
+        registry.discard_unfinished()
+
+
+def defined_in(module: str) -> list[tuple[str, str]]:
+    """Return (what, name) of the members whose class or function a module defines."""
+    return [(r.what, name) for r in _REGISTRIES for name in r.defined_in(module)]
+
+
+def _importing_module() -> str | None:
+    """Return the name of the module whose top level is being executed, None if there is none."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    return None if frame is None else frame.f_globals.get("__name__")
 
 
 class Registry(Generic[T]):
@@ -170,6 +311,8 @@ class Registry(Generic[T]):
         self._discovery = discovery
         self._members: dict[str, T] = {}
         self._order: dict[str, int] = {}
+        self._modules: dict[str, str | None] = {}
+        _REGISTRIES.append(self)
 
     def add(self, name: str, item: T, order: int = 0) -> T:
         """Register `item` under `name`.
@@ -191,11 +334,27 @@ class Registry(Generic[T]):
             raise ConfigError(msg)
         self._members[name] = item
         self._order[name] = order
+        self._modules[name] = _importing_module()
         return item
 
     def register(self, name: str, order: int = 0) -> Callable[[T], T]:
         """Return a decorator that registers what it decorates under `name` (see `add`)."""
         return lambda item: self.add(name, item, order)
+
+    def discard_unfinished(self) -> None:
+        """Remove the members whose modules are not imported any more, as those that failed half-way."""
+        gone = [name for name, module in self._modules.items() if module and module not in sys.modules]
+        for name in gone:
+            for held in (self._members, self._order, self._modules):
+                held.pop(name, None)
+
+    def defined_in(self, module: str) -> list[str]:
+        """Return the names whose class or function a module defines."""
+        return [
+            name
+            for name, item in self._members.items()
+            if getattr(getattr(item, "function", item), "__module__", None) == module
+        ]
 
     @property
     def _items(self) -> dict[str, T]:

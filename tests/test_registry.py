@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,7 +17,13 @@ from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.parity import KINDS as PARITY_KINDS
 from perturbfm_core.models.base import MODELS, Model
 from perturbfm_core.models.baselines.baseline import Baseline
-from perturbfm_core.registry import Discovery, Registry, load_plugin_files, plugin_digests
+from perturbfm_core.registry import (
+    Discovery,
+    Registry,
+    load_plugin_files,
+    loaded_plugin_digests,
+    plugin_digests,
+)
 from perturbfm_core.splits.audit.core import CHECKS, RUN_CHECKS
 from perturbfm_core.splits.draft import KINDS, split_kind
 from tests.support.command import attempt, perturbfm
@@ -110,6 +119,32 @@ def test_a_module_that_reads_the_registry_while_it_is_found_does_no_harm():
     registry.add("one", 1)
     assert Registry("number", discovery=Discovery("perturbfm_core.data.presets")).names() == []
     assert registry.values() == [1]
+
+
+def test_threads_that_read_a_registry_first_wait_for_all_its_members(toy):
+    toys, package = toy
+    (package / "shelf/slow.py").write_text(
+        "import time\ntime.sleep(0.2)\nfrom toyshop import TOYS\nTOYS.register('slow', order=9)(len(TOYS))\n"
+    )
+    start = threading.Barrier(4)
+
+    def read(_):
+        start.wait()
+        return toys.names()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [["car", "kite", "ball", "slow"]] * 4
+
+
+def test_a_module_that_fails_leaves_no_member_and_can_be_repaired(toy):
+    toys, package = toy
+    file = package / "shelf/late.py"
+    file.write_text("from toyshop import TOYS\nTOYS.register('late')(1)\nraise RuntimeError('no')\n")
+    with pytest.raises(RuntimeError, match="no"):
+        toys.names()
+    file.write_text("from toyshop import TOYS\nTOYS.register('late', order=4)(2)\n# Repaired.\n")
+    assert toys.names() == ["car", "kite", "ball", "late"]
+    assert toys.get("late") == 2
 
 
 # ---- what is refused at registration -------------------------------------------------------------------------
@@ -212,10 +247,91 @@ def test_a_plugin_is_imported_and_its_digest_is_of_its_bytes(plugins):
     (plugins / "mine.py").write_text("VALUE = 1\n")
     load_plugin_files()
     assert sys.modules["perturbfm_plugins_mine"].VALUE == 1
-    before = plugin_digests()
+    assert plugin_digests() == {"mine.py": hashlib.sha256(b"VALUE = 1\n").hexdigest()}
+
+
+def test_an_edit_after_the_import_and_another_folder_do_not_change_what_is_recorded(
+    plugins, monkeypatch, tmp_path
+):
+    (plugins / "mine.py").write_text("VALUE = 1\n")
+    load_plugin_files()
+    loaded = {"mine.py": hashlib.sha256(b"VALUE = 1\n").hexdigest()}
     (plugins / "mine.py").write_text("VALUE = 2\n")
+    (plugins / "later.py").write_text("VALUE = 3\n")
+    assert plugin_digests() == loaded_plugin_digests() == loaded
+    load_plugin_files()
+    assert set(loaded_plugin_digests()) == {"mine.py", "later.py"}
+    assert sys.modules["perturbfm_plugins_mine"].VALUE == 1
+    monkeypatch.delenv("PERTURBFM_PLUGINS")
+    monkeypatch.chdir(tmp_path)
+    assert loaded_plugin_digests()["mine.py"] == loaded["mine.py"]
+
+
+def test_an_edit_within_one_second_is_what_is_executed(plugins):
+    for value in (1, 2, 3):
+        (plugins / "mine.py").write_text(f"VALUE = {value}\n")
+        load_plugin_files()
+        assert value == sys.modules.pop("perturbfm_plugins_mine").VALUE
+
+
+def test_hidden_files_beside_plugins_are_left_out(plugins):
+    (plugins / ".#mine.py").symlink_to("user@host.1234")
+    (plugins / "._mine.py").write_bytes(b"\x00\x05\x16\x07")
+    (plugins / ".hidden.py").write_text("raise RuntimeError\n")
+    (plugins / "folder.py").mkdir()
+    (plugins / "mine.py").write_text("VALUE = 1\n")
+    load_plugin_files()
     assert set(plugin_digests()) == {"mine.py"}
-    assert plugin_digests() != before
+
+
+@pytest.mark.parametrize("name", ["my.model.py", "v1.2.py"])
+def test_a_plugin_with_dots_in_its_name_is_refused_in_one_line(plugins, name):
+    (plugins / name).write_text("VALUE = 1\n")
+    with pytest.raises(ConfigError, match=r"no dots in its name; rename it to \w+\.py$") as caught:
+        load_plugin_files()
+    assert str(plugins / name) in str(caught.value)
+
+
+def test_a_link_to_nothing_is_named_as_it_stands_in_the_folder(plugins):
+    (plugins / "mine.py").symlink_to("nowhere.py")
+    with pytest.raises(ConfigError, match=r"plug/mine\.py cannot be read: No such file"):
+        load_plugin_files()
+
+
+REGISTERING = """
+from perturbfm_core.evaluation.metric import metric
+from perturbfm_core.evaluation.panel import add_panel
+
+add_panel("repaired", source="here", headline="m")
+
+
+@metric("repaired", "m", direction="max", bounds=(0.0, 1.0), version="1", source="here")
+def m(c):
+    \"\"\"A metric.\"\"\"
+"""
+
+
+@pytest.mark.parametrize("fault", ["1 / 0", "import nothing_of_this_name", "raise KeyboardInterrupt"])
+def test_a_plugin_that_failed_after_registering_can_be_repaired(plugins, fault):
+    file = plugins / "mine.py"
+    file.write_text(f"{REGISTERING}\n{fault}\n")
+    for _ in range(2):
+        with pytest.raises((ConfigError, KeyboardInterrupt)) as caught:
+            load_plugin_files()
+        assert "registered twice" not in str(caught.value)
+        assert "repaired" not in PANELS
+        assert "repaired.m" not in METRICS
+    file.write_text(REGISTERING)
+    load_plugin_files()
+    assert "repaired" in PANELS
+    assert "repaired.m" in METRICS
+    assert "ridge" in MODELS
+
+
+def test_members_are_found_by_the_module_that_defines_them():
+    MODELS.register("made")(type("Made", (whole(),), {"__module__": "cells_of_a_notebook"}))
+    assert MODELS.defined_in("cells_of_a_notebook") == ["made"]
+    assert MODELS.defined_in("cells_of_another") == []
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from perturbfm_core.pipeline.prediction import PREDICT_FILE
 from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.pipeline.trained_model import FIT_FILE
 from perturbfm_core.progress import FOUND
-from perturbfm_core.registry import plugin_digests
+from perturbfm_core.registry import loaded_plugin_digests
 from perturbfm_core.reports.pages.run import Beside, run_report
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit
@@ -338,7 +338,7 @@ def described(
             cv=definition.cv.model_dump(mode="json") if definition.cv else None,
         ),
         "flags": Flags(no_signal=stats.no_signal, shared_control=bool(comparison.shared_control.any())),
-        "plugins": plugin_digests(),
+        "plugins": loaded_plugin_digests(),
         "generator": _generator(comparison),
         "alignment": comparison.alignment,
         "var_filled": comparison.var_filled,

@@ -1,7 +1,8 @@
 """Digests of the code that decides a result, found by following the imports of the files that make it.
 
 What a stage reaches by imports, lazy ones too, decides its numbers; nothing else does. Digests are over syntax trees,
-so comments, docstrings and formatting change nothing, and a changed constant in any reached module does.
+so comments, docstrings and formatting change nothing, and a changed constant in any reached module does. Plug-ins and
+the local modules that they import count as they were executed; the installed packages that they import, by version.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.registry import PLUGIN_PACKAGE, defined_in, is_local, source_of, sources_seen
 
 CORE = "perturbfm_core"
 # Import name and distribution of the libraries whose versions can change the last digits of a number.
@@ -40,7 +43,8 @@ class Code:
     modules
         {dotted name: digest of its syntax tree} of every module reached.
     libraries
-        {distribution: "major.minor"} of the numeric libraries that these modules import.
+        {distribution: "major.minor"} of the numeric libraries that these modules import, and {distribution: version}
+        of the other installed packages that modules outside the core import.
     """
 
     modules: Mapping[str, str]
@@ -54,7 +58,10 @@ class Code:
 
 
 def code_of(*modules: str, roots: Mapping[str, Path] | None = None) -> Code:
-    """Return the code that some modules reach by imports within their own packages and the core.
+    """Return the code that some modules reach by imports.
+
+    The search stays within the core and the packages where it starts; from modules outside the core it goes on into
+    every module that is neither Python's own nor installed, plug-ins among them.
 
     Parameters
     ----------
@@ -68,43 +75,106 @@ def code_of(*modules: str, roots: Mapping[str, Path] | None = None) -> Code:
     StoreError
         If a module where the search starts has no source file.
     """
-    return _code_of(tuple(sorted(set(modules))), tuple(sorted((roots or {}).items())))
+    return _code_of(tuple(sorted(set(modules))), tuple(sorted((roots or {}).items())), sources_seen())
 
 
 @lru_cache(maxsize=256)
-def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...]) -> Code:
+def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...], _seen: int) -> Code:
     followed = {CORE, *(name.partition(".")[0] for name in modules)}
     found: dict[str, str] = {}
     outside: set[str] = set()
-    queue = []
+    versions: dict[str, str] = {}
     for name in modules:
-        if _file_of(name, roots) is None:
-            msg = f"module {name} has no source file, so results made with it cannot be distinguished from others"
-            raise StoreError(msg)
-        queue.append(name)
+        if _source_of(name, roots) is None:
+            raise StoreError(_without_source(name))
+    queue = [*modules]
     while queue:
         name = queue.pop()
         if name in found:
             continue
-        file = _file_of(name, roots)
-        if file is None:
+        source = _source_of(name, roots)
+        if source is None:
             continue
-        source = _read(file, name, file.stat().st_mtime_ns)
         found[name] = source.digest
+        own = name.partition(".")[0] != CORE
         for target in source.imports:
             top = target.partition(".")[0]
-            if top in followed:
+            if top in followed or (own and _is_local(top)):
                 # Importing a module runs the packages it lies in.
                 queue += [target, *_parents(target)]
-            else:
+            elif top in NUMERIC_LIBRARIES:
                 outside.add(top)
+            elif own:
+                versions |= _package_versions(top)
         queue += _parents(name)
-    versions = {
+    versions |= {
         distribution: version
         for library, distribution in NUMERIC_LIBRARIES.items()
         if library in outside and (version := _version(distribution))
     }
     return Code(dict(sorted(found.items())), versions)
+
+
+def _without_source(module: str) -> str:
+    """Return why results made with a module that has no source file are refused, and what to do."""
+    why = "so results made with it cannot be distinguished from others"
+    members = defined_in(module)
+    if not members:
+        return f"module {module} has no source file, {why}"
+    (what, name), *more = members
+    named = f"{what} {name!r}" + (f" (and {len(more)} more)" if more else "")
+    lack = "a notebook or script" if module == "__main__" else "which has no source file"
+    file = re.sub(r"\W", "_", name.rpartition(".")[2])
+    return f"{named} is defined in {module}, {lack}, {why}; move it to .perturbfm/plugins/{file}.py and restart Python"
+
+
+def _source_of(name: str, roots: tuple[tuple[str, Path], ...]) -> _Source | None:
+    """Return a parsed module as it was executed if that is known, else as its file is now; None without a file."""
+    executed = source_of(name)
+    if executed is not None and name.partition(".")[0] not in dict(roots):
+        return _parse(executed.content, _package(executed.file, name))
+    file = _file_of(name, roots)
+    return None if file is None else _read(file, name, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _is_local(top: str) -> bool:
+    """Return whether a top-level module is neither Python's own nor of an installed package."""
+    if top in sys.stdlib_module_names or top in NUMERIC_LIBRARIES or not top:
+        return False
+    if top.startswith(f"{PLUGIN_PACKAGE}_"):
+        return True
+    folder = _folder_of(top)
+    if folder is None or not is_local(folder):
+        return False
+    # Installed elsewhere than in site-packages, as with `pip install --target`; an editable install lies at its source.
+    return not any(
+        dist.read_text("RECORD") is not None
+        and Path(str(dist.locate_file(folder.name))).absolute() == folder.absolute()
+        for dist in _distributions(top)
+    )
+
+
+@lru_cache(maxsize=256)
+def _distributions(top: str) -> tuple[metadata.Distribution, ...]:
+    """Return the distributions that have a top-level module."""
+    try:
+        return (metadata.distribution(top),)
+    except (metadata.PackageNotFoundError, ValueError):
+        return tuple(metadata.distribution(name) for name in sorted(set(_providers().get(top, ()))))
+
+
+@lru_cache(maxsize=1)
+def _providers() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+@lru_cache(maxsize=256)
+def _package_versions(top: str) -> dict[str, str]:
+    """Return {distribution: version} of an installed top-level module; empty for one of Python's own."""
+    if not top or top in sys.stdlib_module_names:
+        return {}
+    return {dist.metadata["Name"]: dist.version for dist in _distributions(top)}
 
 
 def _parents(name: str) -> list[str]:
@@ -156,8 +226,17 @@ def _folder_of(top: str) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def _read(file: Path, name: str, _stamp: int) -> _Source:
-    tree = ast.parse(file.read_bytes())
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    return _parse(file.read_bytes(), _package(file, name))
+
+
+def _package(file: Path, name: str) -> str:
+    """Return the package that a module's relative imports start from."""
+    return name if file.name == "__init__.py" else name.rpartition(".")[0]
+
+
+@lru_cache(maxsize=256)
+def _parse(content: bytes, package: str) -> _Source:
+    tree = ast.parse(content)
     imports = frozenset(_imports(tree.body, package))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -191,4 +270,19 @@ def _imports(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
             # A name may be a module of the package: what is not is simply not found.
             yield from (f"{base}.{alias.name}" for alias in node.names)
         else:
+            if isinstance(node, ast.Call) and package.partition(".")[0] != CORE:
+                yield from _imported_by_call(node)
             yield from _imports(ast.iter_child_nodes(node), package)
+
+
+def _imported_by_call(call: ast.Call) -> Iterator[str]:
+    """Yield the module that ``import_module`` or ``__import__`` is given as text."""
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    given = call.args[0] if call.args else None
+    if (
+        name in ("import_module", "__import__")
+        and isinstance(given, ast.Constant)
+        and isinstance(given.value, str)
+    ):
+        yield given.value

@@ -20,6 +20,7 @@ from perturbfm_core.pipeline import trained_model
 from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.pipeline.metric_panel import score
 from perturbfm_core.pipeline.prediction import predict
+from perturbfm_core.registry import load_plugin_files
 from perturbfm_core.store import code as code_module
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.code import code_of
@@ -226,3 +227,56 @@ def test_everything_that_a_panel_executes_is_in_its_key(screen, tmp_path):
         running, _ = executed(lambda name=name: evaluate(comparison, [name]).table())
         reached = set(code_of(f"{PIPELINE}.metric_panel", *panel.modules).modules)
         assert running - SILENT <= reached, name
+
+
+# ---- plug-ins ------------------------------------------------------------------------------------------------
+
+PLUGIN = """
+from key_helpers import FACTOR
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.baselines.means import GlobalMean
+
+OWN = 1.0
+
+
+@MODELS.register("scaled_mean")
+class ScaledMean(GlobalMean):
+    pass
+"""
+
+
+@pytest.mark.parametrize("edited", ["plug/scaled.py", "key_helpers.py"])
+def test_the_keys_of_a_plugin_are_of_the_code_that_was_imported(screen, tmp_path, monkeypatch, edited):
+    ds, split = screen
+    for name in ("_members", "_order"):
+        monkeypatch.setattr(MODELS, name, dict(getattr(MODELS, name)))
+    (tmp_path / "plug").mkdir()
+    (tmp_path / "plug/scaled.py").write_text(PLUGIN)
+    (tmp_path / "key_helpers.py").write_text("FACTOR = 1.0\n")
+    monkeypatch.setenv("PERTURBFM_PLUGINS", str(tmp_path / "plug"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def keys():
+        load_plugin_files()
+        entry = ModelEntry(name="e", description="x", model="scaled_mean")
+        return opened(ArtifactStore(tmp_path / "home"), ds, split, model_configs(entry)[0]).keys
+
+    def forget():
+        for name in ("perturbfm_plugins_scaled", "key_helpers"):
+            sys.modules.pop(name, None)
+        for name in ("_members", "_order"):
+            getattr(MODELS, name).pop("scaled_mean", None)
+
+    file = tmp_path / edited
+    text = file.read_text()
+    load_plugin_files()
+    file.write_text(text.replace("1.0", "-1.0"))
+    first = keys()
+    forget()
+    second = keys()
+    assert second.model != first.model
+    forget()
+    file.write_text(text)
+    assert keys().model == first.model
+    forget()

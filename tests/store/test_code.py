@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.models.base import MODELS
+from perturbfm_core.models.baselines.ridge import RidgeRegression
+from perturbfm_core.registry import load_plugin_files
+from perturbfm_core.store import code as code_module
 from perturbfm_core.store.code import code_of
 
 FILES = {
@@ -94,3 +100,138 @@ def test_a_changed_constant_changes_the_digest(toy):
 def test_a_module_without_source_is_refused():
     with pytest.raises(StoreError, match=r"toy\.nothing has no source file"):
         code_of("toy.nothing")
+
+
+# ---- plug-ins and what they import ----------------------------------------------------------------------------
+
+HELPERS = {
+    "lab_helpers.py": "import lab_units.scale\nFACTOR = 1.0\n",
+    "lab_units/__init__.py": "",
+    "lab_units/scale.py": "SCALE = 1.0\n",
+    "lab_lazy.py": "LAZY = 1.0\n",
+    "lab_unused.py": "UNUSED = 1.0\n",
+    "plug/aaa.py": "SHARED = 1.0\n",
+    "plug/med.py": (
+        "import json\nimport pydantic\nfrom lab_helpers import FACTOR\nfrom perturbfm_plugins_aaa import SHARED\n"
+        "def fit():\n    from lab_lazy import LAZY\n    return FACTOR * LAZY * SHARED\n"
+    ),
+}
+MED = "perturbfm_plugins_med"
+
+
+def fresh(modules=("lab_", "perturbfm_plugins")):
+    """Forget what was imported and read, as a new process has."""
+    for name in [m for m in sys.modules if m.startswith(modules)]:
+        del sys.modules[name]
+    for cached in (code_module._code_of, code_module._file_of, code_module._folder_of, code_module._is_local):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    for name, text in HELPERS.items():
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PERTURBFM_PLUGINS", str(tmp_path / "plug"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    fresh()
+    yield tmp_path
+    fresh()
+
+
+def med() -> str:
+    load_plugin_files()
+    return code_of(MED).digest
+
+
+def test_local_modules_and_neighbours_that_a_plugin_imports_are_in_its_code(lab):
+    load_plugin_files()
+    code = code_of(MED)
+    assert {MED, "perturbfm_plugins_aaa", "lab_helpers", "lab_units", "lab_units.scale", "lab_lazy"} == set(
+        code.modules
+    )
+    assert set(code.libraries) == {"pydantic"}
+    # From a stage of the core too, which itself reaches none of them.
+    assert set(code.modules) <= set(code_of("perturbfm_core.pipeline.trained_model", MED).modules)
+
+
+@pytest.mark.parametrize(
+    "name", ["lab_helpers.py", "lab_units/scale.py", "lab_lazy.py", "plug/aaa.py", "plug/med.py"]
+)
+def test_a_change_in_what_a_plugin_imports_counts_from_the_next_process(lab, name):
+    before = med()
+    file = lab / name
+    file.write_text(file.read_text().replace("1.0", "-1.0") + "MORE = 1\n")
+    (lab / "lab_unused.py").write_text("UNUSED = 2.0\n")
+    if name != "lab_lazy.py":
+        # What was executed is what counts, however often the digest is asked for.
+        code_module._code_of.cache_clear()
+    assert med() == before
+    fresh()
+    after = med()
+    assert after != before
+    fresh()
+    assert med() == after
+
+
+def test_modules_that_a_plugin_does_not_import_change_nothing(lab):
+    before = med()
+    (lab / "lab_unused.py").write_text("UNUSED = 2.0\n")
+    (lab / "plug/other.py").write_text("OTHER = 1.0\n")
+    (lab / "lab_helpers.py").write_text("# A comment.\n" + HELPERS["lab_helpers.py"])
+    fresh()
+    assert med() == before
+
+
+@pytest.mark.parametrize("changed", ["lab_space/inner.py", "lab_more.py"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import lab_space.inner as inner\nfrom lab_more import *\n",
+        "from lab_space import inner\nimport importlib\nX = importlib.import_module('lab_more').X\n",
+        "def fit():\n    return __import__('lab_more').X + import_module('lab_space.inner').X\n",
+    ],
+)
+def test_a_package_of_plugins_counts_with_the_local_modules_beside_it(lab, changed, text):
+    (lab / "lab_package").mkdir()
+    (lab / "lab_package/__init__.py").touch()
+    (lab / "lab_package/models.py").write_text(text)
+    # A folder without __init__.py.
+    (lab / "lab_space").mkdir()
+    (lab / "lab_space/inner.py").write_text("X = 1\n")
+    (lab / "lab_more.py").write_text("X = 1\n")
+    before = code_of("lab_package.models")
+    assert {"lab_package", "lab_package.models", "lab_space.inner", "lab_more"} == set(before.modules)
+    (lab / changed).write_text("X = 2\n")
+    fresh()
+    assert code_of("lab_package.models").digest != before.digest
+
+
+def test_an_installed_package_counts_by_its_version_wherever_it_lies(lab):
+    info = lab / "lab_units-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-units\nVersion: 1.0.3\n")
+    (info / "RECORD").write_text("lab_units/__init__.py,,\n")
+    code_module._distributions.cache_clear()
+    load_plugin_files()
+    code = code_of(MED)
+    assert code.libraries["lab-units"] == "1.0.3"
+    assert "lab_units.scale" not in code.modules
+    code_module._distributions.cache_clear()
+
+
+def test_a_model_of_a_notebook_is_named_with_where_to_move_it(monkeypatch):
+    _ = len(MODELS)
+    for name in ("_members", "_order"):
+        monkeypatch.setattr(MODELS, name, dict(getattr(MODELS, name)))
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+    fresh()
+    MODELS.register("med")(type("Med", (RidgeRegression,), {"__module__": "__main__", "name": "med"}))
+    with pytest.raises(
+        StoreError, match=r"^model 'med' is defined in __main__.*move it to .*/med\.py"
+    ) as caught:
+        code_of("__main__")
+    assert "\n" not in str(caught.value)
+    fresh()
