@@ -5,6 +5,11 @@ A message says what is wrong, what was found and what to do; the command line pr
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import traceback
+from collections.abc import Iterator
+
 
 class PerturbFMError(Exception):
     """Base of all errors that are the input's fault, not the program's."""
@@ -102,3 +107,47 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "external": ("uv",),
     "dagster": ("dagster", "dagster_webserver", "dagster_graphql", "dagster_pipes"),
 }
+
+
+def of_package(module: str) -> bool:
+    """Return whether a module is one of this package, not a plug-in."""
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+@contextlib.contextmanager
+def named_fault(what: str, module: str, error: type[PerturbFMError], hint: str = "") -> Iterator[None]:
+    """Raise whatever fails in a plug-in as `error`, in one line that names it.
+
+    Errors of this package, of the disk and of memory pass, as does everything that fails in the package's own code.
+
+    Parameters
+    ----------
+    what
+        What runs, for the message ("model 'mine', _fit").
+    module
+        Module that defines it.
+    error
+        Class of what is raised.
+    hint
+        What to do, at the end of the message.
+    """
+    try:
+        yield
+    except (PerturbFMError, OSError, MemoryError):
+        raise
+    except Exception as fault:
+        if of_package(module) or _is_extra(fault):
+            raise
+        file = getattr(sys.modules.get(module), "__file__", None)
+        lines = [f.lineno for f in traceback.extract_tb(fault.__traceback__) if f.filename == file]
+        place = f" ({file}, line {lines[-1]})" if lines else ""
+        msg = f"{what} fails: {type(fault).__name__}: {fault}{place}{hint}"
+        raise error(msg) from fault
+
+
+def _is_extra(fault: Exception) -> bool:
+    """Return whether a package is missing that an extra of the distribution brings."""
+    if not isinstance(fault, ModuleNotFoundError):
+        return False
+    package = (fault.name or "").partition(".")[0]
+    return any(package in packages for packages in EXTRAS.values())

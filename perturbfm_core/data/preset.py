@@ -6,13 +6,15 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from perturbfm_core.config import check_key
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.errors import DatasetError
+from perturbfm_core.errors import DatasetError, named_fault
 from perturbfm_core.registry import Discovery, Registry
 
 MappingFunction = Callable[[Path], ColumnMapping]
@@ -44,6 +46,10 @@ class Preset:
     licence: str = "unknown"
     reader: ReaderFunction | None = None
 
+    def __post_init__(self) -> None:
+        # So that what a plug-in raises or returns is refused under the name of the preset, whoever calls.
+        object.__setattr__(self, "mapping", _checked_mapping(self.name, self.mapping))
+
     @contextlib.contextmanager
     def opened(self, path: Path, beside: Path | None = None) -> Iterator[Path]:
         """Give a collection's file as h5ad: itself, or one that `reader` makes and that is removed afterwards.
@@ -54,6 +60,11 @@ class Preset:
             The file, or the folder of a collection that comes in several.
         beside
             A path on whose disk the h5ad file is made (default: the folder for temporary files).
+
+        Raises
+        ------
+        DatasetError
+            If the reader of a plug-in fails or makes no file.
         """
         if self.reader is None:
             yield path
@@ -62,7 +73,28 @@ class Preset:
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{self.name}-", dir=place) as folder:
-            yield self.reader(path, Path(folder))
+            with named_fault(f"preset {self.name!r}, reader", self.reader.__module__, DatasetError):
+                made: Any = self.reader(path, Path(folder))
+            if not isinstance(made, Path) or not made.exists():
+                found = f"{made}, which does not exist" if isinstance(made, Path) else type(made).__name__
+                msg = f"preset {self.name!r}: its reader must return the Path of the h5ad file it wrote, found {found}"
+                raise DatasetError(msg)
+            yield made
+
+
+def _checked_mapping(name: str, function: MappingFunction) -> MappingFunction:
+    """Return the mapping of a preset, which refuses under the preset's name what fails or is no mapping."""
+
+    @wraps(function)
+    def mapping(path: Path) -> ColumnMapping:
+        with named_fault(f"preset {name!r}", function.__module__, DatasetError):
+            found: Any = function(path)
+        if not isinstance(found, ColumnMapping):
+            msg = f"preset {name!r} must return a ColumnMapping, found {type(found).__name__}"
+            raise DatasetError(msg)
+        return found
+
+    return mapping
 
 
 PRESETS: Registry[Preset] = Registry(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Required, TypedDict, TypeVar, Unpack, get_args
+from numbers import Real
+from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack, get_args
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
@@ -13,6 +15,7 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MetricDirection = Literal["max", "min", "target"]
 MetricAggregate = Literal["mean", "ratio", "set"]
+MetricNeeds = Literal["conditions", "cells", "variance"]
 MetricFunction = Callable[[Comparison], FloatArray]
 RatioFunction = Callable[[Comparison], tuple[FloatArray, FloatArray]]
 SetStatistic = Callable[[IntArray], float]
@@ -78,7 +81,7 @@ class Metric:
     version: str
     source: str
     undefined: str = "undefined"
-    needs: Literal["conditions", "cells", "variance"] = "conditions"
+    needs: MetricNeeds = "conditions"
     target: float | None = None
     aggregate: MetricAggregate = "mean"
     ratio_of: tuple[tuple[str, str], ...] = ()
@@ -101,8 +104,24 @@ class Metric:
         return value if self.direction == "min" else abs(value - (self.target or 0.0))
 
 
+class PanelDiscovery(Discovery):
+    """The search for panels and metrics, which says whether it is under way."""
+
+    running = False
+
+    def run(self) -> None:
+        """Import everything that may register a panel or metric; once per process."""
+        if self.running:
+            return
+        self.running = True
+        try:
+            super().run()
+        finally:
+            self.running = False
+
+
 # Panels and their metrics register together, when the modules of `panels` are imported.
-PANEL_MODULES = Discovery("perturbfm_core.evaluation.panels", "panel*", "perturbfm.metrics")
+PANEL_MODULES = PanelDiscovery("perturbfm_core.evaluation.panels", "panel*", "perturbfm.metrics")
 
 METRICS: Registry[Metric] = Registry("metric", MetricError, PANEL_MODULES)
 
@@ -116,6 +135,10 @@ def target_measured(c: Comparison) -> BoolArray:
     return c.target_measured
 
 
+# Of the texts that every metric declares, for messages.
+_EXAMPLES = {"panel": "delta", "name": "sign_agreement", "version": "1", "source": "this folder"}
+
+
 class Declaration(TypedDict, total=False):
     """Properties of a metric other than panel, name, description and function (see `Metric`)."""
 
@@ -124,7 +147,7 @@ class Declaration(TypedDict, total=False):
     version: Required[str]
     source: Required[str]
     undefined: str
-    needs: Literal["conditions", "cells", "variance"]
+    needs: MetricNeeds
     target: float | None
     aggregate: MetricAggregate
     ratio_of: tuple[tuple[str, str], ...]
@@ -155,8 +178,13 @@ def metric(
     """
 
     def register(function: AnyFunction) -> AnyFunction:
-        text = description or (function.__doc__ or "").strip().split("\n")[0]
-        item = Metric(panel=panel, name=name, function=function, description=text, **declared)
+        text = description or (getattr(function, "__doc__", None) or "").strip().split("\n")[0]
+        try:
+            item = Metric(panel=panel, name=name, function=function, description=text, **declared)
+        except TypeError as error:
+            found = str(error).removeprefix("Metric.__init__() ")
+            msg = f"metric {panel}.{name} is misdeclared: {found} (see `Metric`)"
+            raise MetricError(msg) from error
         _check(item)
         METRICS.add(f"{panel}.{name}", item)
         return function
@@ -167,21 +195,64 @@ def metric(
 def _check(item: Metric) -> None:
     """Raise `MetricError` if a metric's declared properties are invalid."""
     where = f"metric {item.panel}.{item.name}"
+    # What a user's file declares need not have the types that it should.
+    given: Any = item
+    for field in ("panel", "name", "version", "source"):
+        value = getattr(given, field)
+        if not (isinstance(value, str) and value.strip()):
+            msg = f"{where}: {field} must be text that is not empty, such as {_EXAMPLES[field]!r}, found {value!r}"
+            raise MetricError(msg)
+    if not callable(given.function):
+        msg = f"{where}: @metric decorates a function, found {type(given.function).__name__}"
+        raise MetricError(msg)
     if not item.description:
         msg = f"{where} has no docstring to describe it"
         raise MetricError(msg)
+    for field in ("description", "undefined", "inapplicable"):
+        if not isinstance(getattr(given, field), str):
+            msg = f"{where}: {field} must be text, found {getattr(given, field)!r}"
+            raise MetricError(msg)
     if item.direction not in get_args(MetricDirection):
         msg = f"{where} has direction {item.direction!r}; known: {', '.join(get_args(MetricDirection))}"
         raise MetricError(msg)
-    low, high = item.bounds
-    if low is not None and high is not None and not low < high:
-        msg = (
-            f"{where} has bounds {item.bounds}; the first must be below the second, None where there is none"
-        )
-        raise MetricError(msg)
+    _check_bounds(where, given.bounds)
     if item.aggregate not in get_args(MetricAggregate):
         msg = f"{where} aggregates by {item.aggregate!r}; known: {', '.join(get_args(MetricAggregate))}"
         raise MetricError(msg)
+    if item.needs not in get_args(MetricNeeds):
+        msg = f"{where} needs {item.needs!r}; known: {', '.join(get_args(MetricNeeds))}"
+        raise MetricError(msg)
+    if not (item.target is None or _is_number(item.target)):
+        msg = f"{where}: target must be a number or None, found {item.target!r}"
+        raise MetricError(msg)
+    for field in ("applies", "places"):
+        if not (getattr(given, field) is None or callable(getattr(given, field))):
+            msg = f"{where}: {field} must be a function of the comparison or None, found {getattr(given, field)!r}"
+            raise MetricError(msg)
+    if isinstance(given.k, bool) or not isinstance(given.k, int) or given.k < 0:
+        msg = f"{where}: k must be a whole number, 0 or more, found {given.k!r}"
+        raise MetricError(msg)
+
+
+def _check_bounds(where: str, bounds: Any) -> None:
+    """Raise `MetricError` if bounds are no pair of numbers in order, None for unbounded."""
+    pair = isinstance(bounds, tuple | list) and len(bounds) == len(("low", "high"))
+    if not pair or not all(b is None or _is_number(b) for b in bounds):
+        msg = (
+            f"{where} has bounds {bounds!r}; give two numbers, (smallest, largest), None where there is none"
+        )
+        raise MetricError(msg)
+    low, high = bounds
+    if low is not None and high is not None and not low < high:
+        msg = f"{where} has bounds {bounds}; the first must be below the second, None where there is none"
+        raise MetricError(msg)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a real number, no bool and not NaN."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, Real) and not math.isnan(value)
 
 
 def panel_metrics(panel: str) -> list[Metric]:

@@ -15,6 +15,14 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 _OF_SEVERAL = "a statistic of several conditions together"
 _FEW_NONZERO = "no more entries are nonzero"
 
+# What a metric returns, by how it aggregates; a ratio is a pair.
+_KINDS = {
+    "mean": "one value for each condition",
+    "ratio": "a tuple (numerator, denominator)",
+    "set": "a function from positions of conditions to one value",
+}
+_PAIR = 2
+
 # (groups, group of each condition, groups to list).
 Grouping = tuple[int, Any, Any]
 
@@ -181,44 +189,98 @@ def run_metric(metric: Metric, comparison: Comparison, level: str) -> MetricValu
     Raises
     ------
     MetricError
-        If the metric raises, returns the wrong shape, or gives an infinite value.
+        If the metric or a hook of it raises or returns the wrong shape, or a value is infinite.
     """
     empty = np.full(len(comparison), np.nan)
     if metric.needs == "cells" and (level != "cell" or comparison.cells is None):
         return MetricValues(metric, empty, "not_applicable", "the data set has no single cells with controls")
     if metric.needs == "variance" and comparison.var_filled:
         return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
+    name, n = f"metric {metric.panel}.{metric.name}", len(comparison)
     try:
-        given = metric.function(comparison)
-        applies = None if metric.applies is None else metric.applies(comparison)
-        places = None if metric.places is None else metric.places(comparison)
-        if metric.aggregate == "set" and callable(given):
-            return MetricValues(metric, empty, statistic=_checked(metric, given))
-        arrays = [np.asarray(x, dtype=np.float64) for x in (given if isinstance(given, tuple) else (given,))]
+        given: Any = metric.function(comparison)
+        applies = None if metric.applies is None else np.asarray(metric.applies(comparison))
+        places = None if metric.places is None else np.asarray(metric.places(comparison))
     except Exception as error:
-        msg = f"metric {metric.panel}.{metric.name} failed: {type(error).__name__}: {error}"
+        msg = f"{name} failed: {type(error).__name__}: {error}"
         raise MetricError(msg) from error
+    _check_vector(f"{name}: `applies`", applies, n, "b", "bool")
+    _check_vector(f"{name}: `places`", places, n, "iu", "int")
+    wanted = _KINDS[metric.aggregate]
+    found = "set" if callable(given) else "ratio" if isinstance(given, tuple) else "mean"
+    if found != metric.aggregate:
+        msg = f"{name} aggregates as {metric.aggregate}, so it must return {wanted}, found {type(given).__name__}"
+        raise MetricError(msg)
+    if metric.aggregate == "set":
+        return MetricValues(metric, empty, statistic=_checked(metric, given))
     parts = None
     if isinstance(given, tuple):
-        numerator, denominator = (x.reshape(len(comparison), -1) for x in arrays)
+        parts = _parts(name, given, n)
         if applies is not None:
-            numerator, denominator = (np.where(applies[:, None], x, np.nan) for x in (numerator, denominator))
-        parts = (numerator, denominator)
+            parts = (
+                np.where(applies[:, None], parts[0], np.nan),
+                np.where(applies[:, None], parts[1], np.nan),
+            )
         with np.errstate(invalid="ignore"):
-            ratio = np.divide(*parts, out=np.full_like(numerator, np.nan), where=denominator != 0)
+            ratio = np.divide(*parts, out=np.full_like(parts[0], np.nan), where=parts[1] != 0)
         values = np.asarray(ratio.mean(axis=1))
     else:
-        values = arrays[0]
-    if (parts is not None) != (metric.aggregate == "ratio"):
-        msg = f"metric {metric.panel}.{metric.name} aggregates as {metric.aggregate} but gave {type(given).__name__}"
-        raise MetricError(msg)
-    infinite = any(np.isinf(x).any() for x in (values, *(parts or ())))
-    if values.shape != empty.shape or infinite:
-        msg = f"metric {metric.panel}.{metric.name} gave {values.shape} values, some infinite; expected {empty.shape}"
+        values = _floats(name, given)
+        if values.shape != empty.shape:
+            msg = (
+                f"{name} gave values of shape {values.shape}; expected {empty.shape}, one for each condition"
+            )
+            raise MetricError(msg)
+    infinite = np.any([np.isinf(x).any(axis=1) for x in parts], axis=0) if parts else np.isinf(values)
+    infinite = infinite | np.isinf(values)
+    if infinite.any():
+        msg = (
+            f"{name} is infinite for {int(infinite.sum())} of {n} conditions; give NaN where it is undefined"
+        )
         raise MetricError(msg)
     if applies is not None:
         values = np.where(applies, values, np.nan)
     return MetricValues(metric, values, parts=parts, applies=applies, places=places)
+
+
+def _floats(name: str, given: Any) -> FloatArray:
+    """Return float64 values of what a metric gave; raise `MetricError` if it is no array of numbers."""
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except Exception as error:
+        msg = f"{name} failed: {type(error).__name__}: {error}"
+        raise MetricError(msg) from error
+
+
+def _parts(name: str, given: tuple[Any, ...], n: int) -> tuple[FloatArray, FloatArray]:
+    """Return numerator and denominator of a ratio, each [C, parts]; raise `MetricError` if they are malformed."""
+    if len(given) != _PAIR:
+        msg = f"{name} gave {len(given)} arrays; a ratio is a pair (numerator, denominator)"
+        raise MetricError(msg)
+    above, below = (_floats(name, x) for x in given)
+    if above.shape != below.shape or above.ndim not in (1, 2) or len(above) != n or above.size == 0 < n:
+        msg = f"{name} gave numerator {above.shape} and denominator {below.shape}; both must be ({n},) or ({n}, parts)"
+        raise MetricError(msg)
+    return (above, below) if above.ndim > 1 else (above[:, None], below[:, None])
+
+
+def _check_vector(what: str, given: Any, n: int, kinds: str, dtype: str) -> None:
+    """Raise `MetricError` if what a hook of a metric gave is no array [n] of its kind; None is none.
+
+    Parameters
+    ----------
+    what
+        The hook, for the message.
+    given
+        What it gave.
+    n
+        Number of conditions.
+    kinds, dtype
+        Letters of the allowed kinds of numbers, and their name.
+    """
+    if given is not None and (given.shape != (n,) or given.dtype.kind not in kinds):
+        msg = f"{what} must give {dtype} ({n},), one for each condition, found {given.dtype} {given.shape}"
+        raise MetricError(msg)
 
 
 def _checked(metric: Metric, statistic: SetStatistic) -> SetStatistic:

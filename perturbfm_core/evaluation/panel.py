@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perturbfm_core.config import check_key
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
@@ -69,7 +71,40 @@ class Panel:
         return tuple(sorted({f.__module__ for f in functions if f is not None}))
 
 
-PANELS: Registry[Panel] = Registry("panel", MetricError, PANEL_MODULES)
+class PanelRegistry(Registry[Panel]):
+    """The registry of panels; a metric of a panel that does not exist is refused when panels are read.
+
+    Not earlier, as a metric may be registered before its panel.
+    """
+
+    _checked = (0, 0)
+
+    @property
+    def _items(self) -> dict[str, Panel]:
+        items = super()._items
+        sizes = (len(METRICS), len(items))
+        if not PANEL_MODULES.running and sizes != self._checked:
+            _check_panels(items)
+            self._checked = sizes
+        return items
+
+
+def _check_panels(panels: Iterable[str]) -> None:
+    """Raise `MetricError` if there is no panel of some registered metric."""
+    known = list(panels)
+    for item in METRICS.values():
+        if item.panel not in known:
+            close = difflib.get_close_matches(item.panel, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            place = getattr(item.function, "__module__", "unknown module")
+            msg = (
+                f"metric {item.panel}.{item.name} of {place}: there is no panel {item.panel!r}{hint}; name a known one "
+                f"({', '.join(sorted(known))}) or add it with add_panel"
+            )
+            raise MetricError(msg)
+
+
+PANELS: Registry[Panel] = PanelRegistry("panel", MetricError, PANEL_MODULES)
 
 
 def add_panel(
@@ -97,7 +132,23 @@ def add_panel(
         Position in reports, smallest first.
     strata, summary, report, scale
         See `Panel`.
+
+    Raises
+    ------
+    MetricError, ConfigError
+        If the name is no valid key or taken, a text is empty, or a hook is no function.
     """
+    texts: dict[str, Any] = {"name": name, "source": source, "headline": headline}
+    for field, text in texts.items():
+        if not (isinstance(text, str) and text.strip()):
+            msg = f"panel {name!r}: {field} must be text that is not empty, found {text!r}"
+            raise MetricError(msg)
+    check_key(name, "name of a panel")
+    hooks: dict[str, Any] = {"strata": strata, "summary": summary, "report": report, "scale": scale}
+    for field, hook in hooks.items():
+        if not (hook is None or callable(hook)):
+            msg = f"panel {name!r}: {field} must be a function or None, found {type(hook).__name__}"
+            raise MetricError(msg)
     return PANELS.add(name, Panel(name, source, headline, strata, summary, report, scale), order)
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, check_key, parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
-from perturbfm_core.errors import ModelError
+from perturbfm_core.errors import ModelError, named_fault, of_package
 from perturbfm_core.graphs.side_info import Needs, SideInfo
+from perturbfm_core.models.outputs import check_out_of_fold, check_prediction, checked_arrays, checked_state
 from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.progress import OnEpoch
@@ -82,6 +82,8 @@ class Model(ABC):
         self.checkpoints: Path | None = None
         # Set by whoever calls `fit` of a model that `asks_ahead`.
         self.ahead: Ahead | None = None
+        # Set by `load_model`.
+        self._restored = False
 
     def needs(self) -> Needs:
         """Return the graphs and gene features that this configuration uses; none by default.
@@ -126,14 +128,18 @@ class Model(ABC):
         Raises
         ------
         ModelError
-            If there are no train conditions.
+            If there are no train conditions, a method of a plug-in fails, or a prediction of held-out conditions is not
+            finite.
         """
         if not len(view):
             msg = f"model {self.name!r} got no train conditions"
             raise ModelError(msg)
         self.genes = [str(g) for g in view.genes]
-        self._fit(view, seed)
-        self._fit_variance(view, seed)
+        with named_fault(f"model {self.name!r}, _fit", self._module, ModelError):
+            self._fit(view, seed)
+        with named_fault(f"model {self.name!r}, _fit_variance", self._module, ModelError):
+            self._fit_variance(view, seed)
+        check_out_of_fold(self.name, self.oof)
 
     def predict(self, query: Query) -> Prediction:
         """Predict the delta of each condition of `query`, with genes in the order of fitting.
@@ -141,7 +147,8 @@ class Model(ABC):
         Raises
         ------
         ModelError
-            If the model is not fitted, `query` has other genes, or the prediction is not finite.
+            If the model is not fitted, `query` has other genes, or the prediction is not finite or of
+            another shape than asked for.
         """
         if not self.genes:
             msg = f"model {self.name!r} is not fitted"
@@ -149,11 +156,16 @@ class Model(ABC):
         if [str(g) for g in query.genes] != self.genes:
             msg = f"model {self.name!r} was fitted on {len(self.genes)} other genes than the {len(query.genes)} asked for"
             raise ModelError(msg)
-        prediction = self._predict(query)
-        if not (np.isfinite(prediction.mean).all() and np.isfinite(prediction.var).all()):
-            msg = f"model {self.name!r} predicts values that are not finite; check its parameters"
-            raise ModelError(msg)
+        hint = "; what it reads must be set by `_fit` and by restoring" if self._restored else ""
+        with named_fault(f"model {self.name!r}, _predict", self._module, ModelError, hint):
+            prediction = self._predict(query)
+        check_prediction(self.name, prediction, (len(query), len(self.genes)))
         return prediction
+
+    @property
+    def _module(self) -> str:
+        """Return the module to blame for a failure: one of a plug-in, if any of the model's is."""
+        return next((m for m in self.modules() if not of_package(m)), type(self).__module__)
 
     def condition_process(self) -> ConditionProcess | None:
         """Return the Gaussian process over conditions that the fitted model rests on, None without one."""
@@ -239,9 +251,22 @@ MODELS = ModelRegistry("model", ModelError, Discovery("perturbfm_core.models", "
 
 
 def new_model(name: str, params: dict[str, Any] | None = None) -> Model:
-    """Return an unfitted model by registered name, with validated parameters."""
+    """Return an unfitted model by registered name, with validated parameters.
+
+    Raises
+    ------
+    ModelError
+        If the model is not registered, or cannot be made with its parameters.
+    """
     kind = MODELS.get(name)
-    return kind(parse(kind.Params, params or {}, f"parameters of model {name!r}"))
+    given = parse(kind.Params, params or {}, f"parameters of model {name!r}")
+    hint = "; a model is made with its parameters: __init__(self, params)"
+    with named_fault(f"model {name!r}, __init__", kind.__module__, ModelError, hint):
+        model = kind(given)
+    if not (hasattr(model, "params") and hasattr(model, "genes")):
+        msg = f"model {name!r}: its __init__ must call super().__init__(params)"
+        raise ModelError(msg)
+    return model
 
 
 def applicable(traits: SplitTraits, requires: Requires) -> str | None:
@@ -258,19 +283,30 @@ def applicable(traits: SplitTraits, requires: Requires) -> str | None:
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into a folder."""
-    arrays = {key: np.ascontiguousarray(value) for key, value in model.arrays().items()}
-    save_file(arrays, folder / schema.MODEL_FILE)
+    """Write ``model.safetensors`` and ``model.json`` into a folder.
+
+    Raises
+    ------
+    ModelError
+        If the fitted state cannot be written: arrays that hold no numbers, or other state that is no JSON.
+    """
+    name, module = model.name, model._module
+    with named_fault(f"model {name!r}, arrays()", module, ModelError):
+        arrays = checked_arrays(name, model.arrays())
+    with named_fault(f"model {name!r}, meta()", module, ModelError):
+        state = checked_state(name, model.meta())
+    with named_fault(f"model {name!r}, saving its arrays", module, ModelError):
+        save_file(arrays, folder / schema.MODEL_FILE)
     (folder / schema.MODEL_FILE).chmod(0o644)
     write_json(
         folder / schema.MODEL_META_FILE,
         {
             "schema_version": schema.MODEL_SCHEMA_VERSION,
-            "model": model.name,
+            "model": name,
             "params": model.params.model_dump(mode="json"),
             "genes": model.genes,
-            "state": model.meta(),
-            "training": model.training,
+            "state": state,
+            "training": checked_state(name, model.training, "`training`"),
         },
     )
 
@@ -281,7 +317,7 @@ def load_model(folder: Path) -> Model:
     Raises
     ------
     ModelError
-        If a file is missing or damaged, or the model is not registered.
+        If a file is missing or damaged, the model is not registered, or a plug-in cannot restore what it saved.
     """
     meta = read_json(folder / schema.MODEL_META_FILE, ModelError)
     try:
@@ -289,11 +325,15 @@ def load_model(folder: Path) -> Model:
         arrays = load_file(folder / schema.MODEL_FILE)
         model.genes = list(meta["genes"])
         model.training = meta["training"]
-        model.restore(arrays, meta["state"])
+        state = meta["state"]
+        hint = f"; arrays() saved {', '.join(sorted(arrays)) or 'nothing'}, and it must save all that is restored"
+        with named_fault(f"model {model.name!r}, restore", model._module, ModelError, hint):
+            model.restore(arrays, state)
     except (OSError, SafetensorError) as error:
         msg = f"{folder / schema.MODEL_FILE} is missing or damaged ({error}); train again"
         raise ModelError(msg) from error
     except (KeyError, TypeError) as error:
         msg = f"{folder} does not hold a whole model ({error} not found); train again"
         raise ModelError(msg) from error
+    model._restored = True
     return model

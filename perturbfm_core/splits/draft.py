@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from functools import wraps
+from typing import Annotated, Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,10 @@ from pydantic import BeforeValidator, ValidationError
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
-from perturbfm_core.config import Frozen, one_line
+from perturbfm_core.config import Frozen, canonical_json, one_line
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import ConfigError, SplitError, named_fault
 from perturbfm_core.registry import Discovery, Registry
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits.split import Axis
@@ -87,6 +88,11 @@ class SplitKind:
     params: type[Frozen]
     facts: Facts | None = None
 
+    def __post_init__(self) -> None:
+        if self.facts is not None:
+            # So that what a plug-in raises or returns is refused under the name of the kind.
+            object.__setattr__(self, "facts", _checked_facts(self.name, self.facts))
+
     @property
     def description(self) -> str:
         """Return the first line of the drafting function's docstring."""
@@ -105,7 +111,8 @@ class SplitKind:
         Raises
         ------
         SplitError
-            If a parameter is unknown or invalid, or nothing can be held out.
+            If a parameter is unknown or invalid, nothing can be held out, or a plug-in fails or proposes no drafts of
+            conditions of the data set.
         """
         unknown = sorted(set(spec.params) - set(self.params.model_fields))
         if unknown:
@@ -117,7 +124,77 @@ class SplitKind:
         except ValidationError as error:
             msg = f"parameters of split kind {self.name!r}: {one_line(error)}"
             raise SplitError(msg) from error
-        return self.draft(ds.conditions, spec, params)
+        with named_fault(f"split kind {self.name!r}", self.draft.__module__, SplitError):
+            drafts = self.draft(ds.conditions, spec, params)
+        _check_drafts(f"split kind {self.name!r}", drafts, set(ds.conditions.index))
+        return drafts
+
+
+def _checked_facts(name: str, function: Facts) -> Facts:
+    """Return the facts of a split kind, which refuses under the kind's name what fails or is no dictionary."""
+
+    @wraps(function)
+    def facts(ds: PerturbDataset) -> dict[str, Any]:
+        with named_fault(f"split kind {name!r}, facts", function.__module__, SplitError):
+            found: Any = function(ds)
+        if not isinstance(found, dict):
+            msg = f"split kind {name!r}: facts must return a dictionary of parameters, found {type(found).__name__}"
+            raise SplitError(msg)
+        return found
+
+    return facts
+
+
+def _check_drafts(where: str, given: Any, known: set[str]) -> None:
+    """Raise `SplitError` if a split kind did not return a list of drafts of known conditions.
+
+    Parameters
+    ----------
+    where
+        The kind, for the message.
+    given
+        What it returned.
+    known
+        Condition keys of the data set.
+    """
+    if not isinstance(given, list) or not all(isinstance(draft, Draft) for draft in given):
+        other = (
+            next((d for d in given if not isinstance(d, Draft)), None) if isinstance(given, list) else given
+        )
+        msg = f"{where} must return a list of Draft, found {type(other).__name__}"
+        msg += " among them" if isinstance(given, list) else ""
+        raise SplitError(msg)
+    if not given:
+        msg = f"{where} proposes no split of these data; raise a SplitError that says what is missing"
+        raise SplitError(msg)
+    for draft in given:
+        for name in ("test", "unused"):
+            keys: Any = getattr(draft, name)
+            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+                msg = f"{where}: Draft.{name} must be a list of condition keys, found {_shown(keys)}"
+                raise SplitError(msg)
+            if absent := [key for key in keys if key not in known]:
+                msg = (
+                    f"{where}: Draft.{name} names {len(absent)} conditions that the data set does not have, such as "
+                    f"{absent[0]!r}; its keys are those of the index of the condition table"
+                )
+                raise SplitError(msg)
+        axes: Any = draft.ood_axes
+        if not isinstance(axes, tuple) or any(axis not in get_args(Axis) for axis in axes):
+            msg = f"{where}: Draft.ood_axes must be a tuple of {', '.join(get_args(Axis))}, found {axes!r}"
+            raise SplitError(msg)
+        try:
+            canonical_json(draft.params)
+        except ConfigError as error:
+            msg = f"{where}: Draft.params must be plain JSON: {error}"
+            raise SplitError(msg) from error
+
+
+def _shown(keys: Any) -> str:
+    """Return what to say of keys that are no list of text."""
+    if isinstance(keys, list):
+        return f"{next(k for k in keys if not isinstance(k, str))!r} among them"
+    return type(keys).__name__
 
 
 KINDS: Registry[SplitKind] = Registry(

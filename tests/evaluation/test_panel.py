@@ -236,8 +236,14 @@ def _raises(_: Comparison) -> np.ndarray:
     ("function", "message"),
     [
         pytest.param(_raises, "metric extra.odd failed: ZeroDivisionError: division by duck", id="raises"),
-        pytest.param(lambda _c: np.zeros(3), "metric extra.odd gave (3,) values", id="shape"),
-        pytest.param(lambda _c: np.asarray([0.0, np.inf]), "some infinite; expected (2,)", id="infinite"),
+        pytest.param(
+            lambda _c: np.zeros(3), "metric extra.odd gave values of shape (3,); expected (2,)", id="shape"
+        ),
+        pytest.param(
+            lambda _c: np.asarray([0.0, np.inf]),
+            "metric extra.odd is infinite for 1 of 2 conditions",
+            id="infinite",
+        ),
         pytest.param(lambda _c: np.asarray(["a", "b"]), "could not convert string to float", id="text"),
     ],
 )

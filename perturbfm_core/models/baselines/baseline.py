@@ -10,6 +10,7 @@ import numpy as np
 
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.models.base import Model
+from perturbfm_core.models.outputs import checked_mean
 from perturbfm_core.models.scale import USUAL, Scale
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.residuals import joined_out_of_fold
@@ -39,13 +40,13 @@ class Baseline(Model):
         for i, (fit, held) in enumerate(view.inner):
             other = self._unfitted()
             other._fit(view.subset(fit), seed)
-            folds.take(i, other._mean(view.subset(held).query()))
+            folds.take(i, other._checked(view.subset(held).query()))
             del other
         source, squares, n = "out_of_fold", folds.squares, len(folds.mean)
         self.oof = folds.out_of_fold()
         if not squares:
             # With a single unit nothing can be held out, so the in-sample errors are used.
-            squares, n = [_squares(view.delta - self._mean(view.query()))], len(view)
+            squares, n = [_squares(view.delta - self._checked(view.query()))], len(view)
             source = "in_sample"
         self._var = _gene_variance(np.sum(squares, axis=0), n)
         self.training["variance"] = {"source": source, "conditions": n, "inner_folds": len(view.inner)}
@@ -56,8 +57,12 @@ class Baseline(Model):
         other.genes, other.side_info, other.scale = self.genes, self.side_info, self.scale
         return other
 
+    def _checked(self, query: Query) -> FloatArray:
+        """Return float [C, G], the predicted delta, refused if it is of another shape or not finite."""
+        return checked_mean(self.name, self._mean(query), (len(query), len(query.genes)))
+
     def _predict(self, query: Query) -> Prediction:
-        mean = np.asarray(self._mean(query), dtype=np.float32)
+        mean = np.asarray(self._checked(query), dtype=np.float32)
         return Prediction(mean=mean, var=np.broadcast_to(self._var, mean.shape).copy())
 
     def arrays(self) -> dict[str, FloatArray]:
