@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rfc8785
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError
 from pydantic.fields import FieldInfo
 
 from perturbfm_core.errors import ConfigError
@@ -21,6 +21,8 @@ from perturbfm_core.parsing import MAX_YAML_BYTES, parse_yaml, read_text
 # As many faults of one value as a line has room for.
 _SHOWN_ERRORS = 8
 KEY_PATTERN = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
+# File systems take 255 bytes, and a run's folder has its time, split and configuration beside the key.
+_LONGEST_KEY = 200
 
 
 class Frozen(BaseModel):
@@ -84,9 +86,12 @@ def check_key(key: str, what: str) -> str:
     """Return `key` if it can be a partition key and a file name, else raise `ConfigError`."""
     if not KEY_PATTERN.fullmatch(key) or ".." in key:
         msg = (
-            f"{what} {key!r} cannot be a key; use lower-case letters, digits, '_', '-' and '.', "
+            f"{what} {key[:_LONGEST_KEY]!r} cannot be a key; use lower-case letters, digits, '_', '-' and '.', "
             "beginning with a letter or digit"
         )
+        raise ConfigError(msg)
+    if len(key) > _LONGEST_KEY:
+        msg = f"{what} '{key[:20]}...' has {len(key)} characters; give at most {_LONGEST_KEY}"
         raise ConfigError(msg)
     return key
 
@@ -140,6 +145,10 @@ def parse(model: type[C], value: Any, source: str) -> C:
         return model.model_validate(value)
     except ValidationError as error:
         msg = f"{source} is not a valid {model.__name__}: {one_line(error)}"
+        raise ConfigError(msg) from error
+    except PydanticUserError as error:
+        # A type that its annotations name is not there, for instance.
+        msg = f"{source} cannot be read: {str(error).splitlines()[0]}"
         raise ConfigError(msg) from error
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from perturbfm_core.config import Frozen
+from perturbfm_core.config import Frozen, check_key
 from perturbfm_core.schema import CountGenerator
 
 
@@ -68,6 +68,12 @@ class ModelEntry(Frozen):
     seeds: tuple[int, ...] = (0,)
     tuned: Tuned | None = None
     owner: str = "team:perturbfm"
+
+    @field_validator("name")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        # It is part of a path: of a run, of a lock.
+        return check_key(value, "name of a model entry")
 
     @field_validator("seeds")
     @classmethod

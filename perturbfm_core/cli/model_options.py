@@ -9,11 +9,9 @@ from typing import Any
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.parameters import ParameterCommand, Parameters, typed
-from perturbfm_core.config import check_key, content_hash, parse
+from perturbfm_core.config import check_key
 from perturbfm_core.errors import ModelError
-from perturbfm_core.schema import DEFAULT_GENERATOR
 
-_SUFFIX = 6
 # Options before whose value no model is looked for.
 _OTHER_VALUES = (
     "--data",
@@ -109,40 +107,14 @@ def configured(
         If a value is not what the parameter takes, or the name is no key.
     """
     from perturbfm_core.models.base import MODELS
-    from perturbfm_core.models.parameters import every_parameter
-    from perturbfm_core.uncertainty.config import UncertaintyConfig
+    from perturbfm_core.pipeline.changed_entry import changed_entry
 
-    changes = typed(MODELS.get(base.model).Params, given)
-    old = every_parameter(base.model, base.params)
-    params = {**base.params, **changes}
-    new = every_parameter(base.model, params)
-    uncertainty = dict(base.uncertainty)
-    if conformal is not None:
-        old_method = uncertainty.get("conformal", {}).get("method", "mondrian")
-        kept = uncertainty.get("conformal", {})
-        # Groups are of one method; another has its own.
-        kept = {k: v for k, v in kept.items() if k != "groups" or conformal == old_method}
-        uncertainty["conformal"] = {**kept, "method": conformal}
-    if ensemble is not None:
-        uncertainty["ensemble"] = ensemble
-    asked = [parse(UncertaintyConfig, u, "--conformal") for u in (base.uncertainty, uncertainty)]
-    different = {k: v for k, v in new.items() if old[k] != v}
-    if asked[0] != asked[1]:
-        different["uncertainty"] = asked[1].model_dump(mode="json")
-    if generator is not None and generator != (base.generator or DEFAULT_GENERATOR):
-        different["generator"] = generator
-    suffix = f"-{content_hash(different)[:_SUFFIX]}" if different else ""
-    values: dict[str, Any] = {
-        **base.model_dump(),
-        "name": check_key(name, "--entry") if name is not None else base.name + suffix,
-        "params": params if different else base.params,
-        "uncertainty": uncertainty if different else base.uncertainty,
-    }
-    if new != old:
-        # What a search selected is something else now.
-        values["tuned"] = None
-    if seed is not None:
-        values["seeds"] = (seed,)
-    if generator is not None:
-        values["generator"] = generator
-    return parse(ModelEntry, values, "train options")
+    return changed_entry(
+        base,
+        typed(MODELS.get(base.model).Params, given),
+        name=None if name is None else check_key(name, "--entry"),
+        conformal=conformal,
+        ensemble=ensemble,
+        seed=seed,
+        generator=generator,
+    )

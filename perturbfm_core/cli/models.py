@@ -58,7 +58,7 @@ def models_show(
     values = every_parameter(entry.model, entry.params)
     rows = [
         {**p, "default": _plain(p["default"]), "value": values[p["parameter"]]}
-        for p in Parameters(entry.model, kind.Params).described()
+        for p in Parameters(entry.model, kind.Params).described(_options_of_train())
     ]
     shown: dict[str, Any] = {
         "name": name,
@@ -82,12 +82,25 @@ def models_show(
         print(textwrap.fill(str(row["description"] or ""), 98, initial_indent="  ", subsequent_indent="  "))
 
 
+def _options_of_train() -> set[str]:
+    """Return the options that ``train`` has for every model."""
+    from perturbfm_core.cli.train import train
+
+    lent = typer.Typer(add_completion=False)
+    lent.command()(train)
+    return {o for p in typer.main.get_command(lent).params for o in (*p.opts, *p.secondary_opts)}
+
+
 def _first_line(kind: type) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0]
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    from pydantic_core import to_jsonable_python
+
+    from perturbfm_core.models.parameters import recorded
+
+    return recorded(to_jsonable_python(value), value)
 
 
 def _text(value: Any) -> Any:

@@ -6,12 +6,14 @@ import difflib
 import inspect
 import types
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
 
 import typer
+from pydantic import BaseModel
 from typer.core import TyperCommand
 
 from perturbfm_core.config import Frozen, documented, option_of
@@ -20,6 +22,8 @@ from perturbfm_core.parsing import parse_yaml
 
 _PREFIX = "parameter_"
 _CHOSEN = "perturbfm_core.cli.parameters"
+# Types of several values.
+_SEVERAL = (tuple, list, set, frozenset, Sequence, AbstractSet)
 
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", help="A parameter NAME=VALUE, value as YAML (repeatable).")
@@ -41,19 +45,34 @@ class Parameters:
     name: str
     form: type[Frozen]
 
-    def described(self) -> list[dict[str, Any]]:
-        """Return name, option, type, default and description of each parameter that can be given."""
+    def described(self, taken: Collection[str] = ()) -> list[dict[str, Any]]:
+        """Return name, option, type, default and description of each parameter that can be given.
+
+        Parameters
+        ----------
+        taken
+            Options that the command has itself: a parameter of such a name is given by ``--param``.
+
+        Raises
+        ------
+        ConfigError
+            If the type of a parameter is not there.
+        """
         text = documented(self.form)
         out = []
         for name, field in self.form.model_fields.items():
             option = option_of(name, field)
             if option.hidden:
                 continue
-            annotation = Path if option.read is not None else field.annotation
+            annotation: Any = Path if option.read is not None else field.annotation
+            if isinstance(annotation, str | ForwardRef):
+                msg = f"parameter {name!r} of {self.name!r} has an unknown type {_type_name(annotation)!r}; import or define it"
+                raise ConfigError(msg)
+            declared = _declaration(str(option.name), annotation)
             out.append(
                 {
                     "parameter": name,
-                    "option": _declaration(str(option.name), annotation),
+                    "option": f"--param {name}=" if set(taken) & set(declared.split("/")) else declared,
                     "type": _type_name(annotation),
                     "default": field.get_default(call_default_factory=True),
                     "description": field.description or text.get(name),
@@ -61,9 +80,9 @@ class Parameters:
             )
         return out
 
-    def declarations(self) -> list[str]:
-        """Return the options, as the command line declares them."""
-        return [str(item["option"]) for item in self.described()]
+    def declarations(self, taken: Collection[str] = ()) -> list[str]:
+        """Return the options, as the command line declares them beside those that are `taken`."""
+        return [str(item["option"]) for item in self.described(taken)]
 
 
 class ParameterCommand(TyperCommand):
@@ -98,13 +117,14 @@ class ParameterCommand(TyperCommand):
             ctx.ignore_unknown_options = ctx.allow_extra_args = True
         if found is not None:
             known = own | {o for p in ctx.meta[_CHOSEN] for o in (*p.opts, *p.secondary_opts)}
-            self._refuse_unknown(args, known, found)
+            self._refuse_unknown(args, known, found, own)
         rest: list[str] = super().parse_args(ctx, args)
         given = {}
         for option in ctx.meta[_CHOSEN]:
             value = ctx.params.pop(option.name, None)
             if value is not None and value not in ((), []):
-                given[option.name.removeprefix(_PREFIX)] = value
+                name = option.name.removeprefix(_PREFIX)
+                given[name] = value if found is None else _from_option(found.form, name, value)
         ctx.meta[_CHOSEN] = given
         return rest
 
@@ -115,7 +135,9 @@ class ParameterCommand(TyperCommand):
         # Help comes last, as everywhere.
         return [*own[:-1], *extra, *own[-1:]] if isinstance(extra, list) else list(own)
 
-    def _refuse_unknown(self, args: Sequence[str], known: set[str], found: Parameters) -> None:
+    def _refuse_unknown(
+        self, args: Sequence[str], known: set[str], found: Parameters, taken: Collection[str]
+    ) -> None:
         for arg in args:
             name = arg.partition("=")[0]
             if not name.startswith("--") or name in known or name == "--help":
@@ -124,7 +146,7 @@ class ParameterCommand(TyperCommand):
                 raise ConfigError(said)
             close = difflib.get_close_matches(name, sorted(known), n=3)
             hint = f"; did you mean {', '.join(close)}?" if close else ""
-            own = ", ".join(sorted(found.declarations()))
+            own = ", ".join(sorted(found.declarations(taken)))
             msg = f"{self.noun} {found.name!r} has no option {name}{hint} (its parameters: {own or 'none'})"
             raise ConfigError(msg)
 
@@ -182,7 +204,9 @@ def _options(several: Iterable[Parameters], taken: set[str]) -> list[Any]:
                 continue
             taken |= set(declaration.split("/"))
             kept = item["default"]
-            shown = "" if flag or kept is None or kept in ((), {}) else f" (default {_plain(kept)})"
+            shown = (
+                "" if flag or kept is None or kept in ((), {}, frozenset()) else f" (default {_plain(kept)})"
+            )
             option = typer.Option(
                 declaration,
                 metavar=None if flag else f"<{item['type'].removesuffix('...')}>",
@@ -226,8 +250,15 @@ def _type_name(annotation: Any) -> str:
         origin = get_origin(part)
         if part is type(None):
             words.append("none")
-        elif origin in (tuple, list):
-            words.append(_type_name(get_args(part)[0]) + "...")
+        elif origin in _SEVERAL:
+            inner = _type_name(get_args(part)[0]) if get_args(part) else "text"
+            words.append("list..." if inner.endswith("...") else inner + "...")
+        elif part in _SEVERAL:
+            words.append("text...")
+        elif isinstance(part, type) and issubclass(part, BaseModel):
+            words.append("mapping")
+        elif isinstance(part, str | ForwardRef):
+            words.append(part if isinstance(part, str) else part.__forward_arg__)
         elif origin is dict or part is dict:
             words.append("mapping")
         elif str(origin).endswith("Literal"):
@@ -237,8 +268,51 @@ def _type_name(annotation: Any) -> str:
             words.append(_type_name(get_args(part)[0]))
         else:
             plain = {"str": "text", "int": "integer", "float": "number", "Path": "file"}
-            words.append(plain.get(part.__name__, part.__name__))
+            name = getattr(part, "__name__", str(part))
+            words.append(plain.get(name, name))
     return "|".join(words)
+
+
+def _from_option(form: type[Frozen], name: str, value: Any) -> Any:
+    """Return what an option was given, read as YAML where the parameter's type is not validated from text."""
+    field = form.model_fields[name]
+    if option_of(name, field).read is not None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _yaml(name, value) if _takes_yaml(field.annotation) else value
+    inner = [a for part in _parts(field.annotation) if get_origin(part) in _SEVERAL for a in get_args(part)]
+    inner = [a for a in inner if a is not ...]
+    nested = any(get_origin(part) in _SEVERAL for a in inner for part in _parts(a))
+    if not nested and not any(_takes_yaml(a) for a in inner):
+        return value
+    items = [_yaml(name, text) for text in value]
+    # Given once, it may be the whole list as well as its only member.
+    whole = (
+        len(items) == 1
+        and isinstance(items[0], list)
+        and (not nested or all(type(x) is list for x in items[0]))
+    )
+    return items[0] if whole else items
+
+
+def _takes_yaml(annotation: Any) -> bool:
+    """Return whether text is not enough for a type: a mapping, numbers to choose from, or text beside numbers."""
+    parts = _parts(annotation)
+    if annotation is Any or (str in parts and {int, float, bool} & set(parts)):
+        return True
+    for part in parts:
+        origin = get_origin(part)
+        if origin is Annotated and _takes_yaml(get_args(part)[0]):
+            return True
+        if origin is Literal and not all(isinstance(x, str) for x in get_args(part)):
+            return True
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return True
+    return False
+
+
+def _yaml(name: str, text: str) -> Any:
+    return parse_yaml(text, f"--{name} {text[:200]!r}: the value")
 
 
 def _read(annotation: Any, name: str, value: Any) -> Any:
@@ -247,9 +321,11 @@ def _read(annotation: Any, name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() in ("none", "null") and type(None) in kinds:
         return None
     if isinstance(value, str) and any(k is dict or get_origin(k) is dict for k in kinds):
-        return parse_yaml(value, f"--{name} {value[:200]!r}: the value")
+        return _yaml(name, value)
     return value
 
 
 def _plain(value: Any) -> str:
-    return ", ".join(str(x) for x in value) if isinstance(value, tuple | list) else str(value)
+    return (
+        ", ".join(str(x) for x in value) if isinstance(value, tuple | list | set | frozenset) else str(value)
+    )

@@ -15,6 +15,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.graphs.side_info import AUTO, SideInfo
 from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.models.named_inputs import NAMING
+from perturbfm_core.models.parameters import recorded
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import DEFAULT_GENERATOR, CountGenerator
 from perturbfm_core.splits.audit.borrowed import borrowed_findings
@@ -84,7 +85,8 @@ class ModelConfig(Frozen):
 
 def model_configs(entry: ModelEntry) -> list[ModelConfig]:
     """Return one resolved configuration per seed of a catalog entry."""
-    params = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    own = new_model(entry.model, entry.params).params
+    params = recorded(own.model_dump(mode="json"), own)
     auto = tuple(name for name in NAMING if AUTO in (params.get(name) or ()))
     params |= {name: [n for n in params[name] if n != AUTO] for name in auto}
     asked = parse(UncertaintyConfig, entry.uncertainty, f"uncertainty of entry {entry.name!r}")

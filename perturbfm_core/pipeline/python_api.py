@@ -1,7 +1,7 @@
 """PerturbFM from Python: data sets, splits, runs, scores and the leaderboard as objects and data frames.
 
 What `import perturbfm_core as pfm` offers. Artifacts go where the command line puts them: below ``PERTURBFM_HOME``
-(default: the current directory), unless a `store` is given.
+(default: the current directory), unless a `store` is given: an `ArtifactStore`, or the folder that is to be its home.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.catalog.loading import load_catalog
-from perturbfm_core.config import content_hash, parse
+from perturbfm_core.config import parse
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
@@ -27,15 +26,23 @@ from perturbfm_core.evaluation.panel import headlines
 from perturbfm_core.evaluation.submitted import submitted
 from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
+from perturbfm_core.pipeline.changed_entry import changed_entry, plain_value
 from perturbfm_core.pipeline.leaderboard import rank
 from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
 from perturbfm_core.pipeline.opening import check_generator
+from perturbfm_core.pipeline.python_arguments import (
+    check_dataset,
+    panels_of,
+    rows_of,
+    split_of,
+    store_of,
+    type_name,
+)
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds
 from perturbfm_core.pipeline.submission import read_submission
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import CountGenerator, PredictionKind
-from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
@@ -53,6 +60,10 @@ class Run:
     """
 
     path: Path
+
+    def __post_init__(self) -> None:
+        # The run stays found when the process goes to another directory.
+        object.__setattr__(self, "path", Path(self.path).absolute())
 
     @cached_property
     def record(self) -> RunRecord:
@@ -96,7 +107,7 @@ def freeze(
     fold: int | None = None,
     policies: dict[str, Any] | None = None,
     bounds: bool = True,
-    store: ArtifactStore | None = None,
+    store: ArtifactStore | Path | str | None = None,
     tell: Progress = quiet,
     **params: Any,
 ) -> FrozenSplit | list[FrozenSplit]:
@@ -134,9 +145,17 @@ def freeze(
     SplitError
         If a name is unknown, nothing could be tested, or the leakage audit blocks the split.
     """
-    fields = {"kind": kind, "params": params, "seed": seed, "folds": folds, "fold": fold, **(policies or {})}
+    check_dataset(ds)
+    fields = {
+        "kind": kind,
+        "params": plain_value(params),
+        "seed": seed,
+        "folds": folds,
+        "fold": fold,
+        **(policies or {}),
+    }
     spec = parse(SplitSpec, fields, "the request for a split")
-    made = freeze_split(store or ArtifactStore(), ds, spec, bounds=bounds, progress=tell)
+    made = freeze_split(store_of(store), ds, spec, bounds=bounds, progress=tell)
     splits = [split for split, _, _ in made]
     return splits[0] if len(splits) == 1 else splits
 
@@ -149,7 +168,7 @@ def run(
     seed: int | None = None,
     name: str | None = None,
     again: bool = False,
-    store: ArtifactStore | None = None,
+    store: ArtifactStore | Path | str | None = None,
     tell: Progress = quiet,
     **params: Any,
 ) -> Run | list[Run]:
@@ -189,33 +208,33 @@ def run(
         If the entry or a parameter is unknown.
     """
     chosen = _entry(entry, name, seed, params)
-    paths = run_entry(store or ArtifactStore(), split, chosen, data=ds, again=again, tell=tell)
+    check_dataset(ds)
+    home = store_of(store)
+    paths = run_entry(home, split_of(home, split), chosen, data=ds, again=again, tell=tell)
     runs = [Run(path) for path in paths]
     return runs[0] if len(runs) == 1 else runs
 
 
 def _entry(entry: ModelEntry | str, name: str | None, seed: int | None, params: dict[str, Any]) -> ModelEntry:
     """Return the entry with its changes, under a name that tells them apart from the entry as it is."""
-    if isinstance(entry, ModelEntry):
-        base = entry
-    else:
+    given: Any = entry
+    if isinstance(given, ModelEntry):
+        base = given
+    elif isinstance(given, str):
         entries = load_catalog().models
-        if entry not in entries:
+        if given not in entries:
             # Raises with the known names if there is none.
-            MODELS.get(entry)
-        base = entries.get(entry) or ModelEntry(name=entry, description="from Python", model=entry)
+            MODELS.get(given)
+        base = entries.get(given) or ModelEntry(name=given, description="from Python", model=given)
+    else:
+        msg = f"the entry is a {type_name(given)}; give the name of a catalog entry or model, or a ModelEntry"
+        raise ConfigError(msg)
     own = MODELS.get(base.model).Params
     unknown = sorted(set(params) - set(own.model_fields))
     if unknown:
         msg = f"model {base.model!r} has no parameter {unknown[0]!r}; it takes: {', '.join(own.model_fields) or 'none'}"
         raise ConfigError(msg)
-    suffix = f"-{content_hash(params)[:6]}" if params else ""
-    changes: dict[str, Any] = {"name": name or base.name + suffix, "params": {**base.params, **params}}
-    if params:
-        changes["tuned"] = None
-    if seed is not None:
-        changes["seeds"] = (seed,)
-    return parse(ModelEntry, {**base.model_dump(), **changes}, f"entry {base.name!r}")
+    return changed_entry(base, params, name=name, seed=seed)
 
 
 def score(
@@ -227,7 +246,7 @@ def score(
     panels: list[str] | None = None,
     kind: PredictionKind | None = None,
     generator: CountGenerator | None = None,
-    store: ArtifactStore | None = None,
+    store: ArtifactStore | Path | str | None = None,
 ) -> Scores:
     """Score a prediction that was made anywhere, with the panels of any run.
 
@@ -262,61 +281,36 @@ def score(
     PredictionError
         If the prediction does not cover, or does not belong to, the split.
     """
-    home = store or ArtifactStore()
-    found = split if isinstance(split, FrozenSplit) else SplitFolder(home.split_dir).load(split)
+    check_dataset(ds)
+    home = store_of(store)
+    found = split_of(home, split)
+    asked = panels_of(panels)
+    if kind is not None and kind not in get_args(PredictionKind):
+        msg = f"unknown kind of prediction {kind!r}; give one of {', '.join(get_args(PredictionKind))}"
+        raise PredictionError(msg)
     drawn = None
     if generator is not None:
         check_generator(ds, generator)
         drawn = parse(Generator, {"counts": generator}, "the generator")
+    if variance is not None and isinstance(prediction, RowPrediction | str | Path):
+        msg = "variance is that of a data frame of deltas; a file and a RowPrediction have their own, leave it out"
+        raise PredictionError(msg)
     if isinstance(prediction, str | Path):
         read = read_submission(ds, found, Path(prediction), kind=kind)
     else:
         rows = (
-            prediction if isinstance(prediction, RowPrediction) else _rows_of(ds, found, prediction, variance)
+            prediction if isinstance(prediction, RowPrediction) else rows_of(ds, found, prediction, variance)
         )
         read = submitted(ds, found, rows, observed_side(ds, found), kind=kind)
     stats = stats_with_bounds(home, ds, found)
     notes = {**read.notes, "warnings": read.warnings}
     return score_prediction(
-        ds, found, read.prediction, stats, panels=panels, notes=notes, store=home, generator=drawn
-    )
-
-
-def _rows_of(
-    ds: PerturbDataset, split: FrozenSplit, mean: pd.DataFrame, variance: pd.DataFrame | None
-) -> RowPrediction:
-    """Return a prediction of the test rows from one row of deltas per condition."""
-    if not mean.index.is_unique or not mean.columns.is_unique:
-        msg = "the data frame repeats a condition or a gene; give each once"
-        raise PredictionError(msg)
-    rows = split.rows(ds, "test")
-    keys = ds.conditions.index[ds.condition_codes[rows]]
-    at = mean.index.get_indexer(keys)
-    if (at < 0).any():
-        lacking = sorted(set(keys[at < 0]))
-        msg = (
-            f"the data frame lacks {len(lacking)} of {len(set(keys))} test conditions, e.g. {lacking[:3]}; its index "
-            f"must hold condition keys, it begins with {[str(k) for k in mean.index[:2]]}"
-        )
-        raise PredictionError(msg)
-    if variance is not None:
-        variance = variance.reindex(index=mean.index, columns=mean.columns)
-    values = mean.to_numpy(dtype=np.float32)
-    return RowPrediction(
-        mean=values,
-        var=np.ones_like(values) if variance is None else variance.to_numpy(dtype=np.float32),
-        idx=rows,
-        row=at.astype(np.int64),
-        genes=np.asarray([str(g) for g in mean.columns], dtype=np.str_),
-        row_id=ds.row_ids[rows],
-        split_hash=split.hash,
-        data_content_sha256=ds.content_sha256,
-        var_filled=variance is None,
+        ds, found, read.prediction, stats, panels=asked, notes=notes, store=home, generator=drawn
     )
 
 
 def leaderboard(
-    metric: str | None = None, *, refresh: bool = True, store: ArtifactStore | None = None
+    metric: str | None = None, *, refresh: bool = True, store: ArtifactStore | Path | str | None = None
 ) -> pd.DataFrame:
     """Return the leaderboard as a data frame.
 
@@ -334,7 +328,7 @@ def leaderboard(
     StoreError
         If the metric is not in the leaderboard.
     """
-    home = store or ArtifactStore()
+    home = store_of(store)
     if refresh:
         rank(home)
     board = database.query(home, "SELECT * FROM leaderboard")

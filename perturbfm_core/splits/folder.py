@@ -122,9 +122,11 @@ class SplitFolder:
             return text
         known = self.hashes()
         if "." in text:
-            for entry in self.index().splits:
-                if entry.key == text:
-                    return entry.hash
+            # A key is looked for as it is written first: the name of a kind may have capital letters.
+            by_key = {entry.key: entry.hash for entry in self.index().splits}
+            for key in (prefix.strip(), text):
+                if key in by_key:
+                    return by_key[key]
             msg = f"no split has the key {prefix!r} in {self.path}; see `perturbfm splits list`"
             raise SplitError(msg)
         if len(text) < MIN_PREFIX:

@@ -62,7 +62,11 @@ def freeze(ds: PerturbDataset, spec: SplitSpec, *, min_combos: int = MIN_COMBOS)
     kind = KINDS.get(spec.kind)
     facts = {} if kind.facts is None else kind.facts(ds)
     spec = spec.model_copy(update={"params": {**spec.params, **facts}})
-    return [_finish(ds, spec, draft, min_combos) for draft in kind.drafts(ds, spec)]
+    drafts = list(kind.drafts(ds, spec))
+    if spec.folds is not None and any(draft.fold is None or draft.k != spec.folds for draft in drafts):
+        msg = f"kind {spec.kind!r} makes no {spec.folds} folds of a cross-validation here; give no --folds"
+        raise SplitError(msg)
+    return [_finish(ds, spec, draft, min_combos) for draft in drafts]
 
 
 def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, min_combos: int) -> FrozenSplit:

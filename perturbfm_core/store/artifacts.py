@@ -59,8 +59,13 @@ class ArtifactStore:
     def __init__(self, home: Path | str | None = None, split_dir: Path | str | None = None) -> None:
         require_local(home or os.environ.get("PERTURBFM_HOME") or ".", "PERTURBFM_HOME")
         require_local(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or ".", "PERTURBFM_SPLIT_DIR")
-        self.home = Path(home or os.environ.get("PERTURBFM_HOME") or ".")
-        self.split_dir = Path(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
+        # A path that is given stays that of one folder, wherever its process goes.
+        self.home = Path(home).absolute() if home else Path(os.environ.get("PERTURBFM_HOME") or ".")
+        self.split_dir = (
+            Path(split_dir).absolute()
+            if split_dir
+            else Path(os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
+        )
         self.data = self.home / "data"
         self.downloads = self.home / "downloads"
         self.runs = self.home / "runs"

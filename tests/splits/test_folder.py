@@ -17,9 +17,10 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import freeze_split, migrate_split, split_stats
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.index import INDEX_FILE
+from perturbfm_core.splits.index import INDEX_FILE, Index
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, Split
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.atomic import write_json
 from tests.support.factories import (
     grid_rows,
     reordered,
@@ -144,6 +145,18 @@ def test_a_split_is_found_by_hash_prefix_and_key(folder: SplitFolder, by_conditi
 def test_a_name_that_finds_nothing_is_refused(folder: SplitFolder, name: str, message: str) -> None:
     with pytest.raises(SplitError, match=message):
         folder.resolve(name)
+
+
+@pytest.mark.parametrize("kind", ["firstLetter", "FIRST", "iid"])
+def test_a_key_with_capital_letters_is_found_as_it_is_written(folder: SplitFolder, kind: str) -> None:
+    entry = folder.index().splits[0]
+    entries = [
+        entry.model_copy(update={"hash": digit * 64, "key": f"screen.{name}.0123"})
+        for digit, name in (("1", kind.lower() + "x"), ("2", kind))
+    ]
+    write_json(folder.path / INDEX_FILE, Index(splits=tuple(entries)).model_dump(mode="json"))
+    assert folder.resolve(f" screen.{kind}.0123") == "2" * 64
+    assert folder.resolve(f"SCREEN.{kind.lower()}X.0123") == "1" * 64
 
 
 def test_an_ambiguous_prefix_is_refused(folder: SplitFolder) -> None:

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.audit.core import audit
-from perturbfm_core.splits.draft import KINDS
+from perturbfm_core.splits.draft import KINDS, Draft, split_kind
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit, inner_masks, units_of
 from tests.support.factories import (
@@ -268,11 +269,30 @@ def test_folds_of_other_seeds_are_another_cross_validation() -> None:
             "covariate_transfer", {"folds": 16}, "16 folds need at least 16 pairs, found 15; ask", id="pairs"
         ),
         pytest.param("iid", {"folds": 2}, "iid takes --seed for repeats, not --folds", id="iid"),
+        pytest.param(
+            "leave_one_context_out", {"folds": 5}, "'leave_one_context_out' makes no 5 folds", id="contexts"
+        ),
     ],
 )
 def test_impossible_folds_are_refused(kind: str, spec: dict[str, Any], message: str) -> None:
     with pytest.raises(SplitError, match=re.escape(message)):
         split_all(screen(GRID), kind, **spec)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 10])
+def test_folds_of_a_kind_that_makes_none_are_refused(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
+    def held(conditions: Any, spec: Any, params: Any) -> list[Draft]:
+        """Hold out one condition."""
+        return [Draft(test=[str(conditions.index[-1])], params={}, ood_axes=("pair",))]
+
+    _ = len(KINDS)
+    for name in ("_members", "_order"):
+        monkeypatch.setattr(KINDS, name, dict(getattr(KINDS, name)))
+    split_kind("one_condition", Frozen)(held)
+    ds = screen(GRID)
+    assert len(split_all(ds, "one_condition")) == 1
+    with pytest.raises(SplitError, match=f"'one_condition' makes no {folds} folds .*; give no --folds"):
+        split_all(ds, "one_condition", folds=folds)
 
 
 # ---- contexts ---------------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""A model entry with some settings changed, under a name that tells it apart from the entry that it departs from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.config import content_hash, parse
+from perturbfm_core.models.parameters import every_parameter
+from perturbfm_core.schema import DEFAULT_GENERATOR
+from perturbfm_core.uncertainty.config import UncertaintyConfig
+
+_SUFFIX = 6
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value with numpy numbers, arrays, series and sets in it as plain numbers and lists, sets sorted."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | pd.Series | pd.Index):
+        return plain_value(value.tolist())
+    if isinstance(value, dict):
+        return {plain_value(k): plain_value(v) for k, v in value.items()}
+    if isinstance(value, set | frozenset):
+        items = [plain_value(item) for item in value]
+        try:
+            return sorted(items)
+        except TypeError:
+            return sorted(items, key=repr)
+    if type(value) in (list, tuple):
+        return type(value)(plain_value(item) for item in value)
+    return value
+
+
+def changed_entry(
+    base: ModelEntry,
+    changes: dict[str, Any],
+    *,
+    name: str | None = None,
+    conformal: str | None = None,
+    ensemble: int | None = None,
+    seed: int | None = None,
+    generator: str | None = None,
+) -> ModelEntry:
+    """Return an entry with some settings changed.
+
+    Where a setting differs from that of `base` once defaults are filled in, the name gets a short suffix made of the
+    differences, unless `name` gives another.
+
+    Parameters
+    ----------
+    base
+        The entry that it departs from.
+    changes
+        Changed parameters of the model.
+    name
+        Name in the leaderboard.
+    conformal, ensemble
+        Method of intervals, and number of members, in the entry's ``uncertainty`` block.
+    seed
+        The only seed (default: those of the entry).
+    generator
+        How counts are drawn of its predictions (default: as the entry says).
+
+    Raises
+    ------
+    ConfigError
+        If a value is not what the parameter takes, or the name is no key.
+    """
+    old = every_parameter(base.model, base.params)
+    params = {**base.params, **{name: plain_value(value) for name, value in changes.items()}}
+    new = every_parameter(base.model, params)
+    uncertainty = dict(base.uncertainty)
+    if conformal is not None:
+        old_method = uncertainty.get("conformal", {}).get("method", "mondrian")
+        kept = uncertainty.get("conformal", {})
+        # Groups are of one method; another has its own.
+        kept = {k: v for k, v in kept.items() if k != "groups" or conformal == old_method}
+        uncertainty["conformal"] = {**kept, "method": conformal}
+    if ensemble is not None:
+        uncertainty["ensemble"] = ensemble
+    asked = [parse(UncertaintyConfig, u, "--conformal") for u in (base.uncertainty, uncertainty)]
+    different = {k: v for k, v in new.items() if old[k] != v}
+    changed = bool(different)
+    if asked[0] != asked[1]:
+        different["uncertainty"] = asked[1].model_dump(mode="json")
+    if generator is not None and generator != (base.generator or DEFAULT_GENERATOR):
+        different["generator"] = generator
+    suffix = f"-{content_hash(different)[:_SUFFIX]}" if different else ""
+    values: dict[str, Any] = {
+        **base.model_dump(),
+        "name": name if name is not None else base.name + suffix,
+        "params": params if different else base.params,
+        "uncertainty": uncertainty if different else base.uncertainty,
+    }
+    if changed:
+        # What a search selected is something else now.
+        values["tuned"] = None
+    if seed is not None:
+        values["seeds"] = (seed,)
+    if generator is not None:
+        values["generator"] = generator
+    return parse(ModelEntry, values, f"entry {values['name']!r}")
