@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.catalog.entries import ModelEntry
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import content_hash, parse
+from perturbfm_core.errors import ConfigError
+from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.parameters import every_parameter
 from perturbfm_core.schema import DEFAULT_GENERATOR
 from perturbfm_core.uncertainty.config import UncertaintyConfig
@@ -68,7 +71,7 @@ def changed_entry(
     Raises
     ------
     ConfigError
-        If a value is not what the parameter takes, or the name is no key.
+        If a value is not what the parameter takes, or the name is no key or that of an entry of another model.
     """
     old = every_parameter(base.model, base.params)
     params = {**base.params, **{name: plain_value(value) for name, value in changes.items()}}
@@ -103,4 +106,25 @@ def changed_entry(
         values["seeds"] = (seed,)
     if generator is not None:
         values["generator"] = generator
-    return parse(ModelEntry, values, f"entry {values['name']!r}")
+    entry = parse(ModelEntry, values, f"entry {values['name']!r}")
+    if name is not None:
+        _check_name(entry)
+    return entry
+
+
+def _check_name(entry: ModelEntry) -> None:
+    """Refuse the name of another model, under which readers of the leaderboard would take its scores for that model's."""
+    known = load_catalog().models
+    owner = (
+        known[entry.name].model
+        if entry.name in known
+        else entry.name
+        if entry.name in MODELS
+        else entry.model
+    )
+    if owner != entry.model:
+        msg = (
+            f"entry {entry.name!r} of the catalog is of model {owner!r}, and this is one of {entry.model!r}; "
+            "give another name (--name)"
+        )
+        raise ConfigError(msg)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from perturbfm_core.catalog.entries import ModelEntry
-from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ConfigError, NotApplicableError
 from perturbfm_core.graphs.side_info import AUTO, Needs
@@ -168,8 +167,7 @@ def open_experiments(
     NotApplicableError
         If the entry is not applicable to the split.
     ConfigError
-        If predictions made elsewhere or an entry of another model have its name, or counts are to be drawn for data
-        without counts.
+        If predictions made elsewhere have its name, or counts are to be drawn for data without counts.
     """
     found = split if isinstance(split, FrozenSplit) else SplitFolder(store.split_dir).load(split)
     dataset = data if isinstance(data, PerturbDataset) else dataset_of(store, found, data)
@@ -180,25 +178,6 @@ def open_experiments(
     if (run := run_of_entry(store, entry.name, external=True)) is not None:
         msg = f"entry {entry.name!r} has runs of predictions made elsewhere, e.g. {run}; give another name (--name)"
         raise ConfigError(msg)
-    _check_name(entry)
     if entry.generator is not None:
         check_generator(dataset, entry.generator)
     return [open_experiment(store, dataset, found, config, tell) for config in model_configs(entry)]
-
-
-def _check_name(entry: ModelEntry) -> None:
-    """Refuse the name of another model, under which readers of the leaderboard would take its scores for that model's."""
-    known = load_catalog().models
-    owner = (
-        known[entry.name].model
-        if entry.name in known
-        else entry.name
-        if entry.name in MODELS
-        else entry.model
-    )
-    if owner != entry.model:
-        msg = (
-            f"entry {entry.name!r} of the catalog is of model {owner!r}, and this is one of {entry.model!r}; "
-            "give another name (--name)"
-        )
-        raise ConfigError(msg)

@@ -77,7 +77,7 @@ def test_the_name_of_another_model_is_refused(ds, split, store, model, name):
     ):
         pfm.run(ds, split, model, name=name, store=store)
     with pytest.raises(ConfigError, match="give another name"):
-        open_experiments(store, split, ModelEntry(name=name, description="x", model=model), data=ds)
+        changed_entry(find_entry(model), {}, name=name)
     assert open_experiments(store, split, changed_entry(find_entry(model), {}, name=model), data=ds)
 
 
