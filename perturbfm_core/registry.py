@@ -72,7 +72,8 @@ class Discovery:
         self._folder_module = folder_module
         self._group = group
         self._done = False
-        self._running = False
+        # Whether members are being looked for; what is registered is then not yet all.
+        self.running = False
 
     def run(self) -> None:
         """Import everything that may register a member; once per process."""
@@ -80,9 +81,9 @@ class Discovery:
             return
         with _LOOKING:
             # A module that reads the registry while it is imported must not start again.
-            if self._done or self._running:
+            if self._done or self.running:
                 return
-            self._running = True
+            self.running = True
             try:
                 self._walk(self._package)
                 if self._group is not None:
@@ -90,7 +91,7 @@ class Discovery:
                     load_plugin_files()
                 self._done = True
             finally:
-                self._running = False
+                self.running = False
                 if not self._done:
                     _discard_unfinished()
 

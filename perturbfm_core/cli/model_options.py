@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.parameters import ParameterCommand, Parameters, typed
-from perturbfm_core.config import check_key
 from perturbfm_core.errors import ModelError
+
+if TYPE_CHECKING:
+    from perturbfm_core.pipeline.changed_entry import Settings
 
 # Options before whose value no model is looked for.
 _OTHER_VALUES = (
@@ -72,19 +74,8 @@ def find_entry(name: str) -> ModelEntry:
     return ModelEntry(name=name, description="from the command line", model=name)
 
 
-def configured(
-    base: ModelEntry,
-    given: dict[str, Any],
-    *,
-    name: str | None = None,
-    conformal: str | None = None,
-    ensemble: int | None = None,
-    seed: int | None = None,
-    generator: str | None = None,
-) -> ModelEntry:
-    """Return an entry with some parameters changed.
-
-    Where anything is changed, its name gets a short suffix made of the changes, unless `name` gives another.
+def configured(base: ModelEntry, given: dict[str, Any], **settings: Unpack[Settings]) -> ModelEntry:
+    """Return an entry with some parameters changed, given as text or as values.
 
     Parameters
     ----------
@@ -92,29 +83,10 @@ def configured(
         The entry that it departs from.
     given
         Changed parameters; text is read by the type of the parameter.
-    name
-        Name in the leaderboard.
-    conformal, ensemble
-        Method of intervals, and number of members, in the entry's ``uncertainty`` block.
-    seed
-        The only seed (default: those of the entry).
-    generator
-        How counts are drawn of its predictions (default: as the entry says).
-
-    Raises
-    ------
-    ConfigError
-        If a value is not what the parameter takes, or the name is no key.
+    **settings
+        Other settings, as of `changed_entry`.
     """
     from perturbfm_core.models.base import MODELS
     from perturbfm_core.pipeline.changed_entry import changed_entry
 
-    return changed_entry(
-        base,
-        typed(MODELS.get(base.model).Params, given),
-        name=None if name is None else check_key(name, "--entry"),
-        conformal=conformal,
-        ensemble=ensemble,
-        seed=seed,
-        generator=generator,
-    )
+    return changed_entry(base, typed(MODELS.get(base.model).Params, given), **settings)

@@ -104,24 +104,8 @@ class Metric:
         return value if self.direction == "min" else abs(value - (self.target or 0.0))
 
 
-class PanelDiscovery(Discovery):
-    """The search for panels and metrics, which says whether it is under way."""
-
-    running = False
-
-    def run(self) -> None:
-        """Import everything that may register a panel or metric; once per process."""
-        if self.running:
-            return
-        self.running = True
-        try:
-            super().run()
-        finally:
-            self.running = False
-
-
 # Panels and their metrics register together, when the modules of `panels` are imported.
-PANEL_MODULES = PanelDiscovery("perturbfm_core.evaluation.panels", "panel*", "perturbfm.metrics")
+PANEL_MODULES = Discovery("perturbfm_core.evaluation.panels", "panel*", "perturbfm.metrics")
 
 METRICS: Registry[Metric] = Registry("metric", MetricError, PANEL_MODULES)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,28 @@ from perturbfm_core.schema import DEFAULT_GENERATOR
 from perturbfm_core.uncertainty.config import UncertaintyConfig
 
 _SUFFIX = 6
+
+
+class Settings(TypedDict, total=False):
+    """Settings of an entry beside the parameters of its model; each keeps that of the entry where it is None.
+
+    Attributes
+    ----------
+    name
+        Name in the leaderboard.
+    conformal, ensemble
+        Method of intervals, and number of members, in the entry's ``uncertainty`` block.
+    seed
+        The only seed.
+    generator
+        How counts are drawn of its predictions.
+    """
+
+    name: str | None
+    conformal: str | None
+    ensemble: int | None
+    seed: int | None
+    generator: str | None
 
 
 def plain_value(value: Any) -> Any:
@@ -38,16 +60,7 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def changed_entry(
-    base: ModelEntry,
-    changes: dict[str, Any],
-    *,
-    name: str | None = None,
-    conformal: str | None = None,
-    ensemble: int | None = None,
-    seed: int | None = None,
-    generator: str | None = None,
-) -> ModelEntry:
+def changed_entry(base: ModelEntry, changes: dict[str, Any], **settings: Unpack[Settings]) -> ModelEntry:
     """Return an entry with some settings changed.
 
     Where a setting differs from that of `base` once defaults are filled in, the name gets a short suffix made of the
@@ -59,22 +72,18 @@ def changed_entry(
         The entry that it departs from.
     changes
         Changed parameters of the model.
-    name
-        Name in the leaderboard.
-    conformal, ensemble
-        Method of intervals, and number of members, in the entry's ``uncertainty`` block.
-    seed
-        The only seed (default: those of the entry).
-    generator
-        How counts are drawn of its predictions (default: as the entry says).
+    **settings
+        Other settings (see `Settings`).
 
     Raises
     ------
     ConfigError
         If a value is not what the parameter takes, or the name is no key or that of an entry of another model.
     """
+    name, conformal, ensemble = (settings.get(k) for k in ("name", "conformal", "ensemble"))
+    seed, generator = settings.get("seed"), settings.get("generator")
     old = every_parameter(base.model, base.params)
-    params = {**base.params, **{name: plain_value(value) for name, value in changes.items()}}
+    params = {**base.params, **{k: plain_value(value) for k, value in changes.items()}}
     new = every_parameter(base.model, params)
     uncertainty = dict(base.uncertainty)
     if conformal is not None:

@@ -18,13 +18,14 @@ from perturbfm_core.graphs import donor_effects
 from perturbfm_core.graphs.donor import DonorEffects, directions_of
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 from perturbfm_core.progress import WARNING, Progress, quiet
-from perturbfm_core.splits.audit.borrowed import borrowed_record, stated
+from perturbfm_core.splits.audit import borrowed
+from perturbfm_core.splits.audit.run import FitRecord
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import write_atomic
+from perturbfm_core.store.atomic import read_json, write_atomic, write_json
 from perturbfm_core.store.code import code_of
 
-_FILE = "effects.npz"
+_FILE, _RECORD = "effects.npz", "record.json"
 
 
 def borrow(
@@ -51,9 +52,9 @@ def borrow(
         If it is this data set, or holds the test conditions' own measurements.
     """
     donor, context = open_donor(store, name, tell)
-    record = borrowed_record(ds, split, donor, context, name)
+    record = _record(store, ds, split, donor, context, name)
     donor_effects.check_genes(ds, donor, name)
-    if (said := stated(record)) is not None:
+    if (said := borrowed.stated(record)) is not None:
         tell(f"{WARNING}{said}")
     key = content_hash(
         {
@@ -73,6 +74,48 @@ def borrow(
     found = replace(_read(path, name), record=record, directions=directions, by_gene=by_gene)
     donor_effects.check_directions(ds, found)
     return found
+
+
+def _record(
+    store: ArtifactStore,
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    donor: PerturbDataset,
+    context: str | None,
+    name: str,
+) -> FitRecord:
+    """Return the record of what a donor has of a split's test, computed or found: rows are compared once.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    ds, split
+        The data set that borrows, and its split.
+    donor, context, name
+        The donor, its only context that is read (None for all), and what it is called.
+
+    Raises
+    ------
+    SplitError
+        If the donor is the data set, or holds the test conditions' own measurements.
+    """
+    key = content_hash(
+        {
+            "stage": "borrowed_overlap",
+            "data": ds.content_sha256,
+            "split": split.hash,
+            "donor": donor.content_sha256,
+            "context": context,
+            "name": name,
+            "code": code_of(borrowed.__name__).digest,
+        }
+    )
+    if (path := store.object(key)).is_dir():
+        return FitRecord.model_validate(read_json(path / _RECORD))
+    record = borrowed.borrowed_record(ds, split, donor, context, name)
+    store.put_object(key, lambda folder: write_json(folder / _RECORD, record.model_dump(mode="json")))
+    return record
 
 
 def open_donor(store: ArtifactStore, name: str, tell: Progress = quiet) -> tuple[PerturbDataset, str | None]:

@@ -184,6 +184,12 @@ def test_sparse_rows_that_agree_by_chance_are_no_leak():
         borrowed_record(many, freeze(many, held)[0], sparse("b", 400), None, "b")
 
 
+def test_rows_are_compared_once_for_a_split(here, monkeypatch):
+    first = borrow(here.store, here.target, here.split, "donor").record
+    monkeypatch.setattr("perturbfm_core.splits.audit.borrowed._overlap", None)
+    assert borrow(here.store, here.target, here.split, "donor").record == first
+
+
 def test_what_the_donor_has_measured_is_said_before_the_fit(here):
     lines = []
     borrow(here.store, here.target, here.split, "donor", lines.append)
