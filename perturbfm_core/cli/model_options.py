@@ -85,6 +85,11 @@ def configured(base: ModelEntry, given: dict[str, Any], **settings: Unpack[Setti
         Changed parameters; text is read by the type of the parameter.
     **settings
         Other settings, as of `changed_entry`.
+
+    Raises
+    ------
+    ConfigError
+        If a value is not what the parameter takes, or the name is no key or that of an entry of another model.
     """
     from perturbfm_core.models.base import MODELS
     from perturbfm_core.pipeline.changed_entry import changed_entry
