@@ -79,9 +79,11 @@ ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 bench: install ## Run the benchmarks and record them under .benchmarks
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --ignore=tests/benchmarks/growth --benchmark-autosave $(PYTEST_ARGS)
 
-# Sizes up to GROWTH_MAX (default: all, an hour on idle cores); big files lie in GROWTH_DIR (default: the temporary folder).
-bench-growth: install ## CPU-seconds and memory by number of cells, conditions and runs, with exponents; tables in .benchmarks/growth
-	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -s -o addopts="" tests/benchmarks/growth $(PYTEST_ARGS)
+# Sizes up to GROWTH_MAX (default: all, an hour on two idle cores); big files lie in GROWTH_DIR (default: the temporary folder).
+GROWTH_JOBS ?= 2
+
+bench-growth: install ## CPU-seconds and memory by number of cells, conditions and runs, with exponents; GROWTH_JOBS cases at a time, one thread each; tables in .benchmarks/growth
+	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p xdist -n $(GROWTH_JOBS) --dist worksteal -o addopts="" tests/benchmarks/growth $(PYTEST_ARGS)
 
 # PerturBench is on no index: it is installed from a clone where there is one, and left out where there is none.
 PERTURBENCH ?= third_party/perturbench

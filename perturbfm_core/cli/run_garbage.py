@@ -25,7 +25,10 @@ def gc(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which stored objects no run needs and, with --yes, remove them; tagged runs are kept."""
+    """Say which stored objects no run needs, and which fits of external models nobody goes on with; with --yes, remove them.
+
+    Tagged runs are kept.
+    """
     from perturbfm_core.store.run_removal import collect_garbage, find_garbage
 
     home = store()
@@ -37,6 +40,7 @@ def gc(
             "removed": yes,
             "runs": [p.name for p in garbage.runs],
             "objects": len(garbage.objects),
+            "unfinished": len(garbage.unfinished),
             "bytes": garbage.n_bytes,
         },
         as_json,

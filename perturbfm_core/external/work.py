@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from perturbfm_core.config import content_hash
+from perturbfm_core.errors import ExternalError
 from perturbfm_core.external.export import export
 from perturbfm_core.external.known_environments import KNOWN, licence_notice
 from perturbfm_core.external.raw import ARRAYS_FILE, META_FILE
 from perturbfm_core.external.request import CONTROLS_FILE, REQUEST_FILE, VIEW_FILE, Ahead
 from perturbfm_core.external.runner import LOG_FILE, WorkerCall, run_worker
 from perturbfm_core.external.settings import environment_identity, interpreter_of, timeout
+from perturbfm_core.parsing import read_json_file
 from perturbfm_core.progress import WARNING, worker_session
 from perturbfm_core.splits.view import TrainView
 from perturbfm_core.store.artifacts import Artifact
@@ -27,6 +29,8 @@ from perturbfm_core.store.machine import cores, max_train
 
 WORKERS = Path(__file__).parent / "workers"
 COST_FILE = "cost.json"
+# Below the folder of a fit: what a worker leaves for the next attempt at it, should this one be ended.
+KEPT_FOLDER, SPENT_FILE = "kept", "spent.json"
 # The earlier form of an output keeps the model's own control in a file of its own.
 _KEPT = (ARRAYS_FILE, META_FILE, "model_control.npy")
 
@@ -95,16 +99,19 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
     if worker.environment in KNOWN and (notice := licence_notice(worker.environment)):
         # Once for the program: it is shown whether or not progress is.
         ahead.tell(f"{WARNING}{notice}")
-    place = store.runs / ".external" / key[:16]
+    place = store.external_work / key[:16]
 
     def fill(folder: Path) -> None:
-        given = place / "view"
-        shutil.rmtree(place, ignore_errors=True)
+        given, kept = place / "view", place / KEPT_FOLDER
+        shutil.rmtree(given, ignore_errors=True)
         given.mkdir(parents=True)
+        kept.mkdir(exist_ok=True)
         for name in (VIEW_FILE, CONTROLS_FILE):
             (given / name).symlink_to((exported.path / name).absolute())
         write_json(given / REQUEST_FILE, {**read_json(exported.path / REQUEST_FILE), **asked})
-        ahead.tell(f"running the worker of {model}, seed {seed}")
+        again = ", going on from what an earlier attempt left" if any(kept.iterdir()) else ""
+        ahead.tell(f"running the worker of {model}, seed {seed}{again}")
+        earlier = _spent(kept)
         start, (before, largest) = time.perf_counter(), _children()
         with worker_session(ahead.tell) as variables:
             call = WorkerCall(
@@ -115,7 +122,7 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
                 work=place / "work",
                 threads=max(1, cores() // max_train()),
                 timeout=timeout(),
-                variables=variables,
+                variables={**variables, "PERTURBFM_KEPT": str(kept.absolute())},
             )
             out = run_worker(call, ahead.tell)
         for name in _KEPT:
@@ -123,16 +130,29 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
                 shutil.copyfile(out / name, folder / name)
         shutil.copyfile(call.log, folder / LOG_FILE)
         seconds, (cpu, peak) = time.perf_counter() - start, _children()
-        cost: dict[str, float | int] = {"seconds": round(seconds, 3), "cpu_s": round(cpu - before, 3)}
+        cost: dict[str, float | int] = {
+            "seconds": round(seconds + earlier["seconds"], 3),
+            "cpu_s": round(cpu - before + earlier["cpu_s"], 3),
+        }
         # The largest of all so far, which is this worker only where it rose.
         write_json(folder / COST_FILE, {**cost, **({"peak_bytes": peak} if peak > largest else {})})
 
     with store.lock(f"external-{key[:16]}", what=f"the worker of {model}", tell=ahead.tell):
         reused = store.find(key) is not None
         path = store.put_object(key, fill)
-    # After a failure the folder stays, for its log.
+    # After a failure the folder stays, for its log and for the next attempt.
     shutil.rmtree(place, ignore_errors=True)
     return Artifact(key, path, reused)
+
+
+def _spent(kept: Path) -> dict[str, float]:
+    """Return the seconds and CPU seconds of the earlier attempts that a worker goes on from, as it has written them."""
+    file = kept / SPENT_FILE
+    said = read_json_file(file, ExternalError) if file.is_file() else {}
+    if not isinstance(said, dict) or not all(isinstance(v, int | float) and v >= 0 for v in said.values()):
+        msg = f"{file} has {said!r}; a worker writes seconds and cpu_s there, or nothing"
+        raise ExternalError(msg)
+    return {"seconds": said.get("seconds", 0.0), "cpu_s": said.get("cpu_s", 0.0)}
 
 
 def _children() -> tuple[float, int]:

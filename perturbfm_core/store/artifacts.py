@@ -72,6 +72,7 @@ class ArtifactStore:
         self.objects = self.runs / ".objects"
         self.staging_root = self.runs / ".staging"
         self.locks = self.runs / ".locks"
+        self.external_work = self.runs / ".external"
         self.leaderboard = self.runs / "leaderboard.duckdb"
         self.leaderboard_page = self.runs / "leaderboard.html"
         self.studies = self.runs / ".studies"

@@ -29,6 +29,8 @@ class Garbage:
     ----------
     runs, objects
         Directories of runs beyond the policy, and of objects that no remaining run refers to.
+    unfinished
+        Directories of external models' fits that were ended and not gone on with.
     n_bytes
         Their size.
     looked_at
@@ -39,6 +41,7 @@ class Garbage:
     objects: tuple[Path, ...]
     n_bytes: int
     looked_at: float = float("inf")
+    unfinished: tuple[Path, ...] = ()
 
 
 def find_own_run(store: ArtifactStore, name: str) -> Path:
@@ -95,7 +98,11 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
         if path.name not in needed and not young and any((path / n).is_file() for n in _OF_A_RUN):
             objects.append(path)
     runs = tuple(sorted(extra))
-    return Garbage(runs, tuple(objects), sum(size_of(p) for p in (*runs, *objects)), looked_at)
+    unfinished = tuple(
+        p for p in sorted(store.external_work.glob("*")) if looked_at - _last_written(p) >= min_age_s
+    )
+    n_bytes = sum(size_of(p) for p in (*runs, *objects, *unfinished))
+    return Garbage(runs, tuple(objects), n_bytes, looked_at, unfinished)
 
 
 def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
@@ -108,6 +115,10 @@ def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
                 path.rename(staging.path / path.name)
         with contextlib.suppress(OSError):
             path.parent.rmdir()
+    for path in garbage.unfinished:
+        with store.lock(f"external-{path.name}", wait=False) as free, store.stage() as staging:
+            if free and _last_written(path) <= garbage.looked_at:
+                path.rename(staging.path / path.name)
 
 
 def _records(store: ArtifactStore) -> tuple[dict[Path, RunRecord], list[Path]]:
@@ -134,6 +145,16 @@ def _beyond(records: dict[Path, RunRecord], keep: int, tagged: Iterable[str]) ->
 def _keys(record: RunRecord) -> set[str]:
     o = record.objects
     return set() if o is None else {o.model, o.prediction, *o.panels.values()}
+
+
+def _last_written(path: Path) -> float:
+    """Return when a directory or anything below it was last changed, in seconds since 1970; 0 where it is gone."""
+    times = [0.0]
+    for place, _, names in os.walk(path):
+        for name in (".", *names):
+            with contextlib.suppress(FileNotFoundError):
+                times.append((Path(place) / name).lstat().st_mtime)
+    return max(times)
 
 
 def size_of(path: Path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import attempt, perturbfm
 
 
@@ -109,3 +110,50 @@ def test_an_own_control_is_scored_beside_the_real_one_where_there_is_one(split, 
     beside = own == "rows"
     assert ("own_control_run_id" in done.values) is beside
     assert len(list((own_home / "runs").glob("2*"))) == 1 + beside
+
+
+# Ended before its output the first time, it finds then what it has left; its earlier seconds are part of the cost.
+KEEPS = """
+import json, os, sys
+kept = os.environ["PERTURBFM_KEPT"]
+if not os.listdir(kept):
+    open(os.path.join(kept, "spent.json"), "w").write(SPENT)
+    print("half way")
+    os._exit(3)
+"""
+
+
+def kept_worker(spent: str) -> str:
+    first, *rest = worker().split('"""', 2)
+    return f'{first}"""{rest[0]}"""\n{rest[1]}'.replace(
+        "import numpy as np", KEEPS.replace("SPENT", repr(spent)) + "import numpy as np", 1
+    )
+
+
+def test_a_worker_that_was_ended_finds_what_it_left_and_the_cost_is_of_all_attempts(split, own_home):
+    Path("w.py").write_text(kept_worker('{"seconds": 5000, "cpu_s": 4000}'))
+    line = ("external", "run", "w.py", "--split", split, "--data", "D")
+    done = attempt(*line)
+    assert (done.code, "half way (exit code 3)" in done.err) == (2, True)
+    (left,) = (own_home / "runs/.external").iterdir()
+    assert perturbfm("runs", "gc", "--json").json["unfinished"] == 0
+    assert perturbfm("runs", "gc", "--min-age", 0, "--json").json["unfinished"] == 1
+    run = own_home / "runs" / perturbfm(*line).values["run_id"]
+    cost = json.loads((run / "training.json").read_text())["worker"]
+    assert 4000 < cost["cpu_s"] < 4500
+    assert 5000 < cost["seconds"] < 5500
+    assert not left.exists()
+
+
+def test_an_unfinished_fit_is_removed_by_gc_unless_somebody_makes_it(split, own_home):
+    Path("w.py").write_text(kept_worker('{"cpu_s": "much"}'))
+    line = ("external", "run", "w.py", "--split", split, "--data", "D")
+    assert attempt(*line).code == 2
+    assert "a worker writes seconds and cpu_s there, or nothing" in attempt(*line).err
+    (left,) = (own_home / "runs/.external").iterdir()
+    store = ArtifactStore()
+    with store.lock(f"external-{left.name}"):
+        perturbfm("runs", "gc", "--min-age", 0, "--yes")
+        assert left.is_dir()
+    perturbfm("runs", "gc", "--min-age", 0, "--yes")
+    assert not left.exists()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+import types
+import zipfile
 
 import anndata
 import numpy as np
@@ -115,49 +118,128 @@ def test_without_a_checkpoint_nothing_is_inferred(infer):
         infer(shifted, checkpoint=False)
 
 
-@pytest.mark.parametrize(("patience", "more"), [(None, 1), (3, 2)])
-def test_a_training_is_watched_and_stops_early_where_asked(modules, monkeypatch, capsys, patience, more):
-    import types
+@pytest.fixture
+def lightning(monkeypatch):
+    """Return a module in place of Lightning, whose trainer gives its callbacks and steps back."""
 
-    worker, _ = modules
-
-    class Callback:
-        pass
-
-    class EarlyStopping(Callback):
+    class EarlyStopping:
         def __init__(self, monitor, mode, patience):
             self.asked = (monitor, mode, patience)
 
-    lightning, callbacks = (
-        types.ModuleType("lightning.pytorch"),
-        types.ModuleType("lightning.pytorch.callbacks"),
+    root, package, callbacks = (
+        types.ModuleType("lightning" + name) for name in ("", ".pytorch", ".pytorch.callbacks")
     )
-    lightning.Trainer = lambda *, callbacks, max_steps: (callbacks, max_steps)
-    callbacks.Callback, callbacks.EarlyStopping = Callback, EarlyStopping
-    root = types.ModuleType("lightning")
-    root.pytorch = lightning
-    for name, module in (("", root), (".pytorch", lightning), (".pytorch.callbacks", callbacks)):
-        monkeypatch.setitem(sys.modules, "lightning" + name, module)
-    worker.watch(patience)
+    package.Trainer = lambda *, callbacks, max_steps: (callbacks, max_steps)
+    callbacks.Callback, callbacks.EarlyStopping = type("Callback", (), {}), EarlyStopping
+    root.pytorch = package
+    for module in (root, package, callbacks):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return package
+
+
+def at(step, loss=None, *, checking=False):
+    """Return a trainer at a step, with a validation loss."""
+    metrics = {"val_loss": loss}
+    return types.SimpleNamespace(
+        sanity_checking=checking, global_step=step, max_steps=90, callback_metrics=metrics
+    )
+
+
+@pytest.mark.parametrize(("patience", "more"), [(None, 1), (3, 2)])
+def test_a_training_is_watched_and_stops_early_where_asked(
+    modules, lightning, tmp_path, capsys, patience, more
+):
+    worker, _ = modules
+    record = tmp_path / "validations.txt"
+    worker.watch(patience, str(record))
     (own, *added), steps = lightning.Trainer(callbacks=["checkpoints"], max_steps=7)
     assert (own, steps, len(added)) == ("checkpoints", 7, more)
     assert [c.asked for c in added[1:]] == ([("val_loss", "min", 3)] if patience else [])
-    at = types.SimpleNamespace(sanity_checking=False, global_step=50, callback_metrics={"val_loss": 1.25})
-    added[0].on_validation_end(at, None)
-    at.sanity_checking = True
-    added[0].on_validation_end(at, None)
-    printed = capsys.readouterr().out
-    assert worker.reported(printed, {"steps": 50, "patience": patience}) == [
+    added[0].on_train_start(at(0), None)
+    added[0].on_validation_end(at(50, 1.25), None)
+    added[0].on_validation_end(at(50, 0.5, checking=True), None)
+    added[0].on_train_batch_end(at(51), None, None, None, 0)
+    # Not more than a line in two seconds.
+    added[0].on_train_batch_end(at(52), None, None, None, 0)
+    assert capsys.readouterr().out.split("\n") == ["", "trained: 51 of 90, validation loss 1.25", ""]
+    assert worker.reported(record.read_text(), {"steps": 50, "patience": patience}) == [
         "50 of 50 steps, lowest validation loss 1.25 at step 50"
     ]
 
 
+def test_attempts_at_one_training_are_one_record_and_one_cost(modules, lightning, tmp_path):
+    worker, _ = modules
+    record, spent = tmp_path / "validations.txt", tmp_path / "spent.json"
+    costs = []
+    for first, losses in ((0, {50: 3.0, 100: 2.0}), (100, {150: 1.0, 200: 4.0})):
+        worker.watch(None, str(record))
+        watching = lightning.Trainer(max_steps=90)[0][-1]
+        watching.on_train_start(at(first), None)
+        for step, loss in losses.items():
+            watching.on_validation_end(at(step, loss), None)
+        costs.append(json.loads(spent.read_text())["cpu_s"])
+    # The CPU time of this process counts as that of each attempt.
+    assert costs[1] > 1.9 * costs[0] > 0
+    assert worker.reported(record.read_text(), {"steps": 200, "patience": 5}) == [
+        "200 of 200 steps, lowest validation loss 1 at step 150",
+        "interrupted, and gone on with from step 100",
+    ]
+
+
+def written(path, *, whole=True):
+    """Write a state as torch does, a zip archive, or the first half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("data", path.name * 100)
+    if not whole:
+        path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "left"),
+    [
+        (None, None, None),
+        (True, True, "last.ckpt"),
+        (True, None, "best.ckpt"),
+        (True, False, "best.ckpt"),
+        (False, True, "last.ckpt"),
+        (False, False, None),
+    ],
+)
+def test_a_training_goes_on_from_the_newest_state_that_is_whole(modules, tmp_path, best, last, left):
+    worker, _ = modules
+    states = tmp_path / "checkpoints"
+    for name, whole in (("best.ckpt", best), ("last.ckpt", last)):
+        if whole is not None:
+            written(states / name, whole=whole)
+    assert worker.state_left(tmp_path) == (left is not None)
+    assert (states / "last.ckpt").is_file() == (left is not None)
+    if left:
+        assert zipfile.ZipFile(states / "last.ckpt").read("data").decode() == left * 100
+    assert (states / "best.ckpt").is_file() == bool(best)
+
+
+def test_a_training_that_had_ended_is_not_made_again(modules, tmp_path, monkeypatch):
+    worker, common = modules
+    monkeypatch.setattr(worker, "_state", None)
+    (tmp_path / "trained.json").write_text('["200 of 200 steps"]')
+    output = common.Output(tmp_path, GENES)
+    worker._train(tmp_path, None, None, None, {}, REQUEST, output)
+    assert output.notes == ["200 of 200 steps"]
+
+
 def test_the_notes_name_the_best_validation_and_an_early_end(modules):
     worker, _ = modules
-    printed = "".join(
-        f"epoch\nvalidated: step {n}, loss {x}\n" for n, x in ((50, 3), (100, 1.5), (150, 2), (200, 1.75))
+    record = "".join(
+        f"validated: step {n}, loss {x}\n" for n, x in ((50, 3), (100, 1.5), (150, 2), (200, 1.75))
     )
-    assert worker.reported(printed, {"steps": 40000, "patience": 2}) == [
+    assert worker.reported(record, {"steps": 40000, "patience": 2}) == [
         "200 of 40000 steps, lowest validation loss 1.5 at step 100; stopped after 2 validations without a lower one"
+    ]
+    # What a step came out at after an interruption counts.
+    again = record + "resumed: step 150\nvalidated: step 200, loss 1.25\n"
+    assert worker.reported(again, {"steps": 200, "patience": 2}) == [
+        "200 of 200 steps, lowest validation loss 1.25 at step 200",
+        "interrupted, and gone on with from step 150",
     ]
     assert worker.reported("nothing of it", {"steps": 10, "patience": None}) == []

@@ -109,6 +109,35 @@ def work_folder(out):
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
+def kept_folder():
+    """Return the folder that a later attempt at the same fit finds as this one leaves it; None where there is none.
+
+    The host names it (``PERTURBFM_KEPT``), and removes it once there is an output.
+    """
+    name = os.environ.get("PERTURBFM_KEPT")
+    return Path(name) if name else None
+
+
+class Spent:
+    """Time of this attempt and of those that it goes on from, which the host adds to the cost of the next one.
+
+    Parameters
+    ----------
+    kept
+        The folder of `kept_folder`.
+    """
+
+    def __init__(self, kept):
+        self._file, self._start = Path(kept) / "spent.json", time.time()
+        text = self._file.read_text(encoding="utf-8") if self._file.is_file() else "{}"
+        self._before = json.loads(text)
+
+    def write(self):
+        """Write the time so far, when there is something that the next attempt can go on from."""
+        now = {"seconds": time.time() - self._start, "cpu_s": time.process_time()}
+        write_json(self._file, {k: self._before.get(k, 0.0) + v for k, v in now.items()})
+
+
 def parts_of(request, pert_id):
     """Return what a perturbation consists of: its genes, or its own name where it has none."""
     known = request.get("perturbation_genes") or {}

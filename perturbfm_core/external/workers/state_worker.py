@@ -1,7 +1,7 @@
 """Worker of STATE (arc-state): perturbations that were seen in another context, from sets of control cells.
 
 Trains and infers with the program of the package, which does not stop early: a callback does, where `patience` asks
-for it. An unknown perturbation would become control there without an error, so none is asked of it, and cells that come
+for it. A training that was ended goes on from its last validation. An unknown perturbation would become control there without an error, so none is asked of it, and cells that come
 back untouched are an error here.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -25,14 +27,17 @@ from common import (
     Held,
     Labels,
     Output,
+    Spent,
     WorkerError,
     dense,
     drawn,
+    kept_folder,
     options,
     run,
     set_seed,
     skipped,
     work_folder,
+    write_json,
 )
 
 CONTROL = "non-targeting"
@@ -71,6 +76,7 @@ def _worker(view, out, request):
     todo = _askable(request, controls, names, held, output)
     set_seed(request["seed"])
     with work_folder(out) as folder:
+        folder = kept_folder() or folder
         if todo:
             _train(folder, table, names, held, p, request, output)
             _infer(folder, controls, names, todo, p, request, output)
@@ -128,7 +134,15 @@ def _cells(X, perts, contexts, batches, genes):
 
 
 def _train(folder, table, names, held, p, request, output):
-    """Train a model, its best state chosen on the validation conditions, else on a copy of some train cells."""
+    """Train a model, its best state chosen on the validation conditions, else on a copy of some train cells.
+
+    What an earlier attempt left in the folder is gone on with.
+    """
+    done = folder / "trained.json"
+    if done.is_file():
+        output.notes += json.loads(done.read_text(encoding="utf-8"))
+        return
+    notes = []
     is_control = table.obs["is_control"].to_numpy(bool)
     perts = np.array(
         [CONTROL if c else names.pert(q) for q, c in zip(table.obs["pert_id"].astype(str), is_control)]
@@ -145,8 +159,8 @@ def _train(folder, table, names, held, p, request, output):
         X, perts = sp.vstack([X, X[copied]]).tocsr(), np.concatenate([perts, perts[copied]])
         contexts = np.concatenate([contexts, np.repeat(COPIES, len(copied))])
         batches += [batches[i] for i in copied]
-        output.notes.append("no validation conditions: the checkpoint is chosen on train cells")
-    (folder / "data").mkdir()
+        notes.append("no validation conditions: the checkpoint is chosen on train cells")
+    (folder / "data").mkdir(exist_ok=True)
     _cells(X, perts, contexts, batches, request["genes"]).write_h5ad(str(folder / "data" / "view.h5ad"))
     lines = [
         "[datasets]",
@@ -163,6 +177,9 @@ def _train(folder, table, names, held, p, request, output):
         ]
     (folder / "split.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     every = min(int(p["val_freq"]), int(p["steps"]))
+    record, resumed = folder / "validations.txt", state_left(folder / "run")
+    if not resumed:
+        record.write_text("", encoding="utf-8")
     settings = {
         "data.kwargs.toml_config_path": folder / "split.toml",
         "data.kwargs.embed_key": "X_hvg",
@@ -181,43 +198,91 @@ def _train(folder, table, names, held, p, request, output):
         "training.ckpt_every_n_steps": every,
         "training.train_seed": request["seed"],
         "use_wandb": "false",
-        "overwrite": "true",
+        "overwrite": "false" if resumed else "true",
         "output_dir": folder,
         "name": "run",
         **{f"model.kwargs.{k}": p[k] for k in ("cell_set_len", "hidden_dim") if p[k] is not None},
         **{f"model.kwargs.transformer_backbone_kwargs.{k}": p[k] for k in BACKBONE if p[k] is not None},
     }
-    printed = _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()), patience=p["patience"])
-    output.notes += reported(printed, p)
+    _state(folder, "train", *(f"{k}={v}" for k, v in settings.items()), watching=(p["patience"], str(record)))
+    notes += reported(record.read_text(encoding="utf-8"), p)
+    write_json(done, notes)
+    output.notes += notes
 
 
-def reported(printed, p):
-    """Return what training said of its validations, as notes: steps made, the best one, and whether it stopped early."""
-    seen = re.findall(r"^validated: step (\d+), loss (\S+)$", printed, re.M)
+def state_left(run):
+    """Return whether an earlier attempt left a state that training can go on from, as the one that STATE looks for.
+
+    A state whose writing was cut short is removed; the best one takes the place of the last.
+    """
+    best, last = (run / "checkpoints" / n for n in ("best.ckpt", "last.ckpt"))
+    for state in (best, last):
+        if state.is_file() and not zipfile.is_zipfile(str(state)):
+            state.unlink()
+    if best.is_file() and not last.is_file():
+        shutil.copyfile(str(best), str(run / "copied"))
+        (run / "copied").replace(last)
+    return last.is_file()
+
+
+def reported(record, p):
+    """Return what training wrote of its validations, as notes: steps made, the best one, and whether it stopped early."""
+    # A step that was validated again after an interruption counts as it came out then.
+    seen = {
+        int(n): float(loss) for n, loss in re.findall(r"^validated: step (\d+), loss (\S+)$", record, re.M)
+    }
     if not seen:
         return []
-    loss, step = min((float(loss), int(step)) for step, loss in seen)
-    last = int(seen[-1][0])
+    loss, step = min((loss, step) for step, loss in seen.items())
+    last = max(seen)
     early = (
         f"; stopped after {p['patience']} validations without a lower one" if last < int(p["steps"]) else ""
     )
-    return [f"{last} of {p['steps']} steps, lowest validation loss {loss:.5g} at step {step}{early}"]
+    resumed = re.findall(r"^resumed: step (\d+)$", record, re.M)
+    again = [f"interrupted, and gone on with from step {', '.join(resumed)}"] if resumed else []
+    return [f"{last} of {p['steps']} steps, lowest validation loss {loss:.5g} at step {step}{early}", *again]
 
 
-def watch(patience):
-    """Let training print its validation loss, and stop after so many validations without a lower one (None: never)."""
+def watch(patience, record):
+    """Let training print its steps, write its validations, and stop early.
+
+    Parameters
+    ----------
+    patience
+        Validations without a lower loss after which it stops; None for never.
+    record
+        File that the validations are appended to, and the steps at which a training was gone on with.
+    """
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import Callback, EarlyStopping
 
-    class Printed(Callback):
+    class Watching(Callback):
+        shown, loss = 0.0, ""
+
+        def on_train_start(self, trainer, module):
+            self.spent = Spent(Path(record).parent)
+            if trainer.global_step:
+                self._write(f"resumed: step {trainer.global_step}")
+
+        def on_train_batch_end(self, trainer, *_):
+            if time.time() - self.shown > 2:
+                self.shown = time.time()
+                print(f"\ntrained: {trainer.global_step} of {trainer.max_steps}{self.loss}", flush=True)
+
         def on_validation_end(self, trainer, module):
             if not trainer.sanity_checking:
-                print(
-                    f"\nvalidated: step {trainer.global_step}, loss {float(trainer.callback_metrics['val_loss'])}"
-                )
+                loss = float(trainer.callback_metrics["val_loss"])
+                self.loss = f", validation loss {loss:.4g}"
+                self._write(f"validated: step {trainer.global_step}, loss {loss}")
+                self.spent.write()
+
+        @staticmethod
+        def _write(line):
+            with Path(record).open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
     trainer = pl.Trainer
-    more = [Printed()]
+    more = [Watching()]
     if patience is not None:
         more.append(EarlyStopping("val_loss", mode="min", patience=int(patience)))
 
@@ -276,16 +341,26 @@ def _infer(folder, controls, names, todo, p, request, output):
     output.notes.append(f"checkpoint {found[0].stem}")
 
 
-def _state(folder, verb, *arguments, patience=None):
-    """Run one verb of STATE's program, with its progress passed on; return what it printed."""
-    watching = f"from state_worker import watch; watch({patience!r}); " if verb == "train" else ""
+def _state(folder, verb, *arguments, watching=None):
+    """Run one verb of STATE's program, with its progress passed on; return what it printed.
+
+    Parameters
+    ----------
+    folder
+        Where it runs.
+    verb, *arguments
+        The verb, and what it is given.
+    watching
+        Arguments of `watch`, for a training.
+    """
+    first = f"from state_worker import watch; watch{watching!r}; " if watching is not None else ""
     variables = dict(
         os.environ, WANDB_MODE="disabled", HF_HUB_OFFLINE="1", CUDA_VISIBLE_DEVICES="", PYTHONUNBUFFERED="1"
     )
     command = [
         sys.executable,
         "-c",
-        f"import sys; sys.path.append({str(Path(__file__).resolve().parent)!r}); {watching}from state.__main__ import main; main()",
+        f"import sys; sys.path.append({str(Path(__file__).resolve().parent)!r}); {first}from state.__main__ import main; main()",
         "tx",
         verb,
         *map(str, arguments),
@@ -301,12 +376,12 @@ def _state(folder, verb, *arguments, patience=None):
     kept, shown = [], 0.0
     for text in _pieces(child.stdout):
         kept.append(text)
-        counted = re.search(r"(\d+)/(\d+) ", text)
+        # A training shows its steps; the bar of its epochs has no end.
+        counted = re.search(r"^trained: (.*)" if watching else r"(\d+/\d+) ", text)
         if counted and time.time() - shown > 2:
             shown = time.time()
-            epoch = re.search(r"Epoch (\d+)", text)
-            what = verb if epoch is None else f"{verb} epoch {epoch[1]}, batch"
-            print(f"progress: {what} {counted[1]} of {counted[2]}", flush=True)
+            what = "train step" if watching else verb
+            print(f"progress: {what} {counted[1].replace('/', ' of ')}", flush=True)
     if child.wait():
         sys.stderr.write("\n".join(kept[-60:]) + "\n")
         errors = [t for t in kept if re.match(r"[A-Za-z_.]*(Error|Exception)\b", t)]
