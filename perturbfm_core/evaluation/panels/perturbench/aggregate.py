@@ -30,7 +30,9 @@ def average(mean: FloatArray, version: Version = "V2") -> FloatArray:
     return single(mean) if version == "V1" else mean
 
 
-def logfc(mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUNT) -> FloatArray:
+def logfc(
+    mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUNT, version: Version = "V2"
+) -> FloatArray:
     """Return [K, G], log2 of mean log1p expression over that of the controls, both plus a pseudocount.
 
     Parameters
@@ -40,20 +42,37 @@ def logfc(mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUN
         ratio of means of log values; give means of expm1 values for its option ``exp``.
     pseudocount
         Added to both means.
+    version
+        What is undefined is 0 in both; infinite values are 0 in V1 and stay in V2.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         out = np.log2(mean + pseudocount) - np.log2(control + pseudocount)
     # A group equal to its controls has a change of exactly 0, whatever the order of its cells.
-    return np.asarray(np.where(np.isfinite(out) & (np.abs(out) > _ROUNDING), out, 0.0))
+    return _defined(np.where(np.abs(out) > _ROUNDING, out, 0.0), version)
 
 
-def dispersion(moments: Moments, *, adjust: bool = True) -> FloatArray:
-    """Return [K, G], standard deviation over mean (`adjust`) or the variance, ddof = 0; 0/0 gives 0."""
+def dispersion(moments: Moments, *, adjust: bool = True, version: Version = "V2") -> FloatArray:
+    """Return [K, G], standard deviation over mean (`adjust`) or the variance, ddof = 0; 0/0 gives 0.
+
+    Parameters
+    ----------
+    moments
+        Moments of the groups.
+    adjust
+        Whether to divide by the mean.
+    version
+        A spread around a mean of 0 is infinite in V2, and 0 in V1.
+    """
     if not adjust:
         return moments.spread
-    out = np.zeros_like(moments.mean)
-    np.divide(np.sqrt(moments.spread), moments.mean, out=out, where=moments.mean != 0)
-    return out
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _defined(np.sqrt(moments.spread) / moments.mean, version)
+
+
+def _defined(values: FloatArray, version: Version) -> FloatArray:
+    """Return values with 0 for what is undefined, and in V1 for what is infinite."""
+    kept = np.isfinite(values) if version == "V1" else ~np.isnan(values)
+    return np.asarray(np.where(kept, values, 0.0))
 
 
 def scaling(population: Population, version: Version = "V2") -> tuple[FloatArray, FloatArray, IntArray]:
@@ -78,9 +97,22 @@ def scaling(population: Population, version: Version = "V2") -> tuple[FloatArray
     return pooled.mean, np.where(sd > 0, sd, 1.0), scope
 
 
-def scaled(population: Population, version: Version = "V2") -> FloatArray:
-    """Return [K, G], the mean of values standardised gene by gene and clipped to [-10, 10] (see `scaling`)."""
-    mu, sd, scope = scaling(population, version)
+def scaled(
+    population: Population, version: Version = "V2", *, by: Population | None = None
+) -> FloatArray:
+    """Return [K, G], the mean of values standardised gene by gene and clipped to [-10, 10] (see `scaling`).
+
+    Parameters
+    ----------
+    population
+        The groups.
+    version
+        PerturBench's version.
+    by
+        The cells by which values are standardised, where they are not those of the groups and their controls.
+    """
+    mu, sd, _ = scaling(population if by is None else by, version)
+    scope = np.zeros_like(population.covariate) if version == "V1" else population.covariate
     out = np.empty_like(population.moments.mean)
     for k, s in enumerate(scope):
         inside = clipped_mean(population.block(k), mu[s] - MAX_SCALED * sd[s], mu[s] + MAX_SCALED * sd[s])

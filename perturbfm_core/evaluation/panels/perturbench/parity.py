@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ _VERSIONS: dict[str, aggregate.Version] = {
 _PEER_RAISES = "the peer raises an error"
 _PEER_FAILS = "the peer's V2 raises on ranks where there are no covariates"
 _DEGS = 10
+_WITH_CONTROL_ROWS = ("average", "scaled", "var")
 
 Score = Callable[[FloatArray, FloatArray], FloatArray]
 
@@ -70,6 +71,54 @@ class _Side:
     genes: Any
     cells: Population
     raw: Population
+    levels: list[str]
+    n_covariates: int
+    ctrl: str
+    # All cells once, where some groups are controls.
+    whole: Population | None = None
+
+    def as_in(self, version: aggregate.Version, method: str, listed: Container[str]) -> _Side:
+        """Return the side with the groups that a version scores.
+
+        V1 reads covariates and perturbation back from a row's name at its underscores. Where one is within a name, the
+        controls are not recognised as such and stay, in the aggregations that make a row of them.
+
+        Parameters
+        ----------
+        version, method
+            PerturBench's version, and the method of the aggregation.
+        listed
+            Names of the rows that the case has of it: of the controls none is expected that is not there.
+        """
+        if version != "V1" or method not in _WITH_CONTROL_ROWS:
+            return self
+        kept = [k for k, label in enumerate(self.labels) if self._read(label)[1] != self.ctrl]
+        own = [
+            v
+            for v, level in enumerate(self.levels)
+            if self._read((level, self.ctrl))[1] != self.ctrl
+            and _name((level, self.ctrl), version) in listed
+            and self.cells.controls.moments.n[v]
+        ]
+        groups = [*((False, k) for k in kept), *((True, v) for v in own)]
+
+        def block(i: int) -> Matrix:
+            is_control, at = groups[i]
+            return self.cells.controls.block(at) if is_control else self.cells.block(at)
+
+        covariate = np.asarray([*self.cells.covariate[kept], *own], dtype=np.int64)
+        labels = [*(self.labels[k] for k in kept), *((self.levels[v], self.ctrl) for v in own)]
+        cells = Population(block, covariate, self.cells.controls)
+        return replace(self, labels=labels, cells=cells, whole=self.cells)
+
+    def scope(self, label: tuple[str, str], version: aggregate.Version) -> str:
+        """Return the covariates that a group is ranked in."""
+        return self._read(label)[0] if version == "V1" else label[0]
+
+    def _read(self, label: tuple[str, str]) -> tuple[str, str]:
+        """Return (covariates, perturbation) as V1 reads them from the name of a row."""
+        parts = _name(label, "V1").split("_")
+        return "_".join(parts[: self.n_covariates]), parts[self.n_covariates]
 
     def take(self, values: FloatArray, labels: list[tuple[str, str]]) -> FloatArray:
         position = {label: i for i, label in enumerate(self.labels)}
@@ -81,10 +130,11 @@ def _side(
     genes: Any,
     covariates: StrArray,
     perturbations: StrArray,
-    ctrl: str,
+    settings: dict[str, Any],
     levels: StrArray,
     reference: _Side | None,
 ) -> _Side:
+    ctrl = str(settings["ctrl"])
     pairs = list(zip(covariates.tolist(), perturbations.tolist(), strict=True))
     labels = sorted({pair for pair in pairs if pair[1] != ctrl})
     number = {label: i for i, label in enumerate(labels)}
@@ -98,7 +148,7 @@ def _side(
             (raw, reference.raw.controls if reference else None),
         )
     ]
-    return _Side(labels, genes, cells[0], cells[1])
+    return _Side(labels, genes, *cells, levels.tolist(), len(settings["cov_cols"]), ctrl)
 
 
 def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
@@ -107,7 +157,6 @@ def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
 
     table = anndata.read_h5ad(folder / "reference.h5ad")
     genes = table.var_names.astype(str).tolist()
-    ctrl = str(settings["ctrl"])
 
     def joined(column: dict[str, Any], n: int) -> StrArray:
         parts = [np.asarray(column[name], dtype=np.str_) for name in settings["cov_cols"]]
@@ -116,7 +165,7 @@ def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
     covariates = joined(dict(table.obs.items()), table.n_obs)
     levels = np.unique(covariates)
     perturbations = np.asarray(table.obs[settings["pert_col"]], dtype=np.str_)
-    out = {_REFERENCE: _side(table.X, table.var_names, covariates, perturbations, ctrl, levels, None)}
+    out = {_REFERENCE: _side(table.X, table.var_names, covariates, perturbations, settings, levels, None)}
     appended = out[_REFERENCE] if settings["append_reference_controls"] else None
     for path in sorted(folder.glob("predictions_*.npz")):
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -128,7 +177,7 @@ def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
             table.var_names,
             joined(columns, len(X)),
             np.asarray(columns[settings["pert_col"]], dtype=np.str_),
-            ctrl,
+            settings,
             levels,
             appended,
         )
@@ -163,13 +212,14 @@ def _vectors(
     if method == "average":
         return aggregate.average(cells.moments.mean, version)
     if method == "scaled":
-        return aggregate.scaled(cells, version)
+        return aggregate.scaled(cells, version, by=side.whole)
     if method == "logfc":
         source = side.raw if how.get("exp") else cells
         control = source.controls.moments.mean[source.covariate]
-        return aggregate.logfc(source.moments.mean, control, how.get("pseudocount", aggregate.PSEUDOCOUNT))
+        pseudocount = how.get("pseudocount", aggregate.PSEUDOCOUNT)
+        return aggregate.logfc(source.moments.mean, control, pseudocount, version)
     if method == "var":
-        return aggregate.dispersion(cells.moments, adjust=how["adjust_var"])
+        return aggregate.dispersion(cells.moments, adjust=how["adjust_var"], version=version)
     if method == "scores":
         # The controls' variance is for models only; the reference keeps its own.
         return differential.scores(
@@ -226,6 +276,9 @@ def _values(
     version: aggregate.Version,
 ) -> Iterator[Record]:
     """Yield the records of one aggregation."""
+    listed = {key for m in metrics.values() for rows in m["per_perturbation"].values() for key in rows}
+    method = settings[name]["aggr_method"]
+    sides = {m: side.as_in(version, method, listed) for m, side in sides.items()}
     made = _aggregate(settings[name], sides, version)
     for metric, records in metrics.items():
         of_models = _models(metric, made, sides, records, name, version)
@@ -243,18 +296,31 @@ def _models(
     """Yield the records of one metric of one aggregation, of all models."""
     for model in records["per_perturbation"]:
         yield from pair_records(
-            f"{version}.{metric}", name, model, pair_of(metric, _shared(made, sides, model)), records, version
+            *(f"{version}.{metric}", name, model),
+            pair_of(metric, _shared(made, sides, model, version)),
+            *(records, version),
         )
 
 
-def _shared(made: _Aggregate, sides: dict[str, _Side], model: str) -> Sides:
-    """Return predictions and observations of the groups that a model and the reference share."""
+def _shared(made: _Aggregate, sides: dict[str, _Side], model: str, version: aggregate.Version) -> Sides:
+    """Return predictions and observations of the groups that a model and the reference share.
+
+    Parameters
+    ----------
+    made
+        One aggregation.
+    sides
+        The reference and the models.
+    model, version
+        The model, and PerturBench's version.
+    """
     known = set(sides[_REFERENCE].labels)
     labels = [x for x in sides[model].labels if x in known]
+    scopes = [sides[model].scope(x, version) for x in labels]
     if made.clouds:
         P, R = ([made.clouds[m][sides[m].labels.index(x)] for x in labels] for m in (model, _REFERENCE))
-        return Sides(labels, P, R)
-    return Sides(labels, *(sides[m].take(made.vectors[m], labels) for m in (model, _REFERENCE)))
+        return Sides(labels, P, R, scopes)
+    return Sides(labels, *(sides[m].take(made.vectors[m], labels) for m in (model, _REFERENCE)), scopes)
 
 
 def _errors(errors: Any, version: aggregate.Version) -> Iterator[Record]:

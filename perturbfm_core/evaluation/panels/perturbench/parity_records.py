@@ -39,46 +39,51 @@ class Pair:
 
     labels: list[tuple[str, str]]
     values: FloatArray
+    scopes: list[str]
     matrices: dict[str, FloatArray]
     similarity: bool
     degenerate: BoolArray | None = None
     low: dict[str, FloatArray] = field(default_factory=dict)
     high: dict[str, FloatArray] = field(default_factory=dict)
 
-    def rows(self, covariate: str) -> IntArray:
-        """Return the positions of the groups of a covariate."""
-        return np.asarray([i for i, label in enumerate(self.labels) if label[0] == covariate])
+    def rows(self, scope: str) -> IntArray:
+        """Return the positions of the groups that are ranked together."""
+        return np.asarray([i for i, mine in enumerate(self.scopes) if mine == scope])
 
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """Predicted and observed vectors [K, G], or clouds of cells, of the groups that a model and the reference share."""
+    """Predicted and observed vectors [K, G], or clouds of cells, of the groups that a model and the reference share.
+
+    Groups of one scope are ranked together.
+    """
 
     labels: list[tuple[str, str]]
     predicted: Any
     observed: Any
+    scopes: list[str]
 
 
 def pair_of(metric: str, sides: Sides) -> Pair:
     """Return the metric's values, and by covariate the matrix of all predictions and observations."""
-    shared, p, r = sides.labels, sides.predicted, sides.observed
+    shared, scopes, p, r = sides.labels, sides.scopes, sides.predicted, sides.observed
     by_covariate: dict[str, list[int]] = {}
-    for i, (covariate, _) in enumerate(shared):
-        by_covariate.setdefault(covariate, []).append(i)
+    for i, scope in enumerate(scopes):
+        by_covariate.setdefault(scope, []).append(i)
     if metric in _CLOUD_METRICS:
         matrices = {
             c: clouds.mmd_matrix([p[i] for i in rows], [r[i] for i in rows])
             for c, rows in by_covariate.items()
         }
-        return Pair(shared, clouds.mmd(p, r), matrices, False)
+        return Pair(shared, clouds.mmd(p, r), scopes, matrices, False)
     kind = VECTOR_METRICS[metric]
     matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
     if metric != "top_k_recall":
         flat = rowwise.constant(p) | rowwise.constant(r) if metric in _RELATIVE else None
-        return Pair(shared, kind.score(p, r), matrices, kind.similarity, flat)
+        return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, flat)
     bounds = {c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()}
     low, high = ({c: b[i] for c, b in bounds.items()} for i in (0, 1))
-    return Pair(shared, kind.score(p, r), matrices, kind.similarity, None, low, high)
+    return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, None, low, high)
 
 
 def label_name(label: tuple[str, str], version: aggregate.Version) -> str:
@@ -137,10 +142,10 @@ def pair_records(
         tolerance,
     )
     yield replace(record, skipped=NOISE_BESIDE) if noise else record
-    noisy = {pair.labels[names.index(key)][0] for key in noise}
+    noisy = {pair.scopes[names.index(key)] for key in noise}
     for covariate, pairs in records.get("pairwise_rows_pred_cols_ref", {}).get(model, {}).items():
         got_pairs = pair.matrices[covariate]
-        order = [_place(label, covariate, pair.labels) for label in pairs["labels"]]
+        order = [_place(label, covariate, pair, names) for label in pairs["labels"]]
         for i, row in enumerate(pairs["matrix"]):
             for j, value in enumerate(row):
                 key = f"{model}|{covariate}|{pairs['labels'][i]}|{pairs['labels'][j]}"
@@ -176,11 +181,11 @@ def _ranks(
                 was = allowed.get(names[i], (float(a), float(b)))
                 allowed[names[i]] = (min(was[0], float(a)), max(was[1], float(b)))
     placed = dict(zip(names, position, strict=True))
-    covariates = dict(zip(names, (label[0] for label in pair.labels), strict=True))
+    scopes = dict(zip(names, pair.scopes, strict=True))
     for key, value in records["rank"][model].items():
         ours = float(placed.get(key, np.nan))
         record = within(metric, f"{model}|{key}", value, ours, allowed.get(key), _EXACT)
-        yield _beside(record, covariates.get(key) in noisy)
+        yield _beside(record, scopes.get(key) in noisy)
     reach = _mean_reach(list(allowed.values()))
     record = within(metric, f"{model}|mean", records["rank_mean"][model], _mean(position), reach, _EXACT)
     yield _beside(record, bool(noisy))
@@ -225,7 +230,16 @@ def within(
     return compared(metric, key, value, made)
 
 
-def _place(label: str, covariate: str, labels: list[tuple[str, str]]) -> int:
-    """Return the place of a perturbation among those of its covariate; V1 writes the covariate in front."""
-    mine = [pert for cov, pert in labels if cov == covariate]
-    return mine.index(label if label in mine else label.removeprefix(f"{covariate}_"))
+def _place(label: str, scope: str, pair: Pair, names: list[str]) -> int:
+    """Return the place of a perturbation among those that it is ranked with; V1 writes the covariate in front.
+
+    Parameters
+    ----------
+    label, scope
+        The perturbation, and the covariates that it is ranked in.
+    pair, names
+        The groups, and the peer's names of them.
+    """
+    rows = pair.rows(scope)
+    by_pert = [pair.labels[i][1] for i in rows]
+    return by_pert.index(label) if label in by_pert else [names[i] for i in rows].index(label)

@@ -37,8 +37,9 @@ def ranks(
     N = len(M)
     worse = -M if similarity else M
     own = np.diag(worse)
-    gap = worse - own
-    scale = np.nanmax(np.abs(M), axis=0, initial=0.0, where=~np.isnan(M))
+    with np.errstate(invalid="ignore"):
+        gap = np.where(worse == own, 0.0, worse - own)
+    scale = np.max(np.abs(M), axis=0, initial=0.0, where=np.isfinite(M))
     undefined = np.isnan(worse)
     tied = np.where(undefined, False, np.abs(gap) <= tolerance * scale)
     before = np.where(undefined | tied, False, gap < 0).sum(axis=0) + 0.5 * (tied.sum(axis=0) - 1)

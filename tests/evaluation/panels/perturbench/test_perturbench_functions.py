@@ -45,6 +45,9 @@ def test_logfc_by_hand():
     mean, control = np.asarray([[0.3, 0.0]]), np.asarray([[0.1, 0.1]])
     np.testing.assert_allclose(aggregate.logfc(mean, control), [[1.0, -1.0]])
     assert aggregate.logfc(np.asarray([[-1.0]]), np.asarray([[1.0]])) == 0
+    # A mean of minus the pseudocount.
+    for version, value in (("V1", 0.0), ("V2", -np.inf)):
+        assert aggregate.logfc(np.asarray([[-0.1]]), np.asarray([[1.0]]), 0.1, version) == value
 
 
 def test_dispersion_by_hand():
@@ -52,6 +55,9 @@ def test_dispersion_by_hand():
     moments = moments_of(lambda _: X, 1)
     np.testing.assert_allclose(aggregate.dispersion(moments), [[0.5, 0.0, 0.0]])
     np.testing.assert_allclose(aggregate.dispersion(moments, adjust=False), [[1.0, 0.0, 0.0]])
+    around_zero = moments_of(lambda _: np.asarray([[-1.0], [1.0]]), 1)
+    assert aggregate.dispersion(around_zero) == np.inf
+    assert aggregate.dispersion(around_zero, version="V1") == 0
 
 
 @pytest.mark.parametrize("sparse", [False, True])

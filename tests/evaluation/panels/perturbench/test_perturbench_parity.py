@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import anndata
 import numpy as np
 import pytest
 
@@ -200,3 +201,42 @@ def test_aggregated_vectors_are_the_peers(name, commit, version):
                 columns = [stored[f"{way}|{side}|cols"].tolist().index(g) for g in sides["ref"].genes]
             expected = stored[key][[rows.index(label) for label in ours]][:, columns]
             np.testing.assert_allclose(made, expected, rtol=1e-5, atol=2e-5, err_msg=key)
+
+
+def underscored(folder):
+    """Give the cell types of a case names with an underscore, and keep V1's root mean squared errors of means alone."""
+    table = anndata.read_h5ad(folder / "reference.h5ad")
+    table.obs["cell_type"] = table.obs["cell_type"].astype(str).add("_1").astype("category")
+    table.write_h5ad(folder / "reference.h5ad")
+    for path in folder.glob("predictions_*.npz"):
+        arrays = dict(np.load(path))
+        arrays["obs__cell_type"] = np.char.add(arrays["obs__cell_type"], "_1")
+        np.savez(path, **arrays)
+    (folder / "expected_upstream_cafe4c9.json").unlink()
+    expected = json.loads((folder / "expected.json").read_text())
+    rmse = {"average": {"rmse": expected["values"]["average"]["rmse"]}}
+    del rmse["average"]["rmse"]["pairwise_rows_pred_cols_ref"]
+    for part in ("per_perturbation", "rank", "rank_bounds"):
+        for model, rows in rmse["average"]["rmse"][part].items():
+            rmse["average"]["rmse"][part][model] = {f"{k[:2]}_1{k[2:]}": v for k, v in rows.items()}
+    return {**expected, "values": rmse, "evaluator_summary": {}}
+
+
+def test_controls_whose_name_v1_cannot_read_back_are_rows_of_its_means(edge):
+    expected = underscored(edge)
+    table = expected["values"]["average"]["rmse"]
+    rows = table["per_perturbation"]["noisy"]
+    (edge / "expected.json").write_text(json.dumps(expected))
+    assert run_case(edge)["failed"] == 0
+    # Predictions have the reference's controls, which come first among the predictions for them.
+    for model, values in table["per_perturbation"].items():
+        n = len(values)
+        values |= {"c1_1_control": 0.0, "c2_1_control": 0.0}
+        table["mean"][model] *= n / (n + 2)
+    del table["rank"]
+    (edge / "expected.json").write_text(json.dumps(expected))
+    found = run_case(edge)
+    assert (found["failed"], found["compared"]) == (0, 2 * (len(rows) + 1)), found["failures"]
+    rows["c2_1_control"] = 0.5
+    (edge / "expected.json").write_text(json.dumps(expected))
+    assert [f["key"] for f in run_case(edge)["failures"]] == ["noisy|c2_1_control"]
