@@ -83,7 +83,7 @@ def _sides(c: Comparison, truth: FloatArray, halves: Halves | None) -> Sides:
         degs=None if halves is None else halves.degs,
         keep=c.without_target,
         offset=c.control,
-        shared_ties=True,
+        as_peer=False,
     )
 
 

@@ -39,8 +39,9 @@ class Sides:
         [C], context of each condition; conditions are ranked within their context.
     offset
         Added to both sides before distances between conditions are taken (controls, if the arrays are deltas).
-    shared_ties
-        Whether a condition as far as the own one counts one half in ``nir``; in the peer's code it does not count.
+    as_peer
+        Whether what this project leaves undefined or shares is as in the peer's code: a condition as far as the own one
+        does not count in ``nir`` (else one half), and R² of a constant truth is 0 or 1 (see `r2`).
     """
 
     truth: FloatArray
@@ -51,7 +52,7 @@ class Sides:
     degs: BoolArray | None = None
     keep: BoolArray | None = None
     offset: FloatArray | None = None
-    shared_ties: bool = False
+    as_peer: bool = True
 
 
 def minus(A: FloatArray, center: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -89,7 +90,13 @@ def mean_error(truth: FloatArray, predicted: FloatArray, weights: FloatArray | N
     return _over((weights * squared).sum(axis=1), weights.sum(axis=1))
 
 
-def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray | None = None) -> FloatArray:
+def r2(
+    truth: FloatArray,
+    predicted: FloatArray,
+    weights: FloatArray | BoolArray | None = None,
+    *,
+    finite: bool = False,
+) -> FloatArray:
     """Return [C], R²: 1 minus residual over total sum of squares of the truth; NaN where the truth is constant up to rounding.
 
     Parameters
@@ -98,13 +105,20 @@ def r2(truth: FloatArray, predicted: FloatArray, weights: FloatArray | BoolArray
         Observed and predicted values [C, G].
     weights
         Gene weights, or a mask of genes, [C, G]; equal by default.
+    finite
+        Whether a constant truth has 1 where the prediction equals it and 0 elsewhere, as in scikit-learn.
     """
     w = np.ones_like(truth) if weights is None else weights.astype(np.float64)
     mean = _over((w * truth).sum(axis=1), w.sum(axis=1))
     left = (w * np.square(truth - predicted)).sum(axis=1)
     total = (w * np.square(truth - mean[:, None])).sum(axis=1)
     size = (w * np.square(truth)).sum(axis=1)
-    return 1.0 - _over(left, np.where(total > ROUNDING_SHARE**2 * size, total, 0.0))
+    out = 1.0 - _over(left, np.where(total > ROUNDING_SHARE**2 * size, total, 0.0))
+    if not finite:
+        return out
+    size = np.maximum(size, (w * np.square(predicted)).sum(axis=1))
+    constant = np.where(left > ROUNDING_SHARE**2 * size, 0.0, 1.0)
+    return np.where(np.isnan(out) & (w.sum(axis=1) > 0), constant, out)
 
 
 def correlation(truth: FloatArray, predicted: FloatArray, mask: BoolArray | None = None) -> FloatArray:
@@ -300,16 +314,17 @@ def all_scores(sides: Sides, predicted: FloatArray) -> dict[str, FloatArray]:
     none = np.full(len(Y), np.nan)
     out = dict.fromkeys(KINDS, none)
     out["mse"] = mean_error(Y, Q)
-    out["nir"] = inverse_rank(Y + offset, Q + offset, sides.contexts, shared_ties=sides.shared_ties)
+    out["nir"] = inverse_rank(Y + offset, Q + offset, sides.contexts, shared_ties=not sides.as_peer)
     for name, truth, guess in (("deltactrl", D, Dp), ("deltapert", P, Pp)):
         out[f"pearson_{name}"] = correlation(truth, guess)
-        out[f"r2_{name}"] = r2(truth, guess)
+        out[f"r2_{name}"] = r2(truth, guess, finite=sides.as_peer)
         if sides.weights is not None:
-            out[f"weighted_r2_{name}"] = r2(truth, guess, sides.weights)
+            out[f"weighted_r2_{name}"] = r2(truth, guess, sides.weights, finite=sides.as_peer)
         if sides.degs is not None:
             enough = sides.degs.sum(axis=1) >= MIN_DEGS
             out[f"pearson_{name}_degs"] = correlation(truth, guess, sides.degs)
-            out[f"r2_{name}_degs"] = np.where(enough, r2(truth, guess, sides.degs), np.nan)
+            over_degs = r2(truth, guess, sides.degs, finite=sides.as_peer)
+            out[f"r2_{name}_degs"] = np.where(enough, over_degs, np.nan)
     out["pearson_centered_no_target"] = correlation(
         minus(Y, sides.center, keep), minus(Q, sides.center, keep), keep
     )

@@ -97,9 +97,7 @@ def scaling(population: Population, version: Version = "V2") -> tuple[FloatArray
     return pooled.mean, np.where(sd > 0, sd, 1.0), scope
 
 
-def scaled(
-    population: Population, version: Version = "V2", *, by: Population | None = None
-) -> FloatArray:
+def scaled(population: Population, version: Version = "V2", *, by: Population | None = None) -> FloatArray:
     """Return [K, G], the mean of values standardised gene by gene and clipped to [-10, 10] (see `scaling`).
 
     Parameters

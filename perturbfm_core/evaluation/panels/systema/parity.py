@@ -16,12 +16,12 @@ import numpy as np
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels import openproblems
 from perturbfm_core.evaluation.panels.linear_paper import scores as linear
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import top_sets
 from perturbfm_core.evaluation.panels.systema import baselines, scores
 from perturbfm_core.evaluation.parity import UNKNOWN, Record, compared, known_form, not_compared
 from perturbfm_core.schema import FloatArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
-CONTROL = "control"
 
 Means = Mapping[str, FloatArray]
 
@@ -32,13 +32,14 @@ def systema_records(folder: Path) -> Iterable[Record]:
 
     expected = json.loads((folder / "expected.json").read_text())
     real = anndata.read_h5ad(folder / "real.h5ad")
-    observed = _means(real.X, real.obs["perturbation"].astype(str).to_numpy())
+    control = str(expected["control"])
+    observed = _means(real.X, real.obs[expected["pert_col"]].astype(str).to_numpy())
     with (folder / "pred.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as given:
         predicted = _means(given["X"], given["perturbation"])
     genes = [str(g) for g in real.var_names]
     given, others = expected.get("systema"), expected.get("definitional_not_upstream_code")
-    yield from known_form("systema", "systema", _systema(given, observed, predicted, genes))
-    yield from known_form("systema.others", "others", _definitional(others, observed, predicted))
+    yield from known_form("systema", "systema", _systema(given, observed, predicted, genes, control))
+    yield from known_form("systema.others", "others", _definitional(others, observed, predicted, control))
 
 
 def _means(X: Any, labels: Any) -> dict[str, FloatArray]:
@@ -46,11 +47,16 @@ def _means(X: Any, labels: Any) -> dict[str, FloatArray]:
     return {str(q): X[labels == q].mean(axis=0) for q in np.unique(labels)}
 
 
-def _value(metric: str, key: str, expected: object, got: object) -> Record:
+def _value(
+    metric: str, key: str, expected: object, got: object, bounds: tuple[float, float] | None = None
+) -> Record:
+    """Return the record of one number; `bounds` are what it can be where the peer's order of ties is arbitrary."""
     name = f"systema.{metric}"
 
     def made(theirs: float) -> Record:
-        return Record(name, key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL)
+        possible = bounds is not None and bounds[0] - _ATOL <= theirs <= bounds[1] + _ATOL
+        low, high = bounds if bounds is not None and possible else (None, None)
+        return Record(name, key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL, low=low, high=high)
 
     return compared(name, key, expected, made)
 
@@ -62,22 +68,60 @@ def _names(metric: str, expected: list[Any], got: list[Any]) -> Iterable[Record]
         yield _value(metric, f"{i}: {theirs}", 1.0, float(theirs == ours))
 
 
+def _largest(delta: FloatArray, given: list[Any]) -> list[int]:
+    """Return the positions of the genes of largest change [G]; those of the case where ties leave a choice.
+
+    The peer takes so many genes whether they change or not, in the order of a sort that is not stable.
+    """
+    (sure,), (tied,), _ = top_sets(delta[None], scores.TOP_K)
+    theirs = np.zeros_like(sure)
+    theirs[[int(i) for i in given]] = True
+    possible = theirs.sum() == min(scores.TOP_K, len(delta)) and bool((theirs[sure]).all())
+    if possible and not (theirs & ~sure & ~tied).any():
+        return np.flatnonzero(theirs).tolist()
+    return np.sort(np.argsort(-np.abs(delta), kind="stable")[: scores.TOP_K]).tolist()
+
+
+def _jaccard(top: list[int], predicted: FloatArray) -> tuple[float, tuple[float, float]]:
+    """Return the Jaccard index of some genes with those of largest predicted change [G], and its bounds over tie orders."""
+    (sure,), (tied,), (places,) = top_sets(predicted[None], scores.TOP_K)
+    mine = np.zeros_like(sure)
+    mine[top] = True
+    shared, inside, outside = (int(x.sum()) for x in (mine & sure, mine & tied, ~mine & tied))
+    k = int(sure.sum() + places)
+    first = np.argsort(-np.abs(predicted), kind="stable")[:k]
+    common = (int(mine[first].sum()), shared + max(places - outside, 0), shared + min(places, inside))
+    here, least, most = (n / (len(top) + k - n) for n in common)
+    return here, (least, most)
+
+
 def _systema(
-    expected: Mapping[str, Any], observed: Means, predicted: Means, genes: list[str]
+    expected: Mapping[str, Any], observed: Means, predicted: Means, genes: list[str], label: str
 ) -> Iterable[Record]:
-    perts = sorted(q for q in observed if q != CONTROL)
+    """Yield the records of Systema's own code; `label` is that of the control."""
+    perts = sorted(q for q in observed if q != label)
     train, test = perts[: len(perts) // 2], perts[len(perts) // 2 :]
     yield from _names("train_perts", expected["train_perts"], train)
     yield from _names("test_perts", expected["test_perts"], test)
-    control = observed[CONTROL]
-    reference = baselines.perturbed_reference(np.stack([observed[q] for q in train]))
+    control = observed[label]
+    if train:
+        reference = baselines.perturbed_reference(np.stack([observed[q] for q in train]))
+    else:
+        reference = np.full(len(genes), np.nan)
     for name, ours in (("perturbed_centroid_reference", reference), ("control_mean", control)):
         for gene, theirs, value in zip(genes, expected[name], ours, strict=True):
             yield _value(name, gene, theirs, value)
 
     every = np.stack([observed[q] for q in perts])
     Y, Q = (np.stack([side[q] for q in test]) for side in (observed, predicted))
-    top = scores.top_genes(Y - control)
+    per_perturbation = expected["per_perturbation"]
+    listed = [
+        _largest(d, per_perturbation[q].get("top20_idx", [])) for q, d in zip(test, Y - control, strict=True)
+    ]
+    top = np.zeros(Y.shape, dtype=np.bool_)
+    for i, positions in enumerate(listed):
+        top[i, positions] = True
+    jaccard = [_jaccard(mine, d) for mine, d in zip(listed, Q - control, strict=True)]
     got = {
         "corr_all_allpert": scores.pearson_from(Y, Q, reference),
         "corr_20de_allpert": scores.pearson_from(Y, Q, reference, top),
@@ -85,17 +129,18 @@ def _systema(
         "corr_20de": scores.pearson_from(Y, Q, control, top),
         "mse_all": rowwise.mean_square(Q - Y),
         "mse_20de": rowwise.mean_square(Q - Y, top),
-        "jaccard": scores.jaccard(Y - control, Q - control),
+        "jaccard": np.asarray([value for value, _ in jaccard]),
     }
     got |= {"rmse_all": np.sqrt(got["mse_all"]), "rmse_20de": np.sqrt(got["mse_20de"])}
     for i, q in enumerate(test):
-        for metric, theirs in expected["per_perturbation"][q].items():
+        for metric, theirs in per_perturbation[q].items():
             if metric == "top20_idx":
-                yield from _names(f"{metric}", theirs, np.flatnonzero(top[i]).tolist())
+                yield from _names(f"{metric}", sorted(theirs), listed[i])
             elif metric not in got:
                 yield not_compared(f"systema.{metric}", q, f"{UNKNOWN}: no metric of this name here")
             else:
-                yield _value(metric, q, theirs, got[metric][i])
+                bounds = jaccard[i][1] if metric == "jaccard" else None
+                yield _value(metric, q, theirs, got[metric][i], bounds)
     for name, candidates in (("all", perts), ("test", test)):
         same = np.asarray([[q == o for o in candidates] for q in test])
         ours = scores.centroid_accuracy(Q, Y, np.stack([observed[o] for o in candidates]), same)
@@ -111,12 +156,16 @@ def _systema(
         yield _value(
             "systematic_variation_mean", name, expected["systematic_variation_mean"][name], cosines.mean()
         )
-        pairs = scores.pairwise_cosine(every - start).mean()
-        yield _value("pairwise_cosine_mean", name, expected["pairwise_cosine_mean"][name], pairs)
+        pairs = scores.pairwise_cosine(every - start)
+        mean_of_pairs = pairs.mean() if len(pairs) else np.nan
+        yield _value("pairwise_cosine_mean", name, expected["pairwise_cosine_mean"][name], mean_of_pairs)
 
 
-def _definitional(expected: Mapping[str, Any], observed: Means, predicted: Means) -> Iterable[Record]:
-    k, control = expected["topk_used"], observed[CONTROL]
+def _definitional(
+    expected: Mapping[str, Any], observed: Means, predicted: Means, label: str
+) -> Iterable[Record]:
+    """Yield the records of definitions without code of the peer; `label` is that of the control."""
+    k, control = expected["topk_used"], observed[label]
     yield replace(
         _value("linear_paper.topk_used", "topk", k, k), skipped="a setting of the case, taken as input"
     )
@@ -138,7 +187,7 @@ def _definitional(expected: Mapping[str, Any], observed: Means, predicted: Means
     given = expected["openproblems_on_delta_matrix"]
     # Each side minus its own controls, as in the case.
     D = np.stack([observed[q] - control for q in given["rows"]])
-    P = np.stack([predicted[q] - predicted[CONTROL] for q in given["rows"]])
+    P = np.stack([predicted[q] - predicted[label] for q in given["rows"]])
     rows = {
         "rmse": np.sqrt(rowwise.mean_square(P - D)),
         "mae": rowwise.mean_absolute(P - D),

@@ -8,11 +8,12 @@ import numpy as np
 from scipy.spatial.distance import cdist
 
 from perturbfm_core.evaluation import rowwise
-from perturbfm_core.schema import FloatArray, StrArray
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 Distance = Literal["l1", "l2", "cosine"]
 # Share of a distance that is rounding.
 _TIE = 1e-12
+_SINGLE_TIE = 1e-6
 DISTANCES: tuple[Distance, ...] = ("l1", "l2", "cosine")
 
 
@@ -48,11 +49,33 @@ def discrimination(
         ``l1``, ``l2`` or ``cosine``.
     """
     D, scale = _distances(pred, real, _own_gene(names, genes), distance)
-    gap = np.diag(D)[:, None] - D
     # Up to rounding, so that the order of summation does not break ties.
-    tied = np.abs(gap) <= _TIE * scale[:, None]
-    rank = ((gap > 0) & ~tied).sum(axis=1) + 0.5 * (tied.sum(axis=1) - 1)
-    return np.asarray(1.0 - rank / len(D))
+    nearer, tied = _nearer(D, _TIE * scale)
+    return np.asarray(1.0 - (nearer + 0.5 * tied) / len(D))
+
+
+def discrimination_bounds(
+    pred: FloatArray, real: FloatArray, names: StrArray, genes: StrArray, distance: Distance
+) -> tuple[FloatArray, FloatArray]:
+    """Return the least and the most [P] that `discrimination` can be where ties come in any order.
+
+    cell-eval sorts distances in single precision, with a sort that is not stable.
+
+    Parameters
+    ----------
+    pred, real, names, genes, distance
+        See `discrimination`.
+    """
+    D, scale = _distances(pred, real, _own_gene(names, genes), distance)
+    nearer, tied = _nearer(D, _SINGLE_TIE * scale)
+    return 1.0 - (nearer + tied) / len(D), 1.0 - nearer / len(D)
+
+
+def _nearer(D: FloatArray, tolerance: FloatArray) -> tuple[IntArray, IntArray]:
+    """Return [P], how many other observations are nearer to a prediction than its own, and as near within [P]."""
+    gap = np.diag(D)[:, None] - D
+    tied = np.abs(gap) <= tolerance[:, None]
+    return ((gap > 0) & ~tied).sum(axis=1), tied.sum(axis=1) - 1
 
 
 def _own_gene(names: StrArray, genes: StrArray) -> list[int | None]:

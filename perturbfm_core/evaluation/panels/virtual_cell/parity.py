@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from perturbfm_core.evaluation.panels.virtual_cell import aggregate
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
 from perturbfm_core.evaluation.panels.virtual_cell.edistance import energy_distances
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.means import discrimination_bounds
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
+    DISCRIMINATION,
     EDISTANCE,
     FULL,
     VCC,
@@ -50,6 +52,7 @@ EXACT = (0.0, 0.0)
 SINGLE = ("pearson_delta", "mse", "mae", "mse_delta", "mae_delta", "pearson_edistance", "avg_score")
 CLUSTERING = "clustering_agreement"
 _CLUSTERING_REASON = "informational: Leiden clusters depend on random seed and library versions, and need packages beyond this project's"
+_TIES = "ties come in an arbitrary order in the peer's sort"
 _NOISE = f"{ILL_CONDITIONED}: E-distances of a constant prediction are equal up to rounding"
 _CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
 _HALVES = "ceiling_raw_self_split_mean"
@@ -101,7 +104,8 @@ def read_case(folder: Path) -> Case:
         X, pred_labels = pred["X"], pred["perturbation"]
     names = np.unique(labels[labels != expected["control"]])
     genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
-    return Case(expected, names, genes, np.asarray(real.X, dtype=np.float32), labels, X, pred_labels)
+    whole = real.X.toarray() if hasattr(real.X, "toarray") else real.X
+    return Case(expected, names, genes, np.asarray(whole, dtype=np.float32), labels, X, pred_labels)
 
 
 def _matches(folder: Path) -> bool:
@@ -149,42 +153,82 @@ def _column(de: DifferentialExpression, attribute: str) -> FloatArray:
 
 def _values(case: Case, real: Sample, pred: Sample) -> Iterator[Record]:
     expected = case.expected
-    entry = profile(real, pred, case.names, case.genes)
+    entry = _Outcome.of(case, real, pred)
     doubt = _ill_conditioned(real, pred)
     theirs = expected["cell_eval"]
     yield from _per_perturbation("", case, entry, theirs["per_perturbation"], doubt)
-    summaries = aggregate.describe(entry)
+    summaries = [aggregate.describe(values) for values in entry]
     for statistic, by_metric in theirs["aggregate_describe"].items():
-        mine = {name: summaries[name][statistic] if name in summaries else np.nan for name in FULL}
+        mine = _Numbers(*({m: s[m][statistic] if m in s else np.nan for m in FULL} for s in summaries))
         prefix = "describe.counts." if statistic in ("count", "null_count") else "describe."
-        yield from _records(prefix, statistic, by_metric, mine, doubt)
+        unclear = dict.fromkeys(entry.tied, _TIES) if statistic == "std" else {}
+        yield from _records(prefix, statistic, by_metric, mine, {**doubt, **unclear})
     yield from known_form("score", "baseline", _scores(case, real, entry, doubt))
 
 
-def _scores(
-    case: Case, real: Sample, entry: Mapping[str, FloatArray], doubt: Mapping[str, str]
-) -> Iterator[Record]:
+class _Numbers(NamedTuple):
+    """{metric: number}, and the least and the most that it can be where ties come in any order."""
+
+    here: dict[str, float]
+    least: dict[str, float]
+    most: dict[str, float]
+
+
+class _Outcome(NamedTuple):
+    """{metric: values [P]}, and the least and the most that they can be where ties come in any order."""
+
+    here: dict[str, FloatArray]
+    least: dict[str, FloatArray]
+    most: dict[str, FloatArray]
+
+    @classmethod
+    def of(cls, case: Case, real: Sample, pred: Sample, *metrics: Any) -> _Outcome:
+        """Return the values of a prediction."""
+        here = profile(real, pred, case.names, case.genes, *metrics)
+        bounds = {
+            name: discrimination_bounds(pred.delta, real.delta, case.names, case.genes, distance)
+            for name, distance in DISCRIMINATION.items()
+            if name in here
+        }
+        least, most = ({**here, **{name: b[i] for name, b in bounds.items()}} for i in (0, 1))
+        return cls(dict(here), least, most)
+
+    @property
+    def tied(self) -> list[str]:
+        """Return the metrics that depend on the order of ties."""
+        return [m for m in DISCRIMINATION if m in self.least and (self.least[m] < self.most[m]).any()]
+
+    def means(self) -> _Numbers:
+        """Return the means over perturbations."""
+        return _Numbers(*(_means(values) for values in self))
+
+
+def _scores(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str]) -> Iterator[Record]:
     """Yield the mean baseline and the scores of the entry against it."""
     expected, theirs = case.expected, case.expected["cell_eval_baseline"]
     vector = aggregate.mean_vector(np.vstack([real.mean, real.control.ranked.mean]))
     for j, value in enumerate(theirs["vector"]):
         yield _one("baseline.vector", str(case.genes[j]), value, float(vector[j]), FLOAT32)
     baseline = case.baseline(real)
-    base = profile(real, baseline, case.names, case.genes)
+    base = _Outcome.of(case, real, baseline)
     base_doubt = _ill_conditioned(real, baseline)
     yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"], base_doubt)
-    base_means = _means(base)
+    base_means = base.means()
     yield from _records("baseline.", "mean", theirs["mean"], base_means, base_doubt)
 
     given = expected["cell_eval"]["aggregate_describe"]["mean"]
     for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
-        means = {m: v for m, v in _means(entry).items() if m in metrics}
+        means = _Numbers(*({m: v for m, v in each.items() if m in metrics} for each in entry.means()))
         # The average contains metrics that are not compared: the peer's numbers of these are taken for it.
         taken = {*doubt, *base_doubt} | ({CLUSTERING} if given.get(CLUSTERING) is not None else set())
         for name in taken if metrics is FULL else ():
-            means[name] = number(given[name])
-            base_means[name] = number(theirs["mean"][name])
-        scores = aggregate.normalised_scores(means, base_means)
+            for each in means:
+                each[name] = number(given[name])
+            for each in base_means:
+                each[name] = number(theirs["mean"][name])
+        # A score grows with the entry's mean, and falls with the baseline's.
+        sides = ((0, 0), (1, 2), (2, 1))
+        scores = _Numbers(*(aggregate.normalised_scores(means[i], base_means[j]) for i, j in sides))
         yield from _records("score.", key, expected[key], scores, {**doubt, **base_doubt})
 
 
@@ -207,45 +251,62 @@ def _ceilings(case: Case) -> Iterator[Record]:
     halved = replace(case, names=names[names != case.expected["control"]])
     sides = [halved.sample(case.X[rows], case.labels[rows]) for rows in (first, second)]
     theirs = case.expected["cell_eval"]
-    values = profile(sides[0], sides[1], halved.names, case.genes, tuple(theirs[_HALVES]))
+    values = _Outcome.of(halved, sides[0], sides[1], tuple(theirs[_HALVES]))
     doubt = _ill_conditioned(*sides) if EDISTANCE in theirs[_HALVES] else {}
-    yield from _records("ceiling.", "halves", theirs[_HALVES], _means(values), doubt)
-    yield from _records(
-        "ceiling.", "corrected", theirs[_CEILINGS], aggregate.split_half_ceiling(values), doubt
-    )
+    yield from _records("ceiling.", "halves", theirs[_HALVES], values.means(), doubt)
+    corrected = _Numbers(*(aggregate.split_half_ceiling(each) for each in values))
+    yield from _records("ceiling.", "corrected", theirs[_CEILINGS], corrected, doubt)
 
 
 def _per_perturbation(
     prefix: str,
     case: Case,
-    got: Mapping[str, FloatArray],
+    got: _Outcome,
     expected: Mapping[str, Mapping[str, Any]],
     doubt: Mapping[str, str],
 ) -> Iterator[Record]:
     for i, name in enumerate(case.names):
-        mine = {metric: float(values[i]) for metric, values in got.items()}
+        mine = _Numbers(*({metric: float(values[i]) for metric, values in each.items()} for each in got))
         yield from known_form(
             f"{prefix}values", str(name), _records(prefix, str(name), expected[str(name)], mine, doubt)
         )
 
 
 def _records(
-    prefix: str, key: str, expected: Mapping[str, Any], got: Mapping[str, float], doubt: Mapping[str, str]
+    prefix: str, key: str, expected: Mapping[str, Any], got: _Numbers, doubt: Mapping[str, str]
 ) -> Iterator[Record]:
     """Yield the records of {metric: number}; those in `doubt` {metric: reason} are not compared."""
+    here, least, most = got
     for metric, value in expected.items():
         if metric == CLUSTERING:
             yield not_compared(prefix + metric, key, _CLUSTERING_REASON)
         elif metric in doubt:
             yield not_compared(prefix + metric, key, doubt[metric])
-        elif metric not in got:
+        elif metric not in here:
             yield not_compared(prefix + metric, key, f"{UNKNOWN}: no metric of this name here")
         else:
-            yield _one(prefix + metric, key, value, got[metric], _tolerance(prefix, metric))
+            bounds = least[metric], most[metric]
+            yield _one(prefix + metric, key, value, here[metric], _tolerance(prefix, metric), bounds)
 
 
-def _one(metric: str, key: str, value: object, got: float, tolerance: tuple[float, float]) -> Record:
-    return compared(metric, key, value, lambda expected: Record(metric, key, expected, got, *tolerance))
+def _one(
+    metric: str,
+    key: str,
+    value: object,
+    got: float,
+    tolerance: tuple[float, float],
+    bounds: tuple[float, float] | None = None,
+) -> Record:
+    """Return the record of one number; `bounds` are what it can be where the peer's order of ties is arbitrary."""
+
+    def made(expected: float) -> Record:
+        slack = tolerance[0] + tolerance[1] * abs(expected) + 1e-12
+        possible = bounds is not None and bounds[0] < bounds[1]
+        possible = possible and bounds[0] - slack <= expected <= bounds[1] + slack
+        low, high = bounds if bounds is not None and possible else (None, None)
+        return Record(metric, key, expected, got, *tolerance, low=low, high=high)
+
+    return compared(metric, key, value, made)
 
 
 def _tolerance(prefix: str, metric: str) -> tuple[float, float]:

@@ -81,6 +81,11 @@ def test_scores_by_hand():
     # weighted mean 0.5, total 3 * 0.25 + 1 * 2.25, residual 3
     assert r2(y, p, np.array([[3.0, 1.0]])) == pytest.approx([0.0])
     assert np.isnan(r2(np.ones((1, 2)), p)).all()
+    # As scikit-learn has it: 1 for a prediction that equals a constant truth, else 0.
+    flat = np.array([[2.0, 2.0], [2.0, 2.0], [0.0, 0.0]])
+    assert list(r2(flat, flat + np.array([[0, 0], [0, 1], [0, 0]]), finite=True)) == [1, 0, 1]
+    assert np.isnan(r2(flat, flat, np.zeros((3, 2)), finite=True)).all()
+    assert r2(y, p, finite=True) == r2(y, p)
 
 
 def test_inverse_rank_is_strict_and_within_contexts():

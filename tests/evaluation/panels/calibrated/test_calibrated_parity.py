@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from perturbfm_core.evaluation.panels.calibrated import parity
 from perturbfm_core.evaluation.panels.calibrated.parity import compare
 from perturbfm_core.evaluation.parity import KINDS
 from tests.support.paths import TESTS
@@ -42,3 +44,11 @@ def test_an_incomplete_case_is_not_of_this_kind(tmp_path, name):
     shutil.copytree(FOLDER, folder)
     (folder / name).unlink()
     assert not KINDS.get("calibrated").matches(folder)
+
+
+def test_a_gene_that_is_listed_twice_has_its_larger_weight_in_both_places():
+    weights = np.asarray([[0.25, 1.0, 0.5], [0.75, 0.0, 0.25]])
+    np.testing.assert_array_equal(
+        parity._largest_by_name(weights, ["b", "a", "b"]), [[0.5, 1.0, 0.5], [0.75, 0.0, 0.75]]
+    )
+    np.testing.assert_array_equal(parity._largest_by_name(weights, ["b", "a", "c"]), weights)

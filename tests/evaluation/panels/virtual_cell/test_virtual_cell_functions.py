@@ -189,6 +189,22 @@ def test_discrimination_leaves_out_only_the_gene_of_that_name(rng, distance):
         assert got[i] == 1 - (d < d[i]).sum() / 6
 
 
+@pytest.mark.parametrize("distance", means.DISTANCES)
+def test_discrimination_lies_within_its_bounds_over_orders_of_ties(rng, distance):
+    real = rng.normal(size=(4, 30))
+    real[1] = real[0]
+    pred = real + 0.01 * rng.normal(size=real.shape)
+    names, genes = np.asarray(list("abcd")), np.arange(30).astype(str)
+    least, most = means.discrimination_bounds(pred, real, names, genes, distance)
+    np.testing.assert_allclose(least, [0.75, 0.75, 1, 1])
+    np.testing.assert_allclose(most, 1)
+    np.testing.assert_allclose(means.discrimination(pred, real, names, genes, distance), [0.875, 0.875, 1, 1])
+    # Distances that are equal in single precision only.
+    real[1] = real[0] * (1 + 1e-9)
+    least, most = means.discrimination_bounds(pred, real, names, genes, distance)
+    np.testing.assert_allclose(least, [0.75, 0.75, 1, 1])
+
+
 def test_discrimination_of_a_constant_prediction_is_chance(rng):
     real, names = rng.normal(size=(9, 40)), np.asarray([f"p{i}" for i in range(9)])
     for distance in means.DISTANCES:

@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
+from perturbfm_core.evaluation.panels.virtual_cell import parity
 from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL
 from perturbfm_core.evaluation.parity import run_case
@@ -105,3 +109,51 @@ def test_swapped_labels_are_caught(copy):
     arrays["perturbation"] = np.where(names == "G045", "G046", np.where(names == "G046", "G045", names))
     np.savez(copy / "pred.npz", **arrays)
     assert {"overlap_at_N", "discrimination_score_l1", "pearson_delta", "score.mae"} <= failing(copy)
+
+
+def test_cells_in_a_sparse_file_are_compared_all_the_same(copy):
+    table = anndata.read_h5ad(copy / "real.h5ad")
+    table.X = sp.csr_matrix(table.X)
+    table.write_h5ad(copy / "real.h5ad")
+    assert run_case(copy) == run_case(CASES[0]) | {"case": "case"}
+
+
+def test_other_labels_of_the_case_are_read_by_all_of_its_sections(copy):
+    table = anndata.read_h5ad(copy / "real.h5ad")
+    table.obs["gene"] = table.obs.pop("perturbation").astype(str).replace("control", "control_cells")
+    table.write_h5ad(copy / "real.h5ad")
+    for name, column in (("pred.npz", "perturbation"),):
+        with np.load(copy / name) as given:
+            arrays = dict(given)
+        labels = arrays[column].astype(object)
+        labels[labels == "control"] = "control_cells"
+        np.savez(copy / name, **{**arrays, column: labels.astype(str)})
+    path = copy / "expected.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "pert_col": "gene", "control": "control_cells"})
+    )
+    assert run_case(copy) == run_case(CASES[0]) | {"case": "case"}
+
+
+@pytest.mark.parametrize(("expected", "ok"), [(1.0, True), (0.25, True), (0.7, True), (0.2, False)])
+def test_where_ties_come_in_any_order_all_orders_pass_and_nothing_else(expected, ok):
+    got = parity._one("discrimination_score_cosine", "a", expected, 0.625, (0.0, 0.0), (0.25, 1.0))
+    assert got.ok is ok
+    # Without ties there is one number.
+    assert not parity._one("discrimination_score_cosine", "a", 0.7, 0.625, (0.0, 0.0), (0.625, 0.625)).ok
+
+
+def test_scores_of_a_prediction_without_change_lie_between_those_of_all_orders_of_ties(copy):
+    case = parity.read_case(copy)
+    control = case.X[case.labels == case.expected["control"]].mean(axis=0)
+    flat = replace(case, predicted=np.tile(control, (len(case.pred_labels), 1)))
+    found = parity._Outcome.of(
+        flat, case.sample(case.X, case.labels), flat.sample(flat.predicted, flat.pred_labels)
+    )
+    name = "discrimination_score_cosine"
+    assert name in found.tied
+    n = len(case.names)
+    np.testing.assert_allclose(found.least[name], 1 / n)
+    np.testing.assert_allclose(found.most[name], 1)
+    np.testing.assert_allclose(found.here[name], 1 - (n - 1) / 2 / n)
+    assert found.least["mae"] is found.here["mae"]
