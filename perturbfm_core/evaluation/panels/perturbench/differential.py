@@ -22,11 +22,16 @@ TINY_V2 = 1e-37
 
 
 def t_scores(
-    groups: Moments, controls: Moments, covariate: IntArray, *, control_variance: bool = False
+    groups: Moments,
+    controls: Moments,
+    covariate: IntArray,
+    *,
+    control_variance: bool = False,
+    infinite: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (t [K, G], degrees of freedom [K, G]) of each group against its controls.
 
-    Undefined and infinite scores are 0 with NaN degrees of freedom.
+    Undefined scores are 0 with NaN degrees of freedom.
 
     Parameters
     ----------
@@ -39,6 +44,9 @@ def t_scores(
     control_variance
         Use the pooled t with the controls' variance on both sides, instead of Welch's t with the group's number of
         cells on both sides.
+    infinite
+        Whether a score stays infinite, as in V1, where a gene is constant on both sides at two values; else it is
+        undefined.
     """
     n = groups.n[:, None].astype(np.float64)
     v2 = controls.var()[covariate]
@@ -53,15 +61,15 @@ def t_scores(
             t = gap / np.sqrt(a + b)
             # Welch-Satterthwaite with n cells on both sides.
             df = (a + b) ** 2 / ((a**2 + b**2) / (n - 1))
-    defined = np.isfinite(t)
+    defined = ~np.isnan(t) if infinite else np.isfinite(t)
     return np.where(defined, t, 0.0), np.where(defined, df, np.nan)
 
 
 def t_pvals(t: FloatArray, df: FloatArray) -> FloatArray:
-    """Return two-sided p-values; 1 where the score is undefined."""
+    """Return two-sided p-values; 1 where the score is undefined, 0 where it is infinite."""
     with np.errstate(invalid="ignore"):
         p = 2 * stdtr(df, -np.abs(t))
-    return np.asarray(np.where(np.isfinite(p), p, 1.0))
+    return np.asarray(np.where(np.isinf(t), 0.0, np.where(np.isfinite(p), p, 1.0)))
 
 
 def scores(population: Population, *, control_variance: bool = False) -> FloatArray:
@@ -115,7 +123,8 @@ def logp(population: Population) -> FloatArray:
 def logp_v1(population: Population, test: Literal["wilcoxon", "t"] = "wilcoxon") -> FloatArray:
     """Return [K, G], V1's aggregation `logp`: signed -ln of the raw p-value."""
     if test == "t":
-        t, df = t_scores(population.moments, population.controls.moments, population.covariate)
+        controls = population.controls.moments
+        t, df = t_scores(population.moments, controls, population.covariate, infinite=True)
         return signed_log(t, t_pvals(t, df), TINY_V1)
     z = rank_sum_scores(population)
     return signed_log(z, 2 * ndtr(-np.abs(z)), TINY_V1)

@@ -350,10 +350,10 @@ def _summary(
             if (model, f"{version}.{metric}") in doubtful:
                 yield not_compared(f"{version}.summary", f"{model}|{metric}", NOISE_BESIDE)
                 continue
-            ours = float(f"{means[model][f'{version}.{metric}']:.4g}")
-            yield within(
-                f"{version}.summary", f"{model}|{metric}", value, ours, None, {"rtol": 1e-9, "atol": 0.0}
-            )
+            ours = means[model][f"{version}.{metric}"]
+            # Half a unit of the last digit, and what the mean itself may differ by.
+            digit = {"rtol": 1e-5, "atol": 0.5 * 10.0 ** (np.floor(np.log10(abs(ours))) - 3) if ours else 0.0}
+            yield within(f"{version}.summary", f"{model}|{metric}", value, ours, None, digit)
 
 
 def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> Iterator[Record]:

@@ -10,7 +10,11 @@ import numpy as np
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds
-from perturbfm_core.evaluation.panels.perturbench.parity_ties import rank_bounds, recall_bounds
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import (
+    near_rank_bounds,
+    rank_bounds,
+    recall_bounds,
+)
 from perturbfm_core.evaluation.panels.perturbench.rank import Denominator, ranks
 from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS
 from perturbfm_core.evaluation.parity import ILL_CONDITIONED, Record, compared
@@ -174,10 +178,12 @@ def _ranks(
         rows = pair.rows(covariate)
         position[rows] = ranks(matrix, similarity=pair.similarity, denominator=denominator)
         if covariate in pair.low:
-            N = len(rows)
-            by = max(N if denominator == "n" else N - 1, 1)
             least, most = rank_bounds(pair.low[covariate], pair.high[covariate])
-            for i, a, b in zip(rows, least / by, most / by, strict=True):
+        else:
+            least, most = near_rank_bounds(matrix, similarity=pair.similarity)
+        by = max(len(rows) if denominator == "n" else len(rows) - 1, 1)
+        for i, a, b in zip(rows, least / by, most / by, strict=True):
+            if a < b:
                 was = allowed.get(names[i], (float(a), float(b)))
                 allowed[names[i]] = (min(was[0], float(a)), max(was[1], float(b)))
     placed = dict(zip(names, position, strict=True))

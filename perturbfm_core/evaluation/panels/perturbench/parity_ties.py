@@ -69,6 +69,21 @@ def rank_bounds(low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArr
     return surely_better.astype(np.float64), perhaps_better.astype(np.float64)
 
 
+def near_rank_bounds(M: FloatArray, *, similarity: bool) -> tuple[FloatArray, FloatArray]:
+    """Return (least [N], most [N]) position of each own prediction where values that differ by rounding may be in any order.
+
+    Parameters
+    ----------
+    M
+        [N, N], metric of prediction i (row) and observation j (column); NaN comes last.
+    similarity
+        Whether larger is better.
+    """
+    better = np.where(np.isnan(M), -np.inf, M if similarity else -M)
+    near = _NEAR * np.max(np.abs(M), axis=0, initial=0.0, where=np.isfinite(M))
+    return rank_bounds(better - near, better + near)
+
+
 def over_choices(
     values: FloatArray, k: int, metric: Callable[[IntArray], float]
 ) -> tuple[IntArray, float | None, float | None]:

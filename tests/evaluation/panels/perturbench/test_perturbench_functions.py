@@ -5,6 +5,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, collapse, components, differential
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import near_rank_bounds
 from perturbfm_core.evaluation.panels.perturbench.population import clipped_mean, moments_of, table_population
 from perturbfm_core.evaluation.panels.perturbench.rank import ranks
 from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
@@ -78,6 +79,28 @@ def test_clipping_counts_implicit_zeros(rng, bounds):
     expected = np.clip(X, low, high).mean(axis=0)
     np.testing.assert_allclose(clipped_mean(X, low, high), expected)
     np.testing.assert_allclose(clipped_mean(sp.csr_array(X), low, high), expected)
+
+
+def test_a_gene_that_is_constant_at_two_values_is_certain_in_v1_and_undefined_in_v2():
+    # Up, down, unchanged, and one that varies.
+    X = np.asarray([[1.0, 0.0, 2.0, 1.0], [1.0, 0.0, 2.0, 3.0], [0.0, 1.0, 2.0, 0.0], [0.0, 1.0, 2.0, 1.0]])
+    population = table_population(X, np.asarray([0, 0, -1, -1]), np.zeros(4, int), 1)
+    sure = -np.log(1e-24)
+    np.testing.assert_allclose(differential.logp_v1(population, "t")[0, :3], [sure, -sure, 0.0])
+    for function, value in ((differential.scores, 0.0), (differential.pvals, 1.0), (differential.logp, 0.0)):
+        assert (function(population)[0, :3] == value).all()
+    assert 0 < differential.logp_v1(population, "t")[0, 3] < sure
+
+
+@pytest.mark.parametrize("similarity", [True, False])
+def test_positions_that_rounding_decides_lie_within_bounds(similarity):
+    sign = 1.0 if similarity else -1.0
+    M = sign * np.asarray([[0.5, 0.2, np.nan], [0.5 + 1e-8, 0.3, 0.1], [0.1, 0.3 - 1e-3, 0.2]])
+    least, most = near_rank_bounds(M, similarity=similarity)
+    assert list(least) == [0, 0, 0]
+    assert list(most) == [1, 0, 0]
+    exact = ranks(M, similarity=similarity, denominator="n") * 3
+    assert ((least <= exact) & (exact <= most)).all()
 
 
 def test_scores_take_the_groups_size_on_both_sides(cells):

@@ -240,3 +240,14 @@ def test_controls_whose_name_v1_cannot_read_back_are_rows_of_its_means(edge):
     rows["c2_1_control"] = 0.5
     (edge / "expected.json").write_text(json.dumps(expected))
     assert [f["key"] for f in run_case(edge)["failures"]] == ["noisy|c2_1_control"]
+
+
+@pytest.mark.parametrize(("share", "ok"), [(1 + 4e-5, True), (1 + 2e-3, False)])
+def test_the_summary_is_compared_to_the_digits_that_it_has(edge, share, ok):
+    expected = json.loads((edge / "expected.json").read_text())
+    row = expected["evaluator_summary"]["noisy"]
+    mean = expected["values"]["average"]["rmse"]["mean"]["noisy"]
+    assert row["rmse_average"] == float(f"{mean:.4g}")
+    row["rmse_average"] *= share
+    (edge / "expected.json").write_text(json.dumps(expected))
+    assert ("noisy|rmse_average" in {f["key"] for f in run_case(edge)["failures"]}) is not ok

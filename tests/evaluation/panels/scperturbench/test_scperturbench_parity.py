@@ -1,10 +1,13 @@
 import json
 import shutil
 
+import anndata
+import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.panels.scperturbench import pseudobulk, sinkhorn
+from perturbfm_core.evaluation.panels.scperturbench import parity, pseudobulk, sinkhorn
 from perturbfm_core.evaluation.parity import run_case
 from tests.support.paths import REPO
 
@@ -141,3 +144,18 @@ def test_a_folder_of_another_peer_is_not_this_kind(copied):
     path.write_text(json.dumps({"peer": "someone else"}))
     with pytest.raises(MetricError, match="no parity case"):
         run_case(copied)
+
+
+def test_cells_in_a_sparse_file_are_compared_all_the_same(copied):
+    table = anndata.read_h5ad(copied / "inputs.h5ad")
+    table.X = sp.csr_matrix(table.X)
+    table.write_h5ad(copied / "inputs.h5ad")
+    assert run_case(copied) == run_case(SMALL) | {"case": "case"}
+
+
+def test_a_distance_that_is_zero_but_for_rounding_passes_and_another_does_not():
+    for dtype, metric, noise in ((np.float32, "mse", 7e-15), (np.float64, "edistance", 5e-8)):
+        rtol, atol = parity._tolerance(np.dtype(dtype), metric)
+        assert noise <= atol < 1e-4
+        assert rtol < 1e-4
+    assert parity._tolerance(np.dtype(np.float64), "mse") == (1e-12, 1e-12)
