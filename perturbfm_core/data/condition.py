@@ -123,7 +123,7 @@ def canonical_pert(
     separators
         Characters that separate parts, or a sequence of texts that do; if empty, the whole label is one part.
     aliases
-        {other name of a part: name to use}.
+        {other name of a part: perturbation id to use}; that of a combination has several parts, of the same dose.
 
     Raises
     ------
@@ -144,15 +144,17 @@ def canonical_pert(
         msg = f"perturbation {label!r} has {len(parts)} parts but {len(doses)} doses {list(doses)}; give one each"
         raise DatasetError(msg)
     each = [""] * len(parts) if doses is None else list(doses) * (len(parts) if len(doses) == 1 else 1)
-    named = [(aliases or {}).get(part, part) for part in parts]
-    kept = [
-        (name, dose)
+    # An alias is an id already, in which a plus sign joins parts.
+    named = [aliases[part] if aliases and part in aliases else part_id(part) for part in parts]
+    kept = sorted(
+        (piece.strip(), dose)
         for part, name, dose in zip(parts, named, each, strict=True)
         if part not in controls and name not in controls
-    ]
+        for piece in name.split(schema.COMBO_SEPARATOR)
+        if piece.strip() not in controls
+    )
     if not kept:
         return schema.CONTROL, ""
-    kept = sorted((part_id(name), dose) for name, dose in kept)
     names = [name for name, _ in kept]
     if "" in names or len(set(names)) != len(names):
         msg = f"perturbation {label!r} has an empty or repeated part; check the separator ({shown!r}), or give it an alias"

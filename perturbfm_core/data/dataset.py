@@ -127,7 +127,7 @@ class PerturbDataset:
     @cached_property
     def computed_sha256(self) -> str:
         """Return the content hash computed from the values in memory."""
-        return content_sha256(self.obs, self.genes, self.metadata.space, self.streamed, self.metadata.unusual)
+        return content_sha256(self.obs, self.genes, self.metadata, self.streamed)
 
     @cached_property
     def genes_sha256(self) -> str:

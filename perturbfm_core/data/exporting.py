@@ -10,7 +10,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import OWN_MAPPING
+from perturbfm_core.data.importing import OWN_MAPPING, OwnControls
 from perturbfm_core.data.imports.mapping import ColumnMapping
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
     """Return a data set as AnnData: counts, else log1p expression, else deltas in ``X``.
 
     ``obs`` has `schema.OBS_COLUMNS` with a column per covariate; ``layers`` hold ``delta`` and ``X_control`` where the
-    data set states them; ``uns["perturbfm"]`` holds the mapping by which `from_anndata` reads the object back.
+    data set states them; ``uns["perturbfm"]`` holds the mapping by which `from_anndata` reads the object back, and how
+    controls are taken.
 
     Parameters
     ----------
@@ -54,11 +55,21 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
         level=ds.metadata.level,
         target_sum=ds.metadata.normalization.target_sum if ds.metadata.normalization else 1e4,
     )
+    controls = OwnControls(
+        control_policy="sampled" if ds.metadata.control_policy == "sampled" else "mean",
+        control_seed=ds.metadata.control_seed,
+    )
     adata = AnnData(
         X=main.copy(),
         obs=obs,
         var=pd.DataFrame(index=pd.Index(ds.genes.tolist(), name="gene")),
-        uns={OWN_MAPPING: {"name": ds.name, **mapping.model_dump(mode="json", exclude_defaults=True)}},
+        uns={
+            OWN_MAPPING: {
+                "name": ds.name,
+                **controls.model_dump(mode="json", exclude_defaults=True),
+                **mapping.model_dump(mode="json", exclude_defaults=True),
+            }
+        },
     )
     for key, X in (("delta", values.delta), ("X_control", values.x_control)):
         if X is not None and X is not main:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
         raise DatasetError(msg)
     if path.is_dir() and any((path / name).is_file() for name in _ZARR_MARKS):
         with open_zarr(path, "write it again") as group:
-            _check_tables(group, f"{path} is a zarr folder but no AnnData")
+            _check_tables(group, path, "a zarr folder but no AnnData")
             yield group
         return
     open_regular(path, DatasetError).close()
@@ -59,7 +59,7 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
             # anndata says of an old file that it is old; what cannot be read of it is an error here.
             warnings.simplefilter("ignore")
             with h5py.File(path, "r") as file:
-                _check_tables(file, f"{path} is HDF5 but no h5ad file")
+                _check_tables(file, path, "HDF5 but no h5ad file")
                 yield file
     except DatasetError:
         raise
@@ -71,10 +71,17 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
         raise DatasetError(msg) from exc
 
 
-def _check_tables(file: Any, otherwise: str) -> None:
+def _check_tables(file: Any, path: Path, otherwise: str) -> None:
+    if "mod" in file and "X" not in file:
+        names = list(file["mod"])
+        msg = (
+            f"{path} is MuData, with the modalities {', '.join(names) or 'none'}; write one of them as h5ad, e.g. "
+            f"mdata[{(names or ['rna'])[0]!r}].write_h5ad('FILE.h5ad')"
+        )
+        raise DatasetError(msg)
     missing = [key for key in ("obs", "var") if key not in file]
     if missing:
-        msg = f"{otherwise} ({', '.join(missing)} not found)"
+        msg = f"{path} is {otherwise} ({', '.join(missing)} not found)"
         raise DatasetError(msg)
 
 
@@ -82,6 +89,11 @@ def _kind_of(path: Path) -> tuple[str, str]:
     """Return (what a file that cannot be read as h5ad is by its first bytes, what to do)."""
     with open_regular(path, DatasetError) as file:
         head = file.read(512)
+    if head[:4] == b"PAR1":
+        return "Parquet, not HDF5", (
+            "make an AnnData of it and write that with write_h5ad; shards of Tahoe-100M are read by `perturbfm data "
+            "import-tahoe`, tables of predictions by `perturbfm submit`"
+        )
     if head[:2] in (b"\x1f\x8b", b"PK"):
         return "compressed, not HDF5", "unpack it first"
     if head and b"\x00" not in head and head[:4] != b"\x89HDF":
@@ -113,12 +125,30 @@ def read_matrix(
     with _open_h5ad(path) as file:
         raw = _is_raw(file, layer)
         obs, var = _table(file, "obs", path), _table(file, "raw/var" if raw else "var", path)
-        for table, what in ((obs, "cells (rows of obs)"), (var, "genes (rows of var)")):
-            if not len(table):
-                msg = f"{path} has 0 {what}; nothing is left to import, check how it was filtered"
-                raise DatasetError(msg)
+        check_not_empty(obs, var, str(path))
         X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw, compact=compact, stream=stream)
     return obs, var, X
+
+
+def check_not_empty(obs: pd.DataFrame, var: pd.DataFrame, what: str) -> None:
+    """Refuse tables without cells or genes.
+
+    Parameters
+    ----------
+    obs, var
+        Tables of cells and genes.
+    what
+        Name of the file or object, for the message.
+
+    Raises
+    ------
+    DatasetError
+        If one of them has no row.
+    """
+    for table, rows in ((obs, "cells (rows of obs)"), (var, "genes (rows of var)")):
+        if not len(table):
+            msg = f"{what} has 0 {rows}; nothing is left to import, check how it was filtered"
+            raise DatasetError(msg)
 
 
 @contextlib.contextmanager
@@ -134,9 +164,12 @@ def reads_raw(path: Path, layer: str | None) -> bool:
 
 
 def _is_raw(file: Any, layer: str | None) -> bool:
-    if layer not in RAW or "raw" not in file:
-        return False
-    return layer != RAW[0] or layer not in file.get("layers", {})
+    return "raw" in file and means_raw(layer, file.get("layers", {}))
+
+
+def means_raw(layer: str | None, layers: Container[str]) -> bool:
+    """Return whether the name of a layer stands for `raw`; a layer of that name comes first."""
+    return layer in RAW and (layer != RAW[0] or layer not in layers)
 
 
 def other_matrices(path: Path, but: str | None) -> list[str]:
@@ -145,24 +178,38 @@ def other_matrices(path: Path, but: str | None) -> list[str]:
     Whole numbers are called counts, other values without negative ones unscaled. Only the first values of each
     matrix are looked at. A file that cannot be read has none.
     """
-    found: list[tuple[int, str]] = []
     with contextlib.suppress(DatasetError), _open_h5ad(path) as file:
         layers = list(file["layers"]) if "layers" in file else []
         places = [(None, "X", "no --layer"), *((k, f"layers/{k}", f"--layer {k}") for k in layers)]
         if "raw" in file and "X" in file["raw"]:
             places.append((RAW[0], "raw/X", "--from-raw"))
-        for layer, where, option in places:
-            element = file.get(where)
-            if element is None or layer == but or (but in RAW and layer == RAW[0]):
-                continue
-            data = element["data"] if hasattr(element, "keys") and "data" in element else element
-            if getattr(data, "ndim", 0) and data.dtype.kind in "iuf" and data.shape[0]:
-                head = np.asarray(data[: 10_000 if data.ndim == 1 else 20]).reshape(-1)
-                if np.isfinite(head).all() and (head >= 0).all():
-                    whole = bool((head == np.rint(head)).all())
-                    found.append(
-                        (not whole, f"{'counts' if whole else 'unscaled values'} are read with {option}")
-                    )
+        return read_with(
+            (option, element["data"] if hasattr(element, "keys") and "data" in element else element)
+            for layer, where, option in places
+            if (element := file.get(where)) is not None
+            and layer != but
+            and not (but in RAW and layer == RAW[0])
+        )
+    return []
+
+
+def read_with(matrices: Iterable[tuple[str, Any]]) -> list[str]:
+    """Return which options read counts or other values without negative ones, counts first.
+
+    Parameters
+    ----------
+    matrices
+        (option that reads a matrix, the matrix or the stored values of a sparse one).
+    """
+    found: list[tuple[int, str]] = []
+    for option, data in matrices:
+        if getattr(data, "ndim", 0) and data.dtype.kind in "iuf" and data.shape[0]:
+            head = np.asarray(data[: 10_000 if data.ndim == 1 else 20]).reshape(-1)
+            if np.isfinite(head).all() and (head >= 0).all():
+                whole = bool((head == np.rint(head)).all())
+                found.append(
+                    (not whole, f"{'counts' if whole else 'unscaled values'} are read with {option}")
+                )
     return [text for _, text in sorted(found)]
 
 

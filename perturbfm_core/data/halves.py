@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def halves_of(ds: PerturbDataset) -> Halves | None:
         msg = f"{path} belongs to other data than {ds.name!r}; import them again with --half-layers, or remove the file"
         raise DatasetError(msg)
     return _with_values(ds, arrays["first"]), _with_values(ds, arrays["second"])
+
+
+def halves_digest(ds: PerturbDataset) -> str:
+    """Return the SHA-256 of the file of halves that lies beside a data set, "" where there is none."""
+    path = None if ds.path is None else ds.path / HALVES_FILE
+    if path is None or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_values(ds: PerturbDataset, X: FloatArray) -> PerturbDataset:

@@ -17,6 +17,8 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.config import canonical_json
 from perturbfm_core.data.matrix import Matrix, Values, as_csr, matrix_blocks
+from perturbfm_core.data.metadata import DatasetMetadata
+from perturbfm_core.data.obs import usual_level
 from perturbfm_core.schema import StrArray
 
 _VERSION = b"perturbfm-content-1"
@@ -32,7 +34,7 @@ def rows_digest(row_ids: StrArray) -> str:
     return hashlib.sha256("\x00".join(row_ids.tolist()).encode()).hexdigest()
 
 
-def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Values, derived: str = "") -> str:
+def content_sha256(obs: pd.DataFrame, genes: StrArray, metadata: DatasetMetadata, values: Values) -> str:
     """Return the content hash of a data set (64 hex digits).
 
     Parameters
@@ -41,12 +43,11 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
         Row table, index = row id, columns of `schema.OBS_COLUMNS` and optionally ``weight``.
     genes
         Gene ids [G].
-    space
-        Scale of the source values (log1p, counts, delta or zscore).
+    metadata
+        Scale of the source values, and how expression, controls and conditions follow from them: the latter counts where
+        it is not as usual (`DatasetMetadata.unusual`).
     values
         The matrices [N, G]. Where there are counts, expression and delta are not hashed.
-    derived
-        How expression and controls follow from them, where that is not as usual (`DatasetMetadata.unusual`).
     """
     matrices: list[Matrix] = [
         X
@@ -74,8 +75,9 @@ def content_sha256(obs: pd.DataFrame, genes: StrArray, space: str, values: Value
             digests.append(digest.digest())
     # Sorted digests make the hash independent of the order of rows.
     digests.sort()
-    total = hashlib.sha256(_VERSION + b"\0" + space.encode() + b"\0" + genes_digest(genes).encode())
+    total = hashlib.sha256(_VERSION + b"\0" + metadata.space.encode() + b"\0" + genes_digest(genes).encode())
     total.update(b"".join(digests))
+    derived = metadata.unusual(usual_level(obs, metadata.space in schema.DELTA_SPACES))
     if derived:
         total.update(b"\0" + derived.encode())
     return total.hexdigest()

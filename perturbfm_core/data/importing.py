@@ -12,7 +12,8 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.config import parse, slug
+from perturbfm_core.config import Frozen, parse, slug
+from perturbfm_core.data.anndata_object import ORIGIN, object_matrices, object_matrix, takes_raw
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
 from perturbfm_core.data.imports.checks import complete, level_of
@@ -26,7 +27,6 @@ from perturbfm_core.data.matrix import Values, is_stored
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.text import decoded
-from perturbfm_core.errors import DatasetError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,6 +51,28 @@ class _Read:
     origin: str
     counts_in: Callable[[], Sequence[str]] = tuple
     raw: bool = False
+
+
+class OwnControls(Frozen):
+    """How a data set takes its controls, as `PerturbDataset.to_anndata` writes it beside the mapping."""
+
+    control_policy: Literal["mean", "sampled"] = "mean"
+    control_seed: int = 0
+
+
+def read_controls(own: dict[str, Any]) -> tuple[OwnControls, dict[str, Any]]:
+    """Return (how controls are taken, the other fields) of what `PerturbDataset.to_anndata` wrote.
+
+    Raises
+    ------
+    ConfigError
+        If the controls are stated in another way.
+    """
+    stated = {k: own[k] for k in OwnControls.model_fields if k in own}
+    # A file holds numbers and texts as those of numpy.
+    plain = {k: v.item() if hasattr(v, "item") else v for k, v in stated.items()}
+    rest = {k: v for k, v in own.items() if k not in stated}
+    return parse(OwnControls, plain, f"uns[{OWN_MAPPING!r}]"), rest
 
 
 def import_h5ad(
@@ -172,28 +194,24 @@ def from_anndata(
     DatasetError, ConfigError
         If a column is missing, or the values are not in the declared scale.
     """
-    own = adata.uns.get(OWN_MAPPING)
+    own, controls = adata.uns.get(OWN_MAPPING), OwnControls()
     if not mapping and isinstance(own, dict):
-        mapping = {k: v for k, v in own.items() if k != "name"}
-        name = str(own.get("name", name))
+        controls, mapping = read_controls(own)
+        name = str(mapping.pop("name", name))
     columns = parse(ColumnMapping, mapping, "mapping of columns")
-    if columns.layer is not None and columns.layer not in adata.layers:
-        msg = f"the AnnData object has no layer {columns.layer!r}; layers: {sorted(adata.layers) or 'none'}"
-        raise DatasetError(msg)
-    X = adata.X if columns.layer is None else adata.layers[columns.layer]
-    if X is None:
-        msg = "the AnnData object has no X; name a layer"
-        raise DatasetError(msg)
-    if not hasattr(X, "copy"):
-        # On disk: a sparse matrix of anndata, or a dense one of h5py.
-        X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     return _dataset(
-        _Read(adata.obs.copy(), adata.var, X.copy(), "the AnnData object"),
+        _Read(
+            *object_matrix(adata, columns.layer),
+            ORIGIN,
+            counts_in=lambda: object_matrices(adata, columns.layer),
+            raw=takes_raw(adata, columns.layer),
+        ),
         columns,
         name=name,
         source=source or "AnnData object",
         licence="unknown",
-        control_policy="mean",
+        control_policy=controls.control_policy,
+        control_seed=controls.control_seed,
         gene_selection=None,
     )
 
@@ -206,6 +224,7 @@ def _dataset(
     source: str,
     licence: str,
     control_policy: Literal["mean", "sampled"],
+    control_seed: int = 0,
     gene_selection: GeneSelection | None,
 ) -> PerturbDataset:
     """Return the data set of tables and matrix, with the report of its import in the metadata."""
@@ -232,6 +251,7 @@ def _dataset(
         space=mapping.stored_space,
         normalization=Normalization(target_sum=mapping.target_sum) if mapping.space == "counts" else None,
         control_policy="none" if mapping.is_difference else control_policy,
+        control_seed=control_seed,
         gene_selection=gene_selection or GeneSelection(),
         notes={"columns": mapping.model_dump(mode="json", exclude_defaults=True), **_guide_notes(report)},
     )

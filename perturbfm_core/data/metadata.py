@@ -44,12 +44,12 @@ class DatasetMetadata(Frozen):
     content_sha256: str = ""
     notes: dict[str, Any] = Field(default_factory=dict)
 
-    @property
-    def unusual(self) -> str:
-        """Return how expression and controls follow from the stored values where that is not as usual, else nothing.
+    def unusual(self, level: Level) -> str:
+        """Return what is derived of the stored values, and how, where that is not as usual, else nothing.
 
-        It is part of the content hash: the same counts at another depth are other data. As usual are counts scaled to
-        10,000 per cell, and means of controls with roles of seed 0.
+        It is part of the content hash: the same counts at another depth are other data, and so are means that are taken
+        for cells. As usual are counts scaled to 10,000 per cell, means of controls with roles of seed 0, and rows of
+        `level` (see `usual_level`).
         """
         said = []
         if (
@@ -62,4 +62,6 @@ class DatasetMetadata(Frozen):
             said.append("control=sampled")
         if self.control_seed:
             said.append(f"control_seed={self.control_seed}")
+        if self.level != level:
+            said.append(f"level={self.level}")
         return ",".join(said)

@@ -9,6 +9,21 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.schema import Level
+
+# Fewer rows say nothing of what they are.
+_FEWEST_ROWS = 3
+
+
+def usual_level(obs: pd.DataFrame, differences: bool) -> Level:
+    """Return the level that rows have where none is declared: ``condition`` if no condition has two, else ``cell``.
+
+    Fewer than three rows say nothing. Differences to controls are of conditions: single cells have none.
+    """
+    if differences:
+        return "condition"
+    rows = obs[list(schema.CONDITION_COLUMNS)][~obs[schema.IS_CONTROL].to_numpy(dtype=bool)]
+    return "cell" if len(rows) < _FEWEST_ROWS or rows.duplicated().any() else "condition"
 
 
 def make_obs(columns: Mapping[str, Sequence[Any]], row_ids: Sequence[str]) -> pd.DataFrame:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perturbfm_core.config import check_key
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.errors import DatasetError, named_fault
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
 
 MappingFunction = Callable[[Path], ColumnMapping]
 # From (what the user names, a folder to write into) to an h5ad file with the same cells.
@@ -134,61 +135,22 @@ def preset(
 # ---- helpers of the mappings -----------------------------------------------------------------------------
 
 
-def complete_columns(obs: pd.DataFrame) -> dict[str, bool]:
-    """Return {obs column: whether it has missing values}."""
-    return {str(c): bool(obs[c].isna().any()) for c in obs.columns}
+def filled_column(table: pd.DataFrame, names: Sequence[str]) -> str | None:
+    """Return the first of `names` that is a column with any value, None if there is none.
+
+    Whether its other values are missing is no matter of the choice: the import refuses an incomplete column, instead of
+    another one that would be taken in its place.
+    """
+    return next((n for n in names if n in table and np.asarray(table[n].notna()).any()), None)
 
 
-def first_complete(columns: dict[str, bool], names: tuple[str, ...]) -> str | None:
-    """Return the first of `names` that is a column without missing values, None if there is none."""
-    return next((n for n in names if n in columns and not columns[n]), None)
-
-
-def unique_column(var: pd.DataFrame, names: tuple[str, ...]) -> str | None:
-    """Return the first of `names` that is a column of different values without missing ones, None if there is none."""
-    return next((n for n in names if n in var and var[n].notna().all() and var[n].is_unique), None)
-
-
-def described_column(obs: pd.DataFrame, pert: str, name: str) -> str | None:
-    """Return `name` if that column has a value in every treated row, None if it has none in any of them.
-
-    Controls need no dose, time or perturbation type.
+def needed_column(obs: pd.DataFrame, names: Sequence[str], what: str, collection: str) -> str:
+    """Return the first of `names` that is a column with any value (see `filled_column`).
 
     Parameters
     ----------
     obs
         Row table of the file.
-    pert
-        Its column of perturbations, in which controls are called "control".
-    name
-        Column that describes the treatment, e.g. its dose.
-
-    Raises
-    ------
-    DatasetError
-        If only some treated rows have a value: leaving the column out would merge different treatments.
-    """
-    if name not in obs:
-        return None
-    missing = obs.loc[(obs[pert] != "control").to_numpy(), name].isna()
-    if missing.all():
-        return None
-    if missing.any():
-        msg = (
-            f"column {name!r} lacks {int(missing.sum())} of {len(missing)} treated rows; fill or drop them, or use "
-            "`perturbfm data import` and leave the column out"
-        )
-        raise DatasetError(msg)
-    return name
-
-
-def needed_column(columns: dict[str, bool], names: tuple[str, ...], what: str, collection: str) -> str:
-    """Return the first of `names` that is a column without missing values.
-
-    Parameters
-    ----------
-    columns
-        {obs column: whether it has missing values}.
     names
         Possible names of the column, in order of preference.
     what
@@ -201,11 +163,38 @@ def needed_column(columns: dict[str, bool], names: tuple[str, ...], what: str, c
     DatasetError
         If there is no such column.
     """
-    found = first_complete(columns, names)
+    found = filled_column(obs, names)
     if found is None:
         msg = (
-            f"no complete {what} column as {collection} files have it ({', '.join(names)}); columns: "
-            f"{', '.join(columns)}; use `perturbfm data import` and name the columns"
+            f"no {what} column as {collection} files have it ({', '.join(names)}); columns with values: "
+            f"{', '.join(c for c in obs.columns if filled_column(obs, [c])) or 'none'}; use `perturbfm data import` and name "
+            "the columns"
         )
         raise DatasetError(msg)
     return found
+
+
+def described_column(
+    obs: pd.DataFrame, pert: str, controls: Collection[str], names: Sequence[str]
+) -> str | None:
+    """Return the first of `names` that is a column with any value in a treated row, None if there is none.
+
+    Controls need no dose, time or perturbation type; treated rows without a value are refused by the import.
+
+    Parameters
+    ----------
+    obs
+        Row table of the file.
+    pert
+        Its column of perturbations.
+    controls
+        What controls are called in it.
+    names
+        Possible names of the column that describes the treatment, e.g. its dose, in order of preference.
+    """
+    return filled_column(obs[~obs[pert].isin(list(controls)).to_numpy()], names)
+
+
+def unique_column(var: pd.DataFrame, names: Sequence[str]) -> str | None:
+    """Return the first of `names` that is a column of different values without missing ones, None if there is none."""
+    return next((n for n in names if n in var and var[n].notna().all() and var[n].is_unique), None)

@@ -55,6 +55,8 @@ class Evidence:
         Which scales or depths parts of the rows have, empty if they have one.
     several
         Whether these differ so much that no declaration fits.
+    empty
+        Rows in which every value is zero.
     """
 
     low: float
@@ -65,14 +67,16 @@ class Evidence:
     standardized: bool
     mixture: str = ""
     several: bool = False
+    empty: int = 0
 
 
 def evidence(X: Matrix) -> Evidence:
     """Return what the values of a matrix [N, G], CSR, dense or rows of a file, say about their scale."""
     picked = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], _ROWS)).astype(np.int64))
-    lows, highs, whole, stored, rows = [], [], True, 0, []
+    lows, highs, whole, stored, rows, empty = [], [], True, 0, [], 0
     for block, part in matrix_blocks(X) if is_stored(X) else [(slice(0, X.shape[0]), X)]:
         data = values_of(part)
+        empty += _empty_rows(part)
         stored += len(data)
         if len(data):
             lows.append(np.min(data))
@@ -83,7 +87,7 @@ def evidence(X: Matrix) -> Evidence:
         mine = part[picked[(picked >= block.start) & (picked < block.stop)] - block.start]
         rows.append(np.asarray(mine.toarray() if sp.issparse(mine) else mine, dtype=np.float64))
     if not stored:
-        return Evidence(0.0, 0.0, True, None, "no values", False)
+        return Evidence(0.0, 0.0, True, None, "no values", False, empty=empty)
     low, high = float(np.min(lows)), float(np.max(highs))
     if stored < X.shape[0] * X.shape[1]:
         low, high = min(low, 0.0), max(high, 0.0)
@@ -95,7 +99,16 @@ def evidence(X: Matrix) -> Evidence:
     sample = np.concatenate(rows)
     inverse, reason = _inverse(sample, whole, high)
     mixture, several = _mixture(sample, whole, high)
-    return Evidence(low, high, whole, inverse, reason, False, mixture, several)
+    return Evidence(low, high, whole, inverse, reason, False, mixture, several, empty)
+
+
+def _empty_rows(part: Matrix) -> int:
+    """Return in how many rows of a matrix every value is zero."""
+    if not sp.issparse(part):
+        return int((~part.any(axis=1)).sum())
+    if part.format == "csr" and part.data.all():
+        return int((np.diff(part.indptr) == 0).sum())
+    return int(((part != 0).sum(axis=1) == 0).sum())
 
 
 def _inverse(dense: FloatArray, whole: bool, high: float) -> tuple[str | None, str]:

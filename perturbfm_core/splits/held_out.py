@@ -32,7 +32,7 @@ def held_out(split: Split, *, shown: int = _SHOWN) -> str:
             return f"{part} of every condition"
         return _listed(_texts(split.params.get("holdout", ())), "batch", shown)
     said = [text for axis in split.ood_axes if (text := _of_axis(split, axis, shown))]
-    return "; ".join(said) or f"{len(tested(split))} conditions at random"
+    return "; ".join(said) or _of_axis(split, "condition", shown)
 
 
 def tested(split: Split) -> list[str]:
@@ -50,7 +50,10 @@ def _of_axis(split: Split, axis: str, shown: int) -> str:
     if axis == "perturbation":
         seen = {g for t in fitted for g in pert_genes(t[PERT_ID])}
         new = {g for t in test for g in pert_genes(t[PERT_ID])} - seen
-        return _listed(new, noun, shown)
+        # Combinations of known genes, or a known gene without its partner, are new by themselves.
+        return _listed(new, noun, shown) or _listed(
+            {t[PERT_ID] for t in test} - {t[PERT_ID] for t in fitted}, axis, shown
+        )
     if axis == "combo":
         return _listed({t[PERT_ID] for t in test} - {t[PERT_ID] for t in fitted}, noun, shown)
     if axis in ("dose", "time"):

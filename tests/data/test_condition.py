@@ -100,6 +100,11 @@ def test_a_malformed_key_is_refused(key: str) -> None:
         pytest.param("B_A", {"separators": ""}, ("B_A", ""), id="no-separator"),
         pytest.param("KIAA1804", {"aliases": {"KIAA1804": "MAP3K21"}}, ("MAP3K21", ""), id="alias"),
         pytest.param("Z+B", {"aliases": {"Z": "A"}}, ("A+B", ""), id="alias-before-sorting"),
+        pytest.param("Z+B", {"aliases": {"Z": "A+C"}}, ("A+B+C", ""), id="alias-of-two"),
+        pytest.param(
+            "Z+B", {"aliases": {"Z": "A+C"}, "doses": ["1", "2"]}, ("A+B+C", "1+2+1"), id="alias-of-two-dose"
+        ),
+        pytest.param("A+B", {"aliases": {"A": "B", "B": "A"}}, ("A+B", ""), id="alias-swap"),
         pytest.param("A+NT", {"aliases": {"NT": "control"}}, ("A", ""), id="alias-of-the-control"),
         pytest.param("B+A", {"doses": ["2", "1"]}, ("A+B", "1+2"), id="doses-follow-their-parts"),
         pytest.param("B+A", {"doses": ["3"]}, ("A+B", "3+3"), id="one-dose-for-all"),

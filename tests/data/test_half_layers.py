@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.artifact import load_dataset
 from perturbfm_core.data.halves import HALVES_FILE, halves_of
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.evaluation.ceilings import bounds_of, reliability
 from perturbfm_core.evaluation.panel_bounds import panel_bounds
+from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds, stored_stats
+from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import attempt, perturbfm
 from tests.support.factories import split_one
 
@@ -109,6 +112,27 @@ def test_halves_of_z_scores_need_not_enclose_the_whole(
     perturbfm(
         "data", "import", "means.h5ad", "--out", "D", *COLUMNS, *space, "--half-layers", "a", "b", warns=True
     )
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["frozen again", "scored"])
+def test_kept_bounds_are_of_the_halves_that_lie_beside_the_data(
+    imported: tuple[Path, float], tmp_path: Path, again: bool
+) -> None:
+    path, _ = imported
+    ds, store = load_dataset(path), ArtifactStore(tmp_path / "home")
+    spec = SplitSpec(kind="perturbation_ood", params={"holdout": PERTS[:4]})
+    split, *_ = freeze_split(store, ds, spec)[0]
+    before = stats_with_bounds(store, ds, split)
+    arrays = dict(np.load(path / HALVES_FILE))
+    # Halves that have nothing in common.
+    np.savez(path / HALVES_FILE, **{**arrays, "second": arrays["second"][::-1]})
+    if again:
+        freeze_split(store, ds, spec, bounds=False)
+    after = stats_with_bounds(store, ds, split)
+    for name in ("pearson", "openproblems.mean_rowwise_rmse"):
+        was, found = ((s.ceiling or {})[name]["half"] for s in (before, after))
+        assert abs(found - was) > 0.1, name
+    assert stored_stats(store, split) == after
 
 
 def test_halves_belong_to_their_data(imported: tuple[Path, float]) -> None:

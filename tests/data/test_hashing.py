@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata import AnnData
 
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
 from perturbfm_core.data.artifact import load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import genes_digest, row_rank_hash, rows_digest
+from perturbfm_core.data.importing import from_anndata
 from perturbfm_core.data.matrix import Values
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.simulate import SimulationConfig, simulate
@@ -224,6 +227,24 @@ def test_the_hash_changes_with_every_option(
     made: PerturbDataset, make_dataset: Make, option: dict[str, Any]
 ) -> None:
     assert make_dataset(X, **COLUMNS, **option).computed_sha256 != made.computed_sha256
+
+
+@pytest.mark.parametrize(
+    ("perts", "space", "usual"),
+    [
+        pytest.param(["control", "A", "A", "B"], "log1p", "cell", id="cells"),
+        pytest.param(["control", "A", "B", "C"], "log1p", "condition", id="means"),
+        pytest.param(["control", "A", "A", "B"], "delta", "condition", id="differences"),
+    ],
+)
+def test_a_level_that_an_import_would_not_take_changes_it(perts: list[str], space: str, usual: str) -> None:
+    values = X - np.float32(0.5) if space == "delta" else X
+    adata = AnnData(values, obs=pd.DataFrame({"pert": perts}, index=[f"r{i}" for i in range(4)]))
+    mapping = {"pert_col": "pert", "control_label": "control", "space": space}
+    levels = ("cell", "condition")
+    found = {level: from_anndata(adata, **mapping, level=level).computed_sha256 for level in levels}
+    assert from_anndata(adata, **mapping).computed_sha256 == found[usual]
+    assert len(set(found.values())) == 2
 
 
 def test_changes_with_one_weight(make_dataset: Make) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 from pydantic import ValidationError
 
 from perturbfm_core.data.artifact import load_dataset, write_dataset
@@ -437,6 +438,24 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_table_in_parquet(tmp_path: Path) -> None:
+    pd.DataFrame({"pert": ["A"]}).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DatasetError, match=r"it is Parquet, not HDF5 .*`perturbfm data import-tahoe`"):
+        read(tmp_path / "table.parquet")
+
+
+def test_mudata(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5mu", "w") as file:
+        file.attrs["encoding-type"] = "MuData"
+        write_elem(file, "obs", pd.DataFrame(OBS))
+        write_elem(file, "var", pd.DataFrame(index=list("abc")))
+        write_elem(file, "mod", {"rna": anndata.AnnData(COUNTS), "adt": anndata.AnnData(COUNTS)})
+    with pytest.raises(
+        DatasetError, match=r"is MuData, with the modalities adt, rna; write one of them as h5ad"
+    ):
+        read(tmp_path / "m.h5mu")
+
+
 def test_hdf5_without_obs(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5ad", "w") as file:
         file["X"] = LOG1P
@@ -516,7 +535,8 @@ def test_perturbench_with_treatments(write_h5ad: Write) -> None:
 def test_perturbench_without(write_h5ad: Write, column: str, names: str) -> None:
     path = write_h5ad(LOG1P, {k: v for k, v in PERTURBENCH.items() if k != column})
     with pytest.raises(
-        DatasetError, match=rf"column as PerturBench files have it \({names}\); columns: .*ncounts"
+        DatasetError,
+        match=rf"column as PerturBench files have it \({names}\); columns with values: .*ncounts",
     ):
         perturbench_mapping(path)
 
@@ -542,14 +562,13 @@ def test_scperturb(write_h5ad: Write) -> None:
         ),
         pytest.param({"dose_value": [0.0, np.nan, np.nan, 0.0]}, {"dose_col": None}, id="no-doses"),
         pytest.param({"batch": ["a"] * 4}, {"batch_col": "batch"}, id="batch-before-gemgroup"),
+        pytest.param({"batch": [np.nan] * 4}, {"batch_col": "gemgroup"}, id="batch-without-values"),
         pytest.param(
-            {"cell_line": ["T", None, None, "T"], "celltype": ["T"] * 4},
-            {"context_col": "celltype"},
-            id="next-context",
+            {"cell_line": [np.nan] * 4, "celltype": ["T"] * 4}, {"context_col": "celltype"}, id="next-context"
         ),
     ],
 )
-def test_scperturb_takes_complete_columns(
+def test_scperturb_takes_columns_with_values(
     write_h5ad: Write, changed: dict[str, Any], mapping: dict[str, Any]
 ) -> None:
     found = scperturb_mapping(write_h5ad(COUNTS, {**SCPERTURB, **changed}))
@@ -559,16 +578,21 @@ def test_scperturb_takes_complete_columns(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        pytest.param({"dose_unit": ["nM", None, "nM", "nM"]}, "'dose_unit' lacks 1 of 2", id="some-units"),
-        pytest.param({"dose_value": [0.0, np.nan, 1.0, 0.0]}, "'dose_value' lacks 1 of 2", id="some-doses"),
-        pytest.param({"time": [1, 2, np.nan, 3]}, "'time' lacks 1 of 2", id="some-times"),
+        pytest.param(
+            {"dose_unit": ["nM", None, "nM", "nM"]}, r"'dose_unit' \(--dose-unit-col\)", id="some-units"
+        ),
+        pytest.param(
+            {"dose_value": [0.0, np.nan, 1.0, 0.0]}, r"'dose_value' \(--dose-col\)", id="some-doses"
+        ),
+        pytest.param({"time": [1, 2, np.nan, 3]}, r"'time' \(covariate time\)", id="some-times"),
     ],
 )
 def test_scperturb_does_not_merge_treatments(
     write_h5ad: Write, changed: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(DatasetError, match=message):
-        scperturb_mapping(write_h5ad(COUNTS, {**SCPERTURB, **changed}))
+    path = write_h5ad(COUNTS, {**SCPERTURB, **changed})
+    with pytest.raises(DatasetError, match=f"{message} has 1 missing values, first in row 'r[12]'"):
+        import_h5ad(path, scperturb_mapping(path), name="x")
 
 
 def test_controls_need_no_dose(write_h5ad: Write) -> None:
@@ -579,7 +603,7 @@ def test_controls_need_no_dose(write_h5ad: Write) -> None:
 
 def test_scperturb_without_a_context(write_h5ad: Write) -> None:
     path = write_h5ad(COUNTS, {k: v for k, v in SCPERTURB.items() if k != "cell_line"})
-    with pytest.raises(DatasetError, match="no complete context column as scPerturb files have it"):
+    with pytest.raises(DatasetError, match="no context column as scPerturb files have it"):
         scperturb_mapping(path)
 
 

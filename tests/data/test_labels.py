@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.data.artifact import load_dataset, write_dataset
@@ -247,6 +249,36 @@ def test_a_guide_column() -> None:
     assert apart.metadata.notes["guides"] == {"g1a": "G1", "g1b": "G1", "g2a": "G2"}
 
 
+def test_guides_that_are_numbered_within_their_genes_are_named_with_these() -> None:
+    adata = cells(["control", "G1", "G1", "G2", "G2"], guide=["nt", "sg1", "sg2", "sg1", "own"])
+    apart = read(adata, guide_col="guide", guides="separate")
+    assert perts(apart) == ["G1_sg1", "G2_sg1", "own", "sg2"]
+    assert apart.metadata.notes["guides"] == {"G1_sg1": "G1", "G2_sg1": "G2", "own": "G2", "sg2": "G1"}
+    merged = read(adata, guide_col="guide")
+    assert report(merged)["guides"] == "4 guides of 2 genes"
+    assert warned(merged, "('own of G2', 'sg1 of G1', 'sg1 of G2' and 1 more)")
+    adata.obs["guide"] = adata.obs["guide"].replace({"own": "G1_sg1"})
+    with pytest.raises(DatasetError, match="several guides would be called 'G1_sg1', by gene and guide"):
+        read(adata, guide_col="guide", guides="separate")
+
+
+def test_a_declared_guide_is_parted_only_in_a_combination() -> None:
+    labels = ["control", "G1", "G1+control", "G1+G2", "G1+G3"]
+    adata = cells(labels, guide=["nt", "G1_+_12", "G1_-_34", "a+b", "pair7"])
+    ds = read(adata, guide_col="guide", guides="separate")
+    assert perts(ds) == ["G1_%2B_12", "G1_-_34", "a+b", "pair7"]
+    assert ds.metadata.notes["guides"] == {
+        "G1_+_12": "G1",
+        "G1_-_34": "G1",
+        "a": "G1",
+        "b": "G2",
+        "pair7": "G1+G3",
+    }
+    adata.obs["guide"] = adata.obs["guide"].replace({"a+b": "G1_+_12+G2_+_1"})
+    with pytest.raises(DatasetError, match=r"guide 'G1_\+_12\+G2_\+_1' of 'G1\+G2' has 4 parts for 2 genes"):
+        read(adata, guide_col="guide", guides="separate")
+
+
 def test_scperturb_parts_only_what_it_knows(tmp_path: Path) -> None:
     adata = cells(["control", "G1_1", "G1_2", "chr1.10_top_two", "G2_G3", "G3"])
     adata.obs = adata.obs.rename(columns={"pert": "perturbation", "line": "cell_line"})
@@ -279,6 +311,24 @@ def test_an_alias_table(tmp_path: Path, text: str) -> None:
         ds.conditions[[schema.PERT_ID, schema.MODALITY]].astype(str).itertuples(index=False, name=None)
     )
     assert rows == {("(%2B)-JQ1", "drug"), ("G1+G2", "CRISPRi"), ("G3", "")}
+
+
+@pytest.mark.parametrize(
+    ("aliases", "labels", "expected"),
+    [
+        ({"G1": "G2", "G2": "G1"}, ["G1", "G2"], ["G2", "G1"]),
+        ({"x": "G1", "G1": "G2"}, ["x", "G1"], ["G1", "G2"]),
+        ({"G1": "G2", "G2": "G3"}, ["G1+G2"], ["G2+G3"]),
+        ({"pair": "G5+G6"}, ["pair", "pair+G3", "G3"], ["G5+G6", "G3+G5+G6", "G3"]),
+        ({"x": "(%2B)-JQ1"}, ["x", "x+G3"], ["(%2B)-JQ1", "(%2B)-JQ1+G3"]),
+    ],
+    ids=["swap", "chain", "parts", "two genes", "a plus sign"],
+)
+def test_an_alias_applies_once(aliases: dict[str, str], labels: list[str], expected: list[str]) -> None:
+    ds = read(cells(["control", *labels]), aliases=aliases)
+    assert ds.obs[schema.PERT_ID].astype(str).tolist() == [
+        x for x in ["control", *expected] for _ in range(4)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +372,20 @@ def test_mapping_takes_one_control_label_or_several() -> None:
     assert ColumnMapping(pert_col="p", control_label=["a", "a ", "b"]).control_label == ("a", "b")
 
 
+@pytest.mark.parametrize("field", ["control_label", "covariate_cols", "keep_labels", "drop_labels", "accept"])
+@pytest.mark.parametrize(
+    ("given", "texts"),
+    [("G1", ("G1",)), (np.array(["G1", "b"]), ("G1", "b")), (0, ("0",)), ([1.0, "b"], ("1", "b")), (True, ("True",))],
+    ids=["text", "array", "number", "list", "truth"],
+)  # fmt: skip
+def test_a_list_takes_one_text_or_number_too(field: str, given: Any, texts: tuple[str, ...]) -> None:
+    assert getattr(ColumnMapping(pert_col="p", **{field: given}), field) == texts
+
+
+def test_labels_that_are_numbers() -> None:
+    assert perts(read(cells([0, 1, 2]), control_label=0, drop_labels=2)) == ["1"]
+
+
 # ---- controls as parts, genes inside names -------------------------------------------------------------------
 
 
@@ -340,6 +404,21 @@ def test_a_control_that_is_a_part_is_no_perturbation(
     ds = read(cells(labels), control_label=control, separators=(separator,))
     assert perts(ds) == ["G1", "G1+G2", "G2"]
     assert int(ds.is_control.sum()) == 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "mapping"),
+    [
+        (["ctrl+ctrl", "G1+ctrl", "G2"], {"control_label": "ctrl"}),
+        (["ctrl", "G1", "G2"], {"control_label": "ctrl"}),
+        (["a+b", "G1", "G2+a"], {"control_label": ("a", "b")}),
+        (["a+N1", "G1", "G2+N1"], {"control_label": "a", "aliases": {"N1": "control"}}),
+    ],
+)
+def test_rows_whose_parts_are_all_controls_are_untreated(labels: list[str], mapping: dict[str, Any]) -> None:
+    adata = cells(labels, dose=[None, "1", "2"], guide=["nt", "x", "y"])
+    ds = read(adata, dose_col="dose", dose_unit="uM", guide_col="guide", guides="separate", **mapping)
+    assert (perts(ds), int(ds.is_control.sum())) == (["x", "y"], 4)
 
 
 def test_an_alias_can_name_the_control() -> None:
@@ -422,10 +501,68 @@ def test_features_that_are_no_genes_are_left_out() -> None:
     assert np.array_equal(ds.values.counts.toarray(), adata.X[:, :6])  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("text", ["-666", "-1 uM"])
+@pytest.mark.parametrize("text", ["-666", "-1 uM", "1+-2", "-1+2 uM"])
 def test_negative_doses_are_refused(text: str) -> None:
-    with pytest.raises(DatasetError, match=r"'dose' \(--dose-col\) has negative doses"):
-        read(cells(["control", "G1", "G2"], dose=["", text, "1"]), dose_col="dose", modality="drug")
+    adata = cells(["control", "G1+G3", "G2"], dose=["-666", text, "1"])
+    with pytest.raises(
+        DatasetError, match=rf"'dose' \(--dose-col\) has negative doses \('{re.escape(text)}'\), .*row 'r4'"
+    ):
+        read(adata, dose_col="dose", modality="drug")
+
+
+@pytest.mark.parametrize("text", ["-666", "-1 h", "24 h & -1 h"])
+def test_negative_times_are_refused(text: str) -> None:
+    adata = cells(["control", "G1", "G2"], hours=["-666", text, "24"])
+    with pytest.raises(
+        DatasetError, match=rf"'hours' \(--time-col\) has negative times \('{text}'\), .*row 'r4'"
+    ):
+        read(adata, time_col="hours")
+    assert len(perts(read(cells(["control", "G1"], hours=["-666", "0-24"]), time_col="hours"))) == 1
+
+
+def test_the_dose_of_a_control_beside_a_drug_is_none() -> None:
+    adata = cells(["control", "control+G1", "G1+G2"], dose=["", "0+1", "2+1"])
+    ds = read(adata, dose_col="dose", dose_unit="uM", modality="drug")
+    assert not warned(ds, "dose 0")
+    adata.obs["dose"] = adata.obs["dose"].replace({"2+1": "0+1"})
+    assert warned(
+        read(adata, dose_col="dose", dose_unit="uM", modality="drug"),
+        "4 perturbed rows have dose 0 and stay conditions of their own; are they controls, or these parts none",
+    )
+
+
+@pytest.mark.parametrize("text", ["1E4", "1e4", "1e+4", "10000", "1e4 nM", "1.e4", ".1e5"])
+def test_an_exponent_is_no_unit(text: str) -> None:
+    adata = cells(["control", "G1", "G2"], dose=["", text, "10000"], unit=["", "nM", "nM"])
+    ds = read(adata, dose_col="dose", dose_unit_col="unit")
+    assert set(ds.conditions[schema.DOSES].astype(str)) == {"10 uM"}
+    adata = cells(["control", "G1", "G2+G3"], dose=["", "1e4", "5+1e4"])
+    assert not warned(read(adata, dose_col="dose"), "some doses have a unit")
+
+
+def test_two_columns_of_times_are_refused() -> None:
+    adata = cells(["control", "G1"], time=["early", "late"], hours=["24", "48"])
+    with pytest.raises(DatasetError, match="--time-col 'hours' and --covariate-col 'time' would both be"):
+        read(adata, time_col="hours", covariate_cols="time")
+    assert "time" in read(adata, time_col="time", covariate_cols="time").conditions[schema.COVARIATES].iloc[0]
+
+
+# ---- values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix], ids=["dense", "csr", "csc"])
+@pytest.mark.parametrize("space", ["counts", "log1p"])
+def test_rows_and_matrices_of_zeros(space: str, form: Any) -> None:
+    adata = cells(["control", "G1", "G2"])
+    X = adata.X.copy() if space == "counts" else np.log1p(adata.X)
+    X[3] = 0
+    adata.X = form(X)
+    assert warned(read(adata, space=space), "1 of 12 rows are zero in every gene")
+    adata.X = form(X * 0)
+    with pytest.raises(
+        DatasetError, match="X of the AnnData object has no value other than zero in its 12 rows"
+    ):
+        read(adata, space=space)
 
 
 def test_doses_of_zero_and_without_units_are_named() -> None:

@@ -126,6 +126,111 @@ def test_a_file_of_another_collection_is_refused_with_its_columns(tmp_path: Path
     anndata.AnnData(
         np.ones((4, 2), dtype=np.float32), pd.DataFrame({"mystery": list("abcd")}, index=list("abcd"))
     ).write_h5ad(path)
-    with pytest.raises(DatasetError, match=r"no complete .* columns: mystery") as caught:
+    with pytest.raises(DatasetError, match=r"no .* column as .* columns with values: mystery") as caught:
         read_h5ad(path, preset=preset)
     assert "\n" not in str(caught.value)
+
+
+# ---- columns with missing values -----------------------------------------------------------------------------
+
+LABELS = {
+    "scperturb": ("perturbation", "control", "cell_line"),
+    "sciplex": ("product_name", "Vehicle", "cell_type"),
+    "replogle": ("gene", "non-targeting", "cell_line"),
+    "vcc": ("target_gene", "non-targeting", "cell_line"),
+    "gears": ("condition", "ctrl", "cell_type"),
+    "perturbench": ("condition", "control", "cell_type"),
+}
+
+
+def collection(path: Path, preset: str, control: str | None = None, **columns: Any) -> Path:
+    """Write a file of a collection: 10 controls, then 10 rows each of TP53 and MDM2; `columns` are of all rows."""
+    pert, own, context = LABELS[preset]
+    labels = np.repeat([own if control is None else control, "TP53", "MDM2"], 10)
+    table = pd.DataFrame({pert: labels, context: "A549", **columns}, index=[f"c{i}" for i in range(30)])
+    X = np.random.default_rng(0).poisson(3.0, (30, len(GENES))).astype(np.float32)
+    if preset in ("gears", "perturbench"):
+        X = np.log1p(X / np.maximum(X.sum(axis=1, keepdims=True), 1) * 1e4)
+    anndata.AnnData(X, table, pd.DataFrame(index=GENES)).write_h5ad(path)
+    return path
+
+
+def treated(*values: Any, control: Any = None) -> list[Any]:
+    """Return values of 20 treated rows in turn, after those of 10 controls."""
+    return [control] * 10 + [values[i % len(values)] for i in range(20)]
+
+
+def test_vehicles_need_neither_dose_nor_unit_nor_time(tmp_path: Path) -> None:
+    path = collection(
+        tmp_path / "f.h5ad",
+        "sciplex",
+        dose=treated(1.0, 10.0),
+        dose_unit=treated("uM"),
+        time_point=treated(24, 24, 72, 72),
+    )
+    table = read_h5ad(path, preset="sciplex").conditions
+    assert set(table["doses"].astype(str)) == {"1 uM", "10 uM"}
+    assert table["covariates"].nunique() == 2
+
+
+@pytest.mark.parametrize(
+    ("unit", "dose"), [([np.nan] * 30, "0.01 uM"), (treated(None, control="uM"), None), (treated("uM", None), None)]
+)  # fmt: skip
+def test_a_unit_is_never_guessed_where_some_rows_have_one(
+    tmp_path: Path, unit: list[Any], dose: str | None
+) -> None:
+    path = collection(tmp_path / "f.h5ad", "sciplex", dose=treated(10.0), dose_unit=unit)
+    if dose is None:
+        with pytest.raises(DatasetError, match=r"'dose_unit' \(--dose-unit-col\) has \d+ missing values"):
+            read_h5ad(path, preset="sciplex")
+    else:
+        assert set(read_h5ad(path, preset="sciplex").conditions["doses"].astype(str)) == {dose}
+
+
+@pytest.mark.parametrize("preset", LABELS)
+def test_an_incomplete_context_is_refused_and_no_other_column_taken(tmp_path: Path, preset: str) -> None:
+    context = LABELS[preset][2]
+    others = {c: "x" for c in ("cell_line", "cell_type", "tissue_type") if c != context}
+    path = collection(tmp_path / "f.h5ad", preset, **{context: ["A549"] * 29 + [None]}, **others)
+    with pytest.raises(
+        DatasetError, match=rf"'{context}' \(--context-col\) has 1 missing values, first in row 'c29'"
+    ):
+        read_h5ad(path, preset=preset)
+
+
+@pytest.mark.parametrize(
+    ("preset", "column"),
+    [("scperturb", "batch"), ("sciplex", "replicate"), ("replogle", "gem_group"), ("vcc", "batch")],
+)
+def test_an_incomplete_batch_is_refused(tmp_path: Path, preset: str, column: str) -> None:
+    path = collection(tmp_path / "f.h5ad", preset, **{column: [None, *["1", "2"] * 14, "1"]})
+    with pytest.raises(
+        DatasetError, match=rf"'{column}' \(--batch-col\) has 1 .*`perturbfm data import` without"
+    ):
+        read_h5ad(path, preset=preset)
+
+
+def test_controls_of_perturbench_need_no_treatment(tmp_path: Path) -> None:
+    path = collection(tmp_path / "f.h5ad", "perturbench", treatment=treated("none", "none", "ifn", "ifn"))
+    assert read_h5ad(path, preset="perturbench").conditions["covariates"].nunique() == 2
+
+
+@pytest.mark.parametrize("preset", LABELS)
+def test_missing_perturbations_of_a_preset_can_be_left_out(tmp_path: Path, preset: str) -> None:
+    path = collection(tmp_path / "f.h5ad", preset)
+    table = anndata.read_h5ad(path)
+    pert = LABELS[preset][0]
+    table.obs[pert] = [None if i > 24 else x for i, x in enumerate(table.obs[pert])]
+    table.write_h5ad(path)
+    with pytest.raises(DatasetError, match=rf"'{pert}' \(--pert-col\) has 5 missing .*--drop-label nan"):
+        read_h5ad(path, preset=preset)
+    ds = read_h5ad(path, preset=preset, drop_labels="nan")
+    assert (ds.n_obs, perturbations(ds)) == (25, {"TP53", "MDM2"})
+
+
+def test_another_control_label_needs_no_dose_either(tmp_path: Path) -> None:
+    path = collection(
+        tmp_path / "f.h5ad", "scperturb", "DMSO", dose_value=treated(10.0), dose_unit=treated("nM")
+    )
+    ds = read_h5ad(path, preset="scperturb", control_label="DMSO")
+    assert set(ds.conditions["doses"].astype(str)) == {"0.01 uM"}

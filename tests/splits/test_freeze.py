@@ -20,6 +20,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS, Draft, split_kind
 from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.splits.held_out import held_out
 from perturbfm_core.splits.split import FrozenSplit, inner_masks, units_of
 from tests.support.factories import (
     contexts_of,
@@ -469,16 +470,20 @@ def test_explicit_folds_take_perturbation_ids_and_condition_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "axis"),
+    ("test", "axis", "held"),
     [
-        pytest.param(["x|A|||", "x|B|||", "x|C|||", "x|A+B|||", "x|B+C|||"], "context", id="context"),
-        pytest.param(["A+B"], "combo", id="combination"),
-        pytest.param(["A+B", "C"], "perturbation", id="perturbation"),
-        pytest.param(["x|A|||"], "pair", id="pair"),
+        pytest.param(
+            ["x|A|||", "x|B|||", "x|C|||", "x|A+B|||", "x|B+C|||"], "context", "context x", id="context"
+        ),
+        pytest.param(["A+B"], "combo", "combination A+B", id="combination"),
+        pytest.param(["A+B", "C"], "perturbation", "2 perturbations: A+B, C", id="perturbation"),
+        pytest.param(["x|A|||"], "pair", "context and perturbation x/A", id="pair"),
     ],
 )
-def test_explicit_folds_record_what_is_new_in_test(test: list[str], axis: str) -> None:
-    assert split_one(screen(GRID), "explicit", {"folds": {"test": test}}).definition.ood_axes == (axis,)
+def test_explicit_folds_record_what_is_new_in_test(test: list[str], axis: str, held: str) -> None:
+    split = split_one(screen(GRID), "explicit", {"folds": {"test": test}})
+    assert split.definition.ood_axes == (axis,)
+    assert held_out(split.definition) == held
 
 
 def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:

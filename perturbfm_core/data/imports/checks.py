@@ -17,18 +17,16 @@ from perturbfm_core.data.imports.guides import genes_inside
 from perturbfm_core.data.imports.labels import DRUG_LIKE, differing_in_case
 from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.label_features import label_features
+from perturbfm_core.data.obs import usual_level
 from perturbfm_core.schema import Level
 
 _MOST = 3
-_FEWEST_ROWS = 3
 _SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
 _ENSEMBL = "Ensembl versions?"
 
 
 def level_of(obs: pd.DataFrame, differences: bool, report: ImportReport) -> Level:
-    """Return the level that rows have where none is declared: ``condition`` if no condition has two, else ``cell``.
-
-    Fewer than three rows say nothing.
+    """Return the level that rows have where none is declared (see `usual_level`), and report why.
 
     Parameters
     ----------
@@ -39,16 +37,13 @@ def level_of(obs: pd.DataFrame, differences: bool, report: ImportReport) -> Leve
     report
         Report of the reading, which is given the reason.
     """
-    if differences:
-        return "condition"
-    rows = obs.loc[~obs[schema.IS_CONTROL].to_numpy(), list(schema.CONDITION_COLUMNS)].astype(str)
-    if len(rows) < _FEWEST_ROWS or rows.duplicated().any():
-        return "cell"
-    report.warnings.append(
-        f"each of {len(rows)} conditions has one row, so rows are taken as means over cells (--level condition); if they are "
-        "cells, import with --level cell"
-    )
-    return "condition"
+    level = usual_level(obs, differences)
+    if level == "condition" and not differences:
+        report.warnings.append(
+            f"each of {int((~obs[schema.IS_CONTROL]).sum())} conditions has one row, so rows are taken as means over cells "
+            "(--level condition); if they are cells, import with --level cell"
+        )
+    return level
 
 
 def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,10 @@ from perturbfm_core.data.quantities import NUMBER, canonical_time
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, IntArray
+
+_A_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# Signs between the doses of a combination and between several times, in canonical notation.
+_PARTS = re.compile(re.escape(schema.COMBO_SEPARATOR) + "| & ")
 
 
 def imported_columns(
@@ -104,7 +109,9 @@ class _Reader:
         if m.guide_col is not None:
             guides = _column(self.obs[~untreated], m.guide_col, "--guide-col", self.origin)
             refuse_missing(guides, m.keep_labels, f"obs column {m.guide_col!r} (--guide-col)")
-        pert, dose = reader.canonical(guides, self._doses(untreated), drugs=self._all_drugs(untreated))
+        written = self._doses(untreated)
+        pert, dose = reader.canonical(guides, written, drugs=self._all_drugs(untreated))
+        self._check_doses(written, dose)
         out: dict[str, Any] = {schema.PERT_ID: pert, schema.DOSES: dose}
         for name, column, option in (
             (schema.CONTEXT_ID, m.context_col, "--context-col"),
@@ -147,7 +154,10 @@ class _Reader:
         if m.dose_col is None:
             return pd.Series("", index=self.labels.index)
         doses = pd.Series(self._described(m.dose_col, "--dose-col", untreated), index=self.labels.index)
-        self._check_doses(doses[~untreated])
+        if len({_has_unit(t) for t in doses[~untreated].unique() if NUMBER.match(t)}) > 1 and not (
+            m.dose_unit or m.dose_unit_col
+        ):
+            self.report.warnings.append("some doses have a unit and some have none; give it by --dose-unit")
         if m.dose_unit_col is not None:
             units = self._described(m.dose_unit_col, "--dose-unit-col", untreated)
             doses = pd.Series(
@@ -160,27 +170,38 @@ class _Reader:
             )
         return doses
 
-    def _check_doses(self, doses: pd.Series) -> None:
-        """Refuse negative doses, and name doses of zero and doses of which some have no unit."""
-        numbers = {t: found for t in doses.unique() if (found := NUMBER.match(str(t)))}
-        below = sorted(t for t, found in numbers.items() if float(found[1]) < 0)
-        if below:
-            row = doses.index[int(np.argmax(doses.isin(below).to_numpy()))]
+    def _check_doses(self, written: pd.Series, read: Any) -> None:
+        """Refuse negative doses and name doses of zero, of any part that is no control."""
+        self._refuse_negative(written, read, f"obs column {self.m.dose_col!r} (--dose-col)", "doses")
+        nothing = [t for t in set(read) if 0 in _numbers(t)]
+        if nothing:
+            alone = all(set(_numbers(t)) == {0} for t in nothing)
+            self.report.warnings.append(
+                f"{int(np.isin(read, nothing).sum())} perturbed rows have dose 0 and stay conditions of their own; are they "
+                f"controls{'' if alone else ', or these parts none of the combination'}?"
+            )
+
+    def _refuse_negative(self, written: pd.Series, read: Any, what: str, noun: str) -> None:
+        """Refuse a column in which a number is negative, such as the -666 that stands for none.
+
+        Parameters
+        ----------
+        written
+            Its text [n], for the message; index: row names.
+        read
+            The same in canonical notation, empty in rows that are not looked at.
+        what
+            Name of the column with its option, for the message.
+        noun
+            What the numbers are.
+        """
+        bad = np.isin(read, [t for t in set(read) if any(x < 0 for x in _numbers(t))])
+        if bad.any():
             msg = (
-                f"obs column {self.m.dose_col!r} (--dose-col) has negative doses ({examples(below)}), first in row {row!r}; "
-                "leave these rows out, or give the doses that were meant"
+                f"{what} has negative {noun} ({examples(sorted(set(written[bad])))}), first in row "
+                f"{str(written.index[int(np.argmax(bad))])!r}; leave these rows out, or give the {noun} that were meant"
             )
             raise DatasetError(msg)
-        nothing = [t for t, found in numbers.items() if float(found[1]) == 0]
-        if nothing:
-            n = int(doses.isin(nothing).sum())
-            self.report.warnings.append(
-                f"{n} perturbed rows have dose 0 and stay conditions of their own; are they controls?"
-            )
-        if len({bool(found[2]) for found in numbers.values()}) > 1 and not (
-            self.m.dose_unit or self.m.dose_unit_col
-        ):
-            self.report.warnings.append("some doses have a unit and some have none; give it by --dose-unit")
 
     def _modality(self, control: BoolArray, untreated: BoolArray) -> Any:
         m = self.m
@@ -198,6 +219,12 @@ class _Reader:
 
     def _covariates(self, untreated: BoolArray) -> list[str] | None:
         m = self.m
+        if "time" in m.covariate_cols and m.time_col not in (None, "time"):
+            msg = (
+                f"--time-col {m.time_col!r} and --covariate-col 'time' would both be the covariate 'time'; leave one out, or "
+                "rename that obs column"
+            )
+            raise DatasetError(msg)
         named = {"time": m.time_col, **{c: c for c in m.covariate_cols}}
         columns = {
             k: self._described(c, f"covariate {k}", untreated) for k, c in named.items() if c is not None
@@ -205,7 +232,10 @@ class _Reader:
         if not columns:
             return None
         if "time" in columns:
+            written = pd.Series(columns["time"], index=self.labels.index)
             columns["time"] = self._times(columns["time"])
+            what = f"obs column {named['time']!r} ({'--time-col' if m.time_col else 'covariate time'})"
+            self._refuse_negative(written, np.where(untreated, "", columns["time"]), what, "times")
         rows = list(zip(*columns.values(), strict=True))
         known = {row: canonical_covariates(dict(zip(columns, row, strict=True))) for row in set(rows)}
         return [known[row] for row in rows]
@@ -236,7 +266,13 @@ class _Reader:
 
 
 def _has_unit(text: str) -> bool:
-    return any(c.isalpha() or c in "%µμ" for c in text.replace("e+", "").replace("e-", "").replace("E", ""))
+    # The e of an exponent is part of its number.
+    return any(c.isalpha() or c in "%µμ" for c in _A_NUMBER.sub("", text))
+
+
+def _numbers(text: str) -> list[float]:
+    """Return the numbers of canonical doses or times, one for each part that begins with one."""
+    return [float(found[1]) for piece in _PARTS.split(text) if (found := NUMBER.match(piece))]
 
 
 def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series:
@@ -251,7 +287,7 @@ def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series
         cure = (
             ", or leave their rows out with --drop-label nan"
             if option == "--pert-col"
-            else " or drop their rows"
+            else ", drop their rows, or use `perturbfm data import` without this column"
         )
         row = obs.index[int(np.flatnonzero(column.isna().to_numpy())[0])]
         msg = f"obs column {name!r} ({option}) has {int(column.isna().sum())} missing values, first in row {row!r}; fill them{cure}"

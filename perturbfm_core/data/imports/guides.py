@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
+
+from perturbfm_core import schema
+from perturbfm_core.data.condition import part_id
+from perturbfm_core.errors import DatasetError
 
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 # A guide of a gene: the gene, then a short number ("TP53_1", "TP53-sg2", "TP53.g3") or before it "sg".
@@ -45,6 +49,61 @@ def guides_of_genes(labels: Iterable[str], genes: Collection[str]) -> dict[str, 
         if stem is not None:
             stems[label] = stem
     return stems
+
+
+def guide_ids(
+    pairs: Iterable[tuple[str, str]], genes_in: Callable[[str], list[str]], parts: Callable[[str], list[str]]
+) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
+    """Return ({(guide, label): perturbation id}, {name of a guide: its gene}) of guides that a column declares.
+
+    A guide is one name, whatever signs it has (``A_+_123.23``); only that of a combination is parted, into a guide for each
+    gene. Guides that are numbered within their genes are named with these (``G6_sg1``).
+
+    Parameters
+    ----------
+    pairs
+        (guide, label) of rows; the label names the gene, or several.
+    genes_in
+        Returns the genes of a label, without controls.
+    parts
+        Returns the parts of the name of a guide.
+
+    Raises
+    ------
+    DatasetError
+        If the guide of a combination has more parts than genes, or two guides would have one name.
+    """
+    rows: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    genes_of: defaultdict[str, set[str]] = defaultdict(set)
+    for guide, label in sorted(set(pairs)):
+        genes = genes_in(label)
+        own = parts(guide) if len(genes) > 1 else [guide]
+        if len(genes) > 1 and len(own) not in (1, len(genes)):
+            msg = (
+                f"guide {guide!r} of {label!r} has {len(own)} parts for {len(genes)} genes; give another --separator, or name "
+                "the guide by --aliases"
+            )
+            raise DatasetError(msg)
+        single = len(own) == 1
+        rows[guide, label] = (
+            [(guide, label if len(genes) > 1 else genes[0])] if single else list(zip(own, genes, strict=True))
+        )
+        for name, gene in rows[guide, label]:
+            genes_of[name].add(gene)
+    names = {
+        (guide, gene): f"{gene}_{guide}" if len(genes) > 1 else guide
+        for guide, genes in genes_of.items()
+        for gene in genes
+    }
+    twice = [name for name, n in Counter(names.values()).items() if n > 1]
+    if twice:
+        msg = f"several guides would be called {min(twice)!r}, by gene and guide; give guides names of their own"
+        raise DatasetError(msg)
+    ids = {
+        key: schema.COMBO_SEPARATOR.join(part_id(names[pair]) for pair in found)
+        for key, found in rows.items()
+    }
+    return ids, {name: gene for (_, gene), name in sorted(names.items())}
 
 
 def guides_of_unmeasured(labels: Iterable[str], genes: Collection[str]) -> dict[str, str]:

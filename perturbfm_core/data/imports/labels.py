@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.schema import BoolArray
 
 # Text that programs write for a missing value.
 MISSING = frozenset([
@@ -49,14 +48,14 @@ def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:
     raise DatasetError(msg)
 
 
-def control_rows(
+def check_controls(
     labels: pd.Series,
     controls: Sequence[str],
     keep: Collection[str],
     column: str,
     parts: Collection[str] = (),
-) -> BoolArray:
-    """Return bool [N], the rows with one of the control labels.
+) -> None:
+    """Check that the control labels occur, and in no other case.
 
     Parameters
     ----------
@@ -93,7 +92,6 @@ def control_rows(
             f"--control-label {twins[0]!r} if they are controls, --keep-label {twins[0]!r} if not"
         )
         raise DatasetError(msg)
-    return np.asarray(labels.isin(list(controls)), dtype=np.bool_)
 
 
 def merged_spellings(raw: Iterable[str]) -> list[list[str]]:

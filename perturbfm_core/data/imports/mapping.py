@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import pandas as pd
 from pydantic import Field, field_validator
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.space import STORED, ImportSpace
+from perturbfm_core.data.text import column_text
 from perturbfm_core.schema import Level, Space
 
 
@@ -84,17 +86,24 @@ class ColumnMapping(Frozen):
 
     @field_validator("control_label", mode="before")
     @classmethod
-    def _several(cls, value: Any) -> Any:
+    def _labels(cls, value: Any) -> Any:
         """Take one label as well as several, without spaces around them, each once."""
-        labels = () if value is None else (value,) if isinstance(value, str) else tuple(value)
+        labels = _several(value)
+        if not isinstance(labels, tuple):
+            return labels
         return tuple(dict.fromkeys(x.strip() if isinstance(x, str) else x for x in labels))
 
-    @field_validator("separators", "covariate_cols", "keep_labels", "drop_labels", "accept", mode="before")
+    @field_validator("covariate_cols", "keep_labels", "drop_labels", "accept", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
-        """Take a text as its characters, and an array, which files make of a list, as the list."""
-        value = value.tolist() if hasattr(value, "tolist") else value
-        return tuple(value) if isinstance(value, str) else value
+        """Take one text as well as several."""
+        return _several(value)
+
+    @field_validator("separators", mode="before")
+    @classmethod
+    def _characters(cls, value: Any) -> Any:
+        """Take a text as its characters."""
+        return tuple(value) if isinstance(value, str) else _several(value)
 
     @property
     def stored_space(self) -> Space:
@@ -106,3 +115,21 @@ class ColumnMapping(Frozen):
     def is_difference(self) -> bool:
         """Return whether the values are differences to controls."""
         return self.space in schema.DELTA_SPACES
+
+
+def _several(value: Any) -> Any:
+    """Return one text or number, or several in whatever holds them, as a tuple of texts; what is neither as it is.
+
+    Numbers are written as the text of a column of them is. An array is what files make of a list.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if value is None:
+        return ()
+    if isinstance(value, str | bool | int | float):
+        value = (value,)
+    if not isinstance(value, list | tuple | set | frozenset):
+        return value
+    return tuple(
+        column_text(pd.Series([x]), "label").iloc[0] if isinstance(x, bool | int | float) else x
+        for x in value
+    )

@@ -12,8 +12,8 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_pert
-from perturbfm_core.data.imports.guides import guides_of_genes, guides_of_unmeasured
-from perturbfm_core.data.imports.labels import control_rows, merged_spellings, refuse_missing
+from perturbfm_core.data.imports.guides import guide_ids, guides_of_genes, guides_of_unmeasured
+from perturbfm_core.data.imports.labels import check_controls, merged_spellings, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.quantities import canonical_doses
@@ -50,10 +50,13 @@ class PerturbationReader:
     ) -> None:
         self.labels, self.m, self.genes, self.report = labels, mapping, genes, report
         distinct = [str(x) for x in labels.unique()]
+        self._distinct = set(distinct)
         parts = {p for label in distinct for p in self._parts(label)}
-        rows = control_rows(labels, mapping.control_label, mapping.keep_labels, mapping.pert_col, parts)
-        named = [label for label, name in mapping.aliases.items() if name == schema.CONTROL]
-        self.untreated: BoolArray = rows | np.asarray(labels.isin(named), dtype=np.bool_)
+        check_controls(labels, mapping.control_label, mapping.keep_labels, mapping.pert_col, parts)
+        controls = [label for label in distinct if self._is_control(label)]
+        self.untreated: BoolArray = np.asarray(labels.isin(controls), dtype=np.bool_)
+        # Ids of guides that a column declares: their names are not parted.
+        self._guide_ids: set[str] = set()
         refuse_missing(
             labels[~self.untreated], mapping.keep_labels, f"obs column {mapping.pert_col!r} (--pert-col)"
         )
@@ -72,6 +75,18 @@ class PerturbationReader:
         if schema.CONTROL in self.m.aliases.values() or not out:
             out.add(schema.CONTROL)
         return out
+
+    def _is_control(self, label: str) -> bool:
+        """Return whether a label is a control, by itself, its alias, or all its parts ("ctrl+ctrl")."""
+        aliases, controls = self.m.aliases, self._controls
+
+        def named(name: str) -> bool:
+            return name in controls or all(p.strip() in controls for p in name.split(schema.COMBO_SEPARATOR))
+
+        if label in aliases:
+            return named(aliases[label])
+        parts = [label] if label in controls or label in self.genes else self._parts(label)
+        return all(p in controls or (p in aliases and named(aliases[p])) for p in parts)
 
     def say_merged(self, column: pd.Series) -> None:
         """Report labels of a column that differ only in the spaces around them."""
@@ -107,10 +122,16 @@ class PerturbationReader:
         if guides is None and drugs:
             return labels
         if guides is not None:
-            genes_of = dict(zip(guides, treated, strict=True))
+            rows = list(zip(guides, treated, strict=True))
+            pairs = sorted(set(rows))
             if m.guides == "separate":
+                ids, genes_of = guide_ids(
+                    [pair for pair in pairs if pair[0] not in m.aliases], self._genes_in, self._parts
+                )
+                pairs = sorted(genes_of.items())
+                self._guide_ids = set(ids.values())
                 labels = labels.copy()
-                labels[~untreated] = guides.to_numpy()
+                labels[~untreated] = [ids.get(row, row[0]) for row in rows]
         else:
             whole = {str(x) for x in treated.unique()} - set(m.aliases)
             genes_of = guides_of_genes(whole, self.genes)
@@ -118,6 +139,7 @@ class PerturbationReader:
                 {p for label in whole - set(genes_of) for p in self._parts(label)} - whole - set(m.aliases)
             )
             genes_of |= guides_of_genes(parts, self.genes)
+            pairs = sorted(genes_of.items())
             if m.guides == "merge" and genes_of:
                 labels = pd.Series(
                     [self._gene_of(str(x), genes_of) for x in labels], index=labels.index, dtype=object
@@ -127,15 +149,15 @@ class PerturbationReader:
                     f"{examples(apart)} may be guides of one gene and are kept as perturbations of their own; "
                     "join them by --aliases or --guide-col"
                 )
-        if genes_of:
-            what = f"{len(genes_of)} guides of {len(set(genes_of.values()))} genes"
-            pairs = examples(f"{g} of {gene}" for g, gene in sorted(genes_of.items()))
+        if pairs:
+            what = f"{len(pairs)} guides of {len({gene for _, gene in pairs})} genes"
+            shown = examples(f"{g} of {gene}" for g, gene in pairs)
             self.report.facts["guides"] = what
             if m.guides == "separate":
-                self.report.facts["guides_kept_apart"] = dict(sorted(genes_of.items()))
+                self.report.facts["guides_kept_apart"] = dict(pairs)
             else:
                 self.report.warnings.append(
-                    f"{what} are taken as their gene ({pairs}); --guides separate keeps them apart"
+                    f"{what} are taken as their gene ({shown}); --guides separate keeps them apart"
                 )
         return labels
 
@@ -148,6 +170,14 @@ class PerturbationReader:
             return label
         joint = next(s for s in self.m.separators if s and s in label)
         return joint.join(dict.fromkeys(genes_of.get(p, p) for p in parts))
+
+    def _genes_in(self, label: str) -> list[str]:
+        """Return the genes of the label of a treated row, without the controls beside them."""
+        parts = self._parts(label)
+        whole = label in self.genes or (
+            self.m.split_known_only and not self._is_combination(parts, self._distinct)
+        )
+        return [label] if whole else [p for p in parts if p not in self._controls] or [label]
 
     def _parts(self, label: str) -> list[str]:
         pieces = [label]
@@ -162,24 +192,25 @@ class PerturbationReader:
         singles = {str(label) for label, _ in distinct}
         known: dict[Any, tuple[str, str]] = {}
         unread: set[str] = set()
-        self._check_separators(singles)
+        self._check_separators(singles | self._distinct)
         whole: set[str] = set()
         parted: set[str] = set()
         odd: set[str] = set()
+        for name in sorted(set(m.aliases.values())):
+            self._check_parting(name, (schema.COMBO_SEPARATOR,), singles)
         for raw, dose in sorted(distinct, key=str):
-            label, separators = str(raw), m.separators
-            if label in m.aliases:
-                # The alias of a whole label is a perturbation id already.
-                label, separators = m.aliases[label], (schema.COMBO_SEPARATOR,)
+            label, separators, aliases = str(raw), m.separators, m.aliases
+            if label in m.aliases or label in self._guide_ids:
+                # The alias of a whole label is a perturbation id already, to which no alias applies once more.
+                aliases = {} if label in m.aliases else aliases
+                label, separators = m.aliases.get(label, label), (schema.COMBO_SEPARATOR,)
             elif label in self.genes and len(self._parts(label)) > 1:
                 # A gene whose own name has the separator in it, such as HLA-A.
                 separators = ()
             elif m.split_known_only and len(parts := self._parts(label)) > 1:
-                known_parts = [p for p in parts if self._known(p, singles)]
-                # A combination with a gene that was neither measured nor perturbed alone.
-                ok = bool(known_parts) and all(p in known_parts or _SYMBOL.match(p) for p in parts)
+                ok = self._is_combination(parts, singles)
                 (parted if ok else whole).add(label)
-                if ok and len(known_parts) < len(parts):
+                if ok and not all(self._known(p, singles) for p in parts):
                     odd.add(label)
                 separators = separators if ok else ()
             self._check_parting(label, separators, singles)
@@ -188,7 +219,7 @@ class PerturbationReader:
                 each, read = canonical_doses(str(dose), m.dose_unit)
                 unread |= set() if read else {str(dose)}
             known[raw, dose] = canonical_pert(
-                label, each, control=self._controls, separators=separators, aliases=m.aliases
+                label, each, control=self._controls, separators=separators, aliases=aliases
             )
         if parted:
             self.report.facts["labels_parted"] = len(parted)
@@ -219,6 +250,12 @@ class PerturbationReader:
             )
         pert = np.asarray([known[p][0] for p in pairs], dtype=object)
         return pert, np.asarray([known[p][1] for p in pairs], dtype=object)
+
+    def _is_combination(self, parts: Sequence[str], singles: set[str]) -> bool:
+        """Return whether the parts of a label are genes or perturbations, as far as can be known."""
+        known = [self._known(p, singles) for p in parts]
+        # A gene may be neither measured nor perturbed alone.
+        return any(known) and all(k or _SYMBOL.match(p) for k, p in zip(known, parts, strict=True))
 
     def _known(self, part: str, singles: set[str]) -> bool:
         return part in self.genes or part in singles or part in self.m.aliases or part in self._controls

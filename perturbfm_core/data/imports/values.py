@@ -53,6 +53,9 @@ def stored_values(
         # Other matrices of the file are looked at only where they may be the cure.
         check_space(X, mapping.space, what, counts_in())
         raise
+    if found.empty == X.shape[0]:
+        msg = f"{what} has no value other than zero in its {X.shape[0]} rows; check how it was written, or read another --layer"
+        raise DatasetError(msg)
     if found.standardized and mapping.is_difference and not mapping.control_label:
         msg = (
             f"{what} has mean 0 and standard deviation 1 in every gene over all rows, so its values are no differences to "
@@ -60,6 +63,11 @@ def stored_values(
         )
         raise DatasetError(msg)
     report.warnings.extend([f"{what}: {found.mixture}"] if found.mixture else [])
+    if found.empty and not mapping.is_difference:
+        report.warnings.append(
+            f"{found.empty} of {X.shape[0]} rows are zero in every gene, as cells without a count are; they count as cells "
+            "of their conditions, so leave them out unless they are meant"
+        )
     report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
     report.facts["scale_evidence"] = found.reason
     if not mapping.is_difference and mapping.space != "counts" and found.inverse is None and not found.whole:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs, read_var
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import complete_columns, needed_column, preset, unique_column
+from perturbfm_core.data.preset import needed_column, preset, unique_column
 
 
 @preset("gears", "GEARS file (perturb_processed.h5ad): condition such as A+ctrl, cell_type; log1p values")
@@ -20,12 +20,12 @@ def gears_mapping(path: Path) -> ColumnMapping:
     Raises
     ------
     DatasetError
-        If a required column is missing or incomplete.
+        If a required column is missing.
     """
-    columns = complete_columns(read_obs(path))
+    obs = read_obs(path)
     return ColumnMapping(
-        pert_col=needed_column(columns, ("condition",), "perturbation", "GEARS"),
-        context_col=needed_column(columns, ("cell_type", "cell_line"), "context", "GEARS"),
+        pert_col=needed_column(obs, ("condition",), "perturbation", "GEARS"),
+        context_col=needed_column(obs, ("cell_type", "cell_line"), "context", "GEARS"),
         control_label=("ctrl",),
         gene_col=unique_column(read_var(path), ("gene_name",)),
         space="log1p",

@@ -6,13 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs, read_var
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import (
-    complete_columns,
-    first_complete,
-    needed_column,
-    preset,
-    unique_column,
-)
+from perturbfm_core.data.preset import filled_column, needed_column, preset, unique_column
 
 
 @preset(
@@ -30,13 +24,13 @@ def replogle_mapping(path: Path) -> ColumnMapping:
     Raises
     ------
     DatasetError
-        If a required column is missing or incomplete.
+        If a required column is missing.
     """
-    columns = complete_columns(read_obs(path))
+    obs = read_obs(path)
     return ColumnMapping(
-        pert_col=needed_column(columns, ("gene",), "perturbation", "Replogle"),
-        context_col=first_complete(columns, ("cell_line", "cell_type")),
-        batch_col=first_complete(columns, ("gem_group",)),
+        pert_col=needed_column(obs, ("gene",), "perturbation", "Replogle"),
+        context_col=filled_column(obs, ("cell_line", "cell_type")),
+        batch_col=filled_column(obs, ("gem_group",)),
         control_label=("non-targeting",),
         modality="CRISPRi",
         separators=(),

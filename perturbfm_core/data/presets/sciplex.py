@@ -8,7 +8,7 @@ import pandas as pd
 
 from perturbfm_core.data.h5ad import read_obs
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import complete_columns, first_complete, needed_column, preset
+from perturbfm_core.data.preset import described_column, filled_column, needed_column, preset
 
 _VEHICLES = ("Vehicle", "vehicle", "control", "DMSO")
 
@@ -24,19 +24,20 @@ def sciplex_mapping(path: Path) -> ColumnMapping:
     Raises
     ------
     DatasetError
-        If a required column is missing or incomplete.
+        If a required column is missing.
     """
     obs = read_obs(path)
-    columns = complete_columns(obs)
-    drug = needed_column(columns, ("product_name", "treatment", "condition"), "drug", "sci-Plex")
-    dose = first_complete(columns, ("dose", "dose_value"))
-    unit = first_complete(columns, ("dose_unit",)) if dose else None
-    time = first_complete(columns, ("time_point", "time"))
+    drug = needed_column(obs, ("product_name", "treatment", "condition"), "drug", "sci-Plex")
+    vehicles = _vehicles(obs[drug])
+    dose = described_column(obs, drug, vehicles, ["dose", "dose_value"])
+    # Named even if only vehicles have a unit: nM would be a guess that is wrong by a factor.
+    unit = filled_column(obs, ["dose_unit"]) if dose else None
+    time = described_column(obs, drug, vehicles, ["time_point", "time"])
     return ColumnMapping(
         pert_col=drug,
-        context_col=needed_column(columns, ("cell_type", "cell_line"), "context", "sci-Plex"),
-        batch_col=first_complete(columns, ("replicate", "batch", "plate")),
-        control_label=_vehicles(obs[drug]),
+        context_col=needed_column(obs, ("cell_type", "cell_line"), "context", "sci-Plex"),
+        batch_col=filled_column(obs, ("replicate", "batch", "plate")),
+        control_label=vehicles,
         dose_col=dose,
         dose_unit_col=unit,
         dose_unit="nM" if dose and not unit else "",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import complete_columns, first_complete, needed_column, preset
+from perturbfm_core.data.preset import filled_column, needed_column, preset
 
 
 @preset("vcc", "Virtual Cell Challenge file: target_gene, batch; raw counts")
@@ -20,13 +20,13 @@ def vcc_mapping(path: Path) -> ColumnMapping:
     Raises
     ------
     DatasetError
-        If a required column is missing or incomplete.
+        If a required column is missing.
     """
-    columns = complete_columns(read_obs(path))
+    obs = read_obs(path)
     return ColumnMapping(
-        pert_col=needed_column(columns, ("target_gene", "target"), "perturbation", "Virtual Cell Challenge"),
-        context_col=first_complete(columns, ("cell_line", "cell_type", "context")),
-        batch_col=first_complete(columns, ("batch", "batch_var")),
+        pert_col=needed_column(obs, ("target_gene", "target"), "perturbation", "Virtual Cell Challenge"),
+        context_col=filled_column(obs, ("cell_line", "cell_type", "context")),
+        batch_col=filled_column(obs, ("batch", "batch_var")),
         control_label=("non-targeting",),
         modality="CRISPRi",
         space="counts",
