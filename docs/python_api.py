@@ -14,7 +14,12 @@ adata = simulated.to_anndata()
 print(adata)
 
 ds = pfm.from_anndata(
-    adata, name="screen", pert_col="pert_id", context_col="context_id", control_label="control", space="counts"
+    adata,
+    name="screen",
+    pert_col="pert_id",
+    context_col="context_id",
+    control_label="control",
+    space="counts",
 )
 print(ds)
 
@@ -40,7 +45,7 @@ import pandas as pd  # noqa: E402
 
 mine = pd.DataFrame(np.zeros((len(test), ds.n_genes)), index=test, columns=ds.genes)
 scores = pfm.score(ds, split, mine)
-print(scores.metrics["delta"]["global"]["rmse"], scores.flags)
+print(scores.metrics["delta"]["global"]["rmse"], scores.flags, scores.warnings)
 
 # %% The leaderboard, as a data frame.
 print(pfm.leaderboard("delta.pearson_centered")[["board", "rank", "entry", "value", "ci_low", "ci_high"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from perturbfm_core.store.artifacts import ArtifactStore
 
 WIDTH = 120
+# How the reasons of a run begin: "20 of 20 conditions undefined: ...".
+_OF_RUN = re.compile(r"\b\d+ of \d+ conditions\b(?= undefined:| not applicable:)")
 _DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 _FLOORS = (("control_mean_floor", "control"), ("train_mean_floor", "train mean"))
 _CEILINGS = (("ceiling", "half of the cells"), ("ceiling_noise_free", "noise-free"))
@@ -36,7 +39,10 @@ class Footnotes:
 
 
 def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, str], str]:
-    """Return {(board, entry): why a metric is undefined} of the current runs."""
+    """Return {(board, entry): why a metric is undefined} of the current runs.
+
+    Each of them counts its own conditions, which are not those of the board.
+    """
     from perturbfm_core.leaderboard import database
 
     rows = database.query(
@@ -45,7 +51,10 @@ def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, s
         "JOIN splits p ON p.split_hash = r.split_hash WHERE r.is_current AND s.scope = 'global' AND s.reason IS NOT NULL "
         f"AND s.panel = '{metric.panel}' AND s.metric = '{metric.name}' GROUP BY ALL",
     )
-    return {(str(r.board), str(r.entry)): str(r.reason) for r in rows.itertuples(index=False)}
+    return {
+        (str(r.board), str(r.entry)): _OF_RUN.sub("conditions", str(r.reason))
+        for r in rows.itertuples(index=False)
+    }
 
 
 def borrowing_entries(store: ArtifactStore) -> set[str]:
@@ -139,6 +148,9 @@ def _cells(
         why = (
             undefined.get((str(row["board"]), str(row["entry"]))) or reason or "undefined in every condition"
         )
+        # One kind of reason holds for all conditions, which are then those of the board.
+        if why.startswith("conditions ") and why.count("conditions ") == 1:
+            why = f"{int(row['n_undefined'])} of {int(row['n_conditions'])} {why}"
         none = notes.dash(why)
         return (none, str(row["entry"]), none, none, none, f"{done}/{total}")
     rank = _number(row["rank"])

@@ -15,7 +15,7 @@ from perturbfm_core import __version__
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, store
 from perturbfm_core.errors import EXTRAS, PerturbFMError
-from perturbfm_core.registry import plugin_digests
+from perturbfm_core.registry.members import plugin_digests
 from perturbfm_core.store.disk import amount
 from perturbfm_core.store.machine import git_commit, library_versions, threads
 

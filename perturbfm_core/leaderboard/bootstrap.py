@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MIN_UNITS = 5
 DRAWS = 1000
@@ -18,7 +18,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % percentile interval; both ends are None where there are too few units."""
+    """A 95 % percentile interval; both ends are None where the conditions with a value are of too few units."""
 
     low: float | None
     high: float | None
@@ -42,8 +42,10 @@ class ClusteredBootstrap:
         names = sorted({u for us in units for u in us})
         self.n_units = len(names)
         self._weights: FloatArray | None = None
+        position = {u: i for i, u in enumerate(names)}
+        members = [(c, position[u]) for c, us in enumerate(units) for u in us]
+        self._condition, self._unit = np.asarray(members, dtype=np.int64).reshape(-1, 2).T
         if self.n_units >= MIN_UNITS:
-            position = {u: i for i, u in enumerate(names)}
             rng = np.random.default_rng(seed)
             multiplicity = rng.multinomial(self.n_units, np.full(self.n_units, 1 / self.n_units), size=draws)
             weights = np.ones((draws, len(units)))
@@ -51,6 +53,13 @@ class ClusteredBootstrap:
                 for u in us:
                     weights[:, c] *= multiplicity[:, position[u]]
             self._weights = weights
+
+    def count_units(self, defined: BoolArray) -> IntArray:
+        """Return int64 [M], the number of units of the conditions where each row of bool [M, C] holds."""
+        patterns, of_row = np.unique(np.packbits(defined, axis=1), axis=0, return_inverse=True)
+        held = np.unpackbits(patterns, axis=1, count=defined.shape[1]).astype(np.bool_)
+        sizes = [len(np.unique(self._unit[row[self._condition]])) for row in held]
+        return np.asarray(sizes, dtype=np.int64)[of_row.ravel()]
 
     def intervals(self, values: FloatArray) -> list[Interval]:
         """Return the interval of each column's mean over conditions; NaN conditions are left out.
@@ -84,17 +93,19 @@ class ClusteredBootstrap:
     def ratio_intervals(
         self, numerators: Sequence[FloatArray], denominators: Sequence[FloatArray]
     ) -> list[Interval]:
-        """Return the interval of each column of `ratio`."""
+        """Return the interval of each column of `ratio`; none where its conditions are of too few units."""
         width = numerators[0].shape[1]
         if self._weights is None:
             return [Interval(None, None)] * width
+        defined = [np.isfinite(a) & np.isfinite(b) for a, b in zip(numerators, denominators, strict=True)]
+        few = np.min([self.count_units(d.T) for d in defined], axis=0) < MIN_UNITS
         parts = [
             _quotient(*_sums(a, b, self._weights)) for a, b in zip(numerators, denominators, strict=True)
         ]
         low, high = percentile_interval(np.mean(parts, axis=0).T)
         return [
-            Interval(None, None) if np.isnan(a) else Interval(float(a), float(b))
-            for a, b in zip(low, high, strict=True)
+            Interval(None, None) if np.isnan(a) or is_few else Interval(float(a), float(b))
+            for a, b, is_few in zip(low, high, few, strict=True)
         ]
 
     def row_intervals(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -106,7 +117,10 @@ class ClusteredBootstrap:
         return percentile_interval(drawn)
 
     def row_means(self, values: FloatArray) -> FloatArray | None:
-        """Return [M, draws], the mean of every row of values [M, C] in every draw; None with too few units."""
+        """Return [M, draws], the mean of every row of values [M, C] in every draw; None with too few units.
+
+        A row whose conditions are of too few units is NaN.
+        """
         if self._weights is None:
             return None
         ok = np.isfinite(values)
@@ -114,7 +128,9 @@ class ClusteredBootstrap:
         # Rows that are defined on the same conditions share the sum of the weights.
         patterns, of_row = np.unique(np.packbits(ok, axis=1), axis=0, return_inverse=True)
         defined = np.unpackbits(patterns, axis=1, count=ok.shape[1]).astype(np.float64)
-        return _quotient(above, (defined @ self._weights.T)[of_row.ravel()])
+        below = defined @ self._weights.T
+        below[self.count_units(defined.astype(np.bool_)) < MIN_UNITS] = 0.0
+        return _quotient(above, below[of_row.ravel()])
 
     def row_ratios(self, upper: FloatArray, lower: FloatArray) -> tuple[FloatArray, FloatArray | None]:
         """Return (sum of each row above over that below, [M]; the same in every draw, [M, draws], or None).
@@ -129,7 +145,9 @@ class ClusteredBootstrap:
         whole = _quotient(above.sum(axis=1), below.sum(axis=1))
         if self._weights is None:
             return whole, None
-        return whole, _quotient(above @ self._weights.T, below @ self._weights.T)
+        drawn = below @ self._weights.T
+        drawn[self.count_units(ok) < MIN_UNITS] = 0.0
+        return whole, _quotient(above @ self._weights.T, drawn)
 
 
 def percentile_interval(drawn: FloatArray) -> tuple[FloatArray, FloatArray]:

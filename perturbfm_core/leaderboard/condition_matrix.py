@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, islice
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from perturbfm_core.leaderboard.grain import WHOLE, grain_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MATRIX_COLUMNS = ("panel", "metric", "direction", "metric_version", "key", "value")
@@ -36,6 +37,8 @@ class ConditionMatrix:
         The M metrics, in the order of the file; the C condition keys, sorted.
     total, count, scored
         Sum and number of defined values, and whether there is a value or a reason for none, each [M, C].
+    grain
+        How many conditions one value is about, [M] (see `grain`).
     """
 
     metrics: tuple[ScoredMetric, ...]
@@ -43,6 +46,7 @@ class ConditionMatrix:
     total: FloatArray
     count: IntArray
     scored: BoolArray
+    grain: IntArray
 
     @property
     def nbytes(self) -> int:
@@ -52,19 +56,30 @@ class ConditionMatrix:
     @property
     def mean(self) -> FloatArray:
         """Return float64 [M, C], NaN where no value is defined."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(self.count > 0, self.total / self.count, np.nan))
+        return _mean(self.total, self.count)
 
 
-def matrix_of(table: pa.Table, rows: BoolArray | None = None) -> ConditionMatrix:
+def _mean(total: FloatArray, count: IntArray) -> FloatArray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(count > 0, total / count, np.nan))
+
+
+def matrix_of(
+    table: pa.Table, rows: BoolArray | None = None, whole: BoolArray | None = None
+) -> ConditionMatrix:
     """Return the matrix of a table of `MATRIX_COLUMNS`.
+
+    A statistic of several conditions together has no value of a single one; that of the run stands with each of them,
+    so that folds are pooled by their numbers of conditions, as those of other metrics are.
 
     Parameters
     ----------
     table
-        Scores.
+        Scores of one run.
     rows
         Those of scope ``condition``, bool [rows]; all by default.
+    whole
+        Those of scope ``global``, bool [rows]; none by default.
     """
     at = slice(None) if rows is None else np.flatnonzero(rows)
     panel, panels = _coded(table["panel"], at)
@@ -92,13 +107,36 @@ def matrix_of(table: pa.Table, rows: BoolArray | None = None) -> ConditionMatrix
     values = pc.fill_null(table["value"], float("nan")).to_numpy()[at]
     good = np.isfinite(values)
     size = shape[0] * shape[1]
-    return ConditionMatrix(
-        infos,
-        names,
-        np.asarray(np.bincount(flat[good], values[good], size), dtype=np.float64).reshape(shape),
-        np.bincount(flat[good], minlength=size).astype(np.int32).reshape(shape),
-        (np.bincount(flat, minlength=size) > 0).reshape(shape),
-    )
+    total = np.asarray(np.bincount(flat[good], values[good], size), dtype=np.float64).reshape(shape)
+    count = np.bincount(flat[good], minlength=size).astype(np.int32).reshape(shape)
+    scored = (np.bincount(flat, minlength=size) > 0).reshape(shape)
+    grain = grain_of(_mean(total, count), names)
+    if whole is not None:
+        for i, value in _whole_values(table, whole, infos, np.asarray(~count.any(axis=1))):
+            total[i], count[i], grain[i] = np.where(scored[i], value, 0.0), scored[i], WHOLE
+    return ConditionMatrix(infos, names, total, count, scored, grain)
+
+
+def _whole_values(
+    table: pa.Table, rows: BoolArray, infos: Sequence[ScoredMetric], wanted: BoolArray
+) -> Iterator[tuple[int, float]]:
+    """Yield (position, value of the run) of the wanted metrics that have one.
+
+    Parameters
+    ----------
+    table, rows
+        Scores, and those of scope ``global``.
+    infos, wanted
+        The M metrics, and which of them are wanted [M].
+    """
+    places = {(m.panel, m.metric): i for i, m in enumerate(infos) if wanted[i]}
+    if not places:
+        return
+    found = table.select(["panel", "metric", "value"]).take(pa.array(np.flatnonzero(rows)))
+    for panel, metric, value in zip(*(found[c].to_pylist() for c in found.column_names), strict=True):
+        at = places.get((panel, metric))
+        if at is not None and value is not None and np.isfinite(value):
+            yield at, float(value)
 
 
 # Runs of one kind of split share these, and equal ones are then one object, which is cheap to compare.
@@ -153,8 +191,10 @@ def pooled(parts: Iterable[ConditionMatrix], keys: Sequence[str]) -> ConditionMa
     total = np.zeros((0, len(keys)))
     count = np.zeros((0, len(keys)), dtype=np.int32)
     scored = np.zeros((0, len(keys)), dtype=np.bool_)
+    grain = np.zeros(0, dtype=np.int64)
     known: tuple[Any, ...] | None = None
     at: Any = ()
+    rows: list[int] = []
     for part in chain(ahead, some):
         if known != (part.metrics, part.keys):
             for m in part.metrics:
@@ -165,13 +205,15 @@ def pooled(parts: Iterable[ConditionMatrix], keys: Sequence[str]) -> ConditionMa
             total = np.vstack([total, np.zeros(more)])
             count = np.vstack([count, np.zeros(more, dtype=np.int32)])
             scored = np.vstack([scored, np.zeros(more, dtype=np.bool_)])
+            grain = np.r_[grain, np.zeros(more[0], dtype=np.int64)]
             rows = [places[m.panel, m.metric] for m in part.metrics]
             at = np.ix_(rows, [column[k] for k in part.keys])
             known = (part.metrics, part.keys)
         total[at] += part.total
         count[at] += part.count
         scored[at] |= part.scored
-    return ConditionMatrix(tuple(infos), tuple(keys), total, count, scored)
+        grain[rows] = np.maximum(grain[rows], part.grain)
+    return ConditionMatrix(tuple(infos), tuple(keys), total, count, scored, grain)
 
 
 class MatrixCache:

@@ -86,7 +86,7 @@ class DatabaseWriter:
         """Return the scores of a board as they are."""
         signatures = dict(self._fetch("SELECT entry, signature FROM internal.entries WHERE board = ?", board))
         rows = self._con.execute(
-            "SELECT panel, metric, entry, n_conditions, n_undefined, best_baseline, "
+            "SELECT panel, metric, entry, n_conditions, n_undefined, n_units, grain, best_baseline, "
             f"{', '.join(ESTIMATES)} FROM standings WHERE board = ?",
             [board],
         ).df()

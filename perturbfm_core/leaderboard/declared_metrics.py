@@ -11,7 +11,7 @@ import numpy as np
 
 from perturbfm_core.config import content_hash
 from perturbfm_core.evaluation.metric import METRICS
-from perturbfm_core.registry import plugin_digests
+from perturbfm_core.registry.members import plugin_digests
 from perturbfm_core.store.atomic import file_digest
 
 

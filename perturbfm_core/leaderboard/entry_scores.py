@@ -11,6 +11,8 @@ import numpy as np
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap, percentile_interval
 from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix, ScoredMetric
 from perturbfm_core.leaderboard.declared_metrics import Declarations
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions
+from perturbfm_core.leaderboard.grain import BY_CONDITION, BY_CONTEXT, WHOLE, BoardBootstrap, shared_grain
 from perturbfm_core.schema import FloatArray, IntArray
 
 # A metric, and values by condition of what is averaged above and below in one part of its ratio.
@@ -38,17 +40,20 @@ class EntryScores:
         Means over its defined conditions.
     n_scored, n_defined
         Conditions with a value or a reason for none, and with a value, each [M].
+    grain, n_units
+        How many conditions one value is about (see `grain`), and of how many units, or of contexts where it is about a
+        context, there are values, each [M].
     """
 
     metrics: tuple[ScoredMetric, ...]
     estimates: Estimates
     n_scored: IntArray
     n_defined: IntArray
+    grain: IntArray
+    n_units: IntArray
 
 
-def entry_scores(
-    matrix: ConditionMatrix, bootstrap: ClusteredBootstrap, declared: Declarations
-) -> EntryScores:
+def entry_scores(matrix: ConditionMatrix, bootstrap: BoardBootstrap, declared: Declarations) -> EntryScores:
     """Return the scores of an entry from its matrix over the board's conditions.
 
     Parameters
@@ -62,48 +67,63 @@ def entry_scores(
     """
     values = matrix.mean
     parts = [(i, values[a], values[b]) for i, a, b in _ratio_parts(matrix.metrics, declared)]
+    defined = np.isfinite(values)
+    n_units = bootstrap.units.count_units(defined)
+    by_context = matrix.grain == BY_CONTEXT
+    n_units[by_context] = bootstrap.contexts.count_units(defined[by_context])
     return EntryScores(
         matrix.metrics,
-        _estimates(values, parts, bootstrap),
+        _of_grain(values, parts, matrix.grain, bootstrap),
         matrix.scored.sum(axis=1).astype(np.int64),
-        np.isfinite(values).sum(axis=1).astype(np.int64),
+        defined.sum(axis=1).astype(np.int64),
+        matrix.grain,
+        np.where(matrix.grain == WHOLE, 0, n_units),
     )
 
 
 def differences(
     matrix: ConditionMatrix,
-    references: Sequence[ConditionMatrix | None],
-    bootstrap: ClusteredBootstrap,
+    references: Sequence[tuple[ConditionMatrix, int] | None],
+    places: FoldConditions,
+    bootstrap: BoardBootstrap,
     declared: Declarations,
 ) -> Estimates:
     """Return the paired differences of an entry to a reference, over the conditions that both have defined.
 
+    They are paired split by split before they are averaged by condition, so that an entry that has run some folds is
+    compared with what its reference reaches on these.
+
     Parameters
     ----------
     matrix
-        The entry.
+        The entry, over the places of the board.
     references
-        The reference of each of its metrics, None where there is none; all over the same conditions.
+        For each of its metrics the reference over the same places and the grain of its values, None where there is
+        none.
+    places
+        Of the board.
     bootstrap
         Of the board.
     declared
         What metrics say of themselves.
     """
     own = matrix.mean
-    aligned = {
-        name: _aligned(r, matrix) for name, r in {id(r): r for r in references if r is not None}.items()
-    }
+    aligned = {name: _aligned(r, matrix) for name, r in {id(r[0]): r[0] for r in references if r}.items()}
     shifted = np.full(own.shape, np.nan)
-    for i, reference in enumerate(references):
-        if reference is not None:
-            shifted[i] = own[i] - aligned[id(reference)][i]
+    beside = np.full(len(own), BY_CONDITION, dtype=np.int64)
+    for i, found in enumerate(references):
+        if found is not None:
+            shifted[i], beside[i] = own[i] - aligned[id(found[0])][i], found[1]
     parts: list[Part] = []
     for i, a, b in _ratio_parts(matrix.metrics, declared):
-        reference = references[i]
-        if reference is not None:
+        found = references[i]
+        if found is not None:
             # Both sides are divided by what the entry itself is divided by.
-            parts.append((i, own[a] - aligned[id(reference)][a], own[b]))
-    return _estimates(shifted, parts, bootstrap)
+            above = own[a] - aligned[id(found[0])][a]
+            below = np.where(np.isfinite(above), own[b], np.nan)
+            parts.append((i, *places.by_condition(np.stack([above, below]))))
+    grain = shared_grain(matrix.grain, beside)
+    return _of_grain(places.by_condition(shifted), parts, grain, bootstrap)
 
 
 def _aligned(reference: ConditionMatrix, matrix: ConditionMatrix) -> FloatArray:
@@ -129,6 +149,32 @@ def _ratio_parts(metrics: tuple[ScoredMetric, ...], declared: Declarations) -> l
     return out
 
 
+def _of_grain(
+    values: FloatArray, parts: Sequence[Part], grain: IntArray, bootstrap: BoardBootstrap
+) -> Estimates:
+    """Return the estimates of rows [M, C], each with the interval that fits its grain.
+
+    Parameters
+    ----------
+    values, parts
+        See `_estimates`.
+    grain
+        Of each row [M].
+    bootstrap
+        Of the board.
+    """
+    found = _estimates(values, parts, bootstrap.units)
+    rows = np.flatnonzero(grain == BY_CONTEXT)
+    if len(rows) and bootstrap.contexts is not bootstrap.units:
+        place = {int(row): i for i, row in enumerate(rows)}
+        own = [(place[i], a, b) for i, a, b in parts if i in place]
+        again = _estimates(values[rows], own, bootstrap.contexts)
+        found.low[rows], found.high[rows] = again.low, again.high
+    whole = grain == WHOLE
+    found.low[whole] = found.high[whole] = np.nan
+    return found
+
+
 def _estimates(values: FloatArray, parts: Sequence[Part], bootstrap: ClusteredBootstrap) -> Estimates:
     """Return the estimates of rows [M, C], of which some are ratios of means.
 
@@ -139,7 +185,7 @@ def _estimates(values: FloatArray, parts: Sequence[Part], bootstrap: ClusteredBo
     parts
         Parts of the ratios.
     bootstrap
-        Of the board.
+        Of its units.
     """
     ok = np.isfinite(values)
     n = ok.sum(axis=1)

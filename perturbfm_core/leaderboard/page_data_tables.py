@@ -51,9 +51,10 @@ _ALL_REASONS = " UNION ".join(
     f"SELECT {name} AS reason FROM standings WHERE {name} IS NOT NULL"
     for name in (*REASONS, "ceiling_reason", "floor_reason")
 )
-# What the runs say of a value that no condition has.
-_DETAILS = """
-SELECT c.i AS cell, m.i AS metric, min(g.reason) AS reason
+# What the runs say of a value that no condition has, without the counts of one run.
+_DETAILS = r"""
+SELECT c.i AS cell, m.i AS metric,
+  regexp_replace(min(g.reason), '\b\d+ of \d+ (conditions (undefined|not applicable):)', '\1', 'g') AS reason
 FROM global_scores g JOIN page_runs r USING (run_id) JOIN page_cells c ON c.board = r.board AND c.entry = r.entry
 JOIN page_metrics m USING (panel, metric)
 WHERE g.value IS NULL OR isnan(g.value) GROUP BY c.i, m.i

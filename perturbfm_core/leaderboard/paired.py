@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from perturbfm_core import schema
 from perturbfm_core.config import slug
 from perturbfm_core.errors import ConfigError, MetricError
 from perturbfm_core.evaluation.metric import METRICS
-from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
-from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts, units_of_key
-from perturbfm_core.leaderboard.reasons import of_folds
+from perturbfm_core.leaderboard import reasons
+from perturbfm_core.leaderboard.bootstrap import MIN_UNITS, ClusteredBootstrap, Interval
+from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, ConditionMatrix, matrix_of
+from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts
+from perturbfm_core.leaderboard.grain import BY_CONTEXT, UNKNOWN, WHOLE, BoardBootstrap
 from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
 from perturbfm_core.schema import BoolArray
 from perturbfm_core.splits.folder import SplitFolder
@@ -33,8 +36,9 @@ class PairedComparison:
     Attributes
     ----------
     table
-        One row per board and metric: the folds that both have, values of both sides, the difference a - b with its 95 % interval over units, the
-        verdict on a, the number of conditions and units.
+        One row per board and metric: the folds that both have, values of both sides, the difference a - b with its
+        95 % interval over units (over contexts, for a metric that has one value for all conditions of a context), the
+        verdict on a, the number of conditions and of such units, and why there is no interval.
     differs
         {what the configurations differ in: (of a, of b)}, of the newest run of each side.
     runs
@@ -119,14 +123,16 @@ def _board(
     silent = {r.record.split_hash for r in members if r.record.flags.no_signal}
     if silent != {r.record.split_hash for r in members}:
         pair = [[r for r in side if r.record.split_hash not in silent] for side in pair]
-    frames = []
+    frames, grains = [], dict[tuple[str, str], int]()
     for name, side in zip("ab", pair, strict=True):
         for run in side:
-            frame = pd.read_parquet(run.path / schema.SCORES_FILE)
-            frames.append(frame[frame["scope"] == "condition"].assign(entry=name))
+            matrix = _matrix(run)
+            frames.append(_frame(matrix).assign(entry=name))
+            for m, grain in zip(matrix.metrics, matrix.grain, strict=True):
+                grains[m.panel, m.metric] = max(grains.get((m.panel, m.metric), UNKNOWN), int(grain))
     table = ConditionTable(pd.concat(frames, ignore_index=True))
     unit = SplitFolder(store.split_dir).load(members[0].record.split_hash).definition.unit
-    bootstrap = ClusteredBootstrap([units_of_key(k, unit) for k in table.keys], draws=DRAWS)
+    bootstrap = BoardBootstrap.of(table.keys, unit, draws=DRAWS)
     wanted = [
         (panel, metric)
         for panel, metric in table.metrics
@@ -134,18 +140,49 @@ def _board(
     ]
     folds = _folds(members, pair)
     return [
-        {"board": board, "folds": folds, **_row(table, bootstrap, panel, metric)} for panel, metric in wanted
+        {"board": board, "folds": folds, **_row(table, bootstrap, panel, metric, grains[panel, metric])}
+        for panel, metric in wanted
     ]
+
+
+def _matrix(run: ListedRun) -> ConditionMatrix:
+    frame = pd.read_parquet(run.path / schema.SCORES_FILE)
+    scope = frame["scope"]
+    return matrix_of(
+        pa.Table.from_pandas(frame[list(MATRIX_COLUMNS)], preserve_index=False),
+        (scope == "condition").to_numpy(),
+        (scope == "global").to_numpy(),
+    )
+
+
+def _frame(matrix: ConditionMatrix) -> pd.DataFrame:
+    """Return the values of a run as rows, one per metric and scored condition."""
+    row, column = np.nonzero(matrix.scored)
+    out = pd.DataFrame(matrix.metrics, columns=["panel", "metric", "direction", "metric_version"]).iloc[row]
+    return out.assign(key=np.asarray(matrix.keys, dtype=object)[column], value=matrix.mean[row, column])
 
 
 def _folds(members: list[ListedRun], pair: list[list[ListedRun]]) -> str:
     """Return how many folds of a board both sides are compared on."""
     cv = members[0].record.split.cv
     used = len({r.record.split_hash for side in pair for r in side})
-    return "one split" if cv is None else of_folds(used, int(cv.get("k", used)))
+    return "one split" if cv is None else reasons.of_folds(used, int(cv.get("k", used)))
 
 
-def _row(table: ConditionTable, bootstrap: ClusteredBootstrap, panel: str, name: str) -> dict[str, Any]:
+def _row(
+    table: ConditionTable, bootstraps: BoardBootstrap, panel: str, name: str, grain: int
+) -> dict[str, Any]:
+    """Return the comparison of one metric.
+
+    Parameters
+    ----------
+    table
+        Values of both sides.
+    bootstraps
+        Of its conditions.
+    panel, name, grain
+        The metric, and how many conditions one value of it is about (see `grain`).
+    """
     values = table.values(panel, name)
     if values is None:
         msg = f"no condition has {panel}.{name}"
@@ -157,11 +194,15 @@ def _row(table: ConditionTable, bootstrap: ClusteredBootstrap, panel: str, name:
     parts = ratio_parts(table, panel, known)
     above, below = ([values], [np.ones_like(values)]) if parts is None else parts
     above = [np.where(np.isfinite(n).all(axis=1, keepdims=True), n, np.nan) for n in above]
-    means = bootstrap.ratio(above, below)
+    means = ClusteredBootstrap.ratio(above, below)
     difference = [n[:, [0]] - n[:, [1]] for n in above]
     shared = [d[:, [0]] for d in below]
-    (diff,) = bootstrap.ratio(difference, shared)
+    (diff,) = ClusteredBootstrap.ratio(difference, shared)
+    bootstrap = bootstraps.contexts if grain == BY_CONTEXT else bootstraps.units
     (interval,) = bootstrap.ratio_intervals(difference, shared)
+    if grain == WHOLE:
+        interval = Interval(None, None)
+    n_units = 0 if grain == WHOLE else int(bootstrap.count_units(both[None])[0])
     direction = table.metrics[panel, name]["direction"]
     return {
         "metric": full,
@@ -174,8 +215,20 @@ def _row(table: ConditionTable, bootstrap: ClusteredBootstrap, panel: str, name:
         "verdict": _verdict(interval.low, interval.high, direction),
         "n_conditions": int(both.sum()),
         "n_undefined": int((~both).sum()),
-        "n_units": bootstrap.n_units,
+        "n_units": n_units,
+        "reason": None if interval.low is not None else _no_interval(grain, both, n_units),
     }
+
+
+def _no_interval(grain: int, both: BoolArray, n_units: int) -> str:
+    """Return why there is no interval."""
+    if not both.any():
+        return reasons.NO_PAIR
+    if grain == WHOLE:
+        return reasons.OF_SEVERAL
+    if n_units >= MIN_UNITS:
+        return reasons.FEW_DRAWS
+    return reasons.ONE_PER_CONTEXT if grain == BY_CONTEXT else reasons.FEW_UNITS
 
 
 def _verdict(low: float | None, high: float | None, direction: str) -> str:

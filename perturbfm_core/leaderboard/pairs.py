@@ -92,7 +92,7 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
             "p_holm": holm(p),
             "n_conditions": both.sum(axis=1),
             "n_undefined": (~both).sum(axis=1),
-            "n_units": bootstrap.n_units,
+            "n_units": bootstrap.count_units(both),
         }
     )
     apart = (out["p_holm"] < LEVEL).to_numpy()
@@ -103,7 +103,7 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
         ["no condition in common", "too few units", "a better", "b better"],
         "not told apart",
     )
-    few = reasons.FEW_UNITS if bootstrap.n_units < MIN_UNITS else reasons.FEW_DRAWS
+    few = np.where(out["n_units"] < MIN_UNITS, reasons.FEW_UNITS, reasons.FEW_DRAWS)
     out["reason"] = np.select([nothing, untested], [reasons.NO_PAIR, few], "")
     out["reason"] = out["reason"].replace({"": None})
     return out[list(PAIR_COLUMNS)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from perturbfm_core.leaderboard.board import Board
 from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix
+from perturbfm_core.leaderboard.grain import UNKNOWN
 from perturbfm_core.leaderboard.score_parts import ScoreParts
 
 
@@ -38,18 +39,22 @@ class References:
         """
         return f"board={quote(board, safe='')}/entry={quote(entry, safe='')}/mean.{signature[:16]}.npy"
 
-    def get(self, board: Board, entry: str, make: Callable[[], ConditionMatrix]) -> ConditionMatrix:
+    def get(
+        self, board: Board, entry: str, keys: tuple[str, ...], make: Callable[[], ConditionMatrix]
+    ) -> ConditionMatrix:
         """Return the means of an entry, from its file or made and written there.
 
         Parameters
         ----------
         board, entry
             The entry.
+        keys
+            The conditions of the board, each with its split where some are tested on several.
         make
             () -> its scores.
         """
         name = self.name(board.name, entry, board.entry_signature(entry))
-        metrics, keys = board.metrics_of(entry), board.keys
+        metrics = board.metrics_of(entry)
         mean = None
         if self._trusted:
             with contextlib.suppress(OSError, ValueError, EOFError):
@@ -58,4 +63,11 @@ class References:
             mean = make().mean
             self._parts.write_array(name, mean)
         defined = np.isfinite(mean)
-        return ConditionMatrix(metrics, keys, np.where(defined, mean, 0.0), defined.astype(np.int32), defined)
+        return ConditionMatrix(
+            metrics,
+            keys,
+            np.where(defined, mean, 0.0),
+            defined.astype(np.int32),
+            defined,
+            np.full(len(metrics), UNKNOWN, dtype=np.int64),
+        )

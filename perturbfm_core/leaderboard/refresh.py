@@ -175,7 +175,7 @@ class Refresh:
 
     def _read_one(self, found: FoundRuns, folder: str, board: str | None, *, is_current: bool) -> None:
         known, scores, content = read_run_scores(self._store.runs / folder, found.known[folder])
-        matrix = matrix_of(scores, rows_of(scores, "condition"))
+        matrix = matrix_of(scores, rows_of(scores, "condition"), rows_of(scores, "global"))
         names = {"metrics": digest(matrix.metrics), "keys": digest(matrix.keys)}
         # One object for all runs that share them, which makes them cheap to compare.
         matrix = replace(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from perturbfm_core.leaderboard.board import Board
 from perturbfm_core.leaderboard.entry_scores import EntryScores, Estimates
+from perturbfm_core.leaderboard.grain import GRAINS
 from perturbfm_core.schema import BoolArray, FloatArray
 
 ESTIMATES = ("value", "ci_low", "ci_high", "diff", "diff_low", "diff_high")
@@ -27,6 +28,8 @@ class GridArrays:
         {name of `ESTIMATES`: float64 [E, M]}, NaN where there is none.
     n_scored, n_defined
         Conditions with a value or a reason for none, and with a value, int64 [E, M].
+    grain, n_units
+        How many conditions one value is about (see `grain`), and of how many units there are values, int64 [E, M].
     best
         Position of the best baseline for each metric, -1 where there is none.
     """
@@ -40,6 +43,7 @@ class GridArrays:
         shape = (len(entries), len(metrics))
         self.estimates: dict[str, FloatArray] = {name: np.full(shape, np.nan) for name in ESTIMATES}
         self.n_scored, self.n_defined = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self.grain, self.n_units = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         self.best: list[int] = [-1] * shape[1]
 
 
@@ -49,7 +53,7 @@ def grid_of_rows(rows: pd.DataFrame, signatures: Mapping[str, str]) -> GridArray
     Parameters
     ----------
     rows
-        ``panel, metric, entry, n_conditions, n_undefined, best_baseline`` and the columns `ESTIMATES`.
+        ``panel, metric, entry, n_conditions, n_undefined, n_units, grain, best_baseline`` and the columns `ESTIMATES`.
     signatures
         {entry: its digest}.
     """
@@ -60,6 +64,7 @@ def grid_of_rows(rows: pd.DataFrame, signatures: Mapping[str, str]) -> GridArray
         grid.estimates[name][row, column] = rows[name].to_numpy(dtype=np.float64, na_value=np.nan)
     grid.n_scored[row, column] = rows["n_conditions"]
     grid.n_defined[row, column] = rows["n_conditions"] - rows["n_undefined"]
+    grid.n_units[row, column], grid.grain[row, column] = rows["n_units"], rows["grain"].map(GRAINS.index)
     first = ~pd.Series(column).duplicated().to_numpy()
     for c, best in zip(column[first], rows["best_baseline"][first], strict=True):
         grid.best[c] = -1 if pd.isna(best) else grid.row[str(best)]
@@ -73,8 +78,6 @@ class ScoreGrid(GridArrays):
     ----------
     board
         The board.
-    n_units
-        Units of the bootstrap.
     """
 
     def __init__(self, board: Board) -> None:
@@ -84,7 +87,6 @@ class ScoreGrid(GridArrays):
             {name: board.entry_signature(name) for name in board.entries},
         )
         self.board = board
-        self.n_units = 0
 
     @property
     def value(self) -> FloatArray:
@@ -96,6 +98,7 @@ class ScoreGrid(GridArrays):
         row, columns = self.row[name], [self.column[m.panel, m.metric] for m in scores.metrics]
         self._enter(row, columns, ("value", "ci_low", "ci_high"), scores.estimates)
         self.n_scored[row, columns], self.n_defined[row, columns] = scores.n_scored, scores.n_defined
+        self.grain[row, columns], self.n_units[row, columns] = scores.grain, scores.n_units
 
     def put_differences(self, name: str, columns: Sequence[int], found: Estimates) -> None:
         """Enter the differences of an entry to the best baselines.
@@ -127,6 +130,7 @@ class ScoreGrid(GridArrays):
         for name, values in self.estimates.items():
             values[here] = earlier.estimates[name][there]
         self.n_scored[here], self.n_defined[here] = earlier.n_scored[there], earlier.n_defined[there]
+        self.grain[here], self.n_units[here] = earlier.grain[there], earlier.n_units[there]
         return kept
 
     def has_differences(self, earlier: GridArrays, name: str, kept: Collection[str]) -> bool:

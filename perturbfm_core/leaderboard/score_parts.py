@@ -111,7 +111,7 @@ class ScoreParts:
             columns = ["scope", *MATRIX_COLUMNS]
             with pq.ParquetFile(path, read_dictionary=[c for c in columns if c != "value"]) as source:
                 table = source.read(columns=columns, use_threads=False).unify_dictionaries().combine_chunks()
-            return matrix_of(table, rows_of(table, "condition"))
+            return matrix_of(table, rows_of(table, "condition"), rows_of(table, "global"))
         except (OSError, ValueError, IndexError, ArrowException) as error:
             msg = f"{path} cannot be read ({' '.join(str(error).split())[:100]}); remove {self.root} and refresh again"
             raise StoreError(msg) from error

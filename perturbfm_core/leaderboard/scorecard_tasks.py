@@ -11,6 +11,7 @@ import pandas as pd
 from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts, units_of_key
+from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, UNKNOWN, grain_of
 from perturbfm_core.leaderboard.headline import Marks
 from perturbfm_core.schema import FloatArray
 
@@ -201,10 +202,24 @@ def _values(
     parts = ratio_parts(table, metric.panel, metric)
     ones: FloatArray = np.isfinite(found).astype(np.float64)
     above, below = ([found], [ones]) if parts is None else parts
-    bootstrap = ClusteredBootstrap([units_of_key(key, task.unit) for key in table.keys])
+    unit = CONTEXT if _grain(scores, metric) == BY_CONTEXT else task.unit
+    bootstrap = ClusteredBootstrap([units_of_key(key, unit) for key in table.keys])
     means, spans = bootstrap.ratio(above, below), bootstrap.ratio_intervals(above, below)
     whole = {e: float(v) for e, v in zip(table.entries, means, strict=True) if np.isfinite(v)}
     return whole, {e: (i.low, i.high) for e, i in zip(table.entries, spans, strict=True)}
+
+
+def _grain(scores: pd.DataFrame, metric: Metric) -> int:
+    """Return how many conditions one value of a metric is about, over all entries and splits (see `grain`)."""
+    own = scores[(scores["panel"] == metric.panel) & (scores["metric"] == metric.name)]
+    runs = [c for c in ("entry", "split_hash", "seed") if c in own]
+    return max(
+        (
+            int(grain_of(part["value"].to_numpy(dtype=np.float64)[None], part["key"].astype(str).tolist())[0])
+            for _, part in own.groupby(runs, sort=False)
+        ),
+        default=UNKNOWN,
+    )
 
 
 def _ranks(metric: Metric, values: Mapping[str, float], missing: Mapping[str, int]) -> dict[str, float]:

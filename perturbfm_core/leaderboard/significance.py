@@ -16,6 +16,7 @@ from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.database import query
 from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
+from perturbfm_core.leaderboard.reasons import of_folds
 from perturbfm_core.leaderboard.run_marks import counted_runs, without_signal
 from perturbfm_core.leaderboard.run_rows import INNER_METRICS
 from perturbfm_core.schema import FloatArray
@@ -26,6 +27,7 @@ COLUMNS = (
     "board",
     "entry",
     "reference",
+    "folds",
     "value",
     "reference_value",
     "diff",
@@ -73,7 +75,7 @@ def against_baseline(
         "ORDER BY created, run_id",
     )
     newest = runs.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
-    splits = query(store, "SELECT split_hash, board, unit, no_signal FROM splits")
+    splits = query(store, "SELECT split_hash, board, unit, cv_k, no_signal FROM splits")
     scores = query(
         store,
         "SELECT run_id, key, value FROM scores WHERE scope = 'condition' AND panel = 'delta' "
@@ -89,7 +91,7 @@ def compare_entries(
     metric: str = "pearson_centered",
     family: str | None = None,
 ) -> pd.DataFrame:
-    """Return the table of `COLUMNS`, one row per board and entry.
+    """Return the table of `COLUMNS`, one row per board and entry; ``reference`` names those of the entry's own splits.
 
     The difference of a condition is that of its two values, each averaged over seeds and folds; folds without signal
     are left out as on the leaderboard. p-values are one-sided, from a bootstrap over the split's units, and corrected
@@ -101,7 +103,7 @@ def compare_entries(
     runs
         Current runs: ``run_id, split_hash, entry, family, seed, inner_<metric>``.
     splits
-        ``split_hash, board, unit, no_signal``.
+        ``split_hash, board, unit, no_signal``, and of folds ``cv_k``, their number.
     scores
         Values of the metric by condition: ``run_id, key, value``.
     metric
@@ -109,7 +111,11 @@ def compare_entries(
     family
         Compare the entries of this family; all that are no baselines by default.
     """
-    table = runs.merge(splits[["split_hash", "board", "unit", "no_signal"]], on="split_hash", how="inner")
+    table = runs.merge(
+        splits.reindex(columns=["split_hash", "board", "unit", "cv_k", "no_signal"]),
+        on="split_hash",
+        how="inner",
+    )
     values = scores[["run_id", "key", "value"]].merge(table, on="run_id", how="inner")
     rows: list[dict[str, Any]] = []
     for board, members in table.groupby("board", sort=True):
@@ -137,7 +143,7 @@ def _board(
     mean = values.groupby(["split_hash", "entry", "key"])["value"].mean()
     reference = pd.concat([mean.loc[s, b] for s, b in chosen.items()], keys=list(chosen))
     unit = str(members["unit"].iloc[0])
-    names = sorted(set(chosen.values()))
+    total = 1 if members["cv_k"].isna().all() else int(members["cv_k"].max())
     rows = []
     wanted = members["family"] != "baseline" if family is None else members["family"] == family
     for entry in sorted(members.loc[wanted, "entry"].unique()):
@@ -145,6 +151,7 @@ def _board(
         own = mean.xs(entry, level="entry")
         paired = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
         both = paired.dropna().groupby(level="key").mean()
+        mine = set(paired.index.get_level_values(0))
         diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
         bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
         drawn = bootstrap.means(diff[:, None])
@@ -153,7 +160,8 @@ def _board(
             {
                 "board": board,
                 "entry": entry,
-                "reference": ", ".join(names),
+                "reference": ", ".join(sorted({chosen[s] for s in mine})),
+                "folds": of_folds(len(mine), total) if total > 1 else "one split",
                 "value": float(both["own"].mean()),
                 "reference_value": float(both["reference"].mean()),
                 "diff": float(diff.mean()) if len(diff) else float("nan"),

@@ -11,6 +11,8 @@ import pyarrow as pa
 from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS
 from perturbfm_core.leaderboard.columns import Columns
+from perturbfm_core.leaderboard.fold_conditions import split_weights, tested_by_split
+from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, GRAINS, WHOLE
 from perturbfm_core.leaderboard.headline import bound_name
 from perturbfm_core.leaderboard.score_grid import ESTIMATES, ScoreGrid
 from perturbfm_core.schema import BoolArray
@@ -37,6 +39,8 @@ STANDING_COLUMNS: Columns = {
     "n_conditions": "int",
     "n_undefined": "int",
     "n_units": "int",
+    # What one value is of: a condition, a context, or a run.
+    "grain": "text",
     "best_baseline": "text",
     "diff": "float",
     "diff_low": "float",
@@ -104,7 +108,8 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
     ranked = comparable & whole[:, None]
     done = [board.folds_done(e) for e in grid.entries]
     best = by_metric(grid.best)
-    marks = {name: [_bound(grid, m, name) for m in board.metrics] for name in _BOUNDS}
+    weights = split_weights(tested_by_split(board))
+    marks = {name: [_bound(grid, m, name, weights) for m in board.metrics] for name in _BOUNDS}
     columns: dict[str, Any] = {
         "board": board.name,
         "dataset": board.dataset,
@@ -124,7 +129,8 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
         **{name: flat(grid.estimates[name]) for name in ESTIMATES},
         "n_conditions": flat(grid.n_scored),
         "n_undefined": flat(grid.n_scored - grid.n_defined),
-        "n_units": grid.n_units,
+        "n_units": flat(grid.n_units),
+        "grain": (flat(grid.grain), GRAINS),
         "best_baseline": (best, grid.entries),
         "badness": flat(grid.badness()),
         "no_signal": board.no_signal,
@@ -157,7 +163,13 @@ def _reasons(
         (rows(((np.asarray(done) == d) & ~whole)[:, None]), reasons.of_folds(d, board.folds))
         for d in sorted(set(done))
     ]
-    few: Cases = [(rows(grid.n_units < MIN_UNITS), reasons.FEW_UNITS), (rows(True), reasons.FEW_DRAWS)]
+    is_few = grid.n_units < MIN_UNITS
+    few: Cases = [
+        (rows(grid.grain == WHOLE), reasons.OF_SEVERAL),
+        (rows(is_few & (grid.grain == BY_CONTEXT) & (board.unit != CONTEXT)), reasons.ONE_PER_CONTEXT),
+        (rows(is_few), reasons.FEW_UNITS),
+        (rows(True), reasons.FEW_DRAWS),
+    ]
     diff = grid.estimates["diff"]
     bounds = [board.bounds.get(h, (None, None)) for h in sorted({r.split_hash for r in board.counted})]
     missing = {side: rows(_missing(marks, side)[None, :]) for side in (0, 1)}
@@ -200,11 +212,14 @@ def _texts(cases: Cases, n: int) -> tuple[Any, list[str]]:
     return at, [text for _, text in cases]
 
 
-def _bound(grid: ScoreGrid, metric: Any, name: str) -> float | None:
-    """Return the mean over a board's splits of one ceiling or floor value, None where any is unknown."""
+def _bound(grid: ScoreGrid, metric: Any, name: str, weights: Mapping[str, float]) -> float | None:
+    """Return the mean over a board's splits of one ceiling or floor value, None where any is unknown.
+
+    A split counts by its conditions, as it does in the values beside it.
+    """
     side, keys = _BOUNDS[name]
     values = []
-    for split in sorted({r.split_hash for r in grid.board.counted}):
+    for split in weights:
         value = grid.board.bounds.get(split, (None, None))[side]
         for key in keys:
             value = (
@@ -213,7 +228,10 @@ def _bound(grid: ScoreGrid, metric: Any, name: str) -> float | None:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         values.append(float(value))
-    return float(np.mean(values)) if values else None
+    if not values:
+        return None
+    # From the first, so that equal values keep their mean to the last bit.
+    return values[0] + float(np.average(np.subtract(values, values[0]), weights=list(weights.values())))
 
 
 def _column(values: Any, kind: str, n: int) -> pa.Array:

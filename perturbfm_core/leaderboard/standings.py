@@ -1,7 +1,8 @@
 """Standings: mean and confidence interval of every entry, by metric and board.
 
 A board is a split or a cross-validation. Conditions of all its folds are pooled; a condition that is tested in two
-folds, or by several seeds, counts once with its mean. Folds without signal in the data are left out.
+folds, or by several seeds, counts once with its mean. Folds without signal in the data are left out. A statistic of
+several conditions together is the mean of what the runs have, weighted by their conditions, without an interval.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import pandas as pd
 import pyarrow as pa
 
 from perturbfm_core.leaderboard.board import Board, BoardRun, split_boards
-from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs
 from perturbfm_core.leaderboard.condition_matrix import (
     MATRIX_COLUMNS,
@@ -22,8 +22,9 @@ from perturbfm_core.leaderboard.condition_matrix import (
     matrix_of,
     pooled,
 )
-from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.entry_scores import differences, entry_scores
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions
+from perturbfm_core.leaderboard.grain import BoardBootstrap
 from perturbfm_core.leaderboard.references import References
 from perturbfm_core.leaderboard.run_marks import mark_counted, without_signal
 from perturbfm_core.leaderboard.score_file import plain_texts
@@ -53,15 +54,24 @@ def fill_standings(
         Where the means of best baselines are kept.
     """
     grid = ScoreGrid(board)
-    bootstrap = ClusteredBootstrap([units_of_key(key, board.unit) for key in board.keys])
-    grid.n_units = bootstrap.n_units
-    matrices = MatrixCache(
+    bootstrap = BoardBootstrap.of(board.keys, board.unit)
+    places = FoldConditions(board)
+    matrices = by_place = MatrixCache(
         lambda name: pooled((load(r) for r in board.entries[name]), board.keys), _ENTRY_BYTES
     )
+    if places.repeated:
+        by_place = MatrixCache(
+            lambda name: pooled(
+                (places.of_split(load(r), r.split_hash) for r in board.entries[name]), places.keys
+            ),
+            _ENTRY_BYTES,
+        )
     if references is None:
-        baselines = matrices
+        baselines = by_place
     else:
-        baselines = MatrixCache(lambda e: references.get(board, e, lambda: matrices.get(e)), _ENTRY_BYTES)
+        baselines = MatrixCache(
+            lambda e: references.get(board, e, places.keys, lambda: by_place.get(e)), _ENTRY_BYTES
+        )
     kept = set() if earlier is None else grid.take(earlier)
     for name in board.entries:
         if name not in kept:
@@ -71,10 +81,13 @@ def fill_standings(
     for name in board.entries:
         if earlier is not None and name in kept and grid.has_differences(earlier, name, kept):
             continue
-        matrix = matrices.get(name)
+        matrix = by_place.get(name)
         columns = [grid.column[m.panel, m.metric] for m in matrix.metrics]
-        beside = [None if best[c] < 0 else baselines.get(grid.entries[best[c]]) for c in columns]
-        grid.put_differences(name, columns, differences(matrix, beside, bootstrap, board.declared))
+        beside = [
+            None if best[c] < 0 else (baselines.get(grid.entries[best[c]]), int(grid.grain[best[c], c]))
+            for c in columns
+        ]
+        grid.put_differences(name, columns, differences(matrix, beside, places, bootstrap, board.declared))
     return grid
 
 
@@ -103,10 +116,14 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
     """
     table = mark_counted(runs.table, splits)
     counted = table[table["counted"]]
-    by_condition = runs.scores[runs.scores["scope"] == "condition"]
     matrices = {
-        str(name): matrix_of(pa.Table.from_pandas(part[list(MATRIX_COLUMNS)], preserve_index=False))
-        for name, part in by_condition.groupby("run_id")
+        str(name): matrix_of(
+            pa.Table.from_pandas(part[list(MATRIX_COLUMNS)], preserve_index=False),
+            (part["scope"] == "condition").to_numpy(),
+            (part["scope"] == "global").to_numpy(),
+        )
+        for name, part in runs.scores.groupby("run_id")
+        if (part["scope"] == "condition").any()
     }
     scored = {name: (name, m.metrics, m.keys) for name, m in matrices.items()}
     counted = counted[counted["run_id"].isin(scored)]

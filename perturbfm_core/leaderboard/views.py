@@ -58,7 +58,7 @@ SELECT
   entry, model, family, value, ci_low, ci_high,
   diff AS diff_best_baseline, diff_low, diff_high, best_baseline,
   ceiling, ceiling_noise_free, null_floor, train_mean_floor, control_mean_floor,
-  n_conditions, n_undefined, n_units, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
+  n_conditions, n_undefined, n_units, grain, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
   no_signal, shared_control, direction, metric_version,
   folds_done, folds_total, complete, reason, interval_reason, diff_reason, ceiling_reason, floor_reason,
   CASE WHEN comparable THEN rank() OVER (

@@ -17,7 +17,7 @@ from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
-from perturbfm_core.screening.requests import Requests, controls, unknown_covariates
+from perturbfm_core.screening.requests import Requests, controls, take_query, unknown_covariates
 from perturbfm_core.splits.view import Query
 from perturbfm_core.uncertainty.novelty import (
     Evidence,
@@ -362,8 +362,8 @@ def _blank(run: FittedRun, query: Query, unseen: list[tuple[str, ...]]) -> list[
     table = pd.DataFrame(rows, columns=list(schema.CONDITION_COLUMNS))
     table.index = pd.Index(keys_of(table), name=schema.CONDITION)
     at = np.asarray([i for i, _ in owner])
-    replaced = Query(table, query.genes, None if query.control is None else query.control[at])
-    requested = Query(query.conditions.iloc[at], query.genes, replaced.control)
+    requested = take_query(query, at)
+    replaced = Query(table, query.genes, requested.control, query.cells)
     change = np.abs(run.model.predict(requested).mean - run.model.predict(replaced).mean)
     # The perturbed gene's own delta may depend on its name without any information on the gene.
     change[np.asarray([gene for _, gene in owner])[:, None] == query.genes[None]] = 0.0

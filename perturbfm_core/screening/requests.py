@@ -28,6 +28,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.parsing import check_table
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.screening.fitted_run import FittedRun
+from perturbfm_core.splits.control_cells import ControlCells
 from perturbfm_core.splits.view import Query
 
 # (column, command line option) -> the only value that train leaves as a choice.
@@ -70,9 +71,13 @@ class Requests:
 
     def take(self, at: IntArray) -> Requests:
         """Return the requests at the given positions (int [n])."""
-        control = None if self.query.control is None else self.query.control[at]
-        query = Query(self.query.conditions.iloc[at], self.query.genes, control)
-        return Requests(query, [self.notes[i] for i in at])
+        return Requests(take_query(self.query, at), [self.notes[i] for i in at])
+
+
+def take_query(query: Query, at: IntArray) -> Query:
+    """Return the conditions of a query at the given positions (int [n]), with their controls."""
+    control = None if query.control is None else query.control[at]
+    return Query(query.conditions.iloc[at], query.genes, control, query.cells)
 
 
 def resolve_requests(run: FittedRun, requests: Sequence[Request]) -> Requests:
@@ -101,7 +106,10 @@ def resolve_requests(run: FittedRun, requests: Sequence[Request]) -> Requests:
         (*_notes(pert, genes), *field_notes[i])
         for pert, i in zip(table[schema.PERT_ID], np.flatnonzero(first), strict=True)
     ]
-    return Requests(Query(table, run.ds.genes, controls(run, table[schema.CONTEXT_ID].tolist())), notes)
+    contexts = table[schema.CONTEXT_ID].tolist()
+    # As a run on the split gets them: some models start from single control cells.
+    cells = ControlCells.of(run.ds, contexts)
+    return Requests(Query(table, run.ds.genes, controls(run, contexts), cells), notes)
 
 
 def known_genes(run: FittedRun) -> set[str]:

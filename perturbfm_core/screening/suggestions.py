@@ -22,7 +22,7 @@ from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.screening.doses import most_used
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import nearest
-from perturbfm_core.screening.requests import Request, Requests, resolve_requests, unknown
+from perturbfm_core.screening.requests import Request, Requests, resolve_requests, take_query, unknown
 from perturbfm_core.splits.view import Query
 from perturbfm_core.training.seeds import derived_seed
 from perturbfm_core.uncertainty.information import diverse, greedy_information
@@ -190,7 +190,7 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
     unit = "predictive sd"
     for start in range(0, len(query), _PREDICTED):
         at = np.arange(start, min(start + _PREDICTED, len(query)))
-        prediction = run.predict(_take(query, at))
+        prediction = run.predict(take_query(query, at))
         variance = prediction.var
         if prediction.var_epistemic is not None:
             variance, unit = prediction.var_epistemic, "epistemic sd"
@@ -199,7 +199,7 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
     # Only the predicted deltas of the most uncertain candidates are compared, which bounds the memory.
     top = np.sort(np.argsort(-sd, kind="stable")[: max(_COMPARED, k)])
     parts = [top[i : i + _PREDICTED] for i in range(0, len(top), _PREDICTED)]
-    deltas = np.concatenate([run.predict(_take(query, at)).mean for at in parts])
+    deltas = np.concatenate([run.predict(take_query(query, at)).mean for at in parts])
     found = top[diverse(sd[top], deltas, k, diversity)]
     return found, sd[found], unit
 
@@ -283,8 +283,3 @@ def _most_frequent(values: pd.Series) -> str:
     """Return the most frequent value; of equally frequent ones, the first by name."""
     counts = values.value_counts()
     return str(min(counts.index[counts == counts.max()]))
-
-
-def _take(query: Query, at: IntArray) -> Query:
-    control = None if query.control is None else query.control[at]
-    return Query(query.conditions.iloc[at], query.genes, control)

@@ -262,6 +262,23 @@ def test_gc_keeps_what_a_run_in_progress_has_taken_up(work, three, reuse):
     assert not any(p.exists() for p in planned.objects if p != store.object(key))
 
 
+def test_gc_goes_on_where_another_one_has_just_removed_an_object(work, three, monkeypatch):
+    perturbfm("runs", "rm", three[1])
+    store, stat = ArtifactStore(), Path.stat
+    old = time.time() - 90_000
+    for path in store.objects.glob("*/*"):
+        os.utime(path, (old, old))
+    first, *others = sorted(find_garbage(store).objects)
+
+    def removed(path, **options):
+        if path == first:
+            raise FileNotFoundError(path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", removed)
+    assert find_garbage(store).objects == tuple(others)
+
+
 def test_gc_knows_the_age_of_an_object(work, three):
     perturbfm("runs", "rm", three[1])
     old = time.time() - 90_000

@@ -98,6 +98,21 @@ def test_too_few_units_have_no_interval(units: int, claims: bool) -> None:
     assert claims or found == [Interval(None, None)] * 2
 
 
+@pytest.mark.parametrize(("units", "claims"), [(1, False), (MIN_UNITS - 1, False), (MIN_UNITS, True)])
+def test_only_units_with_a_value_count(units: int, claims: bool) -> None:
+    # Thirty units, but values of some conditions of a few of them: one of these alone would have an interval of no width.
+    values = np.full((60, 1), np.nan)
+    values[: 2 * units, 0] = np.arange(2.0 * units)
+    bootstrap = ClusteredBootstrap([(f"u{i // 2}",) for i in range(60)])
+    assert bootstrap.count_units(np.isfinite(values.T)).tolist() == [units]
+    (found,) = bootstrap.intervals(values)
+    assert (found.low is not None) == claims
+    assert np.isfinite(bootstrap.row_intervals(values.T)[0]).tolist() == [claims]
+    drawn = bootstrap.row_ratios(values.T, np.ones_like(values.T))[1]
+    assert drawn is not None
+    assert bool(np.isfinite(drawn).any()) == claims
+
+
 def test_the_mean_lies_within_its_interval() -> None:
     values = np.random.default_rng(1).normal(size=(30, 5))
     for e, found in enumerate(ClusteredBootstrap([(f"u{i}",) for i in range(30)]).intervals(values)):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perturbfm_core.leaderboard import paired
+from perturbfm_core.leaderboard import paired, reasons
 from perturbfm_core.leaderboard.paired import compare_pair
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import run_config, score_rows, write_run
@@ -50,7 +50,46 @@ def test_both_sides_keep_the_same_folds(store, flags, expected, folds):
     (row,) = compare_pair(store, "a", "b").table.to_dict("records")
     assert (row["a"], row["b"]) == pytest.approx(expected)
     assert row["diff"] == pytest.approx(expected[0] - expected[1])
+    # The level of a fold is the same in all of its conditions: one value for a context is no spread.
+    assert (row["verdict"], row["diff_low"], row["n_units"]) == ("too few units", None, 1)
     total = len({split for _, split in flags})
     assert row["folds"] == f"{folds} of 2 folds"
     assert row["n_conditions"] == 6
     assert total >= folds
+
+
+def by_context(level: float, contexts: int, *, spread: float = 0.0) -> dict[str, float]:
+    """Return values of six perturbations in some contexts, one for all of them in each but for `spread`."""
+    return {
+        f"c{c}|G{i}|||": level + (-1) ** c * c / 10 + i * spread for c in range(contexts) for i in range(6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("contexts", "spread", "verdict", "units", "reason"),
+    [
+        pytest.param(1, 0.0, "too few units", 1, reasons.ONE_PER_CONTEXT, id="one number"),
+        pytest.param(2, 0.0, "too few units", 2, reasons.ONE_PER_CONTEXT, id="two contexts"),
+        pytest.param(6, 0.0, "better", 6, None, id="contexts enough"),
+        pytest.param(1, 0.01, "better", 6, None, id="a value of each condition"),
+    ],
+)
+def test_one_value_of_a_context_is_one_value(store, contexts, spread, verdict, units, reason):
+    for entry, level in (("a", 0.5), ("b", 0.49)):
+        config = run_config(entry)
+        write_run(store, config, score_rows(config, by_context(level, contexts, spread=spread)))
+    (row,) = compare_pair(store, "a", "b").table.to_dict("records")
+    assert row["diff"] == pytest.approx(0.01)
+    assert (row["verdict"], row["n_units"], row["reason"]) == (verdict, units, reason)
+    assert (row["diff_low"] is None) == (reason is not None)
+
+
+def test_a_statistic_of_several_conditions_has_a_value_and_no_verdict(store):
+    for entry, value in (("a", 0.8), ("b", 0.6)):
+        config = run_config(entry)
+        rows = score_rows(config, {f"x|G{i}|||": float("nan") for i in range(6)}, metric="auroc")
+        rows.loc[rows["scope"] == "global", ["value", "status", "reason"]] = [value, "ok", None]
+        write_run(store, config, rows)
+    (row,) = compare_pair(store, "a", "b").table.to_dict("records")
+    assert (row["a"], row["b"], row["diff"]) == pytest.approx((0.8, 0.6, 0.2))
+    assert (row["verdict"], row["reason"], row["diff_low"]) == ("too few units", reasons.OF_SEVERAL, None)

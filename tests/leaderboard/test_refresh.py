@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
+from perturbfm_core.cli.boards import board_lines, undefined_reasons
+from perturbfm_core.evaluation.metric import METRICS as METRICS_OF
 from perturbfm_core.leaderboard import collect, database, known_runs, refresh
+from perturbfm_core.leaderboard.page_data_tables import read_tables
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_tags import TAGS_FILE, tag_run
 from tests.support.factories import run_config, score_rows, split_table, write_run
@@ -72,7 +75,7 @@ def add(
     rng: Any = None,
     **config: Any,
 ) -> Path:
-    """Write a run with three metrics."""
+    """Write a run with three metrics by condition, one by context, and one of the run."""
     rng = np.random.default_rng(len(entry)) if rng is None else rng
     known = run_config(entry, split=split, **config)
     frames = []
@@ -81,6 +84,11 @@ def add(
         values[rng.random(n) < 0.1] = np.nan
         keyed = {f"x|G{start + i}|||": float(v) for i, v in enumerate(values)}
         frames.append(score_rows(known, keyed, panel=panel, metric=metric, direction=direction))
+    # One value for the context, and one for the run.
+    level, keys = len(entry) / 10, [f"x|G{start + i}|||" for i in range(n)]
+    frames.append(score_rows(known, dict.fromkeys(keys, level), panel="vcc2026", metric="vcc2026_score"))
+    whole = score_rows(known, dict.fromkeys(keys, float("nan")), panel="hits", metric="effect_size_spearman")
+    frames.append(whole.assign(value=whole["value"].where(whole["scope"] != "global", level)))
     frames.append(frames[0].tail(1).assign(scope="stratum", key="all"))
     return write_run(store, known, pd.concat(frames, ignore_index=True))
 
@@ -310,7 +318,7 @@ def test_a_split_that_is_found_later_gives_its_runs_a_board(store: ArtifactStore
     scores = database.query(
         store, f"SELECT board FROM scores WHERE run_id = '{run.name}' AND scope = 'condition'"
     )
-    assert len(scores) == 18
+    assert len(scores) == 30
     assert scores["board"].isna().all()
     renew(store)
     found = database.query(store, f"SELECT DISTINCT board FROM scores WHERE run_id = '{run.name}'")
@@ -428,3 +436,24 @@ def test_after_any_changes_the_tables_are_those_of_a_refresh_from_nothing(tmp_pa
         assert found[name] == expected[name], name
     assert found["standings"]
     assert found["pairwise"]
+
+
+def test_a_footnote_counts_the_conditions_of_the_board_and_not_of_one_run(store: ArtifactStore) -> None:
+    metric = METRICS_OF.get("delta.pearson_centered")
+    for at, split in enumerate((A, B, C)):
+        config = run_config("flat", split=split)
+        values = dict.fromkeys([f"x|G{6 * at + i}|||" for i in range(6)], float("nan"))
+        rows = score_rows(config, values, metric="pearson_centered")
+        whole = rows["scope"] == "global"
+        write_run(
+            store, config, rows.assign(reason=np.where(whole, "6 of 6 conditions undefined: flat", "flat"))
+        )
+    renew(store)
+    frame = database.query(
+        store, "SELECT * FROM leaderboard WHERE board = 'cv' AND metric = 'pearson_centered'"
+    )
+    lines = list(board_lines(frame, metric, undefined_reasons(store, metric)))
+    assert lines[-1].endswith("] 18 of 18 conditions undefined: flat")
+    with database.connect(store) as con:
+        tables = read_tables(con, [("delta", "pearson_centered")], [("delta", "pearson_centered")])
+    assert tables.details["reason"].tolist() == ["conditions undefined: flat"]

@@ -79,6 +79,16 @@ def test_three_entries_two_of_them_equal():
     assert [s.coverage for s in found.values()] == [1.0, 1.0, 1.0]
 
 
+def test_one_value_of_a_context_has_no_interval_over_its_conditions():
+    _, found = scored({"a": [0.3] * 9, "b": [0.5] * 9}, expected=9)
+    assert {e: (s.value, s.ci_low) for e, s in found.items()} == {
+        "a": (pytest.approx(0.3), None),
+        "b": (0.5, None),
+    }
+    _, found = scored({"a": [0.3] * 9, "b": [0.5] * 8 + [0.6]}, expected=9)
+    assert found["b"].ci_low is not None
+
+
 @pytest.mark.parametrize(
     ("values", "ranks"),
     [

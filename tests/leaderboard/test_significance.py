@@ -84,6 +84,16 @@ def test_each_split_of_a_cross_validation_has_its_own_reference():
     assert row["diff"] == pytest.approx(0.1)
 
 
+def test_the_references_of_folds_that_an_entry_has_not_run_are_not_its_own():
+    one = board({"a": BASE, "b": BASE - 0.2, "v": BASE + 0.1}, {"a": 0.3, "b": 0.1}, split="s0")
+    two = board({"a": BASE, "b": BASE}, {"a": 0.1, "b": 0.3}, split="s1")
+    runs, splits, scores = (pd.concat(parts) for parts in zip(one, two, strict=True))
+    (row,) = compare_entries(runs, splits.assign(cv_k=2), scores).to_dict("records")
+    assert (row["reference"], row["folds"]) == ("a", "1 of 2 folds")
+    (row,) = compare_entries(*one).to_dict("records")
+    assert (row["reference"], row["folds"]) == ("a", "one split")
+
+
 def test_a_fold_without_signal_is_left_out_unless_all_are():
     one = board({"a": BASE, "v": BASE + 0.1}, {"a": 0.3}, split="s0")
     two = board({"a": BASE, "v": BASE - 0.5}, {"a": 0.3}, split="s1")

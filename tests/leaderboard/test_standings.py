@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
+from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs, collect
 from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings, without_signal
@@ -208,6 +209,68 @@ def test_the_newest_configuration_of_an_entry_counts(tmp_path: Path) -> None:
     assert row["n_seeds"] == 1
 
 
+def test_an_entry_of_some_folds_is_paired_with_its_reference_on_these(tmp_path: Path) -> None:
+    """Conditions of both folds, which the reference has other values of in the fold that the entry has not run."""
+    values = [0.1, 0.9, 0.2, 0.8, 0.5, 0.4]
+    runs = [
+        made("additive", keyed(values), split=A),
+        made("additive", keyed([v + 0.5 for v in values]), split=B),
+        made("network", keyed([v + 0.05 for v in values]), split=A, family="learned"),
+    ]
+    row = ranked(tmp_path, runs, split_table(A, B, board="cv")).loc["network"]
+    assert row["diff"] == pytest.approx(0.05)
+    assert (row["diff_low"], row["diff_high"]) == (pytest.approx(0.05), pytest.approx(0.05))
+
+
+# ---- what one value is of ---------------------------------------------------------------------------------
+
+
+def contexts(n: int, level: float) -> dict[str, float]:
+    """Return values of six perturbations in n contexts, one for all of a context."""
+    return {f"c{c}|G{i}|||": level + c / 10 for c in range(n) for i in range(6)}
+
+
+@pytest.mark.parametrize(("n", "reason"), [(2, reasons.ONE_PER_CONTEXT), (6, None)])
+def test_one_value_of_a_context_is_drawn_by_context(tmp_path: Path, n: int, reason: str | None) -> None:
+    runs = [
+        made(e, contexts(n, v), panel="vcc2026", metric="vcc2026_score") for e, v in (("a", 0.1), ("b", 0.2))
+    ]
+    row = ranked(tmp_path, runs, split_table(A, unit="perturbation")).loc["a"]
+    assert (row["grain"], row["n_units"], row["diff"]) == ("context", n, pytest.approx(-0.1))
+    assert (row["interval_reason"], row["diff_reason"]) == (reason, reason)
+    assert pd.isna(row[["ci_low", "diff_low"]]).tolist() == [reason is not None] * 2
+    if reason is None:
+        (expected,) = ClusteredBootstrap([(f"c{c}",) for c in range(n)]).intervals(
+            np.asarray([0.1 + c / 10 for c in range(n)])[:, None]
+        )
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_folds_whose_numbers_differ_are_no_conditions_that_differ(tmp_path: Path) -> None:
+    runs = [made("a", keyed([v] * 6, start=6 * i), split=s) for i, (s, v) in enumerate(((A, 0.1), (B, 0.5)))]
+    row = ranked(tmp_path, runs, split_table(A, B, board="cv", unit="perturbation")).loc["a"]
+    assert (row["value"], row["grain"], row["n_units"]) == (pytest.approx(0.3), "context", 1)
+    assert pd.isna(row["ci_low"])
+
+
+def test_a_statistic_of_several_conditions_stands_with_its_mean_over_runs(tmp_path: Path) -> None:
+    runs = []
+    for entry, values in (("a", (0.9, 0.6)), ("b", (0.5, np.nan))):
+        for split, value, n in zip((A, B), values, (6, 3), strict=True):
+            start = 0 if split == A else 6
+            config, rows = made(entry, keyed([np.nan] * n, start=start), split=split, metric="auroc")
+            rows.loc[rows["scope"] == "global", "value"] = value
+            runs.append((config, rows))
+    table = ranked(tmp_path, runs, split_table(A, B, board="cv", unit="perturbation"))
+    assert table["value"].to_dict() == pytest.approx({"a": (6 * 0.9 + 3 * 0.6) / 9, "b": 0.5})
+    assert table["n_undefined"].to_dict() == {"a": 0, "b": 3}
+    assert set(table["grain"]) == {"run"}
+    assert set(table["interval_reason"]) == {reasons.OF_SEVERAL}
+    assert table.loc["b", "best_baseline"] == "a"
+    assert table.loc["b", "diff"] == pytest.approx(-0.4)
+    assert table[["ci_low", "ci_high", "diff_low", "diff_high"]].isna().all(axis=None)
+
+
 # ---- splits without signal --------------------------------------------------------------------------------
 
 
@@ -260,6 +323,25 @@ def test_ceilings_and_floors_are_means_over_the_folds(tmp_path: Path) -> None:
         splits[column] = [_bounds(0.8, 0.0)[column], _bounds(0.6, 0.1)[column]]
     row = ranked(tmp_path, runs, splits).loc["additive"]
     assert row[["ceiling", "null_floor", "train_mean_floor"]].tolist() == pytest.approx([0.7, 0.05, 0.2])
+
+
+@pytest.mark.parametrize(("n", "shared"), [((1, 3), 0), ((2, 4), 2)])
+def test_a_floor_is_the_value_of_an_entry_that_predicts_the_same(
+    tmp_path: Path, n: tuple[int, int], shared: int
+) -> None:
+    """Folds of other sizes and levels; conditions of both count once, half of them in either."""
+    levels = (0.2, 0.6)
+    starts = (0, n[0] - shared)
+    runs = [
+        made("additive", keyed([v] * size, start=at), split=s)
+        for s, v, size, at in zip((A, B), levels, n, starts, strict=True)
+    ]
+    splits = split_table(A, B, board="cv")
+    splits["floor"] = [{"control_mean": {"pearson": v}} for v in levels]
+    splits["ceiling"] = [{"pearson": {"half": v}} for v in levels]
+    row = ranked(tmp_path, runs, splits).loc["additive"]
+    assert row[["control_mean_floor", "ceiling"]].tolist() == pytest.approx([row["value"]] * 2)
+    assert row["value"] != pytest.approx(0.4)
 
 
 def test_the_ends_of_a_scale_are_means_over_the_folds(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from perturbfm_core.data.metadata import DatasetMetadata
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError
+from perturbfm_core.models.base import MODELS, Requires
+from perturbfm_core.models.baselines.means import GlobalMean
 from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
 from perturbfm_core.screening.predictions import predict_blocks, predict_requests
@@ -65,6 +67,41 @@ def test_values_of_test_rows_are_never_read(model, kind):
         assert np.array_equal(getattr(a, name), getattr(b, name))
     assert (a.verdicts, a.nearest) == (b.verdicts, b.nearest)
     assert suggest(run, 3).table.equals(suggest(other, 3).table)
+
+
+class CellStart(GlobalMean):
+    """The mean delta of train, and the median of the control cells of the context."""
+
+    requires = Requires(controls=True, cells=True)
+
+    def _mean(self, query):
+        medians = [
+            np.median(densified(query.control_cells(c)), axis=0)
+            for c in query.conditions["context_id"].astype(str)
+        ]
+        return super()._mean(query) + np.asarray(medians)
+
+
+def densified(cells):
+    return cells.toarray() if hasattr(cells, "toarray") else cells
+
+
+@pytest.mark.parametrize("kind", ["combo_ood", "context_ood"])
+def test_a_model_that_starts_from_control_cells_gets_those_that_it_may_see(kind, monkeypatch):
+    monkeypatch.setitem(MODELS._items, "cell_start", CellStart)
+    ds = simulated(n_obs=1200, n_genes=30, n_contexts=4, n_perts=8, n_combos=10, control_fraction=0.4)
+    given = opened("additive", kind)
+    run = fitted_run(ds, given.split, "cell_start")
+    own = predict_rows(run.ds, run.split, run.model)
+    asked = [*held_out(run)[:2], Request("G00+TP53", "C0")]
+    requests = resolve_requests(run, asked)
+    got = predict_requests(run, requests)
+    order = [run.split.definition.folds.table["test"].index(k) for k in got.conditions.index[:2]]
+    assert got.mean[:2] == pytest.approx(own.mean[order], abs=1e-5)
+    assert requests.query.cells.read == set(got.conditions["context_id"])
+    inputs = run.ds.controls.has_role("input")
+    assert inputs[requests.query.cells.rows()].all()
+    assert len(suggest(run, 3, candidates=asked).table) >= 1
 
 
 def test_a_test_condition_gets_the_runs_own_prediction_and_interval():

@@ -20,6 +20,7 @@ from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.evaluation.metric_values import run_metric
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap, Interval
+from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, grain_of
 from perturbfm_core.reports.run.scores import ReportScores
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.split import Split
@@ -104,11 +105,15 @@ def standing_of(
     """
     metric = scores.metric
     keys = [str(k) for k in comparison.conditions.index]
-    bootstrap = ClusteredBootstrap(_units(comparison, split.unit))
+    unit: str = split.unit
+    bootstrap = ClusteredBootstrap(_units(comparison, unit))
     if metric is None or metric.aggregate != "mean" or metric.direction == "target":
         # Their values are no means over conditions, so that conditions say nothing about their spread.
-        return Standing(_NONE, bootstrap.n_units, split.unit, n_baselines=len(baselines))
+        return Standing(_NONE, bootstrap.n_units, unit, n_baselines=len(baselines))
     own = scores.by_condition["value"].reindex(keys).to_numpy(dtype=np.float64)
+    if unit != CONTEXT and grain_of(own[None], keys)[0] == BY_CONTEXT:
+        unit = CONTEXT
+        bootstrap = ClusteredBootstrap(_units(comparison, unit))
     best = min(baselines, key=lambda b: metric.badness(b.value), default=None)
     columns, names = [own], []
     mean, by_definition = _train_mean(comparison, metric)
@@ -136,7 +141,7 @@ def standing_of(
     return Standing(
         intervals[0],
         bootstrap.n_units,
-        split.unit,
+        unit,
         rivals.get(TRAIN_MEAN),
         None if best is None else rivals.get(best.name),
         len(baselines),
@@ -145,7 +150,7 @@ def standing_of(
 
 def _units(comparison: Comparison, unit: str) -> list[tuple[str, ...]]:
     """Return the bootstrap units of each condition, as the leaderboard has them."""
-    if unit == "context":
+    if unit == CONTEXT:
         return [(str(c),) for c in comparison.contexts]
     return [tuple(pert_genes(str(p))) for p in comparison.perturbations]
 

@@ -1,0 +1,75 @@
+"""Conditions of a board by the split that tests them: folds of a cross-validation can test one condition twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from perturbfm_core.leaderboard.board import Board
+from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix
+from perturbfm_core.schema import FloatArray
+
+_AT = "\t"
+
+
+def tested_by_split(board: Board) -> dict[str, set[str]]:
+    """Return {counted split: the conditions that runs on it are scored on}."""
+    sets = {(r.split_hash, id(r.keys)): r.keys for r in board.counted}
+    found: dict[str, set[str]] = {}
+    for (split, _), keys in sets.items():
+        found.setdefault(split, set()).update(keys)
+    return found
+
+
+def split_weights(tested: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """Return {split: the number of its conditions, one of several splits shared among them}: how its mean counts.
+
+    Parameters
+    ----------
+    tested
+        {split: its conditions}.
+    """
+    times: dict[str, int] = {}
+    for keys in tested.values():
+        for key in keys:
+            times[key] = times.get(key, 0) + 1
+    return {split: sum(1.0 / times[key] for key in keys) for split, keys in tested.items()}
+
+
+class FoldConditions:
+    """The places of a board where a condition is tested, by which entries are paired.
+
+    Where no condition is tested twice they are the conditions themselves.
+
+    Attributes
+    ----------
+    keys
+        Names of the places, sorted by condition.
+    repeated
+        Whether some condition has several places.
+    """
+
+    def __init__(self, board: Board) -> None:
+        pairs = sorted((key, split) for split, keys in tested_by_split(board).items() for key in keys)
+        self.repeated = len(pairs) > len(board.keys)
+        self.keys = tuple(f"{key}{_AT}{split}" for key, split in pairs) if self.repeated else board.keys
+        self._starts = np.asarray([i for i, (k, _) in enumerate(pairs) if not i or pairs[i - 1][0] != k])
+
+    def of_split(self, matrix: ConditionMatrix, split: str) -> ConditionMatrix:
+        """Return the scores of a run on a split with its places in the stead of conditions."""
+        return (
+            replace(matrix, keys=tuple(f"{key}{_AT}{split}" for key in matrix.keys))
+            if self.repeated
+            else matrix
+        )
+
+    def by_condition(self, values: FloatArray) -> FloatArray:
+        """Return [M, C], the mean over the places of each condition where a value [M, places] is defined."""
+        if not self.repeated:
+            return values
+        ok = np.isfinite(values)
+        n = np.add.reduceat(ok.astype(np.int64), self._starts, axis=1)
+        total = np.add.reduceat(np.where(ok, values, 0.0), self._starts, axis=1)
+        return np.asarray(np.divide(total, n, out=np.full(n.shape, np.nan), where=n > 0))
