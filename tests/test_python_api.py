@@ -104,7 +104,7 @@ def test_an_object_that_does_not_fit_is_refused_in_one_line(ds):
         ),
         ({"pert_col": "pert_id", "control_label": "control"}, DatasetError, "declare --space counts"),
         ({"pert_col": "pert_id", "colour": "red"}, ConfigError, "colour: Extra inputs are not permitted"),
-        ({"pert_col": "pert_id", "layer": "raw"}, DatasetError, "no layer 'raw'"),
+        ({"pert_col": "pert_id", "layer": "raw"}, DatasetError, "no layers/raw; layers: none"),
         ({}, ConfigError, "pert_col: Field required"),
     ):
         with pytest.raises(error, match=message) as caught:
@@ -202,6 +202,11 @@ def test_a_data_frame_scores_as_the_file_of_the_same_run(ds, split):
     assert scores.metrics["uncertainty"]["global"]["nll"] == pytest.approx(
         run.metrics["uncertainty"]["global"]["nll"], rel=1e-5
     )
+    assert scores.warnings == ()
+    assert repr(scores).startswith(f"Scores of {len(frame)} test conditions\n    delta.pearson_centered: ")
+    flat = pfm.score(ds, split, frame * 0.0, panels=["delta"])
+    assert flat.warnings
+    assert f"    warning: {flat.warnings[0]}" in repr(flat).splitlines()
     bare = pfm.score(ds, split, frame, panels=["delta", "uncertainty"])
     assert bare.metrics["uncertainty"]["global"]["nll"] is None
     with pytest.raises(PredictionError, match=r"lacks 1 of .* test conditions"):

@@ -15,9 +15,9 @@ from perturbfm_core.errors import ConfigError, MetricError, ModelError, SplitErr
 from perturbfm_core.evaluation.metric import METRICS, metric
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.parity import KINDS as PARITY_KINDS
-from perturbfm_core.models.base import MODELS, Model
+from perturbfm_core.models.base import MODELS, Model, Requires
 from perturbfm_core.models.baselines.baseline import Baseline
-from perturbfm_core.registry import (
+from perturbfm_core.registry.members import (
     Discovery,
     Registry,
     load_plugin_files,
@@ -75,7 +75,7 @@ def toy(tmp_path, monkeypatch):
     package = tmp_path / "toyshop"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "from perturbfm_core.registry import Discovery, Registry\n"
+        "from perturbfm_core.registry.members import Discovery, Registry\n"
         "TOYS = Registry('toy', discovery=Discovery('toyshop.shelf', 'toy*'))\n"
     )
     for name in ("shelf", "shelf/box", "shelf/open"):
@@ -172,6 +172,9 @@ class NoDefault(Frozen):
         pytest.param(whole(Params=NoDefault), "parameters size have no default", id="default"),
         pytest.param(whole(Params=dict), "Params must extend", id="params"),
         pytest.param(whole(requires="cells"), "`requires` must be a Requires, found str", id="requires"),
+        pytest.param(whole(requires=Requires(min_contexts="2")), "`min_contexts` of `requires` must be a whole number, found '2'", id="requires of contexts"),
+        pytest.param(whole(requires=Requires(cells=1)), "`cells` of `requires` must be True or False, found 1", id="requires of cells"),
+        pytest.param(whole(absent="torch"), "absent must be a method, found str", id="hook"),
         pytest.param(whole(search_space={"depth": None}), "search_space names depth, which are no parameters", id="search"),
     ],
 )  # fmt: skip
@@ -339,12 +342,13 @@ def test_members_are_found_by_the_module_that_defines_them():
     [
         ("def broken(:\n", r"plug-in .*bad.py cannot be imported: SyntaxError: .*; repair or remove it"),
         ("import nothing_of_this_name\n", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("from perturbfm_core.errors import NotApplicableError\nraise NotApplicableError('nothing here', 'needs more')\n", "bad.py: nothing here"),
         ("from perturbfm_core.models.base import MODELS\nMODELS.register('ridge')(MODELS.get('ridge'))\n", "bad.py: model 'ridge' is registered twice"),
     ],
 )  # fmt: skip
 def test_a_broken_plugin_is_named_in_one_line(plugins, text, message):
     (plugins / "bad.py").write_text(text)
-    with pytest.raises((ConfigError, ModelError), match=message) as caught:
+    with pytest.raises((ConfigError, ModelError, SplitError), match=message) as caught:
         load_plugin_files()
     assert "\n" not in str(caught.value)
     assert "perturbfm_plugins_bad" not in sys.modules

@@ -35,10 +35,25 @@ T = TypeVar("T")
 _ROUNDING = 1e-12
 _SINGLE_ROUNDING = 5e-7
 
+# Arrays of a `Comparison`.
+_ARRAYS = (
+    *("observed", "predicted", "predicted_var", "train_mean", "control", "n", "shared_control", "s2"),
+    *("var_epistemic", "not_predicted"),
+)
+
+
+def _make_read_only(side: TrainSide | Comparison, *names: str) -> None:
+    """Replace the arrays of that name by views that cannot be written to; whose arrays they are may still write."""
+    for name in names:
+        if (array := getattr(side, name)) is not None:
+            view = np.asarray(array).view()
+            view.flags.writeable = False
+            object.__setattr__(side, name, view)
+
 
 @dataclass(frozen=True, eq=False)
 class TrainSide:
-    """The train conditions of a split, as far as metrics refer to them.
+    """The train conditions of a split, as far as metrics refer to them, read-only.
 
     Attributes
     ----------
@@ -57,10 +72,13 @@ class TrainSide:
     expression: FloatArray | None
     n: IntArray
 
+    def __post_init__(self) -> None:
+        _make_read_only(self, "delta", "expression", "n")
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Test conditions with their observed and predicted delta.
+    """Test conditions with their observed and predicted delta; its arrays are read-only, since all metrics share them.
 
     Attributes
     ----------
@@ -125,10 +143,11 @@ class Comparison:
     observed_shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Set changes to exactly zero where they are rounding of the expression that they are a difference of."""
+        """Set changes to zero where they are rounding of the expression that they are a difference of; see the class."""
         if self.control is not None:
             for name in ("observed", "predicted"):
                 object.__setattr__(self, name, without_rounding(getattr(self, name), self.control))
+        _make_read_only(self, *_ARRAYS)
 
     def once(self, key: str, compute: Callable[[], T]) -> T:
         """Return the result of `compute`, computed once and shared by all metrics that use the same `key`."""

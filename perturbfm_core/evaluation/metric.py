@@ -10,7 +10,7 @@ from typing import Any, Literal, Required, TypedDict, TypeVar, Unpack, get_args
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MetricDirection = Literal["max", "min", "target"]

@@ -10,6 +10,7 @@ import numpy as np
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import Metric, SetStatistic
+from perturbfm_core.registry.sources import sources_kept
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 _OF_SEVERAL = "a statistic of several conditions together"
@@ -198,9 +199,10 @@ def run_metric(metric: Metric, comparison: Comparison, level: str) -> MetricValu
         return MetricValues(metric, empty, "not_applicable", "the prediction came without a variance")
     name, n = f"metric {metric.panel}.{metric.name}", len(comparison)
     try:
-        given: Any = metric.function(comparison)
-        applies = None if metric.applies is None else np.asarray(metric.applies(comparison))
-        places = None if metric.places is None else np.asarray(metric.places(comparison))
+        with sources_kept(getattr(metric.function, "__module__", "")):
+            given: Any = metric.function(comparison)
+            applies = None if metric.applies is None else np.asarray(metric.applies(comparison))
+            places = None if metric.places is None else np.asarray(metric.places(comparison))
     except Exception as error:
         msg = f"{name} failed: {type(error).__name__}: {error}"
         raise MetricError(msg) from error

@@ -17,7 +17,7 @@ from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import METRICS, PANEL_MODULES, Metric, panel_metrics
 from perturbfm_core.evaluation.metric_values import MetricValues, run_metric, table_rows
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry.members import Registry
 
 Strata = Mapping[str, Mapping[str, str]]
 StrataOf = Callable[[Comparison], Strata]

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from perturbfm_core.errors import DatasetError, MetricError
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry.members import Registry
 from perturbfm_core.schema import CONTEXT_ID, FloatArray
 
 NOISE_SEED = 0

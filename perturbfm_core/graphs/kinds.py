@@ -12,7 +12,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.interactions import edge_graph, regulatory_graph, scored_graph
 from perturbfm_core.graphs.membership import membership_graph
 from perturbfm_core.graphs.tables import read_names, read_table
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry.members import Registry
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -15,11 +17,13 @@ from perturbfm_core.config import Frozen, check_key, parse
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.errors import ModelError, named_fault, of_package
 from perturbfm_core.graphs.side_info import Needs, SideInfo
+from perturbfm_core.models.hooks import check_hooks, guard_hooks
 from perturbfm_core.models.outputs import check_out_of_fold, check_prediction, checked_arrays, checked_state
 from perturbfm_core.models.search import SearchDimension, SearchSpace
 from perturbfm_core.models.similarity import ConditionProcess
 from perturbfm_core.progress import OnEpoch
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
+from perturbfm_core.registry.sources import sources_kept
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.view import Query, TrainView
@@ -135,9 +139,9 @@ class Model(ABC):
             msg = f"model {self.name!r} got no train conditions"
             raise ModelError(msg)
         self.genes = [str(g) for g in view.genes]
-        with named_fault(f"model {self.name!r}, _fit", self._module, ModelError):
+        with self._running("_fit"):
             self._fit(view, seed)
-        with named_fault(f"model {self.name!r}, _fit_variance", self._module, ModelError):
+        with self._running("_fit_variance"):
             self._fit_variance(view, seed)
         check_out_of_fold(self.name, self.oof)
 
@@ -157,7 +161,7 @@ class Model(ABC):
             msg = f"model {self.name!r} was fitted on {len(self.genes)} other genes than the {len(query.genes)} asked for"
             raise ModelError(msg)
         hint = "; what it reads must be set by `_fit` and by restoring" if self._restored else ""
-        with named_fault(f"model {self.name!r}, _predict", self._module, ModelError, hint):
+        with self._running("_predict", hint):
             prediction = self._predict(query)
         check_prediction(self.name, prediction, (len(query), len(self.genes)))
         return prediction
@@ -166,6 +170,13 @@ class Model(ABC):
     def _module(self) -> str:
         """Return the module to blame for a failure: one of a plug-in, if any of the model's is."""
         return next((m for m in self.modules() if not of_package(m)), type(self).__module__)
+
+    @contextmanager
+    def _running(self, method: str, hint: str = "") -> Iterator[None]:
+        """Name a method of a plug-in where it fails, and keep what it imports."""
+        module = self._module
+        with named_fault(f"model {self.name!r}, {method}", module, ModelError, hint), sources_kept(module):
+            yield
 
     def condition_process(self) -> ConditionProcess | None:
         """Return the Gaussian process over conditions that the fitted model rests on, None without one."""
@@ -239,12 +250,21 @@ class ModelRegistry(Registry[type[Model]]):
         if not isinstance(requires, Requires):
             msg = f"{where}: `requires` must be a Requires, found {type(requires).__name__}"
             raise ModelError(msg)
+        for need in fields(Requires):
+            found = getattr(requires, need.name)
+            if type(found) is not type(need.default):
+                wanted = "a whole number" if need.name == "min_contexts" else "True or False"
+                msg = f"{where}: `{need.name}` of `requires` must be {wanted}, found {found!r}"
+                raise ModelError(msg)
+        check_hooks(where, item)
         unknown = sorted(set(item.search_space) - set(item.Params.model_fields))
         if unknown:
             msg = f"{where}: search_space names {', '.join(unknown)}, which are no parameters"
             raise ModelError(msg)
         item.name = name
-        return super().add(name, item, order)
+        super().add(name, item, order)
+        guard_hooks(item)
+        return item
 
 
 MODELS = ModelRegistry("model", ModelError, Discovery("perturbfm_core.models", "model", "perturbfm.models"))
@@ -321,17 +341,18 @@ def load_model(folder: Path) -> Model:
     """
     meta = read_json(folder / schema.MODEL_META_FILE, ModelError)
     try:
-        model = new_model(meta["model"], meta["params"])
         arrays = load_file(folder / schema.MODEL_FILE)
+    except (OSError, SafetensorError) as error:
+        msg = f"{folder / schema.MODEL_FILE} is missing or damaged ({error}); train again"
+        raise ModelError(msg) from error
+    try:
+        model = new_model(meta["model"], meta["params"])
         model.genes = list(meta["genes"])
         model.training = meta["training"]
         state = meta["state"]
         hint = f"; arrays() saved {', '.join(sorted(arrays)) or 'nothing'}, and it must save all that is restored"
-        with named_fault(f"model {model.name!r}, restore", model._module, ModelError, hint):
+        with model._running("restore", hint):
             model.restore(arrays, state)
-    except (OSError, SafetensorError) as error:
-        msg = f"{folder / schema.MODEL_FILE} is missing or damaged ({error}); train again"
-        raise ModelError(msg) from error
     except (KeyError, TypeError) as error:
         msg = f"{folder} does not hold a whole model ({error} not found); train again"
         raise ModelError(msg) from error

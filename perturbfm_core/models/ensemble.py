@@ -56,19 +56,39 @@ def combine(members: Sequence[Prediction]) -> Prediction:
     """Return the mean of the members' means; variance = mean of variances + variance of means.
 
     This is the variance of the members' mixture distribution. `var_epistemic` is the variance of means plus
-    the members' own epistemic variance, if all members report one.
+    the members' own epistemic variance, if all members report one. A condition that some members do not predict
+    is predicted by the others; one that none predicts is not predicted.
     """
     means = np.stack([p.mean.astype(np.float64) for p in members])
-    spread = means.var(axis=0)
-    within = np.mean([p.var.astype(np.float64) for p in members], axis=0)
+    where, absent = _predicting(members)
+    spread = means.var(axis=0, where=where)
+    within = np.mean([p.var.astype(np.float64) for p in members], axis=0, where=where)
     own = [p.var_epistemic for p in members if p.var_epistemic is not None]
     # Law of total variance: the spread between members is what more data could remove.
-    epistemic = spread + (np.mean(own, axis=0) if len(own) == len(members) else 0.0)
+    epistemic = spread + (np.mean(own, axis=0, where=where) if len(own) == len(members) else 0.0)
     return Prediction(
-        mean=means.mean(axis=0).astype(np.float32),
+        mean=means.mean(axis=0, where=where).astype(np.float32),
         var=(within + spread).astype(np.float32),
         var_epistemic=epistemic.astype(np.float32),
+        not_predicted=absent,
+        warnings=tuple(dict.fromkeys(text for p in members for text in p.warnings)),
     )
+
+
+def _predicting(members: Sequence[Prediction]) -> tuple[Any, BoolArray | None]:
+    """Return (bool [M, C, 1], the members whose means count, or True for all; bool [C], conditions that none predicts)."""
+    given = [p.not_predicted for p in members]
+    if all(absent is None for absent in given):
+        return True, None
+    absent = np.stack(
+        [
+            np.zeros(len(p.mean), dtype=np.bool_) if a is None else a
+            for p, a in zip(members, given, strict=True)
+        ]
+    )
+    none: BoolArray = np.asarray(absent.all(axis=0), dtype=np.bool_)
+    # Where none predicts, all say that of the control.
+    return (~absent | none)[:, :, None], none if none.any() else None
 
 
 @MODELS.register("ensemble")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.schema import FloatArray
@@ -62,8 +63,8 @@ def check_prediction(name: str, given: Any, shape: tuple[int, int]) -> None:
     Raises
     ------
     ModelError
-        If it is no `Prediction`, a matrix is of another shape or not finite, a variance is negative, or
-        `var_epistemic` is larger than `var`.
+        If it is no `Prediction`, a matrix is of another shape or not finite, a variance is negative,
+        `var_epistemic` is larger than `var`, or another field is not what it should be.
     """
     if not isinstance(given, Prediction):
         msg = f"model {name!r}: _predict must return a Prediction, found {type(given).__name__}"
@@ -81,6 +82,36 @@ def check_prediction(name: str, given: Any, shape: tuple[int, int]) -> None:
     if given.var_epistemic is not None and _exceeds(given.var_epistemic, given.var):
         msg = f"model {name!r}: _predict gives a `var_epistemic` above `var`, of which it is a part"
         raise ModelError(msg)
+    for field, wanted, fits in (
+        ("not_predicted", f"bool [{shape[0]} conditions] or None", _is_mask(given.not_predicted, shape[0])),
+        (
+            "intervals",
+            "the Intervals of these conditions and genes, or None",
+            _are_of(given.intervals, shape),
+        ),
+        ("warnings", "a tuple of sentences", _are_sentences(given.warnings)),
+    ):
+        if not fits:
+            found = getattr(given, field)
+            shown = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else f"{found!r:.60}"
+            msg = f"model {name!r}: `{field}` that _predict gives must be {wanted}, found {shown}"
+            raise ModelError(msg)
+
+
+def _is_mask(given: Any, n: int) -> bool:
+    return given is None or (
+        isinstance(given, np.ndarray) and given.shape == (n,) and given.dtype.kind == "b"
+    )
+
+
+def _are_of(given: Any, shape: tuple[int, int]) -> bool:
+    return given is None or (
+        isinstance(given, Intervals) and (given.factor.shape[1], len(given.gene_bin)) == shape
+    )
+
+
+def _are_sentences(given: Any) -> bool:
+    return isinstance(given, tuple) and all(isinstance(text, str) for text in given)
 
 
 def check_out_of_fold(name: str, oof: OutOfFold | None) -> None:

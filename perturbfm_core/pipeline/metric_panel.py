@@ -18,7 +18,7 @@ from perturbfm_core.data.memory import give_back
 from perturbfm_core.data.prediction import RowPrediction, read_prediction
 from perturbfm_core.evaluation.cells import Generator
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, compare, observed
-from perturbfm_core.evaluation.panel import PANELS, Strata, evaluate, metrics_json
+from perturbfm_core.evaluation.panel import PANELS, Strata, evaluate, headlines, metrics_json
 from perturbfm_core.evaluation.panel import PanelScores as EvaluatedPanels
 from perturbfm_core.pipeline.calibration_report import CALIBRATION_PANEL, calibration_json, source_of_variance
 from perturbfm_core.pipeline.experiment import Experiment
@@ -33,7 +33,7 @@ from perturbfm_core.uncertainty.calibrator import calibration_of
 STRATA_FILE = "strata.json"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scores:
     """A scored prediction.
 
@@ -65,6 +65,17 @@ class Scores:
             "no_signal": self.stats.no_signal,
             "shared_control": bool(self.comparison.shared_control.any()),
         }
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what is suspicious about the prediction, such as a copied control; empty if nothing is."""
+        return tuple(self.comparison.notes.get("warnings", ()))
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in headlines(self.metrics).items() if v is not None}
+        lines = [f"    {name}: {value:.4f}" for name, value in shown.items()]
+        lines += [f"    warning: {text}" for text in self.warnings]
+        return "\n".join([f"Scores of {len(self.comparison)} test conditions", *lines])
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,13 +146,17 @@ def freeze(
         If a name is unknown, nothing could be tested, or the leakage audit blocks the split.
     """
     check_dataset(ds)
+    given: Any = policies or {}
+    if not isinstance(given, dict):
+        msg = f"policies is a {type_name(given)}; give a dictionary, such as {{'calibration': 'inner_cv'}}"
+        raise ConfigError(msg)
     fields = {
         "kind": kind,
         "params": plain_value(params),
         "seed": seed,
         "folds": folds,
         "fold": fold,
-        **(policies or {}),
+        **given,
     }
     spec = parse(SplitSpec, fields, "the request for a split")
     made = freeze_split(store_of(store), ds, spec, bounds=bounds, progress=tell)
@@ -274,7 +278,7 @@ def score(
     Returns
     -------
     Scores
-        ``table`` in long form, ``metrics`` by panel, ``calibration``, ``flags``.
+        ``table`` in long form, ``metrics`` by panel, ``calibration``, ``flags``, and ``warnings`` about the prediction.
 
     Raises
     ------
@@ -328,6 +332,10 @@ def leaderboard(
     StoreError
         If the metric is not in the leaderboard.
     """
+    given: Any = metric
+    if not isinstance(given, str | None):
+        msg = f"metric is a {type_name(given)}; write PANEL.METRIC as text, e.g. 'delta.pearson'"
+        raise StoreError(msg)
     home = store_of(store)
     if refresh:
         rank(home)

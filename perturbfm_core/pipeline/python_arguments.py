@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,31 @@ def panels_of(panels: Any) -> list[str] | None:
         msg = f"panels is {panels!r}; give a list of one or more names, such as ['delta'], or leave it out for all"
         raise ConfigError(msg)
     return list(panels)
+
+
+def list_of(given: Any, what: str, wanted: str) -> list[str]:
+    """Return texts of which one, or several, may be given.
+
+    Parameters
+    ----------
+    given
+        The argument.
+    what
+        Its name.
+    wanted
+        What it should be, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither text nor a list of texts.
+    """
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Collection) or not all(isinstance(text, str) for text in given):
+        msg = f"{what} is {given!r:.60}; give {wanted}"
+        raise ConfigError(msg)
+    return list(given)
 
 
 def check_dataset(ds: Any) -> None:

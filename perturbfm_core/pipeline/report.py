@@ -32,7 +32,7 @@ from perturbfm_core.pipeline.prediction import PREDICT_FILE
 from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.pipeline.trained_model import FIT_FILE
 from perturbfm_core.progress import FOUND
-from perturbfm_core.registry import loaded_plugin_digests
+from perturbfm_core.registry.members import loaded_plugin_digests
 from perturbfm_core.reports.pages.run import Beside, run_report
 from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit

@@ -13,6 +13,7 @@ from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.halves import halves_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.ceilings import PANEL, bounds_of
 from perturbfm_core.evaluation.panel import PANELS
@@ -26,7 +27,7 @@ from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds
 from perturbfm_core.splits.strata import strata_of
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json, write_json
-from perturbfm_core.store.code import code_of
+from perturbfm_core.store.code import Code, code_of
 
 BOUNDS_FILE = "bounds.json"
 
@@ -99,7 +100,7 @@ def save_splits(
         progress(f"split {i + 1} of {len(frozen_all)}: {split.definition.key}")
         stats = split_stats(ds, split, bounds=bounds, progress=progress)
         old = folder.stats(split.hash)
-        if old is not None and not bounds:
+        if old is not None and not bounds and old.halves == stats.halves:
             stats = stats.model_copy(
                 update={"ceiling": old.ceiling, "floor": old.floor, "no_signal": old.no_signal}
             )
@@ -143,6 +144,7 @@ def split_stats(
         row_digests=row_digests(split, ds),
         strata=strata_of(ds, split, expression=bounds),
         audit=tuple(f.to_json() for f in audit(ds, split)),
+        halves=halves_digest(ds),
         dropped_perturbations=tuple(sorted({k.split("|")[1] for k in unused}))
         if "context" in split.definition.ood_axes
         else (),
@@ -158,6 +160,8 @@ def split_stats(
 def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit) -> SplitStats:
     """Return a split's statistics, computing and storing ceilings and floors if they are not there yet.
 
+    Those of other halves than lie beside the data are computed anew.
+
     Parameters
     ----------
     store
@@ -169,7 +173,7 @@ def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSpl
     """
     folder = SplitFolder(store.split_dir)
     stats = folder.stats(split.hash)
-    if stats is None or stats.ceiling is None:
+    if stats is None or stats.ceiling is None or stats.halves != halves_digest(ds):
         computed = split_stats(ds, split)
         stats = computed if stats is None else computed.model_copy(update={"supersedes": stats.supersedes})
         folder.save_stats(split.hash, stats)
@@ -179,7 +183,7 @@ def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSpl
             ceiling, floor, _ = bounds_of(ds, split)
             write_json(target / BOUNDS_FILE, {"ceiling": ceiling, "floor": floor})
 
-        key = _bounds_key(split)
+        key = _bounds_key(split, stats)
         store.put_object(key, fill)
         stats = _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
 
@@ -188,7 +192,7 @@ def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSpl
         scales = partial(stored_scales, store, ds, split, PANELS)
         write_json(target / BOUNDS_FILE, panel_bounds(ds, split, scales=lambda c: scales(lambda: c)))
 
-    key = _panel_bounds_key(split)
+    key = _panel_bounds_key(split, stats)
     store.put_object(key, fill_panels)
     return _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
 
@@ -198,8 +202,8 @@ def stored_stats(store: ArtifactStore, split: FrozenSplit) -> SplitStats | None:
     stats = SplitFolder(store.split_dir).stats(split.hash)
     if stats is None or stats.ceiling is None:
         return stats
-    keys = [_bounds_key(split)] if _lacking(stats) else []
-    for key in [*keys, _panel_bounds_key(split)]:
+    keys = [_bounds_key(split, stats)] if _lacking(stats) else []
+    for key in [*keys, _panel_bounds_key(split, stats)]:
         found = store.find(key)
         if found is not None:
             stats = _with_bounds(stats, read_json(found.path / BOUNDS_FILE))
@@ -212,15 +216,21 @@ def _lacking(stats: SplitStats) -> list[str]:
     return [metric.name for metric in PANELS.get(PANEL).metrics if metric.name not in known]
 
 
-def _bounds_key(split: FrozenSplit) -> str:
+def _bounds_key(split: FrozenSplit, stats: SplitStats) -> str:
     code = code_of("perturbfm_core.evaluation.ceilings", *PANELS.get(PANEL).modules)
-    return content_hash({"stage": "bounds", "split": split.hash, "code": code.digest})
+    return _key("bounds", split, stats, code)
 
 
-def _panel_bounds_key(split: FrozenSplit) -> str:
+def _panel_bounds_key(split: FrozenSplit, stats: SplitStats) -> str:
     modules = sorted({m for metric in headline_metrics() for m in PANELS.get(metric.panel).modules})
     code = code_of("perturbfm_core.evaluation.panel_bounds", *modules)
-    return content_hash({"stage": "panel_bounds", "split": split.hash, "code": code.digest})
+    return _key("panel_bounds", split, stats, code)
+
+
+def _key(stage: str, split: FrozenSplit, stats: SplitStats, code: Code) -> str:
+    """Return the key of bounds: given halves are no part of the data's content, and so of no split's hash."""
+    given = {"halves": stats.halves} if stats.halves else {}
+    return content_hash({"stage": stage, "split": split.hash, "code": code.digest, **given})
 
 
 def _with_bounds(stats: SplitStats, bounds: dict[str, Any]) -> SplitStats:

@@ -17,7 +17,7 @@ from perturbfm_core.config import Frozen, canonical_json, one_line
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ConfigError, SplitError, named_fault
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits.split import Axis
 

@@ -49,6 +49,8 @@ class SplitStats(Frozen):
         before scoring).
     no_signal
         Whether the ceiling is too low for any ranking of models.
+    halves
+        SHA-256 of the given halves of the data that ceilings and floors are of, "" where none were given.
     dropped_perturbations
         Perturbations of the unused conditions, for a split that holds out contexts.
     supersedes
@@ -63,6 +65,7 @@ class SplitStats(Frozen):
     ceiling: dict[str, Any] | None = None
     floor: dict[str, Any] | None = None
     no_signal: bool | None = None
+    halves: str = ""
     dropped_perturbations: tuple[str, ...] = ()
     supersedes: str | None = None
 
@@ -262,7 +265,8 @@ class SplitFolder:
 
     def save_stats(self, split_hash: str, stats: SplitStats) -> None:
         """Replace the stored statistics of a split, with their hash."""
-        values = stats.model_dump(mode="json")
+        # Without halves the file is as it was before these were part of it.
+        values = stats.model_dump(mode="json", exclude=None if stats.halves else {"halves"})
         write_json(self.path / f"{split_hash}.stats.json", {_LOCK: _lock(split_hash, values), **values})
 
     def _save_codes(self, split: FrozenSplit) -> None:

@@ -25,7 +25,9 @@ Part = tuple[BoolArray, BoolArray, Prediction]
 
 
 def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
-    """Collect the predictions of all inner folds; return None if there are no folds.
+    """Collect the predictions of all inner folds; return None if there are none.
+
+    Conditions that a fold's model does not predict are left out.
 
     Parameters
     ----------
@@ -36,6 +38,7 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
         fold's model was fitted or early-stopped on and of those that it predicts; the prediction has the
         latter in order.
     """
+    parts = [part for given in parts if len((part := _predicted(*given))[2].mean)]
     if not parts:
         return None
     epistemic = [p.var_epistemic for *_, p in parts]
@@ -47,6 +50,23 @@ def out_of_fold(view: TrainView, parts: Sequence[Part]) -> OutOfFold | None:
         else np.concatenate([e for e in epistemic if e is not None]).astype(np.float32, copy=False),
     )
     return joined_out_of_fold(view, [(seen, held) for seen, held, _ in parts], joined)
+
+
+def _predicted(seen: BoolArray, held: BoolArray, prediction: Prediction) -> Part:
+    """Return a part without the conditions that have no prediction.
+
+    Parameters
+    ----------
+    seen, held, prediction
+        A part, as of `out_of_fold`.
+    """
+    absent = prediction.not_predicted
+    if absent is None:
+        return seen, held, prediction
+    # The control that stands in for a prediction says nothing of the model's errors.
+    kept = held.copy()
+    kept[np.flatnonzero(held)[absent]] = False
+    return seen, kept, prediction.rows(np.flatnonzero(~absent))
 
 
 def joined_out_of_fold(

@@ -2,7 +2,8 @@
 
 What a stage reaches by imports, lazy ones too, decides its numbers; nothing else does. Digests are over syntax trees,
 so comments, docstrings and formatting change nothing, and a changed constant in any reached module does. Plug-ins and
-the local modules that they import count as they were executed; the installed packages that they import, by version.
+the local modules that they import count as they were executed, or as they are while they are not imported yet; the
+installed packages that they import, by version.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from importlib import metadata
 from pathlib import Path
 
 from perturbfm_core.errors import StoreError
-from perturbfm_core.registry import PLUGIN_PACKAGE, defined_in, is_local, source_of, sources_seen
+from perturbfm_core.registry.members import defined_in
+from perturbfm_core.registry.sources import (
+    PLUGIN_PACKAGE,
+    executed_source,
+    is_local,
+    source_of,
+    sources_seen,
+)
 
 CORE = "perturbfm_core"
 # Import name and distribution of the libraries whose versions can change the last digits of a number.
@@ -73,13 +81,23 @@ def code_of(*modules: str, roots: Mapping[str, Path] | None = None) -> Code:
     Raises
     ------
     StoreError
-        If a module where the search starts has no source file.
+        If a module where the search starts has no source file, or a local module was changed since it was imported.
     """
-    return _code_of(tuple(sorted(set(modules))), tuple(sorted((roots or {}).items())), sources_seen())
+    key = tuple(sorted(set(modules))), tuple(sorted((roots or {}).items())), sources_seen()
+    code, files = _code_of(*key)
+    if any(_stamp(file) != stamp for file, stamp in files):
+        # What is imported later is executed as it is then.
+        _code_of.cache_clear()
+        code, _ = _code_of(*key)
+    return code
 
 
 @lru_cache(maxsize=256)
-def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...], _seen: int) -> Code:
+def _code_of(
+    modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...], _seen: int
+) -> tuple[Code, tuple[tuple[Path, int], ...]]:
+    """Return the code that some modules reach, with the files outside the core that are not imported yet and their times."""
+    files: dict[Path, int] = {}
     followed = {CORE, *(name.partition(".")[0] for name in modules)}
     found: dict[str, str] = {}
     outside: set[str] = set()
@@ -97,6 +115,8 @@ def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...], _see
             continue
         found[name] = source.digest
         own = name.partition(".")[0] != CORE
+        if own and name not in sys.modules and (file := _file_of(name, roots)) is not None:
+            files[file] = _stamp(file)
         for target in source.imports:
             top = target.partition(".")[0]
             if top in followed or (own and _is_local(top)):
@@ -112,7 +132,7 @@ def _code_of(modules: tuple[str, ...], roots: tuple[tuple[str, Path], ...], _see
         for library, distribution in NUMERIC_LIBRARIES.items()
         if library in outside and (version := _version(distribution))
     }
-    return Code(dict(sorted(found.items())), versions)
+    return Code(dict(sorted(found.items())), versions), tuple(files.items())
 
 
 def _without_source(module: str) -> str:
@@ -129,12 +149,33 @@ def _without_source(module: str) -> str:
 
 
 def _source_of(name: str, roots: tuple[tuple[str, Path], ...]) -> _Source | None:
-    """Return a parsed module as it was executed if that is known, else as its file is now; None without a file."""
-    executed = source_of(name)
-    if executed is not None and name.partition(".")[0] not in dict(roots):
+    """Return a parsed module as it was executed, or as its file is if it is not imported yet; None without a file.
+
+    Raises
+    ------
+    StoreError
+        If it was changed since it was imported, and what was executed is not known.
+    """
+    top = name.partition(".")[0]
+    given = top in dict(roots)
+    executed = None if given else source_of(name)
+    file = None if executed is not None else _file_of(name, roots)
+    if file is not None and not given and top != CORE and name in sys.modules and is_local(file):
+        executed = executed_source(name, file)
+        if executed is None:
+            msg = f"module {name} was changed after this process imported it, so it is not known which version runs; restart Python"
+            raise StoreError(msg)
+    if executed is not None:
         return _parse(executed.content, _package(executed.file, name))
-    file = _file_of(name, roots)
-    return None if file is None else _read(file, name, file.stat().st_mtime_ns)
+    return None if file is None else _read(file, name, _stamp(file))
+
+
+def _stamp(file: Path) -> int:
+    """Return when a file was last changed, 0 where it is gone."""
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=256)

@@ -94,9 +94,11 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
     needed = {key for path, record in records.items() if path not in extra for key in _keys(record)}
     objects = []
     for path in [] if unreadable else sorted(store.objects.glob("*/*")):
-        young = time.time() - path.stat().st_mtime < min_age_s
-        if path.name not in needed and not young and any((path / n).is_file() for n in _OF_A_RUN):
-            objects.append(path)
+        # Another collection may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            young = time.time() - path.stat().st_mtime < min_age_s
+            if path.name not in needed and not young and any((path / n).is_file() for n in _OF_A_RUN):
+                objects.append(path)
     runs = tuple(sorted(extra))
     unfinished = tuple(
         p for p in sorted(store.external_work.glob("*")) if looked_at - _last_written(p) >= min_age_s
@@ -158,5 +160,10 @@ def _last_written(path: Path) -> float:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes of all files below a directory."""
-    return sum((Path(f) / n).lstat().st_size for f, _, names in os.walk(path) for n in names)
+    """Return the bytes of all files below a directory, without those that are removed meanwhile."""
+    sizes = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                sizes.append((Path(folder) / name).lstat().st_size)
+    return sum(sizes)

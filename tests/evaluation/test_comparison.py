@@ -79,6 +79,30 @@ def test_the_truth_is_not_changed_by_the_prediction(
     np.testing.assert_array_equal(given.observed, compare(ds, split, prediction).observed)
 
 
+def test_a_metric_cannot_write_into_what_all_metrics_share(
+    ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction
+) -> None:
+    absent = np.zeros(len(prediction.mean), dtype=np.bool_)
+    absent[0] = True
+    given = replace(prediction, var_epistemic=prediction.var.copy(), not_predicted=absent)
+    side = observed(ds, split)
+    found = compare(ds, split, given, side)
+    arrays = {
+        f"{type(part).__name__}.{name}": array
+        for part in (found, found.train)
+        for name, array in vars(part).items()
+        if isinstance(array, np.ndarray) and name != "genes"
+    }
+    assert len(arrays) == 13
+    for name, array in arrays.items():
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+        assert not array.flags.writeable, name
+    # The arrays of others stay theirs.
+    assert side.observed.flags.writeable
+    assert given.mean.flags.writeable
+
+
 def test_controls_that_both_sides_subtract_are_flagged() -> None:
     few = screen(grid_rows(["A", "B"], ["x", "y"], controls=10))
     assert observed(few, split_one(few, "context_ood", {"holdout": ["x"]})).shared_control.all()

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from perturbfm_core import schema
+from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ConfigError, ModelError
+from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, Model, load_model, new_model, save_model
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.splits.view import Query, TrainView
@@ -66,6 +68,11 @@ class Whole(Model):
 
 def ones(query: Query) -> Any:
     return np.ones((len(query), len(query.genes)), dtype=np.float32)
+
+
+def intervals(rows: int, genes: int) -> Intervals:
+    factor = np.ones((1, rows, 1), dtype=np.float32)
+    return Intervals(np.asarray([0.9]), factor, np.zeros(genes, dtype=np.int16))
 
 
 @pytest.fixture(autouse=True)
@@ -171,6 +178,13 @@ def test_a_model_is_made_with_its_parameters(init: Callable[..., None], message:
         (lambda q: Prediction(ones(q), ones(q), ones(q)[:1]), r"`var_epistemic` .*found float32 \(1, 3\)"),
         (lambda q: Prediction(ones(q), ones(q), -ones(q)), "negative `var_epistemic`"),
         (lambda q: Prediction(ones(q), ones(q), 2 * ones(q)), "`var_epistemic` above `var`"),
+        (lambda q: Prediction(ones(q), ones(q), not_predicted=np.zeros(3, dtype=bool)), r"`not_predicted` .*found bool \(3,\)"),
+        (lambda q: Prediction(ones(q), ones(q), not_predicted=[True, False]), "`not_predicted` .*bool \\[2 cond"),  # type: ignore[arg-type]
+        (lambda q: Prediction(ones(q), ones(q), intervals=5), "`intervals` .*found 5"),  # type: ignore[arg-type]
+        (lambda q: Prediction(ones(q), ones(q), intervals=intervals(3, 3)), "`intervals` .* of these conditions and genes"),
+        (lambda q: Prediction(ones(q), ones(q), intervals=intervals(2, 2)), "`intervals` .* of these conditions and genes"),
+        (lambda q: Prediction(ones(q), ones(q), warnings="no"), "`warnings` .*tuple of sentences, found 'no'"),  # type: ignore[arg-type]
+        (lambda q: Prediction(ones(q), ones(q), warnings=(3,)), r"`warnings` .*found \(3,\)"),  # type: ignore[arg-type]
         (lambda q: q.nothing, "_predict fails: AttributeError"),
     ],
 )  # fmt: skip
@@ -211,6 +225,66 @@ def test_a_state_that_was_not_saved_is_said_with_what_was(tmp_path: Path) -> Non
     ) as caught:
         load_model(tmp_path)
     assert "train again" not in str(caught.value)
+
+
+def test_a_file_that_restoring_lacks_is_no_damaged_store(tmp_path: Path) -> None:
+    def restore(self: Any, arrays: Any, meta: Any) -> None:
+        (tmp_path / "weights.bin").read_bytes()
+
+    model = made(Median, _restore=restore)
+    model.fit(VIEW, 0)
+    save_model(model, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
+        load_model(tmp_path)
+    (tmp_path / schema.MODEL_FILE).unlink()
+    with pytest.raises(ModelError, match=r"model\.safetensors is missing or damaged .*train again"):
+        load_model(tmp_path)
+
+
+# Calls of the hooks, as the stages make them.
+HOOKS: dict[str, Callable[[Any], Any]] = {
+    **{
+        name: lambda model, name=name: getattr(model, name)()
+        for name in ("needs", "modules", "identity", "absent", "searchable", "condition_process")
+    },
+    "cannot": lambda model: model.cannot(None),
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_fails_names_the_model(hook: str) -> None:
+    model = made(Median, **{hook: _key})
+    with pytest.raises(ModelError, match=NAME + rf".*{hook} fails: KeyError: 'gene' \(") as caught:
+        HOOKS[hook](model)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("hook", "wrong", "right"),
+    [
+        ("needs", {"graphs": ("x",)}, Needs()),
+        ("modules", "mine", ("mine",)),
+        ("modules", (3,), ("mine", "more")),
+        ("identity", {"seed": 1}, {"seed": "1"}),
+        ("absent", False, None),
+        ("cannot", 3, "needs more"),
+        ("searchable", ["alpha"], {}),
+        ("condition_process", 3, None),
+    ],
+)
+def test_a_hook_that_returns_something_else_is_said(hook: str, wrong: Any, right: Any) -> None:
+    model = made(Median, **{hook: lambda self, *_: wrong})
+    with pytest.raises(ModelError, match=NAME + rf".*{hook} must return .*, found "):
+        HOOKS[hook](model)
+    MODELS.register("other")(type("Other", (Median,), {"__module__": __name__, hook: lambda self, *_: right}))
+    assert HOOKS[hook](new_model("other")) == right
+
+
+def test_a_hook_that_is_inherited_names_the_model_that_is_asked() -> None:
+    base = type(made(Median, needs=_key))
+    MODELS.register("heir")(type("Heir", (base,), {"__module__": __name__}))
+    with pytest.raises(ModelError, match=r"^model 'heir', needs fails: KeyError"):
+        new_model("heir").needs()
 
 
 def test_a_forgotten_state_is_said_when_it_is_read(tmp_path: Path) -> None:

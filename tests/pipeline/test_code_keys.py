@@ -20,7 +20,7 @@ from perturbfm_core.pipeline import trained_model
 from perturbfm_core.pipeline.experiment import model_configs
 from perturbfm_core.pipeline.metric_panel import score
 from perturbfm_core.pipeline.prediction import predict
-from perturbfm_core.registry import load_plugin_files
+from perturbfm_core.registry.members import load_plugin_files
 from perturbfm_core.store import code as code_module
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.code import code_of
@@ -196,7 +196,7 @@ def executed(work):
 
 
 # Told of progress and finding members decide no number.
-SILENT = {"perturbfm_core.registry", "perturbfm_core.progress"}
+SILENT = {"perturbfm_core.registry.members", "perturbfm_core.progress"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,14 @@ import perturbfm_core as pfm
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.cli.model_options import configured, find_entry
 from perturbfm_core.data.simulate import SimulationConfig, simulate
-from perturbfm_core.errors import ConfigError, DatasetError, PredictionError, SplitError, StoreError
+from perturbfm_core.errors import (
+    ConfigError,
+    DatasetError,
+    PerturbFMError,
+    PredictionError,
+    SplitError,
+    StoreError,
+)
 from perturbfm_core.models.parameters import every_parameter, recorded
 from perturbfm_core.pipeline.changed_entry import changed_entry, plain_value
 from perturbfm_core.pipeline.opening import open_experiments
@@ -241,3 +248,45 @@ def test_an_entry_is_a_name_or_an_entry(ds, split, store):
     for wrong in (None, 5, ["ridge"]):
         with pytest.raises(ConfigError, match="give the name of a catalog entry or model, or a ModelEntry"):
             pfm.run(ds, split, wrong, store=store)
+
+
+SUITE_CALLS = {
+    "run_suite": lambda store: pfm.run_suite("demo", only="split=none", store=store),
+    "suite_status": lambda store: pfm.suite_status("demo", store=store),
+    "scorecard": lambda store: pfm.scorecard("demo", store=store),
+    "rescore": lambda store: pfm.rescore("20260101-000000_none", store=store),
+}
+
+
+@pytest.mark.parametrize("name", SUITE_CALLS)
+def test_suites_take_a_store_as_every_other_call_does(tmp_path, name):
+    answers = []
+    for store in (tmp_path, str(tmp_path), ArtifactStore(tmp_path)):
+        try:
+            answers.append(SUITE_CALLS[name](store).to_json())
+        except PerturbFMError as error:
+            answers.append(str(error))
+    assert len(set(answers)) == 1
+    with pytest.raises(StoreError, match="the store is a int; give an ArtifactStore or the path"):
+        SUITE_CALLS[name](3)
+
+
+def test_one_run_is_rescored_by_its_name_and_what_is_no_name_is_refused(tmp_path):
+    with pytest.raises(StoreError, match=r"no run in .* match 'RUN'"):
+        pfm.rescore("RUN", store=tmp_path)
+    with pytest.raises(ConfigError, match="runs is 3; give the id of a run or a list of such"):
+        pfm.rescore(3, store=tmp_path)
+    with pytest.raises(ConfigError, match="panels is 'delta'; give a list"):
+        pfm.rescore("RUN", panels="delta", store=tmp_path)
+    with pytest.raises(ConfigError, match="only is 3; give a selection such as"):
+        pfm.run_suite("demo", only=3, store=tmp_path)
+
+
+@pytest.mark.parametrize("policies", ["x", [1]])
+def test_policies_and_metrics_of_another_type_are_refused(ds, store, policies):
+    with pytest.raises(
+        ConfigError, match=r"policies is a (str|list); give a dictionary, such as \{'calibration'"
+    ):
+        pfm.freeze(ds, "iid", policies=policies, bounds=False, store=store)
+    with pytest.raises(StoreError, match=r"metric is a int; write PANEL\.METRIC as text"):
+        pfm.leaderboard(3, refresh=False, store=store)

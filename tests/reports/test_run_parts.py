@@ -119,6 +119,16 @@ def test_gains_are_paired_by_condition_and_turned_for_errors(tmp_path: Path) -> 
     )
 
 
+def test_one_value_of_a_context_is_drawn_by_context(tmp_path: Path) -> None:
+    case = report_case(14, 30, tmp_path, baselines=0)
+    table = case.table
+    same = table.assign(value=table["value"].where(table["scope"] != "condition", 0.5))
+    found = standing_of(ReportScores(same), case.comparison, case.split, [])  # type: ignore[arg-type]
+    n = len(set(case.comparison.contexts))
+    assert (found.unit, found.n_units) == ("context", n)
+    assert (found.interval.low is None) == (n < 5)
+
+
 def test_baselines_are_the_newest_of_the_same_split(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +15,8 @@ import pytest
 from perturbfm_core.errors import StoreError
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.ridge import RidgeRegression
-from perturbfm_core.registry import load_plugin_files
+from perturbfm_core.registry.members import load_plugin_files
+from perturbfm_core.registry.sources import sources_kept
 from perturbfm_core.store import code as code_module
 from perturbfm_core.store.code import code_of
 
@@ -157,23 +162,85 @@ def test_local_modules_and_neighbours_that_a_plugin_imports_are_in_its_code(lab)
     assert set(code.modules) <= set(code_of("perturbfm_core.pipeline.trained_model", MED).modules)
 
 
-@pytest.mark.parametrize(
-    "name", ["lab_helpers.py", "lab_units/scale.py", "lab_lazy.py", "plug/aaa.py", "plug/med.py"]
-)
+@pytest.mark.parametrize("name", ["lab_helpers.py", "lab_units/scale.py", "plug/aaa.py", "plug/med.py"])
 def test_a_change_in_what_a_plugin_imports_counts_from_the_next_process(lab, name):
     before = med()
     file = lab / name
     file.write_text(file.read_text().replace("1.0", "-1.0") + "MORE = 1\n")
     (lab / "lab_unused.py").write_text("UNUSED = 2.0\n")
-    if name != "lab_lazy.py":
-        # What was executed is what counts, however often the digest is asked for.
-        code_module._code_of.cache_clear()
+    # What was executed is what counts, however often the digest is asked for.
+    code_module._code_of.cache_clear()
     assert med() == before
     fresh()
     after = med()
     assert after != before
     fresh()
     assert med() == after
+
+
+def edit(file: Path) -> None:
+    """Change a file as a user does: some time after what was done with it before."""
+    file.write_text(file.read_text().replace("1.0", "-1.0"))
+    os.utime(file, (time.time() + 1,) * 2)
+
+
+def test_a_module_that_is_imported_later_counts_as_it_is_until_then(lab):
+    before = med()
+    (lab / "lab_lazy.py").write_text("LAZY = 2.0\n")
+    after = med()
+    assert after != before
+    # Imported in a fit, and edited after it.
+    with sources_kept(MED):
+        sys.modules[MED].fit()
+    (lab / "lab_lazy.py").write_text("LAZY = 3.0\n")
+    assert med() == after
+    fresh()
+    assert med() != after
+
+
+@pytest.mark.parametrize("when", ["before the plug-in", "after a key was asked for"])
+def test_a_module_that_was_edited_since_its_import_elsewhere_is_refused(lab, when):
+    name = "lab_helpers" if when == "before the plug-in" else "lab_lazy"
+    if name == "lab_lazy":
+        load_plugin_files()
+        _ = code_of(MED)
+    importlib.import_module(name)
+    edit(lab / f"{name}.py")
+    for _ in range(2):
+        with pytest.raises(StoreError, match=rf"^module {name} was changed after .* restart Python$"):
+            med()
+
+
+def test_a_module_that_was_imported_elsewhere_counts_as_it_was_imported_last(lab):
+    importlib.import_module("lab_helpers")
+    before = med()
+    edit(lab / "lab_helpers.py")
+    assert med() == before
+    os.utime(lab / "lab_helpers.py")
+    importlib.reload(sys.modules["lab_helpers"])
+    assert med() != before
+
+
+def test_modules_imported_before_the_core_are_known_by_the_start_of_the_process(lab):
+    script = (
+        "import sys, time, lab_helpers\n"
+        "if len(sys.argv) > 1:\n"
+        "    time.sleep(0.05)\n"
+        "    open(lab_helpers.__file__, 'a').write('MORE = 1\\n')\n"
+        "from perturbfm_core.registry.sources import executed_source\n"
+        "from pathlib import Path\n"
+        "print(executed_source('lab_helpers', Path(lab_helpers.__file__)) is None)\n"
+    )
+    os.utime(lab / "lab_helpers.py", (time.time() - 10,) * 2)
+    for more, lost in (((), "False"), (("edit",), "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *more],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(lab), os.getcwd()])},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == lost
 
 
 def test_modules_that_a_plugin_does_not_import_change_nothing(lab):

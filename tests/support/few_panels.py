@@ -6,7 +6,7 @@ import pytest
 
 from perturbfm_core.evaluation.panel import PANELS, Panel
 from perturbfm_core.pipeline import metric_panel
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry.members import Registry
 
 
 def score_only(patch: pytest.MonkeyPatch, *panels: str) -> None:

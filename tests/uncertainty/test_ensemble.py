@@ -60,6 +60,30 @@ def test_epistemic_variance_of_members_is_added() -> None:
     assert combine(members).var.tolist() == [[2.0]]
 
 
+def test_conditions_without_a_prediction_and_warnings_of_members_are_kept() -> None:
+    lacks = [np.asarray([True, False, True]), None, np.asarray([True, False, False])]
+    one = np.ones((3, 2), dtype=np.float32)
+    members = [
+        Prediction(
+            one * [[0], [k], [0 if k == 1 else k]],
+            one * k,
+            not_predicted=absent,
+            warnings=("stand-ins", f"{k}"),
+        )
+        for k, absent in zip((1, 2, 3), lacks, strict=True)
+    ]
+    found = combine(members)
+    # One of the members leaves the last condition out: the others speak for it.
+    assert found.mean[:, 0].tolist() == [0.0, 2.0, 2.5]
+    assert found.var[2, 0] == 2.5 + 0.25
+    assert found.not_predicted is None
+    assert found.warnings == ("stand-ins", "1", "2", "3")
+    none = combine([members[0], members[2]])
+    assert none.not_predicted is not None
+    assert none.not_predicted.tolist() == [True, False, False]
+    assert none.mean[:, 0].tolist() == [0.0, 2.0, 3.0]
+
+
 def test_a_global_mean_of_bags_disagrees_as_bags_do() -> None:
     delta = np.arange(10.0)[:, None] * np.ones(3)
     view = view_of([("c", f"P{i}") for i in range(10)], delta, inner=[[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]])

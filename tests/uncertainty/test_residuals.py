@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.models.base import new_model
 from perturbfm_core.models.baselines.baseline import Baseline
-from perturbfm_core.splits.residuals import as_scored, calibration_fold, new_units
+from perturbfm_core.splits.residuals import as_scored, calibration_fold, new_units, out_of_fold
 from perturbfm_core.splits.view import TrainView, train_view
 from tests.support.factories import conditions_of, simulated, split_one, view_of
 
@@ -49,6 +50,24 @@ def test_the_variance_of_a_fold_is_that_of_the_other_folds_residuals() -> None:
         expected = (2 * per_gene + 5 * per_gene.mean()) / 7
         for row in oof.prediction.var[oof.fold == fold]:
             np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+def test_conditions_that_a_fold_does_not_predict_have_no_residual() -> None:
+    view = view_of(SINGLES, np.arange(4.0)[:, None] * np.ones(2), inner=INNER)
+    lacks = [np.asarray([True, False]), np.asarray([False, False])]
+    zero = np.zeros((2, 2), dtype=np.float32)
+    parts = [
+        (seen, held, Prediction(zero, zero, not_predicted=absent))
+        for (seen, held), absent in zip(view.inner, lacks, strict=True)
+    ]
+    oof = out_of_fold(view, parts)
+    assert oof is not None
+    assert oof.truth[:, 0].tolist() == [1.0, 2.0, 3.0]
+    assert oof.fold.tolist() == [0, 1, 1]
+    assert (
+        out_of_fold(view, [(*parts[0][:2], Prediction(zero, zero, not_predicted=np.ones(2, dtype=bool)))])
+        is None
+    )
 
 
 @pytest.mark.parametrize("name", ["control_only", "global_mean", "linear", "additive"])

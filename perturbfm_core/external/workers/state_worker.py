@@ -244,15 +244,7 @@ def reported(record, p):
 
 
 def watch(patience, record):
-    """Let training print its steps, write its validations, and stop early.
-
-    Parameters
-    ----------
-    patience
-        Validations without a lower loss after which it stops; None for never.
-    record
-        File that the validations are appended to, and the steps at which a training was gone on with.
-    """
+    """Let training print its steps, append its validations to a file, and stop after `patience` without a lower loss."""
     import lightning.pytorch as pl
     from lightning.pytorch.callbacks import Callback, EarlyStopping
 

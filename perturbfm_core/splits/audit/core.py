@@ -14,7 +14,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
-from perturbfm_core.registry import Discovery, Registry
+from perturbfm_core.registry.members import Discovery, Registry
 from perturbfm_core.schema import BoolArray, IntArray
 from perturbfm_core.splits.audit.run import RunEvidence
 from perturbfm_core.splits.split import FrozenSplit

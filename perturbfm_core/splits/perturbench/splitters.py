@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import SplitError
-from perturbfm_core.registry import Registry
+from perturbfm_core.registry.members import Registry
 from perturbfm_core.schema import StrArray
 
 Cov = frozenset[Hashable]

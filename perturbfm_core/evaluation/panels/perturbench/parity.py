@@ -148,7 +148,7 @@ def _side(
             (raw, reference.raw.controls if reference else None),
         )
     ]
-    return _Side(labels, genes, *cells, levels.tolist(), len(settings["cov_cols"]), ctrl)
+    return _Side(labels, genes, cells[0], cells[1], levels.tolist(), len(settings["cov_cols"]), ctrl)
 
 
 def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
@@ -320,7 +320,8 @@ def _shared(made: _Aggregate, sides: dict[str, _Side], model: str, version: aggr
     if made.clouds:
         P, R = ([made.clouds[m][sides[m].labels.index(x)] for x in labels] for m in (model, _REFERENCE))
         return Sides(labels, P, R, scopes)
-    return Sides(labels, *(sides[m].take(made.vectors[m], labels) for m in (model, _REFERENCE)), scopes)
+    p, r = (sides[m].take(made.vectors[m], labels) for m in (model, _REFERENCE))
+    return Sides(labels, p, r, scopes)
 
 
 def _errors(errors: Any, version: aggregate.Version) -> Iterator[Record]:

@@ -78,8 +78,8 @@ def _largest(delta: FloatArray, given: list[Any]) -> list[int]:
     theirs[[int(i) for i in given]] = True
     possible = theirs.sum() == min(scores.TOP_K, len(delta)) and bool((theirs[sure]).all())
     if possible and not (theirs & ~sure & ~tied).any():
-        return np.flatnonzero(theirs).tolist()
-    return np.sort(np.argsort(-np.abs(delta), kind="stable")[: scores.TOP_K]).tolist()
+        return [int(i) for i in np.flatnonzero(theirs)]
+    return sorted(int(i) for i in np.argsort(-np.abs(delta), kind="stable")[: scores.TOP_K])
 
 
 def _jaccard(top: list[int], predicted: FloatArray) -> tuple[float, tuple[float, float]]:

@@ -301,9 +301,9 @@ def _one(
 
     def made(expected: float) -> Record:
         slack = tolerance[0] + tolerance[1] * abs(expected) + 1e-12
-        possible = bounds is not None and bounds[0] < bounds[1]
-        possible = possible and bounds[0] - slack <= expected <= bounds[1] + slack
-        low, high = bounds if bounds is not None and possible else (None, None)
+        low, high = bounds or (None, None)
+        if low is None or high is None or not low - slack <= expected <= high + slack:
+            low, high = None, None
         return Record(metric, key, expected, got, *tolerance, low=low, high=high)
 
     return compared(metric, key, value, made)

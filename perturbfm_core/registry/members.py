@@ -16,7 +16,6 @@ import inspect
 import os
 import pkgutil
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,29 +24,16 @@ from importlib import metadata
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from perturbfm_core.errors import ConfigError, PerturbFMError
+from perturbfm_core.registry.sources import PLUGIN_PACKAGE, Source, keep_source, plugin_sources, sources_kept
 
 T = TypeVar("T")
-
-PLUGIN_PACKAGE = "perturbfm_plugins"
 
 # Held while members are looked for: another thread waits for all of them, the same thread enters again.
 _LOOKING = threading.RLock()
 
-
-class Source(NamedTuple):
-    """What an imported module was executed from: its file, and the content of the file at that time."""
-
-    file: Path
-    content: bytes
-
-
-# {module: source} of plug-ins and of the local modules that they import.
-_SOURCES: dict[str, Source] = {}
-# {module: how often it was executed}.
-_EXECUTED: dict[str, int] = {}
 # Plug-in folders whose files are imported.
 _SEARCHED: set[Path] = set()
 _REGISTRIES: list[Registry[Any]] = []
@@ -120,11 +106,11 @@ class Discovery:
 def _importing(plugin: str, repair: str) -> Iterator[None]:
     """Keep the sources of what a plug-in imports, and name it in the error where it fails."""
     try:
-        with _sources_kept():
+        with sources_kept(PLUGIN_PACKAGE):
             yield
     except PerturbFMError as error:
-        msg = f"plug-in {plugin}: {error}"
-        raise type(error)(msg) from error
+        error.args = (f"plug-in {plugin}: {error}",)
+        raise
     except Exception as error:
         msg = f"plug-in {plugin} cannot be imported: {type(error).__name__}: {error}; {repair} it"
         raise ConfigError(msg) from error
@@ -159,8 +145,7 @@ def plugin_files() -> dict[str, Path]:
 
 def loaded_plugin_digests() -> dict[str, str]:
     """Return {file name: SHA-256 of the content that was executed} of imported plug-ins; recorded in every run."""
-    loaded = {name: source_of(name) for name in _SOURCES if name.startswith(f"{PLUGIN_PACKAGE}_")}
-    return {s.file.name: hashlib.sha256(s.content).hexdigest() for _, s in sorted(loaded.items()) if s}
+    return {s.file.name: hashlib.sha256(s.content).hexdigest() for s in plugin_sources().values()}
 
 
 def plugin_digests() -> dict[str, str]:
@@ -172,52 +157,12 @@ def plugin_digests() -> dict[str, str]:
     return dict(sorted((files | loaded).items()))
 
 
-def source_of(module: str) -> Source | None:
-    """Return what a plug-in, or a local module imported by one, was executed from; None for any other module."""
-    return _SOURCES.get(module) if module in sys.modules else None
-
-
-def sources_seen() -> int:
-    """Return a number that changes when a plug-in or a local module that it imports is executed."""
-    return sum(_EXECUTED.values())
-
-
-def is_local(file: Path) -> bool:
-    """Return whether a source file is the user's own: neither of Python nor of an installed package."""
-    file = file.absolute()
-    if {"site-packages", "dist-packages"} & set(file.parts):
-        return False
-    return not any(file.is_relative_to(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib"))
-
-
 def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
         msg = f"plug-in {file} cannot be read: {error.strerror or error}; repair or remove it"
         raise ConfigError(msg) from error
-
-
-@contextmanager
-def _sources_kept() -> Iterator[None]:
-    """Keep the sources of the local modules that are imported meanwhile."""
-    before = set(sys.modules)
-    try:
-        yield
-    finally:
-        for name in sorted(set(sys.modules) - before):
-            origin = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None)
-            inside = name.partition(".")[0] == __name__.partition(".")[0]
-            if inside or name.startswith(f"{PLUGIN_PACKAGE}_") or not str(origin).endswith(".py"):
-                continue
-            file = Path(str(origin))
-            if is_local(file) and file.is_file():
-                _keep(name, Source(file, file.read_bytes()))
-
-
-def _keep(name: str, source: Source) -> None:
-    _SOURCES[name] = source
-    _EXECUTED[name] = _EXECUTED.get(name, 0) + 1
 
 
 class _Loader(SourceFileLoader):
@@ -259,7 +204,7 @@ def _load_plugin(name: str, file: Path) -> None:
     module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(file)))
     module.__file__ = str(file)
     sys.modules[name] = module
-    _keep(name, source)
+    keep_source(name, source)
     try:
         with _importing(str(file), "repair or remove"):
             loader.exec_module(module)

@@ -1,0 +1,1 @@
+"""Registries that find their members, and sources of what plug-ins were executed from."""
