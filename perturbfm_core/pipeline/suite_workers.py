@@ -27,6 +27,10 @@ from perturbfm_core.store.machine import cores
 Work = Callable[[ArtifactStore, SuiteCell, bool, Progress], Path]
 
 
+# Seconds that a process has to end by itself.
+_GRACE_S = 5.0
+
+
 @dataclass(frozen=True)
 class Lost:
     """The end of a worker process that nobody here asked for."""
@@ -66,6 +70,10 @@ class _Worker:
     def end(self) -> None:
         """End the process at once; what it was writing is swept by the next writer."""
         self.process.terminate()
+        self.process.join(_GRACE_S)
+        # Where whoever started this program ignores SIGTERM, so may its processes.
+        if self.process.is_alive():
+            self.process.kill()
         self.process.join()
         self.connection.close()
 
@@ -148,6 +156,8 @@ def _work(connection: Connection, settings: _Settings) -> None:
     """Run the cells that come, until the calling process ends."""
     # An interrupt of the terminal reaches every process: the calling one decides what ends when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # How it is ended from here, even if that was ignored where this program was started.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.setdefault("PERTURBFM_MAX_TRAIN", str(settings.jobs))
     store = ArtifactStore(settings.home, settings.split_dir)
