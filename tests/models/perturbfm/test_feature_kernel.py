@@ -48,7 +48,8 @@ def test_the_positive_directions_are_those_of_the_cosines() -> None:
 def test_a_train_condition_is_seen_from_outside_as_from_within() -> None:
     made, _ = space("signed")
     rows = made.train_rows(np.arange(5))
-    assert made.blocks(rows)(ALONE) == pytest.approx(made.blocks()(ALONE)[:5], abs=1e-9)
+    # Small directions enlarge the rounding of cosines, which depends on the processor.
+    assert made.blocks(rows)(ALONE) == pytest.approx(made.blocks()(ALONE)[:5], abs=1e-5)
 
 
 def test_new_conditions_have_nothing_along_directions_that_were_taken_out() -> None:
