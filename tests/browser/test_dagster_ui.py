@@ -160,8 +160,10 @@ def test_a_cell_is_launched_from_the_graph_and_its_score_is_read(page: Any, ui: 
     assert "file:///" not in text
     shot(page, "score")
     page.get_by_text("[Show Markdown]").first.click()
-    table = page.get_by_role("dialog").last.inner_text()
-    assert "noise-free" in table
+    # The dialog is there before its content is.
+    while "noise-free" not in (table := page.get_by_role("dialog").last.inner_text()):
+        assert time.monotonic() < deadline, table
+        time.sleep(0.2)
     assert f"{value:.4f}" in table
     shot(page, "floor_and_ceiling")
 
