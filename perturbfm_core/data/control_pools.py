@@ -13,17 +13,29 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 if TYPE_CHECKING:
     from perturbfm_core.data.controls import ControlGroups
     from perturbfm_core.data.dataset import PerturbDataset
+    from perturbfm_core.data.kept_rows import KeptRows
 
 
-def control_pool_moments(ds: PerturbDataset, chosen: BoolArray) -> GroupMoments:
+def control_pool_moments(
+    ds: PerturbDataset, chosen: BoolArray, kept: KeptRows | None = None
+) -> GroupMoments:
     """Return moments of control rows per (context, batch) group, followed by those per context.
 
-    `chosen` (bool [N]) selects the control rows.
+    Parameters
+    ----------
+    ds
+        The data set.
+    chosen
+        bool [N], the control rows that count.
+    kept
+        These rows in memory, with others or without, where the whole matrix need not be read for them.
     """
     groups = ds.controls
     codes = np.where(chosen, groups.group, -1)
     weights = ds.obs[schema.WEIGHT].to_numpy() if schema.WEIGHT in ds.obs else None
-    first, second = first_and_second(ds.streamed_expression, codes, groups.n_groups, weights)
+    X, there = (ds.streamed_expression, slice(None)) if kept is None else (kept.expression, kept.rows)
+    of_rows = None if weights is None else weights[there]
+    first, second = first_and_second(X, codes[there], groups.n_groups, of_rows)
     n = np.bincount(codes[chosen], minlength=groups.n_groups)
     return pool_moments(groups, n, group_weights(codes, groups.n_groups, weights), first, second)
 

@@ -40,6 +40,8 @@ class KeptRows:
 def kept_rows(ds: PerturbDataset, rows: IntArray) -> KeptRows | None:
     """Return the given rows, read from the file where the data set is large; None where it lies in memory anyway.
 
+    What was read last is returned as it is if it has these rows, with others.
+
     Parameters
     ----------
     ds
@@ -51,7 +53,7 @@ def kept_rows(ds: PerturbDataset, rows: IntArray) -> KeptRows | None:
         return None
     wanted = np.unique(rows).astype(np.int64)
     last = _LAST.get(ds)
-    if last is not None and np.array_equal(last.rows, wanted):
+    if last is not None and np.isin(wanted, last.rows, assume_unique=True).all():
         return last
     _LAST.pop(ds, None)
     del last

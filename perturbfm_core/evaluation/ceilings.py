@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from perturbfm_core import schema
 from perturbfm_core.data.control_pools import control_pool_moments
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.kept_rows import expression_of
+from perturbfm_core.data.kept_rows import KeptRows, expression_of, kept_rows
 from perturbfm_core.data.matrix import row_blocks, take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
@@ -227,14 +227,17 @@ def halved(ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Gener
     ).to_numpy()
     if not keep.any():
         return None
+    asked = np.isin(context, ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()[observed_side.rows])
+    # Read once for all halvings: test rows, and the controls that they are compared with.
+    kept = kept_rows(ds, np.concatenate([observed_side.rows, controls[asked]]))
     X = expression_of(ds, observed_side.rows)
     means = (group_sums(X, codes, 2 * C) / np.maximum(size, 1)[:, None]).reshape(C, 2, -1)
     side = _alternate(context, rng)
     matched = []
     for s in (0, 1):
         chosen = np.zeros(ds.n_obs, dtype=np.bool_)
-        chosen[controls[side == s]] = True
-        matched.append(_matched(ds, observed_side, codes, s, chosen))
+        chosen[controls[asked & (side == s)]] = True
+        matched.append(_matched(ds, observed_side, codes, s, chosen, kept))
     delta = (means[:, 0] - matched[0], means[:, 1] - matched[1])
     return Halved(np.asarray(keep, dtype=np.bool_), half, delta, matched[1])
 
@@ -252,10 +255,15 @@ def _alternate(groups: IntArray, rng: np.random.Generator) -> IntArray:
 
 
 def _matched(
-    ds: PerturbDataset, observed_side: ObservedSide, codes: IntArray, side: int, chosen: BoolArray
+    ds: PerturbDataset,
+    observed_side: ObservedSide,
+    codes: IntArray,
+    side: int,
+    chosen: BoolArray,
+    kept: KeptRows | None,
 ) -> FloatArray:
     """Return [C, G]: the mean of the chosen controls that match one half of each condition's rows."""
-    pools = control_pool_moments(ds, chosen)
+    pools = control_pool_moments(ds, chosen, kept)
     groups = ds.controls
     # Controls of the row's own group where any were chosen, else those of its context.
     own = pools.n[: groups.n_groups] > 0

@@ -107,3 +107,23 @@ def test_the_same_rows_are_read_once(pair, monkeypatch) -> None:
     first = kept_rows(large, asked)
     monkeypatch.setattr(stored_rows.StoredRows, "__getitem__", lambda *_: pytest.fail("read again"))
     assert kept_rows(large, asked[::-1]) is first
+
+
+def test_rows_among_those_read_last_are_not_read_again(pair, monkeypatch) -> None:
+    _, large = pair
+    first = kept_rows(large, np.arange(0, 60, 2))
+    monkeypatch.setattr(stored_rows.StoredRows, "__getitem__", lambda *_: pytest.fail("read again"))
+    assert kept_rows(large, np.asarray([8, 4])) is first
+
+
+def test_more_halvings_read_no_more_of_the_file(pair, monkeypatch) -> None:
+    _, large = pair
+    (split,) = freeze(large, SPEC)
+    read, reads = stored_rows.StoredRows._read, []
+    monkeypatch.setattr(stored_rows.StoredRows, "_read", lambda *a: reads.append(a[2]) or read(*a))
+    counts = []
+    for halvings in (1, 5):
+        reads.clear()
+        bounds_of(large, split, halvings=halvings)
+        counts.append(len(reads))
+    assert counts[1] <= counts[0]
