@@ -14,6 +14,8 @@ _LARGE = USUAL.exact
 _ROUNDS = 6
 _SPARE = 20
 _ROUNDING = 1e-5
+# Share of the largest variance below which there is none: deltas are in single precision.
+_NO_VARIANCE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,16 @@ class PrincipalComponents:
         """Return float64 [n, k], rows [n, G] on the axes."""
         out: FloatArray = (X - self.mean) @ self.axes.T
         return out
+
+    def varying(self) -> FloatArray:
+        """Return float64 [k', G], the axes along which the rows differ by more than rounding.
+
+        Of n rows at most n - 1: the direction of any further axis is arbitrary, yet rows that are not centred would
+        have scores on it.
+        """
+        most = self.variance.max(initial=0.0)
+        found: FloatArray = self.axes[self.variance > _NO_VARIANCE * most]
+        return found
 
 
 def principal_components(X: FloatArray, k: int, exact: int = _LARGE) -> PrincipalComponents:

@@ -132,10 +132,8 @@ def test_the_order_of_train_conditions_does_not_matter(name: str) -> None:
         fit_rows=view.fit_rows,
     )
     mine, other = fitted(name).predict(query), newly_fitted(name, moved).predict(query)
-    # Steps of an optimiser enlarge what rounding makes of another order, on some processors more than on others.
-    optimised = name.startswith("perturbfm")
-    np.testing.assert_allclose(other.mean, mine.mean, rtol=1e-3, atol=5e-3 if optimised else 1e-4)
-    np.testing.assert_allclose(other.var, mine.var, rtol=2e-2 if optimised else 1e-3)
+    np.testing.assert_allclose(other.mean, mine.mean, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(other.var, mine.var, rtol=1e-3)
 
 
 @every_model

@@ -47,7 +47,7 @@ class LatentShift(Baseline):
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)
-        self._axes = principal_components(states, k).axes.astype(np.float32)
+        self._axes = principal_components(states, k).varying().astype(np.float32)
         shift = (delta @ self._axes.T).astype(np.float32)
         self._seen.fit(view.conditions, shift)
         self._sums.fit(view.conditions, shift)

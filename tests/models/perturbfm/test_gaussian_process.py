@@ -39,12 +39,15 @@ def test_switched_on_and_off_are_different_interventions():
     np.testing.assert_allclose(K, [[0, 1], [0, 0]], atol=1e-12)
 
 
+# Singles 3 e0, 4 e1 and one without an effect, which together span both genes.
+ROWS, DELTA = [("c", "a"), ("c", "b"), ("c", "z")], [[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]
+
+
 def test_effect_is_an_rbf_of_the_summed_single_effects():
-    # Singles 3 e0 and 4 e1: their sum lies at 4 from the first and at 3 from the second; an unseen gene at zero.
-    rows, delta = [("c", "a"), ("c", "b")], [[3.0, 0.0], [0.0, 4.0]]
-    K = similarity(Kernel(effect=1.0), rows, [("c", "a"), ("c", "a+b"), ("c", "x")], delta=delta)
-    d2 = np.asarray([[0, 25], [16, 9], [9, 16]])
-    np.testing.assert_allclose(K, np.exp(-d2 / 25.0), atol=1e-6)
+    # The sum of a and b lies at 4 from the first and at 3 from the second; an unseen gene at zero.
+    K = similarity(Kernel(effect=1.0), ROWS, [("c", "a"), ("c", "a+b"), ("c", "x")], delta=DELTA)
+    d2 = np.asarray([[0, 25, 9], [16, 9, 25], [9, 16, 0]])
+    np.testing.assert_allclose(K, np.exp(-d2 / 16.0), atol=1e-6)
 
 
 def test_pair_sums_over_pairs_of_genes():
@@ -54,9 +57,8 @@ def test_pair_sums_over_pairs_of_genes():
 
 
 def test_linear_is_the_inner_product_over_the_median_square():
-    rows, delta = [("c", "a"), ("c", "b")], [[3.0, 0.0], [0.0, 4.0]]
-    K = similarity(Kernel(linear=1.0), rows, [("c", "a+b"), ("c", "x")], delta=delta)
-    np.testing.assert_allclose(K, np.asarray([[9, 16], [0, 0]]) / 12.5, atol=1e-6)
+    K = similarity(Kernel(linear=1.0), ROWS, [("c", "a+b"), ("c", "x")], delta=DELTA)
+    np.testing.assert_allclose(K, np.asarray([[9, 16, 0], [0, 0, 0]]) / 9.0, atol=1e-6)
 
 
 def test_features_are_squared_cosines_and_their_product():

@@ -79,7 +79,7 @@ class SimilarityKernel:
         single = is_single(view.conditions)
         k = min(N_COMPONENTS, *delta.shape)
         self._axes = (
-            principal_components(delta, k, self.scale.exact).axes.astype(delta.dtype)
+            principal_components(delta, k, self.scale.exact).varying().astype(delta.dtype)
             if len(delta) > 1
             else np.zeros((0, delta.shape[1]))
         )

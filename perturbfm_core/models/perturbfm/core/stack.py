@@ -30,7 +30,12 @@ from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
 from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
 from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
 from perturbfm_core.models.perturbfm.core.gaussian_process import Direct, SetProcess, relative_weights
-from perturbfm_core.models.perturbfm.core.weights import simplex_weights, weights_of_few
+from perturbfm_core.models.perturbfm.core.weights import (
+    best_member,
+    error_products,
+    simplex_weights,
+    weights_of_few,
+)
 from perturbfm_core.models.scale import USUAL, Scale, some_held
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
@@ -338,7 +343,7 @@ def _grams(
         flat = E.reshape(k, -1)
         found = {u for i in at for u in units[i]} or {str(i) for i in at}
         out[name] = (
-            (flat @ flat.T).astype(np.float64) if name != _ALL else np.zeros((k, k)),
+            error_products(flat) if name != _ALL else np.zeros((k, k)),
             np.asarray([float(len(at))]),
             found,
         )
@@ -366,14 +371,14 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
     """
     import numpy as np
 
-    best = int(np.argmin(np.diag(grams[_ALL][0])))
+    best = best_member(grams[_ALL][0])
     out = {_ALL: np.eye(k)[best]}
     if len(grams[_ALL][2]) < MIN_UNITS:
         return out, best
     for name, (gram, _, units) in grams.items():
         if len(units) < MIN_UNITS:
             continue
-        alone = np.eye(k)[int(np.argmin(np.diag(gram)))]
+        alone = np.eye(k)[best_member(gram)]
         share = _SHRINK_UNITS / (len(units) + _SHRINK_UNITS)
         mixed = (1.0 - share) * simplex_weights(gram) + share * alone
         out[name] = np.where(mixed < 1e-3, 0.0, mixed) / mixed[mixed >= 1e-3].sum()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.schema import FloatArray
 
 # Members are good whose error is at most this share above the least.
@@ -14,10 +15,28 @@ _SAME = 1e-3
 _SHARES = (0.25, 0.5)
 _MIN_FOLDS = 3
 _LEAST = 1e-3
+# Added to the error of each member by itself, as a share of their mean: members that agree on all held-out rows share
+# their weight, where rounding would give it to any of them, although they may differ for other conditions.
+_APART = 1e-4
+# Errors that differ by a smaller share are equal, and the first member of them is the best.
+_TIED = 1e-5
+# Errors of each member that are multiplied at once.
+_BLOCK = 1 << 18
+
+
+def error_products(errors: FloatArray) -> FloatArray:
+    """Return float64 [k, k], products of the members' float32 errors [k, n], summed in double precision by blocks."""
+    import numpy as np
+
+    out = np.zeros((len(errors), len(errors)))
+    for block in row_blocks(errors.shape[1], _BLOCK):
+        part = errors[:, block].astype(np.float64)
+        out += part @ part.T
+    return out
 
 
 def simplex_weights(gram: FloatArray) -> FloatArray:
-    """Return the weights >= 0 with sum 1 that minimise w' gram w."""
+    """Return the weights >= 0 with sum 1 that minimise w' gram w; members that predict the same have equal ones."""
     import numpy as np
     from scipy.optimize import nnls
 
@@ -25,12 +44,20 @@ def simplex_weights(gram: FloatArray) -> FloatArray:
     scale = float(np.trace(gram)) / k or 1.0
     # gram = F' F, so w' gram w = |F w|^2 is a least-squares problem; a root by eigenvalues also exists where
     # members that predict the same make the matrix singular.
-    values, vectors = np.linalg.eigh(gram / scale)
+    values, vectors = np.linalg.eigh(gram / scale + _APART * np.eye(k))
     factor = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
     # The constraint sum(w) = 1 is one more equation with a large weight.
     heavy = 1e3
     weights, _ = nnls(np.vstack([factor, heavy * np.ones((1, k))]), np.concatenate([np.zeros(k), [heavy]]))
     return np.asarray(weights / weights.sum())
+
+
+def best_member(gram: FloatArray) -> int:
+    """Return the position of the member with the least error, the first of those that have it up to rounding."""
+    import numpy as np
+
+    error = np.diag(gram)
+    return int(np.flatnonzero(error <= (1 + _TIED) * error.min())[0])
 
 
 def average_of_good(gram: FloatArray) -> FloatArray:
@@ -39,7 +66,7 @@ def average_of_good(gram: FloatArray) -> FloatArray:
 
     error = np.diag(gram)
     chosen: list[int] = []
-    for i in np.argsort(error, kind="stable"):
+    for i in np.argsort(np.round(error / max(error.min(), 1e-300) / _TIED), kind="stable"):
         apart = [error[i] + error[j] - 2 * gram[i, j] > _SAME * error[j] for j in chosen]
         if error[i] <= (1 + _GOOD) * error.min() and all(apart):
             chosen.append(int(i))
