@@ -16,7 +16,7 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.cli.output import JsonOption, emit, store
 from perturbfm_core.errors import EXTRAS, PerturbFMError
 from perturbfm_core.registry.members import plugin_digests
-from perturbfm_core.store.disk import amount
+from perturbfm_core.store.disk import amount, existing_part
 from perturbfm_core.store.machine import git_commit, library_versions, threads
 
 if TYPE_CHECKING:
@@ -51,8 +51,7 @@ def doctor(as_json: JsonOption = False) -> None:
         problems.append(str(error))
     problems += _damaged_sources(home)
     for name, path in (("home", home.home), ("split folder", home.split_dir)):
-        parent = path if path.exists() else path.absolute().parent
-        if not os.access(parent, os.W_OK):
+        if not os.access(existing_part(path), os.W_OK):
             problems.append(f"{name} {path} is not writable")
     versions = {name: _version(name) for name in ("dagster", "dagster-webserver")}
     if versions["dagster"] is not None and versions["dagster-webserver"] is None:

@@ -74,7 +74,8 @@ def ready(store: ArtifactStore) -> str | None:
             file = None
         if file is None or file.exists():
             parts = [p for p in (description, file) if p is not None]
-            found[description.name] = [[p.stat().st_mtime_ns // 1000, p.stat().st_size] for p in parts]
+            # Time of the last change of the file's entry: one that is moved back from `rejected` is new.
+            found[description.name] = [[p.stat().st_ctime_ns // 1000, p.stat().st_size] for p in parts]
     return content_hash(found) if found else None
 
 

@@ -13,7 +13,7 @@ from perturbfm_core import schema
 from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_index import forget_run
-from perturbfm_core.store.run_record import RunRecord, read_run_record
+from perturbfm_core.store.run_record import RunRecord, is_whole, read_run_record
 from perturbfm_core.store.run_tags import run_tags, tag_run
 
 # Files by which an object of one run is known. All others (graphs, encoders, bounds, strata) serve many runs, and the
@@ -135,9 +135,11 @@ def _records(store: ArtifactStore) -> tuple[dict[Path, RunRecord], list[Path]]:
 
 
 def _beyond(records: dict[Path, RunRecord], keep: int, tagged: Iterable[str]) -> Iterator[Path]:
-    """Yield the untagged runs beyond the newest `keep` of their configuration."""
+    """Yield the untagged runs beyond the newest `keep` of their configuration; damaged ones neither count nor go."""
     count: dict[tuple[str, ...], int] = {}
     for path, r in sorted(records.items(), key=lambda item: (item[1].created, item[0].name), reverse=True):
+        if not is_whole(path, r):
+            continue
         same = (r.split_hash, r.entry, r.config_hash, r.data_hash)
         count[same] = count.get(same, 0) + 1
         if count[same] > keep and path.name not in tagged:

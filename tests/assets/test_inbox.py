@@ -124,6 +124,16 @@ def test_a_bad_description_is_rejected_with_its_reason(home, name):
     assert perturbfm("inbox", "scan", "--json").json == []
 
 
+def test_a_submission_that_is_moved_back_is_another_one(home):
+    leave(home, "one")
+    first, aside = stage.ready(home), home.home / "aside"
+    aside.mkdir()
+    for back in (False, True):
+        for path in list((aside if back else home.home / "inbox").glob("one.*")):
+            path.rename((home.home / "inbox" if back else aside) / path.name)
+    assert stage.ready(home) not in (first, None)
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"condition,G0\nnone,1\n", b"not a table"])
 def test_a_bad_file_is_rejected_and_a_second_one_beside_it(home, content):
     for n in (1, 2):

@@ -129,6 +129,12 @@ def test_doctor_of_a_sound_folder(work):
     assert perturbfm("doctor", "--json").json["datasets_at_hand"] == ["d"]
 
 
+def test_a_home_that_is_not_there_yet_can_be_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "none" / "of" / "these"))
+    monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "nor" / "splits"))
+    assert not any("writable" in p for p in perturbfm("doctor", "--json").json["problems"])
+
+
 def test_doctor_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("PERTURBFM_SPLIT_DIR", str(tmp_path / "frozen"))

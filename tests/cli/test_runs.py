@@ -232,6 +232,14 @@ def test_gc_keeps_the_newest_of_each_configuration_and_tagged_runs(work, three):
     assert perturbfm("runs", "gc", "--keep", 1, "--json").json["runs"] == []
 
 
+def test_gc_counts_no_run_whose_files_are_damaged(work, three):
+    _, _, mine = three
+    newer = perturbfm(*line(work, "mine.csv", "mine", "--again")).values["run_id"]
+    (work.path / "runs" / newer / "scores.parquet").unlink()
+    assert perturbfm("runs", "gc", "--keep", 1, "--json").json["runs"] == []
+    assert (work.path / "runs" / mine).is_dir()
+
+
 def test_gc_leaves_objects_where_a_run_cannot_be_read(work, three):
     (work.path / "runs" / three[1] / "config.json").write_text("{")
     assert perturbfm("runs", "gc", "--min-age", 0, "--json").json["objects"] == 0
