@@ -98,6 +98,21 @@ DoseUnitOption = Annotated[
 TimeUnitOption = Annotated[
     str | None, typer.Option("--time-unit", help="Unit of times that are written without one.")
 ]
+ContextColOption = Annotated[
+    str | None, typer.Option("--context-col", help="obs column of the context (cell line, cell type).")
+]
+BatchColOption = Annotated[
+    str | None,
+    typer.Option(
+        "--batch-col", help="obs column of the batch, within which rows are matched to control rows."
+    ),
+]
+CovariateColOption = Annotated[
+    list[str] | None, typer.Option("--covariate-col", help="A further covariate column (repeatable).")
+]
+ModalityOption = Annotated[
+    str, typer.Option("--modality", help="Modality of all rows (CRISPRa, CRISPRi, KO, drug, ...).")
+]
 TargetSumOption = Annotated[
     float | None,
     typer.Option("--target-sum", help="Counts per cell after normalisation (space counts; default 10,000)."),
@@ -108,23 +123,17 @@ def import_h5ad(
     file: Annotated[Path, typer.Argument(help="The h5ad file, or zarr folder of an AnnData.")],
     out: OutOption,
     pert_col: Annotated[str, typer.Option(help="obs column of the perturbation.")],
-    context_col: Annotated[
-        str | None, typer.Option(help="obs column of the context (cell line, cell type).")
-    ] = None,
+    context_col: ContextColOption = None,
     control_label: ControlOption = None,
-    batch_col: Annotated[str | None, typer.Option(help="obs column of the batch.")] = None,
+    batch_col: BatchColOption = None,
     dose_col: Annotated[str | None, typer.Option(help="obs column of the dose.")] = None,
     dose_unit: DoseUnitOption = None,
     dose_unit_col: Annotated[str | None, typer.Option(help="obs column of the dose's unit.")] = None,
     time_col: Annotated[str | None, typer.Option(help="obs column of the time.")] = None,
     time_unit: TimeUnitOption = None,
-    modality: Annotated[
-        str, typer.Option(help="Modality of all rows (CRISPRa, CRISPRi, KO, drug, ...).")
-    ] = "",
+    modality: ModalityOption = "",
     modality_col: Annotated[str | None, typer.Option(help="obs column of the modality.")] = None,
-    covariate_col: Annotated[
-        list[str] | None, typer.Option(help="A further covariate column (repeatable).")
-    ] = None,
+    covariate_col: CovariateColOption = None,
     weight_col: Annotated[str | None, typer.Option(help="obs column with the weight of a replicate.")] = None,
     guide_col: GuideColOption = None,
     guides: GuidesOption = None,
@@ -226,7 +235,11 @@ def preset_verb(name: str) -> Callable[..., None]:
     def import_preset(
         dataset: Annotated[Path, typer.Option("--dataset", help="The file, or the folder of files.")],
         out: OutOption,
+        context_col: ContextColOption = None,
         control_label: ControlOption = None,
+        batch_col: BatchColOption = None,
+        modality: ModalityOption = "",
+        covariate_col: CovariateColOption = None,
         separator: SeparatorOption = None,
         aliases: AliasesOption = None,
         guide_col: GuideColOption = None,
@@ -249,10 +262,18 @@ def preset_verb(name: str) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         given = _given(locals())
+        named = {"context_col": context_col, "batch_col": batch_col}
+        given |= {field: column for field, column in named.items() if column is not None}
+        if modality:
+            given |= {"modality": modality, "modality_col": None}
         if chosen.reader is not None:
             must_be_free(out, force)
         with chosen.opened(dataset, beside=out) as file:
             assumed = chosen.mapping(file).model_dump()
+            # Those of the preset are kept, so that no condition is merged with another.
+            given["covariate_cols"] = tuple(
+                dict.fromkeys((*assumed["covariate_cols"], *(covariate_col or ())))
+            )
             mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
             source = None if file == dataset else dataset.name
             _run_import(

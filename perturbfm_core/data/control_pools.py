@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from perturbfm_core.data.kept_rows import KeptRows
 
 
-def control_pool_moments(
-    ds: PerturbDataset, chosen: BoolArray, kept: KeptRows | None = None
-) -> GroupMoments:
+def control_pool_moments(ds: PerturbDataset, chosen: BoolArray, kept: KeptRows | None = None) -> GroupMoments:
     """Return moments of control rows per (context, batch) group, followed by those per context.
 
     Parameters

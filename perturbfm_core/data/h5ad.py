@@ -283,7 +283,11 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
         table = _from_records(element, file.get("uns"), f"{path}: {key}")
     elif element.attrs.get("encoding-type") == "dataframe":
         _check_columns(element, f"{path}: {key}")
-        table = read_elem(element)
+        try:
+            table = read_elem(element)
+        except Exception:
+            _check_formats(element, f"{path}: {key}")
+            raise
     else:
         table = _from_columns(element, f"{path}: {key}")
     table.columns = [str(c) for c in table.columns]
@@ -300,6 +304,26 @@ def _check_columns(group: Any, what: str) -> None:
             if getattr(part, "ndim", 1) > 1:
                 msg = f"{what}/{name} has {part.ndim} axes, a column has one"
                 raise DatasetError(msg)
+
+
+def _check_formats(group: Any, what: str) -> None:
+    """Name the first column of a table in a format that the installed anndata does not read."""
+    from anndata.io import read_elem
+
+    for name in group:
+        try:
+            read_elem(group[name])
+        except Exception as error:
+            # Other errors are of damaged files; the type has no public name.
+            if type(error).__name__ == "IORegistryError":
+                found = (
+                    f"{group[name].attrs.get('encoding-type')!r} {group[name].attrs.get('encoding-version')}"
+                )
+                msg = (
+                    f"{what}/{name} is a column in a format that this anndata does not know ({found}; written by a newer "
+                    "anndata?); update anndata, or remove the column and write the file again"
+                )
+                raise DatasetError(msg) from error
 
 
 def _from_records(records: Any, uns: Any, what: str) -> pd.DataFrame:

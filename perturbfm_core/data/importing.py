@@ -36,7 +36,7 @@ OWN_MAPPING = "perturbfm"
 # Key of a data set's notes under which the report of its import is kept.
 REPORT = "import_report"
 # Types of features that are genes, in files that hold tags and guides beside them.
-_GENE_TYPES = frozenset({"gene expression", "gene", "rna", "mrna", "peaks"})
+_GENE_TYPES = frozenset({"gene expression", "gene", "rna", "mrna"})
 
 __all__ = ["OWN_MAPPING", "REPORT", "ColumnMapping", "from_anndata", "import_h5ad", "read_h5ad"]
 
@@ -230,7 +230,7 @@ def _dataset(
     """Return the data set of tables and matrix, with the report of its import in the metadata."""
     report = ImportReport()
     obs, var, X = _without_tags(read, report)
-    genes = gene_names(var, mapping.gene_col)
+    genes = gene_names(var, mapping.gene_col, report)
     obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object)
     columns, kept = imported_columns(obs, mapping, read.origin, genes, report)
     if kept is not None:
@@ -281,6 +281,9 @@ def _without_tags(read: _Read, report: ImportReport) -> tuple[pd.DataFrame, pd.D
         return read.obs, read.var, read.X
     kinds = read.var[column].astype(str).str.strip().str.casefold()
     genes = kinds.isin(_GENE_TYPES).to_numpy()
+    if not genes.any():
+        # Chromatin accessibility alone; beside genes, peaks would add to the depth of cells.
+        genes = (kinds == "peaks").to_numpy()
     if genes.all() or not genes.any():
         return read.obs, read.var, read.X
     dropped = {str(k): int(n) for k, n in kinds[~genes].value_counts().items()}

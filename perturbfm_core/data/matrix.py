@@ -58,6 +58,9 @@ def as_csr(X: Matrix) -> Any:
     if not out.has_canonical_format:
         if out is X or np.shares_memory(out.data, getattr(X, "data", np.empty(0))):
             out = out.copy()
+        if out.dtype.kind in "biu" and out.dtype.itemsize < 4:
+            # Sums of repeated entries could exceed what one or two bytes hold.
+            out = out.astype(np.int32)
         out.sum_duplicates()
     if out.nnz and (out.data == 0).any():
         out = out.copy() if out is X or np.shares_memory(out.data, getattr(X, "data", np.empty(0))) else out

@@ -1,4 +1,4 @@
-"""Modalities that switch a gene off, by the words that data sets have for them."""
+"""Modalities that switch a gene off, or whose perturbations are no genes, by the words that data sets have for them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,21 @@ _ON = re.compile(
 _BOTH = re.compile(r"(?:d?cas9)?(?:crispr)?(?:ia|ai)")
 # Too short to be meant, and those that are meant where nothing else stands beside them.
 _TOO_SHORT, _ALONE_ONLY = frozenset({"i", "a", "n", "on", "off", "tag", "tags"}), frozenset({"aid", "sam"})
+
+# What is added to cells and named by itself, not by a gene; `trt_cp` and `trt_lig` are words of LINCS.
+_SUBSTANCE = re.compile(
+    r"(?:(?:kinase)?(?:drugs?|compounds?|chemicals?|smallmol(?:ecule)?s?|cytokines?|chemokines?|ligands?|growthfactors?"
+    r"|hormones?|inhibitors?|agonists?|antagonists?)(?:treatments?|treated|perturbations?|stimulations?)?)+"
+    r"|trt(?:cp|lig)"
+)
+
+
+def adds_substance(modality: str) -> bool:
+    """Return whether perturbations of a modality are substances, such as drugs or cytokines, whose names are no genes.
+
+    Case, separators and plurals do not matter (``small_molecule``, ``Compounds``).
+    """
+    return bool(_SUBSTANCE.fullmatch("".join(_SEPARATORS.split(modality.lower()))))
 
 
 def switches_off(modality: str) -> bool:

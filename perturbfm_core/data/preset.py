@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.config import check_key
+from perturbfm_core.data.imports.gene_names import indexed_where_ambiguous
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.errors import DatasetError, named_fault
 from perturbfm_core.registry.members import Discovery, Registry
+from perturbfm_core.schema import BoolArray
 
 MappingFunction = Callable[[Path], ColumnMapping]
 # From (what the user names, a folder to write into) to an h5ad file with the same cells.
@@ -195,6 +197,30 @@ def described_column(
     return filled_column(obs[~obs[pert].isin(list(controls)).to_numpy()], names)
 
 
-def unique_column(var: pd.DataFrame, names: Sequence[str]) -> str | None:
-    """Return the first of `names` that is a column of different values without missing ones, None if there is none."""
-    return next((n for n in names if n in var and var[n].notna().all() and var[n].is_unique), None)
+def matches_controls(obs: pd.DataFrame, columns: Sequence[str | None], treated: BoolArray) -> bool:
+    """Return whether every treated row has controls with the same values, so that it can be matched to these.
+
+    Parameters
+    ----------
+    obs
+        Row table of the file.
+    columns
+        The columns that must agree, e.g. the context and a covariate; None stands for a column the file does not have.
+    treated
+        bool [N], rows that are no controls.
+    """
+    names = [c for c in columns if c is not None]
+    table = obs[names].assign(_treated=treated).drop_duplicates()
+    if table.isna().any(axis=None):
+        return False
+    keys = [tuple(map(str, row)) for row in table[names].itertuples(index=False)]
+    with_controls = {key for key, is_treated in zip(keys, table["_treated"], strict=True) if not is_treated}
+    return set(keys) == with_controls
+
+
+def naming_column(var: pd.DataFrame, names: Sequence[str]) -> str | None:
+    """Return the first of `names` that is a column of names of genes, None if there is none.
+
+    The few genes whose name is missing or that of several are named by the index, see `indexed_where_ambiguous`.
+    """
+    return next((n for n in names if n in var and indexed_where_ambiguous(var, n) is not None), None)

@@ -18,6 +18,7 @@ _SEVERAL = re.compile(r"\s*(?:&|,|;|\band\b)\s*")
 
 Units = Mapping[str, tuple[str, float]]
 
+_WORDS = {"femto": 1e-15, "pico": 1e-12, "nano": 1e-9, "micro": 1e-6, "milli": 1e-3}
 _PREFIX = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0}
 # Unit -> (base unit, factor).
 DOSE_UNITS: Units = {
@@ -27,6 +28,7 @@ DOSE_UNITS: Units = {
     **{f"{p}M": ("M", f) for p, f in _PREFIX.items()},
     **{f"{p}mol/l": ("M", f) for p, f in _PREFIX.items()},
     **{f"{p}molar": ("M", f) for p, f in _PREFIX.items()},
+    **{f"{p}molar": ("M", f) for p, f in _WORDS.items()},
     **{f"{p}g/ml": ("g/ml", f) for p, f in _PREFIX.items()},
     **{f"{p}g/l": ("g/ml", f * 1e-3) for p, f in _PREFIX.items()},
     **{f"{p}g/kg": ("g/kg", f) for p, f in _PREFIX.items()},

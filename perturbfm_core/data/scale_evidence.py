@@ -57,6 +57,9 @@ class Evidence:
         Whether these differ so much that no declaration fits.
     empty
         Rows in which every value is zero.
+    unscaled
+        Logarithm (``log1p``, ``log2p1``, ``log10p1``) of counts themselves, of which rows were not scaled to one depth; None
+        if the values are none.
     """
 
     low: float
@@ -68,6 +71,7 @@ class Evidence:
     mixture: str = ""
     several: bool = False
     empty: int = 0
+    unscaled: str | None = None
 
 
 def evidence(X: Matrix) -> Evidence:
@@ -99,7 +103,8 @@ def evidence(X: Matrix) -> Evidence:
     sample = np.concatenate(rows)
     inverse, reason = _inverse(sample, whole, high)
     mixture, several = _mixture(sample, whole, high)
-    return Evidence(low, high, whole, inverse, reason, False, mixture, several, empty)
+    unscaled = None if whole else _log_of_counts(sample, high)
+    return Evidence(low, high, whole, inverse, reason, False, mixture, several, empty, unscaled)
 
 
 def _empty_rows(part: Matrix) -> int:
@@ -155,6 +160,31 @@ def _whole_ratios(invert: Callable[[FloatArray], FloatArray], dense: FloatArray)
             seen |= set(np.rint(ratio).tolist())
     # Counts of a screen have many multiples; one alone is a coincidence (2 is 10 after a wrong logarithm).
     return float(np.median(off)) if len(off) >= 5 and len(seen) >= 3 else 1.0
+
+
+def _log_of_counts(dense: FloatArray, high: float) -> str | None:
+    """Return the logarithm whose inversion makes counts of a sample of rows, the depths of which differ."""
+    dense = dense[dense.any(axis=1)][:200]
+    for name, invert in _INVERSE.items():
+        if name == "normalized" or high > 700 or (name == "log10p1" and high > 30):
+            continue
+        rows = [invert(row[row > 0]) for row in dense]
+        sums = np.asarray([row.sum() for row in rows])
+        if len(rows) < 3 or sum(map(len, rows)) < 30 or sums.std() <= _EQUAL_SUMS * sums.mean():
+            continue
+        # Rows of normalised counts may be whole as well, multiples of the whole number that one count became.
+        if np.mean([_are_counts(row) for row in rows]) > 0.95:
+            return name
+    return None
+
+
+def _are_counts(values: FloatArray) -> bool:
+    """Return whether values are whole numbers without a common divisor, within the rounding of float32."""
+    # Larger values are whole within rounding whatever they are.
+    values = values[values < 1e4]
+    nearest = np.rint(values)
+    close = (np.abs(values - nearest) <= 1e-3 + 2e-6 * values) & (nearest > 0)
+    return len(values) > 0 and bool(close.all()) and int(np.gcd.reduce(nearest.astype(np.int64))) == 1
 
 
 def _standardized(X: Matrix) -> bool:

@@ -60,6 +60,13 @@ def tahoe_h5ad(path: Path, folder: Path) -> Path:
 
 def _shards(path: Path) -> list[Path]:
     if path.is_file():
+        with open_regular(path, DatasetError) as file:
+            if file.read(4) == b"\x89HDF":
+                msg = (
+                    f"{path} is HDF5, not Parquet; read an h5ad file by `perturbfm data import`, with --pert-col drug "
+                    "--control-label DMSO_TF --separator '' --modality drug --space counts if it is of Tahoe-100M"
+                )
+                raise DatasetError(msg)
         return [path]
     for place in (path / "data", path):
         found = sorted(p for p in place.glob("*.parquet") if not p.name.endswith("_metadata.parquet"))

@@ -99,7 +99,7 @@ class Comparison:
     shared_control
         bool [C], whether truth and train subtract the same controls.
     s2
-        float64 [C, G], sampling variance of `observed`.
+        float64 [C, G], sampling variance of `observed`, 0 where unknown.
     alignment
         ``by_name`` or ``positional_unverified``.
     var_filled
@@ -253,6 +253,10 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
     position = {key: i for i, key in enumerate(table.conditions.index)}
     names = ds.conditions.index[ds.condition_codes[rows]]
     control, seen = table.control.get("reference"), table.control.get("input")
+    s2 = (table.s2_pert + table.s2_control["reference"]).astype(np.float64)
+    if table.s2_source == "unknown":
+        # The variance of the controls alone would pass for that of the difference.
+        s2 = np.zeros_like(s2)
     return ObservedSide(
         conditions=table.conditions,
         rows=rows,
@@ -263,7 +267,7 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
         train=_train_side(train),
         n=table.n,
         shared_control=table.shared_control,
-        s2=(table.s2_pert + table.s2_control["reference"]).astype(np.float64),
+        s2=s2,
         input_control=None if seen is None else seen.astype(np.float64),
     )
 

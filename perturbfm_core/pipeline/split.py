@@ -102,7 +102,13 @@ def save_splits(
         old = folder.stats(split.hash)
         if old is not None and not bounds and old.halves == stats.halves:
             stats = stats.model_copy(
-                update={"ceiling": old.ceiling, "floor": old.floor, "no_signal": old.no_signal}
+                update={
+                    "ceiling": old.ceiling,
+                    "floor": old.floor,
+                    "no_signal": old.no_signal,
+                    # Those of the expression are computed with the bounds only.
+                    "strata": {**old.strata, **stats.strata},
+                }
             )
         if old is not None:
             stats = stats.model_copy(update={"supersedes": old.supersedes})

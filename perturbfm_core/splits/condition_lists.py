@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,24 @@ FOLD_NAMES: Mapping[str, Fold] = {
 # What spreadsheets separate columns by: a comma, in many languages a semicolon, in "Unicode text" a tabulator.
 _DELIMITERS = (",", ";", "\t")
 _COLUMNS = ("condition", "fold")
+
+
+def check_folds(names: Iterable[str], where: str) -> None:
+    """Refuse names of folds of which two mean one fold here, but two in the tool that wrote them.
+
+    CPA and chemCPA call test what is out of distribution (``ood``), and ``test`` held-out cells of what is trained on.
+
+    Raises
+    ------
+    SplitError
+        If both ``ood`` and ``test`` occur.
+    """
+    if {"ood", "test"} <= {name.strip().lower() for name in names}:
+        msg = (
+            f"{where} has both 'ood' and 'test', which would be one test fold; as CPA means them, 'ood' is test and "
+            "'test' is validation: rename 'test' to 'val', then 'ood' to 'test' (or what is not tested to 'unused')"
+        )
+        raise SplitError(msg)
 
 
 def read_conditions(path: Path) -> dict[str, list[str]]:
@@ -98,6 +116,12 @@ def read_lines(path: Path, columns: int) -> list[list[str]]:
     SplitError
         If the file cannot be read or is no CSV.
     """
+    if path.suffix.lower() in (".pkl", ".pickle"):
+        msg = (
+            f"{path} is a pickle, which is never loaded, since it can run any code; if you trust it, write it as JSON "
+            "yourself in Python: json.dump(pickle.load(open('FILE.pkl', 'rb')), open('FILE.json', 'w'), default=list)"
+        )
+        raise SplitError(msg)
     text = read_text(path, SplitError)
     if "\0" in text:
         msg = f"{path} is no CSV: it holds NUL; save it as text"

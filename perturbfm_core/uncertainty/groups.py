@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import parse_key, pert_genes
+from perturbfm_core.data.condition import escape, parse_key, pert_parts
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
@@ -25,9 +25,9 @@ class Novelty:
     parts
         int64 [C], number of perturbed genes.
     seen
-        int64 [C], how many of them are single perturbations in train.
+        int64 [C], how many of them are single perturbations in train, under the same modality.
     known
-        bool [C], whether train has the perturbation itself (in another context or dose).
+        bool [C], whether train has the perturbation itself under the same modality (in another context or dose).
     """
 
     parts: IntArray
@@ -45,18 +45,30 @@ class Novelty:
 
 
 def perturbations(keys: Iterable[str]) -> frozenset[str]:
-    """Return the perturbations of condition keys."""
-    return frozenset(parse_key(key)[schema.PERT_ID] for key in keys)
+    """Return the perturbations of condition keys with their modality, since activation and repression differ."""
+    fields = map(parse_key, keys)
+    return frozenset(_label(x[schema.PERT_ID], x[schema.MODALITY]) for x in fields)
+
+
+def _label(pert: str, modality: str) -> str:
+    return f"{escape(pert)}|{escape(modality)}"
 
 
 def novelty(conditions: pd.DataFrame, fitted: frozenset[str]) -> Novelty:
-    """Return how much of each condition [C] is new to a predictor fitted on the perturbations `fitted`."""
-    perts = conditions[schema.PERT_ID].astype(str).tolist()
-    parts = [pert_genes(p) for p in perts]
+    """Return how much of each condition [C] is new to a predictor fitted on `fitted` (see `perturbations`)."""
+    perts, modality = (conditions[c].astype(str).tolist() for c in (schema.PERT_ID, schema.MODALITY))
+    parts = [pert_parts(p) for p in perts]
+
+    def has(pert: str, how: str) -> bool:
+        # Calibrators saved without the modality have the perturbation alone.
+        return _label(pert, how) in fitted or pert in fitted
+
     return Novelty(
         np.asarray([len(p) for p in parts], dtype=np.int64),
-        np.asarray([sum(x in fitted for x in p) for p in parts], dtype=np.int64),
-        np.asarray([p in fitted for p in perts], dtype=np.bool_),
+        np.asarray(
+            [sum(has(x, how) for x in p) for p, how in zip(parts, modality, strict=True)], dtype=np.int64
+        ),
+        np.asarray([has(p, how) for p, how in zip(perts, modality, strict=True)], dtype=np.bool_),
     )
 
 

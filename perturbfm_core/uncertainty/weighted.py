@@ -2,7 +2,8 @@
 
 Source: Tibshirani et al. 2019 (density ratio), Guan 2023 (localisation by distance). With a known density
 ratio the interval would be valid; estimated weights make it approximate. Where too few units carry the
-weight, the interval is at least as wide as that of all units, is widened further, and is flagged.
+weight, the interval is at least as wide as that of all units, is widened further, and is flagged. Fewer than
+10 queries have no density to estimate: they are weighted by distance under either kind.
 """
 
 from __future__ import annotations
@@ -195,6 +196,7 @@ class WeightedConformal:
         """Return the content for ``calibration.json``."""
         return {
             "weights": self.weights,
+            **({"distance_below": _MIN_QUERIES} if self.weights == "density" else {}),
             "min_effective": self.min_effective,
             "bandwidth": self.bandwidth,
             "gene_bins": int(self.scores.shape[1]),

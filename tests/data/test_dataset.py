@@ -331,3 +331,11 @@ def test_as_csr_leaves_its_argument_alone() -> None:
     assert clean.data.tolist() == [3.0]
     assert clean.indices.tolist() == [1]
     assert messy.data.tolist() == [1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.bool_])
+def test_repeated_entries_of_small_integers_do_not_wrap_around(dtype: type) -> None:
+    most = 1 if dtype is np.bool_ else int(np.iinfo(dtype).max)
+    X = sp.csr_array((np.asarray([most, most, 1], dtype=dtype), [0, 0, 1], [0, 2, 3]), shape=(2, 2))
+    assert as_csr(X).toarray().tolist() == [[2 * most, 0], [0, 1]]
+    assert X.dtype == dtype

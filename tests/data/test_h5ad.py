@@ -35,3 +35,15 @@ def test_a_sparse_matrix_with_wrong_indices_is_refused(
     with pytest.raises(DatasetError, match=r"damaged|cannot be read") as caught:
         read_matrix(path, None)
     assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_a_newer_format_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5ad"
+    obs = pd.DataFrame({"pert": ["A"] * 6, "odd": range(6)}, index=[f"c{i}" for i in range(6)])
+    anndata.AnnData(np.eye(6, dtype=np.float32), obs).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        file["obs/odd"].attrs["encoding-version"] = "9.0"
+    with pytest.raises(
+        DatasetError, match=r"obs/odd is a column in a format .*'array' 9\.0; .*newer anndata"
+    ):
+        read_matrix(path, None)

@@ -364,3 +364,28 @@ def test_a_name_that_the_catalog_would_refuse_is_refused(tmp_path: Path) -> None
     refused = attempt(*argv, "--control-label", "control", "--name", "My screen!")
     assert "data set name 'My screen!'" in refused.err
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
+@pytest.mark.parametrize("space", ["log1p", "log2p1", "log10p1"])
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (lambda X: X, True),
+        # One count is a whole number in every row, or the depth is that of the target.
+        (lambda X: X * np.resize([2.0, 5.0, 10.0], (len(X), 1)), False),
+        (lambda X: X / X.sum(axis=1, keepdims=True) * 1e4, False),
+        (lambda X: (X / X.sum(axis=1, keepdims=True) * 1e6)[:, :20], False),
+        (lambda X: (X / X.sum(axis=1, keepdims=True) * np.median(X.sum(axis=1)))[:, :20], False),
+    ],
+)
+def test_logarithms_of_counts_without_normalisation_are_named(
+    scale: Any, said: bool, space: str, sparse: bool
+) -> None:
+    log = {"log1p": np.log1p, "log2p1": lambda x: np.log2(x + 1), "log10p1": lambda x: np.log10(x + 1)}[space]
+    adata = counts()
+    X = log(scale(adata.X.astype(np.float64))).astype(np.float32)
+    adata = adata[:, : X.shape[1]].copy()
+    adata.X = sp.csr_matrix(X) if sparse else X
+    found = "counts without depth normalisation" in warnings(read(adata, space=space))
+    assert found == said

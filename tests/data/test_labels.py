@@ -484,11 +484,40 @@ def test_measured_genes_are_no_controls_whatever_they_are_called() -> None:
 # ---- genes and doses -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [np.nan, "", "nan", None])
-def test_genes_without_a_name_are_refused(name: object) -> None:
+AMBIGUOUS = [
+    pytest.param([np.nan], [0], id="missing"),
+    pytest.param([""], [0], id="empty"),
+    pytest.param(["nan"], [0], id="text-that-means-missing"),
+    pytest.param([None], [0], id="none"),
+    pytest.param(["S7"], [0, 7], id="that-of-another"),
+    pytest.param(["S7", None], [0, 1, 7], id="both"),
+]
+
+
+@pytest.mark.parametrize(("names", "by_index"), AMBIGUOUS)
+def test_genes_without_a_name_of_their_own_keep_the_index(names: list[object], by_index: list[int]) -> None:
+    adata = cells(["control", "S5"])
+    symbols = [f"S{i}" for i in range(len(GENES))]
+    adata.var["symbol"] = [*names, *symbols[len(names) :]]
+    ds = read(adata, gene_col="symbol")
+    assert list(ds.genes) == [GENES[i] if i in by_index else symbols[i] for i in range(len(GENES))]
+    (warning,) = [w for w in report(ds)["warnings"] if "called by the index of var" in w]
+    assert warning.startswith(f"{len(by_index)} of {len(GENES)} genes have no name of their own")
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        pytest.param(["S3", *GENES[1:]], [None], id="id-is-the-name-of-another"),
+        pytest.param([str(i) for i in range(8)], [None], id="row-numbers"),
+        pytest.param(GENES, [None] * 5, id="most"),
+    ],
+)
+def test_genes_without_a_name_are_refused(index: list[str], names: list[object]) -> None:
     adata = cells(["control", "G1"])
-    adata.var["symbol"] = [name, *GENES[1:]]
-    with pytest.raises(DatasetError, match=r"var column 'symbol': 1 of 8 genes have no name"):
+    adata.var.index = pd.Index(index)
+    adata.var["symbol"] = [*names, *(f"S{i}" for i in range(len(names), 8))]
+    with pytest.raises(DatasetError, match=rf"var column 'symbol': {len(names)} of 8 genes have no name"):
         read(adata, gene_col="symbol")
 
 
@@ -583,3 +612,63 @@ def test_pooled_controls_of_several_times_are_named() -> None:
     assert warned(
         read(adata, covariate_cols=("tissue",)), "controls with different tissue ('lung', 'skin') are pooled"
     )
+
+
+@pytest.mark.parametrize(
+    ("kinds", "left"),
+    [
+        (["Gene Expression"] * 6 + ["Peaks"] * 2, 6),
+        (["Peaks"] * 8, 8),
+        (["Peaks"] * 6 + ["Antibody Capture"] * 2, 6),
+    ],
+)
+def test_peaks_are_features_only_where_no_gene_is(kinds: list[str], left: int) -> None:
+    adata = cells(["control", "G1", "G2"])
+    adata.var["feature_types"] = kinds
+    ds = read(adata)
+    assert ds.n_genes == left
+    assert warned(ds, "2 peaks") == ("Gene Expression" in kinds)
+
+
+@pytest.mark.parametrize(
+    "modality", ["small_molecule", "Compounds", "cytokines", "trt_cp", "Small-Molecule inhibitors"]
+)
+def test_a_drug_named_like_a_guide_keeps_its_name(modality: str) -> None:
+    adata = cells(["control", "G1-42", "other"], kind=["none", modality, modality])
+    assert (
+        perts(read(adata, modality_col="kind")) == perts(read(adata, modality=modality)) == ["G1-42", "other"]
+    )
+    assert perts(read(adata, modality="CRISPRi")) == ["G1", "other"]
+
+
+def test_ids_of_genes_that_are_numbers_have_no_decimal_point() -> None:
+    adata = cells(["control", "7157", "2"])
+    adata.var["entrez"] = [7157.0, 2.0, *map(float, range(10, 16))]
+    assert list(read(adata, gene_col="entrez").genes[:3]) == ["7157", "2", "10"]
+    adata.var["entrez"] = [7157.0, np.nan, *map(float, range(10, 16))]
+    with pytest.raises(DatasetError, match="1 of 8 genes have no name"):
+        read(adata, gene_col="entrez")
+
+
+@pytest.mark.parametrize(
+    ("label", "cure"),
+    [
+        ("G1_G2", "import with --separator '_'"),
+        ("G1_G2__G1_G2", "name them by --aliases, e.g. G1_G2__G1_G2 as G1+G2"),
+        ("G1_G2_G1", "name them by --aliases, e.g. G1_G2_G1 as G1+G2"),
+    ],
+)
+def test_what_is_said_of_a_combination_that_is_one_name_cures_it(label: str, cure: str) -> None:
+    adata = cells(["control", "G3", label])
+    assert warned(read(adata), cure)
+    cured = {"separators": ["_"]} if "separator" in cure else {"aliases": {label: "G1+G2"}}
+    assert perts(read(adata, **cured)) == ["G1+G2", "G3"]
+
+
+@pytest.mark.parametrize("column", [None, "guide"])
+def test_guides_of_measured_genes_that_are_kept_apart_are_no_drugs(column: str | None) -> None:
+    labels = ["control", "G1_1", "G1_2", "G2_1"]
+    adata = cells(["control", "G1", "G1", "G2"] if column else labels, guide=labels)
+    ds = read(adata, guides="separate", guide_col=column)
+    assert perts(ds) == labels[1:]
+    assert not warned(ds, "--modality drug")

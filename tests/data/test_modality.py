@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perturbfm_core.data.modality import switches_off
+from perturbfm_core.data.modality import adds_substance, switches_off
 from perturbfm_core.models.perturbfm.interventions import interventions
 from tests.support.factories import conditions_of
 
@@ -70,3 +70,24 @@ def test_the_sign_of_a_part_is_that_of_its_modality() -> None:
         conditions_of([("c", "A", m) for m in ("Cas13d", "CRISPRa", "Inhibitor", "", "si-RNA")])
     )
     assert found.sign.tolist() == [-1.0, 1.0, -1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [
+        *(
+            (n, True)
+            for n in ("drug", "Drugs", " compound ", "chemical", "cytokines", "ligand", "small molecule")
+        ),
+        *(
+            (n, True)
+            for n in ("small_molecule", "trt_cp", "kinase inhibitor", "drug treatment", "Small-molecules")
+        ),
+        *(
+            (n, False)
+            for n in ("", "CRISPRi", "trt_sh", "CRISPR+drug", "drug-inducible CRISPRi", "inhibition", "RNAi")
+        ),
+    ],
+)
+def test_modalities_that_add_a_substance(name: str, is_one: bool) -> None:
+    assert adds_substance(name) == is_one

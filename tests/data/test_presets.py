@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from perturbfm_core.data.artifact import load_dataset
 from perturbfm_core.data.importing import read_h5ad
 from perturbfm_core.errors import DatasetError
+from tests.support.command import perturbfm
 
 GENES = ["TP53", "MDM2", "KLF1", "AHR", "G1", "G2", "G3", "G4"]
 
@@ -64,8 +67,8 @@ def test_gears(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("twice", [False, True])
 def test_replogle(tmp_path: Path, twice: bool) -> None:
-    """Gene names that are not unique leave the Ensembl ids."""
-    names = [*GENES[:-1], GENES[0]] if twice else GENES
+    """Genes that share a name have their Ensembl ids, all others their names."""
+    names = [*GENES[:-1], GENES[-2]] if twice else GENES
     path = written(
         tmp_path / "K562_essential_raw_singlecell_01.h5ad",
         ["non-targeting", "TP53", "HLA-A"],
@@ -75,7 +78,9 @@ def test_replogle(tmp_path: Path, twice: bool) -> None:
     )
     ds = read_h5ad(path, preset="replogle")
     assert perturbations(ds) == {"TP53", "HLA-A"}
-    assert next(iter(ds.genes)) == ("ENSG00000000000" if twice else "TP53")
+    assert list(ds.genes) == ([*GENES[:-2], *(f"ENSG{i:011d}" for i in (6, 7))] if twice else GENES)
+    named = [w for w in ds.metadata.notes["import_report"]["warnings"] if "called by the index" in w]
+    assert (len(named), bool(named) and named[0].startswith("2 of 8 genes")) == (twice, twice)
     assert (ds.metadata.space, ds.obs["batch_id"].nunique()) == ("counts", 2)
     assert set(ds.conditions["modality"].astype(str)) == {"CRISPRi"}
 
@@ -234,3 +239,102 @@ def test_another_control_label_needs_no_dose_either(tmp_path: Path) -> None:
     )
     ds = read_h5ad(path, preset="scperturb", control_label="DMSO")
     assert set(ds.conditions["doses"].astype(str)) == {"0.01 uM"}
+
+
+# ---- treatments beside the perturbation ----------------------------------------------------------------------
+
+
+def within(column: str, *, treatments: tuple[str, str] = ("none", "ifn"), **more: Any) -> dict[str, Any]:
+    """Return a column of two treatments, each with controls and with treated rows, and further columns."""
+    return {column: [treatments[i % 2] for i in range(30)], **more}
+
+
+@pytest.mark.parametrize(
+    ("preset", "column", "more", "batch"),
+    [
+        ("perturbench", "treatment", {}, "treatment"),
+        (
+            "scperturb",
+            "perturbation_2",
+            {"perturbation_type": "CRISPR", "perturbation_type_2": "cytokine"},
+            None,
+        ),
+        ("scperturb", "perturbation_2", {"batch": ["1", "2", "3", "4"] * 7 + ["1", "2"]}, "batch"),
+        ("scperturb", "perturbation_3", {"batch": ["1"] * 15 + ["2"] * 15}, None),
+    ],
+)
+def test_rows_are_matched_to_the_controls_of_their_treatment(
+    tmp_path: Path, preset: str, column: str, more: dict[str, Any], batch: str | None
+) -> None:
+    """A treatment given beside the perturbation changes controls too; batches within it do as well."""
+    path = collection(tmp_path / "f.h5ad", preset, **within(column, **more))
+    ds = read_h5ad(path, preset=preset)
+    notes = ds.metadata.notes
+    assert notes["columns"]["batch_col"] == (batch or column)
+    assert {v for t in ds.conditions["covariates"] for v in json.loads(t).items()} == {
+        (column, "none"),
+        (column, "ifn"),
+    }
+    assert not any("pooled" in text for text in notes["import_report"]["warnings"])
+
+
+def test_pooled_controls_are_named_where_batches_do_not_part_them(tmp_path: Path) -> None:
+    columns = within("time", batch=["1"] * 5 + ["2"] * 25, time_unit="h")
+    path = collection(tmp_path / "f.h5ad", "scperturb", **columns)
+    (warning,) = [
+        w
+        for w in read_h5ad(path, preset="scperturb").metadata.notes["import_report"]["warnings"]
+        if "pooled" in w
+    ]
+    assert "controls with different time ('ifn', 'none')" in warning
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"perturbation_type": "drug", "perturbation_type_2": "drug"}, "they are of the same kind"),
+        ({"dose_value": 10.0, "dose_value_2": 5.0}, "they are of the same kind"),
+        ({"perturbation_3": ["a", "b"] * 15}, "'perturbation_2' and 'perturbation_3' vary"),
+        (
+            {
+                "perturbation_type": ["nan"] * 10 + ["drug"] * 20,
+                "perturbation_type_2": ["drug"] * 10 + ["nan"] * 20,
+                "perturbation_2": treated("control", control="B"),
+            },
+            "they are of the same kind",
+        ),
+        (
+            {"perturbation_2": ["none", "B"] * 5 + ["none"] * 20},
+            "some are given to 'control' rows of 'perturbation' alone",
+        ),
+        (
+            {"perturbation_2": treated("none", "ifn", control="none")},
+            "some have no 'control' rows of 'perturbation'",
+        ),
+        ({"perturbation_2": treated("ifn", control=None)}, "and 10 missing values; fill them"),
+    ],
+)
+def test_further_perturbations_are_never_left_out(
+    tmp_path: Path, columns: dict[str, Any], match: str
+) -> None:
+    path = collection(tmp_path / "f.h5ad", "scperturb", **{**within("perturbation_2"), **columns})
+    with pytest.raises(DatasetError, match=match) as caught:
+        read_h5ad(path, preset="scperturb")
+    assert "obs column 'perturbation_2'" in str(caught.value)
+
+
+@pytest.mark.parametrize("values", ["control", "ifn", [None, "control", "nan"] * 10, [np.nan] * 30])
+def test_a_further_column_that_says_nothing_is_not_used(tmp_path: Path, values: Any) -> None:
+    path = collection(tmp_path / "f.h5ad", "scperturb", perturbation_2=values)
+    ds = read_h5ad(path, preset="scperturb")
+    assert set(ds.conditions["covariates"].astype(str)) == {""}
+
+
+def test_verbs_of_presets_take_other_columns(tmp_path: Path) -> None:
+    path = collection(tmp_path / "f.h5ad", "scperturb", **within("donor", line="HeLa", time=[6, 6, 24] * 10))
+    argv = ["data", "import-scperturb", "--dataset", path, "--out", tmp_path / "d", "--modality", "KO"]
+    perturbfm(*argv, "--batch-col", "time", "--context-col", "line", "--covariate-col", "donor", warns=True)
+    ds = load_dataset(tmp_path / "d")
+    assert (ds.contexts, set(ds.conditions["modality"].astype(str))) == (["HeLa"], {"KO"})
+    assert set(ds.obs["batch_id"].astype(str)) == {"6", "24"}
+    assert set(json.loads(ds.conditions["covariates"].iloc[0])) == {"donor", "time"}

@@ -10,7 +10,8 @@ from perturbfm_core.data.quantities import canonical_dose, canonical_doses, cano
 @pytest.mark.parametrize(
     "text",
     ["10 uM", "10.0 uM", "10uM", "10000 nM", "1e+1 uM", "1E1 uM", "0.01 mM", "10 µM", "10 μM", "1e-5 M", " 10  um ",
-     "10 umol/L", "1e7 pM", "10 uMolar"],
+     "10 umol/L", "1e7 pM", "10 uMolar",
+     "10 micromolar", "10000 Nanomolar", "0.01 millimolar", "1e-5 molar"],
 )  # fmt: skip
 def test_one_concentration_in_many_spellings(text: str) -> None:
     assert canonical_dose(text) == ("10 uM", True)

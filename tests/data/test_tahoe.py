@@ -194,3 +194,12 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, what: str, says: str) -> None
     with pytest.raises(DatasetError, match=says) as caught:
         read_h5ad(tmp_path, preset="tahoe")
     assert "\n" not in str(caught.value)
+
+
+def test_an_h5ad_file_is_read_by_another_verb(tmp_path: Path) -> None:
+    path = tmp_path / "plate1.h5ad"
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    with pytest.raises(
+        DatasetError, match=r"is HDF5, not Parquet; read an h5ad file by `perturbfm data import`"
+    ):
+        read_h5ad(path, preset="tahoe")

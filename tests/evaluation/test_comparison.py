@@ -14,6 +14,9 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import compare, observed
+from perturbfm_core.evaluation.panels.hits import changed as changed_genes
+from perturbfm_core.evaluation.panels.hits import screening
+from perturbfm_core.evaluation.panels.uncertainty import coverage
 from perturbfm_core.splits.split import FrozenSplit
 from tests.support.factories import grid_rows, prediction_of, screen, split_one
 
@@ -101,6 +104,21 @@ def test_a_metric_cannot_write_into_what_all_metrics_share(
     # The arrays of others stay theirs.
     assert side.observed.flags.writeable
     assert given.mean.flags.writeable
+
+
+@pytest.mark.parametrize(("reps", "known"), [(1, False), (2, True)])
+def test_without_the_perturbed_part_there_is_no_sampling_error(reps: int, known: bool) -> None:
+    ds = screen(grid_rows(PERTS, ["x", "y"], reps=reps, controls=120), seed=3)
+    split = split_one(ds, "context_ood", {"holdout": ["x"]})
+    side = observed(ds, split)
+    assert (side.s2 > 0).any() == known
+    c = compare(ds, split, prediction_of(ds, split, dict(zip(KEYS, side.observed, strict=True))))
+    assert changed_genes.significant(side.observed + 100, side.s2).any() == known
+    assert screening.observed_size(c) == pytest.approx(
+        np.maximum((c.observed**2).sum(axis=1) - c.s2.sum(axis=1), 0)
+    )
+    assert known or (screening.observed_size(c) > 0).all()
+    assert known or not coverage.significant(c).any()
 
 
 def test_controls_that_both_sides_subtract_are_flagged() -> None:

@@ -234,6 +234,24 @@ def test_features_are_scaled_by_log_dose() -> None:
     np.testing.assert_allclose(means(model, [("x", "N", "", "0.5")]), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_name_with_a_plus_sign_has_its_features(name: str) -> None:
+    plus = {"(+)-B" if g == "B" else g: v for g, v in WORDS.items()}
+    delta = np.random.default_rng(0).normal(size=(4, 5))
+    view = view_of([("x", g) for g in ("A", "(%2B)-B", "C", "D")], delta)
+    found = means(fitted(name, view, side_info_of(words=plus)), [("x", "(%2B)-B"), ("x", "N")])
+    expected = means(fitted(name, view_of(SINGLES, delta)), [("x", "B"), ("x", "N")])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_with_one_gene_the_mean_is_predicted(name: str) -> None:
+    view = view_of(SINGLES, [[1.0], [2.0], [3.0], [6.0]], genes=["G"])
+    model = new_model(name, None)
+    model.fit(view, 0)
+    np.testing.assert_allclose(means(model, [("x", "A"), ("x", "N")]), 3.0, rtol=1e-6)
+
+
 # ---- where features come from -----------------------------------------------------------------------------
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pandas as pd
 import pytest
 
+from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
@@ -15,7 +17,12 @@ from perturbfm_core.data.obs import make_obs
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.condition_lists import read_conditions
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.splits.perturbench.saved import read_split_csv
+from perturbfm_core.splits.perturbench.saved import (
+    read_split_csv,
+    read_split_json,
+    row_codes,
+    saved_in_columns,
+)
 
 PLAIN = "condition,fold\nG1,train\nG2,val\nG1+G5,test\n"
 FOLDS = {"train": ["G1"], "val": ["G2"], "test": ["G1+G5"]}
@@ -99,10 +106,10 @@ def test_saved_splits_of_spreadsheets(tmp_path):
 # ---- names of GEARS ----------------------------------------------------------------------------------------------
 
 
-def screen(labels) -> PerturbDataset:
+def screen(labels, rows=tuple(f"r{i}" for i in range(6))) -> PerturbDataset:
     """Return condition-level differences of six perturbations, imported with the given control labels."""
     perts = ["A", "B", "C", "D", "A+B", "A+C"]
-    obs = make_obs({"pert_id": perts, "is_control": [False] * 6}, [f"r{i}" for i in range(6)])
+    obs = make_obs({"pert_id": perts, "is_control": [False] * 6}, list(rows))
     X = pd.DataFrame([[i, i + 1.0, -1.0] for i in range(6)]).to_numpy(dtype="float32")
     notes = {} if labels is None else {"columns": {"control_label": labels}}
     metadata = DatasetMetadata(name="d", level="condition", space="delta", control_policy="none", notes=notes)
@@ -161,3 +168,55 @@ def test_labels_do_not_change_the_hash_of_a_split():
         for labels in ("NT", None)
     )
     assert one.hash == two.hash
+
+
+# ---- what would be read in another meaning ---------------------------------------------------------------------
+
+
+def _explicit(path, listed):
+    return folds_of(screen(None), listed)
+
+
+def _csv(path, listed):
+    path.write_text("".join(f"{row},{fold}\n" for fold, rows in listed.items() for row in rows))
+    return read_split_csv(path)
+
+
+def _lists(path, listed):
+    path.write_text(json.dumps(listed))
+    return read_split_json(path)
+
+
+def _column(path, listed):
+    return saved_in_columns({"split": [fold for fold, rows in listed.items() for _ in rows]})
+
+
+@pytest.mark.parametrize("read", [_explicit, _csv, _lists, _column])
+def test_ood_and_test_of_cpa_are_not_one_fold(tmp_path, read):
+    listed = {"train": ["A", "B"], "Test": ["C"], "ood": ["D"]}
+    with pytest.raises(SplitError, match=r"has both 'ood' and 'test'.*rename 'test' to 'val'"):
+        read(tmp_path / "split", listed)
+    listed["val"] = listed.pop("Test")
+    assert read(tmp_path / "split", listed)
+
+
+@pytest.mark.parametrize("read", [read_conditions, read_split_csv])
+def test_a_pickle_is_not_loaded_and_how_to_write_it_is_said(tmp_path, read):
+    (tmp_path / "norman.pkl").write_bytes(pickle.dumps(FOLDS))
+    with pytest.raises(SplitError, match=r"is a pickle, which is never loaded.*json\.dump\(pickle\.load"):
+        read(tmp_path / "norman.pkl")
+
+
+@pytest.mark.parametrize("rows", ["012345", "543210", "123456", "abcdef"])
+def test_numbers_of_a_list_are_positions_unless_rows_are_named_by_other_numbers(tmp_path, rows):
+    ds = screen(None, rows)
+    saved = _lists(tmp_path / "s.json", {"train": [0, 1, 2], "test": [3, 4, 5]})
+    if rows in ("543210", "123456"):
+        with pytest.raises(
+            SplitError, match=r"rows of the file are named by numbers as well.*give row names as text"
+        ):
+            row_codes(ds, saved, list(rows))
+    else:
+        assert row_codes(ds, saved, list(rows))[0].tolist() == [0, 0, 0, *[schema.FOLDS.index("test")] * 3]
+    by_name = _lists(tmp_path / "s.json", {"train": list(rows[:3]), "test": list(rows[3:])})
+    assert row_codes(ds, by_name, list(rows))[0].tolist() == [0, 0, 0, *[schema.FOLDS.index("test")] * 3]

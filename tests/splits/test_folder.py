@@ -89,6 +89,22 @@ def test_freezing_again_without_bounds_keeps_those_that_are_there(
     assert kept.no_signal is False
 
 
+def test_freezing_again_without_bounds_keeps_strata_of_the_expression(
+    store: ArtifactStore, ds: PerturbDataset
+) -> None:
+    spec = SplitSpec(kind="context_ood", params={"holdout": ["x"]})
+    ((split, stats, _),) = freeze_split(store, ds, spec, bounds=False)
+    folder = SplitFolder(store.split_dir)
+    effect = {"x|A|||": "high"}
+    folder.save_stats(
+        split.hash, stats.model_copy(update={"strata": {**stats.strata, "effect": effect, "seen": {}}})
+    )
+    freeze_split(store, ds, spec, bounds=False)
+    kept = folder.stats(split.hash)
+    assert kept is not None
+    assert kept.strata == {**stats.strata, "effect": effect}
+
+
 def test_saving_over_an_edited_file_is_refused(
     folder: SplitFolder, ds: PerturbDataset, by_condition: FrozenSplit
 ) -> None:

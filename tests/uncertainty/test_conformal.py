@@ -11,7 +11,7 @@ from perturbfm_core.data.gene_bins import gene_bins, gene_scale
 from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.uncertainty.config import ConformalConfig
 from perturbfm_core.uncertainty.conformal import Conformal, scores_of
-from perturbfm_core.uncertainty.groups import novelty
+from perturbfm_core.uncertainty.groups import novelty, perturbations
 from perturbfm_core.uncertainty.quantiles import hierarchical_quantiles, weighted_quantiles
 from tests.support.factories import conditions_of
 from tests.support.residuals import residuals_of, world
@@ -173,6 +173,25 @@ def test_the_scale_of_a_gene_is_not_that_of_its_own_perturbation() -> None:
 )
 def test_strata_say_what_train_has(pert: str, known: list[str], stratum: str) -> None:
     assert novelty(conditions_of([("c", pert)]), frozenset(known)).strata == [stratum]
+
+
+@pytest.mark.parametrize(
+    ("pert", "modality", "stratum"),
+    [
+        ("A", "CRISPRa", "single:known"),
+        ("A+B", "CRISPRa", "combo:seen-2"),
+        ("A", "CRISPRi", "single:seen-0"),
+        ("A+B", "CRISPRi", "combo:seen-0"),
+        ("(%2B)-JQ1", "drug", "single:known"),
+        ("(%2B)-JQ1+C", "drug", "combo:seen-2"),
+    ],
+)
+def test_strata_tell_modalities_apart_and_know_names_with_a_plus_sign(
+    pert: str, modality: str, stratum: str
+) -> None:
+    train = [("c", "A", "CRISPRa"), ("c", "B", "CRISPRa"), ("c", "(%2B)-JQ1", "drug"), ("c", "C", "drug")]
+    known = perturbations(conditions_of(train).index)
+    assert novelty(conditions_of([("c", pert, modality)]), known).strata == [stratum]
 
 
 # ---- what they cover -----------------------------------------------------------------------------------------

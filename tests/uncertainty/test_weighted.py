@@ -121,6 +121,8 @@ def test_a_single_query_has_no_density_and_falls_back_to_distance() -> None:
     truth, mean = made(80, 1.0)
     one, other = (fitted(truth, mean, weights=w) for w in ("density", "distance"))
     np.testing.assert_array_equal(applied(one, mean[:1]).factor, applied(other, mean[:1]).factor)
+    assert one.describe()["distance_below"] == 10
+    assert "distance_below" not in other.describe()
 
 
 def test_saved_weighted_intervals_are_the_same() -> None:

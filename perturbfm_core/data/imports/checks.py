@@ -14,9 +14,10 @@ from perturbfm_core.data.condition import distinct_genes, parse_covariates, pert
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.imports.control_names import control_like, dose_in_label, unassigned_like
 from perturbfm_core.data.imports.guides import genes_inside
-from perturbfm_core.data.imports.labels import DRUG_LIKE, differing_in_case
+from perturbfm_core.data.imports.labels import differing_in_case
 from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.label_features import label_features
+from perturbfm_core.data.modality import adds_substance
 from perturbfm_core.data.obs import usual_level
 from perturbfm_core.schema import Level
 
@@ -117,16 +118,27 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
     report.facts["perturbed_names_among_genes"] = f"{len(known)} of {len(perturbed)}"
     if not perturbed or len(known) == len(perturbed):
         return
-    missing = [g for g in perturbed if g not in genes]
+    declared = report.facts.get("guides_kept_apart", {})
+    # A guide that is kept apart is known by its gene.
+    missing = [g for g in perturbed if declared.get(g, g) not in genes]
+    if not missing:
+        return
+    known += [g for g in perturbed if g in declared and declared[g] in genes]
     hint = _better(missing, genes, gene_columns)
-    declared = set(report.facts.get("guides_kept_apart", ()))
-    modalities = {m.lower() for m in ds.conditions[schema.MODALITY].astype(str)}
-    several, one = ([], []) if modalities <= DRUG_LIKE else genes_inside(set(missing) - declared, genes)
+    substances = all(map(adds_substance, set(ds.conditions[schema.MODALITY].astype(str))))
+    several, one = ([], []) if substances else genes_inside(set(missing) - set(declared), genes)
     if several:
-        joint = found[0] if (found := re.findall(r"[^A-Za-z0-9]+", several[0])) else "_"
+        pieces = several[0].split(joint := (re.findall(r"[^A-Za-z0-9]+", several[0]) or ["_"])[0])
+        # A name with a part twice, as those of two guides of one pair of genes have, cannot be parted.
+        once = list(dict.fromkeys(p for p in re.split(r"[^A-Za-z0-9]+", several[0]) if p))
+        cure = (
+            f"import with --separator {joint!r}"
+            if "" not in pieces and len(set(pieces)) == len(pieces)
+            else f"name them by --aliases, e.g. {several[0]} as {schema.COMBO_SEPARATOR.join(once)}"
+        )
         report.warnings.append(
             f"{examples(several)} have several genes in their names and are one perturbation each; if they are "
-            f"combinations, import with --separator {joint!r}"
+            f"combinations, {cure}"
         )
     if one:
         report.warnings.append(
@@ -136,7 +148,7 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
         missing = [m for m in missing if m not in set(several) | set(one)] or missing
         hint = hint or "."
     # Drugs are not measured; their names among the genes would be a surprise.
-    if hint != "." and (hint or (not known and not modalities <= DRUG_LIKE)):
+    if hint != "." and (hint or (not known and not substances)):
         what = f"{len(known)} of {len(perturbed)} perturbed names are among the {len(genes)} genes (genes: "
         report.warnings.append(
             f"{what}{examples(sorted(genes))}; perturbed: {examples(missing)}){hint or '; if they are genes, name them by --gene-col, else declare --modality drug'}"
@@ -185,24 +197,35 @@ def _pooled_controls(report: ImportReport, ds: PerturbDataset) -> None:
     """Warn where controls of several times or donors are pooled, though treated rows differ in these as well."""
     if not ds.has_controls:
         return
-    # {covariate: {context: (values of controls, values of treated rows)}}
-    values: dict[str, dict[str, tuple[set[str], set[str]]]] = {}
     rows = pd.DataFrame(
         {
             "context": ds.obs[schema.CONTEXT_ID].astype(str).to_numpy(),
+            "batch": ds.obs[schema.BATCH_ID].astype(str).to_numpy(),
             "text": ds.obs[schema.COVARIATES].astype(str).to_numpy(),
             "treated": ~ds.is_control,
         }
     ).drop_duplicates()
-    for context, text, treated in rows.itertuples(index=False):
+    own = {(context, batch) for context, batch, _, treated in rows.itertuples(index=False) if not treated}
+    used: set[tuple[str, str | None]] = set()
+    # {covariate: {pool: values of its controls}}, {covariate: {context: values of treated rows}}
+    pools: dict[str, dict[tuple[str, str | None], set[str]]] = {}
+    given: dict[str, dict[str, set[str]]] = {}
+    for context, batch, text, treated in rows.itertuples(index=False):
+        if treated:
+            # A batch without controls takes those of its context.
+            used.add((context, batch if (context, batch) in own else None))
         for name, value in parse_covariates(text).items():
-            values.setdefault(name, {}).setdefault(context, (set(), set()))[int(treated)].add(value)
-    for name, contexts in values.items():
+            if treated:
+                given.setdefault(name, {}).setdefault(context, set()).add(value)
+                continue
+            for pool in ((context, batch), (context, None)):
+                pools.setdefault(name, {}).setdefault(pool, set()).add(value)
+    for name, found in pools.items():
         # A covariate that only differs between contexts, such as their tissue, pools nothing.
-        mixed = [own for own, others in contexts.values() if len(own) > 1 and len(others) > 1]
+        varied = {context for context, values in given.get(name, {}).items() if len(values) > 1}
+        mixed = [v for pool, v in found.items() if pool in used and pool[0] in varied and len(v) > 1]
         if mixed:
-            own = set().union(*mixed)
             report.warnings.append(
-                f"controls with different {name} ({examples(sorted(own))}) are pooled within a context; --batch-col with "
-                f"that column matches each row to the controls of its {name}"
+                f"controls with different {name} ({examples(sorted(set().union(*mixed)))}) are pooled within a context; "
+                f"--batch-col with that column matches each row to the controls of its {name}"
             )

@@ -10,10 +10,11 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_covariates
-from perturbfm_core.data.imports.labels import DRUG_LIKE, MISSING, differing_in_case, refuse_missing
+from perturbfm_core.data.imports.labels import MISSING, differing_in_case, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.perturbations import PerturbationReader
 from perturbfm_core.data.imports.report import ImportReport, examples, levels_dropped
+from perturbfm_core.data.modality import adds_substance
 from perturbfm_core.data.quantities import NUMBER, canonical_time
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
@@ -143,9 +144,9 @@ class _Reader:
         """Return whether every treated row has a modality whose perturbations are no genes."""
         m = self.m
         if m.modality_col is None or m.modality_col not in self.obs:
-            return m.modality.casefold() in DRUG_LIKE
-        found = {str(x).strip().casefold() for x in self.obs.loc[~untreated, m.modality_col].unique()}
-        return bool(found) and found <= DRUG_LIKE
+            return adds_substance(m.modality)
+        found = [str(x) for x in self.obs.loc[~untreated, m.modality_col].unique()]
+        return bool(found) and all(map(adds_substance, found))
 
     # ---- what describes a treatment --------------------------------------------------------------------------
 

@@ -7,12 +7,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.data.text import decoded
+from perturbfm_core.data.imports.report import ImportReport, examples
+from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import BoolArray
+
+# What programs write for no name; "NAN" could be one.
+_NO_NAME = frozenset({"", "nan", "NaN", "NA", "<NA>", "None"})
 
 
-def gene_names(var: pd.DataFrame, gene_col: str | None) -> list[str]:
+def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport) -> list[str]:
     """Return the gene ids by the index of var, or by a column of it.
+
+    Parameters
+    ----------
+    var
+        Column table of the file.
+    gene_col
+        The column, None for the index. Genes whose name in it is missing, or that of several, keep their index.
+    report
+        Report of the import, which is given how many these are.
 
     Raises
     ------
@@ -24,18 +38,49 @@ def gene_names(var: pd.DataFrame, gene_col: str | None) -> list[str]:
     if gene_col not in var:
         msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
         raise DatasetError(msg)
-    return _named_genes(var[gene_col], f"var column {gene_col!r}")
+    named = indexed_where_ambiguous(var, gene_col)
+    if named is None:
+        return _named_genes(var[gene_col], f"var column {gene_col!r}")
+    names, changed = named
+    if changed.any():
+        report.warnings.append(
+            f"{int(changed.sum())} of {len(names)} genes have no name of their own in var column {gene_col!r} and are called by "
+            f"the index of var ({examples(names[changed])})"
+        )
+    return _named_genes(names, f"var column {gene_col!r}")
+
+
+def indexed_where_ambiguous(var: pd.DataFrame, column: str) -> tuple[pd.Series, BoolArray] | None:
+    """Return (names [G] by a column, bool [G] that are of the index instead), None if that names no gene apart.
+
+    A missing name, or one that several genes have, is ambiguous: these genes are named by the index, such as by their
+    Ensembl ids. A column of which more than half is ambiguous holds no names.
+    """
+    values = var[column]
+    if pd.api.types.is_numeric_dtype(values.dtype):
+        return None
+    values = values.astype(object)
+    text = values.astype(str).str.strip()
+    missing = values.isna() | text.isin(_NO_NAME)
+    changed = np.asarray(missing | text.duplicated(keep=False), dtype=np.bool_)
+    if not changed.any():
+        return var[column], changed
+    names = values.where(~changed, var.index.astype(str))
+    final = names.astype(str).str.strip()
+    # A row number is no name.
+    numbered = bool(final[changed].str.isdigit().any())
+    if numbered or 2 * changed.sum() > len(names) or final.duplicated().any() or final.isin(_NO_NAME).any():
+        return None
+    return names, changed
 
 
 def _named_genes(values: Any, what: str) -> list[str]:
     missing = np.asarray(pd.isna(np.asarray(values, dtype=object)), dtype=np.bool_)
-    names = [g.strip() for g in decoded(values, what)]
-    # "NAN" could be a name; these are what programs write for none.
-    n = int(missing.sum()) + sum(
-        g in ("", "nan", "NaN", "NA", "<NA>", "None") for g in np.asarray(names)[~missing]
-    )
+    # As text a number has no decimal point: Entrez ids are numbers with one where a gene lacks its id.
+    names = list(column_text(pd.Series(values)[~missing], what))
+    n = int(missing.sum()) + sum(g in _NO_NAME for g in names)
     if n:
-        msg = f"{what}: {n} of {len(names)} genes have no name; fill them, or leave these genes out"
+        msg = f"{what}: {n} of {len(missing)} genes have no name; fill them, or leave these genes out"
         raise DatasetError(msg)
     return names
 

@@ -13,8 +13,6 @@ from perturbfm_core.errors import DatasetError
 MISSING = frozenset([
     "", "nan", "NaN", "NAN", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL", "Null", "NaT",
 ])  # fmt: skip
-# Modalities whose perturbations are no genes.
-DRUG_LIKE = frozenset({"drug", "drugs", "compound", "chemical", "cytokine", "ligand", "small molecule"})
 
 
 def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:

@@ -75,6 +75,13 @@ def stored_values(
             f"whether the values are {mapping.space} could not be confirmed ({found.reason}); if they are not, declare "
             "--space, or read counts"
         )
+    if found.unscaled is not None and found.unscaled == mapping.space:
+        where = next((text for text in counts_in() if text.startswith("counts ")), None)
+        report.warnings.append(
+            f"{what} is {mapping.space} of counts without depth normalisation: inverted, the values are whole numbers whose "
+            "row sums differ, so deltas hold differences in depth; import the counts with --space counts "
+            f"({where or 'invert the logarithm and round'})"
+        )
     if mapping.is_difference:
         dense = X.toarray() if sp.issparse(X) else X
         return Values(delta=np.ascontiguousarray(dense, dtype=np.float32))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_obs, read_var
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import filled_column, needed_column, preset, unique_column
+from perturbfm_core.data.preset import filled_column, naming_column, needed_column, preset
 
 
 @preset(
@@ -18,8 +18,8 @@ def replogle_mapping(path: Path) -> ColumnMapping:
     """Return the mapping of a single-cell file of Replogle et al. 2022.
 
     ``gene`` names the gene that is switched off (CRISPRi), ``non-targeting`` the controls; ``gem_group`` is the batch.
-    A file is of one cell line, so it needs no column of contexts. Genes are called by ``gene_name`` where that is
-    unique, else by their Ensembl ids. The normalised files hold z-scores: give ``--space zscore``.
+    A file is of one cell line, so it needs no column of contexts. Genes are called by ``gene_name``, those
+    without one of their own by their Ensembl ids. The normalised files hold z-scores: give ``--space zscore``.
 
     Raises
     ------
@@ -34,6 +34,6 @@ def replogle_mapping(path: Path) -> ColumnMapping:
         control_label=("non-targeting",),
         modality="CRISPRi",
         separators=(),
-        gene_col=unique_column(read_var(path), ("gene_name",)),
+        gene_col=naming_column(read_var(path), ("gene_name",)),
         space="counts",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perturbfm_core.data.h5ad import read_var
 from perturbfm_core.data.imports.mapping import ColumnMapping
-from perturbfm_core.data.preset import preset, unique_column
+from perturbfm_core.data.preset import naming_column, preset
 from perturbfm_core.data.tahoe_shards import tahoe_h5ad
 
 
@@ -21,7 +21,7 @@ def tahoe_mapping(path: Path) -> ColumnMapping:
 
     ``drug`` is the drug, whose name is never parted, ``DMSO_TF`` the controls; dose and unit are those of the sample; the
     cell line is the context, by its name where ``cell_line_metadata.parquet`` is there; ``plate`` is the batch. Genes are
-    called by their symbols where these are unique, else by their Ensembl ids; values are raw counts.
+    called by their symbols, those without one of their own by their Ensembl ids; values are raw counts.
     """
     return ColumnMapping(
         pert_col="drug",
@@ -32,6 +32,6 @@ def tahoe_mapping(path: Path) -> ColumnMapping:
         dose_unit_col="dose_unit",
         modality="drug",
         separators=(),
-        gene_col=unique_column(read_var(path), ("gene_symbol",)),
+        gene_col=naming_column(read_var(path), ("gene_symbol",)),
         space="counts",
     )

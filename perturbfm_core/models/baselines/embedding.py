@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import distinct_genes
+from perturbfm_core.data.condition import distinct_genes, name_of_part
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import BORROWED, Needs, SideInfo
 from perturbfm_core.models.baselines.borrowing import Borrowing
@@ -101,7 +101,7 @@ class GeneEmbedding:
         import numpy as np
 
         parts, owner = components(conditions)
-        genes = parts[schema.PERT_ID].tolist()
+        genes = [name_of_part(part) for part in parts[schema.PERT_ID]]
         dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self.top_dose
         blocks, any_known = [], np.zeros(len(parts), dtype=np.bool_)
         for table, offset, scale in zip(self.tables, self.offsets, self.scales, strict=True):
@@ -163,13 +163,16 @@ def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> Ge
     import numpy as np
     from sklearn.decomposition import PCA
 
+    if len(view.genes) < 2:
+        # A single gene has no variance between genes.
+        return GeneFeatures(COEXPRESSION, view.genes, np.zeros((len(view.genes), 1), dtype=np.float32))
     if scale.approximates(len(view)):
         genes = view.delta.T
         found = principal_components(genes, min(k, *genes.shape), scale.exact)
         scores = genes @ found.axes.T.astype(genes.dtype) - (found.axes @ found.mean).astype(genes.dtype)
         return GeneFeatures(COEXPRESSION, view.genes, scores.astype(np.float32))
     Y = view.delta.astype(np.float64).T
-    # With one gene the explained variance is 0/0; only the scores are used.
+    # Of equal genes the explained variance is 0/0; only the scores are used.
     with np.errstate(invalid="ignore", divide="ignore"):
         pca = PCA(n_components=min(k, *Y.shape), svd_solver="covariance_eigh", random_state=seed)
         scores = pca.fit_transform(Y)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.data.modality import switches_off
 from perturbfm_core.models.baselines.effects import components
 from perturbfm_core.schema import FloatArray, IntArray
@@ -28,9 +29,9 @@ class Interventions:
     owner
         int64 [parts], the condition that each part belongs to.
     genes, modality
-        Perturbed gene (or drug) and modality of each part.
+        Name of the perturbed gene (or drug), as in tables of genes, and modality of each part.
     amount
-        float64 [parts], log1p dose relative to that of the largest dose in train; 1 without doses.
+        float64 [parts], log1p dose relative to that of the largest dose in train; 1 where a dose is no number.
     sign
         float64 [parts], -1 where the modality switches its target off, else 1 (activation, a drug, no modality).
     """
@@ -91,7 +92,7 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
     return Interventions(
         n=len(conditions),
         owner=owner,
-        genes=[str(g) for g in parts[schema.PERT_ID]],
+        genes=[name_of_part(str(g)) for g in parts[schema.PERT_ID]],
         modality=modality,
         amount=np.where(np.isnan(logs), 1.0, logs / top),
         sign=np.asarray([-1.0 if switches_off(m) else 1.0 for m in modality]),
@@ -99,17 +100,16 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
 
 
 def log_top_dose(conditions: pd.DataFrame) -> float:
-    """Return log(1 + the largest dose), 1 if no condition has a dose."""
+    """Return log(1 + the largest dose), 1 if no condition has a dose above 0."""
     parts, _ = components(conditions)
     return _top(np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64))
 
 
 def _top(logs: FloatArray) -> float:
-    known = logs[~np.isnan(logs)]
-    return max(float(known.max()), 1e-12) if len(known) else 1.0
+    # A dose of 0 is no unit of amounts, and a missing one (NaN) is not above 0 either.
+    return float(logs[logs > 0].max()) if (logs > 0).any() else 1.0
 
 
 def _log_dose(text: str) -> float:
     found = _NUMBER.match(str(text))
-    value = float(np.log1p(float(found.group(1)))) if found else np.nan
-    return value if value > 0 else np.nan
+    return float(np.log1p(float(found.group(1)))) if found else np.nan

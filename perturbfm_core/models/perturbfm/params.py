@@ -89,9 +89,9 @@ class PerturbFMParams(Borrowing):
     hvg_count
         How many highly variable genes of the train rows the cell encoder takes as input; none means all.
     basal
-        Use the control state.
+        The network uses the control state; the core does in any case.
     context
-        Use the context.
+        The network uses the context; the core does in any case.
     perturbation
         Use the identity and features of the perturbed genes; without it the graphs are not used either.
     graph
@@ -101,8 +101,8 @@ class PerturbFMParams(Borrowing):
     contextual_operator
         Let the operator depend on the context.
     control_state
-        ``permuted`` shuffles the genes of every control state; the loss in accuracy measures what the model
-        gains from it.
+        ``permuted`` shuffles the genes of every control state of the network, not of the core; the loss in accuracy
+        measures what the network gains from it.
     """
 
     hidden_dim: int = Field(default=64, ge=1)

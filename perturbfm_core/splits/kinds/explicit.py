@@ -15,7 +15,7 @@ from perturbfm_core.data.condition import canonical_pert, typed_pert
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import DatasetError, SplitError
 from perturbfm_core.schema import Fold
-from perturbfm_core.splits.condition_lists import FOLD_NAMES, read_conditions
+from perturbfm_core.splits.condition_lists import FOLD_NAMES, check_folds, read_conditions
 from perturbfm_core.splits.draft import Draft, Names, is_combo, seen_perts, split_kind, wanted_folds
 from perturbfm_core.splits.split import Unit
 
@@ -73,6 +73,7 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
     for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
         by_pert.setdefault(pert, []).append(str(key))
     known = set(conditions.index)
+    check_folds((written for written, names in params.folds.items() if names), "the list of conditions")
     for written, names in params.folds.items():
         fold = FOLD_NAMES.get(written.strip().lower()) if written.strip() else None
         if fold is None:

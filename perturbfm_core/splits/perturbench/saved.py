@@ -22,7 +22,7 @@ from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.parsing import read_json_file
 from perturbfm_core.schema import Fold, IntArray
-from perturbfm_core.splits.condition_lists import FOLD_NAMES, read_lines
+from perturbfm_core.splits.condition_lists import FOLD_NAMES, check_folds, read_lines
 from perturbfm_core.splits.freeze import inner_folds
 from perturbfm_core.splits.kinds.explicit import axis_of
 from perturbfm_core.splits.split import (
@@ -97,6 +97,7 @@ def read_split_csv(path: Path) -> SavedSplit:
     # read.
     if lines[0][1].strip().lower() not in FOLD_NAMES:
         lines = lines[1:]
+    check_folds({line[1] for line in lines}, str(path))
     fold_of: dict[str | int, Fold] = {}
     for number, (name, split) in enumerate(lines, start=1):
         if name in fold_of:
@@ -182,6 +183,7 @@ def _json(path: Path) -> Any:
 
 
 def _saved(name: str, lists: Mapping[str, Any], where: str) -> SavedSplit:
+    check_folds((key for key, rows in lists.items() if rows), where)
     fold_of: dict[str | int, Fold] = {}
     for key, rows in lists.items():
         fold = _fold(key, where)
@@ -228,6 +230,17 @@ def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tu
         If the rows of data set, file and split do not match.
     """
     known = {name: i for i, name in enumerate(names)}
+    numbered = all(name.isdecimal() for name in names)
+    if numbered and not saved.complete and any(isinstance(row, int) for row in saved.fold_of):
+        # Names written as numbers would be taken as positions of other rows.
+        place = next((i for i, name in enumerate(names) if int(name) != i), None)
+        if place is not None:
+            msg = (
+                f"split {saved.name!r} lists rows as numbers, but the rows of the file are named by numbers as well, which "
+                f"are not their positions (row {place} is called {names[place]!r}); give row names as text, e.g. "
+                f'["{names[place]}"]'
+            )
+            raise SplitError(msg)
     file_codes = np.full(len(names), -1, dtype=np.int8)
     for row, fold in saved.fold_of.items():
         place = row if isinstance(row, int) else known.get(row, -1)
@@ -352,6 +365,7 @@ def saved_in_columns(columns: Mapping[str, Sequence[Any]]) -> list[SavedSplit]:
         if name == "split" or re.fullmatch(r".*_split_seed\d+", name):
             # A value that differs from itself is NaN.
             texts = ["" if value is None or value != value else str(value) for value in values]
+            check_folds(set(texts), f"obs column {name}")
             fold_of: dict[str | int, Fold] = {i: _fold(t, f"obs column {name}") for i, t in enumerate(texts)}
             out.append(SavedSplit(name, fold_of, complete=True))
     return out

@@ -88,3 +88,14 @@ def test_saved_effects_predict_the_same():
     back.restore("x", model.arrays("x"), model.meta("x"), GENES)
     query = query_of([("c", "g0"), ("c", "g1+g3")], GENES)
     assert np.array_equal(back.predict(query), model.predict(query))
+
+
+def test_a_dose_of_0_changes_no_target_and_is_not_fitted():
+    rows = [("c", f"g{i}", "drug", dose) for i in range(3) for dose in ("0", "10 uM")]
+    delta = np.full((6, 4), 0.5)
+    delta[[1, 3, 5], [0, 1, 2]] = -3.0
+    view = view_of(rows, delta, genes=GENES)
+    model = DirectEffect().fit(view)
+    found = model.predict(query_of([("c", "g3", "drug", d) for d in ("0", "10 uM")], GENES))
+    np.testing.assert_allclose(found[:, 3], [0.0, -3.5], atol=1e-6)
+    np.testing.assert_allclose(model.without(view), 0.5, atol=1e-6)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
 from perturbfm_core.evaluation.metric import NO_TARGET, Applies, MetricFunction, metric, target_measured
 from perturbfm_core.evaluation.panel import add_panel
@@ -26,8 +25,8 @@ from perturbfm_core.evaluation.panels.calibrated.scores import (
     all_scores,
     of_flat_predictions,
 )
-from perturbfm_core.evaluation.panels.systema.baselines import matching_mean
-from perturbfm_core.schema import CONTEXT_ID, PERT_ID, BoolArray, FloatArray, IntArray
+from perturbfm_core.evaluation.singles import Singles, parts_of
+from perturbfm_core.schema import BoolArray, FloatArray
 
 PANEL = "calibrated"
 # WMSE keeps the perturbed genes: without them, doubling a prediction that is shrunk too much would improve the score.
@@ -129,21 +128,31 @@ def _unless(lacking: BoolArray, sides: Sides, predicted: FloatArray) -> Scores:
 
 def _simple(c: Comparison, train: TrainSide) -> tuple[FloatArray, FloatArray]:
     """Return the deltas [C, G] of the matching mean and of the sum of singles (NaN where train lacks a part)."""
-    perts = np.asarray(train.conditions[PERT_ID].astype(str), dtype=np.str_)
-    contexts = np.asarray(train.conditions[CONTEXT_ID].astype(str), dtype=np.str_)
+    singles = Singles(train.conditions)
     matching, additive = np.empty(c.observed.shape), np.empty(c.observed.shape)
-    for context in np.unique(c.contexts):
-        rows: IntArray = np.flatnonzero(c.contexts == context)
-        own = contexts == context
-        # A perturbation that the context lacks is taken from the other contexts.
-        use = own | ~np.isin(perts, perts[own])
-        wanted = [str(x) for x in c.perturbations[rows]]
-        labels = [str(x) for x in perts[use]]
-        matching[rows] = matching_mean(wanted, labels, train.delta[use], c.train_mean)
-        parts = [len(pert_genes(x)) for x in wanted]
-        missing = np.full(c.observed.shape[1], np.nan)
-        # The matching mean averages the parts; times their number it is their sum.
-        additive[rows] = matching_mean(wanted, labels, train.delta[use], missing) * np.asarray(parts)[:, None]
+    missing = np.full(c.observed.shape[1], np.nan)
+    means: dict[tuple[int, ...], FloatArray] = {}
+
+    def mean_of(rows: list[int], fallback: FloatArray) -> FloatArray:
+        if not rows:
+            return fallback
+        key = tuple(rows)
+        if key not in means:
+            means[key] = train.delta[rows].mean(axis=0)
+        return means[key]
+
+    for i, (name, parts) in enumerate(zip(c.contexts, parts_of(c.conditions), strict=True)):
+        context = str(name)
+        guesses, terms = [], []
+        for part in parts:
+            # A perturbation that the context lacks is taken from the other contexts.
+            known = singles.rows(part, context) or singles.rows(part)
+            near = singles.rows(part, context) or singles.rows(part, context, any_dose=True)
+            guesses.append(mean_of(near or known or singles.rows(part, any_dose=True), c.train_mean))
+            terms.append(mean_of(known, missing))
+        matching[i] = np.mean(guesses, axis=0) if parts else c.train_mean
+        # The mean over the parts times their number is their sum.
+        additive[i] = np.mean(terms, axis=0) * len(parts) if parts else missing
     return matching, additive
 
 

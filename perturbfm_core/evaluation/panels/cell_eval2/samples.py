@@ -12,7 +12,7 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
-from perturbfm_core.data.imports.labels import DRUG_LIKE
+from perturbfm_core.data.modality import adds_substance
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.cells import Cells
 from perturbfm_core.evaluation.comparison import Comparison
@@ -119,7 +119,7 @@ def labels_of(c: Comparison, rows: IntArray) -> tuple[StrArray, dict[str, str | 
     genes = {str(g) for g in c.genes}
     names = c.perturbations[rows]
     keys = np.asarray([str(c.conditions.index[i]) for i in rows], dtype=np.str_)
-    kinds = c.conditions[schema.MODALITY].astype(str).str.strip().str.casefold().to_numpy()[rows]
+    kinds = c.conditions[schema.MODALITY].astype(str).to_numpy()[rows]
     parts = [pert_genes(str(name)) for name in names]
     plain = np.asarray(
         [p[0] if len(p) == 1 else str(n) for p, n in zip(parts, names, strict=True)], dtype=np.str_
@@ -130,7 +130,7 @@ def labels_of(c: Comparison, rows: IntArray) -> tuple[StrArray, dict[str, str | 
         labels = keys
     targets: dict[str, str | None] = {}
     for label, kind, part in zip(map(str, labels), kinds, parts, strict=True):
-        gene = part[0] if len(part) == 1 and kind not in DRUG_LIKE and part[0] in genes else None
+        gene = part[0] if len(part) == 1 and not adds_substance(kind) and part[0] in genes else None
         if gene != label:
             targets[label] = gene
     return labels, targets

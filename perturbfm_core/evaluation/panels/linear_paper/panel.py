@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from perturbfm_core.data.condition import pert_parts
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import metric
 from perturbfm_core.evaluation.panel import add_panel
 from perturbfm_core.evaluation.panels.linear_paper import interactions, scores
-from perturbfm_core.schema import CONTEXT_ID, PERT_ID, FloatArray, IntArray
+from perturbfm_core.evaluation.singles import Singles, parts_of
+from perturbfm_core.schema import FloatArray, IntArray
 
 PANEL = "linear_paper"
 _SOURCE = "Ahlmann-Eltze et al. 2025"
@@ -93,12 +93,9 @@ def _additive(c: Comparison) -> tuple[IntArray, FloatArray]:
     def compute() -> tuple[IntArray, FloatArray]:
         rows, sums = [], []
         if c.train is not None:
-            known: dict[tuple[str, str], list[int]] = {}
-            labels = zip(c.train.conditions[CONTEXT_ID], c.train.conditions[PERT_ID], strict=True)
-            for t, (context, pert) in enumerate(labels):
-                known.setdefault((str(context), str(pert)), []).append(t)
-            for i, (context, pert) in enumerate(zip(c.contexts, c.perturbations, strict=True)):
-                parts = [known.get((str(context), part)) for part in pert_parts(str(pert))]
+            singles = Singles(c.train.conditions)
+            for i, (context, double) in enumerate(zip(c.contexts, parts_of(c.conditions), strict=True)):
+                parts = [singles.rows(part, str(context)) for part in double]
                 if len(parts) == 2 and parts[0] and parts[1]:
                     rows.append(i)
                     sums.append(c.train.delta[parts[0]].mean(axis=0) + c.train.delta[parts[1]].mean(axis=0))

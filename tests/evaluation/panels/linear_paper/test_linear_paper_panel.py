@@ -7,7 +7,9 @@ import pytest
 
 from perturbfm_core.evaluation.comparison import TrainSide
 from perturbfm_core.evaluation.panel import evaluate
+from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
 from perturbfm_core.evaluation.panels.linear_paper import interactions, local_fdr, scores
+from perturbfm_core.evaluation.panels.linear_paper import panel as linear_paper
 from tests.support.factories import comparison_of, conditions_of
 
 
@@ -91,6 +93,28 @@ def test_interactions_need_both_singles():
     )
     object.__setattr__(additive, "control", np.ones_like(truth))
     assert results(additive)["interaction_curve"][0] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("singles", "expected"),
+    [
+        ([("CRISPRa", ""), ("CRISPRi", "")], 1.0),
+        ([("CRISPRa", "5"), ("CRISPRa", "9")], 1.0),
+        ([("CRISPRa", ""), ("CRISPRa", "9")], 1.0),
+        ([("CRISPRi", "5"), ("CRISPRi", "5")], None),
+        ([("CRISPRa", "9"), ("CRISPRa", "9")], None),
+    ],
+)
+def test_the_sum_of_singles_is_of_the_same_modality_and_dose(singles, expected):
+    rows = [("c", gene, *single) for gene in "AB" for single in singles]
+    delta = np.array([[1.0, 1.0], [-9.0, -9.0]] * 2) / 2
+    train = TrainSide(conditions_of(rows), delta, None, np.ones(4, dtype=np.int64))
+    c = comparison_of([[0.0, 0.0]], [[0.0, 0.0]], rows=[("c", "A+B", "CRISPRa", "5+5")], train=train)
+    found, sums = linear_paper._additive(c)
+    assert sums.tolist() == ([] if expected is None else [[expected] * 2])
+    assert found.tolist() == ([] if expected is None else [0])
+    additive = calibrated._simple(c, train)[1][0]
+    assert additive == pytest.approx(np.full(2, np.nan if expected is None else expected), nan_ok=True)
 
 
 def test_order_of_conditions_does_not_matter():
