@@ -56,6 +56,8 @@ class ExactSums:
         """
         width = self.shape[1]
         sparse = sp.issparse(part)
+        if sparse:
+            part = sp.csr_array(part)
         pointers = part.indptr if sparse else np.arange(len(group) + 1, dtype=np.int64) * width
         start = 0
         while start < len(group):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from perturbfm_core.data.h5ad import read_matrix
 from perturbfm_core.data.npz import read_npz
@@ -17,6 +18,7 @@ from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, from_arrays
 from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, text_of
 from perturbfm_core.data.prediction_labels import LabelColumns, is_known
+from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.parsing import MAX_LINE_BYTES, open_regular
 from perturbfm_core.schema import FloatArray, PredictionKind, StrArray
@@ -155,6 +157,7 @@ def _variance(values: Any, shape: tuple[int, ...], path: Path) -> FloatArray:
 
 def _from_h5ad(path: Path, columns: LabelColumns) -> PredictionTable:
     obs, var, X = read_matrix(path, columns.layer)
+    X = _by_rows(X)
     if X.dtype.kind not in "fiu":
         msg = f"{path}: X must hold numbers, found {X.dtype}"
         raise PredictionError(msg)
@@ -168,7 +171,7 @@ def _from_h5ad(path: Path, columns: LabelColumns) -> PredictionTable:
     kind, space = declared_kind(stated, path)
     variance = None
     if "var" in layers and columns.layer != "var":
-        found = read_matrix(path, "var")[2]
+        found = _by_rows(read_matrix(path, "var")[2])
         variance = _variance(found.toarray() if hasattr(found, "toarray") else found, X.shape, path)
     return PredictionTable(
         path,
@@ -201,9 +204,21 @@ def _as_text(table: pd.DataFrame) -> pd.DataFrame:
     out = pd.DataFrame(index=pd.Index([str(name) for name in table.index], dtype=object))
     for name in table.columns:
         column = table[name]
-        text = column.astype(object).map(_text).to_numpy()
+        kind = column.cat.categories.dtype if isinstance(column.dtype, pd.CategoricalDtype) else column.dtype
+        if isinstance(kind, np.dtype) and kind.kind == "f":
+            # As imports write them: .1 in single precision is 0.1.
+            there = column.notna()
+            text = np.full(len(column), "", dtype=object)
+            text[there] = column_text(column[there], str(name)).to_numpy()
+        else:
+            text = column.astype(object).map(_text).to_numpy()
         out[str(name)] = text
     return out
+
+
+def _by_rows(X: Any) -> Any:
+    """Return a matrix of a file, a sparse one in CSR whatever the file has."""
+    return sp.csr_array(X) if sp.issparse(X) else X
 
 
 def _text(value: Any) -> str:

@@ -32,7 +32,7 @@ from perturbfm_core.evaluation.control_profile import ControlProfile
 from perturbfm_core.schema import CountGenerator, FloatArray, IntArray
 
 # Raised when the counts that a generator draws change.
-COUNTS_VERSION = "1"
+COUNTS_VERSION = "2"
 # No cell gets more counts than this, or than its control cell has: more are refused as no cell by the challenge.
 MAX_COUNTS = 10**6
 # Changes of a share below this are rounding.

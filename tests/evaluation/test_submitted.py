@@ -58,6 +58,26 @@ def test_data_of_differences_have_no_control_to_look_like():
         read(ds, split, path, kind="expression")
 
 
+@pytest.mark.parametrize("n", [3, 6, 20], ids=["fewer", "as many", "more"])
+def test_a_file_of_columns_is_one_of_rows(one_context, tmp_path, n):
+    ds, split = one_context
+    tested = observed(ds, split).conditions["pert_id"].tolist()
+    rng = np.random.default_rng(n)
+    cells = rng.normal(0, 0.3, size=(n * len(tested), 6)) * rng.integers(0, 2, size=(n * len(tested), 6))
+    found = []
+    for kind in (sp.csr_matrix, sp.csc_matrix, np.asarray):
+        adata = anndata.AnnData(
+            kind(cells),
+            obs=pd.DataFrame({"perturbation": tested * n}, index=[f"c{i}" for i in range(len(cells))]),
+            var=pd.DataFrame(index=list(ds.genes)),
+        )
+        adata.write_h5ad(tmp_path / "f.h5ad")
+        found.append(read(ds, split, tmp_path / "f.h5ad", kind="delta")[0])
+    for other in found[1:]:
+        for key, values in found[0].items():
+            np.testing.assert_allclose(other[key], values, rtol=1e-6, atol=1e-7, err_msg=key)
+
+
 @pytest.fixture
 def one_context():
     ds = screen(grid_rows(["A", "B", "A+B"], ["all"], reps=4, controls=120), seed=1)
@@ -107,6 +127,12 @@ def test_doses_tell_conditions_apart():
         match=r"'drug' fits 2 conditions of the data set that differ in doses \('0.1', '10'\)",
     ):
         read(ds, split, written(ds, values, perturbation=["drug"] * 2, context="x"))
+    # Numbers in single precision are written as imports write them.
+    table = pd.DataFrame(values, columns=list(ds.genes))
+    table.insert(0, "perturbation", "drug")
+    for doses in (np.float32([10.0, 0.1]), pd.Categorical(np.float32([10.0, 0.1]))):
+        table.assign(dose=doses).to_parquet("f.parquet")
+        assert (read(ds, split, Path("f.parquet"))[0]["x|drug||0.1|"] == -0.25).all()
     # Another dose is another condition.
     with pytest.raises(PredictionError, match="lacks 3 of 6 test rows"):
         read(ds, split, written(ds, values, perturbation=["drug"] * 2, dose=["10", "0.3"]))
