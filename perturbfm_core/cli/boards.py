@@ -39,7 +39,7 @@ class Footnotes:
 
 
 def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, str], str]:
-    """Return {(board, entry): why a metric is undefined} of the current runs.
+    """Return {(board, entry): why a metric is undefined} of the runs that count.
 
     Each of them counts its own conditions, which are not those of the board.
     """
@@ -48,7 +48,7 @@ def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, s
     rows = database.query(
         store,
         "SELECT p.board, r.entry, any_value(s.reason) AS reason FROM scores s JOIN runs r USING (run_id) "
-        "JOIN splits p ON p.split_hash = r.split_hash WHERE r.is_current AND s.scope = 'global' AND s.reason IS NOT NULL "
+        "JOIN splits p ON p.split_hash = r.split_hash WHERE r.counted AND s.scope = 'global' AND s.reason IS NOT NULL "
         f"AND s.panel = '{metric.panel}' AND s.metric = '{metric.name}' GROUP BY ALL",
     )
     return {

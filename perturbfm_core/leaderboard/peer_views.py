@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Scores and ranks across entries, as `evaluation.panels.scperturbench.ranking.published_scores` computes them, from the
-# raw condition values of the current runs. An item (`op`) is a condition of a split; several seeds of an entry are
+# raw condition values of the runs that count on their board. An item (`op`) is a condition of a split; several seeds of an entry are
 # averaged first. Each subset of DEGs (`top`) is scored separately.
 SCPERTURBENCH_SCORES = r"""
 CREATE OR REPLACE VIEW scperturbench_scores AS
@@ -13,7 +13,7 @@ WITH raw AS (
     regexp_replace(s.metric, '_top[0-9]+$', '') AS metric,
     CASE WHEN isnan(s.value) THEN NULL ELSE s.value END AS value
   FROM scores AS s JOIN runs AS r ON s.run_id = r.run_id
-  WHERE r.is_current AND s.panel = 'scperturbench' AND s.scope = 'condition' AND s.status <> 'not_applicable'
+  WHERE r.counted AND s.panel = 'scperturbench' AND s.scope = 'condition' AND s.status <> 'not_applicable'
 ),
 wide AS (
   SELECT split_hash, op, entry, top,

@@ -79,6 +79,8 @@ class Refresh:
         self._sets: Sets = writer.sets() if is_known else {}
         self._matrices = MatrixCache(parts.matrix, _MATRIX_BYTES)
         self._pending: list[pa.Table] = []
+        # Runs whose global scores were added.
+        self._added: set[str] = set()
         self._headline: list[pa.Table] = []
 
     def run(
@@ -188,9 +190,11 @@ class Refresh:
             name = self._parts.name(board, known.row["entry"], known.row["run_id"], known.scores_digest)
             self._parts.write(name, stored_form(content, scores))
             self._matrices.put(name, matrix)
-        # Of old runs as well: one that becomes current again is not read again.
-        self._headline.append(headline_conditions(scores))
-        self._pending.append(global_scores(scores))
+        # Of old runs as well: one that becomes current again is not read again, or for its file of scores alone.
+        if known.row["run_id"] not in self._added:
+            self._added.add(known.row["run_id"])
+            self._headline.append(headline_conditions(scores))
+            self._pending.append(global_scores(scores))
         found.known[folder] = known
         self._flush()
 

@@ -96,7 +96,7 @@ def compare_entries(
     The difference of a condition is that of its two values, each averaged over seeds and folds; folds without signal
     are left out as on the leaderboard. p-values are one-sided, from a bootstrap over the split's units, and corrected
     over all rows by the method of Holm (1979). With fewer than five units there is no p-value and the verdict is
-    ``too few units``.
+    ``too few units``; on a board without signal it is ``no signal``.
 
     Parameters
     ----------
@@ -127,7 +127,9 @@ def compare_entries(
     worse = known & (out["p_worse_holm"] < LEVEL)
     better = known & (out["p_better_holm"] < LEVEL)
     out["verdict"] = np.select(
-        [~known, worse, better], ["too few units", "worse", "better"], "not told apart"
+        [out["no_signal"].astype(bool), ~known, worse, better],
+        ["no signal", "too few units", "worse", "better"],
+        "not told apart",
     )
     return out
 
@@ -135,7 +137,7 @@ def compare_entries(
 def _board(
     board: str, members: pd.DataFrame, values: pd.DataFrame, inner: str, family: str | None
 ) -> list[dict[str, Any]]:
-    counted = counted_runs(members)
+    counted, silent = counted_runs(members), bool(without_signal(members).all())
     values = values[values["split_hash"].isin(counted["split_hash"])]
     chosen = _chosen(counted, inner)
     if not chosen:
@@ -146,7 +148,11 @@ def _board(
     total = 1 if members["cv_k"].isna().all() else int(members["cv_k"].max())
     rows = []
     wanted = members["family"] != "baseline" if family is None else members["family"] == family
+    # An entry may have run on folds without signal alone.
+    scored = set(mean.index.get_level_values("entry"))
     for entry in sorted(members.loc[wanted, "entry"].unique()):
+        if entry not in scored:
+            continue
         # Only splits that the entry has run on; undefined values are left out on both sides, and counted.
         own = mean.xs(entry, level="entry")
         paired = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
@@ -167,11 +173,12 @@ def _board(
                 "diff": float(diff.mean()) if len(diff) else float("nan"),
                 "diff_low": interval.low,
                 "diff_high": interval.high,
-                **_p_values(drawn),
+                # Where the data have no signal there is nothing to tell apart, and no test is counted.
+                **_p_values(None if silent else drawn),
                 "n_conditions": len(both),
                 "n_undefined": paired.index.get_level_values("key").nunique() - len(both),
                 "n_units": bootstrap.n_units,
-                "no_signal": bool(without_signal(members).all()),
+                "no_signal": silent,
             }
         )
     return rows

@@ -12,14 +12,14 @@ from perturbfm_core.leaderboard.headline import HEADLINE, HEADLINE_METRIC, HEADL
 from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline.suite import SuiteCell, plan_suite
 from perturbfm_core.pipeline.suite_variance import variance_note
-from perturbfm_core.reports.results import MARK_ROWS, mark_reason, text_of
+from perturbfm_core.reports.results import MARK_ROWS, board_titles, mark_reason, text_of
 from perturbfm_core.reports.suite_results import BoardMarks, BoardResult, suite_markdown
 from perturbfm_core.store.artifacts import ArtifactStore
 
 _VALUES = f"""
 SELECT * FROM leaderboard WHERE panel = '{HEADLINE_PANEL}' AND metric = '{HEADLINE_METRIC}'
 """
-_COSTS = "SELECT board, entry, avg(cpu_seconds) AS cpu_s FROM runs WHERE is_current GROUP BY board, entry"
+_COSTS = "SELECT board, entry, avg(cpu_seconds) AS cpu_s FROM runs WHERE counted GROUP BY board, entry"
 
 
 def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
@@ -35,13 +35,16 @@ def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
     costs = {(b, e): c for b, e, c in database.query(store, _COSTS).itertuples(index=False)}
     results: dict[tuple[str, str], BoardResult] = {}
     marks: dict[str, BoardMarks] = {}
-    for cell in plan_suite(store, suite).cells:
+    cells = plan_suite(store, suite).cells
+    titles = board_titles({c.split.board: (c.split.dataset, c.split.kind) for c in cells})
+    most = found.groupby("board")["folds_done"].max()
+    for cell in cells:
         board = cell.split.board
         key = (board, cell.entry)
         if key in results:
             continue
         row, cost = rows.get(key), costs.get(key)
-        title = f"{cell.split.dataset}, {cell.split.kind}"
+        title = titles[board]
         value = None if row is None else _float(row["value"])
         results[key] = BoardResult(
             entry=cell.entry,
@@ -51,6 +54,9 @@ def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
             cpu_s=_float(cost),
             reason=_reason(cell),
             undefined=None if row is None else text_of(row, "reason"),
+            folds=None
+            if row is None or row["folds_done"] == most[board]
+            else reasons.of_folds(int(row["folds_done"]), int(row["folds_total"])),
         )
         if title not in marks:
             marks[title] = _marks(found[found["board"] == board])

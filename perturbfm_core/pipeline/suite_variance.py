@@ -12,7 +12,7 @@ from perturbfm_core.models.base import MODELS
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
 
-_RUNS = "SELECT board, entry, run_id FROM runs WHERE is_current ORDER BY board, entry, seed"
+_RUNS = "SELECT board, entry, run_id FROM runs WHERE counted ORDER BY board, entry, seed"
 
 
 def variance_note(store: ArtifactStore, titles: Mapping[tuple[str, str], str]) -> str:

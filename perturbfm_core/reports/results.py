@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,6 +237,7 @@ def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:
 
 
 def _verdicts(rows: pd.DataFrame) -> str:
+    rows = rows[rows["verdict"] != "no signal"]
     tested = rows[rows["verdict"] != "too few units"]
     if rows.empty:
         return DASH
@@ -247,8 +249,13 @@ def _verdicts(rows: pd.DataFrame) -> str:
 def _names(main: pd.DataFrame) -> dict[str, str]:
     """Return {board: title}: data set and kind, with the end of the board's name where titles would be equal."""
     first = main.drop_duplicates("board").sort_values("board")
-    titles = {r.board: f"{r.dataset}, {r.split_kind!s}" for r in first.itertuples(index=False)}
-    count = pd.Series(list(titles.values())).value_counts()
+    return board_titles({r.board: (r.dataset, str(r.split_kind)) for r in first.itertuples(index=False)})
+
+
+def board_titles(boards: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return {board: title}, of {board: (data set, kind)}: both, with the end of the board's name where they are shared."""
+    titles = {board: f"{dataset}, {kind}" for board, (dataset, kind) in boards.items()}
+    count = Counter(titles.values())
     return {b: t if count[t] == 1 else f"{t}, {b.rsplit('.', 1)[-1][:7]}" for b, t in titles.items()}
 
 

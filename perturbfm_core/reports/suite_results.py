@@ -34,6 +34,8 @@ class BoardResult:
         Why the entry cannot run there, None if it can.
     undefined
         Why there is no value although it has run, None if there is one.
+    folds
+        How many folds it has run, where others have run more.
     """
 
     entry: str
@@ -43,6 +45,7 @@ class BoardResult:
     cpu_s: float | None = None
     reason: str | None = None
     undefined: str | None = None
+    folds: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,10 @@ def suite_markdown(
     place = {(r.entry, r.board): r for r in results}
     pick = max if direction == "max" else min
     best = {
-        b: pick((r.value for r in results if r.board == b and r.value is not None), default=None)
+        b: pick(
+            (r.value for r in results if r.board == b and r.value is not None and r.folds is None),
+            default=None,
+        )
         for b in boards
     }
     notes = Footnotes()
@@ -123,6 +129,8 @@ def _cell(result: BoardResult, best: float | None, notes: Footnotes) -> str:
     if not result.ran:
         return NOT_RUN if result.reason is None else NOT_APPLICABLE
     text = notes.markdown(number(result.value), result.undefined or reasons.UNDEFINED)
+    if result.folds is not None:
+        return f"{text} ({result.folds})"
     return f"**{text}**" if result.value is not None and result.value == best else text
 
 

@@ -38,7 +38,7 @@ def _score_row(run, entry, op, metric, value, **changes):
 def _view(rows, current):
     frame = pd.DataFrame(rows, columns=list(schema.SCORE_COLUMNS))
     frame["value"] = frame["value"].astype("Float64")
-    runs = pd.DataFrame({"run_id": list(current), "is_current": list(current.values())})
+    runs = pd.DataFrame({"run_id": list(current), "counted": list(current.values())})
     con = duckdb.connect()
     try:
         for name, table in (("scores", frame), ("runs", runs)):

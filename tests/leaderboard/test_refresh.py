@@ -277,6 +277,20 @@ def test_a_newer_run_takes_the_place_of_an_older_one_and_gives_it_back(store: Ar
     assert content(store) == before
 
 
+def test_an_older_run_that_takes_the_place_of_a_damaged_one_is_stored_once(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    add(store, "ridge", created="2026-01-01T00:00:00Z")
+    newest = add(store, "ridge", created="2026-01-02T00:00:00Z")
+    damaged = (newest / "scores.parquet").read_bytes()[:100]
+    (newest / "scores.parquet").chmod(0o644)
+    (newest / "scores.parquet").write_bytes(damaged)
+    renew(store)
+    with database.connect(store) as con:
+        count = "SELECT count(*), count(DISTINCT (run_id, panel, metric)) FROM global_scores"
+        rows, distinct = con.execute(count).fetchone()
+    assert rows == distinct > 0
+
+
 def test_tags_are_those_of_now(store: ArtifactStore) -> None:
     run = store.run_dirs()[0].name
     sql = f"SELECT tags FROM runs WHERE run_id = '{run}'"

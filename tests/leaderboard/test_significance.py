@@ -103,6 +103,17 @@ def test_a_fold_without_signal_is_left_out_unless_all_are():
         (row,) = compare_entries(runs, splits.assign(no_signal=silent), scores).to_dict("records")
         assert (row["n_conditions"], row["no_signal"]) == (n, all(silent))
         assert row["diff"] == pytest.approx(diff)
+        # Without signal nothing is told apart, and no test is counted.
+        assert (row["verdict"] == "no signal") == all(silent)
+        assert np.isnan([row["p_better"], row["p_better_holm"]]).all() == all(silent)
+
+
+def test_an_entry_of_silent_folds_alone_is_left_out():
+    one = board({"a": BASE, "v": BASE + 0.1}, {"a": 0.3}, split="s0")
+    two = board({"a": BASE, "w": BASE}, {"a": 0.3}, split="s1")
+    runs, splits, scores = (pd.concat(pair, ignore_index=True) for pair in zip(one, two, strict=True))
+    found = compare_entries(runs, splits.assign(no_signal=[False, True]), scores)
+    assert found["entry"].tolist() == ["v"]
 
 
 def test_seeds_are_averaged_and_undefined_conditions_left_out_on_both_sides():

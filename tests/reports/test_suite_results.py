@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from perturbfm_core.reports.html import DASH
-from perturbfm_core.reports.results import markers
+from perturbfm_core.reports.results import board_titles, markers
 from perturbfm_core.reports.suite_results import BoardMarks, BoardResult, suite_markdown
 from tests.support.command import attempt, perturbfm
 
@@ -47,6 +47,26 @@ def test_values_costs_and_what_cannot_run():
         "",
         "<sup>1</sup> it is constant; <sup>2</sup> no run.",
     ]
+
+
+def test_a_value_of_some_folds_says_so_and_is_not_the_best():
+    results = [
+        BoardResult("ridge", "a, combo_ood", ran=True, value=0.5, folds="1 of 2 folds"),
+        BoardResult("mean", "a, combo_ood", ran=True, value=0.25),
+    ]
+    assert [line.split(" | ")[1] for line in suite_markdown("delta.pearson", results).splitlines()[4:6]] == [
+        "0.500 (1 of 2 folds)",
+        "**0.250**",
+    ]
+
+
+def test_boards_of_one_data_set_and_kind_have_titles_of_their_own():
+    boards = {
+        "d.k.abcdefgh": ("d", "k"),
+        "d.k.cv-12345678": ("d", "k"),
+        "d.m.abcdefgh": ("d", "m"),
+    }
+    assert list(board_titles(boards).values()) == ["d, k, abcdefg", "d, k, cv-1234", "d, m"]
 
 
 def test_floors_ceilings_and_folds_of_each_board_with_the_reasons_of_gaps():
