@@ -62,6 +62,7 @@ def decide(
     by_convention: bool,
     of_run: bool,
     scale: str,
+    log1p: bool,
 ) -> Decided:
     """Return what the numbers of a prediction are.
 
@@ -81,6 +82,8 @@ def decide(
         Whether a run wrote the prediction, which are deltas whatever their sign.
     scale
         The scale of the data set, in words.
+    log1p
+        Whether that is log1p expression, whose changes are bounded.
 
     Raises
     ------
@@ -88,6 +91,7 @@ def decide(
         If the numbers do not look like what they are declared or taken to be.
     """
     declared = asked or stated
+    beyond = _beyond(name, values) if log1p else None
     source = "option" if asked else "file" if stated else "default"
     if declared == "expression":
         if control is None:
@@ -112,6 +116,8 @@ def decide(
             if positive and not of_run
             else _some(like)
         )
+        if beyond is not None:
+            doubt.append(f"{beyond}; it is scored as a delta as {by}")
         return Decided("delta", source, doubt)
     if control is not None and like.alike > 0.5:
         warnings = _check_expression(name, values, mean, control, scale, like)
@@ -135,7 +141,22 @@ def decide(
             "say what it is: --kind expression or --kind delta"
         )
         raise PredictionError(msg)
+    if beyond is not None:
+        msg = f"{beyond}; predict differences in {scale}, or give --kind delta to score it as it is"
+        raise PredictionError(msg)
     return Decided("delta", "recognised" if by_convention else "default", _some(like))
+
+
+def _beyond(name: str, values: Any) -> str | None:
+    """Return what is wrong with differences that log1p expression cannot have, None if they are possible."""
+    data = _stored(values)
+    low, high = float(np.min(data, initial=0.0)), float(np.max(data, initial=0.0))
+    if max(-low, high) <= _LOG1P_CEILING:
+        return None
+    return (
+        f"{name} looks like differences of counts or linear expression (values from {low:.6g} to {high:.6g}; no change of log1p "
+        f"expression is beyond {_LOG1P_CEILING:g})"
+    )
 
 
 def _some(like: Similarity) -> list[str]:

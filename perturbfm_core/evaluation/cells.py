@@ -227,8 +227,8 @@ class Cells:
                 log_mean = np.asarray(self.X[rows].mean(axis=0, dtype=np.float64)).reshape(-1)
             if self.gene_order is not None:
                 counts, log_mean = counts[:, self.gene_order], log_mean[self.gene_order]
-                # Drawn in the order of storage.
-                counts.sort_indices()
+            # Generators draw in the order of storage, which data in memory, and a new order of genes, may leave unsorted.
+            counts.sort_indices()
             place = np.zeros(self.counts.shape[0], dtype=np.int64)
             place[rows] = np.arange(len(rows))
             out[context] = ControlProfile(counts, log_mean, self.target_sum), place

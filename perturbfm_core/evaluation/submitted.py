@@ -135,6 +135,7 @@ def submitted(
         by_convention=isinstance(given, PredictionTable) and given.by_convention,
         of_run=None not in (base.split_hash, base.control),
         scale=_scale(ds),
+        log1p=ds.metadata.space in ("log1p", "counts"),
     )
     notes["kind"], notes["kind_from"] = decided.kind, decided.source
     if rows.counts is not None:

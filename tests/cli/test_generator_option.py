@@ -65,7 +65,7 @@ def test_runs_with_another_generator_are_others_with_the_same_fit(here):
     assert second["entry"].startswith("global_mean-")
     assert first["objects"]["panels"]["vcc2026"] != second["objects"]["panels"]["vcc2026"]
     for run, name in ((plain, "multinomial"), (scaled, "scaled")):
-        assert read(run, "metrics.json")["vcc2026"][DRAWN] == {"generator": name, "version": "1", "seed": 0}
+        assert read(run, "metrics.json")["vcc2026"][DRAWN] == {"generator": name, "version": "2", "seed": 0}
     values = [read(r, "metrics.json")["vcc2026"]["global"]["expr_mse_unbiased"] for r in (plain, scaled)]
     assert values[0] != values[1]
     deltas = [read(r, "metrics.json")["delta"]["global"] for r in (plain, scaled)]

@@ -77,7 +77,7 @@ def test_what_is_not_finite_stays_where_it_is() -> None:
     assert out[1, 1] == 1
 
 
-@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array, sp.csc_matrix])
 def test_moments_do_not_depend_on_the_order_of_rows(form: object) -> None:
     rng = np.random.default_rng(5)
     X = np.where(rng.random((400, 7)) < 0.4, rng.gamma(2.0, 1.0, (400, 7)), 0).astype(np.float32)
@@ -97,3 +97,14 @@ def test_moments_do_not_depend_on_the_order_of_rows(form: object) -> None:
 def test_a_position_that_is_stored_twice_counts_as_its_sum() -> None:
     X = sp.csr_array((np.array([1.0, 2.0]), np.array([0, 0]), np.array([0, 2])), shape=(1, 2))
     assert group_sums(X, np.array([0]), 1, power=2)[0, 0] == 9
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (3, 8), (8, 3)])
+def test_sums_of_columns_are_those_of_rows(shape: tuple[int, int]) -> None:
+    X = np.random.default_rng(0).integers(0, 3, shape).astype(np.float32)
+    codes = np.arange(shape[0]) % 2
+    sums = ExactSums(2, shape[1])
+    sums.add(sp.csc_array(X), codes)
+    expected = np.stack([X[codes == k].sum(axis=0) for k in (0, 1)])
+    assert np.array_equal(sums.total(), expected)
+    assert np.array_equal(group_sums(sp.csc_array(X), codes, 2), expected)

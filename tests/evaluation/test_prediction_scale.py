@@ -172,6 +172,32 @@ def test_positive_values_are_no_deltas_unless_declared(made, form):
 
 
 @pytest.mark.parametrize("form", ["csv", "npz", "h5ad"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_deltas_beyond_log1p_are_refused_unless_declared(made, form, sign):
+    """Differences of linear expression: negative ones as well, and hundreds."""
+    linear = sign * (np.expm1(made.control + made.delta) - np.expm1(made.control))
+    assert linear.min() < -25
+    with pytest.raises(PredictionError, match=r"differences of counts or linear.*give --kind delta"):
+        read(made, linear, form)
+    kind, warnings = read(made, linear, form, "delta")
+    assert kind == "delta"
+    assert "is beyond 25); it is scored as a delta as --kind says" in warnings[0]
+    largest = made.delta * 25 / np.abs(made.delta).max()
+    assert read(made, largest.astype("f4"), form) == ("delta", [])
+
+
+@pytest.mark.parametrize(("space", "warned"), [("log1p", True), ("delta", False), ("zscore", False)])
+def test_other_scales_than_log1p_have_no_bound(made, space, warned):
+    rows = [("control", "x")] * 4 if space == "log1p" else []
+    ds = screen(
+        rows + [(p, "x") for p in "ABC" for _ in range(3)], space=space, level="condition", genes=GENES
+    )
+    other = type("Other", (), {"ds": ds, "split": split_one(ds, "perturbation_ood", {"holdout": ["A", "B"]})})
+    kind, warnings = read(other, 100 * made.delta, "csv", "delta")
+    assert (kind, bool(warnings)) == ("delta", warned)
+
+
+@pytest.mark.parametrize("form", ["csv", "npz", "h5ad"])
 def test_data_of_differences(form, made):
     ds = screen([(p, "x") for p in "ABC" for _ in range(3)], space="delta", level="condition", genes=GENES)
     other = type("Other", (), {"ds": ds, "split": split_one(ds, "perturbation_ood", {"holdout": ["A", "B"]})})

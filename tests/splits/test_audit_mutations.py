@@ -447,6 +447,7 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
     },
     "pretrained_on_test": {
         "all_rows": lambda: _made("encoder", rows="all"),
+        "all_rows_beside_the_split": lambda: _made("encoder", rows="all", split_hash=CONTEXT.hash),
         "train_and_test": lambda: _made("encoder", rows_sha256=_train_and_test()),
         "another_version": lambda: _made("encoder", rows="all", content_sha256="f" * 64),
     },
@@ -468,6 +469,7 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "observed_means_on_input_controls": lambda: _prediction(_truth("input")[0]),
         "noisy_means": lambda: _noisy_truth(0.01),
         "cells": lambda: _prediction(CELLS.delta(CONTEXT.rows(CELLS, "test"))),
+        "rows_named_and_numbered_otherwise": lambda: _misnumbered(),
         "a_share_of_the_cells": lambda: _row_by_row(0.2),
     },
     "truth_in_variances": {
@@ -475,6 +477,16 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "with_the_control": lambda: _observed_variance(control=True),
     },
 }
+
+
+def _misnumbered() -> Planted:
+    """The truth with the names of its rows, whose positions are those of others: scoring goes by names."""
+    rows = CONTEXT.rows(CELLS, "test")
+    planted = _prediction(_truth()[0])
+    given = planted.run.prediction
+    assert given is not None
+    named = replace(given, row_id=CELLS.row_ids[rows], idx=rows[::-1].copy(), row=np.arange(len(rows)))
+    return replace(planted, run=replace(planted.run, prediction=named))
 
 
 def _calibrated_cells() -> FrozenSplit:

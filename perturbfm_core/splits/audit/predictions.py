@@ -64,12 +64,15 @@ def _served(ds: PerturbDataset, split: FrozenSplit, prediction: RowPrediction | 
     if prediction.mean.shape[1] != ds.n_genes:
         msg = f"the predictions have {prediction.mean.shape[1]} genes, the data set {ds.n_genes}"
         raise NotApplicable(msg)
-    inside = (prediction.idx >= 0) & (prediction.idx < ds.n_obs)
-    keep = inside & np.isin(prediction.idx, split.rows(ds, "test"))
+    # Names of rows count before their positions, as in scoring.
+    named = prediction.row_id
+    idx = prediction.idx if named is None else ds.obs.index.get_indexer(named.tolist())
+    inside = (idx >= 0) & (idx < ds.n_obs)
+    keep = inside & np.isin(idx, split.rows(ds, "test"))
     if not keep.any():
         msg = "the run predicts no test row"
         raise NotApplicable(msg)
-    rows, source = prediction.idx[keep], prediction.rows[keep]
+    rows, source = idx[keep], prediction.rows[keep]
     order = np.argsort(rows)
     rows, source = rows[order], source[order]
     mean, var = prediction.mean, prediction.var

@@ -266,6 +266,9 @@ def _why(ds: PerturbDataset, split: FrozenSplit, record: FitRecord, allowed: set
         return "" if record.rows == "external" else f"data {str(record.content_sha256)[:12]}"
     if record.rows_sha256 is not None:
         return "" if record.rows_sha256 in allowed else "other rows"
+    if record.rows == "all":
+        # Whatever split it names beside that.
+        return "all rows"
     if record.split_hash is not None:
         return "" if record.split_hash == split.hash else f"split {record.split_hash[:12]}"
-    return {"fit": "", "external": "", "all": "all rows", "unknown": "unknown rows"}[record.rows]
+    return {"fit": "", "external": "", "unknown": "unknown rows"}[record.rows]
