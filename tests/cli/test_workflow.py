@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anndata
 import numpy as np
@@ -562,6 +563,12 @@ def _tiny_suite(root: Path) -> None:
         path.write_text(yaml.safe_dump(entry))
 
 
+def _logarithms(counts: Any) -> Any:
+    """Return log1p of counts scaled to ten thousand per cell."""
+    cells = counts.toarray() if hasattr(counts, "toarray") else counts
+    return np.log1p(1e4 * cells / cells.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def _collections(counts: anndata.AnnData) -> list[str]:
     """Write a file in the form of each collection whose preset needs no more than other names."""
     forms = {
@@ -578,7 +585,7 @@ def _collections(counts: anndata.AnnData) -> list[str]:
             one.obs[label].astype(str).replace({"control": control, "B_A": "B+A" if name == "gears" else "B"})
         )
         if name == "gears":
-            one.X = np.log1p(one.X)
+            one.X = _logarithms(one.X)
         one.write_h5ad(f"{name}.h5ad")
     return list(forms)
 
@@ -589,7 +596,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad, monkeypatch)
     lognorm = anndata.read_h5ad(screen_h5ad)
     lognorm.obs = lognorm.obs.rename(columns={"perturbation": "condition", "cell_line": "cell_type"})
     lognorm.obs["condition"] = lognorm.obs["condition"].astype(str).replace({"ctrl": "control", "B_A": "B+A"})
-    lognorm.X = np.log1p(lognorm.X)
+    lognorm.X = _logarithms(lognorm.X)
     lognorm.write_h5ad("perturbench.h5ad")
     counts = anndata.read_h5ad(screen_h5ad)
     counts.obs["perturbation"] = counts.obs["perturbation"].astype(str).replace({"ctrl": "control"})
