@@ -286,6 +286,7 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
         try:
             table = read_elem(element)
         except Exception:
+            # What anndata raises differs by version; whatever is not a column of an unknown format is raised as it was.
             _check_formats(element, f"{path}: {key}")
             raise
     else:

@@ -267,7 +267,8 @@ def _check_finite(rows: Rows, side: ObservedSide) -> None:
         if values is None:
             continue
         if sp.issparse(values):
-            sparse: Any = sp.csr_array(values)
+            # By rows: files are read so.
+            sparse: Any = values
             wrong = np.flatnonzero(~np.isfinite(sparse.data))
             bad[np.searchsorted(sparse.indptr, wrong, side="right") - 1] = True
         else:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # Scores and ranks across entries, as `evaluation.panels.scperturbench.ranking.published_scores` computes them, from the
-# raw condition values of the runs that count on their board. An item (`op`) is a condition of a split; several seeds of an entry are
-# averaged first. Each subset of DEGs (`top`) is scored separately.
+# raw condition values of the runs that count on their board. An item (`op`) is a condition of a split; several seeds of
+# an entry are averaged first. Each subset of DEGs (`top`) is scored separately.
 SCPERTURBENCH_SCORES = r"""
 CREATE OR REPLACE VIEW scperturbench_scores AS
 WITH raw AS (

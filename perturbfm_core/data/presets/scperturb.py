@@ -83,20 +83,19 @@ def _stimulation(obs: pd.DataFrame, pert: str, context: str) -> str | None:
     shown = ", ".join(repr(v) for v in list(dict.fromkeys(values[values != _CONTROLS[0]]))[:3])
     what = f"obs column {column!r} holds treatments beside {pert!r} (e.g. {shown})"
     missing = int(_missing(obs[column]).sum())
-    joint = len(found) > 1 or _same_kind(obs, column)
-    # A treatment of control cells alone is a perturbation of its own: as a covariate it would have no effect.
-    alone = not missing and control.any() and not set(values) <= set(values[~control])
-    compared = matches_controls(obs, (context, column), ~control) or missing or not control.any()
-    if joint or alone or not compared:
-        why = (
-            f"{' and '.join(map(repr, found))} vary"
-            if len(found) > 1
-            else "they are of the same kind, so parts of combinations"
-            if joint
-            else f"some are given to {_CONTROLS[0]!r} rows of {pert!r} alone"
-            if alone
-            else f"some have no {_CONTROLS[0]!r} rows of {pert!r} to compare with"
-        )
+    untreated = f"{_CONTROLS[0]!r} rows of {pert!r}"
+    why = None
+    if len(found) > 1:
+        why = f"{' and '.join(map(repr, found))} vary"
+    elif _same_kind(obs, column):
+        why = "they are of the same kind, so parts of combinations"
+    elif not missing and control.any():
+        if not set(values) <= set(values[~control]):
+            # A perturbation of its own: as a covariate it would have no effect.
+            why = f"some are given to {untreated} alone"
+        elif not matches_controls(obs, (context, column), ~control):
+            why = f"some have no {untreated} to compare with"
+    if why is not None:
         msg = (
             f"{what}, and {why}; join the parts with '+' in one new obs column, and their doses in another ('10+5'), "
             "then use `perturbfm data import FILE --pert-col NEW --dose-col NEW` with the other columns"
