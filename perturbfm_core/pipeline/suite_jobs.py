@@ -185,4 +185,6 @@ def read_submission(folder: Path) -> Submission:
 
 def submissions(store: ArtifactStore, suite: str) -> list[Submission]:
     """Return the submissions of a suite, the oldest first."""
-    return [read_submission(p.parent) for p in sorted((store.jobs / suite).glob(f"*/{PLAN_FILE}"))]
+    found = [read_submission(p.parent) for p in (store.jobs / suite).glob(f"*/{PLAN_FILE}")]
+    # Not by name: that of two submissions of one second differs by a random end.
+    return sorted(found, key=lambda made: (made.time, made.id))

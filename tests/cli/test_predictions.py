@@ -122,14 +122,14 @@ def adata(X, obs, **more):
 # ---- cells -------------------------------------------------------------------------------------------------------
 
 
-def five_times(X, code):
+def four_times(X, code):
     mean = np.stack([X[code == i].mean(axis=0) for i in range(4)])[code]
-    return mean + 5 * (X - mean)
+    return mean + 4 * (X - mean)
 
 
 def test_cells_are_scored_as_cells(s):
     np.savez("same.npz", mean=s.delta, idx=s.rows, genes=s.ds.genes)
-    np.savez("wide.npz", mean=five_times(s.delta, s.code), idx=s.rows, genes=s.ds.genes)
+    np.savez("wide.npz", mean=four_times(s.delta, s.code), idx=s.rows, genes=s.ds.genes)
     np.savez("mean.npz", mean=s.mean_delta[s.code], idx=s.rows, genes=s.ds.genes)
     same, exact, record = s.score("same.npz")
     assert "cells of its own for 4 conditions" in Path("OUT/report.html").read_text()
@@ -186,9 +186,9 @@ def test_cells_of_an_h5ad_with_its_controls(s, sparse):
 
 
 def test_cells_below_zero_are_cut_and_counted(s):
-    np.savez("wide.npz", mean=five_times(s.X, s.code), idx=s.rows, genes=s.ds.genes, kind="expression")
+    np.savez("wide.npz", mean=four_times(s.X, s.code), idx=s.rows, genes=s.ds.genes, kind="expression")
     out, _, _ = s.score("wide.npz")
-    assert out["cell_values_cut_at_0"] == int((five_times(s.X, s.code) < 0).sum())
+    assert out["cell_values_cut_at_0"] == int((four_times(s.X, s.code) < 0).sum())
 
 
 # ---- delta or expression -----------------------------------------------------------------------------------------

@@ -11,14 +11,15 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from perturbfm_core.cli.output import store
 from perturbfm_core.cli.suite_submit import _options
 from perturbfm_core.errors import ClusterError, ConfigError, StoreError
-from perturbfm_core.pipeline import slurm_queue
-from perturbfm_core.pipeline.suite_jobs import read_submission, submissions
+from perturbfm_core.pipeline import slurm_queue, suite_jobs
+from perturbfm_core.pipeline.suite_jobs import new_submission, read_submission, submissions
 from perturbfm_core.pipeline.suite_processes import end_processes
 from perturbfm_core.pipeline.suite_submit import cancel_tasks
 from perturbfm_core.pipeline.suite_tasks import tasks_of
@@ -220,6 +221,18 @@ def test_only_what_is_lost_cancelled_or_failed_is_submitted_again(slurm, quick, 
     assert [t["state"] for t in status()["tasks"]] == ["lost", "lost"]
     assert [t.state for t in tasks_of(ArtifactStore(), "t")] == ["lost", "done", "cancelled", "lost", "lost"]
     assert submit("--on", "slurm", "--dry-run")["submitted"] == 4
+
+
+def test_submissions_of_one_second_are_in_the_order_in_which_they_were_made(home, monkeypatch):
+    """Their names begin with the same second and end at random."""
+    ends, seconds = iter(["ffff", "0000"]), iter([1000.25, 1000.75])
+    draws = SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=next(ends)))
+    monkeypatch.setattr(suite_jobs, "uuid", draws)
+    clock = SimpleNamespace(time=lambda: next(seconds), strftime=time.strftime, gmtime=time.gmtime)
+    monkeypatch.setattr(suite_jobs, "time", clock)
+    made = [new_submission(ArtifactStore(), "t", "local", []).id for _ in range(2)]
+    assert [name[-4:] for name in made] == ["ffff", "0000"]
+    assert [s.id for s in submissions(ArtifactStore(), "t")] == made
 
 
 def test_without_accounting_what_is_gone_is_lost(slurm):
