@@ -129,8 +129,14 @@ def lightning(monkeypatch):
     root, package, callbacks = (
         types.ModuleType("lightning" + name) for name in ("", ".pytorch", ".pytorch.callbacks")
     )
+
+    class ModelCheckpoint:
+        def load_state_dict(self, state):
+            self.loaded = state
+
     package.Trainer = lambda *, callbacks, max_steps: (callbacks, max_steps)
     callbacks.Callback, callbacks.EarlyStopping = type("Callback", (), {}), EarlyStopping
+    callbacks.ModelCheckpoint = ModelCheckpoint
     root.pytorch = package
     for module in (root, package, callbacks):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -184,6 +190,23 @@ def test_attempts_at_one_training_are_one_record_and_one_cost(modules, lightning
         "200 of 200 steps, lowest validation loss 1 at step 150",
         "interrupted, and gone on with from step 100",
     ]
+
+
+def test_states_that_were_moved_know_their_new_folder(modules, lightning, tmp_path):
+    worker, _ = modules
+    worker.watch(None, str(tmp_path / "validations.txt"))
+    checkpoint = sys.modules["lightning.pytorch.callbacks"].ModelCheckpoint()
+    checkpoint.dirpath = "/new/c"
+    state = {"dirpath": "/old/c", "best_model_score": 1.5, "kth_value": 1.5, "kth_best_model_path": ""}
+    state |= {"best_model_path": "/old/c/best.ckpt", "last_model_path": "/old/c/last.ckpt"}
+    checkpoint.load_state_dict({**state, "best_k_models": {"/old/c/best.ckpt": 1.5}})
+    assert checkpoint.loaded == {
+        **state,
+        "dirpath": "/new/c",
+        "best_model_path": "/new/c/best.ckpt",
+        "last_model_path": "/new/c/last.ckpt",
+        "best_k_models": {"/new/c/best.ckpt": 1.5},
+    }
 
 
 def written(path, *, whole=True):

@@ -402,6 +402,63 @@ def interpreter(monkeypatch):
     return find
 
 
+# Trains one weight for some steps, validated every 5, as STATE's program keeps its states; prints the step of each.
+TRAINING = """
+import sys
+from pathlib import Path
+folder, steps, workers = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+sys.path.insert(0, workers)
+import lightning.pytorch as pl, state_worker, torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Linear(1, 1)
+    def training_step(self, batch, i):
+        return self.weight(batch).sum()
+    def validation_step(self, batch, i):
+        self.log("val_loss", {10: 1.0, 20: 2.0, 30: 0.5}.get(self.global_step, 5.0))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+state_worker.watch(None, str(folder / "validations.txt"))
+states = ModelCheckpoint(
+    dirpath=str(folder / "c"), filename="best", save_last=True, monitor="val_loss", save_top_k=1, every_n_train_steps=5
+)
+cells = torch.utils.data.DataLoader(torch.ones(1000, 1))
+trainer = pl.Trainer(
+    max_steps=steps, callbacks=[states], logger=False, enable_progress_bar=False, enable_model_summary=False,
+    check_val_every_n_epoch=None, val_check_interval=5, limit_val_batches=1, accelerator="cpu",
+)
+last = folder / "c/last.ckpt"
+trainer.fit(Model(), cells, cells, ckpt_path=str(last) if last.exists() else None)
+found = {p.stem: torch.load(p, weights_only=False)["global_step"] for p in (folder / "c").iterdir()}
+print("states", *(f"{name}:{step}" for name, step in sorted(found.items())))
+"""
+
+
+@pytest.mark.slow
+def test_the_best_state_is_known_after_a_move(interpreter, tmp_path):
+    """Lightning forgets it, writes others beside it, and STATE would have inferred with the one before the move."""
+    python, script = interpreter("state"), tmp_path / "training.py"
+    script.write_text(TRAINING)
+
+    def train(folder, steps):
+        line = [str(python), str(script), str(tmp_path / folder), str(steps), str(WORKERS)]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    (tmp_path / "first").mkdir()
+    # The state of the best validation is written five steps later, before the next one.
+    assert train("first", 15) == "states best:15 last:15"
+    (tmp_path / "first").rename(tmp_path / "moved")
+    # 20 is worse than 10; it would have been the best since the move.
+    assert train("moved", 25) == "states best:15 last:25"
+    assert train("moved", 35) in ("states best:30 last:35", "states best:35 last:35")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_short_training_predicts_what_is_asked(screen, interpreter, tmp_path, name):

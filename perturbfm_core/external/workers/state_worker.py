@@ -3,6 +3,7 @@
 Trains and infers with the program of the package, which does not stop early: a callback does, where `patience` asks
 for it. A training that was ended goes on from its last validation. An unknown perturbation would become control there without an error, so none is asked of it, and cells that come
 back untouched are an error here.
+This module is longer than 400 lines because a worker is one file beside what all workers share.
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ def reported(record, p):
 def watch(patience, record):
     """Let training print its steps, append its validations to a file, and stop after `patience` without a lower loss."""
     import lightning.pytorch as pl
-    from lightning.pytorch.callbacks import Callback, EarlyStopping
+    from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
     class Watching(Callback):
         shown, loss = 0.0, ""
@@ -273,6 +274,7 @@ def watch(patience, record):
             with Path(record).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
 
+    _follow_moves(ModelCheckpoint)
     trainer = pl.Trainer
     more = [Watching()]
     if patience is not None:
@@ -282,6 +284,26 @@ def watch(patience, record):
         return trainer(*args, callbacks=[*(callbacks or ()), *more], **kwargs)
 
     pl.Trainer = watched
+
+
+def _follow_moves(checkpoints):
+    """Let states that were moved be gone on with: the best one so far is known, and no new one is written beside it.
+
+    Lightning compares the folder in a state with its own, and where they differ forgets which state was the best.
+    """
+    load = checkpoints.load_state_dict
+
+    def load_state_dict(self, state):
+        def here(path):
+            return os.path.join(self.dirpath, os.path.basename(path)) if path else path
+
+        moved = dict(state, dirpath=self.dirpath)
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[name] = here(state.get(name, ""))
+        moved["best_k_models"] = {here(path): score for path, score in state.get("best_k_models", {}).items()}
+        load(self, moved)
+
+    checkpoints.load_state_dict = load_state_dict
 
 
 def _infer(folder, controls, names, todo, p, request, output):

@@ -67,8 +67,7 @@ def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
     while True:
         # One iteration in the log domain; the plan of its potentials is the kernel of the iterations that follow.
         g = -np.log(m) - _logsumexp(M + f[:, None] if iteration else M, axis=0)
-        f = -np.log(n) - _logsumexp(M + g, axis=1)
-        K = np.exp(M + f[:, None] + g)
+        f, K = _row_step(M + g)
         KT = np.ascontiguousarray(K.T)
         u, v, row = np.ones(n), np.ones(m), K.sum(axis=1)
         column = K.sum(axis=0)
@@ -90,7 +89,21 @@ def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
         f = f + np.log(u)
 
 
+def _row_step(A: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the potential of rows and the plan for A = M + g [n, m], which is overwritten.
+
+    The plan exp(A + f) is the exponential that the potential takes, divided by its row sums: each row then has 1 / n.
+    """
+    n, top = len(A), A.max(axis=1)
+    A -= top[:, None]
+    np.exp(A, out=A)
+    total = A.sum(axis=1)
+    A /= (n * total)[:, None]
+    return -np.log(n) - np.log(total) - top, A
+
+
 def _logsumexp(A: FloatArray, axis: int) -> FloatArray:
     top = A.max(axis=axis, keepdims=True)
-    A = np.exp(A - top)
+    A = A - top
+    np.exp(A, out=A)
     return np.asarray(np.log(A.sum(axis=axis)) + top.squeeze(axis))
