@@ -5,15 +5,18 @@ from __future__ import annotations
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.splits.freeze import EARLIER_RULES, freeze
 from perturbfm_core.splits.split import FrozenSplit
+
+# Axes of the splits that a rule has changed.
+_CHANGED = (("combo",), ("pair",), ("context", "perturbation"))
 
 
 def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
     """Return the splits that `spec` describes, without writing them, as the folder has them where it has some.
 
-    With few combinations inner folds stand in for validation and calibration folds, which they did not always: a request
-    that was frozen with folds finds its splits again, and the other folds of their cross-validation are made alike.
+    A request that was frozen by an earlier rule (`EARLIER_RULES`) finds its splits again, and the other folds of their
+    cross-validation are made alike.
 
     Parameters
     ----------
@@ -25,15 +28,15 @@ def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> l
         The specification.
     """
     made = freeze(ds, spec)
-    if all(split.definition.ood_axes != ("combo",) for split in made):
+    if all(split.definition.ood_axes not in _CHANGED for split in made):
         return made
-    earlier = freeze(ds, spec, min_combos=0)
-    hashes = {split.hash for split in earlier}
-    if hashes == {split.hash for split in made}:
-        return made
-    groups = {split.definition.cv.group for split in earlier if split.definition.cv is not None}
-    for entry in folder.index().splits:
-        alike = entry.cv_group in groups and folder.load(entry.hash).definition.validation == "fold"
-        if entry.hash in hashes or alike:
+    known = {entry.hash for entry in folder.index().splits}
+    # With all folds of a cross-validation, any of which may be there.
+    whole = spec.model_copy(update={"fold": None}) if spec.folds is not None else spec
+    for rule in EARLIER_RULES:
+        earlier = freeze(ds, spec, rule=rule)
+        if {split.hash for split in earlier} == {split.hash for split in made}:
+            continue
+        if known & {split.hash for split in freeze(ds, whole, rule=rule)}:
             return earlier
     return made

@@ -17,8 +17,10 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
 from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts
+from perturbfm_core.splits.inner import inner_folds, pairs_of
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.split import (
+    CROSSED,
     ConditionFolds,
     CvGroup,
     DatasetRef,
@@ -27,19 +29,23 @@ from perturbfm_core.splits.split import (
     Policy,
     RowFolds,
     Split,
-    Unit,
     codes_digest,
+    crossed_units,
+    inner_unit_of_axes,
     unit_of_axes,
     units_of,
 )
 
 MIN_UNITS = 5
-INNER_FOLDS = 5
 # Below so many combination conditions in train, taking some out for validation and calibration costs more than it gives.
 MIN_COMBOS = 200
+# Rules that splits were frozen by: the first makes folds of few combinations too; the second groups the inner folds of
+# pairs by condition, and holds out contexts alone where test has a new context and a new perturbation at once.
+EARLIER_RULES = (1, 2)
+RULE = 3
 
 
-def freeze(ds: PerturbDataset, spec: SplitSpec, *, min_combos: int = MIN_COMBOS) -> list[FrozenSplit]:
+def freeze(ds: PerturbDataset, spec: SplitSpec, *, rule: int = RULE) -> list[FrozenSplit]:
     """Return the splits that `spec` describes on `ds` (several for k folds), without writing them.
 
     The same specification on the same data gives the same hashes.
@@ -50,9 +56,8 @@ def freeze(ds: PerturbDataset, spec: SplitSpec, *, min_combos: int = MIN_COMBOS)
         The data set.
     spec
         The specification.
-    min_combos
-        Where combinations are held out, and neither validation nor calibration is asked for: combination conditions that
-        train must have for folds of their own, else inner folds do. Splits frozen before this rule have 0.
+    rule
+        One of `EARLIER_RULES`, to make a split as it was made then.
 
     Raises
     ------
@@ -66,10 +71,10 @@ def freeze(ds: PerturbDataset, spec: SplitSpec, *, min_combos: int = MIN_COMBOS)
     if spec.folds is not None and any(draft.fold is None or draft.k != spec.folds for draft in drafts):
         msg = f"kind {spec.kind!r} makes no {spec.folds} folds of a cross-validation here; give no --folds"
         raise SplitError(msg)
-    return [_finish(ds, spec, draft, min_combos) for draft in drafts]
+    return [_finish(ds, spec, draft, rule) for draft in drafts]
 
 
-def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, min_combos: int) -> FrozenSplit:
+def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> FrozenSplit:
     ref = DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256)
     name = "context_ood" if spec.kind == "leave_one_context_out" else spec.kind
     params: dict[str, Any] = {**draft.params, "val_frac": spec.val_frac, "calib_frac": spec.calib_frac}
@@ -99,9 +104,12 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, min_combos: int) 
         )
         row_codes: IntArray | None = codes
     else:
-        assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng, min_combos)
+        assignment, validation, calibration = _carve_conditions(ds.conditions, spec, draft, rng, rule)
         train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
-        inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
+        if rule < RULE:
+            inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
+        else:
+            inner = inner_folds(train, inner_unit_of_axes(draft.ood_axes), rng, _covariate(draft))
         validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
         table: dict[Fold, tuple[str, ...]] = {
             fold: tuple(sorted(k for k, f in assignment.items() if f == fold)) for fold in schema.FOLDS
@@ -151,7 +159,7 @@ def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
 
 
 def _carve_conditions(
-    conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator, min_combos: int
+    conditions: pd.DataFrame, spec: SplitSpec, draft: Draft, rng: np.random.Generator, rule: int
 ) -> tuple[dict[str, Fold], Policy, Policy]:
     """Return ({condition: fold}, validation policy, calibration policy).
 
@@ -165,7 +173,7 @@ def _carve_conditions(
         The specification, and what it holds out.
     rng
         Source of the random assignment.
-    min_combos
+    rule
         See `freeze`.
     """
     fold_of: dict[str, Fold] = dict.fromkeys((str(k) for k in conditions.index), "train")
@@ -180,15 +188,23 @@ def _carve_conditions(
         return fold_of, validation, calibration
     # Validation and calibration are taken from the conditions that the draft leaves in train.
     free = conditions[[fold_of[k] == "train" for k in conditions.index]]
+    if rule >= RULE and inner_unit_of_axes(draft.ood_axes) == CROSSED:
+        validation, calibration = _carve_crossed(free, spec, rng, fold_of)
+        return fold_of, validation, calibration
     unit = unit_of_axes(draft.ood_axes)
     units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)
+    # Conditions of one pair, such as its doses, leave train together.
+    pairs = pairs_of(free, _covariate(draft)) if unit == "pair" and rule >= RULE else {}
+    if pairs:
+        pair_of = {key: pair for pair, keys in pairs.items() for key in keys}
+        units = [(pair_of[str(key)],) for key in free.index]
     names = sorted({u for us in units for u in us})
-    if unit == "combo" and is_combo(free).sum() < min_combos:
+    if unit == "combo" and rule > 1 and is_combo(free).sum() < MIN_COMBOS:
         spec = _without_folds(spec)
     n_val, n_calib, validation, calibration = _policies(spec, len(names))
     order = [names[i] for i in rng.permutation(len(names))]
     if unit == "pair" and n_val + n_calib:
-        order = _spare(free, str(draft.params.get("covariate", "context")), order)
+        order = _spare(free, _covariate(draft), order)
         if len(order) < n_val + n_calib:
             n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
     val, calib = set(order[:n_val]), set(order[n_val : n_val + n_calib])
@@ -226,11 +242,72 @@ def _require_fold(fold_of: dict[str, Fold], fold: Fold) -> None:
         raise SplitError(msg)
 
 
+def _carve_crossed(
+    free: pd.DataFrame, spec: SplitSpec, rng: np.random.Generator, fold_of: dict[str, Fold]
+) -> tuple[Policy, Policy]:
+    """Set validation and calibration conditions with contexts and perturbations that train has neither of.
+
+    As in test, conditions with one of the two are unused.
+
+    Parameters
+    ----------
+    free
+        Conditions of train.
+    spec
+        The specification.
+    rng
+        Source of the random assignment.
+    fold_of
+        {condition: fold}, which is changed.
+
+    Returns
+    -------
+    Validation and calibration policy.
+
+    Raises
+    ------
+    SplitError
+        If a fold or train would be empty.
+    """
+    units = crossed_units(free)
+    contexts = sorted({c for c, _ in units})
+    genes = sorted({g for _, of in units for g in of})
+    n_val, n_calib, validation, calibration = _policies(spec, len(contexts))
+    far, new = ([axis[i] for i in rng.permutation(len(axis))] for axis in (contexts, genes))
+    shares: tuple[tuple[Fold, int, float], ...] = (
+        ("val", n_val, spec.val_frac),
+        ("calib", n_calib, spec.calib_frac),
+    )
+    place: dict[str, Fold] = {}
+    for fold, n, fraction in shares:
+        if n:
+            n_genes = max(1, round(fraction * len(genes)))
+            place |= dict.fromkeys([*far[:n], *new[:n_genes]], fold)
+            far, new = far[n:], new[n_genes:]
+    for key, (context, of) in zip(free.index, units, strict=True):
+        there, those = place.get(context, "train"), {place.get(g, "train") for g in of} - {"train"}
+        if those or there != "train":
+            fold_of[key] = there if those == {there} else "unused"
+    for fold, n, _ in shares:
+        if n and fold not in fold_of.values():
+            msg = f"no train condition has both a context and a perturbation of the {fold} fold; use inner_cv, or another --seed"
+            raise SplitError(msg)
+    _require_fold(fold_of, "train")
+    return validation, calibration
+
+
+def _covariate(draft: Draft) -> str:
+    """Return the covariate of a draft's pairs."""
+    return str(draft.params.get("covariate", "context"))
+
+
 def _spare(free: pd.DataFrame, covariate: str, order: list[str]) -> list[str]:
     """Return the training conditions, in the given order, that can be moved to validation or calibration.
 
-    Train must keep every perturbation and every value of the covariate.
+    Train must keep every perturbation and every value of the covariate. Of several conditions of a pair the first stands
+    for all.
     """
+    free = free.loc[order]
     values = covariate_values(free, covariate)
     halves = dict(zip(free.index, zip(free[schema.PERT_ID].astype(str), values, strict=True), strict=True))
     by_pert = Counter(pert for pert, _ in halves.values())
@@ -304,30 +381,3 @@ def _carve_batches(
     for fold, names in parts.items():
         codes[treated & np.isin(batch, names)] = schema.FOLDS.index(fold)
     return codes, validation, calibration
-
-
-def inner_folds(train: pd.DataFrame, unit: Unit, rng: np.random.Generator) -> InnerFolds | None:
-    """Return grouped folds within the training conditions.
-
-    Parameters
-    ----------
-    train
-        Condition table of train.
-    unit
-        Exchangeable unit to group by; if train has one only, conditions are grouped by perturbation.
-    rng
-        Source of the random assignment.
-
-    Returns
-    -------
-    At most `INNER_FOLDS` folds, None if train has a single perturbation.
-    """
-    ladder: list[Unit] = [unit] if unit == "perturbation" else [unit, "perturbation"]
-    for candidate in ladder:
-        names = sorted({u for us in units_of(train, candidate) for u in us})
-        if len(names) >= 2:
-            k = min(INNER_FOLDS, len(names))
-            order = rng.permutation(len(names))
-            folds = {names[j]: int(i % k) for i, j in enumerate(order)}
-            return InnerFolds(unit=candidate, k=k, folds=dict(sorted(folds.items())))
-    return None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from perturbfm_core.schema import BoolArray, Fold, IntArray
 
 Policy = Literal["fold", "inner_cv", "none"]
 Unit = Literal["context", "perturbation", "combo", "pair", "condition"]
+# Inner folds of splits whose test conditions have a new context and a new perturbation at once.
+CROSSED: Final = "context and perturbation"
+InnerUnit = Unit | Literal["context and perturbation"]
 Axis = Literal["context", "perturbation", "combo", "pair", "condition", "dose", "time", "batch"]
 
 
@@ -62,10 +65,12 @@ class CvGroup(Frozen):
 class InnerFolds(Frozen):
     """Grouped folds within the training conditions, for early stopping, stacking, gating and calibration.
 
-    `folds` maps each exchangeable unit to its fold.
+    `folds` maps each exchangeable unit to its fold. Where contexts and perturbations are held out at once, it maps
+    ``context NAME`` to a part of the contexts and ``perturbation NAME`` to a part of the perturbed genes, and each of the
+    `k` folds is one part of either (`crossed_parts`).
     """
 
-    unit: Unit
+    unit: InnerUnit
     k: int
     folds: dict[str, int]
 
@@ -304,6 +309,11 @@ def unit_of_axes(axes: Sequence[Axis]) -> Unit:
     return "perturbation" if first == "dose" or first == "time" or first == "batch" else first
 
 
+def inner_unit_of_axes(axes: Sequence[Axis]) -> InnerUnit:
+    """Return what inner folds of a split hold out, so that they are of the kind of its test fold."""
+    return CROSSED if {"context", "perturbation"} <= set(axes) else unit_of_axes(axes)
+
+
 def codes_digest(codes: IntArray) -> str:
     """Return the SHA-256 of the row codes of a by-row split."""
     return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i1").tobytes()).hexdigest()
@@ -330,11 +340,30 @@ def units_of(conditions: pd.DataFrame, unit: Unit) -> list[tuple[str, ...]]:
     return [(str(key),) for key in conditions.index]
 
 
+def crossed_units(conditions: pd.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
+    """Return (context, perturbed genes) of each condition, as `InnerFolds` names them."""
+    contexts = conditions[schema.CONTEXT_ID].astype(str)
+    perts = conditions[schema.PERT_ID].astype(str)
+    return [
+        (f"context {c}", tuple(f"perturbation {g}" for g in pert_genes(p)))
+        for c, p in zip(contexts, perts, strict=True)
+    ]
+
+
+def crossed_parts(fold: int, n_contexts: int, n_perts: int) -> tuple[int, int]:
+    """Return which part of the contexts and of the perturbations a fold holds out: each pair of parts in one fold."""
+    turn, part = divmod(fold, n_perts)
+    return (part + turn) % n_contexts, part
+
+
 def inner_masks(inner: InnerFolds, conditions: pd.DataFrame) -> list[tuple[BoolArray, BoolArray]]:
     """Return masks (fit, held out), bool [C] each, over training conditions for every inner fold.
 
-    Folds that would hold out nothing or everything are skipped.
+    Folds that would hold out nothing or everything are skipped. Where contexts and perturbations are held out at once,
+    conditions with one of the two are in neither mask.
     """
+    if inner.unit == CROSSED:
+        return _crossed_masks(inner, conditions)
     # A condition with units in several folds (a combination of two genes) is held out by each of them.
     units = units_of(conditions, inner.unit)
     fold_sets = [{inner.folds[u] for u in us if u in inner.folds} for us in units]
@@ -343,4 +372,21 @@ def inner_masks(inner: InnerFolds, conditions: pd.DataFrame) -> list[tuple[BoolA
         held = np.asarray([i in s for s in fold_sets], dtype=np.bool_)
         if held.any() and not held.all():
             out.append((~held, held))
+    return out
+
+
+def _crossed_masks(inner: InnerFolds, conditions: pd.DataFrame) -> list[tuple[BoolArray, BoolArray]]:
+    units, of = crossed_units(conditions), inner.folds
+    context = np.asarray([of.get(c, -1) for c, _ in units])
+    perts = [{of[g] for g in genes if g in of} for _, genes in units]
+    n_contexts, n_perts = (
+        1 + max((i for name, i in of.items() if name.startswith(f"{axis} ")), default=0)
+        for axis in ("context", "perturbation")
+    )
+    out = []
+    for fold in range(inner.k):
+        there, part = crossed_parts(fold, n_contexts, n_perts)
+        far, new = context == there, np.asarray([part in p for p in perts], dtype=np.bool_)
+        if (far & new).any() and (~far & ~new).any():
+            out.append((~far & ~new, far & new))
     return out

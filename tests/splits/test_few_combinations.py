@@ -58,7 +58,7 @@ def test_splits_frozen_before_keep_their_rule(tmp_path: Path) -> None:
     spec = SplitSpec(kind="combo_ood", folds=4, fold=0)
     (new,) = freeze_beside(folder, ds, spec)
     assert new.definition.validation == "inner_cv"
-    (old,) = freeze(ds, spec, min_combos=0)
+    (old,) = freeze(ds, spec, rule=1)
     folder.save(old, split_stats(ds, old, bounds=False))
     assert [s.hash for s in freeze_beside(folder, ds, spec)] == [old.hash]
     # The other folds of the cross-validation follow, another seed does not.

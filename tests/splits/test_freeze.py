@@ -21,8 +21,9 @@ from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS, Draft, split_kind
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.held_out import held_out
-from perturbfm_core.splits.split import FrozenSplit, inner_masks, units_of
+from perturbfm_core.splits.split import CROSSED, FrozenSplit, inner_masks, units_of
 from tests.support.factories import (
+    assert_both_new,
     contexts_of,
     grid_rows,
     perts_of,
@@ -126,6 +127,10 @@ def _inner_folds_are_group_wise(ds: PerturbDataset, split: FrozenSplit) -> None:
     inner = split.definition.inner
     assert inner is not None
     train = ds.conditions.iloc[np.unique(ds.condition_codes[split.rows(ds, "train")])]
+    if inner.unit == CROSSED:
+        for fit, held in inner_masks(inner, train):
+            assert_both_new(train[held], train[fit])
+        return
     units = [set(us) for us in units_of(train, inner.unit)]
     assert set().union(*units) <= set(inner.folds)
     groups = [{u for u, f in inner.folds.items() if f == i} for i in range(inner.k)]

@@ -112,6 +112,19 @@ def split_one(
     return split
 
 
+def assert_both_new(held: pd.DataFrame, fitted: pd.DataFrame) -> None:
+    """Assert that no context and no perturbed gene of some conditions occurs in those that are fitted on."""
+
+    def genes(conditions: pd.DataFrame) -> set[str]:
+        return {g for p in conditions["pert_id"].astype(str) for g in p.split("+")}
+
+    held_genes = [set(p.split("+")) for p in held["pert_id"].astype(str)]
+    assert len(held)
+    assert len(fitted)
+    assert not set(held["context_id"].astype(str)) & set(fitted["context_id"].astype(str))
+    assert all(of - genes(fitted) for of in held_genes)
+
+
 def table_of(split: FrozenSplit) -> dict[str, list[str]]:
     """Return {fold: condition keys} of a by-condition split, every fold present."""
     table = split.definition.folds.table  # type: ignore[union-attr]

@@ -63,7 +63,8 @@ def regularised_cost(C: FloatArray) -> Transport:
 def _solve(M: FloatArray) -> tuple[FloatArray, FloatArray, float, int, bool]:
     """Return both potentials divided by epsilon, total mass, iterations and convergence, for M = -C / epsilon."""
     n, m = M.shape
-    f, iteration = np.zeros(n), 0
+    f: FloatArray = np.zeros(n)
+    iteration = 0
     while True:
         # One iteration in the log domain; the plan of its potentials is the kernel of the iterations that follow.
         g = -np.log(m) - _logsumexp(M + f[:, None] if iteration else M, axis=0)

@@ -1,0 +1,170 @@
+"""Inner, validation and calibration folds are of the kind of the test fold: pairs whole, contexts and genes at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perturbfm_core.catalog.entries import SplitSpec
+from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
+from perturbfm_core.pipeline.split import split_stats
+from perturbfm_core.splits.earlier import freeze_beside
+from perturbfm_core.splits.folder import SplitFolder
+from perturbfm_core.splits.freeze import EARLIER_RULES, freeze
+from perturbfm_core.splits.inner import MIN_CROSSED
+from perturbfm_core.splits.split import CROSSED, FrozenSplit, crossed_parts, inner_masks
+from perturbfm_core.splits.view import train_view
+from tests.support.factories import assert_both_new, grid_rows, screen, split_one, table_of
+
+BOTH: dict[str, Any] = {"contexts": ["c0"], "perturbations": ["P0", "P1"]}
+
+
+def contexts_by_genes(n_contexts: int, n_perts: int, *combos: str) -> PerturbDataset:
+    perts = [*(f"P{i}" for i in range(n_perts)), *combos]
+    return screen(grid_rows(perts, [f"c{i}" for i in range(n_contexts)]), genes=2)
+
+
+def dosed(n_perts: int, contexts: str) -> PerturbDataset:
+    """Return a screen with two doses of each drug in each context."""
+    rows: list[Any] = [("control", c) for c in contexts for _ in range(3)]
+    rows += [
+        (f"P{i:02d}", c, {"doses": dose})
+        for i in range(n_perts)
+        for c in contexts
+        for dose in ("1 uM", "10 uM")
+    ]
+    return screen(rows, genes=2)
+
+
+def masks_of(ds: PerturbDataset, split: FrozenSplit) -> tuple[pd.DataFrame, list[tuple[Any, Any]]]:
+    train = ds.conditions.loc[table_of(split)["train"]]
+    assert split.definition.inner is not None
+    return train, inner_masks(split.definition.inner, train)
+
+
+@pytest.mark.parametrize(("n_contexts", "n_perts"), [(3, 4), (6, 10), (3, 40), (8, 5)])
+def test_both_are_new_in_every_inner_fold(n_contexts: int, n_perts: int) -> None:
+    ds = contexts_by_genes(n_contexts, n_perts, "P2+P3")
+    split = split_one(ds, "context_perturbation_ood", BOTH)
+    train, masks = masks_of(ds, split)
+    assert split.definition.inner is not None
+    assert split.definition.inner.unit == CROSSED
+    held_out = np.sum([held for _, held in masks], axis=0)
+    single = ~train["pert_id"].astype(str).str.contains("+", regex=False).to_numpy()
+    assert held_out[single].max() == 1
+    for fit, held in masks:
+        assert_both_new(train[held], train[fit])
+    # As many as are worth it: all where there are few, else a part of them.
+    assert held_out.sum() >= min(MIN_CROSSED, int(single.sum()))
+    view = train_view(ds, split)
+    assert [(fit.sum(), held.sum()) for fit, held in view.inner] == [(f.sum(), h.sum()) for f, h in masks]
+
+
+def test_each_pair_of_parts_is_one_fold() -> None:
+    for n_contexts, n_perts in ((2, 5), (5, 2), (4, 4), (3, 5)):
+        parts = [crossed_parts(fold, n_contexts, n_perts) for fold in range(n_contexts * n_perts)]
+        assert len(set(parts)) == n_contexts * n_perts
+
+
+def test_one_context_of_train_leaves_the_perturbations() -> None:
+    ds = contexts_by_genes(2, 6)
+    split = split_one(ds, "context_perturbation_ood", BOTH)
+    assert split.definition.inner is not None
+    assert split.definition.inner.unit == "perturbation"
+
+
+def test_validation_and_calibration_have_both_new_too() -> None:
+    ds = contexts_by_genes(9, 30)
+    split = split_one(
+        ds,
+        "context_perturbation_ood",
+        BOTH,
+        validation="fold",
+        calibration="fold",
+        val_frac=0.15,
+        calib_frac=0.2,
+    )
+    table = table_of(split)
+    sizes = {fold: len(keys) for fold, keys in table.items()}
+    # 8 contexts and 28 genes are left: 1 x 4 validate, 2 x 6 calibrate.
+    assert (sizes["val"], sizes["calib"], sizes["train"]) == (4, 12, 5 * 18)
+    rows = ds.conditions
+    assert_both_new(rows.loc[table["calib"]], rows.loc[[*table["train"], *table["val"]]])
+    assert_both_new(rows.loc[table["val"]], rows.loc[[*table["train"], *table["calib"]]])
+
+
+def test_a_validation_fold_that_nothing_falls_into_is_refused() -> None:
+    # Of the contexts that are left, z has one gene only: where z validates, that gene may be in train.
+    ds = screen([*grid_rows("ABCDEF", "xyw"), ("G", "z"), ("control", "z")], genes=2)
+    params = {"contexts": ["x"], "perturbations": ["A"]}
+    spec = SplitSpec(kind="context_perturbation_ood", params=params, validation="fold", val_frac=0.4)
+    said = []
+    for seed in range(8):
+        try:
+            (split,) = freeze(ds, spec.model_copy(update={"seed": seed}))
+        except SplitError as error:
+            said.append(str(error))
+        else:
+            assert table_of(split)["val"]
+    assert set(said) == {
+        "no train condition has both a context and a perturbation of the val fold; use inner_cv, or another --seed"
+    }
+    assert len(said) < 8
+
+
+def test_doses_of_a_pair_stay_together() -> None:
+    ds = dosed(10, "xyzwuv")
+    split = split_one(ds, "covariate_transfer", {"test_frac": 0.2})
+    table = table_of(split)
+    pairs = {fold: {tuple(key.split("|")[:2]) for key in keys} for fold, keys in table.items()}
+    folds = ("train", "val", "calib", "test")
+    assert all(table[fold] for fold in folds)
+    assert all(not pairs[a] & pairs[b] for a in folds for b in folds if a < b)
+    # Both halves of every pair are in train, in other pairs.
+    for axis in (0, 1):
+        assert {p[axis] for fold in folds for p in pairs[fold]} == {p[axis] for p in pairs["train"]}
+    train, masks = masks_of(ds, split)
+    pair = train["context_id"].astype(str) + train["pert_id"].astype(str)
+    for fit, held in masks:
+        assert not set(pair[fit]) & set(pair[held])
+
+
+def test_contexts_of_a_pair_of_drug_and_dose_stay_together() -> None:
+    ds = dosed(12, "xyz")
+    split = split_one(ds, "covariate_transfer", {"covariate": "dose", "test_frac": 0.2})
+    train, masks = masks_of(ds, split)
+    pair = train["doses"].astype(str) + train["pert_id"].astype(str)
+    assert len(masks) == 5
+    for fit, held in masks:
+        assert not set(pair[fit]) & set(pair[held])
+
+
+@pytest.mark.parametrize(
+    ("ds", "spec"),
+    [
+        (contexts_by_genes(6, 10), SplitSpec(kind="context_perturbation_ood", params=BOTH)),
+        (contexts_by_genes(6, 10), SplitSpec(kind="context_perturbation_ood", folds=3)),
+        (dosed(10, "xyzwuv"), SplitSpec(kind="covariate_transfer", folds=3)),
+    ],
+)
+def test_splits_frozen_by_condition_and_by_context_are_found_again(
+    tmp_path: Path, ds: PerturbDataset, spec: SplitSpec
+) -> None:
+    folder = SplitFolder(tmp_path)
+    new = freeze_beside(folder, ds, spec)
+    old = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    assert {s.hash for s in new}.isdisjoint(s.hash for s in old)
+    folder.save(old[0], split_stats(ds, old[0], bounds=False))
+    # One fold that is there decides for the others of its cross-validation.
+    assert [s.hash for s in freeze_beside(folder, ds, spec)] == [s.hash for s in old]
+
+
+def test_pairs_of_one_condition_keep_their_hashes() -> None:
+    ds = contexts_by_genes(5, 12)
+    spec = SplitSpec(kind="covariate_transfer", params={"test_frac": 0.2})
+    assert {s.hash for s in freeze(ds, spec)} == {s.hash for s in freeze(ds, spec, rule=EARLIER_RULES[-1])}
