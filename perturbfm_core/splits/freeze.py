@@ -17,7 +17,8 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
 from perturbfm_core.splits.draft import KINDS, Draft, is_combo, seen_perts
-from perturbfm_core.splits.inner import inner_folds, pairs_of
+from perturbfm_core.splits.inner_folds import inner_folds, pairs_of
+from perturbfm_core.splits.inner_masks import crossed_units
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.split import (
     CROSSED,
@@ -30,7 +31,6 @@ from perturbfm_core.splits.split import (
     RowFolds,
     Split,
     codes_digest,
-    crossed_units,
     inner_unit_of_axes,
     unit_of_axes,
     units_of,

@@ -14,7 +14,8 @@ from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import BoolArray, FloatArray, Fold, IntArray, StrArray
 from perturbfm_core.splits.control_cells import ControlCells
-from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit, inner_masks
+from perturbfm_core.splits.inner_masks import inner_masks
+from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,13 +284,30 @@ def _allowed(ds: PerturbDataset, split: FrozenSplit, *folds: Fold) -> BoolArray:
     """Return bool [N]: the rows of the given folds and the input controls of their contexts.
 
     A transductive split allows the input controls of all contexts. A split by batch excludes the controls of
-    held-out batches unless it is transductive.
+    held-out batches, those of calibration among them, unless it is transductive.
     """
     fit = np.isin(split.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
     context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
     open_contexts = np.unique(context if split.definition.transductive else context[fit])
     controls = ds.controls.has_role("input") & np.isin(context, open_contexts)
     if "batch" in split.definition.ood_axes and not split.definition.transductive:
-        held = [str(b) for b in split.definition.params.get("holdout", ())]
-        controls &= ~ds.obs[schema.BATCH_ID].astype(str).isin(held).to_numpy()
+        controls &= ~in_closed_batches(ds, split, split.codes(ds))
     return np.asarray(fit | controls, dtype=np.bool_)
+
+
+def in_closed_batches(ds: PerturbDataset, split: FrozenSplit, codes: IntArray) -> BoolArray:
+    """Return bool [N]: rows of batches that are tested or calibrated on and not trained on.
+
+    A batch of controls alone is held out by no fold.
+
+    Parameters
+    ----------
+    ds, split
+        Data set and split.
+    codes
+        int8 [N], fold of each row.
+    """
+    batch = ds.obs[schema.BATCH_ID].astype(str).to_numpy()
+    folds = {fold: np.unique(batch[codes == schema.FOLDS.index(fold)]) for fold in schema.FOLDS}
+    closed = {*folds["test"], *folds["calib"], *map(str, split.definition.params.get("holdout", ()))}
+    return np.isin(batch, sorted(closed - {*folds["train"], *folds["val"]}))

@@ -82,6 +82,7 @@ CONTEXT = split_one(CELLS, "context_ood", {"holdout": ["x"]})
 GENE = split_one(CELLS, "perturbation_ood", {"holdout": ["A"]})
 COMBO = split_one(CELLS, "combo_ood", {"holdout": ["A+B"]})
 ROWS = split_one(CELLS, "iid", {"test_frac": 0.3})
+BOTH = split_one(CELLS, "context_perturbation_ood", {"contexts": ["x"], "perturbations": ["A"]})
 
 
 def _with_table(split: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
@@ -430,6 +431,8 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
     "test_rows_read": {
         "one": lambda: _run(rows_read=(int(CONTEXT.rows(CELLS, "test")[0]),)),
         "all": lambda: _run(rows_read=tuple(range(CELLS.n_obs))),
+        # New in one of the two ways that test is new in.
+        "unused": lambda: _run(BOTH, rows_read=(int(BOTH.rows(CELLS, "unused")[0]),)),
     },
     "made_on_other_rows": {
         f"{what}_{how}": (lambda what=what, record=record: _made(what, **record()))  # type: ignore[misc]

@@ -21,7 +21,8 @@ from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS, Draft, split_kind
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.held_out import held_out
-from perturbfm_core.splits.split import CROSSED, FrozenSplit, inner_masks, units_of
+from perturbfm_core.splits.inner_masks import inner_masks
+from perturbfm_core.splits.split import CROSSED, FrozenSplit, units_of
 from tests.support.factories import (
     assert_both_new,
     contexts_of,

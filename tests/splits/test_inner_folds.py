@@ -16,8 +16,9 @@ from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import EARLIER_RULES, freeze
-from perturbfm_core.splits.inner import MIN_CROSSED
-from perturbfm_core.splits.split import CROSSED, FrozenSplit, crossed_parts, inner_masks
+from perturbfm_core.splits.inner_folds import MIN_CROSSED
+from perturbfm_core.splits.inner_masks import crossed_parts, inner_masks
+from perturbfm_core.splits.split import CROSSED, FrozenSplit
 from perturbfm_core.splits.view import train_view
 from tests.support.factories import assert_both_new, grid_rows, screen, split_one, table_of
 

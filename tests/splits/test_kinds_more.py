@@ -15,6 +15,8 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import ColumnMapping, import_h5ad
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.audit.core import audit
+from perturbfm_core.splits.audit.own import fit_records
+from perturbfm_core.splits.audit.run import RunEvidence
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.quantity import parse_dose, parse_times
 from perturbfm_core.splits.split import FrozenSplit
@@ -245,6 +247,25 @@ def test_controls_of_a_held_out_batch_are_not_open_to_fitting(batched: PerturbDa
     closed = batched.is_control & (batched.obs[schema.BATCH_ID] == "b1").to_numpy()
     assert not view.allowed_rows[closed].any()
     assert view.allowed_rows[batched.is_control & ~closed & batched.controls.has_role("input")].all()
+
+
+def test_controls_are_closed_with_their_batch_and_open_where_no_batch_is_held_out() -> None:
+    """Calibration batches are held out like test; a plate of controls is not. Own fits read neither."""
+    rows: list[Any] = [("control", "x", {"batch_id": "plate"}) for _ in range(40)]
+    for batch in ("b0", "b1", "b2", "b3"):
+        rows += [(p, c, {"batch_id": batch}) for p, c in grid_rows("ABCDE", ["x"], reps=2, controls=60)]
+    ds = screen(rows)
+    asked: dict[str, Any] = {"validation": "none", "calibration": "fold", "calib_frac": 0.34}
+    split = split_one(ds, "batch_ood", {"holdout": ["b0"]}, **asked)
+    batch = ds.obs[schema.BATCH_ID].astype(str).to_numpy()
+    calibrated = set(batch[split.rows(ds, "calib")])
+    assert len(calibrated) == 1
+    view = train_view(ds, split)
+    assert view.allowed_rows is not None
+    open_to = set(batch[view.allowed_rows & ds.is_control])
+    assert open_to == {"b0", "b1", "b2", "b3", "plate"} - calibrated - {"b0"}
+    run = RunEvidence(fit_records(ds, split, view, "ridge"))
+    assert [f.name for f in audit(ds, split, run) if f.severity == "blocking"] == []
 
 
 def test_batch_folds_partition_the_batches(batched: PerturbDataset) -> None:

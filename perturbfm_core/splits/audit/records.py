@@ -18,6 +18,7 @@ from perturbfm_core.splits.audit.run import (
     rows_record,
 )
 from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import in_closed_batches
 
 # Fields of a query: all that a model may read of the conditions to predict.
 QUERY_FIELDS = frozenset({"conditions", "genes", "control", "control_cells"})
@@ -87,10 +88,11 @@ def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvide
         msg = "the run does not declare the rows it read in fitting (rows_read)"
         raise NotApplicable(msg)
     codes = fold_codes(ds, split)
-    column = schema.BATCH_ID if "batch" in split.definition.ood_axes else schema.CONTEXT_ID
-    unit = ds.obs[column].cat.codes.to_numpy()
-    open_units = np.unique(unit[in_folds(codes, "train", "val")])
-    closed = ds.is_control & ~np.isin(unit, open_units)
+    if "batch" in split.definition.ood_axes:
+        closed = ds.is_control & in_closed_batches(ds, split, codes)
+    else:
+        context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
+        closed = ds.is_control & ~np.isin(context, np.unique(context[in_folds(codes, "train", "val")]))
     hit = ds.row_ids[rows & closed].tolist()
     return finding(
         "held_out_controls_read",
@@ -102,7 +104,7 @@ def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvide
 
 @RUN_CHECKS.register("test_rows_read", order=40)
 def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> list[Finding]:
-    """Find test or calibration rows that were read in fitting.
+    """Find test, calibration or unused rows that were read in fitting.
 
     Parameters
     ----------
@@ -122,11 +124,11 @@ def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> 
     if rows is None:
         msg = "the run does not declare the rows it read in fitting (rows_read)"
         raise NotApplicable(msg)
-    hit = ds.row_ids[rows & in_folds(fold_codes(ds, split), "test", "calib")].tolist()
+    hit = ds.row_ids[rows & in_folds(fold_codes(ds, split), "test", "calib", "unused")].tolist()
     return finding(
         "test_rows_read",
         hit,
-        f"{len(hit)} test or calibration rows were read in fitting, e.g. {hit[:1]}; fit again",
+        f"{len(hit)} test, calibration or unused rows were read in fitting, e.g. {hit[:1]}; fit again",
     )
 
 

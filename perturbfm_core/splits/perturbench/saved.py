@@ -23,7 +23,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.parsing import read_json_file
 from perturbfm_core.schema import Fold, IntArray
 from perturbfm_core.splits.condition_lists import FOLD_NAMES, check_folds, read_lines
-from perturbfm_core.splits.inner import inner_folds
+from perturbfm_core.splits.inner_folds import inner_folds
 from perturbfm_core.splits.kinds.explicit import axis_of
 from perturbfm_core.splits.split import (
     Axis,

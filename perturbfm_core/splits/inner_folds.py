@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.splits.inner_masks import crossed_units, inner_masks
 from perturbfm_core.splits.kinds.covariate import covariate_values
 from perturbfm_core.splits.split import (
     CROSSED,
     InnerFolds,
     InnerUnit,
     Unit,
-    crossed_units,
-    inner_masks,
     units_of,
 )
 
