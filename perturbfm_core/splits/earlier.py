@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.splits.carving import EARLIER_RULES
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.freeze import EARLIER_RULES, freeze
+from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit
 
 # Axes of the splits that a rule has changed.
@@ -28,7 +29,7 @@ def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> l
         The specification.
     """
     made = freeze(ds, spec)
-    if all(split.definition.ood_axes not in _CHANGED for split in made):
+    if spec.kind != "explicit" and all(split.definition.ood_axes not in _CHANGED for split in made):
         return made
     known = {entry.hash for entry in folder.index().splits}
     # With all folds of a cross-validation, any of which may be there.

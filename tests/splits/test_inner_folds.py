@@ -13,9 +13,10 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import split_stats
+from perturbfm_core.splits.carving import EARLIER_RULES
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.freeze import EARLIER_RULES, freeze
+from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.inner_folds import MIN_CROSSED
 from perturbfm_core.splits.inner_masks import crossed_parts, inner_masks
 from perturbfm_core.splits.split import CROSSED, FrozenSplit
@@ -169,3 +170,43 @@ def test_pairs_of_one_condition_keep_their_hashes() -> None:
     ds = contexts_by_genes(5, 12)
     spec = SplitSpec(kind="covariate_transfer", params={"test_frac": 0.2})
     assert {s.hash for s in freeze(ds, spec)} == {s.hash for s in freeze(ds, spec, rule=EARLIER_RULES[-1])}
+
+
+LISTED = {"test": ["P0"], "train": [f"P{i}" for i in range(1, 60)]}
+
+
+def test_what_is_listed_as_train_stays_there() -> None:
+    ds = contexts_by_genes(2, 60)
+    split = split_one(ds, "explicit", {"folds": LISTED})
+    assert {f: len(keys) for f, keys in table_of(split).items() if keys} == {"test": 2, "train": 118}
+    assert (split.definition.validation, split.definition.calibration) == ("inner_cv", "inner_cv")
+    # Unlisted conditions train as well, and may leave; so may listed ones where that is asked for.
+    assert table_of(split_one(ds, "explicit", {"folds": {"test": ["P0"]}}))["val"]
+    assert table_of(split_one(ds, "explicit", {"folds": LISTED}, validation="fold"))["val"]
+
+
+@pytest.mark.parametrize("policy", ["none", "inner_cv"])
+def test_what_is_asked_beside_a_list_counts(policy: str) -> None:
+    ds = contexts_by_genes(2, 20)
+    listed = {"folds": {"test": ["P0"], "val": ["P1", "P2"]}}
+    split = split_one(ds, "explicit", listed, calibration=policy)
+    assert (split.definition.validation, split.definition.calibration) == ("fold", policy)
+    assert split_one(ds, "explicit", listed).definition.calibration == "inner_cv"
+    assert split_one(ds, "explicit", listed, validation="fold").definition.validation == "fold"
+    with pytest.raises(
+        SplitError,
+        match=f"--validation {policy} contradicts the list, which names conditions of the val fold",
+    ):
+        split_one(ds, "explicit", listed, validation=policy)
+    with pytest.raises(SplitError, match="--calibration fold contradicts the list, which names no condition"):
+        split_one(ds, "explicit", listed, calibration="fold")
+
+
+def test_a_list_frozen_before_is_found_again(tmp_path: Path) -> None:
+    ds, folder = contexts_by_genes(2, 60), SplitFolder(tmp_path)
+    spec = SplitSpec(kind="explicit", params={"folds": LISTED})
+    (old,) = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    assert table_of(old)["val"]
+    assert [s.hash for s in freeze_beside(folder, ds, spec)] != [old.hash]
+    folder.save(old, split_stats(ds, old, bounds=False))
+    assert [s.hash for s in freeze_beside(folder, ds, spec)] == [old.hash]

@@ -15,9 +15,10 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.audit.core import audit
+from perturbfm_core.splits.carving import MIN_UNITS
 from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.splits.freeze import MIN_UNITS, freeze
+from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import reordered, screen, table_of, with_values

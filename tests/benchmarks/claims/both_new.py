@@ -16,7 +16,8 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.schema import COVERAGE_LEVELS
-from perturbfm_core.splits.freeze import EARLIER_RULES, RULE, freeze
+from perturbfm_core.splits.carving import EARLIER_RULES, RULE
+from perturbfm_core.splits.freeze import freeze
 from tests.benchmarks.claims import measuring as m
 from tests.benchmarks.claims.uncertainty import measure
 
