@@ -24,7 +24,7 @@ MIN_UNITS = 5
 MIN_COMBOS = 200
 # Rules that splits were frozen by: the first makes folds of few combinations too; the second groups the inner folds of
 # pairs by condition, holds out contexts alone where test has a new context and a new perturbation at once, moves conditions
-# that are listed as train, and does not see what is asked beside a list.
+# that are listed as train, does not see what is asked beside a list, and groups folds by the words of the request.
 EARLIER_RULES = (1, 2)
 RULE = 3
 

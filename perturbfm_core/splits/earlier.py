@@ -9,9 +9,6 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit
 
-# Axes of the splits that a rule has changed.
-_CHANGED = (("combo",), ("pair",), ("context", "perturbation"))
-
 
 def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> list[FrozenSplit]:
     """Return the splits that `spec` describes, without writing them, as the folder has them where it has some.
@@ -29,15 +26,12 @@ def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> l
         The specification.
     """
     made = freeze(ds, spec)
-    if spec.kind != "explicit" and all(split.definition.ood_axes not in _CHANGED for split in made):
-        return made
     known = {entry.hash for entry in folder.index().splits}
+    if {split.hash for split in made} <= known:
+        return made
     # With all folds of a cross-validation, any of which may be there.
-    whole = spec.model_copy(update={"fold": None}) if spec.folds is not None else spec
+    whole = spec if spec.kind == "explicit" else spec.model_copy(update={"fold": None})
     for rule in EARLIER_RULES:
-        earlier = freeze(ds, spec, rule=rule)
-        if {split.hash for split in earlier} == {split.hash for split in made}:
-            continue
         if known & {split.hash for split in freeze(ds, whole, rule=rule)}:
-            return earlier
+            return freeze(ds, spec, rule=rule)
     return made

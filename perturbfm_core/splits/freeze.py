@@ -75,14 +75,7 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> Fro
         params["transductive"] = True
     cv = None
     if draft.fold is not None and draft.k is not None:
-        # Everything but the fold number, so that folds created one at a time get the same group.
-        identity: dict[str, Any] = {
-            "spec": spec.model_dump(mode="json", exclude={"fold"}),
-            "data": ds.content_sha256,
-        }
-        if spec.kind == "explicit":
-            identity["spec"]["params"] = {"cv_group": spec.params.get("cv_group")}
-        cv = CvGroup(group=content_hash(identity)[:16], fold=draft.fold, k=draft.k)
+        cv = CvGroup(group=_group(ds, spec, draft.k, rule), fold=draft.fold, k=draft.k)
     rng = np.random.default_rng([spec.seed, 1 + (draft.fold or 0)])
     if draft.row_fraction is not None or draft.batches is not None:
         if draft.batches is not None:
@@ -122,6 +115,29 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> Fro
         ood_axes=draft.ood_axes,
     )
     return FrozenSplit(split, row_codes)
+
+
+def _group(ds: PerturbDataset, spec: SplitSpec, k: int, rule: int) -> str:
+    """Return what the folds of one cross-validation share, whether they are made at once or one at a time.
+
+    Parameters
+    ----------
+    ds, spec
+        Data set and specification.
+    k
+        Number of folds.
+    rule
+        See `freeze`.
+    """
+    # Everything but the fold number.
+    same = spec.model_dump(mode="json", exclude={"fold"})
+    if spec.kind == "explicit":
+        same["params"] = {"cv_group": spec.params.get("cv_group")}
+    elif rule >= RULE:
+        # A parameter that is given as it is by default says nothing, nor does the number of folds that a kind implies.
+        params = KINDS.get(spec.kind).params.model_validate(spec.params)
+        same |= {"params": params.model_dump(mode="json", exclude_defaults=True), "folds": k}
+    return content_hash({"spec": same, "data": ds.content_sha256})[:16]
 
 
 def _downgrade(policy: Policy, inner: InnerFolds | None) -> Policy:

@@ -505,6 +505,32 @@ def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "said", "plain"),
+    [
+        (
+            "covariate_transfer",
+            {"params": {"covariate": "context", "test_frac": 0.2}, "folds": 3},
+            {"folds": 3},
+        ),
+        ("leave_one_context_out", {"folds": 3}, {}),
+    ],
+)
+def test_one_cross_validation_is_one_group_however_it_is_asked_for(
+    kind: str, said: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    ds = screen(GRID)
+    both = [freeze(ds, SplitSpec(kind=kind, **spec)) for spec in (said, plain)]
+    one = freeze(ds, SplitSpec(kind=kind, fold=1, **plain))
+    assert [s.hash for s in both[0]] == [s.hash for s in both[1]]
+    assert [s.hash for s in one] == [both[0][1].hash]
+
+
+def test_a_listed_fold_of_a_cross_validation_needs_its_name() -> None:
+    with pytest.raises(SplitError, match="needs --cv-group NAME"):
+        split_one(screen(GRID), "explicit", {"folds": {"test": ["A"]}}, folds=2, fold=0)
+
+
+@pytest.mark.parametrize(
     ("folds", "message"),
     [
         pytest.param(

@@ -62,10 +62,14 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
     Raises
     ------
     SplitError
-        If a fold or condition is unknown, a condition is listed in two folds, or none is tested.
+        If a fold or condition is unknown, a condition is listed in two folds, none is tested, or a fold of a
+        cross-validation has no name for it.
     """
     if (spec.folds is None) != (spec.fold is None):
         msg = "an explicit split is one fold: give --folds K with --fold I for its place in a cross-validation, or neither"
+        raise SplitError(msg)
+    if spec.folds is not None and params.cv_group is None:
+        msg = "one fold of a cross-validation that is listed needs --cv-group NAME, by which its folds find each other"
         raise SplitError(msg)
     wanted_folds(spec)
     listed: dict[str, Fold] = {}
