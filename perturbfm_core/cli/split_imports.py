@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,6 +58,7 @@ def import_perturbench(
         saved_in_columns,
     )
     from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
+    from perturbfm_core.splits.perturbench.stray_rows import stray_rows
 
     if sum(x is not None for x in (split_dir, csv, task)) > 1:
         msg = "give one of --split-dir, --csv and --task"
@@ -90,6 +92,8 @@ def import_perturbench(
         made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, progress=tell)
     results: list[dict[str, Any]] = []
     for one, (split, stats, new) in zip(imported, made, strict=True):
+        if (stray := stray_rows(ds, split)) is not None:
+            print(f"warning: {one.name}: {stray}", file=sys.stderr)
         rows = {f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()}
         results.append(
             {

@@ -27,7 +27,8 @@ from perturbfm_core.splits.perturbench.saved import (
     saved_in_columns,
 )
 from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
-from tests.support.factories import reordered, screen
+from perturbfm_core.splits.perturbench.stray_rows import stray_rows
+from tests.support.factories import grid_rows, reordered, screen
 from tests.support.paths import REPO, TESTS
 
 CASE = TESTS / "parity" / "perturbench" / "splits_synth"
@@ -325,7 +326,29 @@ def test_rows_are_bound_by_name_whatever_their_order(
 def test_an_import_that_shares_conditions_is_named_iid(data: PerturbDataset) -> None:
     codes = np.where(data.condition_codes >= 0, np.arange(data.n_obs) % 4 == 0, -1).astype(np.int8)
     codes[codes == 1] = schema.FOLDS.index("test")
-    assert freeze_rows(data, codes, {}).definition.ood_axes == ()
+    split = freeze_rows(data, codes, {})
+    assert split.definition.ood_axes == ()
+    assert stray_rows(data, split) is None
+
+
+def test_stray_rows_that_make_a_split_one_of_cells_are_warned_of() -> None:
+    ds = screen(grid_rows([f"P{i}" for i in range(6)], ["x"], reps=20))
+    tested = np.isin(ds.condition_codes, [0, 1, 2])
+    codes = np.where(tested, schema.FOLDS.index("test"), schema.FOLDS.index("train"))
+    codes = np.where(ds.condition_codes < 0, -1, codes).astype(np.int8)
+    held = freeze_rows(ds, codes, {})
+    assert held.definition.ood_axes == ("perturbation",)
+    assert stray_rows(ds, held) is None
+    row = int(np.flatnonzero(tested)[0])
+    codes[row] = schema.FOLDS.index("train")
+    split = freeze_rows(ds, codes, {})
+    assert split.definition.ood_axes == ()
+    said = stray_rows(ds, split)
+    assert said is not None
+    assert said.startswith(
+        "1 of 3 test conditions have rows in train or validation (1 beside 59 tested rows, e.g. "
+    )
+    assert repr(str(ds.row_ids[row])) in said
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,15 @@ def test_perturbench_splits_are_imported_in_every_form(made: tuple[Path, Path], 
     )
     verified = perturbfm("splits", "verify", column["split_hash"], "--data", data, "--json").json
     assert verified["ok"]
+    # One cell in train of a condition that is tested otherwise.
+    stray = obs["saved_split_seed1"].astype(str)
+    control = anndata.read_h5ad(path).obs["condition"].astype(str).isin(["control", "ctrl"])
+    row = stray.index[(stray == "test") & ~control][0]
+    stray[row] = "train"
+    stray.to_csv(tmp_path / "stray.csv")
+    answer = perturbfm(*base, "--csv", tmp_path / "stray.csv", "--json", warns=True)
+    assert answer.json["ood"] == "none"
+    assert re.match(rf"warning: stray(\.csv)?: 1 of .* test conditions .*e\.g\. '{row}'", answer.err)
 
 
 def test_perturbench_splits_are_made(made: tuple[Path, Path]) -> None:
