@@ -13,6 +13,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.experiment import ModelConfig
 from perturbfm_core.splits.audit.core import CHECKS, Finding, audit, require_clean
+from perturbfm_core.splits.audit.units import Names
 from perturbfm_core.splits.split import ConditionFolds, FrozenSplit, RowFolds, codes_digest
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import grid_rows, screen, split_one, table_of, with_metadata, with_values
@@ -191,3 +192,20 @@ def test_examples_are_few_and_the_count_is_whole() -> None:
     found = blocking(ds, planted(split, table))["fold_overlap"]
     assert found.count == 9
     assert len(found.examples) == 5
+
+
+def test_doses_of_a_combination_belong_to_its_parts() -> None:
+    """A at 1 with B at 10 is another condition than A at 10 with B at 1; `B+A` at 10 and 1 is the first again."""
+    rows: list[Any] = [("control", "x")] * 4
+    doses = ("1 uM", "10 uM")
+    rows += [("A+B", "x", {"doses": f"{a}+{b}"}) for a in doses for b in doses for _ in range(2)]
+    rows += [(p, "x", {"doses": d}) for p in "AB" for d in doses for _ in range(2)]
+    ds = screen(rows)
+    split = split_one(ds, "explicit", {"folds": {"test": ["x|A+B||1 uM+10 uM|"]}})
+    assert "equivalent_conditions" not in blocking(ds, split)
+    names = Names(ds)
+    one, same, other = (
+        names.condition(("x", pert, "", dose, ""))
+        for pert, dose in (("A+B", "1 uM+10 uM"), ("b+A", "10 uM+1 uM"), ("A+B", "10 uM+1 uM"))
+    )
+    assert one == same != other

@@ -193,6 +193,13 @@ def _gene_in_other_case() -> Planted:
     return Planted(ds, split_one(ds, "perturbation_ood", {"holdout": ["A"]}))
 
 
+def _combination_elsewhere(other: str) -> Planted:
+    """Return a split by combinations whose held-out one is in another context under another spelling."""
+    rows = [*grid_rows(["A", "B", "C", "B+C"], ["x", "y"]), *[("A+B", "x")] * 3, *[(other, "y")] * 3]
+    ds = screen(rows)
+    return Planted(ds, split_one(ds, "combo_ood", {"holdout": ["A+B"]}))
+
+
 def _context_in_other_case() -> Planted:
     ds = screen(grid_rows(["A", "B"], ["K562", "k562", "z"]))
     return Planted(ds, split_one(ds, "context_ood", {"holdout": ["K562"]}))
@@ -383,6 +390,10 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "context_condition_in_train": lambda: Planted(CELLS, _moved(CONTEXT, "test", "train")),
         "context_condition_in_validation": lambda: Planted(CELLS, _moved(CONTEXT, "test", "val")),
         "context_in_another_case": _context_in_other_case,
+        **{
+            f"combination_as_{other}": (lambda other=other: _combination_elsewhere(other))
+            for other in ("a+B", "A_B")
+        },  # type: ignore[misc]
     },
     "empty_fold": {
         "declared_condition_without_cells": lambda: _missing_condition(whole=False),

@@ -73,25 +73,36 @@ class Names:
 
     def parts(self, pert: str) -> tuple[str, ...]:
         """Return the canonical parts of a perturbation, sorted, without control parts and repetitions."""
-        out: set[str] = set()
+        return tuple(sorted({p for p in self._pieces(pert) if p not in CONTROL_NAMES}))
+
+    def _pieces(self, pert: str) -> list[str]:
+        """Return the canonical parts of a perturbation in its order, those of control too."""
+        out: list[str] = []
         for part in pert_genes(pert):
             pieces = [p for p in _JOINTS.split(part) if p.strip()]
             known = len(pieces) > 1 and all(
                 self.one(p) in self._known or plain(p) in CONTROL_NAMES for p in pieces
             )
-            out |= {self.one(p) for p in (pieces if known else [part])}
-        return tuple(sorted(p for p in out if p not in CONTROL_NAMES))
+            out += [self.one(p) for p in (pieces if known else [part])]
+        return out
+
+    def _doses(self, pert: str, doses: str) -> tuple[tuple[str, str], ...]:
+        """Return (part, dose) of each part, sorted; doses alone where they are not those of the parts."""
+        values, parts = [plain(d) for d in split_doses(doses)] if doses else [], self._pieces(pert)
+        if len(values) != len(parts):
+            return tuple(sorted(("", value) for value in values))
+        # The drug at 1 and the other at 10 is another condition than the drug at 10 and the other at 1.
+        return tuple(sorted((p, v) for p, v in zip(parts, values, strict=True) if p not in CONTROL_NAMES))
 
     def condition(self, row: tuple[str, ...]) -> tuple[Any, ...]:
         """Return a form of a condition (its `schema.CONDITION_COLUMNS`) that is equal for equal meanings."""
         context, pert, modality, doses, covariates = row
-        dose = sorted(plain(d) for d in split_doses(doses)) if doses else []
         rest = json.loads(covariates) if covariates.startswith("{") else covariates
         return (
             plain(context),
             self.parts(pert),
             plain(modality),
-            tuple(dose),
+            self._doses(pert, doses),
             json.dumps(rest, sort_keys=True),
         )
 
@@ -137,19 +148,21 @@ def _canonical(names: Names, conditions: pd.DataFrame) -> dict[tuple[Any, ...], 
 
 @CHECKS.register("held_out_unit_in_train", order=20)
 def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
-    """Find held-out contexts or genes that occur in train, for example in a combination.
+    """Find held-out contexts, genes or combinations that occur in train: a gene in a combination, another spelling.
 
     Raises
     ------
     NotApplicable
-        If the split does not hold out whole contexts or genes.
+        If the split does not hold out whole contexts, genes or combinations.
     """
     axes = split.definition.ood_axes
+    if axes[:1] == ("combo",):
+        return _combinations(ds, split)
     contexts, genes = _held(split)
     if not contexts and not genes:
         if axes[:1] in (("context",), ("perturbation",)):
             return _unlisted(ds, split)
-        msg = "the split holds out no whole contexts or genes"
+        msg = "the split holds out no whole contexts, genes or combinations"
         raise NotApplicable(msg)
     codes = fold_codes(ds, split)
     names = Names(ds)
@@ -172,6 +185,28 @@ def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Findi
             cure = f"also as a part of {whole[0]!r}; import with --separator if that is a combination"
         out += finding("held_out_unit_in_train", hit, f"held-out {what} {hit[:1]} is in train; {cure}")
     return out
+
+
+def _combinations(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
+    """Return findings about combinations of test that train has in any context, however they are spelled.
+
+    They are only warnings where the split is given by conditions, which may mean some contexts alone.
+    """
+    codes, names = fold_codes(ds, split), Names(ds)
+    fit, test = (
+        conditions_in(ds, codes, *folds)[schema.PERT_ID].astype(str).unique()
+        for folds in (("train", "val", "calib"), ("test",))
+    )
+    seen = {parts: p for p in fit if len(parts := names.parts(p)) > 1}
+    hit = sorted(f"{p} as {seen[names.parts(p)]}" for p in test if names.parts(p) in seen)
+    declared = "holdout" in split.definition.params
+    return finding(
+        "held_out_unit_in_train",
+        hit,
+        f"held-out combination {hit[:1]} is in train; import again with one name for each (aliases, separators), "
+        "or freeze again",
+        "blocking" if declared else "warning",
+    )
 
 
 def _held(split: FrozenSplit) -> tuple[list[str], list[str]]:
