@@ -281,6 +281,12 @@ def _sister_guides(how: str) -> Planted:
     return Planted(ds, split_one(ds, "perturbation_ood", {"holdout": [perts[0]]}))
 
 
+def _sister_combinations(held: str) -> Planted:
+    perts = ["g0_1", "g0_2", "g1_1", "g1_2", "g0_1+g1_1", "g0_2+g1_2", "g0_1+g2_1"]
+    ds = screen(grid_rows(perts, ["x", "y"], reps=4, controls=12), genes=12)
+    return Planted(ds, split_one(ds, "combo_ood", {"holdout": [held]}))
+
+
 # ---- leaks of runs -----------------------------------------------------------------------------------------
 
 
@@ -418,7 +424,11 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
     "label_naming_features": {
         how: lambda how=how: _label_features(how) for how in ("name", "values", "leaky")
     },  # type: ignore[misc]
-    "sister_guides": {"name": lambda: _sister_guides("name"), "note": lambda: _sister_guides("note")},
+    "sister_guides": {
+        "name": lambda: _sister_guides("name"),
+        "note": lambda: _sister_guides("note"),
+        "combination": lambda: _sister_combinations("g0_1+g1_1"),
+    },
     "gene_selection": {"all": lambda: _selected("all"), "unknown": lambda: _selected("unknown")},
     "transductive": {
         "context": lambda: Planted(
@@ -547,6 +557,11 @@ def test_one_gene_that_a_perturbation_switches_on_is_no_label() -> None:
         X[:, i] = np.where(perts == pert, 2.0, 0.0)
     own = PerturbDataset(CELLS.obs, genes, Values(expression=X.astype(np.float32)), CELLS.metadata)
     assert audit(own, split_one(own, "context_ood", {"holdout": ["x"]})) == []
+
+
+def test_a_combination_shares_single_guides_but_no_pair_of_genes_with_train() -> None:
+    planted = _sister_combinations("g0_1+g2_1")
+    assert audit(planted.ds, planted.split) == []
 
 
 def test_guides_held_out_together_are_no_sisters() -> None:
