@@ -107,6 +107,10 @@ def carve_conditions(
         order = _spare(free, covariate_of_pairs(draft), order)
         if len(order) < n_val + n_calib:
             n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
+    if draft.spare is not None and n_val + n_calib and rule >= RULE:
+        order = _leaving_contexts(free, units, order, conditions.loc[list(draft.test), schema.CONTEXT_ID])
+        if len(order) < n_val + n_calib:
+            n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
     val, calib = set(order[:n_val]), set(order[n_val : n_val + n_calib])
     for key, us in zip(free.index, units, strict=True):
         in_val, in_calib = bool(val & set(us)), bool(calib & set(us))
@@ -134,6 +138,34 @@ def carve_conditions(
 def _spare_units(free: pd.DataFrame, spare: dict[str, str]) -> list[tuple[str, ...]]:
     """Return the unit of each training condition that may be moved, none for those that must stay."""
     return [(spare[key],) if key in spare else () for key in free.index]
+
+
+def _leaving_contexts(
+    free: pd.DataFrame, units: list[tuple[str, ...]], order: list[str], tested: pd.Series
+) -> list[str]:
+    """Return the units, in the given order, that can be moved while train keeps every context of test.
+
+    Parameters
+    ----------
+    free, units
+        Conditions of train, and the units of each that may be moved.
+    order
+        The units.
+    tested
+        Contexts of test.
+    """
+    contexts = free[schema.CONTEXT_ID].astype(str).tolist()
+    left, needed = Counter(contexts), set(tested.astype(str))
+    own: dict[str, Counter[str]] = {}
+    for context, of in zip(contexts, units, strict=True):
+        for unit in of:
+            own.setdefault(unit, Counter())[context] += 1
+    out = []
+    for unit in order:
+        if all(left[c] > n for c, n in own[unit].items() if c in needed):
+            left -= own[unit]
+            out.append(unit)
+    return out
 
 
 def _require_fold(fold_of: dict[str, Fold], fold: Fold) -> None:
@@ -273,7 +305,7 @@ def _without_auto(spec: SplitSpec, n_units: int, n_spare: int) -> tuple[int, int
     out = _policies(_without_folds(spec), n_units)
     if out[0] + out[1] > n_spare:
         msg = (
-            f"only {n_spare} of {n_units} train conditions can leave without hiding half of a test pair; "
+            f"only {n_spare} of {n_units} train units can leave without hiding a context, or half of a pair, of test; "
             "lower --val-frac/--calib-frac or use inner_cv"
         )
         raise SplitError(msg)

@@ -394,7 +394,7 @@ def test_covariate_transfer_keeps_both_halves_of_every_test_pair_in_train(
     if refusal:
         # Only a fold that was requested, and that train cannot spare, may be refused.
         assert validation == "fold"
-        assert "without hiding half of a test pair" in refusal
+        assert "without hiding a context, or half of a pair, of test" in refusal
         return
     (split,) = frozen_splits
     table = table_of(split)

@@ -13,7 +13,7 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import split_stats
-from perturbfm_core.splits.carving import EARLIER_RULES
+from perturbfm_core.splits.carving import EARLIER_RULES, RULE
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
@@ -210,3 +210,26 @@ def test_a_list_frozen_before_is_found_again(tmp_path: Path) -> None:
     assert [s.hash for s in freeze_beside(folder, ds, spec)] != [old.hash]
     folder.save(old, split_stats(ds, old, bounds=False))
     assert [s.hash for s in freeze_beside(folder, ds, spec)] == [old.hash]
+
+
+def test_train_keeps_every_context_of_test_when_doses_validate() -> None:
+    rows: list[Any] = [("control", c) for c in "xyz" for _ in range(4)]
+    rows += [(f"P{i}", c, {"doses": d}) for i in range(8) for c in "xy" for d in ("1 uM", "5 uM", "10 uM")]
+    # In z only P0 is measured: its lower dose must not leave train.
+    rows += [("P0", "z", {"doses": d}) for d in ("5 uM", "10 uM")]
+    ds = screen(rows, genes=2)
+    lost = {
+        rule: [
+            seed
+            for seed in range(12)
+            for table in [table_of(freeze(ds, _doses(seed), rule=rule)[0])]
+            if {k.split("|")[0] for k in table["test"]} - {k.split("|")[0] for k in table["train"]}
+        ]
+        for rule in (EARLIER_RULES[-1], RULE)
+    }
+    assert lost[EARLIER_RULES[-1]]
+    assert lost[RULE] == []
+
+
+def _doses(seed: int) -> SplitSpec:
+    return SplitSpec(kind="dose_ood", validation="fold", val_frac=0.3, seed=seed)
