@@ -20,6 +20,7 @@ from perturbfm_core.leaderboard.score_file import global_scores, plain_texts, re
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import DatasetRecord
+from perturbfm_core.store.run_requests import request_times
 
 # Directories that were skipped, with the reason.
 SKIPPED_COLUMNS: Columns = {"run": "text", "reason": "text"}
@@ -32,9 +33,9 @@ class Runs:
     Attributes
     ----------
     table
-        Table of `RUN_COLUMNS`, one row per run, oldest first. `is_current` marks the newest run of each split, entry,
-        configuration with seed, and data. A further column `dataset_record` describes the data set and is not part
-        of the database.
+        Table of `RUN_COLUMNS`, one row per run, oldest first. `is_current` marks the run that was asked for last of each
+        split, entry, configuration with seed, and data. Further columns `dataset_record` (describes the data set) and
+        `requested` (when it was asked for last) are not part of the database.
     scores
         Long table of `SCORE_COLUMNS` with all scores of the current runs, and the global scores of older ones.
     skipped
@@ -56,10 +57,13 @@ class FoundRuns:
         {name of a directory: what was read of it}, in the order of the names.
     skipped
         {name of a directory: why it is no run that can be read}.
+    requested
+        {run: when it was asked for last} (see `run_requests`).
     """
 
     known: dict[str, KnownRun]
     skipped: dict[str, str]
+    requested: Mapping[str, str] = field(default_factory=dict)
 
     def skip(self, folder: str, error: Exception) -> None:
         """Leave out a directory that turned out not to be readable."""
@@ -78,7 +82,8 @@ class FoundRuns:
             record = DatasetRecord.model_validate(known.row["dataset_record"])
             rows.append({**known.row, "dataset_record": record, "folder": folder})
         own = [c for c in RUN_COLUMNS if c not in SHARED_COLUMNS]
-        return mark_current(pd.DataFrame(rows, columns=[*own, "dataset_record", "folder"])), copies
+        frame = pd.DataFrame(rows, columns=[*own, "dataset_record", "folder"])
+        return mark_current(frame, self.requested), copies
 
 
 def find_runs(store: ArtifactStore, earlier: Mapping[str, KnownRun] | None = None) -> FoundRuns:
@@ -91,7 +96,7 @@ def find_runs(store: ArtifactStore, earlier: Mapping[str, KnownRun] | None = Non
     earlier
         {name of a directory: what was read of it before}.
     """
-    found = FoundRuns({}, {})
+    found = FoundRuns({}, {}, request_times(store))
     for path in store.run_like():
         try:
             before = (earlier or {}).get(path.name)

@@ -57,13 +57,15 @@ class FoldConditions:
         self.keys = tuple(f"{key}{_AT}{split}" for key, split in pairs) if self.repeated else board.keys
         self._starts = np.asarray([i for i, (k, _) in enumerate(pairs) if not i or pairs[i - 1][0] != k])
 
+    def name(self, key: str, split: str) -> str:
+        """Return the name of the place of a condition that a split tests."""
+        return f"{key}{_AT}{split}" if self.repeated else key
+
     def of_split(self, matrix: ConditionMatrix, split: str) -> ConditionMatrix:
         """Return the scores of a run on a split with its places in the stead of conditions."""
-        return (
-            replace(matrix, keys=tuple(f"{key}{_AT}{split}" for key in matrix.keys))
-            if self.repeated
-            else matrix
-        )
+        if not self.repeated:
+            return matrix
+        return replace(matrix, keys=tuple(self.name(key, split) for key in matrix.keys))
 
     def by_condition(self, values: FloatArray) -> FloatArray:
         """Return [M, C], the mean over the places of each condition where a value [M, places] is defined."""

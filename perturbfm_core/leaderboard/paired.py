@@ -102,9 +102,9 @@ def _side(store: ArtifactStore, runs: list[ListedRun], name: str) -> list[Listed
             msg = f"{path} is not a run of {store.runs}; compare runs of one store"
             raise ConfigError(msg)
         return found
-    # Of each split the newest configuration counts, as on the leaderboard.
+    # Of each split the configuration that was asked for last counts, as on the leaderboard.
     newest: dict[str, str] = {}
-    for r in own:
+    for r in sorted(own, key=lambda r: r.requested, reverse=True):
         newest.setdefault(r.record.split_hash, r.record.entry_hash)
     return [r for r in own if r.record.entry_hash == newest[r.record.split_hash]]
 

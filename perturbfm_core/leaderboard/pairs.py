@@ -12,6 +12,7 @@ from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS, ClusteredBootstrap, percentile_interval
 from perturbfm_core.leaderboard.columns import Columns
 from perturbfm_core.leaderboard.condition_table import units_of_key
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
 from perturbfm_core.leaderboard.score_grid import ScoreGrid
@@ -50,9 +51,9 @@ PAIR_COLUMNS: Columns = {
 def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
     """Return the table of `PAIR_COLUMNS` of a board, one row per pair of entries.
 
-    The two values of a pair are means over the conditions that both have defined. The p-value is two-sided, from a
-    bootstrap of the board's units, and corrected over all pairs of the board after Holm (1979). Of a board with more
-    than `MAX_ENTRIES` entries the best are compared.
+    The two values of a pair are means over the conditions that both have defined, on the folds that both have run. The
+    p-value is two-sided, from a bootstrap of the board's units, and corrected over all pairs of the board after Holm
+    (1979). Of a board with more than `MAX_ENTRIES` entries the best are compared.
 
     Parameters
     ----------
@@ -66,11 +67,16 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
     names = [] if column is None else _best(grid, column)
     if column is None or len(names) < 2:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
-    values = _values(grid, names, headline)
+    places = FoldConditions(board)
+    values = _values(grid, names, places, headline)
     bootstrap = ClusteredBootstrap([units_of_key(k, board.unit) for k in board.keys], draws=DRAWS)
     pairs = list(combinations(range(len(names)), 2))
     a, b = np.asarray(pairs).T
+    # Fold by fold, so that an entry that has run some folds is compared with what the other reaches on these.
     diff = values[a] - values[b]
+    shared = np.isfinite(diff)
+    of_a, of_b = (places.by_condition(np.where(shared, values[i], np.nan)) for i in (a, b))
+    diff = places.by_condition(diff)
     both = np.isfinite(diff)
     low, high, p = _tested(bootstrap, diff)
     out = pd.DataFrame(
@@ -83,8 +89,8 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
             "direction": board.metrics[column].direction,
             "entry_a": np.asarray(names, dtype=object)[a],
             "entry_b": np.asarray(names, dtype=object)[b],
-            "value_a": _means(values[a], both),
-            "value_b": _means(values[b], both),
+            "value_a": _means(of_a, both),
+            "value_b": _means(of_b, both),
             "diff": _means(diff, both),
             "diff_low": low,
             "diff_high": high,
@@ -117,14 +123,28 @@ def _best(grid: ScoreGrid, column: int) -> list[str]:
     return sorted(grid.entries[i] for i in known[:MAX_ENTRIES])
 
 
-def _values(grid: ScoreGrid, names: Sequence[str], headline: Headline) -> FloatArray:
-    """Return the values of some entries by condition [E, C], averaged over their runs; NaN where none is defined."""
+def _values(grid: ScoreGrid, names: Sequence[str], places: FoldConditions, headline: Headline) -> FloatArray:
+    """Return the values of some entries [E, places], averaged over their runs; NaN where none is defined.
+
+    Parameters
+    ----------
+    grid, names
+        Scores of the board, and the entries.
+    places
+        Where a condition of the board is tested.
+    headline
+        See `pair_rows`.
+    """
+    split = {r.run_id: r.split_hash for name in names for r in grid.board.entries[name]}
     runs = {r.run_id: (i, e) for e, name in enumerate(names) for i, r in enumerate(grid.board.entries[name])}
     rows = headline(list(runs))
-    place = {key: i for i, key in enumerate(grid.board.keys)}
+    place = {key: i for i, key in enumerate(places.keys)}
     # Oldest first, so that sums do not depend on the order of the table.
     order, entry = (np.asarray([runs[r][i] for r in rows["run_id"]], dtype=np.int64) for i in (0, 1))
-    key = np.asarray([place[k] for k in rows["key"]], dtype=np.int64)
+    key = np.asarray(
+        [place[places.name(k, split[r])] for k, r in zip(rows["key"], rows["run_id"], strict=True)],
+        dtype=np.int64,
+    )
     value = rows["value"].to_numpy(dtype=np.float64)
     by_age = np.lexsort((value, order))
     at = (entry * len(place) + key)[by_age]

@@ -28,7 +28,7 @@ from perturbfm_core.leaderboard.score_file import SCORE_COLUMNS, global_scores, 
 from perturbfm_core.leaderboard.score_parts import ScoreParts
 from perturbfm_core.leaderboard.standing_rows import STANDING_COLUMNS, standing_rows
 from perturbfm_core.leaderboard.standings import fill_standings
-from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS
+from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS, UNREAD
 from perturbfm_core.leaderboard.views import VIEWS, scores_view
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_tags import TAGS_FILE, run_tags
@@ -98,12 +98,13 @@ class Refresh:
         table, files = self._read(found, split_table)
         self._drop_boards(sorted(set(self._writer.boards()) - self._rank(found, table, split_table)))
         tags, damaged = self._tags()
+        known_datasets, unread = _read_datasets(datasets(table))
         whole = {
             "runs": mark_tags(table, tags)[list(RUN_COLUMNS)],
             "splits": split_table.drop(columns=["ceiling", "floor"]),
-            "datasets": datasets(table),
+            "datasets": known_datasets,
             "skipped": pd.DataFrame(
-                sorted({**found.skipped, **damaged}.items()), columns=list(SKIPPED_COLUMNS)
+                sorted({**found.skipped, **damaged, **unread}.items()), columns=list(SKIPPED_COLUMNS)
             ),
         }
         for name, frame in whole.items():
@@ -250,3 +251,12 @@ class Refresh:
     def _drop_boards(self, names: Iterable[str]) -> None:
         for table in ("standings", "pairwise", "internal.boards", "internal.entries"):
             self._writer.drop_rows(table, "board", list(names))
+
+
+def _read_datasets(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return (the data sets that can be read, {path of one that cannot: the reason})."""
+    if UNREAD not in table:
+        return table, {}
+    unread = table[table[UNREAD].notna()]
+    known = table[table[UNREAD].isna()].drop(columns=UNREAD)
+    return known, dict(zip(unread["path"], unread[UNREAD], strict=True))

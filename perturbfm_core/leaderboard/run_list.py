@@ -12,6 +12,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import RunRecord, read_run_record
+from perturbfm_core.store.run_requests import request_order, request_times
 from perturbfm_core.store.run_tags import run_tags
 
 
@@ -26,7 +27,7 @@ class RunFilter:
     split
         A prefix of the split's hash, or a part of its key.
     current
-        Only the newest run of each split, entry, configuration with seed, and data.
+        Only the run that was asked for last of each split, entry, configuration with seed, and data.
     last
         Only this many of the newest.
     """
@@ -49,13 +50,16 @@ class ListedRun:
     path, record, tags
         Its directory, its record, and its tags.
     is_current
-        Whether it is the newest of its split, entry, configuration with seed, and data.
+        Whether it was asked for last of its split, entry, configuration with seed, and data.
+    requested
+        Its place in the order of requests (see `run_requests`).
     """
 
     path: Path
     record: RunRecord
     tags: tuple[str, ...]
     is_current: bool
+    requested: tuple[str, str, str]
 
     def value(self, metric: str) -> float | None:
         """Return a global score by PANEL.METRIC, None where it is undefined."""
@@ -81,15 +85,21 @@ def list_runs(store: ArtifactStore, wanted: RunFilter | None = None) -> tuple[li
             skipped.append(path.name)
     add_missing(store, [path for path, _ in found])
     found.sort(key=lambda item: (item[1].created, item[1].run_id), reverse=True)
-    seen: set[tuple[str, ...]] = set()
+    times = request_times(store)
+    last: dict[tuple[str, ...], tuple[str, str, str]] = {}
+    order = {path: request_order(r.run_id, r.created, times) for path, r in found}
+    for path, r in found:
+        last[_same(r)] = max(last.get(_same(r), order[path]), order[path])
     out = []
     for path, r in found:
-        same = (r.split_hash, r.entry, r.config_hash, r.data_hash)
-        run = ListedRun(path, r, tags.get(path.name, ()), same not in seen)
-        seen.add(same)
+        run = ListedRun(path, r, tags.get(path.name, ()), order[path] == last[_same(r)], order[path])
         if _passes(run, wanted):
             out.append(run)
     return out if wanted.last is None else out[: wanted.last], skipped
+
+
+def _same(r: RunRecord) -> tuple[str, ...]:
+    return (r.split_hash, r.entry, r.config_hash, r.data_hash)
 
 
 def _passes(run: ListedRun, wanted: RunFilter) -> bool:

@@ -7,36 +7,61 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 _SAME = ["split_hash", "entry", "config_hash", "data_sha256"]
+_ORDER = ["requested", "created", "run_id"]
 
 
-def mark_current(table: pd.DataFrame) -> pd.DataFrame:
-    """Return runs oldest first, with the mark of the newest of each split, entry, configuration with seed, and data."""
-    table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
-    # Missing where the data allow no ceiling, so that the presence of a signal is unknown.
-    table["no_signal"] = table["no_signal"].astype("boolean")
-    table["is_current"] = ~table.duplicated(_SAME, keep="last")
-    return table
+def mark_current(table: pd.DataFrame, requested: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return runs oldest first, with the mark of the last of each split, entry, configuration with seed, and data.
 
-
-def mark_counted(table: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Return runs with their board, and whether they count on it.
-
-    Of each split and entry, the current runs of the newest configuration count. A run whose split file is missing
-    cannot be verified: it has no board and counts nowhere.
+    The last is the one that was asked for last, which column ``requested`` says.
 
     Parameters
     ----------
     table
-        Runs with the mark ``is_current``, oldest first.
-    splits
-        One row per split: ``split_hash, board``.
+        Runs.
+    requested
+        {run: when it was asked for last}, where that is not when it was made (see `run_requests`).
     """
+    table = table.sort_values(["created", "run_id"], kind="stable", ignore_index=True)
+    # Missing where the data allow no ceiling, so that the presence of a signal is unknown.
+    table["no_signal"] = table["no_signal"].astype("boolean")
+    pairs = zip(table["run_id"], table["created"], strict=True)
+    table["requested"] = [(requested or {}).get(run_id, created) for run_id, created in pairs]
+    table["is_current"] = ~table.sort_values(_ORDER, kind="stable").duplicated(_SAME, keep="last")
+    return table
+
+
+def mark_counted(table: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Return runs with their board, whether they count on it, and whether the data of their split have signal.
+
+    Signal is what is stored beside the split, for all its runs alike: earlier runs may say otherwise. Where it is unknown
+    there, the last run that knows it counts. Of each split and entry, the current runs of the configuration that was
+    asked for last count. A run whose split file is missing cannot be verified: it has no board and counts nowhere.
+
+    Parameters
+    ----------
+    table
+        Runs from `mark_current`.
+    splits
+        One row per split: ``split_hash, board``, and ``no_signal`` where it is known.
+    """
+    table = table.assign(no_signal=_of_split(table, splits))
     boards = dict(zip(splits["split_hash"], splits["board"], strict=True))
     board = table["split_hash"].map(boards).astype(object)
-    current = table[table["is_current"].astype(bool)]
+    current = table[table["is_current"].astype(bool)].sort_values(_ORDER, kind="stable")
     newest = current.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
     counted = (current["entry_hash"] == newest).reindex(table.index, fill_value=False).astype(bool)
     return table.assign(board=board.where(board.notna(), None), counted=counted & board.notna())
+
+
+def _of_split(table: pd.DataFrame, splits: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether the data of each run's split have no signal, missing where nobody knows."""
+    known = table["no_signal"].astype("boolean")
+    last = known.groupby(table["split_hash"]).transform("last").astype("boolean")
+    if "no_signal" not in splits:
+        return last
+    stored = dict(zip(splits["split_hash"], splits["no_signal"].astype("boolean"), strict=True))
+    return table["split_hash"].map(stored).astype("boolean").fillna(last)
 
 
 def mark_tags(table: pd.DataFrame, tags: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -110,7 +110,7 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     runs
-        All runs; of each split and entry, the current runs of the newest configuration count.
+        All runs; of each split and entry, the current runs of the configuration that was asked for last count.
     splits
         One row per split: ``split_hash, board, cv_k, unit, ceiling, floor`` (the last two as dicts or None).
     """

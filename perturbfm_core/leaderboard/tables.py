@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -54,6 +55,8 @@ SPLIT_COLUMNS: Columns = {
     "ceiling_noise_free": "float",
     "control_mean_floor": "float",
 }
+# Why a data set cannot be read; not part of the database.
+UNREAD = "unread"
 # Per metric, for the standings; not part of the database.
 _BOUNDS = ("ceiling", "floor")
 
@@ -106,6 +109,8 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
 def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per data set: those in the store or catalog, and all that a run used.
 
+    Of one that cannot be read there is ``path``, and a further column `UNREAD` that says why.
+
     Parameters
     ----------
     store
@@ -130,9 +135,21 @@ def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
         if (path / schema.META_FILE).is_file():
             places.setdefault(path.resolve(), path)
     for path in places.values():
-        meta = read_json(path / schema.META_FILE, DatasetError)
+        try:
+            row = _dataset_row(path)
+        except (DatasetError, OSError) as error:
+            rows[str(path)] = {"path": str(path), UNREAD: " ".join(str(error).split())}
+        else:
+            rows[row["data_sha256"]] = row
+    return pd.DataFrame(list(rows.values()), columns=[*DATASET_COLUMNS, UNREAD])
+
+
+def _dataset_row(path: Path) -> dict[str, Any]:
+    file = path / schema.META_FILE
+    meta = read_json(file, DatasetError)
+    try:
         info, obs = meta["metadata"], meta["obs"]
-        rows[info["content_sha256"]] = {
+        return {
             "dataset": info["name"],
             "data_sha256": info["content_sha256"],
             "level": info["level"],
@@ -143,4 +160,6 @@ def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
             "licence": info["licence"],
             "path": str(path),
         }
-    return pd.DataFrame(list(rows.values()), columns=list(DATASET_COLUMNS))
+    except (KeyError, TypeError, AttributeError) as error:
+        msg = f"{file} does not describe a data set ({type(error).__name__}: {error}); remove the folder or import the data set again"
+        raise DatasetError(msg) from error

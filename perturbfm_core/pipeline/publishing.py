@@ -34,6 +34,7 @@ from perturbfm_core.store.disk import writing
 from perturbfm_core.store.entry_names import run_of_entry
 from perturbfm_core.store.run_index import add_run, runs_named
 from perturbfm_core.store.run_record import RunRecord, SubmissionRecord, is_whole, read_run_record
+from perturbfm_core.store.run_requests import note_request
 
 _MAX_NOTE = 500
 
@@ -125,6 +126,7 @@ def publish_submission(
         if not again:
             for path, record in earlier:
                 if _is_same(record, submission, digest) and is_whole(path, record):
+                    note_request(store, path)
                     tell(f"{FOUND}{path.name}")
                     return path
         tell(f"scoring {submission.entry}, seed {submission.seed}")

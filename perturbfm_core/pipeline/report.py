@@ -49,6 +49,7 @@ from perturbfm_core.store.run_record import (
     is_whole,
     read_run_record,
 )
+from perturbfm_core.store.run_requests import note_request
 
 
 def existing_run(e: Experiment, among: Sequence[Path] | None = None) -> Path | None:
@@ -78,6 +79,15 @@ def existing_run(e: Experiment, among: Sequence[Path] | None = None) -> Path | N
             ):
                 return path
     return None
+
+
+def asked_again(e: Experiment) -> Path | None:
+    """Return the `existing_run`, which counts from now on as the one that was asked for last; None without one."""
+    found = existing_run(e)
+    if found is not None:
+        note_request(e.store, found)
+        e.tell(f"{FOUND}{found.name}")
+    return found
 
 
 def _is_of(path: Path, e: Experiment) -> bool:
@@ -111,8 +121,7 @@ def report(
     """
     # Two processes that report the same experiment at the same time make one run.
     with e.store.lock(f"run-{e.name}", what=f"the report of {e.name}", tell=e.tell):
-        if not again and (found := existing_run(e)) is not None:
-            e.tell(f"{FOUND}{found.name}")
+        if not again and (found := asked_again(e)) is not None:
             return found
         return publish(e, _record(e, fitted, predicted, scored), fitted, predicted, scored)
 

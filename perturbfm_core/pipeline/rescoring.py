@@ -27,6 +27,7 @@ from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import ObjectKeys, RunRecord, is_whole, read_run_record
+from perturbfm_core.store.run_requests import put_request, request_order, request_times
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,11 @@ def rescore(
             new = _rescore_fitted(store, ds, split, run, record, panels, tell)
     except PerturbFMError as error:
         return Rescored(run.name, "refused", reason=" ".join(str(error).split()))
-    return Rescored(run.name, "up to date" if new is None else "rescored", new=new)
+    if new is None:
+        return Rescored(run.name, "up to date")
+    # It takes the place of the run that it comes from, which may be that of a configuration of earlier.
+    put_request(store, new.name, request_order(record.run_id, record.created, request_times(store))[0])
+    return Rescored(run.name, "rescored", new=new)
 
 
 def _require_whole(run: Path, record: RunRecord) -> None:

@@ -10,9 +10,9 @@ from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.metric_panel import score
 from perturbfm_core.pipeline.opening import open_experiments
 from perturbfm_core.pipeline.prediction import predict
-from perturbfm_core.pipeline.report import existing_run, report
+from perturbfm_core.pipeline.report import asked_again, report
 from perturbfm_core.pipeline.trained_model import fit
-from perturbfm_core.progress import FOUND, Progress, quiet
+from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -38,8 +38,7 @@ def run(e: Experiment, *, again: bool = False) -> Path:
         If the split is of other data, or the audit blocks it: such a run is not found either.
     """
     _ = e.findings
-    if not again and (found := existing_run(e)) is not None:
-        e.tell(f"{FOUND}{found.name}")
+    if not again and (found := asked_again(e)) is not None:
         return found
     fitted = fit(e)
     predicted = predict(e, fitted)

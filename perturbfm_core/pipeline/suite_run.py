@@ -16,6 +16,7 @@ from perturbfm_core.pipeline.suite_status import suite_status
 from perturbfm_core.pipeline.suite_workers import Lost, run_in_processes
 from perturbfm_core.progress import FoundRuns, Progress, quiet
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_requests import note_request
 
 OutcomeState = Literal["made", "found", "failed", "not applicable"]
 
@@ -82,7 +83,8 @@ def run_cells(
     for status in suite_status(store, cells):
         if status.state == "not applicable":
             outcomes[status.cell] = CellOutcome(status.cell, "not applicable", reason=status.reason)
-        elif status.state == "done" and not again:
+        elif status.run is not None and not again:
+            note_request(store, status.run)
             outcomes[status.cell] = CellOutcome(status.cell, "found", run=status.run)
         else:
             todo.append(status.cell)

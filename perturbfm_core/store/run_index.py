@@ -90,6 +90,15 @@ def runs_named(store: ArtifactStore, name: str) -> list[Path]:
     return _complete(store, _place(store, f"0_{name}").parent)
 
 
+def rivals(store: ArtifactStore, run_id: str) -> list[str]:
+    """Return the ids of the runs of the same split and entry, of any configuration, itself among them."""
+    _ready(store)
+    own = _place(store, run_id).parent
+    entry = own.name.rpartition("_")[0]
+    names = [name for name in _names(own.parent) if name.rpartition("_")[0] == entry]
+    return [run for name in names for run in _names(own.parent / name)]
+
+
 def runs_of_split(store: ArtifactStore, split_hash: str) -> list[Path]:
     """Return the complete runs on a split, oldest first."""
     _ready(store)

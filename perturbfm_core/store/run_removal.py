@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_index import forget_run
 from perturbfm_core.store.run_record import RunRecord, is_whole, read_run_record
+from perturbfm_core.store.run_requests import forget_request, request_order, request_times
 from perturbfm_core.store.run_tags import run_tags, tag_run
 
+# Longest tick of a kernel's clock, with as much again.
+_TICK_S = 0.02
 # Files by which an object of one run is known. All others (graphs, encoders, bounds, strata) serve many runs, and the
 # few kB of a calibration report are not worth the look.
 _OF_A_RUN = (schema.MODEL_META_FILE, schema.PREDICTIONS_FILE, schema.SCORES_FILE)
@@ -70,6 +73,7 @@ def remove_run(store: ArtifactStore, path: Path) -> None:
         # Out of sight at once; the staging folder then disappears with it.
         path.rename(staging.path / path.name)
     forget_run(store, path.name)
+    forget_request(store, path.name)
     if path.name in run_tags(store):
         tag_run(store, path.name, (), run_tags(store)[path.name])
 
@@ -88,9 +92,10 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
     min_age_s
         Objects made or last reused within this many seconds are kept: a run that is being made may need them.
     """
-    looked_at = time.time()
+    # File systems write times of the last tick of the kernel's clock, which may be before this moment.
+    looked_at = time.time() - _TICK_S
     records, unreadable = _records(store)
-    extra = set() if keep is None else set(_beyond(records, keep, set(run_tags(store))))
+    extra = set() if keep is None else set(_beyond(store, records, keep))
     needed = {key for path, record in records.items() if path not in extra for key in _keys(record)}
     objects = []
     for path in [] if unreadable else sorted(store.objects.glob("*/*")):
@@ -134,10 +139,20 @@ def _records(store: ArtifactStore) -> tuple[dict[Path, RunRecord], list[Path]]:
     return records, unreadable
 
 
-def _beyond(records: dict[Path, RunRecord], keep: int, tagged: Iterable[str]) -> Iterator[Path]:
-    """Yield the untagged runs beyond the newest `keep` of their configuration; damaged ones neither count nor go."""
+def _beyond(store: ArtifactStore, records: dict[Path, RunRecord], keep: int) -> Iterator[Path]:
+    """Yield the untagged runs beyond the last `keep` of their configuration; damaged ones neither count nor go.
+
+    Parameters
+    ----------
+    store, records
+        The store, and the records of its runs.
+    keep
+        Number of runs that stay of each configuration: those that were asked for last.
+    """
     count: dict[tuple[str, ...], int] = {}
-    for path, r in sorted(records.items(), key=lambda item: (item[1].created, item[0].name), reverse=True):
+    tagged, times = set(run_tags(store)), request_times(store)
+    order = {path: request_order(path.name, r.created, times) for path, r in records.items()}
+    for path, r in sorted(records.items(), key=lambda item: order[item[0]], reverse=True):
         if not is_whole(path, r):
             continue
         same = (r.split_hash, r.entry, r.config_hash, r.data_hash)

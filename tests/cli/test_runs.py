@@ -270,6 +270,20 @@ def test_gc_keeps_what_a_run_in_progress_has_taken_up(work, three, reuse):
     assert not any(p.exists() for p in planned.objects if p != store.object(key))
 
 
+def test_gc_keeps_what_is_taken_up_within_the_tick_of_the_look(work, three, monkeypatch):
+    """Times of files are those of the last tick of the kernel's clock, some milliseconds old."""
+    store, now = ArtifactStore(), time.time()
+    key = read_run_record(work.path / "runs" / three[1]).objects.model
+    perturbfm("runs", "rm", three[1])
+    os.utime(store.object(key), (now - 90_000, now - 90_000))
+    monkeypatch.setattr(time, "time", lambda: now)
+    planned = find_garbage(store)
+    os.utime(store.object(key), (now - 0.008, now - 0.008))
+    collect_garbage(store, planned)
+    assert store.object(key) in planned.objects
+    assert store.object(key).is_dir()
+
+
 def test_gc_goes_on_where_another_one_has_just_removed_an_object(work, three, monkeypatch):
     perturbfm("runs", "rm", three[1])
     store, stat = ArtifactStore(), Path.stat

@@ -18,6 +18,7 @@ from perturbfm_core.cli.boards import board_lines, undefined_reasons
 from perturbfm_core.evaluation.metric import METRICS as METRICS_OF
 from perturbfm_core.leaderboard import collect, database, known_runs, refresh
 from perturbfm_core.leaderboard.page_data_tables import read_tables
+from perturbfm_core.leaderboard.tables import dataset_table
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_tags import TAGS_FILE, tag_run
 from tests.support.factories import run_config, score_rows, split_table, write_run
@@ -289,6 +290,46 @@ def test_an_older_run_that_takes_the_place_of_a_damaged_one_is_stored_once(tmp_p
         count = "SELECT count(*), count(DISTINCT (run_id, panel, metric)) FROM global_scores"
         rows, distinct = con.execute(count).fetchone()
     assert rows == distinct > 0
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"metadata": {}}'])
+def test_a_data_set_that_cannot_be_read_is_skipped_and_named(store: ArtifactStore, text: str) -> None:
+    (store.data / "stray").mkdir(parents=True)
+    (store.data / "stray" / schema.META_FILE).write_text(text)
+    database.rebuild(store, splits, lambda runs: dataset_table(store, runs))
+    (row,) = database.query(store, "SELECT run, reason FROM skipped").to_dict("records")
+    assert row["run"] == str(store.data / "stray")
+    assert "meta.json" in row["reason"]
+    assert database.query(store, "SELECT dataset FROM datasets")["dataset"].tolist() == ["screen"]
+
+
+def test_pairs_are_compared_on_the_folds_that_both_have_run(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    values = {f"x|G{i}|||": 0.1 * i for i in range(12)}
+    for entry, split, less in (("ridge", A, 0.0), ("ridge", B, 0.4), ("net", A, 0.0)):
+        known = run_config(entry, split=split)
+        shifted = {key: value - less for key, value in values.items()}
+        write_run(store, known, score_rows(known, shifted, metric="pearson_centered"))
+    renew(store, split_table(A, B, board="cv", unit="perturbation"))
+    row = database.query(store, "SELECT * FROM pairwise").iloc[0]
+    assert row[["value_a", "value_b", "diff"]].tolist() == pytest.approx([0.55, 0.55, 0.0])
+    assert (row["n_conditions"], row["n_undefined"], row["verdict"]) == (12, 0, "not told apart")
+
+
+@pytest.mark.parametrize("stored", [True, False, None])
+def test_signal_is_that_of_the_split_for_all_its_runs(tmp_path: Path, stored: bool | None) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    add(store, "additive", no_signal=False)
+    add(store, "ridge", no_signal=True, created="2024-01-02T00:00:00.000000")
+    renew(store, split_table(D, board="alone", no_signal=stored))
+    # Where it is not stored, what the last run says.
+    silent = stored is not False
+    found = database.query(store, "SELECT DISTINCT no_signal FROM runs")["no_signal"]
+    assert found.tolist() == [silent]
+    board = database.query(store, "SELECT entry, rank, no_signal FROM leaderboard WHERE metric = 'rmse'")
+    assert sorted(board["entry"]) == ["additive", "ridge"]
+    assert board["no_signal"].tolist() == [silent] * 2
+    assert board["rank"].isna().tolist() == [silent] * 2
 
 
 def test_tags_are_those_of_now(store: ArtifactStore) -> None:

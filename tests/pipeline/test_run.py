@@ -30,6 +30,7 @@ from perturbfm_core.pipeline import split as freezing
 from perturbfm_core.pipeline.dataset import ensure_dataset, find_dataset, import_dataset, open_dataset
 from perturbfm_core.pipeline.experiment import ModelConfig, model_configs
 from perturbfm_core.pipeline.leaderboard import rank
+from perturbfm_core.pipeline.rescoring import rescore, runs_to_rescore
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.pipeline.submission import evaluate_file
@@ -40,6 +41,9 @@ from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.locks import file_lock
 from perturbfm_core.store.machine import cores
 from perturbfm_core.store.owner import host_name
+from perturbfm_core.store.run_record import read_run_record
+from perturbfm_core.store.run_removal import find_garbage, remove_run
+from perturbfm_core.store.run_requests import request_times
 from tests.support.few_panels import score_only
 from tests.support.stages import fit, opened, predict, publish, score
 
@@ -294,6 +298,38 @@ def test_the_second_run_of_a_configuration_is_the_first(store, ds, split, monkey
 def test_another_configuration_is_another_run(store, ds, split, change):
     first = publish(store, ds, split, config())
     assert publish(store, ds, split, model_configs(entry(**change))[0]) != first
+
+
+def test_the_configuration_that_was_asked_for_last_counts(store, ds, split, changed_code):
+    one, two = (model_configs(entry("linear", uncertainty={"ensemble": n}))[0] for n in (2, 3))
+    first, second = (publish(store, ds, split, c) for c in (one, two))
+
+    def shown():
+        rank(store, page=False)
+        sql = "select run_id, counted, is_current from runs"
+        found = database.query(store, sql)
+        rank(store, page=False, from_nothing=True)
+        assert database.query(store, sql).equals(found)
+        (counted,) = found["run_id"][found["counted"]]
+        assert found["is_current"].sum() == 2
+        return counted
+
+    assert shown() == second.name
+    assert publish(store, ds, split, one) == first
+    assert shown() == first.name
+    # Scored again, each run has the place of the one that it comes from.
+    changed_code("panels.delta")
+    for found in runs_to_rescore(store, None):
+        assert rescore(store, found.path).state == "rescored"
+    third = read_run_record(store.run(shown()))
+    assert third.rescored_from == first.name
+    assert publish(store, ds, split, two).name not in (first.name, second.name)
+    assert read_run_record(store.run(shown())).config_hash == two.config_hash
+    # What is no longer current is removed first.
+    (old,) = find_garbage(store, keep=1, min_age_s=0).runs[:1]
+    assert old == first
+    remove_run(store, old)
+    assert first.name not in request_times(store)
 
 
 @pytest.mark.parametrize(
