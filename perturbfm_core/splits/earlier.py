@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.carving import EARLIER_RULES
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
@@ -32,6 +35,8 @@ def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> l
     # With all folds of a cross-validation, any of which may be there.
     whole = spec if spec.kind == "explicit" else spec.model_copy(update={"fold": None})
     for rule in EARLIER_RULES:
-        if known & {split.hash for split in freeze(ds, whole, rule=rule)}:
-            return freeze(ds, spec, rule=rule)
+        # What a rule refuses was not frozen by it.
+        with contextlib.suppress(SplitError):
+            if known & {split.hash for split in freeze(ds, whole, rule=rule)}:
+                return freeze(ds, spec, rule=rule)
     return made

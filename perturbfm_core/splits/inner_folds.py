@@ -40,7 +40,7 @@ def pairs_of(conditions: pd.DataFrame, covariate: str) -> dict[str, list[str]]:
 
 
 def inner_folds(
-    train: pd.DataFrame, unit: InnerUnit, rng: np.random.Generator, covariate: str = "context"
+    train: pd.DataFrame, unit: InnerUnit, rng: np.random.Generator, covariate: str | None = None
 ) -> InnerFolds | None:
     """Return grouped folds within the training conditions.
 
@@ -53,7 +53,7 @@ def inner_folds(
     rng
         Source of the random assignment.
     covariate
-        The covariate of pairs.
+        The covariate of pairs, whose conditions stay together; without it each condition is by itself.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def inner_folds(
     for candidate in ladder:
         groups = (
             pairs_of(train, covariate)
-            if candidate == "pair"
+            if candidate == "pair" and covariate is not None
             else {u: [u] for us in units_of(train, candidate) for u in us}
         )
         names = sorted(groups)

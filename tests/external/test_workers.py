@@ -433,7 +433,7 @@ trainer = pl.Trainer(
 )
 last = folder / "c/last.ckpt"
 trainer.fit(Model(), cells, cells, ckpt_path=str(last) if last.exists() else None)
-found = {p.stem: torch.load(p, weights_only=False)["global_step"] for p in (folder / "c").iterdir()}
+found = {p.stem: torch.load(p, weights_only=True)["global_step"] for p in (folder / "c").iterdir()}
 print("states", *(f"{name}:{step}" for name, step in sorted(found.items())))
 """
 

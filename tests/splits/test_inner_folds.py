@@ -13,6 +13,7 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import split_stats
+from perturbfm_core.splits import earlier
 from perturbfm_core.splits.carving import EARLIER_RULES, RULE
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
@@ -136,6 +137,15 @@ def test_doses_of_a_pair_stay_together() -> None:
         assert not set(pair[fit]) & set(pair[held])
 
 
+def test_by_the_earlier_rule_doses_of_a_pair_are_parted_as_they_were() -> None:
+    ds = dosed(10, "xyzwuv")
+    spec = SplitSpec(kind="covariate_transfer", params={"test_frac": 0.2}, validation="inner_cv")
+    (split,) = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    train, masks = masks_of(ds, split)
+    pair = train["context_id"].astype(str) + train["pert_id"].astype(str)
+    assert any(set(pair[fit]) & set(pair[held]) for fit, held in masks)
+
+
 def test_contexts_of_a_pair_of_drug_and_dose_stay_together() -> None:
     ds = dosed(12, "xyz")
     split = split_one(ds, "covariate_transfer", {"covariate": "dose", "test_frac": 0.2})
@@ -164,6 +174,22 @@ def test_splits_frozen_by_condition_and_by_context_are_found_again(
     folder.save(old[0], split_stats(ds, old[0], bounds=False))
     # One fold that is there decides for the others of its cross-validation.
     assert [s.hash for s in freeze_beside(folder, ds, spec)] == [s.hash for s in old]
+
+
+def test_what_an_earlier_rule_refuses_is_frozen_by_the_present_one(tmp_path: Path) -> None:
+    ds = dosed(10, "xyzwuv")
+    spec = SplitSpec(kind="context_perturbation_ood", params={"contexts": ["x"], "perturbations": ["P00"]})
+
+    def refusing(ds: PerturbDataset, spec: SplitSpec, *, rule: int = RULE) -> list[FrozenSplit]:
+        if rule != RULE:
+            msg = "nothing is left to train on"
+            raise SplitError(msg)
+        return freeze(ds, spec)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(earlier, "freeze", refusing)
+        found = freeze_beside(SplitFolder(tmp_path), ds, spec)
+    assert [s.hash for s in found] == [s.hash for s in freeze(ds, spec)]
 
 
 def test_pairs_of_one_condition_keep_their_hashes() -> None:
