@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from perturbfm_core.store.artifacts import ArtifactStore
 
 WIDTH = 120
-# How the reasons of a run begin: "20 of 20 conditions undefined: ...".
-_OF_RUN = re.compile(r"\b\d+ of \d+ conditions\b(?= undefined:| not applicable:)")
 _DIRECTIONS = {"max": "higher is better", "min": "lower is better"}
 _FLOORS = (("control_mean_floor", "control"), ("train_mean_floor", "train mean"))
 _CEILINGS = (("ceiling", "half of the cells"), ("ceiling_noise_free", "noise-free"))
@@ -43,6 +40,7 @@ def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, s
 
     Each of them counts its own conditions, which are not those of the board.
     """
+    from perturbfm_core.evaluation.metric_values import without_counts
     from perturbfm_core.leaderboard import database
 
     rows = database.query(
@@ -51,10 +49,7 @@ def undefined_reasons(store: ArtifactStore, metric: Metric) -> dict[tuple[str, s
         "JOIN splits p ON p.split_hash = r.split_hash WHERE r.counted AND s.scope = 'global' AND s.reason IS NOT NULL "
         f"AND s.panel = '{metric.panel}' AND s.metric = '{metric.name}' GROUP BY ALL",
     )
-    return {
-        (str(r.board), str(r.entry)): _OF_RUN.sub("conditions", str(r.reason))
-        for r in rows.itertuples(index=False)
-    }
+    return {(str(r.board), str(r.entry)): without_counts(str(r.reason)) for r in rows.itertuples(index=False)}
 
 
 def borrowing_entries(store: ArtifactStore) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 _OF_SEVERAL = "a statistic of several conditions together"
 _FEW_NONZERO = "no more entries are nonzero"
+
+# How the reason of a group begins: "20 of 20 conditions undefined: ...".
+_OF_GROUP = re.compile(r"\b\d+ of \d+ conditions\b(?= undefined:| not applicable:)")
 
 # What a metric returns, by how it aggregates; a ratio is a pair.
 _KINDS = {
@@ -149,6 +153,11 @@ def table_rows(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any
         "status": np.where(np.isfinite(value), "ok", np.asarray(status, dtype=object)).astype(object),
         "reason": np.asarray(reasons, dtype=object),
     }
+
+
+def without_counts(reason: str) -> str:
+    """Return the reason of a group without the numbers of its conditions: "conditions undefined: ..."."""
+    return _OF_GROUP.sub("conditions", reason)
 
 
 def _all_defined(result: MetricValues, groupings: list[Grouping]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from perturbfm_core.data.condition import parse_key
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.metric import METRICS, PANEL_MODULES, Metric, panel_metrics
-from perturbfm_core.evaluation.metric_values import MetricValues, run_metric, table_rows
+from perturbfm_core.evaluation.metric_values import MetricValues, run_metric, table_rows, without_counts
 from perturbfm_core.registry.members import Registry
 
 Strata = Mapping[str, Mapping[str, str]]
@@ -335,7 +335,7 @@ def of_groups(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of ``metrics.json`` as a run keeps it: without what grows with the number of conditions.
 
     Values by perturbation are in the scores; of the notes, those of groups stay where there is no value at all and
-    the reason is not that of all conditions.
+    the reason is, but for the number of conditions, not that of all conditions.
     """
     out = {
         name: {k: v for k, v in content.items() if k != "per_perturbation"} if name != "notes" else content
@@ -343,14 +343,15 @@ def of_groups(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
     notes = metrics.get("notes", {})
     kept = {k: v for k, v in notes.items() if k.split(".", 2)[1] == "global"}
+    of_all = {k: without_counts(v) for k, v in kept.items()}
     for name, content in out.items():
         for place in () if name == "notes" else ("per_context", "per_stratum"):
             for key, values in content.get(place, {}).items():
                 for metric, value in values.items():
                     where = f"{name}.{place}.{key}.{metric}"
-                    known = notes.get(f"{name}.global.{metric}")
-                    if value is None and where in notes and notes[where] != known:
-                        kept[where] = notes[where]
+                    reason = notes.get(where) if value is None else None
+                    if reason and without_counts(reason) != of_all.get(f"{name}.global.{metric}"):
+                        kept[where] = reason
     if "notes" in out:
         out["notes"] = kept
     return out

@@ -243,7 +243,9 @@ def _in_use(path: Path) -> bool:
     """Return whether an object is there, and date it anew: a run that is being made may need it (see `run_removal`)."""
     if not path.is_dir():
         return False
-    # A store that others own or that is read-only is read as it is.
+    # A store that others own or that is read-only is read as it is. The kernel's own "now" may lag by a tick of its
+    # clock, and fall before the look of a collection that it is to be compared with.
+    now = time.time_ns()
     with contextlib.suppress(OSError):
-        os.utime(path)
+        os.utime(path, ns=(now, now))
     return True

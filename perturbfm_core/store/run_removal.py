@@ -17,8 +17,6 @@ from perturbfm_core.store.run_record import RunRecord, is_whole, read_run_record
 from perturbfm_core.store.run_requests import forget_request, request_order, request_times
 from perturbfm_core.store.run_tags import run_tags, tag_run
 
-# Longest tick of a kernel's clock, with as much again.
-_TICK_S = 0.02
 # Files by which an object of one run is known. All others (graphs, encoders, bounds, strata) serve many runs, and the
 # few kB of a calibration report are not worth the look.
 _OF_A_RUN = (schema.MODEL_META_FILE, schema.PREDICTIONS_FILE, schema.SCORES_FILE)
@@ -92,8 +90,7 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
     min_age_s
         Objects made or last reused within this many seconds are kept: a run that is being made may need them.
     """
-    # File systems write times of the last tick of the kernel's clock, which may be before this moment.
-    looked_at = time.time() - _TICK_S
+    looked_at = time.time()
     records, unreadable = _records(store)
     extra = set() if keep is None else set(_beyond(store, records, keep))
     needed = {key for path, record in records.items() if path not in extra for key in _keys(record)}

@@ -435,15 +435,29 @@ def test_the_metrics_of_a_run_do_not_grow_with_its_conditions() -> None:
     assert of_groups({}) == {}
 
 
-@pytest.mark.parametrize(("groups", "stays"), [("1 of 2", True), ("all", False)])
-def test_a_reason_of_a_group_stays_where_it_is_its_own(groups: str, stays: bool) -> None:
+CONSTANT = "conditions undefined: delta is constant over genes"
+
+
+@pytest.mark.parametrize(
+    ("of_all", "groups", "stays"),
+    [
+        ("all", "1 of 2", True),
+        ("all", "all", False),
+        # The same but for the number of conditions.
+        (f"56 of 68 {CONSTANT}", f"17 of 17 {CONSTANT}", False),
+        (f"56 of 68 {CONSTANT}", f"17 of 17 {CONSTANT}, or zero", True),
+        (f"56 of 68 {CONSTANT}", "17 of 17 conditions not applicable: delta is constant over genes", True),
+        (f"56 of 68 {CONSTANT}; 2 of 68 conditions not applicable: no", f"17 of 17 {CONSTANT}", True),
+    ],
+)
+def test_a_reason_of_a_group_stays_where_it_is_its_own(of_all: str, groups: str, stays: bool) -> None:
     metrics = {
         "delta": {
             "global": {"mse": 1.0, "r2": None},
             "per_context": {"a.b": {"mse": None, "r2": None}, "c": {"mse": 2.0, "r2": None}},
         },
         "notes": {
-            "delta.global.r2": "all",
+            "delta.global.r2": of_all,
             "delta.per_context.a.b.mse": "none",
             "delta.per_context.a.b.r2": groups,
             "delta.per_context.c.mse": "1 of 3 undefined",
