@@ -1,4 +1,4 @@
-"""What adds nothing to v2 on unseen singles of Norman et al. 2019: known targets, more members, fewer features; what would: more genes.
+"""What adds nothing to v2 on unseen singles of Norman et al. 2019, and what more genes would add.
 
     python -m tests.benchmarks.claims.unseen_singles --data FOLDER
 
