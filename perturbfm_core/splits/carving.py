@@ -24,9 +24,10 @@ MIN_UNITS = 5
 MIN_COMBOS = 200
 # Rules that splits were frozen by: the first makes folds of few combinations too; the second groups the inner folds of
 # pairs by condition, holds out contexts alone where test has a new context and a new perturbation at once, moves conditions
-# that are listed as train, does not see what is asked beside a list, and groups folds by the words of the request.
-EARLIER_RULES = (1, 2)
-RULE = 3
+# that are listed as train, does not see what is asked beside a list, and groups folds by the words of the request; the
+# third holds out perturbations in the inner folds of doses and times.
+EARLIER_RULES = (1, 2, 3)
+RULE = 4
 
 
 def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
@@ -83,18 +84,18 @@ def carve_conditions(
         validation, calibration = _policies_of_listed(spec, given, rule)
         _require_fold(fold_of, "train")
         return fold_of, validation, calibration
-    if "train" in given and rule >= RULE:
+    if "train" in given and rule > 2:
         # What is listed as train stays there, unless folds are asked for.
         spec = _without_folds(spec)
     # Validation and calibration are taken from the conditions that the draft leaves in train.
     free = conditions[[fold_of[k] == "train" for k in conditions.index]]
-    if rule >= RULE and inner_unit_of_axes(draft.ood_axes) == CROSSED:
+    if rule > 2 and inner_unit_of_axes(draft.ood_axes) == CROSSED:
         validation, calibration = _carve_crossed(free, spec, rng, fold_of)
         return fold_of, validation, calibration
     unit = unit_of_axes(draft.ood_axes)
     units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)
     # Conditions of one pair, such as its doses, leave train together.
-    pairs = pairs_of(free, covariate_of_pairs(draft)) if unit == "pair" and rule >= RULE else {}
+    pairs = pairs_of(free, covariate_of_pairs(draft)) if unit == "pair" and rule > 2 else {}
     if pairs:
         pair_of = {key: pair for pair, keys in pairs.items() for key in keys}
         units = [(pair_of[str(key)],) for key in free.index]
@@ -107,7 +108,7 @@ def carve_conditions(
         order = _spare(free, covariate_of_pairs(draft), order)
         if len(order) < n_val + n_calib:
             n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
-    if draft.spare is not None and n_val + n_calib and rule >= RULE:
+    if draft.spare is not None and n_val + n_calib and rule > 2:
         order = _leaving_contexts(free, units, order, conditions.loc[list(draft.test), schema.CONTEXT_ID])
         if len(order) < n_val + n_calib:
             n_val, n_calib, validation, calibration = _without_auto(spec, len(names), len(order))
@@ -198,7 +199,7 @@ def _policies_of_listed(spec: SplitSpec, given: set[Fold], rule: int) -> tuple[P
     )
     for fold, option, policy in asked:
         listed = fold in given
-        if rule < RULE or policy == "auto":
+        if rule <= 2 or policy == "auto":
             out.append("fold" if listed else "inner_cv")
             continue
         if (policy == "fold") == listed:

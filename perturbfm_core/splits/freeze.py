@@ -22,7 +22,7 @@ from perturbfm_core.splits.carving import (
     covariate_of_pairs,
 )
 from perturbfm_core.splits.draft import KINDS, Draft
-from perturbfm_core.splits.inner_folds import inner_folds
+from perturbfm_core.splits.inner_folds import inner_folds, level_folds
 from perturbfm_core.splits.split import (
     ConditionFolds,
     CvGroup,
@@ -92,9 +92,10 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> Fro
     else:
         assignment, validation, calibration = carve_conditions(ds.conditions, spec, draft, rng, rule)
         train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
-        if rule < RULE:
+        inner = level_folds(train, draft.spare, rng) if draft.spare is not None and rule > 3 else None
+        if inner is None and rule <= 2:
             inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
-        else:
+        elif inner is None:
             inner = inner_folds(train, inner_unit_of_axes(draft.ood_axes), rng, covariate_of_pairs(draft))
         validation, calibration = _downgrade(validation, inner), _downgrade(calibration, inner)
         table: dict[Fold, tuple[str, ...]] = {
@@ -133,7 +134,7 @@ def _group(ds: PerturbDataset, spec: SplitSpec, k: int, rule: int) -> str:
     same = spec.model_dump(mode="json", exclude={"fold"})
     if spec.kind == "explicit":
         same["params"] = {"cv_group": spec.params.get("cv_group")}
-    elif rule >= RULE:
+    elif rule > 2:
         # A parameter that is given as it is by default says nothing, nor does the number of folds that a kind implies.
         params = KINDS.get(spec.kind).params.model_validate(spec.params)
         same |= {"params": params.model_dump(mode="json", exclude_defaults=True), "folds": k}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -19,6 +21,8 @@ from perturbfm_core.splits.split import (
 INNER_FOLDS = 5
 # Held-out conditions that inner folds of contexts and perturbations should have together.
 MIN_CROSSED = 30
+# Held-out conditions without which inner folds of the next dose or time tell too little: what a fold of validation has.
+MIN_NEXT = 5
 
 
 def pairs_of(conditions: pd.DataFrame, covariate: str) -> dict[str, list[str]]:
@@ -78,6 +82,40 @@ def inner_folds(
             folds = {member: int(i % k) for i, j in enumerate(order) for member in groups[names[j]]}
             return InnerFolds(unit=candidate, k=k, folds=dict(sorted(folds.items())))
     return None
+
+
+def level_folds(
+    train: pd.DataFrame, next_level: Mapping[str, str], rng: np.random.Generator
+) -> InnerFolds | None:
+    """Return folds that hold out the next dose or time of some perturbations, as test has the highest (or a middle one).
+
+    All other conditions are fitted on in every fold. A condition whose context would have no other is held out by none.
+
+    Parameters
+    ----------
+    train
+        Condition table of train.
+    next_level
+        {condition: perturbation} of conditions at the level that would be tested next.
+    rng
+        Source of the random assignment.
+
+    Returns
+    -------
+    At most `INNER_FOLDS` folds of whole perturbations, or of single conditions if all are of one; None if they would hold
+    out fewer than `MIN_NEXT` conditions together.
+    """
+    contexts = dict(zip(map(str, train.index), train[schema.CONTEXT_ID].astype(str), strict=True))
+    stay = {context for key, context in contexts.items() if key not in next_level}
+    held = {key: pert for key, pert in next_level.items() if contexts.get(key) in stay}
+    if len(held) < MIN_NEXT:
+        return None
+    if len(set(held.values())) == 1:
+        held = {key: key for key in held}
+    names = sorted(set(held.values()))
+    k = min(INNER_FOLDS, len(names))
+    fold_of = {names[j]: int(i % k) for i, j in enumerate(rng.permutation(len(names)))}
+    return InnerFolds(unit="condition", k=k, folds={key: fold_of[held[key]] for key in sorted(held)})
 
 
 def _crossed_folds(train: pd.DataFrame, rng: np.random.Generator) -> InnerFolds | None:

@@ -18,12 +18,14 @@ from perturbfm_core.splits.carving import EARLIER_RULES, RULE
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.splits.inner_folds import MIN_CROSSED
+from perturbfm_core.splits.inner_folds import MIN_CROSSED, MIN_NEXT
 from perturbfm_core.splits.inner_masks import crossed_parts, inner_masks
 from perturbfm_core.splits.split import CROSSED, FrozenSplit
 from perturbfm_core.splits.view import train_view
 from tests.support.factories import assert_both_new, grid_rows, screen, split_one, table_of
 
+# The rule by which doses of a pair were parted, and contexts alone held out.
+BEFORE = 2
 BOTH: dict[str, Any] = {"contexts": ["c0"], "perturbations": ["P0", "P1"]}
 
 
@@ -140,7 +142,7 @@ def test_doses_of_a_pair_stay_together() -> None:
 def test_by_the_earlier_rule_doses_of_a_pair_are_parted_as_they_were() -> None:
     ds = dosed(10, "xyzwuv")
     spec = SplitSpec(kind="covariate_transfer", params={"test_frac": 0.2}, validation="inner_cv")
-    (split,) = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    (split,) = freeze(ds, spec, rule=BEFORE)
     train, masks = masks_of(ds, split)
     pair = train["context_id"].astype(str) + train["pert_id"].astype(str)
     assert any(set(pair[fit]) & set(pair[held]) for fit, held in masks)
@@ -169,7 +171,7 @@ def test_splits_frozen_by_condition_and_by_context_are_found_again(
 ) -> None:
     folder = SplitFolder(tmp_path)
     new = freeze_beside(folder, ds, spec)
-    old = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    old = freeze(ds, spec, rule=BEFORE)
     assert {s.hash for s in new}.isdisjoint(s.hash for s in old)
     folder.save(old[0], split_stats(ds, old[0], bounds=False))
     # One fold that is there decides for the others of its cross-validation.
@@ -195,7 +197,7 @@ def test_what_an_earlier_rule_refuses_is_frozen_by_the_present_one(tmp_path: Pat
 def test_pairs_of_one_condition_keep_their_hashes() -> None:
     ds = contexts_by_genes(5, 12)
     spec = SplitSpec(kind="covariate_transfer", params={"test_frac": 0.2})
-    assert {s.hash for s in freeze(ds, spec)} == {s.hash for s in freeze(ds, spec, rule=EARLIER_RULES[-1])}
+    assert {s.hash for s in freeze(ds, spec)} == {s.hash for s in freeze(ds, spec, rule=BEFORE)}
 
 
 LISTED = {"test": ["P0"], "train": [f"P{i}" for i in range(1, 60)]}
@@ -231,7 +233,7 @@ def test_what_is_asked_beside_a_list_counts(policy: str) -> None:
 def test_a_list_frozen_before_is_found_again(tmp_path: Path) -> None:
     ds, folder = contexts_by_genes(2, 60), SplitFolder(tmp_path)
     spec = SplitSpec(kind="explicit", params={"folds": LISTED})
-    (old,) = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    (old,) = freeze(ds, spec, rule=BEFORE)
     assert table_of(old)["val"]
     assert [s.hash for s in freeze_beside(folder, ds, spec)] != [old.hash]
     folder.save(old, split_stats(ds, old, bounds=False))
@@ -251,11 +253,81 @@ def test_train_keeps_every_context_of_test_when_doses_validate() -> None:
             for table in [table_of(freeze(ds, _doses(seed), rule=rule)[0])]
             if {k.split("|")[0] for k in table["test"]} - {k.split("|")[0] for k in table["train"]}
         ]
-        for rule in (EARLIER_RULES[-1], RULE)
+        for rule in (BEFORE, RULE)
     }
-    assert lost[EARLIER_RULES[-1]]
+    assert lost[BEFORE]
     assert lost[RULE] == []
 
 
 def _doses(seed: int) -> SplitSpec:
     return SplitSpec(kind="dose_ood", validation="fold", val_frac=0.3, seed=seed)
+
+
+LADDERS = {
+    "dose_ood": ("1 uM", "3 uM", "10 uM", "30 uM"),
+    "time_ood": tuple(f'{{"time":"{t} h"}}' for t in (3, 6, 12, 24)),
+}
+
+
+def laddered(n_perts: int, contexts: str, kind: str = "dose_ood") -> PerturbDataset:
+    """Return a screen with four doses or times of each drug in each context."""
+    column = "doses" if kind == "dose_ood" else "covariates"
+    rows: list[Any] = [("control", c) for c in contexts for _ in range(3)]
+    rows += [(f"P{i:02d}", c, {column: x}) for i in range(n_perts) for c in contexts for x in LADDERS[kind]]
+    return screen(rows, genes=2)
+
+
+@pytest.mark.parametrize("kind", ["dose_ood", "time_ood"])
+@pytest.mark.parametrize(("mode", "tested", "next_level"), [("extrapolation", 3, 2), ("interpolation", 2, 1)])
+def test_inner_folds_hold_out_the_next_dose_or_time(
+    kind: str, mode: str, tested: int, next_level: int
+) -> None:
+    ds = laddered(12, "xy", kind)
+    split = split_one(ds, kind, {"mode": mode}, validation="inner_cv", calibration="inner_cv")
+    column = "doses" if kind == "dose_ood" else "covariates"
+    assert set(ds.conditions.loc[table_of(split)["test"], column].astype(str)) == {LADDERS[kind][tested]}
+    train, masks = masks_of(ds, split)
+    at_next, pert = train[column].astype(str) == LADDERS[kind][next_level], train["pert_id"].astype(str)
+    assert len(masks) == 5
+    for fit, held in masks:
+        assert at_next[held].all()
+        # Whole perturbations, of which the other levels stay.
+        assert not set(pert[held]) & set(pert[fit & at_next])
+        assert set(pert[held]) <= set(pert[fit])
+    assert np.array_equal(np.sum([held for _, held in masks], axis=0), at_next)
+
+
+def test_of_one_drug_the_next_dose_of_single_contexts_is_held_out() -> None:
+    train, masks = masks_of(ds := laddered(1, "abcdef"), split_one(ds, "dose_ood", validation="inner_cv"))
+    assert len(masks) == 5
+    for fit, held in masks:
+        assert set(train["doses"][held].astype(str)) == {"10 uM"}
+        assert set(train["context_id"][held]) <= set(train["context_id"][fit])
+
+
+def test_too_few_next_doses_leave_folds_of_perturbations() -> None:
+    for n, unit in ((MIN_NEXT - 1, "perturbation"), (MIN_NEXT, "condition")):
+        split = split_one(laddered(n, "x"), "dose_ood", validation="inner_cv")
+        assert split.definition.inner is not None
+        assert split.definition.inner.unit == unit
+
+
+def test_a_context_that_would_have_nothing_left_is_held_out_by_no_inner_fold() -> None:
+    rows: list[Any] = [("control", c) for c in "xz" for _ in range(4)]
+    rows += [(f"P{i}", "x", {"doses": d}) for i in range(8) for d in ("1 uM", "5 uM", "10 uM")]
+    rows += [("P0", "z", {"doses": "5 uM"})]
+    ds = screen(rows, genes=2)
+    split = split_one(ds, "dose_ood", validation="inner_cv")
+    train, masks = masks_of(ds, split)
+    assert not any((train["context_id"][held] == "z").any() for _, held in masks)
+    assert all((train["context_id"][fit] == "z").any() for fit, _ in masks)
+
+
+def test_doses_frozen_by_perturbation_are_found_again(tmp_path: Path) -> None:
+    ds, folder = laddered(10, "xy"), SplitFolder(tmp_path)
+    spec = SplitSpec(kind="dose_ood", folds=2, validation="inner_cv")
+    old = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    assert old[0].definition.inner is not None
+    assert old[0].definition.inner.unit == "perturbation"
+    folder.save(old[0], split_stats(ds, old[0], bounds=False))
+    assert [s.hash for s in freeze_beside(folder, ds, spec)] == [s.hash for s in old]

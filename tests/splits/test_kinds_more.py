@@ -157,7 +157,7 @@ def test_validation_of_doses_is_the_next_dose_of_other_perturbations() -> None:
     assert len(val) == len(calib) == 3
     assert not {p for p, _ in val} & {p for p, _ in calib}
     auto = split_one(ds, "dose_ood").definition
-    assert (auto.validation, auto.inner.unit if auto.inner else "") == ("inner_cv", "perturbation")
+    assert (auto.validation, auto.inner.unit if auto.inner else "") == ("inner_cv", "condition")
 
 
 @pytest.mark.parametrize(
