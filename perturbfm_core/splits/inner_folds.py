@@ -21,8 +21,6 @@ from perturbfm_core.splits.split import (
 INNER_FOLDS = 5
 # Held-out conditions that inner folds of contexts and perturbations should have together.
 MIN_CROSSED = 30
-# Held-out conditions without which inner folds of the next dose or time tell too little: what a fold of validation has.
-MIN_NEXT = 5
 
 
 def pairs_of(conditions: pd.DataFrame, covariate: str) -> dict[str, list[str]]:
@@ -102,17 +100,17 @@ def level_folds(
 
     Returns
     -------
-    At most `INNER_FOLDS` folds of whole perturbations, or of single conditions if all are of one; None if they would hold
-    out fewer than `MIN_NEXT` conditions together.
+    At most `INNER_FOLDS` folds of whole perturbations, or of single conditions if all are of one; None if there
+    are not two.
     """
     contexts = dict(zip(map(str, train.index), train[schema.CONTEXT_ID].astype(str), strict=True))
     stay = {context for key, context in contexts.items() if key not in next_level}
     held = {key: pert for key, pert in next_level.items() if contexts.get(key) in stay}
-    if len(held) < MIN_NEXT:
-        return None
     if len(set(held.values())) == 1:
         held = {key: key for key in held}
     names = sorted(set(held.values()))
+    if len(names) < 2:
+        return None
     k = min(INNER_FOLDS, len(names))
     fold_of = {names[j]: int(i % k) for i, j in enumerate(rng.permutation(len(names)))}
     return InnerFolds(unit="condition", k=k, folds={key: fold_of[held[key]] for key in sorted(held)})

@@ -18,7 +18,7 @@ from perturbfm_core.splits.carving import EARLIER_RULES, RULE
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
-from perturbfm_core.splits.inner_folds import MIN_CROSSED, MIN_NEXT
+from perturbfm_core.splits.inner_folds import MIN_CROSSED
 from perturbfm_core.splits.inner_masks import crossed_parts, inner_masks
 from perturbfm_core.splits.split import CROSSED, FrozenSplit
 from perturbfm_core.splits.view import train_view
@@ -305,9 +305,12 @@ def test_of_one_drug_the_next_dose_of_single_contexts_is_held_out() -> None:
         assert set(train["context_id"][held]) <= set(train["context_id"][fit])
 
 
-def test_too_few_next_doses_leave_folds_of_perturbations() -> None:
-    for n, unit in ((MIN_NEXT - 1, "perturbation"), (MIN_NEXT, "condition")):
-        split = split_one(laddered(n, "x"), "dose_ood", validation="inner_cv")
+def test_a_single_next_dose_leaves_folds_of_perturbations() -> None:
+    rows: list[Any] = [("control", "x") for _ in range(4)]
+    rows += [(f"P{i}", "x", {"doses": d}) for i in range(4) for d in ("1 uM", "10 uM")]
+    for extra, unit in ((1, "perturbation"), (2, "condition")):
+        more = [(f"P{i}", "x", {"doses": "5 uM"}) for i in range(extra)]
+        split = split_one(screen([*rows, *more], genes=2), "dose_ood", validation="inner_cv")
         assert split.definition.inner is not None
         assert split.definition.inner.unit == unit
 
