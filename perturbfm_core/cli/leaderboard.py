@@ -40,7 +40,7 @@ def refresh(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the leaderboard up to date with all complete runs and publish it; a run that cannot be read is skipped."""
+    """Bring the leaderboard up to date with all complete runs and publish it; what cannot be read is skipped."""
     from perturbfm_core.leaderboard import database
     from perturbfm_core.pipeline import leaderboard as stage
 
@@ -63,12 +63,12 @@ def refresh(
 
 
 def warn_of_skipped(home: ArtifactStore) -> int:
-    """Name the runs that the published leaderboard lacks on standard error, one line each; return their number."""
+    """Name what could not be read into the published leaderboard, a line each on standard error; return how many."""
     from perturbfm_core.leaderboard import database
 
-    skipped = database.query(home, "SELECT run, reason FROM skipped ORDER BY run")
+    skipped = database.query(home, "SELECT run, kind, reason FROM skipped ORDER BY run")
     for row in skipped.itertuples(index=False):
-        print(f"warning: run {row.run} is skipped: {row.reason}", file=sys.stderr)
+        print(f"warning: {row.kind} {row.run} is skipped: {row.reason}", file=sys.stderr)
     return len(skipped)
 
 

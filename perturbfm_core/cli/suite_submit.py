@@ -142,6 +142,7 @@ def _submit(
     from perturbfm_core.pipeline.suite_filter import parse_only
     from perturbfm_core.pipeline.suite_slurm import require_plain, require_slurm, sbatch_text
     from perturbfm_core.pipeline.suite_submit import chunks_of, missing_cells, submit_tasks
+    from perturbfm_core.store.run_requests import note_request
 
     home, suite = store(), load_catalog().suite(name)
     if on == "slurm":
@@ -156,7 +157,7 @@ def _submit(
     with turn:
         found = missing_cells(home, name, plan.cells)
         chunks = chunks_of(found.cells, on, chunk)
-        counts = {"cells": len(plan.cells), "done": found.done, "queued_or_running": found.live}
+        counts = {"cells": len(plan.cells), "done": len(found.done), "queued_or_running": found.live}
         result: dict[str, Any] = {
             "suite": name,
             **counts,
@@ -169,10 +170,14 @@ def _submit(
                 result["data_not_made"] = list(plan.unmade)
             if on == "slurm" and chunks:
                 result["sbatch"] = sbatch_text(home, name, chunks, resources)
-        elif chunks:
-            made = submit_tasks(home, name, on, chunks, resources)
-            jobs = [job for job, _, _ in made.jobs]
-            result |= {"submission": made.id, "jobs": jobs, "refresh": made.refresh}
+        else:
+            # What is there already is asked for again, as by `suite run`.
+            for run in found.done:
+                note_request(home, run)
+            if chunks:
+                made = submit_tasks(home, name, on, chunks, resources)
+                jobs = [job for job, _, _ in made.jobs]
+                result |= {"submission": made.id, "jobs": jobs, "refresh": made.refresh}
     if as_json:
         emit(result, True)
         return

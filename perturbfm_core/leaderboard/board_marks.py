@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.leaderboard import reasons
+from perturbfm_core.leaderboard.fold_conditions import mean_of_splits
 from perturbfm_core.leaderboard.headline import bound_name, marks_of
 from perturbfm_core.splits.folder import SplitStats
 
@@ -22,7 +21,7 @@ SHOWN_MARKS: Mapping[str, str] = {
 
 
 def board_marks(
-    stats: Sequence[SplitStats | None], metric: Metric
+    stats: Sequence[SplitStats | None], metric: Metric, weights: Sequence[float]
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Return ({name: mean over the splits, None where one is unknown}, {name: why it is unknown}).
 
@@ -32,6 +31,8 @@ def board_marks(
         What is stored beside each split of the board.
     metric
         The metric.
+    weights
+        How each split counts (see `split_weights`).
     """
     per_split = [None if s is None else marks_of(s.ceiling, s.floor, metric) for s in stats]
     marks: dict[str, float | None] = {}
@@ -39,7 +40,7 @@ def board_marks(
     for field, name in SHOWN_MARKS.items():
         values = [None if m is None else getattr(m, field) for m in per_split]
         known = [v for v in values if v is not None]
-        marks[name] = float(np.mean(known)) if known and len(known) == len(values) else None
+        marks[name] = mean_of_splits(known, weights) if known and len(known) == len(values) else None
         if marks[name] is None:
             why[name] = _why(field, stats, values, metric)
     return marks, why

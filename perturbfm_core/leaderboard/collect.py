@@ -22,8 +22,8 @@ from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import DatasetRecord
 from perturbfm_core.store.run_requests import request_times
 
-# Directories that were skipped, with the reason.
-SKIPPED_COLUMNS: Columns = {"run": "text", "reason": "text"}
+# What was skipped: a run directory, the file of tags or a data set, as `kind` says; with the reason.
+SKIPPED_COLUMNS: Columns = {"run": "text", "kind": "text", "reason": "text"}
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -35,7 +36,22 @@ def split_weights(tested: Mapping[str, Collection[str]]) -> dict[str, float]:
     for keys in tested.values():
         for key in keys:
             times[key] = times.get(key, 0) + 1
-    return {split: sum(1.0 / times[key] for key in keys) for split, keys in tested.items()}
+    # Exact sums, so that neither the order of conditions nor that of splits shows in the last digit.
+    return {split: math.fsum(1.0 / times[key] for key in keys) for split, keys in tested.items()}
+
+
+def mean_of_splits(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the weighted mean of one value per split, whatever their order.
+
+    Parameters
+    ----------
+    values, weights
+        One of each per split (see `split_weights`).
+    """
+    # From the least, so that equal values keep their mean to the last bit.
+    least = min(values)
+    above = math.fsum((v - least) * w for v, w in zip(values, weights, strict=True))
+    return least + above / math.fsum(weights)
 
 
 class FoldConditions:

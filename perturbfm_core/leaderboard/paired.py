@@ -20,6 +20,7 @@ from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, Conditio
 from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts
 from perturbfm_core.leaderboard.grain import BY_CONTEXT, UNKNOWN, WHOLE, BoardBootstrap
 from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
+from perturbfm_core.leaderboard.run_marks import splits_without_signal
 from perturbfm_core.schema import BoolArray
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -85,7 +86,14 @@ def compare_pair(
     for at, side in enumerate(sides):
         for run in side:
             boards.setdefault(_board_of(run.record), [[], []])[at].append(run)
-    rows = [row for name, pair in sorted(boards.items()) for row in _board(store, name, pair, metrics)]
+    folder = SplitFolder(store.split_dir)
+    stats = {h: folder.stats(h) for h in common}
+    silent = splits_without_signal(
+        {h: None if s is None else s.no_signal for h, s in stats.items()}, [r.record for r in runs]
+    )
+    rows = [
+        row for name, pair in sorted(boards.items()) for row in _board(folder, name, pair, metrics, silent)
+    ]
     ids = tuple(tuple(r.path.name for r in side) for side in sides)
     return PairedComparison(
         pd.DataFrame(rows), _differs(sides[0][0].record, sides[1][0].record), (ids[0], ids[1])
@@ -116,12 +124,27 @@ def _board_of(record: RunRecord) -> str:
 
 
 def _board(
-    store: ArtifactStore, board: str, pair: list[list[ListedRun]], metrics: Collection[str] | None
+    folder: SplitFolder,
+    board: str,
+    pair: list[list[ListedRun]],
+    metrics: Collection[str] | None,
+    silent: Collection[str],
 ) -> list[dict[str, Any]]:
+    """Return the rows of a board.
+
+    Parameters
+    ----------
+    folder
+        The splits.
+    board, pair
+        The board, and the runs of both sides on it.
+    metrics
+        PANEL.METRIC of the rows, all for None.
+    silent
+        The splits without signal, which are left out unless all are.
+    """
     members = [r for side in pair for r in side]
-    # By split, not by run: both sides keep the same folds, though one may have been scored before the flag was known.
-    silent = {r.record.split_hash for r in members if r.record.flags.no_signal}
-    if silent != {r.record.split_hash for r in members}:
+    if not {r.record.split_hash for r in members} <= set(silent):
         pair = [[r for r in side if r.record.split_hash not in silent] for side in pair]
     frames, grains = [], dict[tuple[str, str], int]()
     for name, side in zip("ab", pair, strict=True):
@@ -131,7 +154,7 @@ def _board(
             for m, grain in zip(matrix.metrics, matrix.grain, strict=True):
                 grains[m.panel, m.metric] = max(grains.get((m.panel, m.metric), UNKNOWN), int(grain))
     table = ConditionTable(pd.concat(frames, ignore_index=True))
-    unit = SplitFolder(store.split_dir).load(members[0].record.split_hash).definition.unit
+    unit = folder.load(members[0].record.split_hash).definition.unit
     bootstrap = BoardBootstrap.of(table.keys, unit, draws=DRAWS)
     wanted = [
         (panel, metric)

@@ -99,13 +99,13 @@ class Refresh:
         self._drop_boards(sorted(set(self._writer.boards()) - self._rank(found, table, split_table)))
         tags, damaged = self._tags()
         known_datasets, unread = _read_datasets(datasets(table))
+        left = {"run": found.skipped, "file of tags": damaged, "data set": unread}
+        skipped = [(name, kind, why) for kind, of in left.items() for name, why in of.items()]
         whole = {
             "runs": mark_tags(table, tags)[list(RUN_COLUMNS)],
             "splits": split_table.drop(columns=["ceiling", "floor"]),
             "datasets": known_datasets,
-            "skipped": pd.DataFrame(
-                sorted({**found.skipped, **damaged, **unread}.items()), columns=list(SKIPPED_COLUMNS)
-            ),
+            "skipped": pd.DataFrame(sorted(skipped), columns=list(SKIPPED_COLUMNS)),
         }
         for name, frame in whole.items():
             self._writer.replace(name, frame, WHOLE_TABLES[name])

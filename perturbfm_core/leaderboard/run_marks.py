@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
+
+from perturbfm_core.store.run_record import RunRecord
 
 _SAME = ["split_hash", "entry", "config_hash", "data_sha256"]
 _ORDER = ["requested", "created", "run_id"]
@@ -62,6 +64,23 @@ def _of_split(table: pd.DataFrame, splits: pd.DataFrame) -> pd.Series[bool]:
         return last
     stored = dict(zip(splits["split_hash"], splits["no_signal"].astype("boolean"), strict=True))
     return table["split_hash"].map(stored).astype("boolean").fillna(last)
+
+
+def splits_without_signal(stored: Mapping[str, bool | None], records: Iterable[RunRecord]) -> set[str]:
+    """Return which splits are known to have no signal, by the rule of `mark_counted`.
+
+    Parameters
+    ----------
+    stored
+        {split: what is stored beside it, None where that is unknown}.
+    records
+        All runs, in any order.
+    """
+    last: dict[str, bool | None] = {}
+    for r in sorted(records, key=lambda r: (r.created, r.run_id)):
+        if r.flags.no_signal is not None:
+            last[r.split_hash] = r.flags.no_signal
+    return {s for s, silent in stored.items() if (last.get(s) if silent is None else silent)}
 
 
 def mark_tags(table: pd.DataFrame, tags: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from perturbfm_core.evaluation.metric import Metric
-from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
-from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts, units_of_key
-from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, UNKNOWN, grain_of
+from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, matrix_of, pooled
+from perturbfm_core.leaderboard.declared_metrics import registered
+from perturbfm_core.leaderboard.entry_scores import entry_scores
+from perturbfm_core.leaderboard.fold_conditions import mean_of_splits
+from perturbfm_core.leaderboard.grain import BoardBootstrap
 from perturbfm_core.leaderboard.headline import Marks
-from perturbfm_core.schema import FloatArray
 
 # Digits beyond which values are the same: sums in another order differ in the last bits.
 _DIGITS = 10
@@ -33,8 +35,10 @@ class Task:
         What was held out, by which intervals are drawn.
     n_splits, n_splits_expected
         Folds that the suite has, and of the whole cross-validation.
+    n_splits_no_signal
+        Those of the suite's folds that are left out, as their data have no signal while others' have.
     n_conditions, n_possible
-        Test conditions of all the suite's folds, and those of them without the ones that no entry has a value on.
+        Test conditions of all the suite's other folds, and those of them without the ones that no entry has a value on.
     floor, floor_name, ceiling, ceiling_name
         What 0 and 1 stand for, None where they are unknown.
     counted
@@ -42,7 +46,7 @@ class Task:
     note
         What must be said of it: why it does not count, or has no scale.
     marks, mark_reasons
-        {name: mean over the splits} of the scores of the control, of the train mean, of half of the cells and of the
+        {name: mean over the splits that count} of the scores of the control, of the train mean, of half of the cells and of the
         noise-free truth, None where unknown; and why one is unknown.
     """
 
@@ -54,6 +58,7 @@ class Task:
     unit: str
     n_splits: int
     n_splits_expected: int
+    n_splits_no_signal: int = 0
     n_conditions: int = 0
     n_possible: int = 0
     floor: float | None = None
@@ -96,11 +101,13 @@ class TaskScore:
     reason: str | None = None
 
 
-def scale_of(metric: Metric, marks: Sequence[Marks]) -> dict[str, float | str | None]:
+def scale_of(
+    metric: Metric, marks: Sequence[Marks], weights: Sequence[float]
+) -> dict[str, float | str | None]:
     """Return what 0 and 1 stand for on a board: the better of train mean and control, and the noise-free bound.
 
     The null floor and the half ceiling stand in where these are unknown. Where the panel of the metric has a scale of its
-    own, 0 and 1 are those of that scale. A board takes the mean over its splits.
+    own, 0 and 1 are those of that scale. A board takes the mean over its splits, as the leaderboard does.
 
     Parameters
     ----------
@@ -108,11 +115,13 @@ def scale_of(metric: Metric, marks: Sequence[Marks]) -> dict[str, float | str | 
         The metric.
     marks
         Of each split of the board.
+    weights
+        How each split counts (see `split_weights`).
     """
 
     def mean(name: str) -> float | None:
-        values = [getattr(m, name) for m in marks]
-        return None if not values or any(v is None for v in values) else float(np.mean(values))
+        values = [v for m in marks if (v := getattr(m, name)) is not None]
+        return mean_of_splits(values, weights) if values and len(values) == len(marks) else None
 
     baseline, anchor = mean("baseline"), mean("anchor")
     if baseline is not None and anchor is not None:
@@ -140,8 +149,8 @@ def score_task(
     metric
         Its metric.
     scores
-        Condition scores of the metric, and of those that it is a ratio of: ``entry, split_hash, panel, metric, key,
-        value, direction, metric_version``; and ``predicted``, bool, where some conditions are scored without a prediction.
+        Condition scores of the metric, and of those that it is a ratio of, the oldest run first: ``entry, split_hash, panel,
+        metric, key, value, direction, metric_version``; and ``predicted``, bool, where some conditions are scored without a prediction.
     expected
         Number of test conditions of the task's splits, a condition counting in every fold that tests it.
     reasons
@@ -192,34 +201,27 @@ def _pairs(scores: pd.DataFrame) -> dict[str, set[tuple[str, str]]]:
 def _values(
     task: Task, metric: Metric, scores: pd.DataFrame
 ) -> tuple[dict[str, float], dict[str, tuple[float | None, float | None]]]:
-    """Return the value and the interval of each entry that has one: means over conditions, as on the leaderboard."""
-    if scores.empty:
-        return {}, {}
-    table = ConditionTable(scores)
-    found = table.values(metric.panel, metric.name)
-    if found is None:
-        return {}, {}
-    parts = ratio_parts(table, metric.panel, metric)
-    ones: FloatArray = np.isfinite(found).astype(np.float64)
-    above, below = ([found], [ones]) if parts is None else parts
-    unit = CONTEXT if _grain(scores, metric) == BY_CONTEXT else task.unit
-    bootstrap = ClusteredBootstrap([units_of_key(key, unit) for key in table.keys])
-    means, spans = bootstrap.ratio(above, below), bootstrap.ratio_intervals(above, below)
-    whole = {e: float(v) for e, v in zip(table.entries, means, strict=True) if np.isfinite(v)}
-    return whole, {e: (i.low, i.high) for e, i in zip(table.entries, spans, strict=True)}
-
-
-def _grain(scores: pd.DataFrame, metric: Metric) -> int:
-    """Return how many conditions one value of a metric is about, over all entries and splits (see `grain`)."""
-    own = scores[(scores["panel"] == metric.panel) & (scores["metric"] == metric.name)]
-    runs = [c for c in ("entry", "split_hash", "seed") if c in own]
-    return max(
-        (
-            int(grain_of(part["value"].to_numpy(dtype=np.float64)[None], part["key"].astype(str).tolist())[0])
-            for _, part in own.groupby(runs, sort=False)
-        ),
-        default=UNKNOWN,
-    )
+    """Return the value and the interval of each entry that has one, made as those of the leaderboard are."""
+    keys = sorted(scores["key"].unique())
+    bootstrap = BoardBootstrap.of(keys, task.unit)
+    fields = [c for c in ("split_hash", "seed") if c in scores]
+    values: dict[str, float] = {}
+    intervals: dict[str, tuple[float | None, float | None]] = {}
+    for entry, part in scores.groupby("entry", sort=False):
+        runs = [
+            matrix_of(pa.Table.from_pandas(run[list(MATRIX_COLUMNS)], preserve_index=False))
+            for _, run in part.groupby(fields, sort=False)
+        ]
+        found = entry_scores(pooled(runs, keys), bootstrap, registered)
+        names = [(m.panel, m.metric) for m in found.metrics]
+        if (own := (metric.panel, metric.name)) not in names:
+            continue
+        at, of = names.index(own), found.estimates
+        if np.isfinite(of.value[at]):
+            values[str(entry)] = float(of.value[at])
+            low, high = float(of.low[at]), float(of.high[at])
+            intervals[str(entry)] = (None, None) if np.isnan(low) else (low, high)
+    return values, intervals
 
 
 def _ranks(metric: Metric, values: Mapping[str, float], missing: Mapping[str, int]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS
 from perturbfm_core.leaderboard.columns import Columns
-from perturbfm_core.leaderboard.fold_conditions import split_weights, tested_by_split
+from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_weights, tested_by_split
 from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, GRAINS, WHOLE
 from perturbfm_core.leaderboard.headline import bound_name
 from perturbfm_core.leaderboard.score_grid import ESTIMATES, ScoreGrid
@@ -228,10 +228,7 @@ def _bound(grid: ScoreGrid, metric: Any, name: str, weights: Mapping[str, float]
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         values.append(float(value))
-    if not values:
-        return None
-    # From the first, so that equal values keep their mean to the last bit.
-    return values[0] + float(np.average(np.subtract(values, values[0]), weights=list(weights.values())))
+    return mean_of_splits(values, list(weights.values())) if values else None
 
 
 def _column(values: Any, kind: str, n: int) -> pa.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,10 +15,12 @@ from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import StoreError
 from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.leaderboard.board_marks import board_marks
+from perturbfm_core.leaderboard.fold_conditions import split_weights
 from perturbfm_core.leaderboard.headline import headline_of, marks_of
 from perturbfm_core.leaderboard.left_out import left_out
 from perturbfm_core.leaderboard.run_cost import run_cost, total_cost
-from perturbfm_core.leaderboard.run_list import RunFilter, list_runs
+from perturbfm_core.leaderboard.run_list import list_runs
+from perturbfm_core.leaderboard.run_marks import splits_without_signal
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
 from perturbfm_core.leaderboard.scorecard_tasks import Task, TaskScore, scale_of, score_task
 from perturbfm_core.models.base import MODELS
@@ -38,25 +40,37 @@ _COLUMNS = ["entry", "split_hash", "seed", "panel", "metric", "metric_version", 
 
 @dataclass(frozen=True)
 class _Runs:
-    """The runs of a scorecard: records, and condition scores of the metrics that it shows."""
+    """The runs of a scorecard, oldest first: records, and condition scores of the metrics that it shows.
+
+    `tested` is {split: the conditions that runs on it are scored on}.
+    """
 
     paths: tuple[Path, ...]
     records: tuple[RunRecord, ...]
     scores: pd.DataFrame
+    tested: Mapping[str, frozenset[str]]
 
 
 @dataclass(frozen=True)
 class _Board:
-    """A board of a suite: its splits with what is stored beside them."""
+    """A board of a suite: the splits that count, with what is stored beside them, and whether any has signal.
+
+    As on the leaderboard, those without signal do not count unless all are.
+    """
 
     task: Task
-    hashes: tuple[str, ...]
-    stats: tuple[SplitStats | None, ...]
+    stats: Mapping[str, SplitStats | None]
+    has_signal: bool
 
     @property
     def expected(self) -> int:
         """Return the number of test conditions, a condition counting in every fold that tests it."""
-        return sum(0 if s is None else s.counts.get("test", {}).get("conditions", 0) for s in self.stats)
+        return sum(map(_n_conditions, self.stats.values()))
+
+    def weights(self, tested: Mapping[str, Collection[str]]) -> dict[str, float]:
+        """Return {split: how it counts in floors and ceilings}, of those that are scored; of all, if none is."""
+        scored = {split: tested[split] for split in self.stats if split in tested}
+        return split_weights(scored) or {split: float(_n_conditions(s)) for split, s in self.stats.items()}
 
 
 def suite_scorecard(store: ArtifactStore, suite: SuiteEntry, tell: Progress = quiet) -> Scorecard:
@@ -83,10 +97,11 @@ def suite_scorecard(store: ArtifactStore, suite: SuiteEntry, tell: Progress = qu
     metrics = [primary, *(m for m in others if m != primary)]
     tell("reading scores")
     hashes = {split.hash for split in plan.splits if split.hash is not None}
+    listed = list_runs(store)[0]
     submitted = [
         run
-        for run in list_runs(store, RunFilter(family="external", current=True))[0]
-        if run.record.split_hash in hashes
+        for run in listed
+        if run.is_current and run.record.family == "external" and run.record.split_hash in hashes
     ]
     runs = _read([s.run for s in found if s.run is not None] + [run.path for run in submitted], metrics)
     if not runs.paths:
@@ -94,7 +109,7 @@ def suite_scorecard(store: ArtifactStore, suite: SuiteEntry, tell: Progress = qu
         raise StoreError(msg)
     families = {name: MODELS.get(load_catalog().model(name).model).family for name in suite.models}
     families |= {run.record.entry: "external" for run in submitted}
-    boards = _boards(store, plan, primary)
+    boards = _boards(store, plan, primary, [run.record for run in listed])
     cards = {name: _scored(boards, metric, runs, found, families) for name, metric in _named(metrics)}
     tasks = [task for task, _ in cards[_full(primary)]]
     entries = [
@@ -157,31 +172,54 @@ def _read(paths: Iterable[Path], metrics: Iterable[Metric]) -> _Runs:
         }
     panels, names = sorted({p for p, _ in wanted}), sorted({n for _, n in wanted})
     filters = [("scope", "==", "condition"), ("panel", "in", panels), ("metric", "in", names)]
-    kept, records, parts = [], [], [pd.DataFrame(columns=[*_COLUMNS, "predicted"])]
-    for path in dict.fromkeys(paths):
+    found = [(read_run_record(path), path) for path in dict.fromkeys(paths)]
+    found.sort(key=lambda item: (item[0].created, item[0].run_id))
+    parts = [pd.DataFrame(columns=[*_COLUMNS, "predicted"])]
+    for record, path in found:
         frame = pd.read_parquet(path / schema.SCORES_FILE, columns=_COLUMNS, filters=filters)
-        record = read_run_record(path)
         absent = left_out(path, record, set(frame["key"]))
-        kept.append(path)
-        records.append(record)
         parts.append(frame.assign(predicted=~frame["key"].isin(absent)))
     scores = pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
+    tested = {str(split): frozenset(keys) for split, keys in scores.groupby("split_hash")["key"]}
     pairs = pd.MultiIndex.from_frame(scores[["panel", "metric"]])
-    return _Runs(tuple(kept), tuple(records), scores[pairs.isin(sorted(wanted))])
+    return _Runs(
+        tuple(path for _, path in found),
+        tuple(record for record, _ in found),
+        scores[pairs.isin(sorted(wanted))],
+        tested,
+    )
 
 
-def _boards(store: ArtifactStore, plan: SuitePlan, metric: Metric) -> list[_Board]:
-    """Return the boards of a suite in its order."""
+def _n_conditions(stats: SplitStats | None) -> int:
+    return 0 if stats is None else stats.counts.get("test", {}).get("conditions", 0)
+
+
+def _boards(
+    store: ArtifactStore, plan: SuitePlan, metric: Metric, records: Iterable[RunRecord]
+) -> list[_Board]:
+    """Return the boards of a suite in its order.
+
+    Parameters
+    ----------
+    store, plan
+        The suite.
+    metric
+        The metric of the tasks.
+    records
+        All runs of the store.
+    """
     folder = SplitFolder(store.split_dir)
     members: dict[str, list[str]] = {}
     for split in plan.splits:
         if split.hash is not None and split.is_frozen:
             members.setdefault(split.board, []).append(split.hash)
+    splits = {h: folder.load(h) for hashes in members.values() for h in hashes}
+    stats = {h: stored_stats(store, split) for h, split in splits.items()}
+    silent = splits_without_signal({h: None if s is None else s.no_signal for h, s in stats.items()}, records)
     out = []
     for board, hashes in members.items():
-        splits = [folder.load(h) for h in hashes]
-        stats = tuple(stored_stats(store, split) for split in splits)
-        first = splits[0].definition
+        counted = {h: stats[h] for h in hashes if h not in silent}
+        first = splits[hashes[0]].definition
         task = Task(
             board=board,
             dataset=first.dataset.name,
@@ -189,10 +227,11 @@ def _boards(store: ArtifactStore, plan: SuitePlan, metric: Metric) -> list[_Boar
             metric=_full(metric),
             direction=metric.direction,
             unit=first.unit,
-            n_splits=len(splits),
+            n_splits=len(hashes),
             n_splits_expected=1 if first.cv is None else first.cv.k,
+            n_splits_no_signal=len(hashes) - len(counted) if counted else 0,
         )
-        out.append(_Board(task, tuple(hashes), stats))
+        out.append(_Board(task, counted or {h: stats[h] for h in hashes}, has_signal=bool(counted)))
     return out
 
 
@@ -207,19 +246,20 @@ def _scored(
     found = list(found)
     out = []
     for board in boards:
-        marks = [marks_of(s.ceiling, s.floor, metric) for s in board.stats if s is not None]
-        scale = scale_of(metric, marks) if len(marks) == len(board.stats) else {}
-        silent = all(s is not None and s.no_signal for s in board.stats)
+        weights = board.weights(runs.tested)
+        stats, shares = [board.stats[split] for split in weights], list(weights.values())
+        marks = [marks_of(s.ceiling, s.floor, metric) for s in stats if s is not None]
+        scale = scale_of(metric, marks, shares) if len(marks) == len(stats) else {}
         note = None
-        if silent:
+        if not board.has_signal:
             note = "no signal: two halves of a condition hardly agree, so nothing is ranked"
         elif scale.get("floor") is None or scale.get("ceiling") is None:
             note = "no scale: the data allow no ceiling, or the floor is undefined"
         fields = {**vars(board.task), **scale, "metric": _full(metric), "direction": metric.direction}
-        known, why = board_marks(board.stats, metric)
+        known, why = board_marks(stats, metric, shares)
         fields |= {"marks": known, "mark_reasons": why}
-        task = Task(**{**fields, "counted": not silent, "note": note})
-        own = runs.scores[runs.scores["split_hash"].isin(board.hashes)]
+        task = Task(**{**fields, "counted": board.has_signal, "note": note})
+        own = runs.scores[runs.scores["split_hash"].isin(list(board.stats))]
         reasons = {name: _why(name, board, found, own) for name in families}
         out.append(score_task(task, METRICS.get(_full(metric)), own, board.expected, reasons))
     return out
@@ -227,10 +267,10 @@ def _scored(
 
 def _why(entry: str, board: _Board, found: Iterable[CellStatus], scores: pd.DataFrame) -> str | None:
     """Return why scores of an entry are missing on a board, None if they are all there."""
-    cells = [s for s in found if s.cell.entry == entry and s.cell.split.hash in board.hashes]
+    cells = [s for s in found if s.cell.entry == entry and s.cell.split.hash in board.stats]
     if not cells:
         own = scores[scores["entry"] == entry]["split_hash"].nunique()
-        return None if own == len(board.hashes) else f"handed in for {own} of {len(board.hashes)} splits"
+        return None if own == len(board.stats) else f"handed in for {own} of {len(board.stats)} splits"
     lacking = [s for s in cells if s.state != "done"]
     if not lacking:
         return None

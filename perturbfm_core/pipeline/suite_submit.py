@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from perturbfm_core.errors import ClusterError, ConfigError
 from perturbfm_core.pipeline import slurm_queue
@@ -38,12 +39,14 @@ class Missing:
     ----------
     cells
         Those to be submitted.
-    done, live, not_applicable
-        Numbers of those that have a run, that a task may still run, and that cannot run.
+    done
+        The runs of those that have one.
+    live, not_applicable
+        Numbers of those that a task may still run, and that cannot run.
     """
 
     cells: tuple[SuiteCell, ...]
-    done: int
+    done: tuple[Path, ...]
     live: int
     not_applicable: int
 
@@ -61,7 +64,7 @@ def missing_cells(store: ArtifactStore, suite: str, cells: Sequence[SuiteCell]) 
     open_ = [s.cell for s in found if s.state in ("missing", "failed")]
     return Missing(
         tuple(cell for cell in open_ if cell_key(cell) not in live),
-        done=sum(s.state == "done" for s in found),
+        done=tuple(s.run for s in found if s.run is not None),
         live=sum(cell_key(cell) in live for cell in open_),
         not_applicable=sum(s.state == "not applicable" for s in found),
     )

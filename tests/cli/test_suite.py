@@ -16,6 +16,7 @@ import yaml
 
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
 from perturbfm_core.evaluation.panel import PANELS
+from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.ridge import RidgeRegression
 from perturbfm_core.pipeline import suite as suite_module
@@ -35,7 +36,7 @@ DATA = {
     "name": "tiny",
     "description": "very small",
     "source": "synth",
-    "synth": {"n_obs": 240, "n_genes": 20, "n_contexts": 2, "n_perts": 6, "n_combos": 4},
+    "synth": {"n_obs": 240, "n_genes": 20, "n_contexts": 2, "n_perts": 6, "n_combos": 5},
 }
 SUITE = {
     "name": "t",
@@ -331,6 +332,49 @@ def test_the_scorecard_has_the_values_of_the_runs(ran):
     assert "Suite t" in Path("card/scorecard.html").read_text()
 
 
+@pytest.mark.parametrize("small_fold", ["counts", "no signal", "not run"])
+def test_the_scorecard_counts_folds_as_the_leaderboard_does(ran, small_fold):
+    """Folds of six and four conditions, of which one may not count: the same numbers to the last digit."""
+    folder = SplitFolder(Path("splits"))
+    pairs = [h for h in folder.hashes() if folder.load(h).definition.kind == "combo_ood"]
+    sizes = {h: folder.stats(h).counts["test"]["conditions"] for h in pairs}
+    assert sorted(sizes.values()) == [4, 6]
+    small = min(pairs, key=sizes.__getitem__)
+    if small_fold == "not run":
+        for path in ArtifactStore().run_dirs():
+            if path.name.split("_")[1] == small[:7]:
+                shutil.rmtree(path)
+    elif small_fold == "no signal":
+        folder.save_stats(small, folder.stats(small).model_copy(update={"no_signal": True}))
+    perturbfm("leaderboard", "refresh")
+    perturbfm("suite", "scorecard", "t", "--out", "card")
+    card = json.loads(Path("card/scorecard.json").read_text())
+    table = database.query(
+        ArtifactStore(), "SELECT * FROM standings WHERE panel = 'delta' AND metric = 'pearson_centered'"
+    ).replace(np.nan, None)
+    rows = {(row["board"], row["entry"]): row for row in table.to_dict("records")}
+    columns = {
+        "control": "control_mean_floor",
+        "train mean": "train_mean_floor",
+        "half of the cells": "ceiling",
+        "noise-free": "ceiling_noise_free",
+    }
+    for task in card["tasks"]:
+        for entry in card["entries"]:
+            found, row = entry["tasks"][task["board"]], rows.pop((task["board"], entry["entry"]))
+            assert found["value"] == row["value"]
+            assert (found["ci_low"], found["ci_high"]) == pytest.approx((row["ci_low"], row["ci_high"]))
+            assert task["marks"] == {name: row[column] for name, column in columns.items()}
+            assert (task["floor"], task["ceiling"]) == (row["control_mean_floor"], row["ceiling_noise_free"])
+            assert (task["n_splits_no_signal"], task["counted"]) == (row["n_splits_no_signal"], True)
+            # What was not run is not covered; what has no signal need not be.
+            assert found["coverage"] * task["n_conditions"] == pytest.approx(row["n_conditions"])
+            assert (found["coverage"] < 1) == (small_fold == "not run" and task["kind"] == "combo_ood")
+    assert rows == {}
+    said = "2 of 2 folds, of which 1 without signal left out"
+    assert (said in Path("card/scorecard.html").read_text()) == (small_fold == "no signal")
+
+
 def test_what_a_submission_leaves_out_is_not_covered(ran):
     (split,) = (r["hash"] for r in perturbfm("splits", "list", "--json").json if r["kind"] == "context_ood")
     keys = sorted(SplitFolder(Path("splits")).load(split).definition.folds.table["test"])
@@ -362,6 +406,22 @@ def test_a_suite_that_never_ran_has_no_scorecard(fresh):
         2,
         "error: no cell of suite 't' has run yet; run `perturbfm suite run t` first\n",
     )
+
+
+@pytest.mark.parametrize(("more", "counts"), [((), "suite"), (("--dry-run",), "other")])
+def test_what_a_submission_finds_done_was_asked_for_last(ran, more, counts):
+    (split,) = (r["hash"] for r in perturbfm("splits", "list", "--json").json if r["kind"] == "context_ood")
+    words = ("--split", split, "--entry", "ridge", "--name", "ridge", "--param", "alphas=[5.0]")
+    runs = {"other": perturbfm("run", *words).values["run_id"]}
+    cells = perturbfm("suite", "status", "t", "--json").json["rows"]
+    (runs["suite"],) = {
+        Path(r["run"]).name for r in cells if r["entry"] == "ridge" and "context" in r["split"]
+    }
+    answer = perturbfm("suite", "submit", "t", "--on", "local", *more, "--json").json
+    assert (answer["done"], answer["submitted"]) == (9, 0)
+    perturbfm("leaderboard", "refresh")
+    sql = f"SELECT run_id FROM runs WHERE counted AND entry = 'ridge' AND split_hash LIKE '{split}%'"
+    assert database.query(ArtifactStore(), sql)["run_id"].tolist() == [runs[counts]]
 
 
 # ---- several processes -----------------------------------------------------------------------------------------

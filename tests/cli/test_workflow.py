@@ -758,6 +758,19 @@ def test_refresh_skips_an_unreadable_run_and_names_it(work):
     assert (as_json.code, as_json.json["skipped"], as_json.err) == (0, 1, answer.err)
 
 
+def test_refresh_says_that_it_skips_a_data_set_and_a_file_of_tags(work):
+    stray = work.path / "data/stray/meta.json"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("{")
+    (work.path / "runs/.tags.json").write_text("[]")
+    answer = attempt("leaderboard", "refresh")
+    assert (answer.code, answer.values["skipped"]) == (0, "2")
+    assert [line.partition(" is skipped: ")[0] for line in answer.err.splitlines()] == [
+        "warning: file of tags .tags.json",
+        "warning: data set data/stray",
+    ]
+
+
 def test_help_and_version():
     assert attempt("--version").out.startswith("perturbfm 0.")
     for words, _ in leaves():

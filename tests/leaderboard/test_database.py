@@ -404,7 +404,7 @@ def test_one_unreadable_run_is_skipped_and_named(
     rebuild(store)
     assert entries(store) == ["additive"]
     skipped = database.query(store, "SELECT * FROM skipped")
-    assert skipped["run"].tolist() == [name]
+    assert skipped[["run", "kind"]].to_numpy().tolist() == [[name, "run"]]
     assert reason in skipped["reason"][0]
     assert "\n" not in skipped["reason"][0]
 

@@ -1,4 +1,4 @@
-"""Two entries paired by condition, where the flags of their runs disagree."""
+"""Two entries paired by condition, where the flags of their runs and of their splits disagree."""
 
 from __future__ import annotations
 
@@ -17,33 +17,49 @@ CV = {"group": "g" * 64, "k": 2}
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ArtifactStore:
+def stored() -> dict[str, bool | None]:
+    """Return what is stored of the signal of splits."""
+    return {}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: dict[str, bool | None]) -> ArtifactStore:
     """Return a store whose splits hold out perturbations."""
-    folder = SimpleNamespace(load=lambda _: SimpleNamespace(definition=SimpleNamespace(unit="perturbation")))
+    folder = SimpleNamespace(
+        load=lambda _: SimpleNamespace(definition=SimpleNamespace(unit="perturbation")),
+        stats=lambda split: SimpleNamespace(no_signal=stored[split]) if split in stored else None,
+    )
     monkeypatch.setattr(paired, "SplitFolder", lambda _: folder)
     return ArtifactStore(tmp_path / "home", tmp_path / "splits")
 
 
-def add(store: ArtifactStore, entry: str, split: str, level: float, *, silent: bool) -> None:
-    """Write a run of one fold of the board."""
-    config = run_config(entry, split=split, no_signal=silent)
+def add(store: ArtifactStore, entry: str, split: str, level: float, *, silent: bool | None) -> None:
+    """Write a run of one fold of the board, that of entry b after that of entry a."""
+    created = f"2024-01-0{'ab'.index(entry) + 1}T00:00:00.000000"
+    config = run_config(entry, split=split, created=created)
+    config["flags"]["no_signal"] = silent
     config["split"]["cv"] = {**CV, "fold": "AB".index(split[0].upper())}
     write_run(store, config, score_rows(config, {f"x|G{i}|||": level for i in range(6)}))
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected", "folds"),
+    ("flags", "known", "expected", "folds"),
     [
-        # One side alone says that its only fold has no signal: both are compared on it all the same.
-        ({("a", A): True, ("b", A): False}, (0.3, 0.1), 1),
-        ({("a", A): False, ("b", A): True}, (0.3, 0.1), 1),
-        # Of two folds, one that either side calls silent is left out for both.
-        ({("a", A): True, ("b", A): False, ("a", B): False, ("b", B): False}, (0.5, 0.2), 1),
-        ({("a", A): False, ("b", A): True, ("a", B): False, ("b", B): False}, (0.5, 0.2), 1),
-        ({("a", A): False, ("b", A): False, ("a", B): False, ("b", B): False}, (0.4, 0.15), 2),
+        # The only fold has no signal: both are compared on it all the same.
+        ({("a", A): True, ("b", A): False}, {}, (0.3, 0.1), 1),
+        ({("a", A): False, ("b", A): True}, {}, (0.3, 0.1), 1),
+        ({("a", A): False, ("b", A): False}, {A: True}, (0.3, 0.1), 1),
+        # Of two folds, one without signal is left out for both: what is stored beside the split counts.
+        ({("a", A): False, ("b", A): False, ("a", B): False, ("b", B): False}, {A: True}, (0.5, 0.2), 1),
+        ({("a", A): True, ("b", A): True, ("a", B): False, ("b", B): False}, {A: False}, (0.4, 0.15), 2),
+        # Where nothing is stored, the last run that knows, of either side.
+        ({("a", A): True, ("b", A): False, ("a", B): False, ("b", B): False}, {}, (0.4, 0.15), 2),
+        ({("a", A): False, ("b", A): True, ("a", B): False, ("b", B): False}, {}, (0.5, 0.2), 1),
+        ({("a", A): True, ("b", A): None, ("a", B): False, ("b", B): False}, {A: None}, (0.5, 0.2), 1),
     ],
 )
-def test_both_sides_keep_the_same_folds(store, flags, expected, folds):
+def test_both_sides_keep_the_folds_that_the_leaderboard_keeps(store, stored, flags, known, expected, folds):
+    stored |= known
     levels = {("a", A): 0.3, ("b", A): 0.1, ("a", B): 0.5, ("b", B): 0.2}
     for (entry, split), silent in flags.items():
         add(store, entry, split, levels[entry, split], silent=silent)

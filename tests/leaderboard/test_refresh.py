@@ -297,8 +297,8 @@ def test_a_data_set_that_cannot_be_read_is_skipped_and_named(store: ArtifactStor
     (store.data / "stray").mkdir(parents=True)
     (store.data / "stray" / schema.META_FILE).write_text(text)
     database.rebuild(store, splits, lambda runs: dataset_table(store, runs))
-    (row,) = database.query(store, "SELECT run, reason FROM skipped").to_dict("records")
-    assert row["run"] == str(store.data / "stray")
+    (row,) = database.query(store, "SELECT * FROM skipped").to_dict("records")
+    assert (row["run"], row["kind"]) == (str(store.data / "stray"), "data set")
     assert "meta.json" in row["reason"]
     assert database.query(store, "SELECT dataset FROM datasets")["dataset"].tolist() == ["screen"]
 
@@ -343,7 +343,7 @@ def test_tags_are_those_of_now(store: ArtifactStore) -> None:
     renew(store)
     assert database.query(store, sql)["tags"].tolist() == [""]
     skipped = database.query(store, "SELECT * FROM skipped")
-    assert skipped["run"].tolist() == [TAGS_FILE]
+    assert skipped[["run", "kind"]].to_numpy().tolist() == [[TAGS_FILE, "file of tags"]]
     assert "restore it" in skipped["reason"][0]
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import struct
 from dataclasses import replace
+from itertools import permutations
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard.board_marks import board_marks
+from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_weights
 from perturbfm_core.leaderboard.headline import Marks
 from perturbfm_core.leaderboard.left_out import left_out
 from perturbfm_core.leaderboard.reasons import NO_BOUNDS, NO_NOISE_FREE
@@ -225,16 +227,33 @@ def test_nothing_is_ranked_without_signal_or_without_a_value():
     ],
 )
 def test_the_scale_is_the_better_floor_and_the_noise_free_bound(marks, expected):
-    found = scale_of(UP, [marks])
+    found = scale_of(UP, [marks], [1])
     assert (found["floor"], found["floor_name"], found["ceiling"], found["ceiling_name"]) == expected
 
 
 def test_the_scale_of_a_board_is_the_mean_of_its_splits_and_none_where_one_is_unknown():
     a, b = Marks(0.0, 0.1, None, 0.5, 0.8), Marks(0.0, 0.3, None, None, 0.6)
-    found = scale_of(UP, [a, b])
+    found = scale_of(UP, [a, b], [1, 1])
     assert (found["floor"], found["ceiling"]) == (pytest.approx(0.2), pytest.approx(0.7))
-    errors = scale_of(DOWN, [Marks(2.0, 1.5, 1.0, None, 0.2)])
+    errors = scale_of(DOWN, [Marks(2.0, 1.5, 1.0, None, 0.2)], [1])
     assert (errors["floor"], errors["floor_name"]) == (1.0, "train mean")
+
+
+def test_folds_count_by_their_conditions_in_whatever_order():
+    """Three conditions of one fold and one of another; the mean has the same last digit either way round."""
+    weights = split_weights({"a": ["x", "y", "z"], "b": ["w"]})
+    assert scale_of(UP, [Marks(0.0, v, None, None, 0.9) for v in (0.1, 0.5)], [*weights.values()]) == {
+        "floor": pytest.approx(0.2),
+        "floor_name": "control",
+        "ceiling": 0.9,
+        "ceiling_name": "noise-free",
+    }
+    values, shares = [0.1, 0.7, 0.3, 1e-9, 0.26273], [3.0, 1 / 3, 7.0, 0.1, 2.5]
+    means = {
+        mean_of_splits([values[i] for i in order], [shares[i] for i in order])
+        for order in permutations(range(len(values)))
+    }
+    assert [*means] == [pytest.approx(np.average(values, weights=shares))]
 
 
 def card():
@@ -286,7 +305,7 @@ def test_a_board_is_read_against_two_floors_and_two_ceilings():
     two = stats(
         {"pearson_centered": {"half": 0.7, "reason": "no rule"}}, {"control_mean": {"pearson_centered": 0.3}}
     )
-    marks, why = board_marks([one, two], UP)
+    marks, why = board_marks([one, two], UP, [1, 1])
     assert marks == {
         "control": pytest.approx(0.2),
         "train mean": None,
@@ -295,13 +314,13 @@ def test_a_board_is_read_against_two_floors_and_two_ceilings():
     }
     assert why == {"train mean": "undefined for the train mean itself", "noise-free": "no rule"}
     half = stats({"pearson_centered": {"half": 0.5}}, {"control_mean": {}})
-    assert board_marks([half], UP)[1] == {
+    assert board_marks([half], UP, [1])[1] == {
         "control": "no floor for this metric",
         "train mean": "no floor for this metric",
         "noise-free": NO_NOISE_FREE,
     }
-    assert set(board_marks([None], UP)[1].values()) == {NO_BOUNDS}
-    assert board_marks([stats({"reason": "no  cells"}, {})], UP)[1]["half of the cells"] == "no cells"
+    assert set(board_marks([None], UP, [1])[1].values()) == {NO_BOUNDS}
+    assert board_marks([stats({"reason": "no  cells"}, {})], UP, [1])[1]["half of the cells"] == "no cells"
 
 
 def test_the_page_names_folds_and_marks_and_gives_every_dash_its_reason():

@@ -28,6 +28,7 @@ from perturbfm_core.reports.run.values import compact
 from perturbfm_core.reports.run.verdict import verdict
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import RunRecord
+from perturbfm_core.store.run_requests import put_request
 from tests.evaluation.panels.uncertainty.test_calibration_report import calibrated, train_of
 from tests.support.factories import comparison_of, run_config, score_rows, write_run
 from tests.support.report_case import report_case, simulated
@@ -129,7 +130,7 @@ def test_one_value_of_a_context_is_drawn_by_context(tmp_path: Path) -> None:
     assert (found.interval.low is None) == (n < 5)
 
 
-def test_baselines_are_the_newest_of_the_same_split(tmp_path: Path) -> None:
+def test_baselines_are_those_that_were_asked_for_last_on_the_same_split(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
 
     def add(entry: str, values: list[float], **update: Any) -> None:
@@ -153,6 +154,10 @@ def test_baselines_are_the_newest_of_the_same_split(tmp_path: Path) -> None:
     assert {name: round(b.value, 6) for name, b in found.items()} == {"old": 0.6, "seeds": 0.4}
     assert found["seeds"].by_condition.to_dict() == pytest.approx({"c|P0|||": 0.3, "c|P1|||": 0.5})
     assert baselines_of(store, record, "delta", "unknown") == []
+    # Asked for again, the first configuration counts.
+    put_request(store, next(store.runs.glob("20240101-*_old_*")).name, "2024-03-01T00:00:00.000000")
+    found = {b.name: b for b in baselines_of(store, record, "delta", "pearson_centered")}
+    assert {name: round(b.value, 6) for name, b in found.items()} == {"old": 0.1, "seeds": 0.4}
 
 
 def test_scores_of_a_panel_are_read_from_their_object(tmp_path: Path) -> None:

@@ -93,9 +93,7 @@ def _task(task: Task, card: Scorecard) -> dict[str, object]:
         )
     return {
         "task": task,
-        "folds": reasons.of_folds(task.n_splits, task.n_splits_expected)
-        if task.n_splits_expected > 1
-        else "one split",
+        "folds": _folds(task),
         "marks": marks,
         "scale": None
         if task.floor_name is None or task.ceiling_name is None
@@ -103,6 +101,14 @@ def _task(task: Task, card: Scorecard) -> dict[str, object]:
         "rows": rows,
         "notes": notes.lines(),
     }
+
+
+def _folds(task: Task) -> str:
+    if task.n_splits_expected == 1:
+        return "one split"
+    said = reasons.of_folds(task.n_splits, task.n_splits_expected)
+    left = task.n_splits_no_signal
+    return f"{said}, of which {left} without signal left out" if left else said
 
 
 def _no_interval(score: TaskScore) -> str | None:

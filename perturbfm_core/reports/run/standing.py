@@ -27,6 +27,7 @@ from perturbfm_core.splits.split import Split
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_index import runs_of_split
 from perturbfm_core.store.run_record import RunRecord, read_run_record
+from perturbfm_core.store.run_requests import request_order, request_times
 
 TRAIN_MEAN = "train mean"
 _NONE = Interval(None, None)
@@ -167,7 +168,7 @@ def _train_mean(comparison: Comparison, metric: Metric) -> tuple[FloatArray | No
 
 
 def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: str) -> list[Baseline]:
-    """Return the newest run of every other baseline on the same split and data, its seeds averaged.
+    """Return every other baseline on the same split and data, as it was asked for last, its seeds averaged.
 
     Parameters
     ----------
@@ -178,17 +179,22 @@ def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: st
     panel, metric
         The metric.
     """
-    newest: dict[str, tuple[str, dict[str, list[Path]]]] = {}
-    for path in reversed(runs_of_split(store, record.split_hash)):
+    runs = []
+    for path in runs_of_split(store, record.split_hash):
         with contextlib.suppress(StoreError):
             r = read_run_record(path)
             same = (r.split_hash, r.data_hash) == (record.split_hash, record.data_hash)
             if same and r.family == "baseline" and r.entry != record.entry:
-                configuration, seeds = newest.setdefault(r.entry, (r.entry_hash, {}))
-                if r.entry_hash == configuration:
-                    seeds.setdefault(r.config_hash, _places(store, path, r, panel))
+                runs.append((path, r))
+    times = request_times(store)
+    runs.sort(key=lambda run: request_order(run[1].run_id, run[1].created, times), reverse=True)
+    last: dict[str, tuple[str, dict[str, list[Path]]]] = {}
+    for path, r in runs:
+        configuration, seeds = last.setdefault(r.entry, (r.entry_hash, {}))
+        if r.entry_hash == configuration:
+            seeds.setdefault(r.config_hash, _places(store, path, r, panel))
     out = []
-    for entry, (_, seeds) in newest.items():
+    for entry, (_, seeds) in last.items():
         parts = [p for p in (_values(files, panel, metric) for files in seeds.values()) if p is not None]
         if parts:
             frame = pd.concat(parts, axis=1)
