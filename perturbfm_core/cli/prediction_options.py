@@ -96,7 +96,7 @@ AgainOption = Annotated[
 _COUNTS = (
     *("missing_as_control", "conditions_not_asked_for", "unknown_conditions", "rows_not_asked_for"),
     *("genes_not_asked_for", "control_rows_dropped", "control_rows_not_measured", "rows_averaged"),
-    "cell_values_cut_at_0",
+    *("cell_values_cut_at_0", "guides_as_genes"),
 )
 
 

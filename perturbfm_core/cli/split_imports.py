@@ -54,6 +54,7 @@ def import_perturbench(
         ImportedSplit,
         freeze_rows,
         import_saved,
+        lacking_rows,
         row_codes,
         saved_in_columns,
     )
@@ -86,7 +87,7 @@ def import_perturbench(
             codes, controls = row_codes(ds, saved, names)
             params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
             split = freeze_rows(ds, codes, params | ({"labels": list(label)} if label else {}))
-            imported = [ImportedSplit(task, split, controls)]
+            imported = [ImportedSplit(task, split, controls, lacking_rows(ds, saved, names))]
         else:
             imported = [import_saved(ds, s, names) for s in _saved(split_dir, csv, obs, dataset)]
         made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, progress=tell)
@@ -94,6 +95,12 @@ def import_perturbench(
     for one, (split, stats, new) in zip(imported, made, strict=True):
         if (stray := stray_rows(ds, split)) is not None:
             print(f"warning: {one.name}: {stray}", file=sys.stderr)
+        if one.lacking:
+            print(
+                f"warning: {one.name}: {len(one.lacking)} rows of the saved split are not in data set {ds.name!r}, e.g. "
+                f"{one.lacking[0]!r}, and left out; import the data set with all rows of the file to have them",
+                file=sys.stderr,
+            )
         rows = {f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()}
         results.append(
             {
@@ -103,6 +110,7 @@ def import_perturbench(
                 "ood": "+".join(split.definition.ood_axes) or "none",
                 **rows,
                 "controls_reassigned": one.controls,
+                "rows_not_in_data": len(one.lacking),
                 "validation": split.definition.validation,
                 "calibration": split.definition.calibration,
                 "warnings": [f["name"] for f in stats.audit],

@@ -20,6 +20,7 @@ from perturbfm_core.data.imports.checks import complete, level_of
 from perturbfm_core.data.imports.columns import imported_columns
 from perturbfm_core.data.imports.differences import minus_controls
 from perturbfm_core.data.imports.gene_names import gene_columns, gene_names
+from perturbfm_core.data.imports.guides import MERGED_GUIDES
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport
 from perturbfm_core.data.imports.values import stored_values
@@ -300,6 +301,9 @@ def _without_tags(read: _Read, report: ImportReport) -> tuple[pd.DataFrame, pd.D
 
 
 def _guide_notes(report: ImportReport) -> dict[str, Any]:
-    """Return the note that the audit reads: which perturbations are guides of one gene."""
-    guides = report.facts.get("guides_kept_apart")
-    return {"guides": guides} if guides else {}
+    """Return what the audit reads, perturbations that are guides of one gene, and which guides prediction files may name."""
+    found = {
+        "guides": report.facts.get("guides_kept_apart"),
+        MERGED_GUIDES: report.facts.pop("guides_merged", None),
+    }
+    return {name: guides for name, guides in found.items() if guides}

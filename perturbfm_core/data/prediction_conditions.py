@@ -21,6 +21,7 @@ from perturbfm_core.data.condition import (
     typed_pert,
 )
 from perturbfm_core.data.imports.control_names import control_like
+from perturbfm_core.data.imports.guides import MERGED_GUIDES
 from perturbfm_core.data.quantities import NUMBER, canonical_doses, canonical_time
 from perturbfm_core.errors import DatasetError, PredictionError
 
@@ -72,6 +73,8 @@ class ConditionFinder:
         perts = {str(p) for p in conditions[schema.PERT_ID]}
         self._controls = {c for c in (*_CONTROLS, *own, control_label) if c and c not in perts}
         self._known = perts
+        self._guides: dict[str, str] = dict(imported.get(MERGED_GUIDES) or {})
+        self._genes_of: dict[str, str | None] = {}
         self._plus = [p for p in perts if part_id("+") in p]
         self._stated = {
             c: conditions[c].astype(str).str.strip().to_numpy(dtype=object) for c in schema.CONDITION_COLUMNS
@@ -152,6 +155,10 @@ class ConditionFinder:
         # Conditions that differ in notation alone have only their own keys.
         return where[0] if len(where) == 1 else UNKNOWN
 
+    def gene_of_guides(self, label: str) -> str | None:
+        """Return the perturbation that a label was found as by the guides of an import, None if by its own name."""
+        return self._genes_of.get(label.strip())
+
     def _several(self, pert: str, where: Any) -> str:
         """Return what is wrong with a row that fits several conditions, and which column would tell them apart."""
         roles = [
@@ -175,8 +182,32 @@ class ConditionFinder:
         label = label.strip()
         unit = self._imported.get("dose_unit") or ""
         doses = canonical_doses(dose, unit)[0] if dose else None
+        found = self._resolved(label, doses, self._imported.get("aliases") or {})
+        if found is None and self._guides:
+            found = self._resolved(label, doses, {**self._guides, **(self._imported.get("aliases") or {})})
+            self._genes_of[label] = None if found is None else found[0]
+        if found is not None:
+            return found
+        if control_like([label], self._known):
+            # The data set's own names come first.
+            return schema.CONTROL, ""
+        return label, schema.COMBO_SEPARATOR.join(doses or ())
+
+    def _resolved(
+        self, label: str, doses: list[str] | None, aliases: Mapping[str, str]
+    ) -> tuple[str, str] | None:
+        """Return perturbation and doses of a label that the data set knows, None if it does not.
+
+        Parameters
+        ----------
+        label
+            The label.
+        doses
+            Its doses, or None.
+        aliases
+            {other name of a part: perturbation id}.
+        """
         kept = self._imported.get("separators", schema.COMBO_SEPARATOR)
-        aliases = self._imported.get("aliases") or {}
         own = (kept if isinstance(kept, str) else tuple(kept), schema.COMBO_SEPARATOR)
         # A name may have a plus sign: in full, or as typed.
         forms = dict.fromkeys((label, typed_pert(label, self._plus) if self._plus else label))
@@ -195,10 +226,7 @@ class ConditionFinder:
                     continue
                 if found[0] in self._known or found[0] == schema.CONTROL:
                     return found
-        if control_like([label], self._known):
-            # The data set's own names come first.
-            return schema.CONTROL, ""
-        return label, schema.COMBO_SEPARATOR.join(doses or ())
+        return None
 
     def _in_one_notation(self, role: str, texts: Any) -> Any:
         known = {t: self._one_notation(role, t) for t in set(texts)}

@@ -91,7 +91,7 @@ def decide(
         If the numbers do not look like what they are declared or taken to be.
     """
     declared = asked or stated
-    beyond = _beyond(name, values) if log1p else None
+    beyond = beyond_log1p(name, values) if log1p else None
     source = "option" if asked else "file" if stated else "default"
     if declared == "expression":
         if control is None:
@@ -147,7 +147,7 @@ def decide(
     return Decided("delta", "recognised" if by_convention else "default", _some(like))
 
 
-def _beyond(name: str, values: Any) -> str | None:
+def beyond_log1p(name: str, values: Any) -> str | None:
     """Return what is wrong with differences that log1p expression cannot have, None if they are possible."""
     data = _stored(values)
     low, high = float(np.min(data, initial=0.0)), float(np.max(data, initial=0.0))

@@ -13,6 +13,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_key
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.imports.guides import MERGED_GUIDES
 from perturbfm_core.data.prediction_conditions import (
     CONTROL_ROW,
     COVARIATE,
@@ -22,7 +23,7 @@ from perturbfm_core.data.prediction_conditions import (
     ConditionFinder,
     covariate_names,
 )
-from perturbfm_core.errors import PredictionError
+from perturbfm_core.errors import DatasetError, PredictionError
 from perturbfm_core.schema import IntArray
 
 # Position of rows of conditions that the split does not test.
@@ -84,7 +85,9 @@ class LabelColumns:
     def of(self, ds: PerturbDataset) -> LabelColumns:
         """Return these names with what the import of a data set recorded, and its covariates."""
         recorded = ds.metadata.notes.get("columns")
-        imported = recorded if isinstance(recorded, dict) else {}
+        imported = dict(recorded) if isinstance(recorded, dict) else {}
+        if isinstance(merged := ds.metadata.notes.get(MERGED_GUIDES), dict):
+            imported[MERGED_GUIDES] = merged
         return replace(self, imported=imported, covariates=covariate_names(ds.conditions))
 
     def given(self) -> tuple[str, ...]:
@@ -126,11 +129,17 @@ class Matched:
         int64 [R], position among the test conditions; `NOT_ASKED`, `CONTROL_ROW` or `UNKNOWN`.
     not_asked, unknown
         Labels of conditions that the split does not test, and that the data set does not have.
+    label
+        int64 [R], number of the distinct label of a row that names guides, -1 where a label names a condition.
+    guides
+        {label with guides that the import took as their gene: perturbation}.
     """
 
     code: IntArray
     not_asked: list[str]
     unknown: list[str]
+    label: IntArray
+    guides: dict[str, str]
 
 
 def match_rows(
@@ -187,14 +196,29 @@ def match_rows(
             )
             raise PredictionError(msg)
         found = named
+    perts = [str(n) for n in names]
+    if schema.CONDITION in roles:
+        perts = [_pert_of_key(p) for p in perts]
+    elif schema.PERT_ID in roles:
+        place = list(roles).index(schema.PERT_ID)
+        perts = [p.split("\x1f")[place] for p in perts]
+    guides = {p: gene for p in perts if (gene := finder.gene_of_guides(p)) is not None}
     position = np.full(len(keys), NOT_ASKED, dtype=np.int64)
     position[keys.get_indexer(tested)] = np.arange(len(tested))
     at = np.asarray([p if p < 0 else position[p] for p in found], dtype=np.int64)
-    code = at[pd.Index(names).get_indexer(text)] if len(names) else np.empty(0, dtype=np.int64)
+    which = pd.Index(names).get_indexer(text) if len(names) else np.empty(0, dtype=np.int64)
+    by_guide = np.asarray([p in guides for p in perts], dtype=np.bool_)
     shown_names = [str(n).replace("\x1f", ", ") for n in names]
     asked = dict.fromkeys(str(keys[p]) for p, c in zip(found, at, strict=True) if p >= 0 and c == NOT_ASKED)
     unknown = [n for n, c in zip(shown_names, at, strict=True) if c == UNKNOWN]
-    return Matched(code, list(asked), unknown)
+    return Matched(at[which], list(asked), unknown, np.where(by_guide[which], which, -1), guides)
+
+
+def _pert_of_key(key: str) -> str:
+    try:
+        return parse_key(key)[schema.PERT_ID]
+    except DatasetError:
+        return key
 
 
 def _roles(labels: pd.DataFrame, columns: LabelColumns, source: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
-from perturbfm_core.schema import BoolArray, FloatArray, PredictionKind
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 
 Missing = Literal["refuse", "control"]
@@ -225,6 +225,13 @@ def _of_table(
             f"{len(matched.unknown)} conditions of the file ({int((code == UNKNOWN).sum())} rows) are unknown to the data set "
             f"and left out, e.g. {matched.unknown[:3]}"
         )
+    if matched.guides:
+        notes["guides_as_genes"] = len(matched.guides)
+        guide, gene = next(iter(matched.guides.items()))
+        warnings.append(
+            f"{len(matched.guides)} labels of the file name guides that the import took as their gene, e.g. {guide!r} as "
+            f"{gene!r}: the rows of one gene are averaged, all alike"
+        )
     if len(given.genes) > ds.n_genes:
         notes["genes_not_asked_for"] = len(given.genes) - ds.n_genes
     X, var = given.values[keep], None if given.var is None else given.var[keep]
@@ -234,7 +241,7 @@ def _of_table(
         X = counts.expression
         compare_controls(ds, given.values[code == CONTROL_ROW][:, used], notes, warnings)
     rows = Rows(X, code[keep], np.ones(len(keep)), var, None, None if counts is None else counts.counts)
-    _check_repeats(rows, side, given)
+    _check_repeats(rows, matched.label[keep], side, given)
     return rows, base
 
 
@@ -248,11 +255,24 @@ def _left_out(ds: PerturbDataset, given: RowPrediction | PredictionTable, side: 
     return out
 
 
-def _check_repeats(rows: Rows, side: ObservedSide, given: PredictionTable) -> None:
-    """Refuse a file of one row per condition in which some conditions occur twice."""
-    n = np.bincount(rows.code, minlength=len(side.conditions))
-    repeated = np.flatnonzero(n > 1)
-    if len(repeated) and np.median(n[n > 0]) < FEWEST:
+def _check_repeats(rows: Rows, label: IntArray, side: ObservedSide, given: PredictionTable) -> None:
+    """Refuse a file of one row per condition in which some conditions occur twice; guides of one gene are no repeats.
+
+    Parameters
+    ----------
+    rows
+        Rows of test conditions.
+    label
+        int64 [rows], number of the label of a row that names guides, else -1.
+    side
+        The observed side of the split.
+    given
+        The file.
+    """
+    width = int(label.max(initial=-1)) + 2
+    named, n = np.unique(rows.code * width + label + 1, return_counts=True)
+    repeated = np.unique(named[n > 1] // width)
+    if len(repeated) and np.median(n) < FEWEST:
         names = side.conditions.index[repeated].tolist()
         msg = (
             f"{given.source} has a row per condition but repeats {len(repeated)} of them, e.g. {names[:3]}; give each "

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from perturbfm_core.data.prediction_kind import refuse_counts, similarity
+from perturbfm_core.data.prediction_kind import beyond_log1p, refuse_counts, similarity
 from perturbfm_core.data.prediction_scale import RATIOS, scale_of
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import FloatArray
@@ -139,7 +139,7 @@ def check_expression(
 def check_delta(
     name: str, delta: FloatArray, control: FloatArray, own: FloatArray | None, scale: str
 ) -> list[str]:
-    """Refuse deltas that look like expression or counts; return what to warn of.
+    """Refuse deltas that look like expression, counts or differences of counts; return what to warn of.
 
     Parameters are those of `check_expression`.
 
@@ -157,6 +157,10 @@ def check_delta(
             )
             raise PredictionError(msg)
     refuse_counts(name, delta, scale, hint="")
+    # With values below -1 it is no counts, and may be differences of counts.
+    if (beyond := beyond_log1p(name, delta)) is not None:
+        msg = f"{beyond}; predict differences in {scale}"
+        raise PredictionError(msg)
     if delta.any() and not (delta < 0).any():
         return ["no delta is negative, as of expression or fold changes"]
     return []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
+
+_Stamp = tuple[tuple[str, int, int, int], ...]
 
 
 def import_dataset(
@@ -78,14 +82,25 @@ def register_dataset(name: str, path: Path, description: str) -> Path:
 def open_dataset(path: Path | str) -> PerturbDataset:
     """Open a data set artifact; the same unchanged one is opened once per process."""
     path = Path(path)
-    meta = path / schema.META_FILE
-    stamp = meta.stat().st_mtime_ns if meta.is_file() else 0
-    return _open(path.resolve() if meta.is_file() else path, stamp)
+    return _open(path.resolve() if (path / schema.META_FILE).is_file() else path, _stamp(path))
 
 
 @lru_cache(maxsize=4)
-def _open(path: Path, _stamp: int) -> PerturbDataset:
+def _open(path: Path, _stamp: _Stamp) -> PerturbDataset:
     return load_dataset(path)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Return (file, size, time of change, inode) of the files that an artifact is opened from."""
+    files = [path / name for name in (schema.META_FILE, schema.NPZ_FILE, schema.COUNTS_FILE)]
+    files += [Path(root) / name for root, _, names in os.walk(path / schema.ZARR_FILE) for name in names]
+    out = []
+    for file in sorted(files):
+        # One of the storages has it, or it is being replaced.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = file.stat()
+            out.append((str(file), found.st_size, found.st_mtime_ns, found.st_ino))
+    return tuple(out)
 
 
 def ensure_dataset(store: ArtifactStore, entry: DatasetEntry, progress: Progress = quiet) -> Path:

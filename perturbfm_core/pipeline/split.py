@@ -18,6 +18,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.ceilings import PANEL, bounds_of
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.panel_bounds import headline_metrics, panel_bounds
+from perturbfm_core.pipeline.dataset import find_dataset, open_dataset
 from perturbfm_core.pipeline.panel_scale import stored_scales
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.splits.audit.core import audit, require_clean
@@ -254,6 +255,9 @@ def migrate_split(
 ) -> tuple[FrozenSplit, SplitStats]:
     """Carry a split over to a new version of its data, if every condition keeps its fold.
 
+    By row, the rows must have the conditions that they had, and, if batches are held out, their batches. Where the old
+    data are not at hand, the conditions and rows of each fold are compared with what was recorded of them.
+
     Parameters
     ----------
     store
@@ -266,7 +270,7 @@ def migrate_split(
     Raises
     ------
     SplitError
-        If conditions (or, by row, row ids) differ, naming what differs.
+        If conditions (or, by row, row ids or what the rows are) differ, naming what differs.
     """
     split = old.definition
     if split.dataset.content_sha256 == ds.content_sha256:
@@ -286,7 +290,65 @@ def migrate_split(
         if not np.array_equal(codes >= 0, treated):
             msg = f"control rows of {ds.name!r} are not those split {old.hash[:12]} was frozen with; freeze a new one"
             raise SplitError(msg)
+        _check_rows(store, old, new, ds)
     require_clean(ds, new)
     stats = split_stats(ds, new).model_copy(update={"supersedes": old.hash})
     SplitFolder(store.split_dir).save(new, stats)
     return new, stats
+
+
+def _check_rows(store: ArtifactStore, old: FrozenSplit, new: FrozenSplit, ds: PerturbDataset) -> None:
+    """Refuse to carry a split by row over to rows of other conditions or, if batches are held out, of other batches.
+
+    Parameters
+    ----------
+    store
+        Where artifacts lie.
+    old, new
+        The split on its data, and with the same folds on the new version.
+    ds
+        The new version of its data.
+
+    Raises
+    ------
+    SplitError
+        If rows, or where the old data are not at hand, numbers or test conditions of the folds, differ.
+    """
+    at = find_dataset(store, old)
+    if at is not None:
+        before = open_dataset(at)
+        for what in ("condition", "batch") if "batch" in old.definition.ood_axes else ("condition",):
+            was, now = _labels(before, what), _labels(ds, what)
+            differ = np.flatnonzero(was != now)
+            if len(differ):
+                first = int(differ[0])
+                msg = (
+                    f"{len(differ)} rows of {ds.name!r} have another {what} than when split {old.hash[:12]} was frozen, e.g. row "
+                    f"{str(ds.row_ids[first])!r}: {now[first]!r}, then {was[first]!r}; freeze a new one"
+                )
+                raise SplitError(msg)
+        return
+    recorded, found = SplitFolder(store.split_dir).stats(old.hash), split_stats(ds, new, bounds=False)
+    batches = set(_labels(ds, "batch")[new.rows(ds, "test")])
+    held = set(map(str, old.definition.params.get("holdout", ())))
+    other = {
+        "conditions and rows": recorded is not None and recorded.counts != found.counts,
+        "test conditions": recorded is not None
+        and any(recorded.strata.get(s, {}) != found.strata.get(s, {}) for s in ("seen", "cells")),
+        "batches": "batch" in old.definition.ood_axes and bool(held) and batches != held,
+    }
+    for what, is_other in other.items():
+        if is_other:
+            msg = (
+                f"the {what} of the folds on {ds.name!r} are not those split {old.hash[:12]} was frozen with, although the "
+                "rows have the same names; freeze a new one"
+            )
+            raise SplitError(msg)
+
+
+def _labels(ds: PerturbDataset, what: str) -> Any:
+    """Return object [N], the condition or the batch of every row."""
+    if what == "batch":
+        return ds.obs[schema.BATCH_ID].astype(str).to_numpy(dtype=object)
+    keys = np.asarray([*map(str, ds.conditions.index), schema.CONTROL], dtype=object)
+    return keys[ds.condition_codes]

@@ -323,6 +323,36 @@ def test_further_perturbations_are_never_left_out(
     assert "obs column 'perturbation_2'" in str(caught.value)
 
 
+def test_two_drugs_with_two_doses_import_as_the_refusal_says(tmp_path: Path) -> None:
+    columns = {
+        "perturbation_2": treated("control", "B", control="control"),
+        "dose_value": treated(10.0, control=0.0),
+        "dose_value_2": treated(0.0, 5.0, control=0.0),
+        "dose_unit": "nM",
+    }
+    path = collection(tmp_path / "f.h5ad", "scperturb", **columns)
+    with pytest.raises(DatasetError, match="join 'perturbation' and 'perturbation_2' with") as caught:
+        read_h5ad(path, preset="scperturb")
+    text = str(caught.value)
+    assert "'dose_value' and 'dose_value_2' in the same order in a new one 'doses'" in text
+    table = anndata.read_h5ad(path)
+    obs = table.obs.astype(str)
+    table.obs["pert"] = obs["perturbation"] + "+" + obs["perturbation_2"]
+    table.obs["doses"] = obs["dose_value"] + "+" + obs["dose_value_2"]
+    table.write_h5ad(path)
+    argv = text.split("`perturbfm ")[1].rstrip("`").replace("FILE", str(path)).split()
+    perturbfm(*argv, "--out", tmp_path / "d", warns=True)
+    ds = load_dataset(tmp_path / "d")
+    assert int(ds.is_control.sum()) == 10
+    found = {(p, d) for p, d in ds.conditions[["pert_id", "doses"]].astype(str).to_numpy()}
+    assert found == {
+        ("MDM2", "0.01 uM"),
+        ("TP53", "0.01 uM"),
+        ("B+MDM2", "0.005 uM+0.01 uM"),
+        ("B+TP53", "0.005 uM+0.01 uM"),
+    }
+
+
 @pytest.mark.parametrize("values", ["control", "ifn", [None, "control", "nan"] * 10, [np.nan] * 30])
 def test_a_further_column_that_says_nothing_is_not_used(tmp_path: Path, values: Any) -> None:
     path = collection(tmp_path / "f.h5ad", "scperturb", perturbation_2=values)

@@ -189,3 +189,27 @@ def test_doses_of_combinations_follow_their_parts():
         (["B+A", "B+A"], ["2uM+1uM", "1 µM+2 µM"]),
     ):
         assert deltas(ds, split, perturbation=names, dose=doses) == wanted
+
+
+def test_guides_that_the_import_merged_are_their_gene():
+    n, perts = 20, ["NT", "G1_1", "G1_2", "G2_1+G3", "G4", "G5"]
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"guide": [p for p in perts for _ in range(n)], "line": "x"})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    var = pd.DataFrame(index=[f"G{i}" for i in range(6)])
+    anndata.AnnData(rng.poisson(5, (len(obs), 6)).astype("f4"), obs=obs, var=var).write_h5ad("in.h5ad")
+    mapping = ColumnMapping(pert_col="guide", context_col="line", control_label="NT", space="counts")
+    ds = import_h5ad(Path("in.h5ad"), mapping, name="in")
+    split = split_one(ds, "perturbation_ood", {"holdout": ["G1"]})
+    assert deltas(ds, split, guide=["G1_1", "G1_2"]) == {"x|G1|||": 0.125}
+    assert deltas(ds, split, condition=["x|G1_1|||", "x|G1_2|||"]) == {"x|G1|||": 0.125}
+    read = read_submission(ds, split, Path("f.csv"))
+    assert read.notes["guides_as_genes"] == 2
+    assert any("2 labels of the file name guides" in w and "'G1_1' as 'G1'" in w for w in read.warnings)
+    assert deltas(ds, split, guide=["G1", "G3+G2_1"]) == {"x|G1|||": 0.5}
+    assert read_submission(ds, split, Path("f.csv")).notes["guides_as_genes"] == 1
+    # The same guide twice is still one condition twice, and another guide is unknown.
+    with pytest.raises(PredictionError, match="has a row per condition but repeats 1 of them"):
+        deltas(ds, split, guide=["G1_1", "G1_1"])
+    with pytest.raises(PredictionError, match=r"unknown to the data set, e\.g\. \['G1_3'"):
+        deltas(ds, split, guide=["G1_3", "G4"])

@@ -75,6 +75,16 @@ def test_counts_declared_as_log1p(model):
     assert "in another scale than the data set, linear expression" in refused(model.raw(shallow), model)
 
 
+def test_differences_of_counts_declared_as_log1p_deltas(model):
+    control = model.expression - model.delta
+    counts = np.expm1(model.expression) - np.expm1(control)
+    text = refused(model.raw(counts, kind="delta"), model)
+    assert "looks like differences of counts or linear expression (values from -" in text
+    # A log1p delta may be below -1.
+    strong = model.delta * (1.5 / -model.delta.min())
+    assert not convert(model.raw(strong, kind="delta"), model.asked).missing.any()
+
+
 def test_log1p_declared_as_counts(model):
     assert "looks like log1p expression already" in refused(model.raw(space="counts"), model)
     assert "negative values" in refused(model.raw(model.delta, space="counts"), model)

@@ -10,6 +10,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
+from perturbfm_core.data.condition import part_id
 from perturbfm_core.evaluation.comparison import compare
 from perturbfm_core.evaluation.panel import evaluate
 from perturbfm_core.models.base import Model, new_model
@@ -227,6 +228,19 @@ def test_linear_is_its_closed_form(components: int, penalty: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found[3], b[:, 0], rtol=1e-5)
     assert model.training["perturbed_genes_measured"] == 7
+
+
+def test_linear_finds_measured_genes_whose_names_have_signs() -> None:
+    rng = np.random.default_rng(3)
+    delta = rng.normal(size=(5, 6))
+    plain, signs = [f"g{i}" for i in range(6)], ["a+b", "c|d", "e%f", "g3", "g4", "g5"]
+    found = []
+    for genes in (plain, signs):
+        perts = [*map(part_id, genes[:4]), f"{part_id(genes[0])}+{part_id(genes[1])}"]
+        model = fitted("linear", view_of([("x", p) for p in perts], delta, genes=genes), components=3)
+        assert model.training["perturbed_genes_measured"] == 5
+        found.append(model.predict(query_of([("x", part_id(genes[0])), ("x", perts[4])], genes)).mean)
+    np.testing.assert_array_equal(*found)
 
 
 # ---- ridge ------------------------------------------------------------------------------------------------

@@ -125,6 +125,13 @@ def test_matching_mean_averages_the_parts(requested: tuple[str, str], expected: 
     np.testing.assert_allclose(means(model, [requested])[0], expected, rtol=1e-6)
 
 
+def test_matching_mean_takes_parts_at_their_own_dose_first() -> None:
+    rows = [("x", "A", "drug", "1 uM"), ("x", "A", "drug", "10 uM"), ("x", "B", "drug", "10 uM")]
+    model = fitted("matching_mean", view_of(rows, [[1.0], [3.0], [5.0]], n_cells=[1, 1, 1]))
+    asked = [("x", "A+B", "drug", d) for d in ("1 uM+10 uM", "10 uM+10 uM", "5 uM+10 uM")]
+    np.testing.assert_allclose(means(model, asked), [[3.0], [4.0], [3.5]])
+
+
 def test_matching_mean_is_that_of_systema_in_one_context() -> None:
     rng = np.random.default_rng(1)
     perts = ["A", "B", "C", "A+B", "B+D"]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
+from perturbfm_core.pipeline.dataset import import_dataset
 from perturbfm_core.pipeline.split import freeze_split, migrate_split, split_stats
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.index import INDEX_FILE, Index
@@ -498,6 +499,36 @@ def test_migration_of_a_split_by_row_needs_the_same_rows(
     with pytest.raises(SplitError, match=r"rows of .* are not in the order"):
         migrate_split(store, by_row, moved)
     assert len(folder.hashes()) == 2
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+@pytest.mark.parametrize("what", ["condition", "batch"])
+def test_migration_of_a_split_by_row_needs_rows_of_the_same_conditions_and_batches(
+    store: ArtifactStore, at_hand: bool, what: str
+) -> None:
+    rows = [
+        (p, c, {"batch_id": f"b{i % 3}"}) for c in ("x", "y") for p in ("control", "A", "B") for i in range(9)
+    ]
+    ds = screen(rows, name="rows")
+    spec = SplitSpec(kind="batch_ood", params={"holdout": ["b1"]})
+    ((split, _, _),) = freeze_split(store, ds, spec, bounds=False)
+    if at_hand:
+        import_dataset(store, ds, storage="npz")
+    changed = _next_version(ds)
+    assert migrate_split(store, split, changed)[1].supersedes == split.hash
+    # One row of A becomes one of B, or one of b1 one of b2.
+    row = next(i for i, r in enumerate(rows) if r[0] == "A" and r[2] == {"batch_id": "b1"})
+    other = list(rows)
+    other[row] = ("B", "x", {"batch_id": "b1"}) if what == "condition" else ("A", "x", {"batch_id": "b2"})
+    wrong = screen(other, name="rows", seed=1)
+    message = (
+        f"1 rows of 'rows' have another {what} than .*e.g. row 'r{row}'"
+        if at_hand
+        else "of the folds on 'rows' are"
+    )
+    with pytest.raises(SplitError, match=message) as caught:
+        migrate_split(store, split, wrong)
+    assert "\n" not in str(caught.value)
 
 
 def test_migration_to_a_gene_order_of_its_own_is_recorded(

@@ -323,6 +323,24 @@ def test_rows_are_bound_by_name_whatever_their_order(
         split.codes(moved)
 
 
+def test_rows_of_a_saved_split_that_the_data_set_lacks_are_named(
+    tmp_path: Path, obs: pd.DataFrame, data: PerturbDataset, assigned: list[str]
+) -> None:
+    saved = read_split_csv(_write(tmp_path / "s.csv", obs, assigned, header=False))
+    names = list(obs.index)
+    assert import_saved(data, saved, names).lacking == ()
+    fewer = reordered(data, [i for i in range(len(names)) if i % 2])
+    wanted = tuple(name for i, name in enumerate(names) if not i % 2 and assigned[i])
+    assert import_saved(fewer, saved, names).lacking == wanted
+    places = {f: [i for i, s in enumerate(assigned) if s == f] for f in ("train", "val", "test")}
+    by_place = read_split_json(_json(tmp_path, places))
+    assert set(import_saved(fewer, by_place, names).lacking) == set(wanted)
+    # Of rows that were all left out there is nothing to import.
+    lost = read_split_json(_json(tmp_path, {"train": names[20:30:2], "test": names[30:40:2]}))
+    with pytest.raises(SplitError, match="'lists' has none of the 82 rows of data set 'screen' in a fold"):
+        import_saved(fewer, lost, names)
+
+
 def test_an_import_that_shares_conditions_is_named_iid(data: PerturbDataset) -> None:
     codes = np.where(data.condition_codes >= 0, np.arange(data.n_obs) % 4 == 0, -1).astype(np.int8)
     codes[codes == 1] = schema.FOLDS.index("test")

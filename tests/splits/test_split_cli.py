@@ -115,6 +115,17 @@ def test_perturbench_splits_are_imported_in_every_form(made: tuple[Path, Path], 
     answer = perturbfm(*base, "--csv", tmp_path / "stray.csv", "--json", warns=True)
     assert answer.json["ood"] == "none"
     assert re.match(rf"warning: stray(\.csv)?: 1 of .* test conditions .*e\.g\. '{row}'", answer.err)
+    # A data set without two of the file's cells.
+    whole = anndata.read_h5ad(path)
+    lost = whole.obs_names[~control][:2]
+    whole[~whole.obs_names.isin(lost)].write_h5ad(tmp_path / "fewer.h5ad")
+    columns = ["--pert-col", "condition", "--context-col", "cell_type", "--control-label", "control"]
+    perturbfm("data", "import", tmp_path / "fewer.h5ad", "--out", tmp_path / "fewer", *columns, warns=True)
+    answer = perturbfm(*base[:4], "--data", tmp_path / "fewer", "--no-bounds", "--json", warns=True)
+    assert answer.json["rows_not_in_data"] == 2
+    assert (
+        f"2 rows of the saved split are not in data set 'fewer', e.g. '{lost[0]}', and left out" in answer.err
+    )
 
 
 def test_perturbench_splits_are_made(made: tuple[Path, Path]) -> None:

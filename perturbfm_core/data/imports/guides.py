@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
+from typing import Final
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import part_id
 from perturbfm_core.errors import DatasetError
+
+# Note of a data set that holds the {guide: gene} which its import merged.
+MERGED_GUIDES: Final = "merged_guides"
 
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 # A guide of a gene: the gene, then a short number ("TP53_1", "TP53-sg2", "TP53.g3") or before it "sg".

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -156,6 +156,7 @@ class PerturbationReader:
             if m.guides == "separate":
                 self.report.facts["guides_kept_apart"] = dict(pairs)
             else:
+                self.report.facts["guides_merged"] = _unambiguous(pairs)
                 self.report.warnings.append(
                     f"{what} are taken as their gene ({shown}); --guides separate keeps them apart"
                 )
@@ -285,6 +286,14 @@ class PerturbationReader:
             if len(joint) > 1 and not any(joint in label for label in labels):
                 msg = f"separator {joint!r} occurs in no label of {self.m.pert_col!r}; give several single ones by repeating --separator"
                 raise DatasetError(msg)
+
+
+def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return {guide: gene} of the guides that name one gene only."""
+    genes_of: dict[str, set[str]] = {}
+    for guide, gene in pairs:
+        genes_of.setdefault(str(guide), set()).add(str(gene))
+    return {guide: genes.pop() for guide, genes in genes_of.items() if len(genes) == 1}
 
 
 def _balanced(text: str) -> bool:

@@ -96,10 +96,7 @@ def _stimulation(obs: pd.DataFrame, pert: str, context: str) -> str | None:
         elif not matches_controls(obs, (context, column), ~control):
             why = f"some have no {untreated} to compare with"
     if why is not None:
-        msg = (
-            f"{what}, and {why}; join the parts with '+' in one new obs column, and their doses in another ('10+5'), "
-            "then use `perturbfm data import FILE --pert-col NEW --dose-col NEW` with the other columns"
-        )
+        msg = f"{what}, and {why}; {_joining(obs, pert, context, found)}"
         raise DatasetError(msg)
     if missing:
         msg = (
@@ -108,6 +105,32 @@ def _stimulation(obs: pd.DataFrame, pert: str, context: str) -> str | None:
         )
         raise DatasetError(msg)
     return column
+
+
+def _joining(obs: pd.DataFrame, pert: str, context: str, found: list[str]) -> str:
+    """Return how to import a file whose columns hold the parts of combinations.
+
+    Parameters
+    ----------
+    obs
+        Row table of the file.
+    pert, context
+        Its columns of perturbations and of contexts.
+    found
+        Its further columns of perturbations.
+    """
+    numbers = [c.rpartition("_")[2] for c in found]
+    doses = [c for c in ("dose_value", *(f"dose_value_{n}" for n in numbers)) if filled_column(obs, [c])]
+    parts = " and ".join(map(repr, [pert, *found]))
+    doing = f"join {parts} with '+' in a new obs column 'pert' ('A+B', 'A+{_CONTROLS[0]}')"
+    options = (
+        f"--pert-col pert --separator + --control-label {_CONTROLS[0]} --context-col {context} --space counts"
+    )
+    if len(doses) > 1:
+        doing += f", {' and '.join(map(repr, doses))} in the same order in a new one 'doses' ('10+5')"
+        options += " --dose-col doses"
+        options += " --dose-unit-col dose_unit" if filled_column(obs, ["dose_unit"]) else ""
+    return f"{doing}, then use `perturbfm data import FILE {options}`"
 
 
 def _missing(column: pd.Series) -> pd.Series:

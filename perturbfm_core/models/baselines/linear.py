@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from perturbfm_core.config import Frozen
+from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.effects import components
@@ -69,7 +70,7 @@ class Linear(Baseline):
         position = {g: i for i, g in enumerate(self.genes)}
         parts, owner = components(query.conditions)
         out = np.zeros((len(query), self._embedding.shape[1]))
-        for gene, row in zip(parts[PERT_ID], owner, strict=True):
+        for gene, row in zip(map(name_of_part, parts[PERT_ID]), owner, strict=True):
             if gene in position:
                 out[row] += self._embedding[position[gene]]
         return out

@@ -25,8 +25,8 @@ class MatchingMean(Baseline):
     """Predicts the mean, not the sum, of the train deltas of a combination's singles.
 
     A part that train does not have as a single counts as the mean over all perturbed train cells. With one
-    context this is Systema's definition, expressed in deltas; with several, a part is first looked up in the
-    condition's own context.
+    context this is Systema's definition, expressed in deltas. Where it is silent, with several contexts, modalities,
+    doses or covariates, a part is first looked up with those of the condition itself.
     """
 
     def __init__(self, params: Any = None) -> None:

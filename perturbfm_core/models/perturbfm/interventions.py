@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,14 +13,15 @@ from perturbfm_core import schema
 from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.data.modality import switches_off
 from perturbfm_core.models.baselines.effects import components
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.splits.view import Query
 
 _NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)")
 
 
 @dataclass(frozen=True, eq=False)
 class Interventions:
-    """The parts of some conditions, as flat arrays.
+    """The parts of some conditions, as flat arrays; a part at a dose of 0 is no perturbation, and none of them.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class Interventions:
 
     @property
     def sizes(self) -> IntArray:
-        """Return int64 [n], the number of parts of each condition."""
+        """Return int64 [n], the number of parts of each condition, 0 where all are at a dose of 0."""
         return np.bincount(self.owner, minlength=self.n)
 
     def incidence(self, names: list[str], *, by: str = "label", signed: bool = False) -> FloatArray:
@@ -75,6 +76,32 @@ class Interventions:
         return out
 
 
+def active_components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
+    """Return every part of every condition as a single, without those at a dose of 0, and the condition it belongs to."""
+    parts, owner = components(conditions)
+    at = np.flatnonzero(_logs(parts) != 0)
+    return parts.iloc[at], owner[at]
+
+
+def active_query(query: Query) -> tuple[Query, BoolArray]:
+    """Return a query without the parts at a dose of 0, and bool [n], conditions that have no other, which stay."""
+    of_every = components(query.conditions)[1]
+    parts, owner = active_components(query.conditions)
+    left = np.bincount(owner, minlength=len(query))
+    fewer = np.flatnonzero((left > 0) & (left < np.bincount(of_every, minlength=len(query))))
+    if len(fewer):
+        conditions = query.conditions.astype({schema.PERT_ID: str, schema.DOSES: str})
+        for name in (schema.PERT_ID, schema.DOSES):
+            texts, own = (
+                conditions[name].to_numpy(dtype=object, copy=True),
+                parts[name].to_numpy(dtype=object),
+            )
+            texts[fewer] = [schema.COMBO_SEPARATOR.join(own[owner == i]) for i in fewer]
+            conditions[name] = texts
+        query = replace(query, conditions=conditions)
+    return query, left == 0
+
+
 def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> Interventions:
     """Return the parts of conditions.
 
@@ -85,8 +112,8 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
     top_dose
         Log dose that has the amount 1 (default: the largest of these conditions).
     """
-    parts, owner = components(conditions)
-    logs = np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
+    parts, owner = active_components(conditions)
+    logs = _logs(parts)
     top = _top(logs) if top_dose is None else top_dose
     modality = [str(m) for m in parts[schema.MODALITY]]
     return Interventions(
@@ -102,7 +129,12 @@ def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> In
 def log_top_dose(conditions: pd.DataFrame) -> float:
     """Return log(1 + the largest dose), 1 if no condition has a dose above 0."""
     parts, _ = components(conditions)
-    return _top(np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64))
+    return _top(_logs(parts))
+
+
+def _logs(parts: pd.DataFrame) -> FloatArray:
+    """Return float64 [parts], log1p of the doses, NaN where a dose is no number."""
+    return np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
 
 
 def _top(logs: FloatArray) -> float:

@@ -71,11 +71,14 @@ class ImportedSplit:
         The split.
     controls
         Number of control rows whose fold in the file was dropped.
+    lacking
+        Names of rows in a fold of the saved split that the data set does not have.
     """
 
     name: str
     split: FrozenSplit
     controls: int
+    lacking: tuple[str, ...] = ()
 
 
 def read_split_csv(path: Path) -> SavedSplit:
@@ -265,10 +268,30 @@ def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tu
         )
         raise SplitError(msg)
     codes = file_codes[places]
+    if (codes == schema.FOLDS.index("unused")).all():
+        msg = f"split {saved.name!r} has none of the {ds.n_obs} rows of data set {ds.name!r} in a fold; give the split made on them"
+        raise SplitError(msg)
     control = ds.condition_codes < 0
     dropped = int((control & (codes != schema.FOLDS.index("unused"))).sum())
     codes[control] = -1
     return codes, dropped
+
+
+def lacking_rows(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of rows in a fold of a saved split that the data set does not have, such as filtered cells.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    saved
+        The saved split.
+    names
+        Row names of the file that the split was made on, in its order.
+    """
+    listed = (row for row, fold in saved.fold_of.items() if fold != "unused")
+    had = set(map(str, ds.row_ids))
+    return tuple(n for row in listed if (n := names[row] if isinstance(row, int) else row) not in had)
 
 
 def freeze_rows(
@@ -349,7 +372,7 @@ def import_saved(
     """
     codes, controls = row_codes(ds, saved, names)
     split = freeze_rows(ds, codes, {"source": "perturbench", **(params or {})})
-    return ImportedSplit(saved.name, split, controls)
+    return ImportedSplit(saved.name, split, controls, lacking_rows(ds, saved, names))
 
 
 def saved_in_columns(columns: Mapping[str, Sequence[Any]]) -> list[SavedSplit]:

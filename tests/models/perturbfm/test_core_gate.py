@@ -164,6 +164,19 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
         assert not core.folds[j].fit[row]
 
 
+def test_parts_at_a_dose_of_0_are_left_out_whatever_the_weights():
+    rng = np.random.default_rng(4)
+    rows = [("c", f"p{i}", "drug", "10 uM") for i in range(8)]
+    view = view_of(rows, rng.normal(size=(8, 5)) + 2.0, inner=[[0, 1, 2, 3], [4, 5, 6, 7]])
+    core = Core(("additive", "global_mean")).fit(view, 0)
+    core.weights = {"all": np.full(3, 1 / 3)}
+    asked = [("p0+p1", "0 nM+10 uM"), ("p1", "10 uM"), ("p0", "0"), ("p0+p1+p2", "0.0+0+0"), ("p0", "high")]
+    mean, _ = core.predict(query_of([("c", p, "drug", d) for p, d in asked], 5))
+    np.testing.assert_array_equal(mean[0], mean[1])
+    np.testing.assert_array_equal(mean[2:4], 0.0)
+    assert (np.abs(mean[[1, 4]]).max(axis=1) > 0.5).all()
+
+
 def test_stack_weights_of_a_fold_come_from_the_other_folds():
     view = combos()
     core = Core(("additive",))

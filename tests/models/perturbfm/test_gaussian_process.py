@@ -119,6 +119,33 @@ def world(n=10, G=7, seed=3):
     return view_of(rows, rng.normal(size=(len(rows), G))), requested
 
 
+@pytest.mark.parametrize(
+    "kernel", [Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5), Kernel(identity=0.4, level=0.3)]
+)
+@pytest.mark.parametrize("none", ["0", "0 nM", "0.0"])
+def test_a_drug_at_a_dose_of_0_has_no_effect(kernel, none):
+    rows = [("c", p, "drug", "10 uM") for p in ("a", "b", "d")] + [("c", "a+b", "drug", "10 uM+10 uM")]
+    rng = np.random.default_rng(5)
+    view = view_of(rows, rng.normal(size=(4, 6)) + 1.0)
+    process = SetProcess(presets=[kernel]).choose(view)
+    asked = [("a", none), ("a+b", f"{none}+{none}"), ("a+b", f"{none}+10 uM"), ("b", "10 uM")]
+    asked = [("c", pert, "drug", doses) for pert, doses in asked]
+    mean, _ = process.fit(view).predict(query_of(asked, 6))
+    np.testing.assert_array_equal(mean[:2], 0.0)
+    np.testing.assert_array_equal(mean[2], mean[3])
+    assert np.abs(mean[3]).min() > 0.01
+    alone, _ = process.predict(query_of(asked[:1], 6))
+    np.testing.assert_array_equal(alone, 0.0)
+
+
+def test_measured_doses_of_0_do_not_count_in_the_mean_of_others():
+    rows = [("c", "a", "drug", "1 uM"), ("c", "a", "drug", "0 uM"), ("c", "b", "drug", "0 uM")]
+    mean = StrataMean().fit(view_of(rows, [[3.0], [0.0], [0.0]]))
+    found = mean.predict(query_of([("c", "d", "drug", "1 uM"), ("c", "a", "drug", "0")], 1))
+    np.testing.assert_allclose(found, [[3.0], [0.0]])
+    assert StrataMean().fit(view_of(rows[1:], [[0.1], [0.1]])).predict(query_of(rows[:1], 1)) == 0.0
+
+
 def test_mean_and_variance_are_those_of_the_dense_formulas():
     view, query = world()
     process = SetProcess(presets=[Kernel(identity=0.4, effect=1.0, pair=0.5)])

@@ -19,10 +19,22 @@ from tests.support.factories import conditions_of
     ],
 )
 def test_a_dose_of_0_has_no_amount_and_no_dose_an_amount_of_1(doses: list[str], amounts: list[float]) -> None:
-    conditions = conditions_of([("c", f"D{i}", "drug", d) for i, d in enumerate(doses)])
-    found = interventions(conditions, log_top_dose(conditions)).amount
-    order = [conditions[schema.PERT_ID].tolist().index(f"D{i}") for i in range(len(doses))]
-    np.testing.assert_allclose(found[order], amounts)
+    names = [f"D{i}" for i in range(len(doses))]
+    conditions = conditions_of([("c", name, "drug", d) for name, d in zip(names, doses, strict=True)])
+    found = interventions(conditions, log_top_dose(conditions))
+    np.testing.assert_allclose(found.incidence(names, by="gene").sum(axis=0), amounts)
+    order = [conditions[schema.PERT_ID].tolist().index(name) for name in names]
+    assert found.sizes[order].tolist() == [int(a > 0) for a in amounts]
+
+
+@pytest.mark.parametrize("none", ["0", "0 nM", "0.0", "0 uM"])
+def test_a_combination_with_a_part_at_a_dose_of_0_is_the_rest(none: str) -> None:
+    found, rest = (
+        interventions(conditions_of([("c", pert, "drug", dose)]), 1.0)
+        for pert, dose in (("A+B", f"{none}+3 uM"), ("B", "3 uM"))
+    )
+    assert (found.labels, found.sizes.tolist()) == (rest.labels, rest.sizes.tolist())
+    np.testing.assert_array_equal(found.amount, rest.amount)
 
 
 def test_doses_in_train_of_0_alone_leave_other_doses_finite() -> None:

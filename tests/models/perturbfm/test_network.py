@@ -11,7 +11,9 @@ import torch
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import new_model
+from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, PAD, Featurizer
 from perturbfm_core.models.perturbfm.network.sparse_product import DiffusionRows
+from perturbfm_core.models.similarity import take
 from perturbfm_core.splits.view import Query
 from tests.support.factories import query_of
 from tests.support.networks import (
@@ -217,6 +219,26 @@ def test_a_permuted_control_state_is_the_same_numbers_elsewhere():
     assert not np.array_equal(a, b)
     np.testing.assert_array_equal(np.sort(a[:, 0], axis=1), np.sort(b[:, 0], axis=1))
     assert prepared("perturbfm-v2", view, RING)[1].source.inputs.state is None
+
+
+def test_a_part_at_a_dose_of_0_is_not_read():
+    view = screen_view()
+    n = view.conditions["pert_id"].astype(str).str.count(r"\+") + 1
+    view = replace(view, conditions=view.conditions.assign(doses=["+".join(["10 uM"] * k) for k in n]))
+    p = new_model("perturbfm-v3", {**QUICK, "adjacency": ["ring"]}).params
+    labels = {f"g{i}|CRISPRi": FIRST_ID + i for i in range(12)}
+    featurizer = Featurizer(p, 3, [], list(RING.graphs.values()), labels).fit(view)
+    covariates = '{"batch":"b0"}'
+    asked = [("g4+g7", "0+10 uM"), ("g7", "10 uM"), ("g4", "0 nM"), ("g4+g7", "0.0+0")]
+    query = query_of([("c0", g, "CRISPRi", d, covariates) for g, d in asked], GENES)
+    query = replace(query, control=np.repeat(view.control[:1], 4, axis=0))
+    read = featurizer.read(query, np.zeros((4, 20), dtype=np.float32))
+    assert (read.ids[2:] == PAD).all()
+    for values in (read.ids, read.amounts, read.features, read.multi, read.dense):
+        np.testing.assert_array_equal(values[0], values[1])
+    # Nor does a query of nothing else fail.
+    none = featurizer.read(take(query, slice(2, 4)), np.zeros((2, 20), dtype=np.float32))
+    assert (none.amounts == 0).all()
 
 
 def test_doses_and_signs_scale_what_is_read():

@@ -42,6 +42,9 @@ def matching_mean(
     Notes
     -----
     The parts are averaged, not summed: as a delta, this halves the additive effect of a combination of two.
+    Systema defines it for one context and one treatment of each perturbation, by the name alone, and is silent
+    about doses, times and covariates; centroids that differ in these are averaged here. The baseline `matching_mean`
+    looks a part up with them first.
     """
     labels = np.asarray(train_perts, dtype=np.str_)
     known = {str(pert): centroids[labels == pert].mean(axis=0) for pert in np.unique(labels)}

@@ -115,13 +115,10 @@ class DirectEffect:
         return out
 
     def _entries(self, query: Query) -> tuple[Interventions, IntArray, IntArray]:
-        """Return the parts, the positions of those whose target is measured, and the column of the target.
-
-        A part of amount 0 (a dose of 0) changes no target.
-        """
+        """Return the parts, the positions of those whose target is measured, and the column of the target."""
         parts = interventions(query.conditions, self._top_dose)
         column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
-        at = np.flatnonzero((column >= 0) & (parts.amount > 0))
+        at = np.flatnonzero(column >= 0)
         return parts, at, column[at]
 
     def _design(self, control: FloatArray | None, row: IntArray, column: IntArray) -> FloatArray:

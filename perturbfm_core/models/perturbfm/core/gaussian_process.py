@@ -41,6 +41,7 @@ from perturbfm_core.models.perturbfm.core.other_screens import (
 )
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.models.perturbfm.core.table_weights import weigh_tables
+from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.models.scale import USUAL, Scale, sample_of, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -274,12 +275,16 @@ class SetProcess:
         return other.fit(view.subset(view.inner[fold][0]), levels)
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
-        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta), in log1p units."""
+        """Return float32 ([q, G] mean, [q, G] variance of the noise-free delta), in log1p units.
+
+        Without any part above a dose of 0 the mean is 0.
+        """
         levels, which = np.unique(self.lambdas, return_inverse=True)
         beyond, explained = self.given.predict(query, levels)
         mean = self.mean.predict(query) + beyond
         if self._targets is not None:
             mean = mean + self._targets.predict(query)
+        mean[interventions(query.conditions).sizes == 0] = 0.0
         prior = self.similarity.diagonal(query, self.kernel)
         # Posterior variance k(x, x) - c' (K + lambda D)^-1 c.
         left = np.stack([prior - e for e in explained], axis=1)

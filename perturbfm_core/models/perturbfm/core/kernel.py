@@ -10,7 +10,6 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
     EffectTable,
-    components,
     distinct_rows,
     is_single,
 )
@@ -24,7 +23,7 @@ from perturbfm_core.models.perturbfm.core.described import (
 )
 from perturbfm_core.models.perturbfm.core.feature_kernel import FeatureKernel, feature_similarity
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions, log_top_dose
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
@@ -76,7 +75,8 @@ class SimilarityKernel:
         self.contexts = self._conditions[schema.CONTEXT_ID].nunique()
         large = self.scale.approximates(len(view))
         delta = view.delta if large else view.delta.astype(np.float64)
-        single = is_single(view.conditions)
+        # One at a dose of 0 is no measurement of the effect.
+        single = is_single(view.conditions) & (interventions(view.conditions).sizes == 1)
         k = min(N_COMPONENTS, *delta.shape)
         self._axes = (
             principal_components(delta, k, self.scale.exact).varying().astype(delta.dtype)
@@ -253,7 +253,7 @@ class SimilarityKernel:
         import numpy as np
 
         parts = interventions(conditions, self._top_dose)
-        table, owner = components(conditions)
+        table, owner = active_components(conditions)
         if any(self._singles.keys):
             effects, _ = self._singles.look_up(table)
         else:

@@ -36,6 +36,7 @@ from perturbfm_core.models.perturbfm.core.weights import (
     simplex_weights,
     weights_of_few,
 )
+from perturbfm_core.models.perturbfm.interventions import active_query
 from perturbfm_core.models.scale import USUAL, Scale, some_held
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.split import units_of
@@ -214,6 +215,7 @@ class Core:
         """Return float32 [q, G] each: mean, and variance of the noise-free delta by the set process."""
         import numpy as np
 
+        query, unperturbed = active_query(query)
         process, var = self.process.predict(query)
         strata = _strata(query, self._known)
         W = np.asarray([self.weights.get(s, self.weights[_ALL]) for s in strata], dtype=np.float32)
@@ -223,6 +225,7 @@ class Core:
                 out += W[:, [i]] * _or_else(self.lent.predict(query), process)
             if name in self._fitted and W[:, i].any():
                 out += W[:, [i]] * np.asarray(self._fitted[name]._mean(query), dtype=np.float32)
+        out[unperturbed] = 0.0
         return out, var
 
     # ---- state -----------------------------------------------------------------------------------------

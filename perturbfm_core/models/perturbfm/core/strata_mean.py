@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core import schema
-from perturbfm_core.data.condition import pert_genes
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.models.perturbfm.interventions import interventions
+from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
 _SHRINK_CONDITIONS = 5.0
@@ -16,6 +15,8 @@ _SHRINK_CONDITIONS = 5.0
 
 class StrataMean:
     """Mean train delta of singles, pairs and larger sets, each shrunk to the mean of all conditions.
+
+    Conditions whose parts are all at a dose of 0 count in no mean, and have a mean of 0.
 
     Parameters
     ----------
@@ -30,9 +31,10 @@ class StrataMean:
 
     def fit(self, view: TrainView) -> StrataMean:
         """Average the deltas of each number of perturbed genes; every condition counts once."""
-        size = _sizes(view.query())
-        overall = view.delta.mean(axis=0, dtype=np.float64)
-        self.sizes = sorted({int(s) for s in size}) if self.by_size else []
+        size = interventions(view.conditions).sizes
+        perturbed = view.delta[size > 0] if (size == 0).any() else view.delta
+        overall = perturbed.sum(axis=0, dtype=np.float64) / max(len(perturbed), 1)
+        self.sizes = sorted({int(s) for s in size if s}) if self.by_size else []
         rows = [overall]
         for s in self.sizes:
             own = view.delta[size == s].sum(axis=0, dtype=np.float64)
@@ -43,7 +45,10 @@ class StrataMean:
     def predict(self, query: Query) -> FloatArray:
         """Return float32 [q, G]; a number of genes that train lacks gets the mean of all conditions."""
         row = {s: i + 1 for i, s in enumerate(self.sizes)}
-        return np.asarray(self.means[[row.get(int(s), 0) for s in _sizes(query)]])
+        size = interventions(query.conditions).sizes
+        out = np.asarray(self.means[[row.get(int(s), 0) for s in size]])
+        out[size == 0] = 0.0
+        return out
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the means under a prefixed name."""
@@ -66,9 +71,3 @@ class StrataMean:
             Saved JSON state by name.
         """
         self.means, self.sizes = arrays[f"{prefix}.means"], [int(s) for s in meta[f"{prefix}.sizes"]]
-
-
-def _sizes(query: Query) -> IntArray:
-    return np.asarray(
-        [len(pert_genes(p)) for p in query.conditions[schema.PERT_ID].astype(str)], dtype=np.int64
-    )

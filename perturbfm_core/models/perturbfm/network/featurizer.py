@@ -18,11 +18,10 @@ from perturbfm_core.graphs.masks import PertMasks
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
     EffectTable,
-    components,
     distinct_rows,
     is_single,
 )
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions, log_top_dose
 from perturbfm_core.models.perturbfm.network.control_state import ControlStates
 from perturbfm_core.models.perturbfm.network.diffusion import spread_over
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
@@ -100,7 +99,7 @@ class Featurizer:
         self._genes = [str(g) for g in view.genes]
         self._top_dose = log_top_dose(view.conditions)
         self._known = set(interventions(view.conditions, self._top_dose).labels)
-        single = is_single(view.conditions)
+        single = is_single(view.conditions) & (interventions(view.conditions).sizes == 1)
         self._singles = EffectTable(CONTEXT_LEVELS)
         if single.any():
             self._singles.fit(view.conditions[single], view.delta[single])
@@ -280,7 +279,7 @@ class Featurizer:
             return np.zeros((n, 0, G), dtype=np.float32)
         out = np.zeros((n, _INTERVENTION_CHANNELS, G), dtype=np.float32)
         out[:, 0] = core - self._center
-        table, _ = components(query.conditions)
+        table, _ = active_components(query.conditions)
         if not any(self._singles.keys):
             return out
         effects, known = self._singles.look_up(table)
