@@ -277,7 +277,7 @@ def test_a_killed_run_frees_its_slot_and_a_waiting_one_names_it(on_server):
     line = f"waiting for a training slot held by run {killed} since {held.since} (process {held.pid} on {held.host})"
     until(lambda: line in on_server.messages(waiting), "line of the waiting run")
     assert line in (on_server.location.path / "server.log").read_text()
-    assert on_server.runs("STARTED").keys() == {killed, waiting}
+    assert on_server.runs("STARTED").keys() >= {killed, waiting}
 
     os.kill(held.pid, signal.SIGKILL)
     assert on_server.finish(waiting) == "SUCCESS"
@@ -306,11 +306,11 @@ def test_a_killed_run_inside_another_process_is_marked_as_failed(on_server):
             stderr=subprocess.STDOUT,
         )
     try:
-        (run,) = until(lambda: on_server.runs("STARTED"), "run")
-        until(lambda: holder(run), "training")
+        # The leaderboard's own run may be on the way too, after the cells of other tests.
+        run = until(lambda: next(filter(holder, on_server.runs("STARTED")), None), "training")
         # It is looked at more than once, and left alone while its process lives.
         time.sleep(3)
-        assert on_server.runs("STARTED").keys() == {run}
+        assert run in on_server.runs("STARTED")
     finally:
         process.kill()
         process.wait(10)
