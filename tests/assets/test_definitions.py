@@ -464,6 +464,8 @@ def test_cell_materialises_and_publishes_a_run(here):
     assert Path(shown["report"]["run_dir"]) == run.resolve()
     metrics = read_json(run / "metrics.json")
     assert (run / "metrics.json").stat().st_size <= 400_000
+    # Reasons are not said again by context and stratum: that was 36 kB here.
+    assert len(json.dumps(metrics["notes"])) < 20_000
     value = metrics["delta"]["global"]["pearson_centered"]
     assert shown["metric_panel"]["delta.pearson_centered"] == round(value, 4) == shown["report"]["headline"]
     # Floor and ceiling stand beside it, for the headline of every panel.

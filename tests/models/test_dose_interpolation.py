@@ -81,6 +81,14 @@ def test_labels_that_are_no_numbers_are_not_mixed() -> None:
     assert predicted(donors, at("10 uM", donor="a"), at("10 uM", donor="b")) == [3.0, 7.0]
 
 
+def test_doses_of_combinations_and_of_other_units_are_not_mixed() -> None:
+    pairs = [(at("1 uM+10 uM", pert="A+B"), 1.0), (at("5 uM+5 uM", pert="A+B"), 5.0)]
+    # 10 with 1 is neither 1 with 10 nor, by its sum, anything between: the mean of the perturbation.
+    assert predicted(pairs, at("10 uM+1 uM", pert="A+B")) == [3.0]
+    units = [*DOSES, (at("10 ug/ml"), 50.0)]
+    assert predicted(units, at("10 uM"), at("20 ug/ml")) == [3.0, 50.0]
+
+
 def test_without_doses_and_for_unseen_perturbations_it_is_the_mean_by_perturbation_and_context() -> None:
     train = [(at(), 1.0), (at(context="y"), 3.0), (at(pert="B"), 8.0)]
     assert predicted(train, at(), at(context="z"), at(pert="C")) == [1.0, 2.0, 4.0]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
+from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import SplitError
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, group_names
@@ -30,15 +31,17 @@ class _Point:
 
     dose: float | None
     time: float | None
+    unit: str
     others: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, doses: str, covariates: str) -> _Point:
         labels = {**parse_covariates(covariates), "dose": doses}
-        dose, time = _log_dose(doses), _log_time(labels.get("time", ""))
+        (dose, unit), time = _log_dose(doses), _log_time(labels.get("time", ""))
         placed = {"dose": dose, "time": time}
         # What is no number is compared as text.
-        return cls(dose, time, tuple(sorted(x for x in labels.items() if placed.get(x[0]) is None)))
+        others = sorted(x for x in labels.items() if placed.get(x[0]) is None)
+        return cls(dose, time, unit, tuple(others))
 
 
 @MODELS.register("dose_interpolation")
@@ -83,7 +86,8 @@ def _points(conditions: pd.DataFrame) -> list[_Point]:
 
 def _weights(point: _Point, ladder: Sequence[_Point]) -> FloatArray | None:
     """Return float64 [n], the weights of a ladder's conditions for a point; None where nothing places it."""
-    alike = np.asarray([p.others == point.others for p in ladder])
+    comparable = np.asarray([p.unit == point.unit for p in ladder])
+    alike = comparable & np.asarray([p.others == point.others for p in ladder])
     same = {axis: np.asarray([getattr(p, axis) == getattr(point, axis) for p in ladder]) for axis in _AXES}
     for axis, other in (_AXES, _AXES[::-1]):
         at, levels = getattr(point, axis), _levels(ladder, axis)
@@ -95,7 +99,7 @@ def _weights(point: _Point, ladder: Sequence[_Point]) -> FloatArray | None:
         at = getattr(point, axis)
         if at is not None:
             distance += np.abs(_levels(ladder, axis) - at)
-    usable = np.isfinite(distance) & (alike | ~alike.any())
+    usable = comparable & np.isfinite(distance) & (alike | ~alike.any())
     if not usable.any() or (point.dose is None and point.time is None):
         return None
     nearest = usable & (distance <= distance[usable].min() + 1e-9)
@@ -130,12 +134,14 @@ def _interpolated(at: float, levels: FloatArray, usable: BoolArray) -> FloatArra
     return out
 
 
-def _log_dose(text: str) -> float | None:
+def _log_dose(text: str) -> tuple[float | None, str]:
+    """Return the logarithm of a dose, and its base unit; None for none, for several and for what is no number."""
     try:
-        found = parse_dose(text)
+        # Doses of a combination have no place on one axis: 1 with 10 is not 10 with 1.
+        found = None if len(split_doses(text)) > 1 else parse_dose(text)
     except SplitError:
-        return None
-    return float(np.log(found[0])) if found is not None and found[0] > 0 else None
+        found = None
+    return (float(np.log(found[0])), found[1]) if found is not None and found[0] > 0 else (None, "")
 
 
 def _log_time(text: str) -> float | None:
