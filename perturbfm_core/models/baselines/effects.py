@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,12 +188,6 @@ def sum_parts(values: FloatArray, owner: IntArray, n: int) -> FloatArray:
     """
     members = sp.csr_array((np.ones(len(owner)), (owner, np.arange(len(owner)))), shape=(n, len(owner)))
     return np.asarray(members @ np.asarray(values, dtype=np.float64))
-
-
-def log_dose(text: str) -> float:
-    """Return log(1 + dose) of the number at the start of a dose, 1 without a number."""
-    found = re.match(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)", str(text))
-    return float(np.log1p(float(found.group(1)))) if found else 1.0
 
 
 class AdditiveEffects:

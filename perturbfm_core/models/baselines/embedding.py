@@ -12,7 +12,9 @@ from perturbfm_core.data.condition import distinct_genes, name_of_part
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import BORROWED, Needs, SideInfo
 from perturbfm_core.models.baselines.borrowing import Borrowing
-from perturbfm_core.models.baselines.effects import EffectTable, components, log_dose, n_parts, sum_parts
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_series import doses_of
+from perturbfm_core.models.baselines.effects import EffectTable, components, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale
@@ -36,7 +38,7 @@ _CENTERS: tuple[tuple[str, ...], ...] = (
 
 
 class GeneEmbedding:
-    """Features of conditions: the sum of the features of their genes, scaled by log dose.
+    """Features of conditions: the sum of the features of their genes, scaled by dose.
 
     Each table is centred on the perturbed genes of train and divided by one scale, so that all tables have
     the same weight. A gene that a table lacks counts as the mean perturbed gene of train.
@@ -46,7 +48,7 @@ class GeneEmbedding:
         self.tables: list[GeneFeatures] = []
         self.offsets: list[FloatArray] = []
         self.scales: list[float] = []
-        self.top_dose = 1.0
+        self.response = DoseResponse()
         self.known_genes: dict[str, list[int]] = {}
 
     def fit(
@@ -92,8 +94,7 @@ class GeneEmbedding:
             self.offsets.append(rows.mean(axis=0) if len(rows) else np.zeros(table.matrix.shape[1]))
             self.scales.append(spread if spread > 0 else 1.0)
             self.known_genes[name] = [int(known.sum()), len(genes)]
-        parts, _ = components(view.conditions)
-        self.top_dose = max([log_dose(d) for d in parts[schema.DOSES]] + [1e-12])
+        self.response = DoseResponse.fit(view)
         return self
 
     def features(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
@@ -102,7 +103,7 @@ class GeneEmbedding:
 
         parts, owner = components(conditions)
         genes = [name_of_part(part) for part in parts[schema.PERT_ID]]
-        dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self.top_dose
+        dose = self.response.amounts(doses_of(parts[schema.DOSES]))
         blocks, any_known = [], np.zeros(len(parts), dtype=np.bool_)
         for table, offset, scale in zip(self.tables, self.offsets, self.scales, strict=True):
             rows, known = table.rows(genes)
@@ -126,7 +127,7 @@ class GeneEmbedding:
             {"name": t.name, "genes": t.genes.tolist(), "scale": s}
             for t, s in zip(self.tables, self.scales, strict=True)
         ]
-        return {"embedding": tables, "top_dose": self.top_dose}
+        return {"embedding": tables, "response": self.response.meta()}
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Restore the state that `arrays` and `meta` returned."""
@@ -138,7 +139,7 @@ class GeneEmbedding:
             self.tables.append(GeneFeatures(table["name"], genes, arrays[f"embedding.{i}.matrix"]))
             self.offsets.append(arrays[f"embedding.{i}.offset"])
             self.scales.append(float(table["scale"]))
-        self.top_dose = float(meta["top_dose"])
+        self.response = DoseResponse.restored(meta)
 
 
 def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> GeneFeatures:

@@ -9,7 +9,9 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.models.baselines.effects import components, distinct_rows, log_dose
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_series import doses_of
+from perturbfm_core.models.baselines.effects import components, distinct_rows
 from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.principal_components import principal_components
@@ -48,7 +50,7 @@ class RidgeRegression(TunedBaseline):
 
         super().__init__(params)
         self._names: list[str] = []
-        self._top_dose = 1.0
+        self._response = DoseResponse()
         self._pca_mean: FloatArray = np.zeros(0)
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
@@ -66,7 +68,7 @@ class RidgeRegression(TunedBaseline):
         parts, _ = components(view.conditions)
         labels = _labels(parts)
         self._names = sorted(set(labels))
-        self._top_dose = max([log_dose(d) for d in parts[schema.DOSES]] + [1e-12])
+        self._response = DoseResponse.fit(view)
         self._pca_mean, self._pca_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.params.control_components:
             X = distinct_rows(view.control)[0].astype(np.float64)
@@ -84,7 +86,7 @@ class RidgeRegression(TunedBaseline):
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
         column = np.asarray([known.get(label, -1) for label in _labels(parts)], dtype=np.int64)
-        dose = np.asarray([log_dose(d) for d in parts[schema.DOSES]]) / self._top_dose
+        dose = self._response.amounts(doses_of(parts[schema.DOSES]))
         used = column >= 0
         multi_hot = sp.csr_array(
             (dose[used], (owner[used], column[used])), shape=(len(query), len(self._names))
@@ -105,12 +107,12 @@ class RidgeRegression(TunedBaseline):
         return {"pca_mean": self._pca_mean, "pca_axes": self._pca_axes, **super()._state_arrays()}
 
     def _state_meta(self) -> dict[str, Any]:
-        return {"names": self._names, "top_dose": self._top_dose}
+        return {"names": self._names, "response": self._response.meta()}
 
     def _restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         super()._restore(arrays, meta)
         self._pca_mean, self._pca_axes = arrays["pca_mean"], arrays["pca_axes"]
-        self._names, self._top_dose = meta["names"], meta["top_dose"]
+        self._names, self._response = meta["names"], DoseResponse.restored(meta)
 
 
 def _labels(parts: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,8 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import parse_covariates
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.schema import BoolArray, FloatArray
 
 
@@ -24,25 +25,25 @@ class Design:
         Gene (or drug) and modality of every part of a train condition, as one label each.
     covariates
         Every value of context and covariates in train.
-    top_dose
-        Log dose that has the amount 1.
+    response
+        Amounts of doses.
     """
 
     perturbations: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
-    top_dose: float = 1.0
+    response: DoseResponse = field(default_factory=DoseResponse)
 
     @classmethod
     def of(cls, conditions: pd.DataFrame) -> Design:
         """Return the design of train conditions."""
-        top = log_top_dose(conditions)
+        response = DoseResponse.logarithmic(conditions)
         values = {name for names in _values(conditions) for name in names}
-        labels = set(interventions(conditions, top).labels)
-        return cls(tuple(sorted(labels)), tuple(sorted(values)), top)
+        labels = set(interventions(conditions, response).labels)
+        return cls(tuple(sorted(labels)), tuple(sorted(values)), response)
 
     def read(self, conditions: pd.DataFrame) -> tuple[FloatArray, FloatArray]:
         """Return float32 ([C, P] amount of each perturbation, 1 without doses; [C, K] one-hot covariates)."""
-        amount = interventions(conditions, self.top_dose).incidence(list(self.perturbations))
+        amount = interventions(conditions, self.response).incidence(list(self.perturbations))
         position = {name: i for i, name in enumerate(self.covariates)}
         hot = np.zeros((len(conditions), len(position)), dtype=np.float32)
         for row, names in enumerate(_values(conditions)):
@@ -51,7 +52,7 @@ class Design:
 
     def lacks(self, conditions: pd.DataFrame) -> BoolArray:
         """Return bool [C], whether a condition has a perturbation without a column."""
-        parts = interventions(conditions, self.top_dose)
+        parts = interventions(conditions, self.response)
         missing = ~np.isin(np.asarray(parts.labels, dtype=object), self.perturbations)
         return np.asarray(np.bincount(parts.owner[missing], minlength=parts.n) > 0, dtype=np.bool_)
 
@@ -60,13 +61,13 @@ class Design:
         return {
             "perturbations": list(self.perturbations),
             "covariates": list(self.covariates),
-            "top_dose": self.top_dose,
+            "response": self.response.meta(),
         }
 
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> Design:
         """Return the design that `meta` described."""
-        return cls(tuple(meta["perturbations"]), tuple(meta["covariates"]), float(meta["top_dose"]))
+        return cls(tuple(meta["perturbations"]), tuple(meta["covariates"]), DoseResponse.restored(meta))
 
 
 def _values(conditions: pd.DataFrame) -> list[list[str]]:

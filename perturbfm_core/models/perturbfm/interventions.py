@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,11 +11,11 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.data.modality import switches_off
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_series import doses_of
 from perturbfm_core.models.baselines.effects import components
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query
-
-_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][-+]?\d+)?)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +31,7 @@ class Interventions:
     genes, modality
         Name of the perturbed gene (or drug), as in tables of genes, and modality of each part.
     amount
-        float64 [parts], log1p dose relative to that of the largest dose in train; 1 where a dose is no number.
+        float64 [parts], strength by dose, relative to that of the largest dose in train; 1 where a dose is no number.
     sign
         float64 [parts], -1 where the modality switches its target off, else 1 (activation, a drug, no modality).
     """
@@ -79,7 +78,7 @@ class Interventions:
 def active_components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]:
     """Return every part of every condition as a single, without those at a dose of 0, and the condition it belongs to."""
     parts, owner = components(conditions)
-    at = np.flatnonzero(_logs(parts) != 0)
+    at = np.flatnonzero(doses_of(parts[schema.DOSES]) != 0)
     return parts.iloc[at], owner[at]
 
 
@@ -102,46 +101,24 @@ def active_query(query: Query) -> tuple[Query, BoolArray]:
     return query, left == 0
 
 
-def interventions(conditions: pd.DataFrame, top_dose: float | None = None) -> Interventions:
+def interventions(conditions: pd.DataFrame, response: DoseResponse | None = None) -> Interventions:
     """Return the parts of conditions.
 
     Parameters
     ----------
     conditions
         Condition table [n].
-    top_dose
-        Log dose that has the amount 1 (default: the largest of these conditions).
+    response
+        Amounts of doses (default: logarithmic, relative to the largest dose of these conditions).
     """
     parts, owner = active_components(conditions)
-    logs = _logs(parts)
-    top = _top(logs) if top_dose is None else top_dose
+    curve = DoseResponse.logarithmic(conditions) if response is None else response
     modality = [str(m) for m in parts[schema.MODALITY]]
     return Interventions(
         n=len(conditions),
         owner=owner,
         genes=[name_of_part(str(g)) for g in parts[schema.PERT_ID]],
         modality=modality,
-        amount=np.where(np.isnan(logs), 1.0, logs / top),
+        amount=curve.amounts(doses_of(parts[schema.DOSES])),
         sign=np.asarray([-1.0 if switches_off(m) else 1.0 for m in modality]),
     )
-
-
-def log_top_dose(conditions: pd.DataFrame) -> float:
-    """Return log(1 + the largest dose), 1 if no condition has a dose above 0."""
-    parts, _ = components(conditions)
-    return _top(_logs(parts))
-
-
-def _logs(parts: pd.DataFrame) -> FloatArray:
-    """Return float64 [parts], log1p of the doses, NaN where a dose is no number."""
-    return np.asarray([_log_dose(d) for d in parts[schema.DOSES]], dtype=np.float64)
-
-
-def _top(logs: FloatArray) -> float:
-    # A dose of 0 is no unit of amounts, and a missing one (NaN) is not above 0 either.
-    return float(logs[logs > 0].max()) if (logs > 0).any() else 1.0
-
-
-def _log_dose(text: str) -> float:
-    found = _NUMBER.match(str(text))
-    return float(np.log1p(float(found.group(1)))) if found else np.nan

@@ -24,7 +24,7 @@ from perturbfm_core.models.base import MODELS, Model
 from perturbfm_core.models.perturbfm.core.gaussian_process import Direct
 from perturbfm_core.models.perturbfm.core.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.core.stack import BASELINES, Core, folds_of
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
 from perturbfm_core.models.perturbfm.network.gate import (
     CLOSED,
@@ -145,7 +145,7 @@ class PerturbFM(Model):
             donors = {n: self.side_info.donor(n) for n in needs.borrowed}
             self.core = Core(members, tables, self.direct, donors, self.scale).fit(view, seed)
             self.training["core"] = self.core.summary()
-        parts = sorted(set(interventions(view.conditions, log_top_dose(view.conditions)).labels))
+        parts = sorted(set(interventions(view.conditions).labels))
         self._labels = {x: FIRST_ID + i for i, x in enumerate(parts)}
         self.featurizer = Featurizer(p, self.version, tables, graphs, self._labels, masks=masks).fit(view)
         held = self._held_out(view, tables)
@@ -352,6 +352,7 @@ class PerturbFM(Model):
             return core, process, spread
         inputs = self._fitted_featurizer().read(query, core)
         members = self.networks.added(inputs, self._channel_scale, self.gate.g)
+        members[:, interventions(query.conditions).sizes == 0] = 0.0
         if len(members) > 1:
             spread = members.var(axis=0, ddof=1).astype(np.float32)
         return (core + members.mean(axis=0)).astype(np.float32), process, spread

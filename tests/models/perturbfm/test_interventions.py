@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.perturbfm.interventions import interventions
 from tests.support.factories import conditions_of
 
 
@@ -21,7 +22,7 @@ from tests.support.factories import conditions_of
 def test_a_dose_of_0_has_no_amount_and_no_dose_an_amount_of_1(doses: list[str], amounts: list[float]) -> None:
     names = [f"D{i}" for i in range(len(doses))]
     conditions = conditions_of([("c", name, "drug", d) for name, d in zip(names, doses, strict=True)])
-    found = interventions(conditions, log_top_dose(conditions))
+    found = interventions(conditions)
     np.testing.assert_allclose(found.incidence(names, by="gene").sum(axis=0), amounts)
     order = [conditions[schema.PERT_ID].tolist().index(name) for name in names]
     assert found.sizes[order].tolist() == [int(a > 0) for a in amounts]
@@ -30,7 +31,7 @@ def test_a_dose_of_0_has_no_amount_and_no_dose_an_amount_of_1(doses: list[str], 
 @pytest.mark.parametrize("none", ["0", "0 nM", "0.0", "0 uM"])
 def test_a_combination_with_a_part_at_a_dose_of_0_is_the_rest(none: str) -> None:
     found, rest = (
-        interventions(conditions_of([("c", pert, "drug", dose)]), 1.0)
+        interventions(conditions_of([("c", pert, "drug", dose)]), DoseResponse(10.0))
         for pert, dose in (("A+B", f"{none}+3 uM"), ("B", "3 uM"))
     )
     assert (found.labels, found.sizes.tolist()) == (rest.labels, rest.sizes.tolist())
@@ -38,8 +39,8 @@ def test_a_combination_with_a_part_at_a_dose_of_0_is_the_rest(none: str) -> None
 
 
 def test_doses_in_train_of_0_alone_leave_other_doses_finite() -> None:
-    top = log_top_dose(conditions_of([("c", "D", "drug", "0")]))
-    assert interventions(conditions_of([("c", "D", "drug", "10 uM")]), top).amount == pytest.approx(
+    response = DoseResponse.logarithmic(conditions_of([("c", "D", "drug", "0")]))
+    assert interventions(conditions_of([("c", "D", "drug", "10 uM")]), response).amount == pytest.approx(
         np.log(11)
     )
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.matrix import Values
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import ModelError, SplitError
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import EncoderFolder, SideInfo
@@ -130,14 +130,21 @@ def test_a_saved_model_predicts_the_same(name, params, tmp_path):
     assert saved(back, tmp_path / "b") == files
 
 
-def test_a_fit_from_before_the_core_had_its_name_predicts_the_same(tmp_path):
+def test_a_fit_from_before_the_core_had_its_name_and_doses_a_curve_predicts_the_same(tmp_path):
     view = small_view()
     model = once("perturbfm-v2", 3, **{**WHOLE, "core": "stack"})
     folder = tmp_path / "model"
     saved(model, folder)
     meta = json.loads((folder / schema.MODEL_META_FILE).read_text())
     meta["params"]["prior"] = meta["params"].pop("core")
-    meta["state"] = {k.replace("core.", "prior.", 1): v for k, v in meta["state"].items()}
+    meta["state"] = {
+        k.replace("core.", "prior.", 1).replace("response", "top_dose"): v
+        for k, v in meta["state"].items()
+        if not k.endswith("mean.response")
+    }
+    curves = [k for k in meta["state"] if k.endswith("top_dose")]
+    assert len(curves) > 2
+    meta["state"] |= dict.fromkeys(curves, 1.0)
     (folder / schema.MODEL_META_FILE).write_text(json.dumps(meta))
     arrays = load_file(folder / schema.MODEL_FILE)
     save_file({k.replace("core.", "prior.", 1): v for k, v in arrays.items()}, folder / schema.MODEL_FILE)
@@ -146,6 +153,20 @@ def test_a_fit_from_before_the_core_had_its_name_predicts_the_same(tmp_path):
     mine, other = model.predict(mixed_query(view)), back.predict(mixed_query(view))
     assert np.array_equal(mine.mean, other.mean)
     assert np.array_equal(mine.var, other.var)
+    meta["state"] |= dict.fromkeys(curves, float(np.log(11)))
+    (folder / schema.MODEL_META_FILE).write_text(json.dumps(meta))
+    with pytest.raises(ModelError, match="dose-response curve' not found.*train again"):
+        load_model(folder)
+
+
+def test_networks_add_nothing_at_a_dose_of_0():
+    view = small_view()
+    model = once("perturbfm-v0", 3, **QUICK)
+    control = np.random.default_rng(0).uniform(0.5, 3, size=(2, len(view.genes)))
+    doses = query_of([("c0", "g1", "CRISPRi", d) for d in ("0", "1")], list(view.genes), control=control)
+    mean = model.predict(doses).mean
+    assert not mean[0].any()
+    assert mean[1].any()
 
 
 def test_an_ensemble_says_how_its_networks_differ():

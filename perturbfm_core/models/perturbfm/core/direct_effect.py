@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.models.perturbfm.interventions import Interventions, interventions, log_top_dose
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.perturbfm.interventions import Interventions, interventions
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -35,7 +36,7 @@ class DirectEffect:
     def __init__(self, *, state: bool = False) -> None:
         self.state = state
         self._genes: dict[str, int] = {}
-        self._top_dose = 1.0
+        self._response = DoseResponse()
         self._modalities: list[str] = []
         self._coefficients: FloatArray = np.zeros((0, 3))
         self._labels: list[str] = []
@@ -45,7 +46,7 @@ class DirectEffect:
     def fit(self, view: TrainView) -> DirectEffect:
         """Learn the mean effect of each modality, and the deviation of every target from it."""
         self._genes = {str(g): j for j, g in enumerate(view.genes)}
-        self._top_dose = log_top_dose(view.conditions)
+        self._response = DoseResponse.fit(view)
         parts, at, column = self._entries(view.query())
         self._modalities, self._labels = [], []
         self._coefficients, self._own = np.zeros((0, 3)), np.zeros(0)
@@ -116,7 +117,7 @@ class DirectEffect:
 
     def _entries(self, query: Query) -> tuple[Interventions, IntArray, IntArray]:
         """Return the parts, the positions of those whose target is measured, and the column of the target."""
-        parts = interventions(query.conditions, self._top_dose)
+        parts = interventions(query.conditions, self._response)
         column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
         at = np.flatnonzero(column >= 0)
         return parts, at, column[at]
@@ -147,7 +148,7 @@ class DirectEffect:
         return {
             f"{prefix}.labels": self._labels,
             f"{prefix}.modalities": self._modalities,
-            f"{prefix}.top_dose": self._top_dose,
+            f"{prefix}.response": self._response.meta(),
             f"{prefix}.level": list(self._level),
         }
 
@@ -170,6 +171,6 @@ class DirectEffect:
         self._genes = {g: j for j, g in enumerate(genes)}
         self._coefficients, self._own = arrays[f"{prefix}.coefficients"], arrays[f"{prefix}.own"]
         self._labels, self._modalities = meta[f"{prefix}.labels"], meta[f"{prefix}.modalities"]
-        self._top_dose = float(meta[f"{prefix}.top_dose"])
+        self._response = DoseResponse.restored(meta, f"{prefix}.")
         low, spread = meta[f"{prefix}.level"]
         self._level = (float(low), float(spread))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from perturbfm_core import schema
 from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.models.baselines.dose_response import DoseResponse
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
     EffectTable,
@@ -23,7 +24,7 @@ from perturbfm_core.models.perturbfm.core.described import (
 )
 from perturbfm_core.models.perturbfm.core.feature_kernel import FeatureKernel, feature_similarity
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.interventions import active_components, interventions, log_top_dose
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
@@ -55,7 +56,7 @@ class SimilarityKernel:
         self.tables = tuple(tables)
         self.scale = scale
         self.contexts = 0
-        self._top_dose = 1.0
+        self._response = DoseResponse()
         self._singles = EffectTable(CONTEXT_LEVELS)
         self._axes: FloatArray = np.zeros((0, 0))
         self._context_mean: FloatArray = np.zeros(0)
@@ -71,7 +72,7 @@ class SimilarityKernel:
         import numpy as np
 
         self._conditions = view.conditions[list(schema.CONDITION_COLUMNS)].astype(str)
-        self._top_dose = log_top_dose(view.conditions)
+        self._response = DoseResponse.fit(view)
         self.contexts = self._conditions[schema.CONTEXT_ID].nunique()
         large = self.scale.approximates(len(view))
         delta = view.delta if large else view.delta.astype(np.float64)
@@ -87,7 +88,12 @@ class SimilarityKernel:
         # Scores are not centred, so that the origin is no effect, which is also the value of an unmeasured
         # gene.
         if single.any() and len(self._axes):
-            self._singles.fit(view.conditions[single], (delta[single] @ self._axes.T).astype(np.float32))
+            amount = interventions(view.conditions[single], self._response).amount
+            scores = delta[single] @ self._axes.T
+            # Least squares in proportion to the amounts, so that a dose that train lacks takes part of the others.
+            weights = None if (amount == 1.0).all() else amount**2
+            scores = scores if weights is None else scores / amount[:, None]
+            self._singles.fit(view.conditions[single], scores.astype(np.float32), weights)
         self._context_mean, self._context_axes = np.zeros(0), np.zeros((0, 0))
         if view.control is not None and self.contexts > 1:
             # Distinct profiles only: a context with many conditions should not count more than others.
@@ -252,13 +258,13 @@ class SimilarityKernel:
     def _describe(self, conditions: pd.DataFrame, context: FloatArray | None) -> Described:
         import numpy as np
 
-        parts = interventions(conditions, self._top_dose)
+        parts = interventions(conditions, self._response)
         table, owner = active_components(conditions)
         if any(self._singles.keys):
             effects, _ = self._singles.look_up(table)
         else:
             effects = np.zeros((len(table), len(self._axes)), dtype=np.float32)
-        effects = effects.astype(np.float64)
+        effects = effects.astype(np.float64) * parts.amount[:, None]
         sums = np.zeros((len(conditions), effects.shape[1]))
         # Effects are those of train singles, zero where a gene was not measured as a single [parts, k].
         np.add.at(sums, owner, effects)
@@ -322,7 +328,7 @@ class SimilarityKernel:
             f"{prefix}.conditions": self._conditions.to_numpy().tolist(),
             f"{prefix}.keys": self._conditions.index.astype(str).tolist(),
             f"{prefix}.width": self._width,
-            f"{prefix}.top_dose": self._top_dose,
+            f"{prefix}.response": self._response.meta(),
             f"{prefix}.contexts": self.contexts,
             f"{prefix}.tables": [{"name": t.name, "genes": t.genes.tolist()} for t in self.tables],
             **self._singles.meta(f"{prefix}.singles"),
@@ -349,7 +355,10 @@ class SimilarityKernel:
             index=pd.Index(meta[f"{prefix}.keys"], name=schema.CONDITION),
         )
         self._width = {k: float(v) for k, v in meta[f"{prefix}.width"].items()}
-        self._top_dose, self.contexts = float(meta[f"{prefix}.top_dose"]), int(meta[f"{prefix}.contexts"])
+        self._response, self.contexts = (
+            DoseResponse.restored(meta, f"{prefix}."),
+            int(meta[f"{prefix}.contexts"]),
+        )
         self._context_mean = arrays[f"{prefix}.context_mean"]
         self._context_axes = arrays[f"{prefix}.context_axes"]
         self._axes = arrays[f"{prefix}.axes"]

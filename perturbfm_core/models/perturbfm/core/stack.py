@@ -17,6 +17,7 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.baselines.additive import Additive
 from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.dose_interpolation import DoseInterpolation
 from perturbfm_core.models.baselines.means import (
     ContextGeneral,
     ControlOnly,
@@ -47,7 +48,7 @@ _KINDS: tuple[type[Baseline], ...] = (
     ControlOnly,
     GlobalMean,
     PerPerturbationMean,
-    PerPerturbationContextMean,
+    DoseInterpolation,
     Additive,
     ScaledAdditive,
     ContextGeneral,
@@ -308,7 +309,8 @@ def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects
         model = TransferRidge(TransferRidge.Params(borrow=tuple(donors or {})))
         model.side_info = SideInfo(donors=donors or {})
     else:
-        model = next(kind for kind in _KINDS if kind.name == name)()
+        # Earlier fits may have the mean without interpolation.
+        model = next(k for k in (*_KINDS, PerPerturbationContextMean) if k.name == name)()
     model.genes = genes
     return model
 

@@ -15,13 +15,14 @@ from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.masks import PertMasks
+from perturbfm_core.models.baselines.dose_response import DoseResponse
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
     EffectTable,
     distinct_rows,
     is_single,
 )
-from perturbfm_core.models.perturbfm.interventions import active_components, interventions, log_top_dose
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions
 from perturbfm_core.models.perturbfm.network.control_state import ControlStates
 from perturbfm_core.models.perturbfm.network.diffusion import spread_over
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
@@ -79,7 +80,7 @@ class Featurizer:
         self.labels = labels
         self.states = ControlStates(permuted=params.control_state == "permuted")
         self._known: set[str] = set()
-        self._top_dose = 1.0
+        self._response = DoseResponse()
         self._genes: list[str] = []
         self._singles = EffectTable(CONTEXT_LEVELS)
         self._center: FloatArray = np.zeros(0, dtype=np.float32)
@@ -97,8 +98,8 @@ class Featurizer:
         import numpy as np
 
         self._genes = [str(g) for g in view.genes]
-        self._top_dose = log_top_dose(view.conditions)
-        self._known = set(interventions(view.conditions, self._top_dose).labels)
+        self._response = DoseResponse.fit(view)
+        self._known = set(interventions(view.conditions, self._response).labels)
         single = is_single(view.conditions) & (interventions(view.conditions).sizes == 1)
         self._singles = EffectTable(CONTEXT_LEVELS)
         if single.any():
@@ -221,7 +222,7 @@ class Featurizer:
         """
         import numpy as np
 
-        parts = interventions(query.conditions, self._top_dose)
+        parts = interventions(query.conditions, self._response)
         n, owner = len(query), parts.owner
         # Parts of a condition are adjacent, so this is the position of each part within its condition.
         order = np.arange(len(owner)) - np.searchsorted(owner, owner)
@@ -345,7 +346,7 @@ class Featurizer:
         return {
             f"{prefix}.labels": self.labels,
             f"{prefix}.known": sorted(self._known),
-            f"{prefix}.top_dose": self._top_dose,
+            f"{prefix}.response": self._response.meta(),
             f"{prefix}.covariates": self._covariates,
             f"{prefix}.tables": [{"name": t.name, "genes": t.genes.tolist()} for t in self.tables],
             f"{prefix}.graphs": [
@@ -378,7 +379,7 @@ class Featurizer:
 
         self._genes = genes
         self.labels = {str(k): int(v) for k, v in meta[f"{prefix}.labels"].items()}
-        self._known, self._top_dose = set(meta[f"{prefix}.known"]), float(meta[f"{prefix}.top_dose"])
+        self._known, self._response = set(meta[f"{prefix}.known"]), DoseResponse.restored(meta, f"{prefix}.")
         self._covariates = list(meta[f"{prefix}.covariates"])
         self._known_covariates = set(self._covariates)
         self._center, self._expression = arrays[f"{prefix}.center"], arrays[f"{prefix}.expression"]

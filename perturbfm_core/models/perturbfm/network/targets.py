@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.models.perturbfm.interventions import interventions, log_top_dose
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -21,7 +22,7 @@ class Targets:
 
     def __init__(self) -> None:
         self._genes: dict[str, int] = {}
-        self._top_dose = 1.0
+        self._response = DoseResponse()
         self._nodes: list[str] = []
         self._reach: FloatArray = np.zeros(0, dtype=np.float32)
         self._position: dict[str, int] | None = None
@@ -29,7 +30,7 @@ class Targets:
     def fit(self, view: TrainView, graphs: Sequence[GeneGraph]) -> Targets:
         """Learn the top dose, and the outgoing weight of every gene, scaled and summed over graphs."""
         self._genes = {str(g): j for j, g in enumerate(view.genes)}
-        self._top_dose = log_top_dose(view.conditions)
+        self._response = DoseResponse.fit(view)
         total: dict[str, float] = {}
         for graph in graphs:
             out = np.asarray(abs(graph.adjacency).sum(axis=1)).reshape(-1)
@@ -50,7 +51,7 @@ class Targets:
         """
         if self._position is None:
             self._position = {g: i for i, g in enumerate(self._nodes)}
-        parts = interventions(query.conditions, self._top_dose)
+        parts = interventions(query.conditions, self._response)
         n, amount = len(query), np.asarray(parts.amount)
         level: FloatArray = np.zeros(n)
         column = np.asarray([self._genes.get(g, -1) for g in parts.genes], dtype=np.int64)
@@ -69,7 +70,7 @@ class Targets:
 
     def meta(self, prefix: str) -> dict[str, Any]:
         """Return the fitted state that is not an array."""
-        return {f"{prefix}.nodes": self._nodes, f"{prefix}.top_dose": self._top_dose}
+        return {f"{prefix}.nodes": self._nodes, f"{prefix}.response": self._response.meta()}
 
     def restore(
         self, prefix: str, arrays: dict[str, FloatArray], meta: dict[str, Any], genes: list[str]
@@ -89,4 +90,4 @@ class Targets:
         """
         self._genes = {g: j for j, g in enumerate(genes)}
         self._nodes, self._reach = list(meta[f"{prefix}.nodes"]), arrays[f"{prefix}.reach"]
-        self._top_dose, self._position = float(meta[f"{prefix}.top_dose"]), None
+        self._response, self._position = DoseResponse.restored(meta, f"{prefix}."), None

@@ -1,0 +1,165 @@
+"""Dose-response curve of train, and what the models that read doses make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.models.base import load_model, new_model, save_model
+from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_series import doses_of
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
+from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
+from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
+from perturbfm_core.models.principal_components import principal_components
+from perturbfm_core.models.scale import USUAL
+from perturbfm_core.splits.view import TrainView
+from tests.support.factories import conditions_of, query_of, view_of
+
+DOSES = (0.1, 1.0, 10.0, 100.0)
+
+
+def saturating(
+    half: float,
+    *,
+    doses: tuple[float, ...] = DOSES,
+    contexts: int = 1,
+    shared: float = 0.0,
+    scale: float = 1.0,
+    genes: int = 40,
+) -> TrainView:
+    """Return six drugs whose effects are d / (d + half) times a vector, plus noise that a context shares."""
+    rng = np.random.default_rng(0)
+    effects, rows, delta = rng.normal(size=(6, genes)), [], []
+    for c in range(contexts):
+        noise = shared * rng.normal(size=genes)
+        for p, effect in enumerate(effects):
+            for d in doses:
+                rows.append((f"c{c}", f"D{p}", "drug", f"{d * scale:g}"))
+                delta.append(d / (d + half) * effect + noise + 0.05 * rng.normal(size=genes))
+    return view_of(rows, delta)
+
+
+@pytest.mark.parametrize("contexts", [1, 3])
+@pytest.mark.parametrize("half", [0.3, 2.0, 30.0])
+def test_the_half_maximal_dose_of_saturating_effects_is_found(half: float, contexts: int) -> None:
+    found = DoseResponse.fit(saturating(half, contexts=contexts))
+    assert found.top == 100.0
+    assert found.half == pytest.approx(half, rel=0.3)
+    true = np.asarray(DOSES) / (np.asarray(DOSES) + half) * (100 + half) / 100
+    np.testing.assert_allclose(found.amounts(np.asarray(DOSES)), true, atol=0.03)
+
+
+def test_noise_that_a_context_shares_does_not_make_doses_alike() -> None:
+    found = DoseResponse.fit(saturating(20.0, contexts=8, shared=1.0))
+    assert found.half == pytest.approx(20.0, rel=0.5)
+    # Within a context that noise is in every dose, and nothing tells it from an effect.
+    assert DoseResponse.fit(saturating(20.0, shared=1.0)).half < 2.0
+
+
+def test_the_unit_of_doses_does_not_matter() -> None:
+    one, other = (DoseResponse.fit(saturating(2.0, scale=s)) for s in (1.0, 1000.0))
+    np.testing.assert_allclose(
+        one.amounts(np.asarray([0.5, 40.0, 1000.0])), other.amounts(np.asarray([500.0, 4e4, 1e6])), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "delta"),
+    [
+        pytest.param([("x", "A", "drug", "1"), ("x", "B", "drug", "10")], [[1.0], [2.0]], id="a dose each"),
+        pytest.param([("x", "A+B", "drug", "1+1"), ("x", "A+B", "drug", "9+9")], [[1.0], [2.0]], id="combos"),
+        pytest.param([("x", "A", "drug", "1"), ("x", "A", "drug", "10")], [[0.0], [0.0]], id="no effects"),
+        pytest.param([("x", "A", "drug", "0"), ("x", "A", "drug", "10")], [[0.0], [2.0]], id="one above 0"),
+        pytest.param([("x", "A", "drug", "low"), ("x", "A", "drug", "high")], [[1.0], [2.0]], id="words"),
+        pytest.param(
+            [
+                ("x", "A", "drug", "1"),
+                ("x", "A", "drug", "9"),
+                ("y", "A", "drug", "1"),
+                ("y", "A", "drug", "9"),
+            ],
+            [[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [-2.0, 0.0]],
+            id="opposite in contexts",
+        ),
+    ],
+)
+def test_without_a_series_of_doses_amounts_are_logarithmic(rows: Any, delta: Any) -> None:
+    found = DoseResponse.fit(view_of(rows, delta))
+    assert found.half is None
+    assert found == DoseResponse.logarithmic(conditions_of(rows))
+
+
+def test_amounts_are_1_at_the_top_0_without_a_dose_and_1_where_a_dose_is_no_number() -> None:
+    doses = doses_of(["0", ".5 uM", "1.e1 uM", "", "."])
+    for curve in (DoseResponse(10.0), DoseResponse(10.0, 0.2), DoseResponse(10.0, 1e3)):
+        found = curve.amounts(doses)
+        assert found[[0, 2, 3, 4]].tolist() == [0.0, 1.0, 1.0, 1.0]
+        assert 0 < found[1] < 1
+    assert doses_of(["1.2.3"]).tolist() == [1.2]
+    np.testing.assert_allclose(DoseResponse(10.0).amounts(doses)[1], np.log(1.5) / np.log(11))
+    np.testing.assert_allclose(DoseResponse(10.0, 2.0).amounts(doses)[1], 0.5 / 2.5 * 12 / 10)
+
+
+def test_beyond_the_largest_dose_of_train_a_saturated_effect_stays() -> None:
+    view = saturating(1.0, doses=(0.1, 1.0, 10.0))
+    at, beyond = (query_of([("c0", f"D{p}", "drug", d) for p in range(6)], 40) for d in ("10", "100"))
+    for model in (SetProcess().choose(view).fit(view), _fitted("ridge", view)):
+        known, new = (_mean(model, query) for query in (at, beyond))
+        slope = float((new * known).sum() / (known**2).sum())
+        # 1.09 by 100 / 101 and 10 / 11; the logarithm has 1.9.
+        assert 1.0 < slope < 1.2, model
+
+
+def test_the_mean_of_the_process_is_in_proportion_to_the_dose() -> None:
+    rows = [("x", p, "drug", d) for p in "AB" for d in ("1", "3")]
+    view = view_of(rows, [[2.0], [3.0], [2.0], [3.0]])
+    mean = StrataMean(by_size=False).fit(view)
+    amounts = DoseResponse.fit(view).amounts(np.asarray([1.0, 3.0]))
+    top = (amounts @ [2.0, 3.0]) / (amounts @ amounts)
+    found = mean.predict(query_of([("x", "C", "drug", "1"), ("x", "C", "drug", "3")], 1))
+    np.testing.assert_allclose(found[:, 0], amounts * top, rtol=1e-5)
+
+
+def test_the_effect_of_a_single_at_a_new_dose_is_that_of_the_others_in_proportion() -> None:
+    view = saturating(1.0, doses=(0.1, 1.0, 10.0))
+    kernel = SimilarityKernel().fit(view)
+    effects = {
+        d: kernel.described(query_of([("c0", f"D{p}", "drug", d) for p in range(6)], 40)).effects
+        for d in ("0.1", "10", "100")
+    }
+    amounts = DoseResponse.fit(view).amounts(np.asarray([10.0, 100.0]))
+    slope = (effects["100"] * effects["10"]).sum() / (effects["10"] ** 2).sum()
+    assert slope == pytest.approx(amounts[1] / amounts[0], rel=0.03)
+    # A dose that train has keeps what was measured at it.
+    own = (view.delta[:: len(DOSES) - 1].astype(np.float64)) @ principal_components(
+        view.delta.astype(np.float64), 18, USUAL.exact
+    ).varying().T
+    np.testing.assert_allclose((effects["0.1"] ** 2).sum(axis=1), (own**2).sum(axis=1), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ridge", "gene_embedding_ridge", "perturbfm-v0", "perturbfm-v2"])
+def test_a_saved_model_keeps_its_curve(name: str, tmp_path: Any) -> None:
+    view = saturating(2.0)
+    model = _fitted(name, view)
+    asked = query_of([("c0", "D1", "drug", "30"), ("c0", "D2", "drug", "1000")], 40)
+    (tmp_path / "model").mkdir()
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    np.testing.assert_array_equal(again.predict(asked).mean, model.predict(asked).mean)
+    assert not np.allclose(model.predict(asked).mean, 0.0)
+
+
+def _mean(model: Any, query: Any) -> Any:
+    found = model.predict(query)
+    return found[0] if isinstance(found, tuple) else found.mean
+
+
+def _fitted(name: str, view: TrainView) -> Any:
+    model = new_model(name, {})
+    model.side_info = SideInfo()
+    model.fit(view, 0)
+    return model
