@@ -72,6 +72,21 @@ def warn_of_skipped(home: ArtifactStore) -> int:
     return len(skipped)
 
 
+def warn_if_older(home: ArtifactStore) -> None:
+    """Say on standard error that runs were made or removed since the leaderboard was published, if some were."""
+    from perturbfm_core.leaderboard import database
+
+    read = database.query(home, "SELECT path FROM runs UNION ALL SELECT run FROM skipped WHERE kind = 'run'")
+    known, there = {Path(p).name for p in read["path"]}, {p.name for p in home.run_like()}
+    made, removed = len(there - known), len(known - there)
+    if made or removed:
+        print(
+            f"warning: the leaderboard is older than the runs ({made} made, {removed} removed since); "
+            "`perturbfm leaderboard refresh` counts them",
+            file=sys.stderr,
+        )
+
+
 @app.command("show")
 def show(
     metric: Annotated[str, typer.Option(help="Metric as PANEL.METRIC.")] = HEADLINE,
@@ -91,6 +106,7 @@ def show(
     chosen = METRICS.get(metric)
     home = store()
     frame = database.query(home, board_sql(chosen))
+    warn_if_older(home)
     known = sorted(frame["board"].unique())
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
@@ -125,7 +141,9 @@ def compare(
     """Compare every learned entry with the baseline that inner folds chose, corrected for their number."""
     from perturbfm_core.leaderboard.significance import against_baseline
 
-    frame = against_baseline(store(), metric, family)
+    home = store()
+    frame = against_baseline(home, metric, family)
+    warn_if_older(home)
     if board is not None:
         frame = frame[frame["board"].str.contains(board, regex=False)]
     emit_table(

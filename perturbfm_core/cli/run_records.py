@@ -36,7 +36,11 @@ def list_(
     ] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only runs with this tag.")] = None,
     current: Annotated[
-        bool, typer.Option("--current", help="Only the newest of each configuration, which are ranked.")
+        bool,
+        typer.Option(
+            "--current",
+            help="Only the run of each configuration that was asked for last (a board counts those of one configuration).",
+        ),
     ] = False,
     last: Annotated[int | None, typer.Option("--last", min=1, help="Only so many of the newest.")] = None,
     metric: Annotated[str, typer.Option("--metric", help="Score to show, as PANEL.METRIC.")] = HEADLINE,

@@ -62,7 +62,8 @@ def submit(
 ) -> None:
     """Submit the cells of a suite that have no run as tasks, and a job behind them that ranks.
 
-    What is done, queued or running is left out: the same command submits what was cancelled, failed or lost.
+    What is done, queued or running is left out: the same command submits what was cancelled, failed or lost. With nothing
+    left to submit it ranks at once.
     """
     from perturbfm_core.pipeline.suite_launch import Resources
 
@@ -138,6 +139,7 @@ def _submit(
     dry_run: bool,
     as_json: bool,
 ) -> None:
+    from perturbfm_core.cli.suite_running import refresh as rank
     from perturbfm_core.pipeline.suite import plan_suite
     from perturbfm_core.pipeline.suite_filter import parse_only
     from perturbfm_core.pipeline.suite_slurm import require_plain, require_slurm, sbatch_text
@@ -178,6 +180,11 @@ def _submit(
                 made = submit_tasks(home, name, on, chunks, resources)
                 jobs = [job for job, _, _ in made.jobs]
                 result |= {"submission": made.id, "jobs": jobs, "refresh": made.refresh}
+            elif found.done and not found.live:
+                # No task is left that a ranking could follow.
+                with progress(silent=as_json) as tell:
+                    files = rank(home, suite, tell)
+                result |= {"leaderboard": str(home.leaderboard), **{k: str(v) for k, v in files.items()}}
     if as_json:
         emit(result, True)
         return

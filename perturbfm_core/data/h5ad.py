@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.compact_rows import read_compact
+from perturbfm_core.data.file_kinds import kind_of, kind_of_hdf5, refuse_folder
 from perturbfm_core.data.stored_rows import stored_rows
 from perturbfm_core.data.structure import check_size, checked_matrix
 from perturbfm_core.data.zarr_storage import open_zarr
@@ -53,6 +54,7 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
             _check_tables(group, path, "a zarr folder but no AnnData")
             yield group
         return
+    refuse_folder(path)
     open_regular(path, DatasetError).close()
     try:
         with warnings.catch_warnings():
@@ -66,7 +68,7 @@ def _open_h5ad(path: Path) -> Iterator[Any]:
     except Exception as exc:
         # h5py and anndata raise OSError, KeyError, ValueError and exceptions of their own for damaged files.
         detail = " ".join(str(exc).split())[:160] or type(exc).__name__
-        what, cure = _kind_of(path)
+        what, cure = kind_of(path, str(exc))
         msg = f"{path} cannot be read as h5ad, it is {what} ({detail}); {cure}"
         raise DatasetError(msg) from exc
 
@@ -81,24 +83,8 @@ def _check_tables(file: Any, path: Path, otherwise: str) -> None:
         raise DatasetError(msg)
     missing = [key for key in ("obs", "var") if key not in file]
     if missing:
-        msg = f"{path} is {otherwise} ({', '.join(missing)} not found)"
+        msg = f"{path} is {otherwise} ({', '.join(missing)} not found){kind_of_hdf5(file)}"
         raise DatasetError(msg)
-
-
-def _kind_of(path: Path) -> tuple[str, str]:
-    """Return (what a file that cannot be read as h5ad is by its first bytes, what to do)."""
-    with open_regular(path, DatasetError) as file:
-        head = file.read(512)
-    if head[:4] == b"PAR1":
-        return "Parquet, not HDF5", (
-            "make an AnnData of it and write that with write_h5ad; shards of Tahoe-100M are read by `perturbfm data "
-            "import-tahoe`, tables of predictions by `perturbfm submit`"
-        )
-    if head[:2] in (b"\x1f\x8b", b"PK"):
-        return "compressed, not HDF5", "unpack it first"
-    if head and b"\x00" not in head and head[:4] != b"\x89HDF":
-        return "text such as CSV, not HDF5", "make an AnnData of it and write that with write_h5ad"
-    return "truncated or not HDF5", "fetch it again"
 
 
 def read_matrix(

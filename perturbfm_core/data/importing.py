@@ -28,6 +28,7 @@ from perturbfm_core.data.matrix import Values, is_stored
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.text import decoded
+from perturbfm_core.errors import DatasetError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -232,7 +233,11 @@ def _dataset(
     report = ImportReport()
     obs, var, X = _without_tags(read, report)
     genes = gene_names(var, mapping.gene_col, report)
-    obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object)
+    named = obs.index.name
+    obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object, name=named)
+    if mapping.pert_col not in obs and mapping.pert_col in var:
+        msg = f"{read.origin} has {mapping.pert_col!r} in var, not in obs: rows must be cells; transpose it (adata.T) and write it again"
+        raise DatasetError(msg)
     columns, kept = imported_columns(obs, mapping, read.origin, genes, report)
     if kept is not None:
         X = X.take(kept) if is_stored(X) else sp.csr_array(X)[kept] if sp.issparse(X) else X[kept]

@@ -140,7 +140,7 @@ def check_finite(X: Matrix, what: str, rows: StrArray, genes: StrArray, *, allow
                 value = part[i, j]
             msg = (
                 f"{what} has {problem} values, first {value} at row {str(rows[block.start + i])!r}, gene {str(genes[j])!r}; "
-                "remove or correct them (differences need --space delta or zscore)"
+                f"remove or correct them{' (differences need --space delta or zscore)' if problem == 'negative' else ''}"
             )
             raise DatasetError(msg)
 

@@ -17,6 +17,8 @@ _LOG1P_CEILING = 25.0
 # A mean has the direction of the control if their angle has this cosine (and, centred over genes, the second one), and
 # resembles it if besides its projection on it has at least this length.
 _COSINE, _CENTRED, _LENGTH = 0.7, 0.5, 0.5
+# A profile that is unlike the control, and whose sorted values are so like those of the control, has them at other genes.
+_SORTED, _MANY_GENES = 0.95, 30
 # Share of negative values that no log1p expression has, even with some noise around 0.
 _NEGATIVE = 0.1
 # Means whose negative values are less than this share of their absolute sum are positive but for noise around 0.
@@ -183,6 +185,13 @@ def similarity(mean: FloatArray, control: FloatArray) -> Similarity:
     )
 
 
+def pearson(one: FloatArray, other: FloatArray) -> float:
+    """Return the correlation of two profiles, 0 where one is constant."""
+    a, b = one - one.mean(dtype=np.float64), other - other.mean(dtype=np.float64)
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 0 else 0.0
+
+
 def _stored(values: Any) -> FloatArray:
     data: FloatArray = values.data if sp.issparse(values) else values
     return data
@@ -209,6 +218,16 @@ def _check_expression(
         msg = (
             f"{name} is declared as expression, but {below:.0%} of it is negative and it is unlike the control; "
             "differences to the control are --kind delta"
+        )
+        raise PredictionError(msg)
+    if (
+        mean.shape[1] >= _MANY_GENES
+        and like.correlation < _CENTRED
+        and pearson(np.sort(mean.mean(axis=0)), np.sort(control.mean(axis=0))) > _SORTED
+    ):
+        msg = (
+            f"{name} has the values of expression at other genes than the control (correlation {like.correlation:.2f}); name its "
+            "columns in their order"
         )
         raise PredictionError(msg)
     found = scale_of(mean, control)

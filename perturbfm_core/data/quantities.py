@@ -12,6 +12,8 @@ from perturbfm_core import schema
 NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s].*?)?\s*$")
 # The plus of an exponent ("1e+3") separates nothing.
 _JOINT = re.compile(r"(?<![0-9.][eE])" + re.escape(schema.COMBO_SEPARATOR))
+# Drug, dose and unit in one, as Tahoe-100M's h5ad files have them: "[('Imatinib', 0.5, 'uM')]".
+_WITH_DRUG = re.compile(r"\[\((?P<drug>['\"]).*(?P=drug), (?P<dose>[-+.\deE]+), '(?P<unit>[^']*)'\)\]")
 
 # Signs between several times.
 _SEVERAL = re.compile(r"\s*(?:&|,|;|\band\b)\s*")
@@ -97,6 +99,9 @@ def canonical_doses(text: str, unit: str = "") -> tuple[list[str], bool]:
 
     A part without a unit has that of the last part ("1+2 uM"), else `unit`.
     """
+    if whole := _WITH_DRUG.fullmatch(text.strip()):
+        # A plus sign in the name of the drug separates nothing.
+        text = f"{whole['dose']} {whole['unit']}"
     pieces = split_doses(text)
     last = NUMBER.match(pieces[-1])
     own = (last[2] or "") if last else ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.data.matrix import Matrix, is_stored, matrix_blocks, values_of
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.data.repeated_rows import repeated_rows, row_marks
+from perturbfm_core.schema import FloatArray, IntArray
 
 _ROWS = 1000
 # Row sums that differ by less than this share of their mean are equal but for rounding; real depths differ by
@@ -19,6 +20,10 @@ _EQUAL_SUMS = 2e-3
 _WHOLE = 0.02
 # Log sums that are equal within rounding, and those that are similar; least share of the rows of one scale.
 _NEAR, _WIDE, _SHARE = 1e-3, 2e-2, 0.03
+# Most that rows are scaled to is a million.
+_MOST_DEPTH = 1e7
+# Largest logarithm of expression.
+_LOGARITHM = 20.0
 
 _INVERSE: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
     "normalized": lambda x: x,
@@ -60,6 +65,14 @@ class Evidence:
     unscaled
         Logarithm (``log1p``, ``log2p1``, ``log10p1``) of counts themselves, of which rows were not scaled to one depth; None
         if the values are none.
+    even
+        Whether whole numbers vary less between rows than counts do.
+    held
+        Largest value of the type of the matrix, where it is of whole numbers in one or two bytes; None else.
+    twice
+        What shows that the logarithm was taken twice, empty if nothing does.
+    repeated
+        (position of a row, that of an earlier one with the very same values) of each row that repeats another, int [n, 2].
     """
 
     low: float
@@ -72,16 +85,24 @@ class Evidence:
     several: bool = False
     empty: int = 0
     unscaled: str | None = None
+    twice: str = ""
+    held: int | None = None
+    even: bool = False
+    repeated: IntArray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
 def evidence(X: Matrix) -> Evidence:
     """Return what the values of a matrix [N, G], CSR, dense or rows of a file, say about their scale."""
     picked = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], _ROWS)).astype(np.int64))
     lows, highs, whole, stored, rows, empty = [], [], True, 0, [], 0
+    marks, held = np.empty((X.shape[0], 2)), None
     for block, part in matrix_blocks(X) if is_stored(X) else [(slice(0, X.shape[0]), X)]:
         data = values_of(part)
         empty += _empty_rows(part)
+        marks[block] = row_marks(part)
         stored += len(data)
+        narrow = data.dtype.kind in "iu" and data.dtype.itemsize <= 2
+        held = int(np.iinfo(data.dtype.str).max) if narrow else held
         if len(data):
             lows.append(np.min(data))
             highs.append(np.max(data))
@@ -99,12 +120,32 @@ def evidence(X: Matrix) -> Evidence:
         # Non-finite values are reported by `check_finite`, with row and gene.
         return Evidence(low, high, whole, None, "values that are not finite", False)
     if low < 0:
-        return Evidence(low, high, whole, None, "negative values", _standardized(X))
+        found = _standardized(X)
+        return Evidence(
+            low, high, whole, None, "negative values", found, held=held, repeated=repeated_rows(marks)
+        )
     sample = np.concatenate(rows)
     inverse, reason = _inverse(sample, whole, high)
     mixture, several = _mixture(sample, whole, high)
     unscaled = None if whole else _log_of_counts(sample, high)
-    return Evidence(low, high, whole, inverse, reason, False, mixture, several, empty, unscaled)
+    twice = "" if whole or inverse or unscaled else _log_of_logs(sample, high)
+    repeated = repeated_rows(marks)
+    return Evidence(
+        low=low,
+        high=high,
+        whole=whole,
+        inverse=inverse,
+        reason=reason,
+        standardized=False,
+        mixture=mixture,
+        several=several,
+        empty=empty,
+        unscaled=unscaled,
+        twice=twice,
+        held=held,
+        even=whole and high < _LOGARITHM and _even(sample),
+        repeated=repeated,
+    )
 
 
 def _empty_rows(part: Matrix) -> int:
@@ -178,6 +219,29 @@ def _log_of_counts(dense: FloatArray, high: float) -> str | None:
     return None
 
 
+def _even(dense: FloatArray) -> bool:
+    """Return whether most common genes vary less than half as much as counts of one mean, which differ by chance alone."""
+    mean, variance = dense.mean(axis=0), dense.var(axis=0)
+    common = mean >= 2
+    return bool(common.sum() >= 10 and np.median(variance[common] / mean[common]) < 0.5)
+
+
+def _log_of_logs(dense: FloatArray, high: float) -> str:
+    """Return what shows that log1p was taken of log1p values, empty if nothing does."""
+    dense = dense[dense.any(axis=1)]
+    # No log1p value exceeds 25, so that its own logarithm stays below 3.3.
+    if high > 3.3 or len(dense) < 3 or dense.shape[1] < 3:
+        return ""
+    sums = [invert(dense).sum(axis=1) for invert in (np.expm1, lambda x: np.expm1(np.expm1(x)))]
+    once, both = (float(x.std() / x.mean()) for x in sums)
+    if both < _EQUAL_SUMS and once > 5 * both + 1e-6:
+        return f"as log1p of log1p values every row sums to {float(np.median(sums[1])):.6g}"
+    once, both = _whole_ratios(np.expm1, dense), _whole_ratios(lambda x: np.expm1(np.expm1(x)), dense)
+    if both < _WHOLE and once > 3 * both + _WHOLE:
+        return "as log1p of log1p values those of a row are whole multiples of its smallest"
+    return ""
+
+
 def _are_counts(values: FloatArray) -> bool:
     """Return whether values are whole numbers without a common divisor, within the rounding of float32."""
     # Larger values are whole within rounding whatever they are.
@@ -237,7 +301,8 @@ def _mixture(dense: FloatArray, whole: bool, high: float) -> tuple[str, bool]:
         sums = np.sort(np.log(np.maximum(invert(dense).sum(axis=1), 1e-12)))
         near = np.searchsorted(sums, sums + _NEAR, "right") - np.searchsorted(sums, sums - _NEAR)
         wide = np.searchsorted(sums, sums + _WIDE, "right") - np.searchsorted(sums, sums - _WIDE)
-        tight = (near >= least) & (near >= 0.8 * wide)
+        # Larger sums are of values that are no logarithms: the largest of a row, such as a count, makes all of its sum.
+        tight = (near >= least) & (near >= 0.8 * wide) & (sums < np.log(_MOST_DEPTH))
         while tight.any():
             at = float(np.median(sums[tight][: int(near[np.argmax(tight)])]))
             members = np.abs(sums - at) <= 2 * _NEAR

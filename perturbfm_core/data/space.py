@@ -71,11 +71,21 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
                 f"read unscaled values{counts}, or declare --space zscore with --control-label, which subtracts the "
                 "control rows"
             )
+        if space == "counts" and e.held is not None:
+            return (
+                f"has negative values (minimum {e.low:.4g}) in a type that ends at {e.held}, as counts above it become; write "
+                "the counts again as int32 or float32"
+            )
         if space == "counts":
             return f"has negative values, counts have none (minimum {e.low:.4g}); differences to controls are --space delta or zscore{counts}"
         return (
             f"has negative values (minimum {e.low:.4g}), {space} expression has none; declare --space delta or zscore if "
             f"they are differences to controls{counts}"
+        )
+    if e.twice:
+        return (
+            f"is a logarithm of logarithms ({e.twice}), as it is where log1p is run on data that were log-transformed "
+            f"already; import the values before that{counts}"
         )
     if space == "counts":
         if e.high > np.iinfo(np.int32).max:

@@ -64,7 +64,8 @@ def _shards(path: Path) -> list[Path]:
             if file.read(4) == b"\x89HDF":
                 msg = (
                     f"{path} is HDF5, not Parquet; read an h5ad file by `perturbfm data import`, with --pert-col drug "
-                    "--control-label DMSO_TF --separator '' --modality drug --space counts if it is of Tahoe-100M"
+                    "--dose-col drugname_drugconc --context-col cell_line --batch-col plate --control-label DMSO_TF "
+                    "--separator '' --modality drug --space counts if it is of Tahoe-100M"
                 )
                 raise DatasetError(msg)
         return [path]

@@ -65,8 +65,22 @@ def warnings_of(
                     f"all conditions of a context have the same prediction, in {len(same)} of {len(np.unique(names))} contexts "
                     f"({', '.join(same[:3])})"
                 )
-    out += warnings_of_genes(ds, side, delta, present)
+    out += [*_measured(side, delta, present, tolerance), *warnings_of_genes(ds, side, delta, present)]
     return out if cells is None else out + warnings_of_cells(ds, side, cells)
+
+
+def _measured(side: ObservedSide, delta: FloatArray, present: IntArray, tolerance: float) -> list[str]:
+    """Return whether predictions are the measured means of the test conditions, as deltas or as expression."""
+    away = delta - side.observed
+    same = np.abs(away[present]).max(axis=1) <= tolerance
+    if side.control is not None and side.input_control is not None:
+        same |= np.abs((away + side.input_control - side.control)[present]).max(axis=1) <= tolerance
+    if not same.any():
+        return []
+    return [
+        f"{int(same.sum())} of {len(present)} predictions are what was measured of the test condition itself; was the file of the "
+        "measured cells given in place of the prediction?"
+    ]
 
 
 def _same(D: FloatArray, tolerance: float) -> bool:

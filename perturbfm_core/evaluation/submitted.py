@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,8 @@ from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
+from perturbfm_core.external.asked import cell_variance
+from perturbfm_core.external.control_checks import logs_of_means, of_other_contexts
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 
@@ -142,6 +145,11 @@ def submitted(
         notes["kind"], notes["kind_from"] = "counts", "recognised"
     warnings += decided.warnings
     delta = mean - (0.0 if decided.kind == "delta" else np.asarray(side.input_control))
+    if side.input_control is not None:
+        shown, control = side.conditions.iloc[present], np.asarray(side.input_control)[present]
+        warnings += of_other_contexts(delta[present] + control, control, shown, name)
+        if ds.has_controls and ds.metadata.level == "cell" and rows.counts is None:
+            warnings += logs_of_means(delta[present], partial(cell_variance, ds), shown, name)
     cells, cut = predicted_cells(ds, side, rows, decided.kind)
     if cells is not None and cut:
         notes["cell_values_cut_at_0"] = cut

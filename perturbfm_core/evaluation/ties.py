@@ -138,6 +138,20 @@ def expected_shared(a: Largest, b: Largest) -> FloatArray:
     return out
 
 
+def shared_bounds(a: Largest, b: Largest) -> tuple[IntArray, IntArray]:
+    """Return int64 [C] twice, bounds of how many columns are among the largest on both sides, each in any tie order."""
+
+    def common(x: BoolArray, y: BoolArray) -> IntArray:
+        return np.asarray((x & y).sum(axis=1))
+
+    both = common(a.sure, b.sure)
+    # Ties fill places outside the other side's largest as far as there are any; the rest is forced into them.
+    forced = [np.maximum(x.places - common(x.tied, ~y.sure), 0) for x, y in ((a, b), (b, a))]
+    free = [np.minimum(x.places, common(x.tied, y.sure)) for x, y in ((a, b), (b, a))]
+    tied = np.minimum(np.minimum(a.places, b.places), common(a.tied, b.tied))
+    return both + sum(forced), np.minimum(both + sum(free) + tied, np.minimum(a.k, b.k))
+
+
 def _expected_common(n: int, a: int, for_a: int, b: int, for_b: int) -> float:
     """Return how many columns that are tied on both sides get a place on both, in expectation over common orders.
 

@@ -64,12 +64,12 @@ class Asked:
             known=ds.conditions,
             target_sum=None if scaled is None else scaled.target_sum,
             space="log1p" if ds.metadata.space == "counts" else ds.metadata.space,
-            cell_var=partial(_cell_variance, ds) if ds.has_controls and ds.metadata.level == "cell" else None,
+            cell_var=partial(cell_variance, ds) if ds.has_controls and ds.metadata.level == "cell" else None,
             imported=recorded if isinstance(recorded, dict) else {},
         )
 
 
-def _cell_variance(ds: PerturbDataset, context: str) -> FloatArray:
+def cell_variance(ds: PerturbDataset, context: str) -> FloatArray:
     """Return float64 [G], the variance between the input control cells of a context, log1p."""
     groups, pools = ds.controls, ds.control_pools("input")
     var: FloatArray = pools.var[groups.n_groups + list(map(str, groups.contexts)).index(context)]

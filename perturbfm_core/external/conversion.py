@@ -10,6 +10,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.prediction import scored_as_control
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
+from perturbfm_core.external.control_checks import logs_of_means, of_other_contexts
 from perturbfm_core.external.detectors import same_predictions, weak_responses
 from perturbfm_core.external.matching import condition_rows, gene_order
 from perturbfm_core.external.noise_checks import within_noise
@@ -148,6 +149,15 @@ def convert(
         None if values.own is None else values.own[kept],
         context[kept].tolist(),
     )
+    if values.real is not None and asked.control is not None:
+        shown, matched, real = (
+            asked.conditions.iloc[present[kept]],
+            asked.control[present[kept]],
+            values.real[kept],
+        )
+        warnings += of_other_contexts(real + matched, matched, shown, name)
+        if asked.cell_var is not None and control == "real":
+            warnings += logs_of_means(real, asked.cell_var, shown, name)
     if raw.n_cells is not None and asked.cell_var is not None and not declared.counts:
         warnings += within_noise(
             (chosen if values.expression is None else values.expression)[kept],

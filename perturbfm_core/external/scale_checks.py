@@ -19,6 +19,8 @@ _MANY_GENES: Final = 30
 _NEGATIVE: Final = 0.1
 # A profile whose sorted values are so like those of the control has its values at other genes.
 _SORTED: Final = 0.95
+# Below this correlation with the control, such values are at least partly at other genes.
+_PARTLY: Final = 0.85
 # Counts are log1p values if these are so much nearer to the control than log1p of the counts.
 _NEARER: Final = 0.5
 
@@ -113,14 +115,21 @@ def check_expression(
             out.append(
                 f"{odd} of {len(mean)} predictions are unlike the control (correlation below {least:.2g})"
             )
+        if r < _PARTLY and _is_like(_sorted_correlation(mean, control), ratio, _SORTED):
+            out.append(
+                f"the values of {name} are those of the control at partly other genes ({shown}, which would be "
+                f"{_sorted_correlation(mean, control):.2f} with both sorted): are its columns named in their order?"
+            )
         outside = 0 if found is None else found.outside
         if outside:
             out.append(
                 f"the expression of {outside} of {len(mean)} predictions sums to less than half or more than twice that of "
                 "the control after expm1"
             )
+        elif found is not None and found.unusual:
+            out.append(f"{name} may be in another scale than the data set: {found.sums}")
         return out
-    if r < least and _is_like(_correlation(np.sort(mean.mean(0)), np.sort(control.mean(0))), ratio, _SORTED):
+    if r < least and _is_like(_sorted_correlation(mean, control), ratio, _SORTED):
         msg = f"{name} has the values of expression at other genes than the control ({shown}); name its columns in their order"
         raise PredictionError(msg)
     if own is not None and _is_like(*_resemblance(mean, own), least):
@@ -156,6 +165,14 @@ def check_delta(
                 f"{like.correlation:.2f}); declare kind expression, of which the control is subtracted"
             )
             raise PredictionError(msg)
+    if own is not None:
+        r, ratio = _resemblance(own, control)
+        if r < _least(own.shape[1]) and _is_like(_sorted_correlation(own, control), ratio, _SORTED):
+            msg = (
+                f"{name} has a model's own control with its values at other genes than the real one (correlation {r:.2f}); name its "
+                "columns in their order"
+            )
+            raise PredictionError(msg)
     refuse_counts(name, delta, scale, hint="")
     # With values below -1 it is no counts, and may be differences of counts.
     if (beyond := beyond_log1p(name, delta)) is not None:
@@ -174,6 +191,11 @@ def _resemblance(mean: FloatArray, control: FloatArray) -> tuple[float, float]:
 
 def _correlations(mean: FloatArray, control: FloatArray) -> FloatArray:
     return np.asarray([_correlation(a, b) for a, b in zip(mean, control, strict=True)])
+
+
+def _sorted_correlation(mean: FloatArray, control: FloatArray) -> float:
+    """Return the correlation over genes of mean profiles whose values are sorted, whatever gene each is at."""
+    return _correlation(np.sort(mean.mean(0)), np.sort(control.mean(0)))
 
 
 def _least(n_genes: int) -> float:

@@ -105,15 +105,6 @@ class Board:
         """All metrics, each as in the oldest run that has it."""
         return _metrics(self.counted)
 
-    def folds_done(self, entry: str | None = None) -> int:
-        """Return on how many splits an entry, or any of them, has a run."""
-        return len({r.split_hash for r in self.runs if entry in (None, r.entry)})
-
-    def is_complete(self, entry: str | None = None) -> bool:
-        """Return whether an entry, or any of them, has a run on every split of the board that has signal."""
-        silent = {r.split_hash for r in self.runs if r.silent}
-        return len({r.split_hash for r in self.runs if entry in (None, r.entry)} | silent) >= self.folds
-
     @cached_property
     def signature(self) -> str:
         """A digest of all that its standings are made of."""

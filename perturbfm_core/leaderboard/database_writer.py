@@ -58,17 +58,14 @@ class DatabaseWriter:
 
     def metrics(self) -> dict[str, Declared]:
         """Return {PANEL.METRIC: what it says of itself}."""
-        rows = self._fetch("SELECT name, direction, target, ratio_of FROM internal.metrics")
-        return {n: Declared(d, t, tuple((a, b) for a, b in json.loads(r))) for n, d, t, r in rows}
+        rows = self._fetch("SELECT name, direction, target, ratio_of, version FROM internal.metrics")
+        return {n: Declared(d, t, tuple((a, b) for a, b in json.loads(r)), v) for n, d, t, r, v in rows}
 
     def put_metrics(self, metrics: Mapping[str, Declared]) -> None:
         """Note what metrics say of themselves."""
-        rows = [
-            {"name": n, "direction": m.direction, "target": m.target, "ratio_of": json.dumps(m.ratio_of)}
-            for n, m in metrics.items()
-        ]
+        rows = [{"name": n, **m._asdict(), "ratio_of": json.dumps(m.ratio_of)} for n, m in metrics.items()]
         columns: Columns = {"target": "float"}
-        frame = typed(pd.DataFrame(rows, columns=["name", "direction", "target", "ratio_of"]), columns)
+        frame = typed(pd.DataFrame(rows, columns=["name", *Declared._fields]), columns)
         self._register(frame, "INSERT INTO internal.metrics BY NAME SELECT * FROM incoming")
 
     def entries(self) -> list[tuple[str, str, str]]:
@@ -106,7 +103,7 @@ class DatabaseWriter:
             "parts (name VARCHAR)",
             "root (path VARCHAR)",
             "sets (digest VARCHAR, kind VARCHAR, content VARCHAR)",
-            "metrics (name VARCHAR, direction VARCHAR, target DOUBLE, ratio_of VARCHAR)",
+            "metrics (name VARCHAR, direction VARCHAR, target DOUBLE, ratio_of VARCHAR, version VARCHAR)",
             "boards (board VARCHAR, signature VARCHAR)",
             "entries (board VARCHAR, entry VARCHAR, signature VARCHAR)",
         ):

@@ -1,4 +1,4 @@
-"""Directions, targets and parts of metrics, kept so that a refresh need not import all panels."""
+"""Directions, targets, parts and versions of metrics, kept so that a refresh need not import all panels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import NamedTuple
 import numpy as np
 
 from perturbfm_core.config import content_hash
-from perturbfm_core.evaluation.metric import METRICS
+from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.registry.members import plugin_digests
 from perturbfm_core.store.atomic import file_digest
 
 
 class Declared(NamedTuple):
-    """Direction, best value of a ``target`` metric, and parts of a ratio (see `perturbfm_core.evaluation.metric.Metric`)."""
+    """Direction, best value of a ``target`` metric, parts of a ratio, version (see `perturbfm_core.evaluation.metric.Metric`)."""
 
     direction: str
     target: float | None
     ratio_of: tuple[tuple[str, str], ...]
+    version: str
 
 
 # (panel, metric) -> what it says, None for one that is not registered.
@@ -32,13 +33,16 @@ def registered(panel: str, metric: str) -> Declared | None:
     name = f"{panel}.{metric}"
     if name not in METRICS:
         return None
-    known = METRICS.get(name)
-    return Declared(known.direction, known.target, known.ratio_of)
+    return _declared(METRICS.get(name))
 
 
 def all_registered() -> dict[str, Declared]:
     """Return {PANEL.METRIC: what it says of itself} of all registered metrics."""
-    return {name: Declared(m.direction, m.target, m.ratio_of) for name, m in METRICS.items()}
+    return {name: _declared(m) for name, m in METRICS.items()}
+
+
+def _declared(metric: Metric) -> Declared:
+    return Declared(metric.direction, metric.target, metric.ratio_of, metric.version)
 
 
 class KnownMetrics:

@@ -9,6 +9,9 @@ NOT_SCORED = "not scored by this metric"
 UNDEFINED = "undefined in every condition"
 NO_BEST = "the metric has no best value"
 NO_SIGNAL = "no signal in the data"
+OTHER_VERSION = (
+    "scored by another version of the metric than others; `perturbfm rescore --all` scores all alike"
+)
 FEW_UNITS = "fewer than 5 units"
 FEW_DRAWS = "defined in too few units or bootstrap samples"
 ONE_PER_CONTEXT = "one value for all conditions of a context, and fewer than 5 contexts"

@@ -71,17 +71,21 @@ def against_baseline(
         raise ConfigError(msg)
     runs = query(
         store,
-        f"SELECT run_id, split_hash, entry, entry_hash, family, seed, inner_{metric} FROM runs WHERE is_current "
+        f"SELECT run_id, split_hash, entry, family, seed, inner_{metric} FROM runs WHERE counted "
         "ORDER BY created, run_id",
     )
-    newest = runs.groupby(["split_hash", "entry"])["entry_hash"].transform("last")
-    splits = query(store, "SELECT split_hash, board, unit, cv_k, no_signal FROM splits")
+    # As the board has it: runs know of a signal where nothing is stored beside the split.
+    splits = query(
+        store,
+        "SELECT s.split_hash, s.board, s.unit, s.cv_k, any_value(r.no_signal) AS no_signal FROM splits AS s "
+        "JOIN runs AS r ON r.split_hash = s.split_hash GROUP BY ALL",
+    )
     scores = query(
         store,
         "SELECT run_id, key, value FROM scores WHERE scope = 'condition' AND panel = 'delta' "
         f"AND metric = '{metric}'",
     )
-    return compare_entries(runs[runs["entry_hash"] == newest], splits, scores, metric, family)
+    return compare_entries(runs, splits, scores, metric, family)
 
 
 def compare_entries(
@@ -101,7 +105,7 @@ def compare_entries(
     Parameters
     ----------
     runs
-        Current runs: ``run_id, split_hash, entry, family, seed, inner_<metric>``.
+        Runs that count on their boards: ``run_id, split_hash, entry, family, seed, inner_<metric>``.
     splits
         ``split_hash, board, unit, no_signal``, and of folds ``cv_k``, their number.
     scores

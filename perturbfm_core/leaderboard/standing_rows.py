@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_wei
 from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, GRAINS, WHOLE
 from perturbfm_core.leaderboard.headline import bound_name
 from perturbfm_core.leaderboard.score_grid import ESTIMATES, ScoreGrid
-from perturbfm_core.schema import BoolArray
+from perturbfm_core.schema import BoolArray, IntArray
 
 STANDING_COLUMNS: Columns = {
     "board": "text",
@@ -99,14 +100,10 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
 
     rankable, value = grid.rankable(), grid.value
     has_value = np.isfinite(value)
-    complete = np.asarray([board.is_complete(e) for e in grid.entries], dtype=np.bool_)
-    n_splits = np.asarray([len({r.split_hash for r in board.entries[e]}) for e in grid.entries])
+    folds = _Folds.of(grid)
     # Only entries on the same folds are comparable, and nothing is ranked on noise.
-    same = n_splits == len({r.split_hash for r in board.counted})
-    whole = complete & same
-    comparable = has_value & rankable[None, :] & same[:, None] & (not board.no_signal)
-    ranked = comparable & whole[:, None]
-    done = [board.folds_done(e) for e in grid.entries]
+    comparable = has_value & rankable[None, :] & folds.same & ~folds.other & (not board.no_signal)
+    ranked = comparable & folds.complete
     best = by_metric(grid.best)
     weights = split_weights(tested_by_split(board))
     marks = {name: [_bound(grid, m, name, weights) for m in board.metrics] for name in _BOUNDS}
@@ -114,7 +111,7 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
         "board": board.name,
         "dataset": board.dataset,
         "split_kind": board.split_kind,
-        "n_splits": n_splits[entries],
+        "n_splits": flat(folds.counted),
         "n_splits_expected": board.folds,
         "n_splits_no_signal": len({r.split_hash for r in board.runs if r.silent}),
         "ranked": flat(ranked),
@@ -137,21 +134,85 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
         "shared_control": any(r.shared_control for r in board.runs),
         **{name: by_metric(np.asarray(values, dtype=np.float64)) for name, values in marks.items()},
         "comparable": flat(comparable),
-        "folds_done": np.asarray(done)[entries],
+        "folds_done": flat(folds.done),
         "folds_total": board.folds,
-        "complete": complete[entries],
-        **{name: _texts(cases, E * M) for name, cases in _reasons(grid, whole, done, marks).items()},
+        "complete": flat(folds.complete),
+        **{name: _texts(cases, E * M) for name, cases in _reasons(grid, folds, marks).items()},
     }
     return pa.table({name: _column(columns[name], kind, E * M) for name, kind in STANDING_COLUMNS.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class _Folds:
+    """Folds on which entries are scored by metrics, each [E, M]: a run made before a metric was known lacks it.
+
+    `done` and `counted` are numbers of folds, of all and of those that count; `same` says whether an entry is scored on
+    all that any entry is scored on, `complete` whether on all of the board that have signal, and `other` whether by
+    another version of the metric than the present one, or than the newest run where no run has that.
+    """
+
+    done: IntArray
+    counted: IntArray
+    same: BoolArray
+    complete: BoolArray
+    other: BoolArray
+
+    @classmethod
+    def of(cls, grid: ScoreGrid) -> _Folds:
+        board = grid.board
+        at = {split: i for i, split in enumerate(sorted({r.split_hash for r in board.runs}))}
+        scored = np.zeros((*grid.value.shape, len(at)), dtype=np.bool_)
+        other = np.zeros(grid.value.shape, dtype=np.bool_)
+        wanted = _versions(grid)
+        places: dict[int, tuple[list[int], list[int]]] = {}
+        for r in board.runs:
+            # Runs of the same code share one object.
+            if id(r.metrics) not in places:
+                found = [(c, m.version) for m in r.metrics if (c := grid.column.get(m[:2])) is not None]
+                places[id(r.metrics)] = ([c for c, _ in found], [c for c, v in found if v != wanted[c]])
+            columns, older = places[id(r.metrics)]
+            if r.entry in grid.row:
+                scored[grid.row[r.entry], columns, at[r.split_hash]] = True
+                other[grid.row[r.entry], older] = True
+        silent, counts = np.zeros((2, len(at)), dtype=np.bool_)
+        silent[[at[r.split_hash] for r in board.runs if r.silent]] = True
+        counts[[at[r.split_hash] for r in board.counted]] = True
+        counted = (scored & counts).sum(axis=2)
+        return cls(
+            done=scored.sum(axis=2),
+            counted=counted,
+            same=counted == (scored.any(axis=0) & counts).sum(axis=1),
+            complete=(scored | silent).sum(axis=2) >= board.folds,
+            other=other,
+        )
+
+
+def _versions(grid: ScoreGrid) -> dict[int, str]:
+    """Return {position of a metric: its present version if a run has that, else that of the newest run}."""
+    wanted: dict[int, str] = {}
+    for metrics in {id(r.metrics): r.metrics for r in reversed(grid.board.runs)}.values():
+        for m in metrics:
+            known, c = grid.board.declared(m.panel, m.metric), grid.column.get(m[:2])
+            if c is not None and (c not in wanted or (known is not None and m.version == known.version)):
+                wanted[c] = m.version
+    return wanted
 
 
 Cases = list[tuple[Any, str]]
 
 
-def _reasons(
-    grid: ScoreGrid, whole: BoolArray, done: Sequence[int], marks: Mapping[str, Sequence[float | None]]
-) -> dict[str, Cases]:
-    """Return {column: [(rows where it holds, the reason)]}, the first that holds counts."""
+def _reasons(grid: ScoreGrid, folds: _Folds, marks: Mapping[str, Sequence[float | None]]) -> dict[str, Cases]:
+    """Return {column: [(rows where it holds, the reason)]}, the first that holds counts.
+
+    Parameters
+    ----------
+    grid
+        Scores of the board.
+    folds
+        Folds on which entries are scored.
+    marks
+        {name: ceiling or floor of each metric}.
+    """
     board, shape = grid.board, grid.value.shape
 
     def rows(mask: Any) -> Any:
@@ -160,8 +221,8 @@ def _reasons(
     value, rankable = grid.value, grid.rankable()[None, :]
     none = [(rows(grid.n_scored == 0), reasons.NOT_SCORED), (rows(~np.isfinite(value)), reasons.UNDEFINED)]
     per_fold: Cases = [
-        (rows(((np.asarray(done) == d) & ~whole)[:, None]), reasons.of_folds(d, board.folds))
-        for d in sorted(set(done))
+        (rows((folds.done == d) & ~(folds.complete & folds.same)), reasons.of_folds(int(d), board.folds))
+        for d in np.unique(folds.done)
     ]
     is_few = grid.n_units < MIN_UNITS
     few: Cases = [
@@ -179,6 +240,7 @@ def _reasons(
             (rows(~rankable), reasons.NO_BEST),
             (rows(board.no_signal), reasons.NO_SIGNAL),
             *per_fold,
+            (rows(folds.other), reasons.OTHER_VERSION),
         ],
         "interval_reason": [(rows(np.isfinite(grid.estimates["ci_low"])), ""), *none, *few],
         "diff_reason": [

@@ -101,6 +101,8 @@ SELECT r.board, r.dataset, r.split_key, r.split_hash, r.entry, r.family, r.seed,
   lag(g.value) OVER earlier AS previous_value,
   g.value - lag(g.value) OVER earlier AS change,
   r.code IS DISTINCT FROM lag(r.code) OVER earlier AND lag(r.run_id) OVER earlier IS NOT NULL AS code_changed,
+  r.config_hash IS DISTINCT FROM lag(r.config_hash) OVER earlier AND lag(r.run_id) OVER earlier IS NOT NULL
+    AS config_changed,
   CASE
     WHEN g.value IS NULL THEN coalesce(g.reason, g.status, 'undefined')
     WHEN lag(r.run_id) OVER earlier IS NULL THEN 'first run of this entry and seed on this split'

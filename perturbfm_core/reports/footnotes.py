@@ -31,6 +31,10 @@ class Footnotes:
             return text
         return f"{text}<sup>{self.number(reason or 'no reason was recorded')}</sup>"
 
+    def note(self, text: str, reason: str | None) -> str:
+        """Return a cell of a Markdown table with the number of what must be said of it, if there is something."""
+        return text if reason is None else f"{text}<sup>{self.number(reason)}</sup>"
+
     def lines(self) -> list[tuple[int, str]]:
         """Return (number, reason) of all that were used."""
         return [(number, text) for text, number in self._numbers.items()]

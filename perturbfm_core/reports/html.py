@@ -65,13 +65,16 @@ def embedded_json(value: Any) -> Markup:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Return a number formatted for a table, a dash if it is None or NaN."""
+    """Return a number formatted for a table, a dash if it is None or NaN; one that is not 0 is not shown as 0."""
     if value is None or value != value:
         return DASH
     if abs(float(value)) >= 1e5:
         return f"{float(value):.3g}"
     text = f"{float(value):.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text
+    if float(text) != 0:
+        return text
+    # Of a small number two digits are left; what the last bits of a sum leave is none.
+    return f"{float(value):.2g}" if abs(float(value)) > 1e-9 else text.lstrip("-")
 
 
 def interval(low: Any, high: Any) -> str:

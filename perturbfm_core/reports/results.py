@@ -96,6 +96,8 @@ def _results(main: pd.DataFrame) -> list[str]:
                 continue
             row = hit.iloc[0]
             text = notes.markdown(number(row["value"]), text_of(row, "reason") or reasons.UNDEFINED)
+            if pd.notna(row["value"]):
+                text = notes.note(text, _partly(row))
             folds = _folds(main[main["board"] == board], row)
             cells.append((f"**{text}**" if entry in best[board] else text) + folds)
         rows.append(cells)
@@ -156,6 +158,14 @@ def _folds(rows: pd.DataFrame, row: pd.Series | None = None) -> str:
     return "" if is_said else f" ({reasons.of_folds(mine, total)})"
 
 
+def _partly(row: pd.Series) -> str | None:
+    """Return in how many conditions an entry has no value, None if it has one in all."""
+    n = row.get("n_undefined")
+    if n is None or pd.isna(n) or not n:
+        return None
+    return f"undefined in {int(n)} of {int(row['n_conditions'])} conditions, ranked behind entries with fewer"
+
+
 def mark_reason(row: pd.Series, column: str) -> str:
     """Return why a floor or ceiling in a row of view ``leaderboard`` is unknown.
 
@@ -184,7 +194,13 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
     # Means over boards are comparable only over the boards that every entry has run on.
     signal = main[~without_signal(main)]
     n = signal["entry"].nunique()
-    shared = signal.groupby("board")["entry"].nunique()
+    if "folds_done" in signal:
+        # On fewer folds than others an entry has been asked other conditions.
+        most = signal.groupby("board")["folds_done"].transform("max")
+        alike = signal[signal["folds_done"] == most]
+    else:
+        alike = signal
+    shared = alike.groupby("board")["entry"].nunique()
     whole = signal[signal["board"].isin(shared[shared == n].index)]
     means = whole.groupby("entry")["value"].agg(["mean", "count"])
     boards = whole["board"].nunique()

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from perturbfm_core import schema
+from perturbfm_core.data.condition import escape
 from perturbfm_core.errors import SplitError
 from perturbfm_core.parsing import read_json_file, read_text
 from perturbfm_core.schema import Fold
@@ -33,6 +35,18 @@ FOLD_NAMES: Mapping[str, Fold] = {
 # What spreadsheets separate columns by: a comma, in many languages a semicolon, in "Unicode text" a tabulator.
 _DELIMITERS = (",", ";", "\t")
 _COLUMNS = ("condition", "fold")
+# Columns by which other tools tell conditions of one perturbation apart: its context, and what only a condition key says.
+_CONTEXTS = ("context", "context_id", "cell_line", "cell_type", "celltype", "cell_context", "tissue")
+_OF_KEYS = frozenset(
+    {"dose", "doses", "dose_val", "dose_value", "concentration", "time", "timepoint", "time_point"}
+    | {"modality", "covariates"}
+)
+# Separators of the fields of a key.
+_BARS = len(schema.CONDITION_COLUMNS) - 1
+# GEARS writes a dose of 1 for each gene, which says nothing.
+_NO_DOSE = re.compile(r"1(\.0)?(\+1(\.0)?)*")
+# Between the name of a table within a JSON file and a fold's: the name may be that of a context.
+WITHIN = " > "
 
 
 def check_folds(names: Iterable[str], where: str) -> None:
@@ -57,7 +71,8 @@ def read_conditions(path: Path) -> dict[str, list[str]]:
     """Read {fold: [conditions]} from JSON, or from a CSV with the columns condition and fold.
 
     JSON may hold the table within a table of one name, as a file of several settings does. A CSV may begin with a
-    byte order mark, and be separated by commas, semicolons or tabulators.
+    byte order mark, and be separated by commas, semicolons or tabulators. With a column of contexts, such as
+    ``cell_type``, a condition is ``CONTEXT|PERTURBATION``. Folds within a table of a name are called ``NAME > FOLD``.
 
     Raises
     ------
@@ -66,6 +81,12 @@ def read_conditions(path: Path) -> dict[str, list[str]]:
     """
     if path.suffix.lower() == ".json":
         return _from_json(path)
+    if path.suffix.lower() == ".toml":
+        msg = (
+            f"{path} is TOML, as STATE and cell-load take it: give the contexts of [zeroshot] by --spec context_ood "
+            "--holdout-context NAME, and the lists of [fewshot] as JSON {'test': ['CONTEXT|PERTURBATION', ...]}"
+        )
+        raise SplitError(msg)
     lines = read_lines(path, len(_COLUMNS))
     header = [cell.lower() for cell in lines[0]] if lines else []
     if not set(_COLUMNS) <= set(header):
@@ -73,6 +94,11 @@ def read_conditions(path: Path) -> dict[str, list[str]]:
         msg = f"{path} must be JSON (.json) or a CSV with the columns condition and fold in its first line, {found}"
         raise SplitError(msg)
     at = [header.index(name) for name in _COLUMNS]
+    spelled = [name.replace(" ", "_").replace("-", "_") for name in header]
+    context = next((spelled.index(name) for name in _CONTEXTS if name in spelled), None)
+    if context is not None and not any(line[context] for line in lines[1:] if len(line) > context):
+        context = None
+    of_keys = [i for i, name in enumerate(spelled) if name in _OF_KEYS]
     out: dict[str, list[str]] = {}
     for number, line in enumerate(lines[1:], start=2):
         if len(line) <= max(at):
@@ -82,19 +108,45 @@ def read_conditions(path: Path) -> dict[str, list[str]]:
         if not name or not fold:
             msg = f"{path}, line {number} names no {'condition' if not name else 'fold'}; fill it or remove the line"
             raise SplitError(msg)
+        if name.count("|") < _BARS:
+            _check_no_key(path, number, line, {header[i]: i for i in of_keys})
+            if context is not None and "|" not in name:
+                if not "".join(line[context : context + 1]):
+                    msg = (
+                        f"{path}, line {number} names no {header[context]}; fill it, or leave that column out"
+                    )
+                    raise SplitError(msg)
+                name = f"{escape(line[context])}|{name}"
         out.setdefault(fold, []).append(name)
     return out
+
+
+def _check_no_key(path: Path, number: int, line: list[str], columns: Mapping[str, int]) -> None:
+    """Refuse a line that names a dose, time or the like beside a perturbation, which would stand for all of them."""
+    for name, i in columns.items():
+        value = line[i] if i < len(line) else ""
+        if value and not (name.startswith("dose") and _NO_DOSE.fullmatch(value)):
+            msg = (
+                f"{path}, line {number} names {name} {value!r}, which only condition keys tell apart: give keys "
+                "(CONTEXT|PERTURBATION|MODALITY|DOSES|COVARIATES) as condition, or leave that column out to list all"
+            )
+            raise SplitError(msg)
 
 
 def _from_json(path: Path) -> dict[str, list[str]]:
     loaded = read_json_file(path, SplitError)
     if isinstance(loaded, dict) and len(loaded) == 1:
-        (inner,) = loaded.values()
-        loaded = inner if isinstance(inner, dict) else loaded
-    if not isinstance(loaded, dict) or not all(_are_names(v) for v in loaded.values()):
+        ((outer, inner),) = loaded.items()
+        if _are_lists(inner):
+            return {f"{outer}{WITHIN}{fold}": list(names) for fold, names in inner.items()}
+    if not _are_lists(loaded):
         msg = f"{path} must hold {{fold: [conditions]}}"
         raise SplitError(msg)
     return {name: list(v) for name, v in loaded.items()}
+
+
+def _are_lists(value: Any) -> bool:
+    return isinstance(value, dict) and all(_are_names(v) for v in value.values())
 
 
 def _are_names(value: Any) -> bool:

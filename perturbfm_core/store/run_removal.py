@@ -112,7 +112,9 @@ def find_garbage(store: ArtifactStore, *, keep: int | None = None, min_age_s: fl
 def collect_garbage(store: ArtifactStore, garbage: Garbage) -> None:
     """Remove what `find_garbage` found."""
     for path in garbage.runs:
-        remove_run(store, path)
+        # Another collection may have removed it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            remove_run(store, path)
     for path in garbage.objects:
         with contextlib.suppress(FileNotFoundError), store.stage() as staging:
             if path.stat().st_mtime <= garbage.looked_at:

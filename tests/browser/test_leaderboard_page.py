@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 from perturbfm_core.leaderboard import database
+from perturbfm_core.pipeline.leaderboard_page import write_page
 from perturbfm_core.pipeline.serving import PageServer
 from perturbfm_core.pipeline.site import build_site
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.browser.boards import COSTS, HOSTILE, made_store
 from tests.support.browser import eventually
+from tests.support.factories import run_config, score_rows, split_table, write_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -83,6 +85,31 @@ def test_values_ranks_and_marks_are_those_of_sql(visit: Visit, store: ArtifactSt
     assert [e for e, v in zip(entries(page), column(page, 3), strict=True) if v.endswith("*")] == ["lab"]
     assert page.title() == "PerturbFM leaderboard"
     assert HOSTILE in entries(page)
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_an_entry_on_fewer_folds_is_not_called_the_best(visit: Visit, tmp_path: Path, folds: int) -> None:
+    """Two folds have run, of which it has one, with the better value."""
+    a, b, c = ("a" * 64, "b" * 64, "c" * 64)
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    for entry, split, value in (("whole", a, 0.3), ("whole", b, 0.4), ("part", a, 0.9)):
+        config = run_config(entry, split=split)
+        values = {f"x|G{split[0]}{i}|||": value for i in range(4)}
+        folder = write_run(store, config, score_rows(config, values, metric="pearson_centered"))
+        (folder / "report.html").write_text("<!doctype html>")
+    table = split_table(*(a, b, c)[:folds], board="screen.combo_ood.cv-aaaa")
+    table = table.assign(cv_fold=range(len(table)), dataset="screen", kind="combo_ood")
+    data = pd.DataFrame({"dataset": ["screen"], "data_sha256": ["d" * 64]})
+    database.rebuild(store, lambda: table, lambda runs: data)
+    write_page(store)
+    page = visit(from_disk(store))
+    tile = page.locator("#tiles > div").first.inner_text()
+    assert ("best entry" if folds == 2 else "best so far") in tile.lower()
+    assert "whole" in tile
+    assert "0.3500" in tile
+    assert "whole" in page.locator("#board-list").inner_text()
+    assert entries(page) == ["whole", "part"]
+    assert f"1 of {folds} folds" in page.locator("#standings tbody tr").nth(1).inner_text()
 
 
 def test_columns_sort_and_say_so(visit: Visit, store: ArtifactStore) -> None:

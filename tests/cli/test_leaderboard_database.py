@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,19 @@ def test_a_refresh_from_nothing_reads_all_runs_again(work: Work, monkeypatch) ->
     assert not read
     perturbfm("leaderboard", "refresh", "--from-nothing")
     assert read == [work.run]
+
+
+def test_a_leaderboard_that_is_older_than_the_runs_says_so(work: Work) -> None:
+    perturbfm("leaderboard", "refresh")
+    perturbfm("leaderboard", "show")
+    shutil.copytree(f"runs/{work.run}", "runs/20240101-000000_aaaaaaa_copy_00000000")
+    for made, removed in ((1, 0), (1, 1)):
+        for verb in ("show", "compare"):
+            said = perturbfm("leaderboard", verb, warns=True).err
+            assert f"older than the runs ({made} made, {removed} removed since)" in said
+        shutil.rmtree(f"runs/{work.run}", ignore_errors=True)
+    perturbfm("leaderboard", "refresh", warns=True)
+    perturbfm("leaderboard", "show")
 
 
 def test_an_export_is_read_without_this_program(work: Work) -> None:

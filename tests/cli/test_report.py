@@ -74,7 +74,9 @@ def test_without_a_browser_the_path_is_said(work, monkeypatch):
 
 
 def test_a_report_made_anew_knows_later_baselines(work, asked):
-    assert "no other baseline was run on this split" in text_of(work.path / "runs" / work.run / "report.html")
+    assert "no other baseline with a value was run on this split" in text_of(
+        work.path / "runs" / work.run / "report.html"
+    )
     perturbfm("run", "--data", "D", "--split", work.split, "--entry", "additive")
     perturbfm("run", "--data", "D", "--split", work.split, "--entry", "ridge")
     found = perturbfm("report", work.run, "--out", "again.html", "--open")

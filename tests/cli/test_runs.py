@@ -14,7 +14,7 @@ import pytest
 
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
-from perturbfm_core.store.run_removal import collect_garbage, find_garbage
+from perturbfm_core.store.run_removal import Garbage, collect_garbage, find_garbage
 from tests.cli.test_submit import line, table_of
 from tests.support.command import attempt, perturbfm
 
@@ -305,6 +305,14 @@ def test_gc_goes_on_where_another_one_has_just_removed_an_object(work, three, mo
 
     monkeypatch.setattr(Path, "stat", removed)
     assert find_garbage(store).objects == tuple(others)
+
+
+def test_gc_goes_on_where_another_one_has_just_removed_a_run(own_home):
+    store = ArtifactStore()
+    gone, there = (store.run(f"20240101-00000{i}_aaaaaaa_ridge_00000000") for i in range(2))
+    there.mkdir(parents=True)
+    collect_garbage(store, Garbage((gone, there), (), 0))
+    assert not there.exists()
 
 
 def test_gc_knows_the_age_of_an_object(work, three):

@@ -419,7 +419,10 @@ def test_what_a_submission_finds_done_was_asked_for_last(ran, more, counts):
     }
     answer = perturbfm("suite", "submit", "t", "--on", "local", *more, "--json").json
     assert (answer["done"], answer["submitted"]) == (9, 0)
-    perturbfm("leaderboard", "refresh")
+    # With nothing to submit, no job would rank.
+    assert ("leaderboard" in answer) == (counts == "suite")
+    if counts == "other":
+        perturbfm("leaderboard", "refresh")
     sql = f"SELECT run_id FROM runs WHERE counted AND entry = 'ridge' AND split_hash LIKE '{split}%'"
     assert database.query(ArtifactStore(), sql)["run_id"].tolist() == [runs[counts]]
 

@@ -389,3 +389,107 @@ def test_logarithms_of_counts_without_normalisation_are_named(
     adata.X = sp.csr_matrix(X) if sparse else X
     found = "counts without depth normalisation" in warnings(read(adata, space=space))
     assert found == said
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("space", ["log1p", "counts"])
+@pytest.mark.parametrize("kept", [30, 12])
+def test_a_logarithm_of_logarithms_is_refused(kept: int, space: str, sparse: bool) -> None:
+    """Of all genes the row sums show it, of some the whole multiples of one count."""
+    adata = counts()
+    X = adata.X.astype(np.float64)
+    once = np.log1p(X / X.sum(axis=1, keepdims=True) * 1e4)[:, :kept].astype(np.float32)
+    adata = adata[:, :kept].copy()
+    adata.X = sp.csr_matrix(once) if sparse else once
+    assert report(read(adata, space="log1p"))["scale"] == "log1p, stored as log1p"
+    adata.X = np.log1p(adata.X)
+    with pytest.raises(DatasetError, match=r"is a logarithm of logarithms \(as log1p of log1p values"):
+        read(adata, space=space)
+
+
+@pytest.mark.parametrize("space", ["counts", "log1p", "delta"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix, sp.csc_matrix])
+def test_rows_that_repeat_another_are_named(space: str, form: Any) -> None:
+    single = counts(n=40)
+    X = single.X if space == "counts" else np.log1p(single.X / single.X.sum(axis=1, keepdims=True) * 1e4)
+    single.X = form(X - (X.mean(axis=0) if space == "delta" else 0))
+    given = {"space": space, "level": "cell"}
+    assert "values of another one" not in warnings(read(single, **given))
+    twice = anndata.concat([single, single[:3]], index_unique="-")
+    assert "3 of 203 rows have exactly the values of another one ('r0-1' those of 'r0-0')" in warnings(
+        read(twice, **given)
+    )
+
+
+@pytest.mark.parametrize("column", ["line", "batch"])
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_genes_that_a_part_of_the_cells_never_measured_are_named(column: str, form: Any) -> None:
+    """An outer join of two screens fills what one of them lacks with zeros."""
+    first, second = counts(n=10), counts(n=10, seed=1)
+    first.obs["batch"], second.obs["batch"] = "b0", "b1"
+    if column == "line":
+        second.obs["line"] = "RPE1"
+    given = {"batch_col": "batch"} if column == "batch" else {}
+    whole = anndata.concat([first, second], index_unique="-")
+    assert warnings(read(whole, **given)) == ""
+    joined = anndata.concat([first, second[:, 12:].copy()], index_unique="-", join="outer", fill_value=0)
+    joined.X = form(joined.X)
+    assert "11 of 29 genes that are common elsewhere are zero in" in warnings(read(joined, **given))
+    few = anndata.concat([first, second[:, 5:].copy()], index_unique="-", join="outer", fill_value=0)
+    assert warnings(read(few, **given)) == ""
+
+
+def test_names_that_differ_in_signs_are_named() -> None:
+    adata = counts(genes=["HLA-DQB1", "H3-5", *GENES[2:]], perts=["control", "HLADQB1", "H35", "G4"])
+    assert "2 of the missing ones differ in signs only, H35 is H3-5: --aliases joins" in warnings(read(adata))
+    # A letter is no sign.
+    assert "signs only" not in warnings(read(counts(perts=["control", "G1\u03b3", "G2"])))
+
+
+def test_genes_that_are_called_by_numbers_are_named() -> None:
+    """What converts files from R leaves the names of the genes of raw in a column `_index`."""
+    adata = counts(genes=[str(i) for i in range(30)], perts=["control", "drug A", "drug B"])
+    assert warnings(read(adata, modality="drug")) == ""
+    adata.var["_index"], adata.var["chromosome"] = GENES, "1"
+    said = warnings(read(adata, modality="drug"))
+    assert "genes are called by numbers ('0', '1', '2' and 27 more) and var column '_index' has names" in said
+    assert warnings(read(adata, modality="drug", gene_col="_index")) == ""
+    genetic = counts(genes=[str(i) for i in range(30)])
+    genetic.var["names"] = GENES
+    assert warnings(read(genetic)).count("--gene-col names") == 1
+
+
+@pytest.mark.parametrize("factor", [np.linspace(0.9, 0.99, 30), 1.0000001])
+def test_counts_with_fractions_are_not_taken_for_a_mixture_of_scales(factor: Any) -> None:
+    """Counts corrected for ambient RNA: as logarithms, rows of the same largest count would have the same sum."""
+    adata = counts(n=40)
+    adata.X = (adata.X * factor).astype(np.float64)
+    with pytest.raises(DatasetError, match="has fractions, counts have none; round corrected counts first"):
+        read(adata)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_expression_without_zeros_is_named(form: Any) -> None:
+    """A batch correction that was shifted to be positive, or what a model says is the mean, has no zeros."""
+    adata = counts(genes=[f"G{i}" for i in range(250)])
+    X = np.log1p(adata.X / adata.X.sum(axis=1, keepdims=True) * 1e4)
+    adata.X = form(X)
+    assert "of the values are zero" not in warnings(read(adata, space="log1p"))
+    rng = np.random.default_rng(0)
+    shifted = X + rng.normal(0, 0.1, X.shape)
+    adata.X = form((shifted - shifted.min()).astype(np.float32))
+    assert "0.0% of the values are zero, fewer than counts of cells have" in warnings(
+        read(adata, space="log1p")
+    )
+    assert "of the values are zero" not in warnings(read(adata, space="log1p", level="condition"))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_logarithms_cut_to_whole_numbers_are_no_counts(form: Any) -> None:
+    adata = counts()
+    log = np.log1p(adata.X / adata.X.sum(axis=1, keepdims=True) * 1e4)
+    few = adata.copy()
+    few.X = form(np.minimum(adata.X, 15))
+    assert "by chance" not in warnings(read(few))
+    adata.X = form(log.astype(np.int32))
+    assert "differ less between rows than counts do by chance" in warnings(read(adata))

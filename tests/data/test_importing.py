@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -436,6 +437,80 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
     path.write_text("gene,cell\n" * 100)
     with pytest.raises(DatasetError, match="text such as CSV, not HDF5"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"X\n\0\0\0\2" * 40), r"it is an R object, not HDF5 .*convert it in R"),
+        (gzip.compress(b"cell,gene\n" * 40), "it is compressed, not HDF5 .*unpack it first"),
+        (
+            b"PK\3\4\x14\0\6\0\10\0\0\0!\0[Content_Types].xml \0",
+            "it is a spreadsheet, not HDF5 .*make an AnnData",
+        ),
+        (b"PK\3\4\x14\0\6\0\10\0\0\0!\0a.h5ad", "it is compressed, not HDF5"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
+            "pointer of Git LFS.*`git lfs pull`",
+        ),
+        (b"\n<!DOCTYPE html><html>403", "it is a web page, not HDF5 .*fetch the file itself"),
+        (b"%%MatrixMarket matrix coordinate integer general\n", "Matrix Market file.*read it with scanpy"),
+        (b"", "it is truncated or not HDF5"),
+    ],
+)
+def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.h5ad").write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as caught:
+        read(tmp_path / "x.h5ad")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["matrix/barcodes"], r"\(obs, var not found\); it is of 10x Genomics: read it with scanpy"),
+        (["matrix", "row_attrs/Gene", "col_attrs/CellID"], "; it is Loom: read it with anndata.io.read_loom"),
+        (["assays/RNA", "meta.data/x"], "; it is h5Seurat: convert it"),
+    ],
+)
+def test_hdf5_of_other_kinds_is_named(tmp_path: Path, names: list[str], message: str) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        for name in names:
+            file[name] = np.ones(3)
+    with pytest.raises(DatasetError, match=message):
+        read(tmp_path / "x.h5")
+
+
+def test_a_filter_that_is_not_there_is_named(write_h5ad: Write) -> None:
+    path = write_h5ad(LOG1P, OBS)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        made.set_chunk(LOG1P.shape)
+        # Zstandard, by its number among the registered filters.
+        made.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (3,))
+        space = h5py.h5s.create_simple(LOG1P.shape)
+        X = h5py.h5d.create(file.id, b"X", h5py.h5t.IEEE_F32LE, space, made)
+        X.write_direct_chunk((0, 0), b"compressed", 0)
+    with pytest.raises(
+        DatasetError, match=r"compressed by a method that HDF5 lacks here .*compression='gzip'"
+    ):
+        read(path)
+
+
+def test_a_transposed_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.h5ad"
+    anndata.AnnData(LOG1P, pd.DataFrame(OBS, index=[f"r{i}" for i in range(len(LOG1P))])).T.write_h5ad(path)
+    with pytest.raises(
+        DatasetError, match=r"has 'pert' in var, not in obs: rows must be cells; transpose it"
+    ):
+        read(path)
+
+
+def test_a_folder_of_matrix_market_files(tmp_path: Path) -> None:
+    (tmp_path / "matrix.mtx.gz").touch()
+    with pytest.raises(DatasetError, match=r"is a folder of Matrix Market files.*read it with scanpy"):
+        read(tmp_path)
 
 
 def test_a_table_in_parquet(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def warned(ds: PerturbDataset, text: str) -> bool:
 # ---- text that means missing ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["nan", "NaN", "NA", "N/A", "None", "<NA>", "", "  ", "null"])
+@pytest.mark.parametrize("text", ["nan", "NaN", "NA", "na", "N/A", "None", "<NA>", "", "  ", "null"])
 def test_text_that_means_missing_is_refused_with_its_row(text: str) -> None:
     with pytest.raises(
         DatasetError, match=r"'pert' \(--pert-col\) has 4 rows .*first in row 'r4'.*--drop-label"
@@ -104,6 +104,14 @@ def test_missing_perturbations_can_be_left_out() -> None:
     with pytest.raises(DatasetError, match=r"has 4 missing values, first in row 'r4'; .*--drop-label nan"):
         read(adata)
     assert perts(read(adata, drop_labels=("nan",))) == ["G1"]
+    adata.obs["pert"] = adata.obs["pert"].astype("category")
+    alone = adata[4:].copy()
+    with pytest.raises(
+        DatasetError, match=r"missing values.*if they are the controls, take --control-label nan"
+    ):
+        read(alone)
+    assert perts(read(alone, control_label="nan")) == ["G1"]
+    assert read(alone, control_label="nan").is_control.sum() == 4
     with pytest.raises(DatasetError, match="--drop-label 'G9' does not occur"):
         read(adata, drop_labels=("nan", "G9"))
 
@@ -476,6 +484,88 @@ def test_spellings_of_contexts_and_modalities_are_named() -> None:
     assert warned(ds, "modalities 'CRISPRi', 'crispri' differ")
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["IFN-g", "IFN\u2013g"], r"'IFN-g', 'IFN\u2013g'"),
+        (["drug A", "drug\u00a0A"], r"'drug A', 'drug\xa0A'"),
+        (["caf\u00e9", "cafe\u0301"], r"'cafe\u0301', 'caf\xe9'"),
+        (["TNF\u00b5", "TNF\u03bc"], r"'TNF\xb5', 'TNF\u03bc'"),
+        (["JQ1", "JQ1\u200b"], r"'JQ1', 'JQ1\u200b'"),
+        (["MLN-4924", "MLN4924"], r"'MLN-4924', 'MLN4924'"),
+    ],
+)
+def test_names_that_look_the_same_are_named_by_their_codes(names: list[str], shown: str) -> None:
+    ds = read(cells(["control", *names]), modality="drug")
+    assert report(ds)["warnings"] == [
+        f"perturbations {shown} differ in case, spaces, dashes or forms of letters only; --aliases joins them"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["1-Mar", "2-SEP", "Mar-01", "2022-09-02 00:00:00", "2022-09-02", "1/3/2022"]
+)
+def test_dates_in_place_of_genes_are_named(name: str) -> None:
+    ds = read(cells(["control", "G1", name], genes=[*GENES[:7], name]))
+    assert warned(ds, f"1 perturbations are called like dates ({name!r})")
+    assert warned(ds, f"1 genes are called like dates ({name!r})")
+
+
+@pytest.mark.parametrize("name", ["MARCH1", "MARCHF1", "SEPT2", "Oct-4", "DEC1", "Sep15", "MAR-1B"])
+def test_genes_of_the_months_are_no_dates(name: str) -> None:
+    assert not warned(read(cells(["control", "G1", name], genes=[*GENES[:7], name])), "dates")
+
+
+@pytest.mark.parametrize(("control", "other"), [(True, False), ("NT", "Perturbed"), ("no", "yes")])
+def test_states_are_no_perturbations(control: Any, other: Any) -> None:
+    ds = read(cells([control, other]), control_label=str(control))
+    assert warned(ds, f"'{other}' says whether cells are treated, not with what; --pert-col takes")
+
+
+def test_contexts_in_the_names_of_perturbations_are_named() -> None:
+    adata = cells(["control", "A549_Vorinostat_1.0", "A549_JQ1_0.1", "A5490"])
+    adata.obs["line"] = "A549"
+    assert warned(
+        read(adata, modality="drug"),
+        "'A549_JQ1_0.1', 'A549_Vorinostat_1.0' have their context in their names",
+    )
+    adata.obs["line"] = "A54"
+    assert report(read(adata, modality="drug"))["warnings"] == []
+    adata = cells(["control", "A549_G1", "G2", "G3"])
+    adata.obs["line"] = "A549"
+    assert not warned(read(adata), "context in their names")
+
+
+def test_spike_ins_among_the_genes_are_named() -> None:
+    ds = read(cells(["control", "G1"], genes=[*GENES, "ERCC-00002", "ERCC-00171", "ERCC1"]))
+    assert warned(ds, "2 genes are spike-ins by their names ('ERCC-00002', 'ERCC-00171')")
+
+
+def test_many_controls_are_named_by_a_table() -> None:
+    guides = [f"non-targeting_{i:05d}" for i in range(9)]
+    adata = cells([*guides, "G1"])
+    ds = read(adata, control_label=guides[0])
+    assert warned(ds, "and 5 more read like controls")
+    assert warned(ds, "name them control in the table of --aliases")
+    aliases = dict.fromkeys(guides, "control")
+    assert read(adata, control_label=guides[0], aliases=aliases).is_control.sum() == 36
+
+
+def test_the_name_of_the_rows_is_no_column() -> None:
+    adata = cells(["control", "G1"])
+    adata.obs.index.name = "gene_transcript"
+    with pytest.raises(
+        DatasetError, match=r"'gene_transcript' \(--pert-col\); its row names are called 'gene_trans"
+    ):
+        read(adata, pert_col="gene_transcript")
+
+
+def test_batches_without_controls_are_named() -> None:
+    adata = cells(["control", "G1", "G2"], plate=["P0", "P1", "P2"], pool=["P0", "P0", "P1"])
+    assert warned(read(adata, batch_col="plate"), "8 of 8 perturbed rows are of batches without control rows")
+    assert not warned(read(adata, batch_col="pool"), "batches without")
+
+
 def test_measured_genes_are_no_controls_whatever_they_are_called() -> None:
     ds = read(cells(["control", "WT1", "CTRL"], genes=[*GENES[:6], "WT1", "CTRL"]))
     assert report(ds)["warnings"] == []
@@ -519,6 +609,20 @@ def test_genes_without_a_name_are_refused(index: list[str], names: list[object])
     adata.var["symbol"] = [*names, *(f"S{i}" for i in range(len(names), 8))]
     with pytest.raises(DatasetError, match=rf"var column 'symbol': {len(names)} of 8 genes have no name"):
         read(adata, gene_col="symbol")
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_genes_of_one_name_are_refused_with_the_columns_that_tell_them_apart() -> None:
+    adata = cells(["control", "G1"], genes=["G1", "G2", "G2"])
+    with pytest.raises(
+        DatasetError,
+        match=r"1 duplicate gene ids, e.g. \['G2'\]; name .* --gene-col \(none has\), or make",
+    ):
+        read(adata)
+    adata.var["gene_ids"], adata.var["kind"] = ["E1", "E2", "E3"], "gene"
+    with pytest.raises(DatasetError, match=r"--gene-col \(gene_ids\)"):
+        read(adata)
+    assert list(read(adata, gene_col="gene_ids").genes) == ["E1", "E2", "E3"]
 
 
 def test_features_that_are_no_genes_are_left_out() -> None:
@@ -591,6 +695,39 @@ def test_rows_and_matrices_of_zeros(space: str, form: Any) -> None:
     with pytest.raises(
         DatasetError, match="X of the AnnData object has no value other than zero in its 12 rows"
     ):
+        read(adata, space=space)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+def test_counts_near_the_end_of_their_type_are_named(kind: Any, form: Any) -> None:
+    adata = cells(["control", "G1", "G2"])
+    X, most = adata.X.astype(np.int64), int(np.iinfo(kind).max)
+    X[2, 3] = most // 2
+    adata.X = form(X.astype(kind))
+    assert report(read(adata))["warnings"] == []
+    X[2, 3] = most - 5
+    adata.X = form(X.astype(kind))
+    assert warned(read(adata), f"counts up to {most - 5:.6g} in a type that ends at {most}")
+    adata.X = form(X.astype(np.float32))
+    assert report(read(adata))["warnings"] == []
+
+
+def test_counts_that_became_negative_are_explained() -> None:
+    adata = cells(["control", "G1", "G2"])
+    X = adata.X.astype(np.int64)
+    X[2, 3] = 200
+    adata.X = X.astype(np.int8)
+    with pytest.raises(DatasetError, match=r"minimum -56\) in a type that ends at 127.* as int32 or float32"):
+        read(adata)
+
+
+@pytest.mark.parametrize("space", ["delta", "zscore"])
+def test_differences_that_are_not_finite_are_refused_with_row_and_gene(space: str) -> None:
+    adata = cells(["control", "G1", "G2"])
+    adata.X = adata.X - 3
+    adata.X[2, 3] = np.inf
+    with pytest.raises(DatasetError, match=r"first inf at row 'r2', gene 'G3'; remove or correct them$"):
         read(adata, space=space)
 
 

@@ -80,3 +80,17 @@ def test_times_without_units() -> None:
     assert canonical_time("24 hr & 240 min") == ("24 h & 4 h", True)
     assert canonical_time("24 h and later") == ("24 h and later", False)
     assert canonical_time("overnight") == ("overnight", False)
+
+
+@pytest.mark.parametrize(
+    ("text", "dose"),
+    [
+        ("[('Imatinib', 0.5, 'uM')]", "0.5 uM"),
+        ("[('(+)-JQ1', 50.0, 'nM')]", "0.05 uM"),
+        ("[(\"2'-O (salt)\", 5.0, 'uM')]", "5 uM"),
+        ("[('DMSO_TF', 0.0, 'uM')]", "0 uM"),
+    ],
+)
+def test_a_dose_beside_its_drug(text: str, dose: str) -> None:
+    """Files of Tahoe-100M have drug, dose and unit in one column."""
+    assert canonical_doses(text) == ([dose], True)

@@ -200,6 +200,7 @@ def test_an_h5ad_file_is_read_by_another_verb(tmp_path: Path) -> None:
     path = tmp_path / "plate1.h5ad"
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(
-        DatasetError, match=r"is HDF5, not Parquet; read an h5ad file by `perturbfm data import`"
+        DatasetError,
+        match=r"is HDF5, not Parquet; read an h5ad file by `perturbfm data import`, .*--dose-col drugname_drugconc --context-col",
     ):
         read_h5ad(path, preset="tahoe")

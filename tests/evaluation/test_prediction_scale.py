@@ -88,7 +88,7 @@ def test_expression_in_another_scale_is_refused(made, name, form, kind, shift):
     assert named is None or named in message
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 0.3])
 def test_expression_in_the_scale_of_the_data(made, noise):
     values = made.mean(np.log1p(1e4 * made.share))
     values = np.maximum(values + np.random.default_rng(1).normal(0, noise, values.shape), 0)
@@ -140,11 +140,21 @@ def test_another_logarithm_shows_where_row_sums_do_not(factor, named):
 
 def test_deltas_are_deltas(made):
     for form in ("csv", "npz", "h5ad"):
-        assert read(made, made.delta, form) == ("delta", [])
+        assert read(made, 1.01 * made.delta, form) == ("delta", [])
         assert read(made, np.zeros((2, G)), form) == (
             "delta",
             ["2 of 2 predictions are a copied control (their delta is 0)"],
         )
+
+
+def test_what_was_measured_is_no_prediction(made):
+    """The file of the measured cells in place of the predicted ones scores best of all."""
+    measured = "2 of 2 predictions are what was measured of the test condition itself; was the file of the "
+    for form in ("csv", "npz", "h5ad"):
+        ((warning,),) = read(made, made.delta, form)[1:]
+        assert warning.startswith(measured)
+    ((warning,),) = read(made, made.mean(np.log1p(1e4 * made.share)), "h5ad")[1:]
+    assert warning.startswith(measured)
 
 
 def test_a_delta_along_the_control_is_one_if_it_is_declared(made):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.leaderboard.significance import COLUMNS, compare_entries, holm
+from perturbfm_core.leaderboard import database
+from perturbfm_core.leaderboard.significance import COLUMNS, against_baseline, compare_entries, holm
+from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_requests import put_request
+from tests.support.factories import run_config, score_rows, split_table, write_run
 
 
 def key(i: int, context: str = "x") -> str:
@@ -141,3 +147,43 @@ def test_holm_by_hand():
     out = holm(np.asarray([0.04, np.nan, 0.01, 0.02]))
     np.testing.assert_allclose(out, [0.04, np.nan, 0.03, 0.04])
     assert holm(np.asarray([0.9, 0.8])).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("asked_again", [True, False])
+def test_the_runs_are_those_that_count_on_the_board(tmp_path: Path, asked_again: bool) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    made = [("ridge", "a", "01", 0.0), ("net", "a", "01", 0.1), ("net", "b", "02", -0.1)]
+    for entry, params, day, more in made:
+        family = "baseline" if entry == "ridge" else "learned"
+        config = run_config(entry, params=params, created=f"2024-01-{day}T00:00:00.000000", family=family)
+        values = {key(i): float(x + more) for i, x in enumerate(BASE)}
+        folder = write_run(
+            store,
+            {**config, "inner_folds": {"pearson_centered": 0.2}},
+            score_rows(config, values, metric="pearson_centered"),
+        )
+        if params == "a" and entry == "net" and asked_again:
+            put_request(store, folder.name, "2024-01-03T00:00:00.000000")
+    # Nothing of a signal is stored beside the split; its runs know that there is one.
+    table = split_table("a" * 64, board="b", unit="perturbation", no_signal=None)
+    database.rebuild(store, lambda: table, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
+    board = database.query(store, "SELECT value FROM leaderboard WHERE entry = 'net'")
+    (row,) = against_baseline(store).to_dict("records")
+    assert row["value"] == pytest.approx(board["value"].item())
+    assert row["verdict"] == ("better" if asked_again else "worse")
+    assert row["no_signal"] == False  # noqa: E712
+
+
+def test_a_board_whose_runs_alone_know_of_no_signal_is_not_tested(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    for entry, family in (("ridge", "baseline"), ("net", "learned")):
+        config = run_config(entry, family=family, no_signal=True)
+        values = {key(i): float(x + len(entry)) for i, x in enumerate(BASE)}
+        write_run(
+            store,
+            {**config, "inner_folds": {"pearson_centered": 0.2}},
+            score_rows(config, values, metric="pearson_centered"),
+        )
+    table = split_table("a" * 64, board="b", unit="perturbation", no_signal=None)
+    database.rebuild(store, lambda: table, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
+    assert against_baseline(store)["verdict"].tolist() == ["no signal"]

@@ -54,6 +54,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
     for split in (A, B):
         add(store, "ridge", split, 0.4)
         add(store, "additive", split, 0.2)
+    # An earlier run of other parameters and other code says nothing of the code.
+    old = run_config("ridge", split=D, created="2023-01-01T00:00:00.000000", params="others")
+    other = score_rows(old, {f"x|G{i}|||": 0.9 for i in range(8)}, metric="pearson_centered")
+    write_run(store, {**old, "code": {"trained_model": "old"}}, other)
     newer = "2024-03-01T00:00:00.000000"
     config = run_config("additive", split=D, created=newer)
     config["code"] = {"trained_model": "changed"}
@@ -142,6 +146,11 @@ def _8(t: pd.DataFrame) -> None:
     (row,) = t.to_dict("records")
     assert row["entry"] == "additive"
     assert row["change"] == pytest.approx(0.05)
+
+
+def test_a_change_of_the_configuration_is_named(store: ArtifactStore) -> None:
+    sql = "SELECT entry FROM trend WHERE metric = 'pearson_centered' AND config_changed"
+    assert database.query(store, sql)["entry"].tolist() == ["ridge"]
 
 
 def _9(t: pd.DataFrame) -> None:

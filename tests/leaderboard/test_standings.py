@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from perturbfm_core import schema
+from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.collect import Runs, collect
@@ -183,6 +184,53 @@ def test_an_entry_without_all_folds_is_not_ranked(tmp_path: Path) -> None:
     assert table["ranked"].to_dict() == {"additive": True, "ridge": False}
     assert table["n_splits"].to_dict() == {"additive": 2, "ridge": 1}
     assert set(table["best_baseline"]) == {"additive"}
+
+
+def test_an_entry_that_a_metric_knows_on_some_folds_alone_is_not_ranked_by_it(tmp_path: Path) -> None:
+    """A run from before a metric was known lacks it."""
+    runs = []
+    for entry, with_metric in (("old", ()), ("half", (A,)), ("whole", (A, B))):
+        for split, start in ((A, 0), (B, 2)):
+            config, scores = made(entry, keyed([0.5, 0.5], start=start), split=split)
+            if split in with_metric:
+                scores = pd.concat([scores, scores.assign(metric="new", value=0.9)])
+            runs.append((config, scores))
+    table = ranked(tmp_path, runs, split_table(A, B, board="cv")).set_index("metric", append=True)
+    new = table.xs("new", level="metric")
+    assert new["ranked"].to_dict() == {"half": False, "old": False, "whole": True}
+    assert new["comparable"].to_dict() == new["complete"].to_dict() == new["ranked"].to_dict()
+    assert new["folds_done"].to_dict() == new["n_splits"].to_dict() == {"half": 1, "old": 0, "whole": 2}
+    assert new["reason"].to_dict() == {"half": "1 of 2 folds", "old": reasons.NOT_SCORED, "whole": None}
+    known = table.xs("pearson", level="metric")
+    assert known["ranked"].all()
+    assert set(known["folds_done"]) == {2}
+
+
+@pytest.mark.parametrize("metric", ["pearson", "unknown"])
+def test_an_entry_that_another_version_of_the_metric_scored_is_not_ranked(
+    tmp_path: Path, metric: str
+) -> None:
+    """The present version counts where a run has it, else that of the newest run."""
+    present = METRICS.get("delta.pearson").version if metric == "pearson" else "new"
+    runs = []
+    versions = {"1": "old", "2": present, "3": "old" if metric == "pearson" else present}
+    for entry, seed, day in (
+        ("old", 0, "1"),
+        ("mixed", 0, "1"),
+        ("mixed", 1, "2"),
+        ("new", 0, "2"),
+        ("last", 0, "3"),
+    ):
+        created = f"2024-01-0{day}T00:00:00.000000"
+        config, scores = made(entry, keyed([0.5, 0.7]), seed=seed, created=created, metric=metric)
+        runs.append((config, scores.assign(metric_version=versions[day])))
+    table = ranked(tmp_path, runs, split_table(A))
+    fresh = {"new"} if metric == "pearson" else {"new", "last"}
+    assert set(table.index[table["ranked"]]) == set(table.index[table["comparable"]]) == fresh
+    assert set(table.index[table["reason"] == reasons.OTHER_VERSION]) == set(table.index) - fresh
+    assert table["value"].notna().all()
+    alone = ranked(tmp_path / "alone", runs[:1], split_table(A))
+    assert alone["ranked"].all()
 
 
 def test_entries_are_compared_within_their_board(tmp_path: Path) -> None:

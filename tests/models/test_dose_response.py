@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,16 @@ def saturating(
     shared: float = 0.0,
     scale: float = 1.0,
     genes: int = 40,
+    name: str = "D",
 ) -> TrainView:
-    """Return six drugs whose effects are d / (d + half) times a vector, plus noise that a context shares."""
+    """Return six drugs (or, of another name, genes) whose effects are d / (d + half) times a vector, plus noise that a context shares."""
     rng = np.random.default_rng(0)
     effects, rows, delta = rng.normal(size=(6, genes)), [], []
     for c in range(contexts):
         noise = shared * rng.normal(size=genes)
         for p, effect in enumerate(effects):
             for d in doses:
-                rows.append((f"c{c}", f"D{p}", "drug", f"{d * scale:g}"))
+                rows.append((f"c{c}", f"{name}{p}", "drug", f"{d * scale:g}"))
                 delta.append(d / (d + half) * effect + noise + 0.05 * rng.normal(size=genes))
     return view_of(rows, delta)
 
@@ -58,6 +60,25 @@ def test_noise_that_a_context_shares_does_not_make_doses_alike() -> None:
     assert found.half == pytest.approx(20.0, rel=0.5)
     # Within a context that noise is in every dose, and nothing tells it from an effect.
     assert DoseResponse.fit(saturating(20.0, shared=1.0)).half < 2.0
+
+
+def test_doses_in_few_contexts_count_by_what_was_measured() -> None:
+    view = saturating(20.0, contexts=8)
+    contexts, doses = (view.conditions[c].astype(str).to_numpy() for c in ("context_id", "doses"))
+    # The largest dose in two contexts only, as screens have more of their usual dose.
+    some = view.subset((doses != "100") | np.isin(contexts, ["c0", "c1"]))
+    assert DoseResponse.fit(some).half == pytest.approx(20.0, rel=0.3)
+
+
+def test_one_loud_perturbation_does_not_decide_alone() -> None:
+    view = saturating(1.0)
+    loud = view.conditions["pert_id"].astype(str).to_numpy() == "D0"
+    delta = view.delta.copy()
+    # Proportional to the dose, and a hundred times as large.
+    delta[loud] = np.asarray(DOSES)[:, None] / 100 * 100 * delta[loud][[-1]]
+    found = DoseResponse.fit(replace(view, delta=delta))
+    assert found.half is not None
+    assert found.half < 4.0
 
 
 def test_the_unit_of_doses_does_not_matter() -> None:
@@ -143,9 +164,9 @@ def test_the_effect_of_a_single_at_a_new_dose_is_that_of_the_others_in_proportio
 
 @pytest.mark.parametrize("name", ["ridge", "gene_embedding_ridge", "perturbfm-v0", "perturbfm-v2"])
 def test_a_saved_model_keeps_its_curve(name: str, tmp_path: Any) -> None:
-    view = saturating(2.0)
+    view = saturating(2.0, name="g")
     model = _fitted(name, view)
-    asked = query_of([("c0", "D1", "drug", "30"), ("c0", "D2", "drug", "1000")], 40)
+    asked = query_of([("c0", "g1", "drug", "30"), ("c0", "g2", "drug", "1000")], 40)
     (tmp_path / "model").mkdir()
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model")

@@ -80,6 +80,10 @@ STATS = SplitStats(
         (float("nan"), DASH),
         (123456.0, "1.23e+05"),
         (0, "0.000"),
+        (0.000213, "0.00021"),
+        (-0.0004, "-0.0004"),
+        (2.1e-7, "2.1e-07"),
+        (-1e-17, "0.000"),
     ],
 )
 def test_numbers_are_short_and_undefined_ones_a_dash(value: float | None, text: str) -> None:

@@ -170,6 +170,27 @@ def test_a_mean_over_fewer_boards_says_so():
     assert "| 0.750 |" in v1
 
 
+def test_a_board_of_which_an_entry_has_fewer_folds_is_in_no_mean():
+    folds = [
+        row("twin.combo_ood.cv-9999999", "additive", 0.9, None, folds=(1, 5)),
+        row("twin.combo_ood.cv-9999999", "perturbfm-v1", 0.1, 1, folds=(5, 5)),
+    ]
+    text = results_markdown(pd.concat([BOARD, pd.DataFrame(folds)]), COMPARED, IDEAS)
+    *_, additive, v1, _, _ = text.splitlines()
+    assert "over the 1 boards with a signal" in text
+    assert "| 0.500 |" in additive
+    assert "| 0.750 |" in v1
+
+
+def test_a_value_of_some_conditions_says_so():
+    lines = results_markdown(BOARD.assign(n_conditions=42, n_undefined=[0, 3, 0, 0, 0]), COMPARED, IDEAS)
+    assert "| `perturbfm-v1` | **0.750<sup>1</sup>** |" in lines
+    assert (
+        "<sup>1</sup> undefined in 3 of 42 conditions, ranked behind entries with fewer; <sup>2</sup>"
+        in lines
+    )
+
+
 def test_a_board_without_runs_is_refused():
     with pytest.raises(StoreError, match=r"no delta.pearson_centered; run a suite first"):
         results_markdown(BOARD.iloc[:0], COMPARED, IDEAS)

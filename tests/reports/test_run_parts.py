@@ -69,7 +69,7 @@ def test_a_verdict_is_no_stronger_than_its_intervals(mean: Rival, base: Rival, w
 def test_a_verdict_names_what_it_lacks() -> None:
     few = verdict(0.5, Standing(NONE, 2, "context", rival("train mean", 0.2)))
     assert "the test has 2 of the contexts that were held out, and at least 5 are needed" in few
-    assert "no other baseline was run on this split" in few
+    assert "no other baseline with a value was run on this split" in few
     assert "undefined" in verdict(None, Standing(NONE, 9, "context"))
     assert verdict(0.5, Standing(NONE, 9, "context"), no_signal=True).startswith(
         "The data show no signal here"
@@ -158,6 +158,26 @@ def test_baselines_are_those_that_were_asked_for_last_on_the_same_split(tmp_path
     put_request(store, next(store.runs.glob("20240101-*_old_*")).name, "2024-03-01T00:00:00.000000")
     found = {b.name: b for b in baselines_of(store, record, "delta", "pearson_centered")}
     assert {name: round(b.value, 6) for name, b in found.items()} == {"old": 0.1, "seeds": 0.4}
+
+
+def test_a_condition_without_a_value_for_any_baseline_hides_none(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    none = float("nan")
+    for entry, values in (("one", [0.4, 0.2, none]), ("less", [0.9, none, none]), ("never", [none] * 3)):
+        config = run_config(entry)
+        frame = score_rows(config, {f"c|P{i}|||": v for i, v in enumerate(values)}, metric="pearson_centered")
+        write_run(store, config, frame)
+    found = baselines_of(store, RunRecord.model_validate(run_config("mine")), "delta", "pearson_centered")
+    assert [(b.name, round(b.value, 6)) for b in found] == [("one", 0.3)]
+
+
+def test_only_units_with_a_value_are_counted(tmp_path: Path) -> None:
+    case = report_case(14, 30, tmp_path, baselines=0)
+    hidden = case.table["key"].str.contains("PERT[0-4][|]") & (case.table["scope"] == "condition")
+    table = case.table.assign(value=case.table["value"].where(~hidden))
+    found = standing_of(ReportScores(table), case.comparison, case.split, [])  # type: ignore[arg-type]
+    assert (found.n_units, found.interval.low) == (2, None)
+    assert "the test has 2 of the perturbed genes" in verdict(0.5, found)
 
 
 def test_scores_of_a_panel_are_read_from_their_object(tmp_path: Path) -> None:

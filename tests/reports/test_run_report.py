@@ -200,7 +200,7 @@ def test_the_first_screen_has_headline_verdict_coverage_and_extremes(tmp_path: P
 
 def test_a_report_says_that_no_baseline_was_run(comparison: Comparison, split: FrozenSplit) -> None:
     text = "".join(Page(report_of(comparison, split)).text)
-    assert "no other baseline was run on this split" in text
+    assert "no other baseline with a value was run on this split" in text
     assert "There is no interval" in text
 
 
@@ -241,6 +241,31 @@ def test_warnings_about_a_run_are_flagged(
     text = report_of(comparison, split, **update)
     assert text.count(flag) == 1
     assert message in text.split(flag)[1].split("</p>")[0]
+
+
+@pytest.mark.parametrize(
+    ("of_run", "of_split", "silent"),
+    [(True, False, False), (False, True, True), (True, None, True), (None, True, True)],
+)
+def test_signal_is_that_of_the_split_where_it_is_known(
+    comparison: Comparison, split: FrozenSplit, of_run: bool | None, of_split: bool | None, silent: bool
+) -> None:
+    stats = STATS.model_copy(update={"no_signal": of_split})
+    flags = {"no_signal": of_run, "shared_control": False}
+    text = report_of(comparison, split, stats=stats, flags=flags)
+    assert ("no_signal: two halves" in text) == ("The data show no signal here" in text) == silent
+
+
+def test_the_number_of_conditions_of_the_headline_is_that_of_its_values(
+    comparison: Comparison, split: FrozenSplit
+) -> None:
+    table = evaluate(comparison, ["delta"]).table()
+    n = len(comparison)
+    assert f"Mean over {n} test conditions." in report_of(comparison, split, table=table)
+    first = (table["scope"] == "condition") & (table["key"] == str(comparison.conditions.index[0]))
+    part = table.assign(status=table["status"].where(~first, "undefined"), value=table["value"].where(~first))
+    text = report_of(comparison, split, table=part)
+    assert f"Mean over the {n - 1} of {n} test conditions that have a value." in text
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------

@@ -75,10 +75,14 @@ def test_tables_that_are_refused(tmp_path, data, message):
         read_conditions(tmp_path / "split.csv")
 
 
-@pytest.mark.parametrize("outer", [None, "set2conditions", "split"])
+@pytest.mark.parametrize("outer", [None, "set2conditions", "norman", "1 > 2"])
 def test_json_may_hold_the_folds_within_one_name(tmp_path, outer):
-    (tmp_path / "split.json").write_text(json.dumps(FOLDS if outer is None else {outer: FOLDS}))
-    assert read_conditions(tmp_path / "split.json") == FOLDS
+    listed = {"train": ["B"], "test": ["A"]}
+    (tmp_path / "split.json").write_text(json.dumps(listed if outer is None else {outer: listed}))
+    folds = read_conditions(tmp_path / "split.json")
+    (found,) = freeze(two_lines(), SplitSpec(kind="explicit", params={"folds": folds}))
+    (plain,) = freeze(two_lines(), SplitSpec(kind="explicit", params={"folds": listed}))
+    assert found.definition.hash == plain.definition.hash
 
 
 @pytest.mark.parametrize(
@@ -170,6 +174,72 @@ def test_labels_do_not_change_the_hash_of_a_split():
     assert one.hash == two.hash
 
 
+# ---- conditions of one context ------------------------------------------------------------------------------------
+
+
+def two_lines() -> PerturbDataset:
+    """Return condition-level differences of three perturbations, each in the lines K562 and a|b."""
+    obs = make_obs(
+        {
+            "pert_id": ["A", "B", "A+B"] * 2,
+            "context_id": ["K562"] * 3 + ["a|b"] * 3,
+            "is_control": [False] * 6,
+        },
+        [f"r{i}" for i in range(6)],
+    )
+    metadata = DatasetMetadata(name="d", level="condition", space="delta", control_policy="none")
+    X = pd.DataFrame([[i, -1.0] for i in range(6)]).to_numpy(dtype="float32")
+    return PerturbDataset(obs, ["A", "B"], Values(delta=X), metadata)
+
+
+@pytest.mark.parametrize("column", ["cell_type", "context", "Cell Line", "tissue"])
+def test_a_column_of_contexts_is_part_of_the_condition(tmp_path, column):
+    text = f"condition,{column},dose_val,fold\nA,K562,1,test\nB+A,a|b,1+1,test\nctrl,K562,1,train\nK562|B|||,,10 uM,val\na%7Cb|B,K562,,val\n"
+    (tmp_path / "split.csv").write_text(text)
+    listed = read_conditions(tmp_path / "split.csv")
+    assert listed["test"] == ["K562|A", "a%7Cb|B+A"]
+    (split,) = freeze(two_lines(), SplitSpec(kind="explicit", params={"folds": listed}))
+    table = split.definition.folds.table
+    # A by itself would be tested in both lines.
+    assert set(table["test"]) == {"K562|A|||", "a%7Cb|A+B|||"}
+    assert set(table["val"]) == {"K562|B|||", "a%7Cb|B|||"}
+    (tmp_path / "split.csv").write_text(f"condition,{column},fold\nA,,test\n")
+    assert read_conditions(tmp_path / "split.csv") == {"test": ["A"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("condition,cell_type,fold\nA,K562,test\nB,,test\n", "line 3 names no cell_type; fill it"),
+        (
+            "condition,dose,fold\nA,10 uM,test\n",
+            "line 2 names dose '10 uM', which only condition keys tell apart",
+        ),
+        ("condition,Time,fold\nA,,train\nB,6 h,test\n", "line 3 names time '6 h', which only condition keys"),
+    ],
+)
+def test_columns_that_would_be_lost_are_refused(tmp_path, text, message):
+    (tmp_path / "split.csv").write_text(text)
+    with pytest.raises(SplitError, match=message):
+        read_conditions(tmp_path / "split.csv")
+
+
+@pytest.mark.parametrize("outer", ["K562", "a|b"])
+def test_a_context_that_holds_the_folds_is_not_lost(tmp_path, outer):
+    (tmp_path / "split.json").write_text(json.dumps({outer: FOLDS}))
+    folds = read_conditions(tmp_path / "split.json")
+    with pytest.raises(SplitError, match=r"within '.*', a context: write conditions as '.*\|PERTURBATION'"):
+        freeze(two_lines(), SplitSpec(kind="explicit", params={"folds": folds}))
+
+
+@pytest.mark.parametrize("name", ["HeLa|A", "K562|C", "A|K562"])
+def test_a_context_or_perturbation_that_is_unknown(name):
+    with pytest.raises(
+        SplitError, match=r"not in the data set; give condition keys, .* \(contexts are 'K562', 'a%7Cb'"
+    ):
+        freeze(two_lines(), SplitSpec(kind="explicit", params={"folds": {"test": [name]}}))
+
+
 # ---- what would be read in another meaning ---------------------------------------------------------------------
 
 
@@ -205,6 +275,14 @@ def test_a_pickle_is_not_loaded_and_how_to_write_it_is_said(tmp_path, read):
     (tmp_path / "norman.pkl").write_bytes(pickle.dumps(FOLDS))
     with pytest.raises(SplitError, match=r"is a pickle, which is never loaded.*json\.dump\(pickle\.load"):
         read(tmp_path / "norman.pkl")
+
+
+def test_a_toml_of_cell_load_is_refused_with_what_says_the_same(tmp_path):
+    (tmp_path / "split.toml").write_text('[zeroshot]\n"screen.K562" = "test"\n')
+    with pytest.raises(
+        SplitError, match=r"zeroshot\] by --spec context_ood --holdout-context NAME.*CONTEXT\|PERT"
+    ):
+        read_conditions(tmp_path / "split.toml")
 
 
 @pytest.mark.parametrize("rows", ["012345", "543210", "123456", "abcdef"])

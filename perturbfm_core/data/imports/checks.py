@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import distinct_genes, parse_covariates, pert_genes
+from perturbfm_core.data.condition import distinct_genes, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.imports.cell_checks import check_cells
 from perturbfm_core.data.imports.control_names import control_like, dose_in_label, unassigned_like
 from perturbfm_core.data.imports.guides import genes_inside
-from perturbfm_core.data.imports.labels import differing_in_case
+from perturbfm_core.data.imports.labels import differing_in_spelling
+from perturbfm_core.data.imports.odd_names import date_like, names_context, spike_ins, states_only
 from perturbfm_core.data.imports.report import ImportReport, examples
 from perturbfm_core.data.label_features import label_features
 from perturbfm_core.data.modality import adds_substance
@@ -24,6 +26,7 @@ from perturbfm_core.schema import Level
 _MOST = 3
 _SYMBOL = re.compile(r"^[A-Z][A-Za-z0-9.-]*$")
 _ENSEMBL = "Ensembl versions?"
+_SIGN = re.compile(r"[\W_]")
 
 
 def level_of(obs: pd.DataFrame, differences: bool, report: ImportReport) -> Level:
@@ -73,8 +76,9 @@ def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str
         "rows_per_condition": _range(rows),
     }
     _measured(report, ds, gene_columns)
+    _numbered_genes(report, ds, gene_columns)
     _names(report, ds, perts)
-    _pooled_controls(report, ds)
+    check_cells(report, ds)
     if ds.metadata.level == "cell" and len(rows) > 1 and rows.max() == 1:
         report.warnings.append(
             f"each of {len(rows)} conditions has one row; if rows are means over cells, import with --level condition"
@@ -155,6 +159,22 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
         )
 
 
+def _numbered_genes(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str, Any]) -> None:
+    """Warn where genes are called by numbers though a column of var names them, as files converted from R have it."""
+    if not all(str(g).isdigit() for g in ds.genes):
+        return
+    for column, values in gene_columns.items():
+        hint = f"--gene-col {column}"
+        names = {str(v).strip() for v in values}
+        if 2 * len(names) > ds.n_genes and not any(v.isdigit() for v in names):
+            if not any(hint in text for text in report.warnings):
+                report.warnings.append(
+                    f"genes are called by numbers ({examples(map(str, ds.genes))}) and var column {column!r} has names "
+                    f"({examples(sorted(names))}): {hint}"
+                )
+            return
+
+
 def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]) -> str:
     """Return what would find the missing names among the genes, empty if nothing would."""
     for column, values in gene_columns.items():
@@ -163,20 +183,53 @@ def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]
             return f"; var column {column!r} has {hits} of the missing ones: --gene-col {column}"
     versions = {g.split(".")[0] for g in genes if g.startswith("ENS")}
     if versions & {m.split(".")[0] for m in missing}:
-        return f"; {_ENSEMBL} The names differ in what follows the point"
+        return f"; {_ENSEMBL} The names differ in what follows the point: cut it off in the file, or name a column by --gene-col"
     if versions:
         return f"; {_ENSEMBL} The genes are Ensembl ids: name a var column with symbols by --gene-col"
     folded = {g.casefold() for g in genes}
     hits = sum(m.casefold() in folded for m in missing)
-    return f"; {hits} of the missing ones differ in upper and lower case only" if hits else ""
+    if hits:
+        return f"; {hits} of the missing ones differ in upper and lower case only"
+    # HLADQB1 is HLA-DQB1.
+    plain = {_SIGN.sub("", g.casefold()): g for g in sorted(genes)}
+    signs = {m: plain[bare] for m in missing if (bare := _SIGN.sub("", m.casefold())) in plain}
+    shown = next((f"{m} is {g}" for m, g in signs.items()), "")
+    return (
+        f"; {len(signs)} of the missing ones differ in signs only, {shown}: --aliases joins them"
+        if signs
+        else ""
+    )
 
 
 def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
     genes = set(map(str, ds.genes))
     parts = sorted({g for p in perts for g in pert_genes(p)})
     if left := control_like(parts, genes):
+        more = ", or name them control in the table of --aliases," if len(left) > _MOST else ""
         report.warnings.append(
-            f"{examples(left)} read like controls and are left as perturbations; add --control-label {left[0]!r} if they are"
+            f"{examples(left)} read like controls and are left as perturbations; add --control-label {left[0]!r}{more} if they are"
+        )
+    table = ds.conditions
+    rows = zip(table[schema.PERT_ID].astype(str), table[schema.CONTEXT_ID].astype(str), strict=True)
+    if 2 * len(left := sorted({pert for pert, context in rows if names_context(pert, context)})) > len(perts):
+        report.warnings.append(
+            f"{examples(left)} have their context in their names, so that no perturbation is the same in two contexts; "
+            "--pert-col takes a column of the perturbation alone, --context-col and --dose-col those of context and dose"
+        )
+    if left := states_only(parts):
+        report.warnings.append(
+            f"{examples(left)} says whether cells are treated, not with what; --pert-col takes the column of perturbations"
+        )
+    for what, dates in (("perturbations", date_like(parts)), ("genes", date_like(genes))):
+        if dates:
+            report.warnings.append(
+                f"{len(dates)} {what} are called like dates ({examples(dates)}), which spreadsheets make of MARCH1, SEPT2 or "
+                "DEC1; give them their names back in the file"
+            )
+    if left := spike_ins(genes):
+        report.warnings.append(
+            f"{len(left)} genes are spike-ins by their names ({examples(left)}) and count for the depth of cells; leave them "
+            "out of the file"
         )
     if left := unassigned_like(parts, genes):
         report.warnings.append(
@@ -187,45 +240,5 @@ def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
             f"{examples(left)} hold a dose in their names, so each dose is a perturbation of its own; give --dose-col, and "
             "name the drug by --aliases"
         )
-    for group in differing_in_case(parts)[:_MOST]:
-        report.warnings.append(
-            f"perturbations {', '.join(map(repr, group))} differ in case only; --aliases joins them"
-        )
-
-
-def _pooled_controls(report: ImportReport, ds: PerturbDataset) -> None:
-    """Warn where controls of several times or donors are pooled, though treated rows differ in these as well."""
-    if not ds.has_controls:
-        return
-    rows = pd.DataFrame(
-        {
-            "context": ds.obs[schema.CONTEXT_ID].astype(str).to_numpy(),
-            "batch": ds.obs[schema.BATCH_ID].astype(str).to_numpy(),
-            "text": ds.obs[schema.COVARIATES].astype(str).to_numpy(),
-            "treated": ~ds.is_control,
-        }
-    ).drop_duplicates()
-    own = {(context, batch) for context, batch, _, treated in rows.itertuples(index=False) if not treated}
-    used: set[tuple[str, str | None]] = set()
-    # {covariate: {pool: values of its controls}}, {covariate: {context: values of treated rows}}
-    pools: dict[str, dict[tuple[str, str | None], set[str]]] = {}
-    given: dict[str, dict[str, set[str]]] = {}
-    for context, batch, text, treated in rows.itertuples(index=False):
-        if treated:
-            # A batch without controls takes those of its context.
-            used.add((context, batch if (context, batch) in own else None))
-        for name, value in parse_covariates(text).items():
-            if treated:
-                given.setdefault(name, {}).setdefault(context, set()).add(value)
-                continue
-            for pool in ((context, batch), (context, None)):
-                pools.setdefault(name, {}).setdefault(pool, set()).add(value)
-    for name, found in pools.items():
-        # A covariate that only differs between contexts, such as their tissue, pools nothing.
-        varied = {context for context, values in given.get(name, {}).items() if len(values) > 1}
-        mixed = [v for pool, v in found.items() if pool in used and pool[0] in varied and len(v) > 1]
-        if mixed:
-            report.warnings.append(
-                f"controls with different {name} ({examples(sorted(set().union(*mixed)))}) are pooled within a context; "
-                f"--batch-col with that column matches each row to the controls of its {name}"
-            )
+    for text in differing_in_spelling(parts)[:_MOST]:
+        report.warnings.append(f"perturbations {text}; --aliases joins them")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_covariates
-from perturbfm_core.data.imports.labels import MISSING, differing_in_case, refuse_missing
+from perturbfm_core.data.imports.labels import MISSING, differing_in_spelling, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.perturbations import PerturbationReader
 from perturbfm_core.data.imports.report import ImportReport, examples, levels_dropped
@@ -57,8 +57,8 @@ def imported_columns(
 
 
 def _missing_named(obs: pd.DataFrame, m: ColumnMapping) -> pd.DataFrame:
-    """Return the table with missing perturbations named by the dropped label that means them, if there is one."""
-    name = next((x.strip() for x in m.drop_labels if x.strip() in MISSING), None)
+    """Return the table with missing perturbations named by the dropped or control label that means them, if there is one."""
+    name = next((x.strip() for x in (*m.drop_labels, *m.control_label) if x.strip() in MISSING), None)
     if name is None or m.pert_col not in obs or not obs[m.pert_col].isna().any():
         return obs
     column = obs[m.pert_col].astype(object)
@@ -134,11 +134,8 @@ class _Reader:
         return out
 
     def _say_case(self, texts: Any, what: str) -> None:
-        for group in differing_in_case({str(t) for t in set(texts)})[:3]:
-            shown = ", ".join(map(repr, group))
-            self.report.warnings.append(
-                f"{what} {shown} differ in upper and lower case only, and are kept apart"
-            )
+        for text in differing_in_spelling({str(t) for t in set(texts)})[:3]:
+            self.report.warnings.append(f"{what} {text}, and are kept apart")
 
     def _all_drugs(self, untreated: BoolArray) -> bool:
         """Return whether every treated row has a modality whose perturbations are no genes."""
@@ -278,7 +275,10 @@ def _numbers(text: str) -> list[float]:
 
 def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series:
     if name not in obs:
-        msg = f"{origin} has no obs column {name!r} ({option}); columns: {', '.join(map(str, obs.columns))}"
+        rows = (
+            f"; its row names are called {name!r}: copy them into a column" if obs.index.name == name else ""
+        )
+        msg = f"{origin} has no obs column {name!r} ({option}){rows}; columns: {', '.join(map(str, obs.columns)) or 'none'}"
         raise DatasetError(msg)
     column = obs[name]
     if isinstance(column, pd.DataFrame):
@@ -286,7 +286,7 @@ def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series
         raise DatasetError(msg)
     if column.isna().any():
         cure = (
-            ", or leave their rows out with --drop-label nan"
+            ", leave their rows out with --drop-label nan, or, if they are the controls, take --control-label nan"
             if option == "--pert-col"
             else ", drop their rows, or use `perturbfm data import` without this column"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,17 @@ def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport) ->
         If there is no such column, or a gene has no name.
     """
     if gene_col is None:
-        return _named_genes(var.index, "gene names")
+        names = _named_genes(var.index, "gene names")
+        twice = sorted(name for name, n in Counter(names).items() if n > 1)
+        if twice:
+            apart = [str(c) for c in var.columns if var[c].astype(str).is_unique]
+            msg = (
+                f"{len(twice)} duplicate gene ids, e.g. {twice[:3]}; name a var column in which genes have names of their own "
+                f"by --gene-col ({', '.join(apart) or 'none has'}), or make them unique, e.g. by "
+                "adata.var_names_make_unique()"
+            )
+            raise DatasetError(msg)
+        return names
     if gene_col not in var:
         msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
         raise DatasetError(msg)

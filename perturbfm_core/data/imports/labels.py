@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -11,8 +13,12 @@ from perturbfm_core.errors import DatasetError
 
 # Text that programs write for a missing value.
 MISSING = frozenset([
-    "", "nan", "NaN", "NAN", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL", "Null", "NaT",
+    "", "nan", "NaN", "NAN", "-nan", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL", "Null", "NaT",
 ])  # fmt: skip
+
+# Hyphens, dashes and the minus sign.
+_DASH = re.compile("[\u2010-\u2015\u2212\ufe63\uff0d]")
+_BEFORE_NUMBER = re.compile(r"(?<=[^\W\d_])[-_ ](?=\d)")
 
 
 def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:
@@ -100,9 +106,24 @@ def merged_spellings(raw: Iterable[str]) -> list[list[str]]:
     return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]
 
 
-def differing_in_case(names: Iterable[str]) -> list[list[str]]:
-    """Return groups of names that differ only in upper and lower case."""
-    groups: dict[str, list[str]] = {}
+def differing_in_spelling(names: Iterable[str]) -> list[str]:
+    """Return what differs only in case, spaces, dashes or the form of its letters, a text for each group of such names.
+
+    To the eye these are one name: "IFN-g" with a hyphen or a dash, "drug A" with a blank or a non-breaking one, "é" as
+    one character or two. MCF-7 and MCF7 are one cell line as well.
+    """
+    groups: dict[str, set[str]] = {}
     for name in names:
-        groups.setdefault(name.casefold(), []).append(name)
-    return [sorted(group) for _, group in sorted(groups.items()) if len(group) > 1]
+        shown = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+        plain = _DASH.sub("-", " ".join(shown.split())).casefold()
+        groups.setdefault(_BEFORE_NUMBER.sub("", plain), set()).add(name)
+    out = []
+    for _, group in sorted(groups.items()):
+        if len(group) > 1:
+            case = len({name.lower() for name in group}) == 1
+            # What looks the same is shown by its codes.
+            shown = ", ".join(map(repr if case else ascii, sorted(group)))
+            out.append(
+                f"{shown} differ in {'upper and lower case' if case else 'case, spaces, dashes or forms of letters'} only"
+            )
+    return out

@@ -68,6 +68,23 @@ def stored_values(
             f"{found.empty} of {X.shape[0]} rows are zero in every gene, as cells without a count are; they count as cells "
             "of their conditions, so leave them out unless they are meant"
         )
+    if len(found.repeated):
+        later, earlier = (names[0][int(i)] for i in found.repeated[0])
+        report.warnings.append(
+            f"{len(found.repeated)} of {X.shape[0]} rows have exactly the values of another one ({later!r} those of "
+            f"{earlier!r}), as where cells were concatenated twice; each counts as a cell, so that noise and ceilings look "
+            "better than they are: leave the repeats out"
+        )
+    if mapping.space == "counts" and found.held is not None and 2 * found.high > found.held:
+        report.warnings.append(
+            f"{what} holds counts up to {found.high:.6g} in a type that ends at {found.held}: larger ones would have become "
+            "small; write the counts again as int32 or float32 if there were any"
+        )
+    if mapping.space == "counts" and found.even:
+        report.warnings.append(
+            f"{what}: whole numbers up to {found.high:.6g} that differ less between rows than counts do by chance, as logarithms "
+            "cut to whole numbers; import the counts themselves"
+        )
     report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
     report.facts["scale_evidence"] = found.reason
     if not mapping.is_difference and mapping.space != "counts" and found.inverse is None and not found.whole:
@@ -82,10 +99,12 @@ def stored_values(
             "row sums differ, so deltas hold differences in depth; import the counts with --space counts "
             f"({where or 'invert the logarithm and round'})"
         )
+    ids = np.asarray(names[0], dtype=object), np.asarray(names[1], dtype=object)
     if mapping.is_difference:
+        if not np.isfinite([found.low, found.high]).all():
+            check_finite(X, what, *ids, allow_negative=True)
         dense = X.toarray() if sp.issparse(X) else X
         return Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
-    ids = np.asarray(names[0], dtype=object), np.asarray(names[1], dtype=object)
     # Of rows in a file the smallest and the largest value are known, which saves a pass over them.
     finite = bool(np.isfinite([found.low, found.high]).all())
     if mapping.space == "counts":

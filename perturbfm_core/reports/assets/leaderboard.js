@@ -45,7 +45,8 @@
   // The first that is seen: the one with most entries, whole ones first.
   const first = () => H.boards.map((b, i) => i).sort((i, j) => (H.boards[j].complete && !H.boards[j].noSignal) - (H.boards[i].complete && !H.boards[i].noSignal) || LB.cellsOf[j].length - LB.cellsOf[i].length || i - j)[0];
 
-  const bestOf = (b, m) => { let best = null; for (const c of LB.cellsOf[b]) { const v = LB.score("value", c, m), u = LB.score("n_undefined", c, m); if (v === null) continue; if (best === null || u < best[2] || (u === best[2] && LB.better(m, v, best[1]) < 0)) best = [c, v, u]; } return best; };
+  // As the table has it: the first of those that are ranked or, where none is ranked, of those on the most folds.
+  const bestOf = (b, m) => { const valued = LB.cellsOf[b].filter((c) => LB.score("value", c, m) !== null), ranked = valued.filter((c) => LB.score("rank", c, m) !== null), most = Math.max(...valued.map((c) => H.cells.done[c])); let best = null; for (const c of ranked.length ? ranked : valued.filter((c) => H.cells.done[c] === most)) { const v = LB.score("value", c, m), u = LB.score("n_undefined", c, m); if (best === null || u < best[2] || (u === best[2] && LB.better(m, v, best[1]) < 0)) best = [c, v, u]; } return best; };
   const badges = (b) => {
     const board = H.boards[b], out = [];
     if (!board.complete) out.push(el("span", { class: "badge warn", title: `${board.reason || "folds are missing"}: not ranked as a whole` }, `${board.done} of ${board.total} folds`));
@@ -76,7 +77,7 @@
     const m = state.metric, gain = number("diff");
     const base = [
       { id: "place", name: "#", title: "rank; entries that are undefined in fewer conditions come first", class: "rank", read: (c) => places.get(c), cell: (c) => { const r = LB.score("rank", c, m); return r === null ? LB.dash(LB.why("rank", c, m)) : document.createTextNode(String(r)); } },
-      { id: "entry", name: "entry", class: "text", text: true, read: (c) => LB.entryOf(c).name, cell: (c) => { const e = LB.entryOf(c); return el("span", {}, el("button", { type: "button", class: "link", onclick: () => LB.aboutEntry(c, state.metric) }, e.name), el("span", { class: `badge ${e.family}` }, e.family), e.usesOtherScreens ? el("span", { class: "badge", title: "its fit read effects that other data sets measured (--borrow)" }, "uses other screens") : null, H.cells.done[c] < H.cells.total[c] && H.boards[state.board].complete ? el("span", { class: "badge warn", title: "not ranked: folds of it are missing" }, `${H.cells.done[c]} of ${H.cells.total[c]} folds`) : null); } },
+      { id: "entry", name: "entry", class: "text", text: true, read: (c) => LB.entryOf(c).name, cell: (c) => { const e = LB.entryOf(c); return el("span", {}, el("button", { type: "button", class: "link", onclick: () => LB.aboutEntry(c, state.metric) }, e.name), el("span", { class: `badge ${e.family}` }, e.family), e.usesOtherScreens ? el("span", { class: "badge", title: "its fit read effects that other data sets measured (--borrow)" }, "uses other screens") : null, H.cells.done[c] < H.boards[state.board].done ? el("span", { class: "badge warn", title: "not ranked: folds of it are missing" }, `${H.cells.done[c]} of ${H.cells.total[c]} folds`) : null); } },
       { id: "value", name: H.metrics[m].name, arrow: LB.arrow(m), title: `${LB.fullName(m)}: ${LB.better_text(m)}`, class: "number", ...number("value"), cell: (c) => { const v = LB.score("value", c, m), u = LB.score("n_undefined", c, m); return el("span", { "data-value": v }, v === null ? LB.dash(LB.why("value", c, m)) : LB.num(v), v !== null && u ? el("abbr", { class: "sub", title: `undefined in ${u} of ${H.cells.conditions[c]} conditions; ranked behind entries that are defined in more`, tabindex: 0 }, "*") : null); } },
       { id: "interval", name: "95 % interval", class: "interval", axis: true, read: (c) => LB.score("ci_low", c, m), cell: (c) => interval(c) },
       { id: "gain", name: "gain", title: "paired difference to the best baseline that is defined everywhere", class: "number", ...gain, cell: (c) => { const v = gain.read(c); if (v === null) return gain.cell(c); const low = LB.score("diff_low", c, m), high = LB.score("diff_high", c, m), good = LB.better(m, v, 0) < 0, best = LB.score("best", c, m); return el("span", { class: low !== null && low * high > 0 ? (good ? "pos" : "neg") : null, title: `against ${best === null ? "the best baseline" : H.entries[best].name}: ${low === null ? LB.why("diff_low", c, m) : `95 % interval ${LB.num(low)} to ${LB.num(high)}`}` }, v > 0 ? "+" + LB.num(v) : LB.num(v)); } },
@@ -112,7 +113,7 @@
 
   const prepare = () => {
     const b = state.board, m = state.metric, cells = LB.cellsOf[b];
-    const order = [...cells].sort((x, y) => (LB.score("value", x, m) === null) - (LB.score("value", y, m) === null) || (LB.score("rank", x, m) ?? 1e9) - (LB.score("rank", y, m) ?? 1e9) || (LB.score("n_undefined", x, m) ?? 0) - (LB.score("n_undefined", y, m) ?? 0) || LB.better(m, LB.score("value", x, m), LB.score("value", y, m)) || LB.entryOf(x).name.localeCompare(LB.entryOf(y).name));
+    const order = [...cells].sort((x, y) => (LB.score("value", x, m) === null) - (LB.score("value", y, m) === null) || (LB.score("rank", x, m) ?? 1e9) - (LB.score("rank", y, m) ?? 1e9) || H.cells.done[y] - H.cells.done[x] || (LB.score("n_undefined", x, m) ?? 0) - (LB.score("n_undefined", y, m) ?? 0) || LB.better(m, LB.score("value", x, m), LB.score("value", y, m)) || LB.entryOf(x).name.localeCompare(LB.entryOf(y).name));
     places.clear();
     order.forEach((c, i) => places.set(c, i + 1));
     const all = LB.marksOf(b, m);
@@ -163,7 +164,7 @@
     $("flags").replaceChildren(...flags.map((t) => el("p", { class: "flag" }, t)));
     const bound = (field, name, title) => { const v = LB.bound(field, b, m); return el("div", { title }, el("dt", {}, name), el("dd", {}, v === null ? LB.dash(LB.why(field, b, m)) : LB.num(v), el("small", {}, title))); };
     $("tiles").replaceChildren(
-      el("div", {}, el("dt", {}, board.complete ? "best entry" : "highest so far"), el("dd", {}, best ? LB.num(best[1]) : LB.dash("no entry has a value"), el("small", {}, best ? LB.entryOf(best[0]).name : "no entry has a value"))),
+      el("div", {}, el("dt", {}, best && LB.score("rank", best[0], m) !== null ? "best entry" : board.complete ? "best value, not ranked" : "best so far"), el("dd", {}, best ? LB.num(best[1]) : LB.dash("no entry has a value"), el("small", {}, best ? LB.entryOf(best[0]).name : "no entry has a value"))),
       bound("train_mean_floor", "floor", "the mean of train"), bound("control_mean_floor", "control", "no change at all"), 
       ...(LB.scaleOf(b, m) ? [bound("baseline_mark", "baseline", "counts as 0"), bound("anchor_mark", "replicate anchor", "counts as 1")] : [bound("ceiling", "half ceiling", "half the cells for the rest"), bound("ceiling_noise_free", "noise-free", "the true effect itself")]),
       el("div", {}, el("dt", {}, "entries"), el("dd", {}, String(LB.cellsOf[b].length), el("small", {}, `${LB.cellsOf[b].reduce((n, c) => n + H.cells.runs[c], 0)} runs`))));

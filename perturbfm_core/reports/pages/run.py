@@ -84,6 +84,9 @@ def run_report(
     )
     standing = standing_of(scores, comparison, split, others)
     bounds = ruler(record.entry, scores, standing, stats)
+    # As on the leaderboard, what is stored beside the split counts, where it is known there.
+    known = None if stats is None else stats.no_signal
+    no_signal = bool(record.flags.no_signal if known is None else known)
     picks = _picks(comparison, scores)
     files = gene_set_files() if beside.gene_sets is None else beside.gene_sets
     training = training_data(beside.training)
@@ -110,15 +113,13 @@ def run_report(
         "run.html",
         record=record,
         data=embedded_json(values),
-        flags=flags_of(record),
+        flags=flags_of(record, no_signal=no_signal),
         headline=values["headline"],
         better=BETTER[scores.direction],
         value=number(scores.value),
         description=scores.metric.description.rstrip(".") + "." if scores.metric is not None else "",
         interval=_interval(standing),
-        verdict=verdict(
-            scores.value, standing, noise_free=bounds.noise_free, no_signal=bool(record.flags.no_signal)
-        ),
+        verdict=verdict(scores.value, standing, noise_free=bounds.noise_free, no_signal=no_signal),
         bounds=bounds,
         standing=standing,
         coverage=coverage_of(scores, record, beside.training),

@@ -9,10 +9,18 @@ from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store.run_record import RunRecord
 
 
-def flags_of(record: RunRecord) -> list[str]:
-    """Return warnings that the reader must know before trusting the numbers."""
+def flags_of(record: RunRecord, *, no_signal: bool) -> list[str]:
+    """Return warnings that the reader must know before trusting the numbers.
+
+    Parameters
+    ----------
+    record
+        The run.
+    no_signal
+        Whether the data of its split have no signal.
+    """
     out = []
-    if record.flags.no_signal:
+    if no_signal:
         out.append(
             "no_signal: two halves of the same condition hardly agree here; these numbers rank nothing."
         )

@@ -66,7 +66,7 @@ def ruler(entry: str, scores: ReportScores, standing: Standing, stats: SplitStat
     points += [_mark(MARKS[column], getattr(marks, name), "bound") for name, column in _BOUNDS.items()]
     lacking = []
     if best is None and standing.n_baselines == 0:
-        lacking.append("No other baseline had been run on this split when this report was made.")
+        lacking.append("No other baseline with a value had been run on this split when this report was made.")
     if marks.half is None:
         reason = (stats.ceiling or {}).get("reason") if stats is not None else None
         lacking.append(

@@ -66,11 +66,11 @@ class Standing:
     interval
         95 % interval of its headline, over resampled units.
     n_units, unit
-        Number of units, and what one is.
+        Number of units with a value, and what one is.
     train_mean, baseline
         What it is compared with; None without one.
     n_baselines
-        Number of baselines that were run on the split, other than itself.
+        Number of baselines with a value that were run on the split, other than itself.
     """
 
     interval: Interval
@@ -141,7 +141,7 @@ def standing_of(
     }
     return Standing(
         intervals[0],
-        bootstrap.n_units,
+        int(bootstrap.count_units(np.isfinite(own)[None])[0]),
         unit,
         rivals.get(TRAIN_MEAN),
         None if best is None else rivals.get(best.name),
@@ -170,6 +170,8 @@ def _train_mean(comparison: Comparison, metric: Metric) -> tuple[FloatArray | No
 def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: str) -> list[Baseline]:
     """Return every other baseline on the same split and data, as it was asked for last, its seeds averaged.
 
+    Those that are undefined in more conditions than another one are left out, as they are on the leaderboard.
+
     Parameters
     ----------
     store
@@ -197,12 +199,11 @@ def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: st
     for entry, (_, seeds) in last.items():
         parts = [p for p in (_values(files, panel, metric) for files in seeds.values()) if p is not None]
         if parts:
-            frame = pd.concat(parts, axis=1)
-            values = frame.mean(axis=1)
-            # Who is undefined in some conditions is not the best.
-            if values.notna().sum() == len(values):
-                out.append(Baseline(entry, float(values.mean()), values))
-    return out
+            values = pd.concat(parts, axis=1).mean(axis=1)
+            out.append(Baseline(entry, float(values.mean()), values))
+    # Some conditions have no value for anybody, as their own truth allows none.
+    most = max((b.by_condition.notna().sum() for b in out), default=0)
+    return [b for b in out if most and b.by_condition.notna().sum() == most]
 
 
 def _places(store: ArtifactStore, path: Path, record: RunRecord, panel: str) -> list[Path]:

@@ -52,7 +52,7 @@ def _train_mean(standing: Standing) -> str:
 def _baseline(standing: Standing) -> str:
     rival = standing.baseline
     if rival is None:
-        return "no other baseline was run on this split" if standing.n_baselines == 0 else ""
+        return "no other baseline with a value was run on this split" if standing.n_baselines == 0 else ""
     n = standing.n_baselines
     which = "the only other baseline run here" if n == 1 else f"the best of {n} other baselines here"
     if rival.gain is None:

@@ -11,11 +11,11 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.config import CommandOption, Frozen
-from perturbfm_core.data.condition import canonical_pert, typed_pert
+from perturbfm_core.data.condition import canonical_pert, escape, typed_pert
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import DatasetError, SplitError
 from perturbfm_core.schema import Fold
-from perturbfm_core.splits.condition_lists import FOLD_NAMES, check_folds, read_conditions
+from perturbfm_core.splits.condition_lists import FOLD_NAMES, WITHIN, check_folds, read_conditions
 from perturbfm_core.splits.draft import Draft, Names, is_combo, seen_perts, split_kind, wanted_folds
 from perturbfm_core.splits.split import Unit
 
@@ -47,8 +47,9 @@ def _controls(ds: PerturbDataset) -> dict[str, Any]:
 def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) -> list[Draft]:
     """Take the folds as listed: {fold: [condition keys or perturbation ids]}; unlisted conditions train.
 
-    A perturbation id stands for all its conditions; as in the lists of GEARS, ``A+ctrl`` is ``A``, and the control
-    itself is in no fold. Several lists with the same ``cv_group`` form one cross-validation.
+    A perturbation id stands for all its conditions, ``CONTEXT|PERTURBATION`` for those in one context; as in the lists
+    of GEARS, ``A+ctrl`` is ``A``, and the control itself is in no fold. Several lists with the same ``cv_group`` form one
+    cross-validation.
 
     Parameters
     ----------
@@ -74,11 +75,15 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
     wanted_folds(spec)
     listed: dict[str, Fold] = {}
     by_pert: dict[str, list[str]] = {}
-    for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
+    by_context: dict[str, dict[str, list[str]]] = {}
+    contexts, perts = (conditions[c].astype(str) for c in (schema.CONTEXT_ID, schema.PERT_ID))
+    for key, context, pert in zip(conditions.index, contexts, perts, strict=True):
         by_pert.setdefault(pert, []).append(str(key))
+        by_context.setdefault(escape(context), {}).setdefault(pert, []).append(str(key))
     known = set(conditions.index)
-    check_folds((written for written, names in params.folds.items() if names), "the list of conditions")
-    for written, names in params.folds.items():
+    folds = _folds(params.folds, by_context)
+    check_folds((written for written, names in folds.items() if names), "the list of conditions")
+    for written, names in folds.items():
         fold = FOLD_NAMES.get(written.strip().lower()) if written.strip() else None
         if fold is None:
             msg = f"unknown fold {written!r} in the list of conditions; known: {', '.join(schema.FOLDS)}"
@@ -86,12 +91,16 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
         for name in names:
             keys = [name] if name in known else by_pert.get(name)
             if keys is None:
-                pert = _perturbation(name, params.controls, by_pert)
+                context, bar, rest = name.partition("|")
+                pert = _perturbation(rest if bar else name, params.controls, by_pert)
                 if pert == schema.CONTROL:
                     continue
-                keys = by_pert.get(pert)
+                keys = (by_context.get(context, {}) if bar else by_pert).get(pert)
             if not keys:
-                msg = f"condition {name!r} of fold {fold!r} is not in the data set; give condition keys or perturbation ids"
+                msg = (
+                    f"condition {name!r} of fold {fold!r} is not in the data set; give condition keys, CONTEXT|PERTURBATION, "
+                    f"or perturbation ids (contexts are {', '.join(map(repr, sorted(by_context)[:3]))})"
+                )
                 raise SplitError(msg)
             for key in keys:
                 if listed.get(key, fold) != fold:
@@ -115,6 +124,21 @@ def explicit(conditions: pd.DataFrame, spec: SplitSpec, params: ExplicitParams) 
             k=spec.folds,
         )
     ]
+
+
+def _folds(given: Mapping[str, Names], contexts: Mapping[str, Any]) -> dict[str, Names]:
+    """Return the lists by fold, without the name of a table around them, which no context may have."""
+    out = {}
+    for written, names in given.items():
+        table, within, fold = written.rpartition(WITHIN)
+        if within and escape(table) in contexts:
+            msg = (
+                f"the list of conditions holds its folds within {table!r}, a context: write conditions as "
+                f"{table + '|PERTURBATION'!r} and leave that level out, else give it another name"
+            )
+            raise SplitError(msg)
+        out[fold] = names
+    return out
 
 
 def _perturbation(name: str, controls: Names, known: Mapping[str, list[str]]) -> str:

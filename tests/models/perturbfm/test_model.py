@@ -155,7 +155,7 @@ def test_a_fit_from_before_the_core_had_its_name_and_doses_a_curve_predicts_the_
     assert np.array_equal(mine.var, other.var)
     meta["state"] |= dict.fromkeys(curves, float(np.log(11)))
     (folder / schema.MODEL_META_FILE).write_text(json.dumps(meta))
-    with pytest.raises(ModelError, match="dose-response curve' not found.*train again"):
+    with pytest.raises(ModelError, match=r"dose-response curve' not found.*train again"):
         load_model(folder)
 
 

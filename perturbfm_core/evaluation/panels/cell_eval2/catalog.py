@@ -172,7 +172,7 @@ def _table_metrics() -> list[PeerMetric]:
     s, d = significance, direction
     out = []
     for name, function in (("overlap", s.overlap), ("precision", s.precision)):
-        for k in (None, 50, 100, 200, 500):
+        for k in s.CUTOFFS:
             suffix, old = ("", "N") if k is None else (f"_top{k}", str(k))
             out.append(
                 PeerMetric(f"{name}{suffix}", _table(partial(function, k=k)), _BOUNDED, v1=f"{name}_at_{old}")

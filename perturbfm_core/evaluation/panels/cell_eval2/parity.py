@@ -27,8 +27,15 @@ from perturbfm_core.evaluation.panels.cell_eval2.differential import (
     DifferentialExpression,
     differential_expression,
 )
-from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, Values, evaluate
+from perturbfm_core.evaluation.panels.cell_eval2.evaluation import (
+    Truth,
+    Values,
+    compare_cells,
+    evaluate,
+    values_of,
+)
 from perturbfm_core.evaluation.panels.cell_eval2.files import read_cells
+from perturbfm_core.evaluation.panels.cell_eval2.parity_ties import Bounds, statistic_bounds, tie_bounds
 from perturbfm_core.evaluation.panels.cell_eval2.scores import score_table
 from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
 from perturbfm_core.evaluation.parity import (
@@ -55,6 +62,7 @@ _COLUMNS = {"log2_fold_change": ("lfc", FLOAT64), "p_value": ("p", P_VALUE), "p_
 _VALUED = ("--profile", "--preset", "--input-type", "--metrics", "--pert-col", "--control")
 _SWITCHES = ("--no-target-genes",)
 _PRESETS = ("v2", "vcc2026")
+_TIES = "ties come in an arbitrary order in the peer's sort"
 
 
 @dataclass(eq=False)
@@ -172,12 +180,16 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     theirs = {m for values in run["results"].values() for m in values} | set(run["agg_results"]["mean"])
     known = [m for m in METRICS if m in theirs]
     truth = case.truth(scale, targets="--no-target-genes" not in options)
-    values = evaluate(truth, case.cells(prediction, scale)[0], known)
+    inputs = compare_cells(truth, case.cells(prediction, scale)[0], known)
+    values = values_of(truth.cells.perturbations, inputs, known)
+    bounds = {} if inputs.tables is None else tie_bounds(inputs.tables)
+    bounds = {metric: pair for metric, pair in bounds.items() if metric in known}
     for metric in sorted(theirs - set(known)):
         yield not_compared(metric, name, f"{UNKNOWN}: no metric of this name here")
     for target, expected in run["results"].items():
-        yield from known_form("run", f"{name}/{target}", _row(values, target, expected, name, scale))
-    yield from _statistics("agg", name, run["agg_results"], aggregates(values), scale)
+        yield from known_form("run", f"{name}/{target}", _row(values, target, expected, name, scale, bounds))
+    statistics, limits = aggregates(values), statistic_bounds(values, bounds)
+    yield from _statistics("agg", name, run["agg_results"], statistics, scale, limits)
 
 
 def _options(args: Iterable[str]) -> dict[str, str]:
@@ -192,14 +204,17 @@ def _options(args: Iterable[str]) -> dict[str, str]:
     return out
 
 
-def _row(values: Values, target: str, expected: Mapping[str, Any], run: str, scale: str) -> Iterator[Record]:
+def _row(
+    values: Values, target: str, expected: Mapping[str, Any], run: str, scale: str, bounds: Bounds
+) -> Iterator[Record]:
     i = int(np.flatnonzero(values.names == target)[0])
     rows = {m for m in values.values if values.present[m][i]}
     key = f"{run}/{target}"
     yield Record("rows", key, 0.0, float(len(rows.symmetric_difference(m for m in expected if m in METRICS))))
     for metric, value in expected.items():
         if metric in rows:
-            yield _one(metric, key, value, float(values.values[metric][i]), _tolerance(metric, scale))
+            limits = tuple(float(side[i]) for side in bounds[metric]) if metric in bounds else None
+            yield _one(metric, key, value, float(values.values[metric][i]), _tolerance(metric, scale), limits)
 
 
 def _statistics(
@@ -208,14 +223,21 @@ def _statistics(
     expected: Mapping[str, Mapping[str, Any]],
     got: Mapping[str, Mapping[str, float]],
     scale: str = "counts",
+    bounds: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> Iterator[Record]:
+    tied = {metric for row in (bounds or {}).values() for metric in row}
     for statistic, row in expected.items():
+        limits = (bounds or {}).get(statistic, {})
         for metric, value in row.items():
             if metric in got.get(statistic, {}):
                 tolerance = EXACT if statistic.endswith("count") else _mean_tolerance(metric, scale)
-                yield _one(
-                    f"{prefix}.{statistic}", f"{key}/{metric}", value, got[statistic][metric], tolerance
+                mine = got[statistic][metric]
+                record = _one(
+                    *(f"{prefix}.{statistic}", f"{key}/{metric}", value, mine, tolerance, limits.get(metric))
                 )
+                # A spread has no bounds that the values' bounds say.
+                doubt = metric in tied and metric not in limits and record.skipped is None and not record.ok
+                yield replace(record, skipped=_TIES) if doubt else record
             elif metric in METRICS:
                 reason = f"{UNKNOWN}: no statistic of this name here"
                 yield not_compared(f"{prefix}.{statistic}", f"{key}/{metric}", reason)
@@ -233,8 +255,23 @@ def _mean_tolerance(metric: str, scale: str) -> tuple[float, float]:
     return ROUNDED if tolerance == EXACT else tolerance
 
 
-def _one(metric: str, key: str, value: object, got: float, tolerance: tuple[float, float]) -> Record:
-    return compared(metric, key, value, lambda expected: Record(metric, key, expected, got, *tolerance))
+def _one(
+    metric: str,
+    key: str,
+    value: object,
+    got: float,
+    tolerance: tuple[float, float],
+    bounds: tuple[float, ...] | None = None,
+) -> Record:
+    """Return the record of one number; `bounds` are what it can be where the peer's order of ties is arbitrary."""
+
+    def made(expected: float) -> Record:
+        slack = tolerance[0] + tolerance[1] * abs(expected)
+        if bounds is None or not bounds[0] - slack <= expected <= bounds[1] + slack:
+            return Record(metric, key, expected, got, *tolerance)
+        return Record(metric, key, expected, got, *tolerance, low=bounds[0], high=bounds[1])
+
+    return compared(metric, key, value, made)
 
 
 # ---- the scale ---------------------------------------------------------------------------------------------------

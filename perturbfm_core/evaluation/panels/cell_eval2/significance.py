@@ -10,6 +10,8 @@ from scipy.stats import rankdata
 from perturbfm_core.evaluation.panels.cell_eval2.tables import MIN_GATE, TablePair, gated, share
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
+CUTOFFS: tuple[int | None, ...] = (None, 50, 100, 200, 500)
+
 
 def overlap(pair: TablePair, k: int | None) -> FloatArray:
     """Return [P], share of the truth's k strongest significant genes among the prediction's; None: of all."""
@@ -123,9 +125,12 @@ def normalized_error(
 def overlap_adjusted(pair: TablePair) -> FloatArray:
     """Return [P], Matthews correlation of the truth's significant genes and as many of the prediction's strongest."""
     top = pair.pred.rank < pair.n_real[:, None]
-    value = _matthews(
-        (top & pair.real.significant).sum(axis=1), pair.n_real, top.sum(axis=1), pair.n_universe
-    )
+    return adjusted_overlap(pair, (top & pair.real.significant).sum(axis=1))
+
+
+def adjusted_overlap(pair: TablePair, common: IntArray) -> FloatArray:
+    """Return [P], the value of `overlap_adjusted` for given numbers of shared genes [P]."""
+    value = _matthews(common, pair.n_real, np.minimum(pair.n_real, pair.n_pred), pair.n_universe)
     return gated(value, _two_classes(pair))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.perturbench import aggregate, components, differential
 from perturbfm_core.evaluation.panels.perturbench.components import Basis
+from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_tested
 from perturbfm_core.evaluation.panels.perturbench.parity_records import (
     NOISE_BESIDE,
     TOLERANCE,
@@ -20,6 +21,7 @@ from perturbfm_core.evaluation.panels.perturbench.parity_records import (
     Sides,
     pair_of,
     pair_records,
+    unless_noise,
     within,
 )
 from perturbfm_core.evaluation.panels.perturbench.parity_records import label_name as _name
@@ -223,14 +225,14 @@ def _vectors(
     if method == "scores":
         # The controls' variance is for models only; the reference keeps its own.
         return differential.scores(
-            cells, control_variance=bool(how.get("use_control_variance")) and not reference
+            as_tested(cells), control_variance=bool(how.get("use_control_variance")) and not reference
         )
     if method == "pvals":
-        return differential.pvals(cells)
+        return differential.pvals(as_tested(cells))
     if method == "logp" and version == "V2":
-        return differential.logp(cells)
+        return differential.logp(as_tested(cells))
     if method == "logp":
-        return differential.logp_v1(cells, "wilcoxon" if how["de_method"] == "wilcoxon" else "t")
+        return differential.logp_v1(as_tested(cells), "wilcoxon" if how["de_method"] == "wilcoxon" else "t")
     if method == "pca_average" and basis is not None:
         return components.pca_average(cells.moments.mean, basis)
     msg = f"this case has an aggregation {method!r} that is not known"
@@ -251,14 +253,14 @@ def _version(
     expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version
 ) -> Iterator[Record]:
     """Yield every record of one version."""
-    means: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, Record]] = {}
     doubtful: set[tuple[str, str]] = set()
     settings = expected["aggregate_settings"]
     for name, metrics in expected["values"].items():
         for record in known_form(f"{version}.{name}", name, _values(name, metrics, settings, sides, version)):
             model = record.key.removesuffix("|mean")
             if record.key != model and record.skipped is None:
-                means.setdefault(model, {})[record.metric] = record.got
+                means.setdefault(model, {})[record.metric] = record
             elif record.key != model:
                 doubtful.add((model, record.metric))
             yield record
@@ -341,7 +343,7 @@ def _errors(errors: Any, version: aggregate.Version) -> Iterator[Record]:
 
 def _summary(
     summary: dict[str, dict[str, float]],
-    means: dict[str, dict[str, float]],
+    means: dict[str, dict[str, Record]],
     version: aggregate.Version,
     doubtful: set[tuple[str, str]],
 ) -> Iterator[Record]:
@@ -351,10 +353,12 @@ def _summary(
             if (model, f"{version}.{metric}") in doubtful:
                 yield not_compared(f"{version}.summary", f"{model}|{metric}", NOISE_BESIDE)
                 continue
-            ours = means[model][f"{version}.{metric}"]
+            mean = means[model][f"{version}.{metric}"]
+            ours = mean.got
+            reach = None if mean.low is None or mean.high is None else (mean.low, mean.high)
             # Half a unit of the last digit, and what the mean itself may differ by.
             digit = {"rtol": 1e-5, "atol": 0.5 * 10.0 ** (np.floor(np.log10(abs(ours))) - 3) if ours else 0.0}
-            yield within(f"{version}.summary", f"{model}|{metric}", value, ours, None, digit)
+            yield within(f"{version}.summary", f"{model}|{metric}", value, ours, reach, digit)
 
 
 def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> Iterator[Record]:
@@ -366,7 +370,9 @@ def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.V
     made = _aggregate({"aggr_method": "logfc"}, sides, version)
     given = {name: reference.genes.get_indexer(x) for name, x in section.get("deg_genes", {}).items()}
     # V2 sorts the tested genes by name and then uses positions in that order as positions in `var`.
-    observed = differential.scores(reference.cells)[:, np.argsort(reference.genes.to_numpy().astype(str))]
+    observed = differential.scores(as_tested(reference.cells))[
+        :, np.argsort(reference.genes.to_numpy().astype(str))
+    ]
     for metric, models in section["values"].items():
         for model, values in models.items():
             for label in sides[model].labels:
@@ -390,4 +396,5 @@ def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.V
                     reach = None if low is None or high is None else (low, high)
                 title = f"{version}.{metric}_logfc_deg{_DEGS}"
                 ours = restricted(columns)
-                yield within(title, f"{model}|{key}", values[key], ours, reach, TOLERANCE)
+                record = within(title, f"{model}|{key}", values[key], ours, reach, TOLERANCE)
+                yield unless_noise(record, metric, p[:, columns], r[:, columns])

@@ -83,11 +83,33 @@ def pair_of(metric: str, sides: Sides) -> Pair:
     kind = VECTOR_METRICS[metric]
     matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
     if metric != "top_k_recall":
-        flat = rowwise.constant(p) | rowwise.constant(r) if metric in _RELATIVE else None
+        flat = _no_direction(p) | _no_direction(r) if metric in _RELATIVE else None
         return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, flat)
     bounds = {c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()}
     low, high = ({c: b[i] for c, b in bounds.items()} for i in (0, 1))
     return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, None, low, high)
+
+
+def _no_direction(A: FloatArray) -> BoolArray:
+    """Return bool [K], whether rounding is all that vectors [K, G] differ by over genes, or all that they are."""
+    small = np.abs(A).max(axis=1, initial=0.0) <= TOLERANCE["atol"]
+    return np.asarray(rowwise.constant(A) | small)
+
+
+def unless_noise(record: Record, metric: str, p: FloatArray, r: FloatArray) -> Record:
+    """Return the record; where it differs and is a ratio of rounding errors of the peer, as one that is not compared.
+
+    Parameters
+    ----------
+    record
+        The record.
+    metric
+        Its metric.
+    p, r
+        The predicted and the observed vector [1, G] that it is made of.
+    """
+    doubt = metric in _RELATIVE and record.skipped is None and not record.ok
+    return replace(record, skipped=NOISE) if doubt and (_no_direction(p) | _no_direction(r))[0] else record
 
 
 def label_name(label: tuple[str, str], version: aggregate.Version) -> str:
@@ -192,7 +214,8 @@ def _ranks(
         ours = float(placed.get(key, np.nan))
         record = within(metric, f"{model}|{key}", value, ours, allowed.get(key), _EXACT)
         yield _beside(record, scopes.get(key) in noisy)
-    reach = _mean_reach(list(allowed.values()))
+    every = [allowed.get(key, (ours, ours)) for key, ours in placed.items()] if allowed else []
+    reach = _mean_reach(every)
     record = within(metric, f"{model}|mean", records["rank_mean"][model], _mean(position), reach, _EXACT)
     yield _beside(record, bool(noisy))
 

@@ -65,12 +65,13 @@ def cosine_distance(S: FloatArray, P: FloatArray) -> FloatArray:
 def r2_distance(S: FloatArray, P: FloatArray) -> FloatArray:
     """Return [...], residual over total sum of squares of the true profile, 1 minus scikit-learn's R².
 
-    Where the true profile is constant it is 0 for an equal prediction and 1 for any other, as in scikit-learn.
+    Where the true profile is constant it is 0 for an equal prediction and 1 for any other, and NaN for a single gene,
+    as in scikit-learn.
     """
     s = np.asarray(S, dtype=np.float64)
     residual = np.square(_difference(S, P)).sum(axis=-1)
     total = np.square(s - s.mean(axis=-1, keepdims=True)).sum(axis=-1)
-    constant = np.array(residual > 0, dtype=np.float64)
+    constant = np.array(residual > 0, dtype=np.float64) if s.shape[-1] > 1 else np.full(total.shape, np.nan)
     return np.asarray(np.divide(residual, total, out=constant, where=total > 0))
 
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
-from perturbfm_core.evaluation.ties import expected_shared, largest
+from perturbfm_core.evaluation.ties import expected_shared, largest, shared_bounds
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 CUTOFFS: tuple[int | None, ...] = (None, 50, 100, 200, 500)
@@ -56,6 +56,27 @@ def _shared(
     else:
         both = expected_shared(largest(real.change_size, length), largest(pred.change_size, length))
     return np.asarray(both / np.maximum(length, 1))
+
+
+def overlap_bounds(
+    real: DifferentialExpression, pred: DifferentialExpression, k: int | None, *, of_predicted: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Return the least and the most [P] that `overlap_at` can be where equal fold changes come in any order.
+
+    cell-eval sorts more than 20 genes with a sort that is not stable.
+
+    Parameters
+    ----------
+    real, pred, k
+        See `overlap_at`.
+    of_predicted
+        Whether it is `precision_at` instead.
+    """
+    available = (pred if of_predicted else real).significant.sum(axis=1)
+    length = np.asarray(available if k is None else np.minimum(k, available), dtype=np.int64)
+    bounds = shared_bounds(largest(real.change_size, length), largest(pred.change_size, length))
+    least, most = (np.asarray(n / np.maximum(length, 1)) for n in bounds)
+    return least, most
 
 
 def spearman_of_counts(real: DifferentialExpression, pred: DifferentialExpression) -> float:

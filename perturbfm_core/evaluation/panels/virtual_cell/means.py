@@ -14,6 +14,8 @@ Distance = Literal["l1", "l2", "cosine"]
 # Share of a distance that is rounding.
 _TIE = 1e-12
 _SINGLE_TIE = 1e-6
+# scikit-learn does not scale vectors that are shorter than this in single precision to length 1.
+_SHORT = 10 * float(np.finfo(np.float32).eps)
 DISTANCES: tuple[Distance, ...] = ("l1", "l2", "cosine")
 
 
@@ -66,7 +68,7 @@ def discrimination_bounds(
     pred, real, names, genes, distance
         See `discrimination`.
     """
-    D, scale = _distances(pred, real, _own_gene(names, genes), distance)
+    D, scale = _distances(pred, real, _own_gene(names, genes), distance, shortest=_SHORT)
     nearer, tied = _nearer(D, _SINGLE_TIE * scale)
     return 1.0 - (nearer + tied) / len(D), 1.0 - nearer / len(D)
 
@@ -84,9 +86,24 @@ def _own_gene(names: StrArray, genes: StrArray) -> list[int | None]:
 
 
 def _distances(
-    pred: FloatArray, real: FloatArray, own: list[int | None], distance: Distance
+    pred: FloatArray,
+    real: FloatArray,
+    own: list[int | None],
+    distance: Distance,
+    *,
+    shortest: float = 0.0,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return ([P, P]: row p holds the distances from prediction p to every observation, without gene own[p]; [P]: scale of a row's rounding errors)."""
+    """Return ([P, P]: row p holds the distances from prediction p to every observation, without gene own[p]; [P]: scale of a row's rounding errors).
+
+    Parameters
+    ----------
+    pred, real, distance
+        See `discrimination`.
+    own
+        Position of the gene to leave out of each row.
+    shortest
+        Changes shorter than this have no direction.
+    """
     has = np.asarray([i for i, g in enumerate(own) if g is not None], dtype=np.int64)
     gene = np.asarray([g for g in own if g is not None], dtype=np.int64)
     # Distances over all genes come from one matrix operation; the left-out gene's term is then taken off again.
@@ -105,7 +122,7 @@ def _distances(
     a[has] -= x * x
     b[has] -= y * y
     # A change of the left-out gene alone leaves nothing but rounding, which has no direction.
-    some = (a > _TIE * whole_a) & (b > _TIE * whole_b)
+    some = (a > np.maximum(_TIE * whole_a, shortest**2)) & (b > np.maximum(_TIE * whole_b, shortest**2))
     size = np.sqrt(np.where(some, a, 0.0) * np.where(some, b, 0.0))
     out = 1.0 - np.divide(dot, size, out=np.zeros_like(dot), where=size > 0)
     return np.asarray(out), np.ones(len(out))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perturbfm_core.evaluation.panels.systema.parity import systema_records
-from perturbfm_core.evaluation.panels.virtual_cell import aggregate
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate, de_metrics
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
 from perturbfm_core.evaluation.panels.virtual_cell.edistance import energy_distances
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
@@ -26,6 +26,7 @@ from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
     DISCRIMINATION,
     EDISTANCE,
     FULL,
+    SHARED,
     VCC,
     ControlCells,
     Sample,
@@ -104,8 +105,10 @@ def read_case(folder: Path) -> Case:
         X, pred_labels = pred["X"], pred["perturbation"]
     names = np.unique(labels[labels != expected["control"]])
     genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
-    whole = real.X.toarray() if hasattr(real.X, "toarray") else real.X
-    return Case(expected, names, genes, np.asarray(whole, dtype=np.float32), labels, X, pred_labels)
+    whole = np.asarray(real.X.toarray() if hasattr(real.X, "toarray") else real.X)
+    # The peer computes in double precision where its input has it.
+    whole, X = (A if A.dtype == np.float64 else A.astype(np.float32) for A in (whole, X))
+    return Case(expected, names, genes, whole, labels, X, pred_labels)
 
 
 def _matches(folder: Path) -> bool:
@@ -190,13 +193,18 @@ class _Outcome(NamedTuple):
             for name, distance in DISCRIMINATION.items()
             if name in here
         }
+        bounds |= {
+            name: de_metrics.overlap_bounds(real.de, pred.de, k, of_predicted=of_predicted)
+            for name, (k, of_predicted) in SHARED.items()
+            if name in here
+        }
         least, most = ({**here, **{name: b[i] for name, b in bounds.items()}} for i in (0, 1))
         return cls(dict(here), least, most)
 
     @property
     def tied(self) -> list[str]:
         """Return the metrics that depend on the order of ties."""
-        return [m for m in DISCRIMINATION if m in self.least and (self.least[m] < self.most[m]).any()]
+        return [m for m in self.here if (self.least[m] < self.most[m]).any()]
 
     def means(self) -> _Numbers:
         """Return the means over perturbations."""
@@ -218,9 +226,12 @@ def _scores(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str])
 
     given = expected["cell_eval"]["aggregate_describe"]["mean"]
     for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
-        means = _Numbers(*({m: v for m, v in each.items() if m in metrics} for each in entry.means()))
+        # The peer has no column of a metric that it cannot compute, as that of E-distances of one perturbation.
+        used = [m for m in metrics if m in given]
+        means = _Numbers(*({m: v for m, v in each.items() if m in used} for each in entry.means()))
         # The average contains metrics that are not compared: the peer's numbers of these are taken for it.
-        taken = {*doubt, *base_doubt} | ({CLUSTERING} if given.get(CLUSTERING) is not None else set())
+        taken = {*doubt, *base_doubt} & given.keys()
+        taken |= {CLUSTERING} if given.get(CLUSTERING) is not None else set()
         for name in taken if metrics is FULL else ():
             for each in means:
                 each[name] = number(given[name])

@@ -66,9 +66,9 @@ class Sample:
     control
         Controls of this side: the same object on both sides, or a model's own controls for predicted cells.
     literal
-        Follow cell-eval's order of operations in single precision for fold changes and E-distances, and its order of
-        equal fold changes, which is that of the genes. It decides values that are rounding noise, e.g. the E-distances
-        of a constant prediction; slower and less accurate.
+        Follow cell-eval's order of operations in the precision of the cells for means, fold changes and E-distances,
+        and rank equal fold changes in the order of the genes. It decides values that are rounding noise, e.g. the
+        E-distances of a constant prediction; slower and less accurate.
     known
         Its differential expression where that is known, as for groups with the same cells; None: computed when needed.
     """
@@ -103,12 +103,17 @@ class Sample:
     @property
     def mean(self) -> FloatArray:
         """Return [P, G], mean expression."""
-        return self.de.mean
+        return self._rounded(self.de.mean).astype(np.float64)
 
     @property
     def delta(self) -> FloatArray:
         """Return [P, G], mean expression minus that of the controls."""
-        return self.de.mean - self.control.ranked.mean
+        delta = self._rounded(self.de.mean) - self._rounded(self.control.ranked.mean)
+        return np.asarray(delta, dtype=np.float64)
+
+    def _rounded(self, mean: FloatArray) -> FloatArray:
+        """Return means as they are or, if literal, as cell-eval keeps them: in the precision of the cells."""
+        return mean.astype(self.control.X.dtype) if self.literal else mean
 
 
 def _suffix(k: int | None) -> str:
@@ -126,6 +131,12 @@ DE_METRICS: dict[str, DEPair] = {
     "de_nsig_counts_pred": lambda real, pred: pred.significant.sum(axis=1),
     "pr_auc": lambda real, pred: de_metrics.areas(real, pred)[0],
     "roc_auc": lambda real, pred: de_metrics.areas(real, pred)[1],
+}
+# Metrics that count shared genes, with their cutoffs and whether these are limited by the predicted DE genes.
+SHARED = {
+    f"{name}_at_{_suffix(k)}": (k, of_predicted)
+    for name, of_predicted in (("overlap", False), ("precision", True))
+    for k in de_metrics.CUTOFFS
 }
 DELTA_METRICS: dict[str, MeanPair] = {
     "pearson_delta": means.pearson,

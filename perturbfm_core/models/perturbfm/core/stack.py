@@ -304,13 +304,13 @@ def _or_else(found: FloatArray, other: FloatArray) -> FloatArray:
 
 def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects] | None = None) -> Baseline:
     """Return an unfitted baseline of the stack."""
-    model: Baseline
     if name == TransferRidge.name:
-        model = TransferRidge(TransferRidge.Params(borrow=tuple(donors or {})))
+        model: Baseline = TransferRidge(TransferRidge.Params(borrow=tuple(donors or {})))
         model.side_info = SideInfo(donors=donors or {})
     else:
         # Earlier fits may have the mean without interpolation.
-        model = next(k for k in (*_KINDS, PerPerturbationContextMean) if k.name == name)()
+        kinds: tuple[type[Baseline], ...] = (*_KINDS, PerPerturbationContextMean)
+        model = next(kind for kind in kinds if kind.name == name)()
     model.genes = genes
     return model
 

@@ -2,12 +2,20 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.evaluation.panels.cell_eval2.catalog import METRICS, PROFILES
+from perturbfm_core.evaluation.panels.cell_eval2 import parity
+from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
+from perturbfm_core.evaluation.panels.cell_eval2.catalog import METRICS, PROFILES, Inputs
+from perturbfm_core.evaluation.panels.cell_eval2.differential import DifferentialExpression
+from perturbfm_core.evaluation.panels.cell_eval2.evaluation import values_of
+from perturbfm_core.evaluation.panels.cell_eval2.parity_ties import statistic_bounds, tie_bounds
+from perturbfm_core.evaluation.panels.cell_eval2.tables import TablePair
 from perturbfm_core.evaluation.parity import run_case
 from tests.support.paths import TESTS
 
@@ -72,6 +80,50 @@ def test_a_changed_table_is_caught(copy):
     shutil.copy(CASE / "de_pred_shift.parquet", copy)
     table.to_parquet(path)
     assert failing(copy) == {"de.p_value", "de.log2_fold_change"}
+
+
+def tied_tables():
+    """Return two tables of 3 perturbations and 40 genes with few different fold changes."""
+    rng = np.random.default_rng(4)
+    names, genes = np.asarray(list("abc")), np.asarray([f"G{j:02}" for j in range(40)])
+    sides = []
+    for shares in ((0.5, 0.9, 0.7), (0.9, 0.5, 0.7)):
+        p = np.where(rng.random((3, 40)) < np.asarray(shares)[:, None], 0.01, 0.5)
+        lfc = rng.integers(1, 5, p.shape).astype(float)
+        sides.append(DifferentialExpression(names, genes, np.ones(40, bool), np.zeros(p.shape), p, p, lfc))
+    return sides
+
+
+def test_where_equal_fold_changes_come_in_any_order_all_orders_pass_and_nothing_else():
+    real, pred = tied_tables()
+    metrics = [m for m in METRICS if "overlap" in m or m.startswith("de_wilcoxon_precision")]
+    target = np.full(3, -1)
+    bounds = tie_bounds(TablePair(real, pred, target))
+    assert {"de_wilcoxon_overlap", "de_wilcoxon_overlap_adjusted", "de_wilcoxon_precision"} <= bounds.keys()
+    for seed in range(40):
+        # The score is what ties of the fold change are ranked by.
+        scores = np.random.default_rng(seed).random((2, *real.p.shape))
+        pair = TablePair(replace(real, score=scores[0]), replace(pred, score=scores[1]), target)
+        values = values_of(real.names, Inputs(None, pair), metrics)
+        statistics, limits = aggregates(values), statistic_bounds(values, bounds)
+        assert "std" not in limits
+        for name in metrics:
+            least, most = bounds.get(name, (values.values[name],) * 2)
+            assert (least - 1e-12 <= values.values[name]).all()
+            assert (values.values[name] <= most + 1e-12).all()
+            for statistic, row in limits.items():
+                low, high = row.get(name, (statistics[statistic][name],) * 2)
+                assert low - 1e-12 <= statistics[statistic][name] <= high + 1e-12
+    for expected, ok in ((0.4, True), (0.8, True), (0.9, False)):
+        assert parity._one("overlap", "a", expected, 0.6, parity.ROUNDED, (0.4, 0.8)).ok is ok
+
+
+def test_without_equal_fold_changes_there_are_no_bounds():
+    real, pred = (
+        replace(t, lfc=np.random.default_rng(i).permuted(np.tile(np.arange(1.0, 41), (3, 1)), axis=1))
+        for i, t in enumerate(tied_tables())
+    )
+    assert tie_bounds(TablePair(real, pred, np.full(3, -1))) == {}
 
 
 def test_what_is_not_known_is_counted_with_a_reason(copy):

@@ -5,10 +5,18 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds, collapse, components, differential
+from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_tested
+from perturbfm_core.evaluation.panels.perturbench.parity_records import (
+    Sides,
+    pair_of,
+    pair_records,
+    unless_noise,
+)
 from perturbfm_core.evaluation.panels.perturbench.parity_ties import near_rank_bounds
 from perturbfm_core.evaluation.panels.perturbench.population import clipped_mean, moments_of, table_population
 from perturbfm_core.evaluation.panels.perturbench.rank import ranks
 from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
+from perturbfm_core.evaluation.parity import Record
 
 
 @pytest.fixture
@@ -34,6 +42,63 @@ def test_moments(cells, sparse):
         np.testing.assert_allclose(found.moments.mean[k], X[group == k].mean(axis=0), atol=1e-14)
         np.testing.assert_allclose(found.moments.spread[k], X[group == k].var(axis=0), atol=1e-13)
         np.testing.assert_allclose(found.moments.var()[k], X[group == k].var(axis=0, ddof=1), atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sp.csr_array])
+def test_the_peers_scores_of_a_constant_gene_depend_on_the_rounding_of_its_square(rng, kind):
+    values = np.log1p(np.arange(1, 40)).astype(np.float32)
+    low = (values * values).astype(np.float64) < values.astype(np.float64) ** 2
+    assert low.any()
+    assert not low.all()
+    X = np.tile(values, (12, 1))
+    X[6:] += rng.random((6, len(values)), dtype=np.float32)
+    group, covariate = np.repeat([0, -1], 6), np.zeros(12, dtype=int)
+    plain = table_population(kind(X), group, covariate, 1)
+    ours, peer = (differential.scores(p)[0] for p in (plain, as_tested(plain)))
+    assert (ours != 0).all()
+    np.testing.assert_array_equal(peer[low], 0.0)
+    np.testing.assert_allclose(peer[~low], ours[~low], rtol=1e-5)
+    p = differential.pvals(as_tested(plain))[0]
+    assert (p[low] == 1).all()
+    assert (p[~low] < 1).all()
+    # Without constant genes they are the same.
+    table = table_population(kind(X[6:]), np.repeat([0, -1], 3), covariate[:6], 1)
+    np.testing.assert_allclose(differential.scores(as_tested(table)), differential.scores(table), rtol=1e-5)
+
+
+def test_a_change_of_the_size_of_rounding_has_no_direction(rng):
+    labels, R = [("c", "a"), ("c", "b")], rng.normal(size=(2, 30))
+    P = np.stack([R[0], 1e-8 * rng.normal(size=30)])
+    for metric in ("cosine", "pearson", "r2_score"):
+        degenerate = pair_of(metric, Sides(labels, P, R, ["c", "c"])).degenerate
+        np.testing.assert_array_equal(degenerate, [False, True])
+        wrong = Record(f"V1.{metric}_logfc_deg10", "m|c_a", 0.5, 0.1)
+        kept, left = (unless_noise(wrong, metric, P[[i]], R[[i]]) for i in range(2))
+        assert kept is wrong
+        assert left.skipped.startswith("ill_conditioned")
+    assert unless_noise(wrong, "mse", P[[1]], R[[1]]) is wrong
+
+
+@pytest.mark.parametrize(("mean", "ok"), [(1 / 3, True), (2 / 3, True), (0.7, False)])
+def test_mean_ranks_lie_between_those_of_all_orders_of_ties(mean, ok):
+    labels = [("c", name) for name in "abx"]
+    # Predictions of a and b are equal; that of x is the farthest from x.
+    sides = Sides(labels, np.asarray([[0.0], [0.0], [50.0]]), np.asarray([[0.0], [1.0], [5.0]]), ["c"] * 3)
+    values = {"c_a": 0.0, "c_b": 1.0, "c_x": 2025.0}
+    records = {
+        "per_perturbation": {"m": values},
+        "mean": {"m": np.mean(list(values.values()))},
+        "rank": {"m": {"c_a": 0.5, "c_b": 0.0, "c_x": 1.0}},
+        "rank_mean": {"m": mean},
+    }
+    found = {r.key: r for r in pair_records("V2.mse", "average", "m", pair_of("mse", sides), records, "V2")}
+    assert all(found[f"m|{key}"].ok for key in values)
+    last = [
+        r
+        for r in pair_records("V2.mse", "average", "m", pair_of("mse", sides), records, "V2")
+        if r.key == "m|mean" and "rank" in r.metric
+    ]
+    assert [r.ok for r in last] == [ok]
 
 
 def test_a_constant_gene_has_no_variance_at_all():

@@ -251,3 +251,25 @@ def test_the_summary_is_compared_to_the_digits_that_it_has(edge, share, ok):
     row["rmse_average"] *= share
     (edge / "expected.json").write_text(json.dumps(expected))
     assert ("noisy|rmse_average" in {f["key"] for f in run_case(edge)["failures"]}) is not ok
+
+
+def test_a_rank_in_the_summary_may_be_that_of_any_order_of_ties(edge):
+    expected = json.loads((edge / "expected.json").read_text())
+    part = expected["values"]["average"]["rmse"]
+    keys = list(part["rank"]["noisy"])
+    # All predictions of this model tie: the peer's ranks, and so their mean, are drawn at random.
+    with np.load(edge / "predictions_noisy.npz") as given:
+        arrays = dict(given)
+    arrays["X"] = np.zeros_like(arrays["X"])
+    np.savez(edge / "predictions_noisy.npz", **arrays)
+    part["rank"]["noisy"], part["rank_mean"]["noisy"] = dict.fromkeys(keys, 0.0), 0.0
+    row = expected["evaluator_summary"]["noisy"]
+
+    def failures(value):
+        row["rmse_rank_average"] = value
+        (edge / "expected.json").write_text(json.dumps(expected))
+        records = list(KINDS.get("perturbench").compare(edge))
+        return [r.ok for r in records if r.key == "noisy|rmse_rank_average" and r.skipped is None]
+
+    assert failures(0.0) == [True]
+    assert failures(0.99) == [False]

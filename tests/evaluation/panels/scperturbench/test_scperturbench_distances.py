@@ -43,6 +43,10 @@ def test_r2_distance_of_a_constant_truth_is_that_of_scikit_learn():
     )
 
 
+def test_r2_distance_of_a_single_gene_is_undefined_as_in_scikit_learn():
+    assert np.isnan(pseudobulk.r2_distance(np.ones((2, 1)), np.zeros((2, 1)))).all()
+
+
 def _groups(imputed, stimulated, control=((0.0, 0.0),), genes=("a", "b")):
     arrays = (np.asarray(x, dtype=np.float64) for x in (imputed, stimulated, control))
     return pipeline.Groups(*arrays, np.asarray(genes))

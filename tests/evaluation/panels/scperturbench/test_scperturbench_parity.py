@@ -159,3 +159,21 @@ def test_a_distance_that_is_zero_but_for_rounding_passes_and_another_does_not():
         assert noise <= atol < 1e-4
         assert rtol < 1e-4
     assert parity._tolerance(np.dtype(np.float64), "mse") == (1e-12, 1e-12)
+
+
+def test_what_cancels_in_single_precision_is_no_difference():
+    rng = np.random.default_rng(0)
+    S = 5 + rng.normal(size=(20, 30))
+    groups = parity.Groups(S + 1e-3 * rng.normal(size=S.shape), S, S, np.arange(30).astype(str))
+    I = groups.imputed.astype(np.float32)  # noqa: E741
+    X = S.astype(np.float32)
+    # pertpy's formula: a difference of three mean products.
+    peer = float(np.dot(X, X.T).mean() + np.dot(I, I.T).mean() - 2 * np.dot(X, I.T).mean())
+    gap = abs(peer - float(pseudobulk.mmd(S.mean(axis=0), groups.imputed.mean(axis=0))))
+    assert gap <= parity._cancelled(groups, "mmd", single=True) < 1e-3
+    assert (
+        parity._cancelled(groups, "mmd", single=False) == parity._cancelled(groups, "mse", single=True) == 0
+    )
+    # The peer's transport cost is in single precision whatever the cells are.
+    assert 0 < parity._cancelled(groups, "wasserstein", single=False) < 1e-3
+    assert 0 < parity._cancelled(groups, "edistance", single=True) < 2e-5

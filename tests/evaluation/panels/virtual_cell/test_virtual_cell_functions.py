@@ -1,5 +1,7 @@
 """The functions on arrays against scipy, scikit-learn and values worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -309,6 +311,63 @@ def test_literal_and_exact_agree(rng):
     np.testing.assert_allclose(sides[0].de.lfc, sides[1].de.lfc, atol=1e-5)
     plain = differential_expression(sides[1].groups, sides[1].control.ranked)
     np.testing.assert_array_equal(sides[0].de.p, plain.p)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float32, 0), (np.float64, 1e-13)])
+def test_literal_means_and_fold_changes_have_the_precision_of_the_cells(rng, dtype, rounding):
+    X, rows, control = cells_of(rng)
+    # Predicted cells that all equal the mean control: their change is what rounding leaves, in the peer too.
+    own = X[control].astype(dtype)
+    flat = np.tile(own.astype(np.float64).mean(axis=0).astype(dtype), (5, 1))
+    groups = CellGroups.of_rows(np.vstack([X.astype(dtype), flat]), [rows[0], np.arange(len(X), len(X) + 5)])
+    sample = Sample(groups, ControlCells(own), literal=True)
+    centre = own.astype(np.float64).mean(axis=0).astype(dtype)
+    for i in range(2):
+        cells = groups.get(i)
+        mean = cells.astype(np.float64).mean(axis=0).astype(dtype)
+        np.testing.assert_allclose(sample.mean[i], mean, atol=rounding, rtol=0)
+        np.testing.assert_allclose(sample.delta[i], mean - centre, atol=rounding, rtol=0)
+        ratio = np.expm1(cells.mean(axis=0)).astype(np.float64) / np.expm1(own.mean(axis=0))
+        np.testing.assert_allclose(sample.de.lfc[i], np.log2(ratio), atol=rounding, rtol=0)
+
+
+def test_bounds_of_overlaps_are_those_of_all_tie_orders(rng):
+    genes, orders = 9, 400
+    lfc = rng.integers(1, 4, (2, 6, genes)).astype(float)
+    lfc[1, :2] = -np.inf
+    fdr = np.where(rng.random((2, 6, genes)) < 0.8, 0.01, 0.5)
+    real, pred = (de_of(lfc[i], fdr[i]) for i in range(2))
+    for of_predicted, metric in ((False, de_metrics.overlap_at), (True, de_metrics.precision_at)):
+        for k in (None, 3):
+            found = []
+            for _ in range(orders):
+                by, pby = rng.permutation(genes), rng.permutation(genes)
+                ranks = [np.argsort(by), np.argsort(pby)]
+                sides = [
+                    replace(de_of(lfc[i][:, order], fdr[i][:, order]), ties_in_order=True).rank[:, back]
+                    for i, (order, back) in enumerate(zip((by, pby), ranks, strict=True))
+                ]
+                n = (pred if of_predicted else real).significant.sum(axis=1)
+                length = n if k is None else np.minimum(n, k)
+                shared = ((sides[0] < length[:, None]) & (sides[1] < length[:, None])).sum(axis=1)
+                found.append(shared / np.maximum(length, 1))
+            least, most = de_metrics.overlap_bounds(real, pred, k, of_predicted=of_predicted)
+            assert (least <= np.min(found, axis=0)).all()
+            assert (most >= np.max(found, axis=0)).all()
+            value = metric(real, pred, k)
+            assert ((least - 1e-12 <= value) & (value <= most + 1e-12)).all()
+            assert (least < most).any()
+    single = de_of(np.arange(1.0, genes + 1), np.full(genes, 0.01))
+    least, most = de_metrics.overlap_bounds(single, single, 4, of_predicted=False)
+    assert least[0] == most[0] == 1
+
+
+def test_changes_too_short_for_the_peer_to_scale_are_tied_in_the_bounds(rng):
+    real = rng.normal(size=(4, 12))
+    names, genes = np.asarray(list("abcd")), np.arange(12).astype(str)
+    least, most = means.discrimination_bounds(1e-8 * real, real, names, genes, "cosine")
+    np.testing.assert_allclose((least, most), [[0.25] * 4, [1.0] * 4])
+    np.testing.assert_allclose(means.discrimination(1e-8 * real, real, names, genes, "cosine"), 1.0)
 
 
 # ---- aggregates --------------------------------------------------------------------------------------------

@@ -143,6 +143,29 @@ def test_where_ties_come_in_any_order_all_orders_pass_and_nothing_else(expected,
     assert not parity._one("discrimination_score_cosine", "a", 0.7, 0.625, (0.0, 0.0), (0.625, 0.625)).ok
 
 
+def test_scores_are_compared_where_the_peer_has_no_column_of_a_metric(copy):
+    path = copy / "expected.json"
+    expected = json.loads(path.read_text())
+    name = "pearson_edistance"
+    scores = expected["cell_eval_score_vs_mean_baseline"]
+    n = len(scores) - 1
+    # As for one perturbation, of whose E-distance there is no correlation.
+    scores["avg_score"] = (scores["avg_score"] * n - scores[name]) / (n - 1)
+    for row in (
+        *expected["cell_eval"]["aggregate_describe"].values(),
+        *expected["cell_eval"]["per_perturbation"].values(),
+        *expected["cell_eval_baseline"]["per_perturbation"].values(),
+        expected["cell_eval_baseline"]["mean"],
+        scores,
+    ):
+        del row[name]
+    path.write_text(json.dumps(expected))
+    result = run_case(copy)
+    assert result["failed"] == 0, result["failures"]
+    assert result["metrics"]["score.avg_score"]["compared"] == 2
+    assert not any("unknown form" in reason for reason in result["reasons"])
+
+
 def test_scores_of_a_prediction_without_change_lie_between_those_of_all_orders_of_ties(copy):
     case = parity.read_case(copy)
     control = case.X[case.labels == case.expected["control"]].mean(axis=0)
