@@ -9,7 +9,7 @@ from perturbfm_core.data.matrix import Matrix
 from perturbfm_core.schema import FloatArray, IntArray
 
 # Cells of fewer non-zero values can be equal by chance; rows that are marked at once.
-_TELLING, _PIECE = 10, 4096
+_TELLING, _PIECE = 10, 512
 
 
 def row_marks(part: Matrix) -> FloatArray:

@@ -12,7 +12,7 @@ from perturbfm_core.leaderboard.headline import HEADLINE, HEADLINE_METRIC, HEADL
 from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline.suite import SuiteCell, plan_suite
 from perturbfm_core.pipeline.suite_variance import variance_note
-from perturbfm_core.reports.results import MARK_ROWS, board_titles, mark_reason, text_of
+from perturbfm_core.reports.results import MARK_ROWS, best_entries, board_titles, mark_reason, text_of
 from perturbfm_core.reports.suite_results import BoardMarks, BoardResult, suite_markdown
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -38,6 +38,8 @@ def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
     cells = plan_suite(store, suite).cells
     titles = board_titles({c.split.board: (c.split.dataset, c.split.kind) for c in cells})
     most = found.groupby("board")["folds_done"].max()
+    own = found[found["entry"].isin({cell.entry for cell in cells})]
+    best = {board: best_entries(rows_of) for board, rows_of in own.groupby("board")}
     for cell in cells:
         board = cell.split.board
         key = (board, cell.entry)
@@ -57,6 +59,7 @@ def suite_results(store: ArtifactStore, suite: SuiteEntry) -> str:
             folds=None
             if row is None or row["folds_done"] == most[board]
             else reasons.of_folds(int(row["folds_done"]), int(row["folds_total"])),
+            best=cell.entry in best.get(board, ()),
         )
         if title not in marks:
             marks[title] = _marks(found[found["board"] == board])

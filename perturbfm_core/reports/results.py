@@ -115,7 +115,7 @@ def _results(main: pd.DataFrame) -> list[str]:
 
 
 def best_entries(rows: pd.DataFrame) -> set[str]:
-    """Return the best entries of one metric on a board: those of rank 1, else the best so far; none without signal.
+    """Return the best entries of one metric on a board: first in rank, else so far; none without signal.
 
     Parameters
     ----------
@@ -123,8 +123,8 @@ def best_entries(rows: pd.DataFrame) -> set[str]:
         Rows of view ``leaderboard`` of one board and metric.
     """
     for column in ("rank", "rank_so_far"):
-        if column in rows and (rows[column] == 1).any():
-            return set(rows.loc[rows[column] == 1, "entry"])
+        if column in rows and rows[column].notna().any():
+            return set(rows.loc[rows[column] == rows[column].min(), "entry"])
     known = rows[rows["value"].notna()]
     direction = str(known["direction"].iloc[0]) if "direction" in known and len(known) else "max"
     if known.empty or direction not in ("max", "min") or bool(without_signal(known).all()):

@@ -36,6 +36,8 @@ class BoardResult:
         Why there is no value although it has run, None if there is one.
     folds
         How many folds it has run, where others have run more.
+    best
+        Whether it stands first of these entries on the board.
     """
 
     entry: str
@@ -46,6 +48,7 @@ class BoardResult:
     reason: str | None = None
     undefined: str | None = None
     folds: str | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,6 @@ def suite_markdown(
     metric: str,
     results: Sequence[BoardResult],
     marks: Mapping[str, BoardMarks] | None = None,
-    direction: str = "max",
 ) -> str:
     """Return the table of a suite.
 
@@ -83,24 +85,14 @@ def suite_markdown(
         One for each entry and board, in the order of rows and columns.
     marks
         {title of a board: its folds, floors and ceilings}.
-    direction
-        Whether the largest value is best (``max``) or the smallest (``min``).
     """
     boards = list(dict.fromkeys(r.board for r in results))
     place = {(r.entry, r.board): r for r in results}
-    pick = max if direction == "max" else min
-    best = {
-        b: pick(
-            (r.value for r in results if r.board == b and r.value is not None and r.folds is None),
-            default=None,
-        )
-        for b in boards
-    }
     notes = Footnotes()
     rows = []
     for entry in dict.fromkeys(r.entry for r in results):
         mine = [place[entry, b] for b in boards]
-        cells = [_cell(r, best[r.board], notes) for r in mine]
+        cells = [_cell(r, notes) for r in mine]
         rows.append([f"`{entry}`", *cells, _hours(mine, notes), _reasons(mine)])
     about = {b: (marks or {}).get(b, BoardMarks()) for b in boards}
     if marks:
@@ -125,13 +117,13 @@ def _mark_row(column: str, label: str, about: Mapping[str, BoardMarks], notes: F
     return [f"*{label}*", *cells, "", ""]
 
 
-def _cell(result: BoardResult, best: float | None, notes: Footnotes) -> str:
+def _cell(result: BoardResult, notes: Footnotes) -> str:
     if not result.ran:
         return NOT_RUN if result.reason is None else NOT_APPLICABLE
     text = notes.markdown(number(result.value), result.undefined or reasons.UNDEFINED)
     if result.folds is not None:
         return f"{text} ({result.folds})"
-    return f"**{text}**" if result.value is not None and result.value == best else text
+    return f"**{text}**" if result.best else text
 
 
 def _hours(results: Sequence[BoardResult], notes: Footnotes) -> str:

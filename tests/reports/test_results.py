@@ -114,6 +114,12 @@ def test_a_board_with_some_of_its_folds_says_so_and_has_its_best_in_bold(values,
     assert best_entries(other) == {"additive"}
 
 
+def test_the_best_of_some_entries_is_the_first_in_rank_and_not_in_value():
+    """An entry that is undefined in more conditions ranks behind, and those before are of another suite."""
+    some = pd.DataFrame([row("a.b.c", "additive", 0.3, 2), row("a.b.c", "perturbfm-v1", 0.5, 3)])
+    assert best_entries(some) == {"additive"}
+
+
 def test_an_entry_with_fewer_folds_than_the_board_says_so_and_is_not_the_best():
     board = pd.DataFrame(
         [

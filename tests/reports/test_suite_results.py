@@ -16,12 +16,12 @@ from tests.support.command import attempt, perturbfm
 NEEDS = "needs perturbations that train has (3 of 4 test conditions, e.g. c|A|||)"
 NETWORK = "needs inputs for others; each of the 7 test conditions has one that train lacks"
 RESULTS = [
-    BoardResult("ridge", "a, combo_ood", ran=True, value=0.5, cpu_s=2.0),
-    BoardResult("ridge", "b, context_ood", ran=True, value=-0.25, cpu_s=0.5),
+    BoardResult("ridge", "a, combo_ood", ran=True, value=0.5, cpu_s=2.0, best=True),
+    BoardResult("ridge", "b, context_ood", ran=True, value=-0.25, cpu_s=0.5, best=True),
     BoardResult("gears", "a, combo_ood", ran=True, value=0.25, cpu_s=900.0),
     BoardResult("gears", "b, context_ood", reason=NEEDS),
     BoardResult("mean", "a, combo_ood", ran=True, cpu_s=3600.0, undefined="it is constant"),
-    BoardResult("mean", "b, context_ood", ran=True, value=-0.25, cpu_s=7200.0),
+    BoardResult("mean", "b, context_ood", ran=True, value=-0.25, cpu_s=7200.0, best=True),
     BoardResult("net", "a, combo_ood", reason=NETWORK),
     BoardResult("net", "b, context_ood"),
     BoardResult(
@@ -49,10 +49,10 @@ def test_values_costs_and_what_cannot_run():
     ]
 
 
-def test_a_value_of_some_folds_says_so_and_is_not_the_best():
+def test_a_value_of_some_folds_says_so():
     results = [
         BoardResult("ridge", "a, combo_ood", ran=True, value=0.5, folds="1 of 2 folds"),
-        BoardResult("mean", "a, combo_ood", ran=True, value=0.25),
+        BoardResult("mean", "a, combo_ood", ran=True, value=0.25, best=True),
     ]
     assert [line.split(" | ")[1] for line in suite_markdown("delta.pearson", results).splitlines()[4:6]] == [
         "0.500 (1 of 2 folds)",
@@ -77,11 +77,11 @@ def test_floors_ceilings_and_folds_of_each_board_with_the_reasons_of_gaps():
             {"ceiling_noise_free": "no rule", "train_mean_floor": "constant"},
         )
     }
-    text = suite_markdown("delta.rmse", RESULTS[:4], marks, direction="min").splitlines()
+    text = suite_markdown("delta.rmse", RESULTS[:4], marks).splitlines()
     assert text[2].startswith("| entry | a, combo_ood (1 of 5 folds) | b, context_ood |")
     assert text[4:6] == [
-        "| `ridge` | 0.500 | **-0.250** | <0.001 | nothing |",
-        "| `gears` | **0.250** | n/a | 0.25 | perturbations that train has |",
+        "| `ridge` | **0.500** | **-0.250** | <0.001 | nothing |",
+        "| `gears` | 0.250 | n/a | 0.25 | perturbations that train has |",
     ]
     assert text[6:] == [
         f"| *control* | 0.100 | {DASH}<sup>1</sup> |  |  |",
