@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ _LOG1P_CEILING = 25.0
 _COSINE, _CENTRED, _LENGTH = 0.7, 0.5, 0.5
 # A profile that is unlike the control, and whose sorted values are so like those of the control, has them at other genes.
 _SORTED, _MANY_GENES = 0.95, 30
+# Control rows of a file of deltas are 0 but for noise; else their mean has this share of the size of the deltas.
+_CONTROL_SHARE, _FEWEST_CONTROLS = 0.3, 5
 # Share of negative values that no log1p expression has, even with some noise around 0.
 _NEGATIVE = 0.1
 # Means whose negative values are less than this share of their absolute sum are positive but for noise around 0.
@@ -183,6 +186,46 @@ def similarity(mean: FloatArray, control: FloatArray) -> Similarity:
         alike=float(alike.mean()),
         correlation=float(np.median(known)) if len(known) else float("nan"),
     )
+
+
+def check_control_rows(
+    name: str, controls: Sequence[FloatArray], mean: FloatArray, decided: Decided
+) -> list[str]:
+    """Return what is odd about the control rows of a file of deltas: of differences to the control they are 0 on average.
+
+    Parameters
+    ----------
+    name
+        What holds the numbers.
+    controls
+        Rows of controls in the file [n, G], of each context.
+    mean
+        Mean of each predicted condition [C, G].
+    decided
+        What the numbers are.
+
+    Raises
+    ------
+    PredictionError
+        If they are not, and nothing but the look of the numbers says that these are deltas.
+    """
+    several = [rows for rows in controls if len(rows) >= _FEWEST_CONTROLS]
+    if decided.kind != "delta" or not several:
+        return []
+    # The mean of n rows of noise has a square of their variance / n.
+    squares = [np.square(x.mean(axis=0)) - x.var(axis=0) / (len(x) - 1) for x in several]
+    size = max(float(np.square(mean).mean()), 1e-30)
+    share = float(np.sqrt(max(float(np.mean(squares)), 0.0) / size))
+    if share < _CONTROL_SHARE:
+        return []
+    text = (
+        f"{name} is taken as deltas, but its control rows, which would be 0 on average, have {share:.0%} of the size of its "
+        "predictions, as values that were centred or scaled over all cells have"
+    )
+    if decided.source in ("option", "file"):
+        return [text]
+    msg = f"{text}; give log1p expression, or differences to the control by --kind delta"
+    raise PredictionError(msg)
 
 
 def pearson(one: FloatArray, other: FloatArray) -> float:

@@ -133,6 +133,8 @@ class Matched:
         int64 [R], number of the distinct label of a row that names guides, -1 where a label names a condition.
     guides
         {label with guides that the import took as their gene: perturbation}.
+    name
+        int64 [R], number of the distinct label of each row.
     """
 
     code: IntArray
@@ -140,6 +142,7 @@ class Matched:
     unknown: list[str]
     label: IntArray
     guides: dict[str, str]
+    name: IntArray
 
 
 def match_rows(
@@ -211,7 +214,7 @@ def match_rows(
     shown_names = [str(n).replace("\x1f", ", ") for n in names]
     asked = dict.fromkeys(str(keys[p]) for p, c in zip(found, at, strict=True) if p >= 0 and c == NOT_ASKED)
     unknown = [n for n, c in zip(shown_names, at, strict=True) if c == UNKNOWN]
-    return Matched(at[which], list(asked), unknown, np.where(by_guide[which], which, -1), guides)
+    return Matched(at[which], list(asked), unknown, np.where(by_guide[which], which, -1), guides, which)
 
 
 def _pert_of_key(key: str) -> str:

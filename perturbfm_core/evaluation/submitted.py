@@ -34,6 +34,8 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKin
 from perturbfm_core.splits.split import FrozenSplit
 
 Missing = Literal["refuse", "control"]
+# So many control rows of a file are looked at.
+_CONTROLS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +146,7 @@ def submitted(
     if rows.counts is not None:
         notes["kind"], notes["kind_from"] = "counts", "recognised"
     warnings += decided.warnings
+    warnings += prediction_kind.check_control_rows(name, rows.controls, mean[present], decided)
     delta = mean - (0.0 if decided.kind == "delta" else np.asarray(side.input_control))
     if side.input_control is not None:
         shown, control = side.conditions.iloc[present], np.asarray(side.input_control)[present]
@@ -248,7 +251,15 @@ def _of_table(
     if counts is not None:
         X = counts.expression
         compare_controls(ds, given.values[code == CONTROL_ROW][:, used], notes, warnings)
-    rows = Rows(X, code[keep], np.ones(len(keep)), var, None, None if counts is None else counts.counts)
+    controls: list[FloatArray] = []
+    if dropped and counts is None:
+        at = np.flatnonzero(code == CONTROL_ROW)
+        at = at[np.unique(np.linspace(0, dropped - 1, _CONTROLS).astype(np.int64))]
+        some = given.values[at][:, used]
+        some = (some.toarray() if sp.issparse(some) else np.asarray(some)).astype(np.float64)
+        controls = [some[matched.name[at] == label] for label in np.unique(matched.name[at])]
+    drawn = None if counts is None else counts.counts
+    rows = Rows(X, code[keep], np.ones(len(keep)), var, None, drawn, controls)
     _check_repeats(rows, matched.label[keep], side, given)
     return rows, base
 

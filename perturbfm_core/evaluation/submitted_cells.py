@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class Rows:
         int64 [n], a row of the data set that each row predicts, None where it predicts a condition.
     counts
         int32 [n, G], CSR: the counts of each row, where rows are cells given as counts; else None.
+    controls
+        float64 [k, G] each, some of the control rows that the file has beside, by context.
     """
 
     X: Any
@@ -46,6 +49,7 @@ class Rows:
     var: FloatArray | None
     data_row: IntArray | None
     counts: Any = None
+    controls: Sequence[FloatArray] = ()
 
     def average(self, values: Any, n: int) -> FloatArray:
         """Return float64 [n, G], the mean of `values` by condition, NaN for a condition without rows."""

@@ -47,6 +47,22 @@ class Made:
             0, 0.02, (10, G)
         )
 
+    def read_cells(self, values, kind=None):
+        """Read the cells of the tested conditions and the controls as a file."""
+        keep = self.labels["perturbation"].isin(["control", *"ABCDE"]).to_numpy()
+        obs = self.labels[keep].set_index(np.asarray([f"p{i}" for i in range(keep.sum())]))
+        adata = anndata.AnnData(values[keep].astype("f4"), obs=obs, var=pd.DataFrame(index=GENES))
+        adata.write_h5ad("f.h5ad")
+        return read_submission(self.ds, self.split, Path("f.h5ad"), kind=kind)
+
+    @property
+    def deltas(self):
+        """Return the cells less the mean control of their line."""
+        logs = pd.DataFrame(np.log1p(self.linear))
+        control = self.labels["perturbation"] == "control"
+        means = logs[control].groupby(self.labels["context"][control]).mean()
+        return logs.to_numpy() - means.loc[self.labels["context"]].to_numpy()
+
     def read(self, values):
         obs = pd.DataFrame(self.keys, columns=["perturbation", "context"], index=[f"p{i}" for i in range(10)])
         anndata.AnnData(values.astype("f4"), obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad("f.h5ad")
@@ -81,3 +97,21 @@ def test_contexts_that_are_exchanged_are_warned_of(made):
 def test_the_log_of_a_mean_is_warned_of(made):
     out = made.read(np.log1p(made.mean(pd.DataFrame(made.linear))))
     assert any("take log1p of each cell first, then the mean" in w for w in out.warnings)
+
+
+def test_control_rows_of_deltas_are_0_on_average(made):
+    out = made.read_cells(made.deltas)
+    assert (out.notes["kind"], [w for w in out.warnings if "control rows" in w]) == ("delta", [])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_cells_that_were_centred_are_no_deltas(made, scaled):
+    logs = np.log1p(made.linear)
+    values = (logs - logs.mean(axis=0)) / (logs.std(axis=0) if scaled else 1.0)
+    with pytest.raises(
+        PredictionError, match=r"its control rows, which would be 0 on average, have \d+% of the size"
+    ):
+        made.read_cells(values)
+    assert any(
+        "centred or scaled over all cells" in w for w in made.read_cells(values, kind="delta").warnings
+    )
