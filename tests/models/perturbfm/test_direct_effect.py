@@ -99,3 +99,20 @@ def test_a_dose_of_0_changes_no_target_and_is_not_fitted():
     found = model.predict(query_of([("c", "g3", "drug", d) for d in ("0", "10 uM")], GENES))
     np.testing.assert_allclose(found[:, 3], [0.0, -3.5], atol=1e-6)
     np.testing.assert_allclose(model.without(view), 0.5, atol=1e-6)
+
+
+def test_the_noise_of_low_doses_is_not_scaled_up():
+    """A value that is off by 1 at a hundredth of the dose says next to nothing of the effect at the full one."""
+    doses = ("0.1", "1", "10")
+    rows = [("c", f"g{i}", "drug", d) for i in range(4) for d in doses]
+    delta = np.zeros((12, 5))
+    for k in range(12):
+        delta[k, k // 3] = -3.0 * float(doses[k % 3]) / 10
+        delta[k, 4] = 40.0 * float(doses[k % 3]) / 10  # decides the curve: proportional to the dose
+    genes = [f"g{i}" for i in range(5)]
+    asked = query_of([("c", "g0", "drug", "10"), ("c", "g3", "drug", "10")], genes)
+    plain = DirectEffect().fit(view_of(rows, delta, genes=genes)).predict(asked)
+    np.testing.assert_allclose(plain[[0, 1], [0, 3]], -3.0, rtol=0.05)
+    delta[0, 0] += 1.0
+    found = DirectEffect().fit(view_of(rows, delta, genes=genes)).predict(asked)
+    np.testing.assert_allclose(found[[0, 1], [0, 3]], plain[[0, 1], [0, 3]], atol=0.3)

@@ -57,7 +57,7 @@ class DirectEffect:
             return self
         row = parts.owner[at]
         observed = view.delta[row, column] - self._background(view)[row, column]
-        per_amount = observed / parts.amount[at]
+        amount = parts.amount[at]
         design = self._design(view.control, row, column)
         modality = np.asarray(parts.modality)[at]
         fitted: Any = np.zeros(len(at))
@@ -65,29 +65,40 @@ class DirectEffect:
             mine = modality == name
             if len(np.unique(column[mine])) < _MIN_TARGETS:
                 continue
-            D = design[mine]
+            # In proportion to the dose, so that the noise of low ones is not scaled up.
+            D = design[mine] * amount[mine][:, None]
             # Ridge regression on [1, x, x^2] with an unpenalised intercept; without state x is zero and only
             # the mean is fitted.
-            penalty = _RIDGE * mine.sum() * np.diag([0.0, 1.0, 1.0])
-            beta = np.linalg.lstsq(D.T @ D + penalty, D.T @ per_amount[mine], rcond=None)[0]
+            penalty = _RIDGE * (amount[mine] ** 2).sum() * np.diag([0.0, 1.0, 1.0])
+            beta = np.linalg.lstsq(D.T @ D + penalty, D.T @ observed[mine], rcond=None)[0]
             self._modalities.append(str(name))
             self._coefficients = np.vstack([self._coefficients, beta])
             fitted[mine] = D @ beta
-        self._fit_own(np.asarray(parts.labels)[at], per_amount - fitted)
+        self._fit_own(np.asarray(parts.labels)[at], observed - fitted, amount)
         return self
 
-    def _fit_own(self, labels: Any, departure: FloatArray) -> None:
+    def _fit_own(self, labels: Any, departure: FloatArray, amount: FloatArray) -> None:
         """Estimate each target's own deviation, shrunk by the share of variance that lies between targets.
 
         It is the best linear predictor of a random effect; the variances are estimated by moments.
+
+        Parameters
+        ----------
+        labels
+            Gene and modality of each measurement [m].
+        departure
+            Measurements [m] less the mean of their modality.
+        amount
+            Amounts of their doses [m]: a deviation times the amount is what is measured.
         """
         names, code = np.unique(labels, return_inverse=True)
-        n = np.bincount(code)
-        mean = np.bincount(code, departure) / n
+        n = np.bincount(code, amount**2)
+        mean = np.bincount(code, amount * departure) / n
         # Method of moments: `within` is the pooled variance of repeated measurements of one target, and the
         # means of targets have a variance of between + within / n.
         dof = len(departure) - len(names)
-        within = float(((departure - mean[code]) ** 2).sum() / dof) if dof > 0 else float(np.var(departure))
+        left = departure - amount * mean[code]
+        within = float((left**2).sum() / dof) if dof > 0 else float(np.var(departure))
         between = max(float(np.var(mean)) - within * float((1 / n).mean()), 0.0)
         weight: Any = between / (between + within / n) if between > 0 else 0.0
         self._labels, self._own = [str(x) for x in names], np.asarray(mean * weight)
