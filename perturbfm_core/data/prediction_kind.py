@@ -19,7 +19,7 @@ _LOG1P_CEILING = 25.0
 # resembles it if besides its projection on it has at least this length.
 _COSINE, _CENTRED, _LENGTH = 0.7, 0.5, 0.5
 # A profile that is unlike the control, and whose sorted values are so like those of the control, has them at other genes.
-_SORTED, _MANY_GENES = 0.95, 30
+SORTED, MANY_GENES = 0.95, 30
 # Control rows of a file of deltas are 0 but for noise; else their mean has this share of the size of the deltas.
 _CONTROL_SHARE, _FEWEST_CONTROLS = 0.3, 5
 # Share of negative values that no log1p expression has, even with some noise around 0.
@@ -228,7 +228,12 @@ def check_control_rows(
     raise PredictionError(msg)
 
 
-def pearson(one: FloatArray, other: FloatArray) -> float:
+def sorted_correlation(mean: FloatArray, control: FloatArray) -> float:
+    """Return the correlation over genes of mean profiles whose values are sorted, whatever gene each is at."""
+    return correlation(np.sort(mean.mean(axis=0)), np.sort(control.mean(axis=0)))
+
+
+def correlation(one: FloatArray, other: FloatArray) -> float:
     """Return the correlation of two profiles, 0 where one is constant."""
     a, b = one - one.mean(dtype=np.float64), other - other.mean(dtype=np.float64)
     size = float(np.sqrt((a @ a) * (b @ b)))
@@ -264,9 +269,9 @@ def _check_expression(
         )
         raise PredictionError(msg)
     if (
-        mean.shape[1] >= _MANY_GENES
+        mean.shape[1] >= MANY_GENES
         and like.correlation < _CENTRED
-        and pearson(np.sort(mean.mean(axis=0)), np.sort(control.mean(axis=0))) > _SORTED
+        and sorted_correlation(mean, control) > SORTED
     ):
         msg = (
             f"{name} has the values of expression at other genes than the control (correlation {like.correlation:.2f}); name its "

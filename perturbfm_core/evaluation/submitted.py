@@ -14,6 +14,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.data.prediction import RowPrediction, scored_as_control
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
+from perturbfm_core.data.prediction_controls import cell_variance, logs_of_means, of_other_contexts
 from perturbfm_core.data.prediction_files import PredictionTable
 from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
 from perturbfm_core.errors import PredictionError
@@ -28,8 +29,6 @@ from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
-from perturbfm_core.external.asked import cell_variance
-from perturbfm_core.external.control_checks import logs_of_means, of_other_contexts
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
 

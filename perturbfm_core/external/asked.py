@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.prediction_controls import cell_variance
 from perturbfm_core.schema import FloatArray, StrArray
 from perturbfm_core.splits.view import Query
 
@@ -67,10 +68,3 @@ class Asked:
             cell_var=partial(cell_variance, ds) if ds.has_controls and ds.metadata.level == "cell" else None,
             imported=recorded if isinstance(recorded, dict) else {},
         )
-
-
-def cell_variance(ds: PerturbDataset, context: str) -> FloatArray:
-    """Return float64 [G], the variance between the input control cells of a context, log1p."""
-    groups, pools = ds.controls, ds.control_pools("input")
-    var: FloatArray = pools.var[groups.n_groups + list(map(str, groups.contexts)).index(context)]
-    return var

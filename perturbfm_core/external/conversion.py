@@ -8,9 +8,9 @@ import numpy as np
 
 from perturbfm_core import schema
 from perturbfm_core.data.prediction import scored_as_control
+from perturbfm_core.data.prediction_controls import logs_of_means, of_other_contexts
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
-from perturbfm_core.external.control_checks import logs_of_means, of_other_contexts
 from perturbfm_core.external.detectors import same_predictions, weak_responses
 from perturbfm_core.external.matching import condition_rows, gene_order
 from perturbfm_core.external.noise_checks import within_noise

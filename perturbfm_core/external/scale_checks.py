@@ -6,19 +6,24 @@ from typing import Final
 
 import numpy as np
 
-from perturbfm_core.data.prediction_kind import beyond_log1p, refuse_counts, similarity
+from perturbfm_core.data.prediction_kind import (
+    MANY_GENES,
+    SORTED,
+    beyond_log1p,
+    correlation,
+    refuse_counts,
+    similarity,
+    sorted_correlation,
+)
 from perturbfm_core.data.prediction_scale import RATIOS, scale_of
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import FloatArray
 
-# Median Pearson correlation over genes that log1p expression has at least with its control. Over fewer genes than the
-# second, one that may be as high but for two standard errors (after Fisher) is enough.
+# Median Pearson correlation over genes that log1p expression has at least with its control. Over fewer genes than
+# `MANY_GENES`, one that may be as high but for two standard errors (after Fisher) is enough.
 _CORRELATION: Final = 0.5
-_MANY_GENES: Final = 30
 # Share of values below 0 that no log1p expression has, even with some noise around 0.
 _NEGATIVE: Final = 0.1
-# A profile whose sorted values are so like those of the control has its values at other genes.
-_SORTED: Final = 0.95
 # Below this correlation with the control, such values are at least partly at other genes.
 _PARTLY: Final = 0.85
 # Counts are log1p values if these are so much nearer to the control than log1p of the counts.
@@ -115,10 +120,10 @@ def check_expression(
             out.append(
                 f"{odd} of {len(mean)} predictions are unlike the control (correlation below {least:.2g})"
             )
-        if r < _PARTLY and _is_like(_sorted_correlation(mean, control), ratio, _SORTED):
+        if r < _PARTLY and _is_like(sorted_correlation(mean, control), ratio, SORTED):
             out.append(
                 f"the values of {name} are those of the control at partly other genes ({shown}, which would be "
-                f"{_sorted_correlation(mean, control):.2f} with both sorted): are its columns named in their order?"
+                f"{sorted_correlation(mean, control):.2f} with both sorted): are its columns named in their order?"
             )
         outside = 0 if found is None else found.outside
         if outside:
@@ -129,7 +134,7 @@ def check_expression(
         elif found is not None and found.unusual:
             out.append(f"{name} may be in another scale than the data set: {found.sums}")
         return out
-    if r < least and _is_like(_sorted_correlation(mean, control), ratio, _SORTED):
+    if r < least and _is_like(sorted_correlation(mean, control), ratio, SORTED):
         msg = f"{name} has the values of expression at other genes than the control ({shown}); name its columns in their order"
         raise PredictionError(msg)
     if own is not None and _is_like(*_resemblance(mean, own), least):
@@ -167,7 +172,7 @@ def check_delta(
             raise PredictionError(msg)
     if own is not None:
         r, ratio = _resemblance(own, control)
-        if r < _least(own.shape[1]) and _is_like(_sorted_correlation(own, control), ratio, _SORTED):
+        if r < _least(own.shape[1]) and _is_like(sorted_correlation(own, control), ratio, SORTED):
             msg = (
                 f"{name} has a model's own control with its values at other genes than the real one (correlation {r:.2f}); name its "
                 "columns in their order"
@@ -190,29 +195,18 @@ def _resemblance(mean: FloatArray, control: FloatArray) -> tuple[float, float]:
 
 
 def _correlations(mean: FloatArray, control: FloatArray) -> FloatArray:
-    return np.asarray([_correlation(a, b) for a, b in zip(mean, control, strict=True)])
-
-
-def _sorted_correlation(mean: FloatArray, control: FloatArray) -> float:
-    """Return the correlation over genes of mean profiles whose values are sorted, whatever gene each is at."""
-    return _correlation(np.sort(mean.mean(0)), np.sort(control.mean(0)))
+    return np.asarray([correlation(a, b) for a, b in zip(mean, control, strict=True)])
 
 
 def _least(n_genes: int) -> float:
     """Return the least correlation with the control of expression of so many genes."""
-    if n_genes >= _MANY_GENES:
+    if n_genes >= MANY_GENES:
         return _CORRELATION
     return float(np.tanh(np.arctanh(_CORRELATION) - 2.0 / np.sqrt(max(n_genes - 3, 1))))
 
 
 def _is_like(r: float, ratio: float, least: float) -> bool:
     return r >= least and RATIOS[0] <= ratio <= RATIOS[1]
-
-
-def _correlation(one: FloatArray, other: FloatArray) -> float:
-    a, b = one - one.mean(dtype=np.float64), other - other.mean(dtype=np.float64)
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else 0.0
 
 
 def _rms(values: FloatArray) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.schema import FloatArray
 
 # A prediction is of another context if that control is nearer than this share of the distance to its own.
@@ -101,3 +102,10 @@ def logs_of_means(
         "the log1p of a mean over cells lies above the mean of log1p that is scored: take log1p of each cell first, then the "
         "mean, or give the model's own control made in the same way and --control model"
     ]
+
+
+def cell_variance(ds: PerturbDataset, context: str) -> FloatArray:
+    """Return float64 [G], the variance between the input control cells of a context, log1p."""
+    groups, pools = ds.controls, ds.control_pools("input")
+    var: FloatArray = pools.var[groups.n_groups + list(map(str, groups.contexts)).index(context)]
+    return var
