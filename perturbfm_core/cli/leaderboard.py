@@ -74,9 +74,20 @@ def warn_of_skipped(home: ArtifactStore) -> int:
 
 def warn_if_older(home: ArtifactStore) -> None:
     """Say on standard error that runs were made or removed since the leaderboard was published, if some were."""
+    from perturbfm_core.errors import StoreError
     from perturbfm_core.leaderboard import database
 
-    read = database.query(home, "SELECT path FROM runs UNION ALL SELECT run FROM skipped WHERE kind = 'run'")
+    try:
+        read = database.query(
+            home, "SELECT path FROM runs UNION ALL SELECT run FROM skipped WHERE kind = 'run'"
+        )
+    except StoreError:
+        # A database of an earlier version lacks columns; what is asked of it may be there all the same.
+        print(
+            "warning: the leaderboard was made by an earlier version; `perturbfm leaderboard refresh` makes it anew",
+            file=sys.stderr,
+        )
+        return
     known, there = {Path(p).name for p in read["path"]}, {p.name for p in home.run_like()}
     made, removed = len(there - known), len(known - there)
     if made or removed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 
 from perturbfm_core.leaderboard import refresh
@@ -56,6 +57,15 @@ def test_a_leaderboard_that_is_older_than_the_runs_says_so(work: Work) -> None:
         shutil.rmtree(f"runs/{work.run}", ignore_errors=True)
     perturbfm("leaderboard", "refresh", warns=True)
     perturbfm("leaderboard", "show")
+
+
+def test_a_leaderboard_of_an_earlier_version_is_shown_and_says_so(work: Work) -> None:
+    perturbfm("leaderboard", "refresh")
+    with duckdb.connect("runs/leaderboard.duckdb") as con:
+        con.execute("ALTER TABLE skipped DROP COLUMN kind")
+    shown = perturbfm("leaderboard", "show", warns=True)
+    assert "made by an earlier version; `perturbfm leaderboard refresh` makes it anew" in shown.err
+    assert "delta.pearson_centered, higher is better" in shown.out
 
 
 def test_an_export_is_read_without_this_program(work: Work) -> None:
