@@ -26,7 +26,7 @@ def add(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="string, go, reactome, collectri, dorothea, omnipath, trrust, or file for one of your own.",
+            help="string, go, reactome, collectri, dorothea, omnipath, trrust, human-tfs, or file for one of your own.",
         ),
     ],
     main: Annotated[

@@ -20,6 +20,10 @@ T = TypeVar("T")
 COEXPRESSION = "coexpression"
 # What comes before the name of a donor where its effects are a table of gene features.
 BORROWED = "borrowed:"
+# Word for the table of families that the symbols of perturbed genes tell.
+FAMILIES = "families"
+# What comes after the name of a list of genes where being in it is a table of two features.
+LISTED = ":listed"
 # Word for everything of public sources that is registered and knows the perturbed genes of the data set.
 AUTO = "auto"
 

@@ -22,8 +22,9 @@ from perturbfm_core.graphs.features import GeneFeatures, read_features
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.io import read_graph, write_features, write_graph
 from perturbfm_core.graphs.masks import PertMasks, read_masks
-from perturbfm_core.graphs.side_info import AUTO, COEXPRESSION, Needs, SideInfo
+from perturbfm_core.graphs.side_info import AUTO, COEXPRESSION, FAMILIES, LISTED, Needs, SideInfo
 from perturbfm_core.pipeline.donors import borrow
+from perturbfm_core.pipeline.gene_families import families_of, listed
 from perturbfm_core.pipeline.pretrained_encoder import find_encoder
 from perturbfm_core.pipeline.registered_files import artifact_of, called, check_content, remedy, whole
 from perturbfm_core.pipeline.source_use import acted_on, say_missing, uses_of
@@ -48,8 +49,8 @@ def gather(
 ) -> SideInfo:
     """Return the graphs and gene features that a model needs, for one split.
 
-    ``coexpression`` is built from the split's train rows, or found; any other name is that of a catalog entry, else
-    the path of a file.
+    ``coexpression`` is built from the split's train rows, or found, ``families`` from the symbols of the perturbed genes,
+    ``NAME:listed`` from whether a table has them; any other name is that of a catalog entry, else the path of a file.
 
     Parameters
     ----------
@@ -81,12 +82,14 @@ def gather(
             graphs[name] = load_graph(store, name)
         graphs[name].require_split(split.hash)
     encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, split, progress)
-    tables = {name: load_features(store, name) for name in needs.features}
     masks = None if needs.masks is None else load_masks(needs.masks)
+    tables = {name: _features_for(store, ds, name, masks) for name in needs.features}
     donors = {name: borrow(store, ds, split, name, progress) for name in needs.borrowed}
     genes = acted_on(ds, masks) if graphs or tables else []
     uses = uses_of(genes, graphs, tables)
-    say_missing(ds, genes, uses, [*graphs.values(), *tables.values()], progress)
+    read: list[GeneGraph | GeneFeatures] = [*graphs.values()]
+    read += [t for n, t in tables.items() if not _is_made(n)]
+    say_missing(ds, genes, uses, read, progress)
     return SideInfo(graphs, tables, encoder, masks, donors, uses)
 
 
@@ -164,6 +167,22 @@ def load_features(store: ArtifactStore, name: str) -> GeneFeatures:
     return table
 
 
+def _is_made(name: str) -> bool:
+    """Return whether a table is made of the genes of the data set, so that it has all of them."""
+    return name == FAMILIES or name.endswith(LISTED)
+
+
+def _features_for(
+    store: ArtifactStore, ds: PerturbDataset, name: str, masks: PertMasks | None
+) -> GeneFeatures:
+    """Return a table of gene features by its name, or one that is made of the genes of a data set."""
+    if name == FAMILIES:
+        return families_of(ds, masks)
+    if name.endswith(LISTED):
+        return listed(load_features(store, name.removesuffix(LISTED)), ds, masks)
+    return load_features(store, name)
+
+
 def file_problem(store: ArtifactStore, entry: GraphEntry | FeaturesEntry) -> str | None:
     """Return what is wrong with the file of an entry, None if nothing; only small files are compared with their hash."""
     try:
@@ -197,7 +216,8 @@ def missing(needs: Needs) -> str | None:
         if name not in (COEXPRESSION, AUTO) and name not in catalog.graphs and not Path(name).is_file():
             return f"needs the graph {name!r}, which is not in the catalog; build it with `perturbfm graphs build`"
     for name in needs.features:
-        if name != AUTO and name not in catalog.features and not Path(name).is_file():
+        name = name.removesuffix(LISTED)
+        if name not in (FAMILIES, AUTO) and name not in catalog.features and not Path(name).is_file():
             return (
                 f"needs the gene features {name!r}, which are not in the catalog; "
                 f"register them with `perturbfm graphs features FILE --name {name}`"
@@ -240,9 +260,9 @@ def check_name(name: str) -> None:
     Raises
     ------
     GraphError
-        If the name is ``auto`` or ``none``.
+        If the name is ``auto``, ``families`` or ``none``.
     """
-    if name in (AUTO, "none"):
+    if name in (AUTO, FAMILIES, "none"):
         msg = f"{name!r} is a word for what models read, no name; give another --name"
         raise GraphError(msg)
 

@@ -1,4 +1,4 @@
-"""Names behind the word ``auto``: what is registered of public sources and knows the genes that a data set perturbs."""
+"""Names behind the word ``auto``: families by symbols, and what is registered of public sources and knows the perturbed genes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 from perturbfm_core.catalog.entries import FeaturesEntry, GraphEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.graphs.side_info import AUTO
+from perturbfm_core.graphs.side_info import AUTO, FAMILIES, LISTED
 from perturbfm_core.graphs.sources.identifiers import kind_of
+from perturbfm_core.graphs.sources.known import SOURCES
 from perturbfm_core.models.base import new_model
 from perturbfm_core.models.named_inputs import FEATURES, GRAPHS
+from perturbfm_core.pipeline.gene_families import tells_families
 from perturbfm_core.pipeline.gene_graph import load_features, load_graph, load_masks
 from perturbfm_core.pipeline.source_use import acted_on, say_once
 from perturbfm_core.progress import Progress, quiet
@@ -26,7 +28,8 @@ def names_for(
 ) -> dict[str, tuple[str, ...]]:
     """Return {parameter: names} that ``auto`` stands for in the parameters of a model, for one data set.
 
-    A source whose graph is read gives no table besides, if the model makes features of its graphs itself.
+    A source whose graph is read gives no table besides, if the model makes features of its graphs itself. Families by
+    gene symbols need no source.
 
     Parameters
     ----------
@@ -52,9 +55,8 @@ def names_for(
     catalog = load_catalog()
     graphs = [e for e in catalog.graphs.values() if e.origin is not None and wanted[GRAPHS]]
     tables = [e for e in catalog.features.values() if e.origin is not None and wanted[FEATURES]]
-    if not graphs and not tables:
-        return {}
     masks = None if needs.masks is None else load_masks(needs.masks)
+    families = (FAMILIES,) if wanted[FEATURES] and tells_families(ds, masks) else ()
     genes = acted_on(ds, masks)
     known = {e.name: load_graph(store, e.name).position for e in graphs}
     used = [e for e in graphs if _knows(known[e.name], genes)]
@@ -71,10 +73,11 @@ def names_for(
             e.name: _found(known if isinstance(e, GraphEntry) else rows, e.name, genes) for e in unread
         }
         _say_unread(ds, genes, unread, found_in, tell, is_any_read=bool(used or read))
+    lists = [e.name + LISTED for e in read if _is_complete(e)]
     # Those that are named beside the word are not read twice.
     found = {
         GRAPHS: tuple(e.name for e in used if e.name not in needs.graphs),
-        FEATURES: tuple(e.name for e in read if e.name not in needs.features),
+        FEATURES: tuple(n for n in (*families, *(e.name for e in read), *lists) if n not in needs.features),
     }
     return {name: names for name, names in found.items() if names}
 
@@ -98,6 +101,12 @@ def resolved_params(
 
 def _knows(position: Mapping[str, int], genes: list[str]) -> bool:
     return bool(genes) and sum(g in position for g in genes) >= max(1, LEAST_SHARE * len(genes))
+
+
+def _is_complete(entry: FeaturesEntry) -> bool:
+    """Return whether the source of a table lists every gene of its kind."""
+    source = None if entry.origin is None else SOURCES.get(entry.origin.source)
+    return source is not None and source.complete
 
 
 def _found(positions: Mapping[str, Mapping[str, int]], name: str, genes: list[str]) -> int:

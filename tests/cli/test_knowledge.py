@@ -25,7 +25,7 @@ from tests.support.factories import screen
 from tests.support.http_host import Host, serving
 from tests.support.source_files import GENES, written
 
-LOST = ("LOSTGENE1", "LOSTGENE2")
+LOST = ("LOSTGENE", "NOGENE")
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def files(tmp_path) -> Path:
     written(folder, "go-basic.obo", made.obo())
     written(folder, "ReactomePathways.gmt.zip", made.gmt())
     written(folder, "CollecTRI_regulons.csv", made.collectri())
+    written(folder, "DatabaseExtract_v_1.01.csv", made.factors())
     written(folder, "dorothea.tsv", made.omnipath())
     return folder
 
@@ -56,6 +57,7 @@ def lines(files: Path) -> dict[str, tuple[object, ...]]:
         "reactome": ("--from", files / "ReactomePathways.gmt.zip"),
         "collectri": ("--from", files / "CollecTRI_regulons.csv"),
         "dorothea": ("--from", files / "dorothea.tsv"),
+        "human-tfs": ("--from", files / "DatabaseExtract_v_1.01.csv"),
     }
 
 
@@ -93,6 +95,7 @@ GIVES = {
     "reactome": {"features"},
     "collectri": {"graph"},
     "dorothea": {"graph"},
+    "human-tfs": {"features"},
 }
 LICENCES = {
     "string": "CC BY 4.0",
@@ -100,6 +103,7 @@ LICENCES = {
     "reactome": "CC0 1.0",
     "collectri": "CC BY 4.0",
     "dorothea": "mixed",
+    "human-tfs": "unknown",
 }
 
 
@@ -140,6 +144,7 @@ def source_title(source: str) -> str:
         "reactome": "Reactome",
         "collectri": "CollecTRI",
         "dorothea": "DoRothEA",
+        "human-tfs": "The Human Transcription Factors",
     }[source]
 
 
@@ -163,6 +168,7 @@ def test_nothing_is_registered_at_first_and_all_sources_can_be():
         "dorothea",
         "omnipath",
         "trrust",
+        "human-tfs",
     }
     shown = perturbfm("knowledge", "show", "reactome").values
     assert (shown["licence"], shown["state"]) == ("CC0 1.0", "can be added")
@@ -211,6 +217,12 @@ def test_a_file_of_ones_own(files):
     assert "give --directed or --undirected" in refused("add", "file", "--from", edges)
     assert added("file", "--from", edges, "--undirected").values["name"] == "edges"
     assert "is given with --from FILE" in refused("add", "file")
+
+
+def test_genes_that_a_spreadsheet_made_dates_of_are_stated(files):
+    table = written(files, "mine.csv", "gene,a,b\nTP53,1,2\n1-Mar,3,1\nSep-02,2,2\n")
+    (said,) = added("file", "--from", table, "--json").json["notes"]
+    assert said.startswith("2 genes are called like dates (e.g. 1-Mar), which spreadsheets make of MARCH1")
 
 
 def test_a_file_of_ones_own_is_translated(files):
@@ -500,7 +512,7 @@ def test_an_entry_reads_what_is_registered_and_its_run_says_so(files, quick):
     after, said = fitted(quick, "perturbfm-v0")
     assert said == (
         "warning: 2 of 10 perturbed genes of 'small' are not found in any source that is read (go, reactome): "
-        "LOSTGENE1, LOSTGENE2\n"
+        "LOSTGENE, NOGENE\n"
     )
     assert not after["existing"]
     # The configuration is the same, what it read is not.

@@ -19,7 +19,8 @@ from perturbfm_core.models.base import new_model
 from perturbfm_core.pipeline import registered, source_use
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
 from perturbfm_core.pipeline.experiment import model_configs
-from perturbfm_core.pipeline.gene_graph import gather, missing
+from perturbfm_core.pipeline.gene_families import listed
+from perturbfm_core.pipeline.gene_graph import check_name, gather, missing
 from perturbfm_core.pipeline.opening import open_experiment, with_registered
 from perturbfm_core.pipeline.registered import names_for, resolved_params
 from perturbfm_core.pipeline.report import existing_run
@@ -316,3 +317,55 @@ def test_a_registered_file_that_is_gone_is_said(store, ds):
     store.feature_table("one").unlink()
     with pytest.raises(GraphError, match="'one' is in the catalog, but"):
         names_for(store, ds, "perturbfm-v0", AUTO)
+
+
+# ---- families and lists ------------------------------------------------------------------------------------------
+
+FACTORS = ["FOXA1", "FOXA3", "FOXL2", "CEBPA", "CEBPB", "KLF1"]
+OTHERS = ["CDKN1A", "CDKN1B", "MYCBP", "SETD2"]
+
+
+@pytest.fixture
+def of_genes(own_home) -> ArtifactStore:
+    rows = [(p, "k") for p in FACTORS + OTHERS for _ in range(3)] + [("control", "k")] * 6
+    store = ArtifactStore()
+    import_dataset(store, screen(rows, genes=8, name="genes"), storage="npz")
+    return store
+
+
+def test_families_by_symbols_need_no_source(of_genes):
+    ds = open_dataset(of_genes.dataset("genes"))
+    assert names_for(of_genes, ds, "perturbfm-v2", AUTO) == {"gene_features": ("families",)}
+    assert names_for(of_genes, ds, "perturbfm-v2", {"gene_features": ["families", "auto"]}) == {}
+    assert names_for(of_genes, ds, "perturbfm-v2", {}) == {}
+
+
+def test_a_fit_reads_families_and_records_them(of_genes):
+    ds = open_dataset(of_genes.dataset("genes"))
+    spec = SplitSpec(
+        kind="perturbation_ood", params={"holdout": ["FOXA3", "CEBPA"]}, val_frac=0, validation="inner_cv"
+    )
+    split = freeze_split(of_genes, ds, spec, bounds=False)[0][0]
+    side = gather(of_genes, ds, split, Needs(features=("families",)))
+    assert list(side.features) == list(side.digests["features"]) == ["families"]
+    assert {"FOXA1", "FOXA3", "SETD2"} <= set(side.features["families"].genes.tolist())
+
+
+def test_symbols_without_families_are_no_table(store, ds, split):
+    with pytest.raises(GraphError, match="no two perturbed genes of 'small' have symbols of one family"):
+        gather(store, ds, split, Needs(features=("families",)))
+    with pytest.raises(GraphError, match="'families' is a word for what models read"):
+        check_name("families")
+
+
+def test_of_a_complete_list_being_in_it_is_a_table_too(of_genes):
+    register(of_genes, table("tfs", FACTORS), "human-tfs")
+    ds = open_dataset(of_genes.dataset("genes"))
+    assert names_for(of_genes, ds, "perturbfm-v0", AUTO) == {
+        "gene_features": ("families", "tfs", "tfs:listed")
+    }
+    made = listed(table("tfs", FACTORS), ds)
+    assert made.matrix[made.position["KLF1"]].tolist() == [1.0, 0.0]
+    assert made.matrix[made.position["SETD2"]].tolist() == [0.0, 1.0]
+    assert missing(Needs(features=("tfs", "tfs:listed"))) is None
+    assert "needs the gene features 'no'" in str(missing(Needs(features=("no:listed",))))

@@ -17,6 +17,7 @@ from perturbfm_core.graphs.sources.conversion import (
     from_regulation,
     from_terms,
 )
+from perturbfm_core.graphs.sources.factors import from_factors
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL
 from perturbfm_core.graphs.sources.own import from_own_file
 
@@ -54,6 +55,8 @@ class KnownSource:
         Version of the files that the registry names, "" where they are the newest ones.
     restricted
         Whether parts of it forbid some uses, so that fetching it takes consent.
+    complete
+        Whether it lists every gene of its kind, so that a gene that it lacks is of another kind.
     """
 
     name: str
@@ -71,6 +74,7 @@ class KnownSource:
     size: str = ""
     version: str = ""
     restricted: bool = False
+    complete: bool = False
 
     def files_of(self, organism: str, ids: str | None) -> Mapping[str, str]:
         """Return {role: name in the registry} for an organism and kind of gene names.
@@ -201,6 +205,21 @@ SOURCES: dict[str, KnownSource] = {
             files={o: {MAIN: f"trrust/{o}"} for o in ("human", "mouse")},
             size="under 1 MB",
             version="2",
+        ),
+        KnownSource(
+            name="human-tfs",
+            title="The Human Transcription Factors",
+            what="transcription factors and the families of their DNA-binding domains",
+            gives=("features",),
+            licence="unknown (see the source)",
+            terms="no licence is stated; see the source before any other use than research",
+            citation="Lambert et al. 2018 Cell 10.1016/j.cell.2018.01.029",
+            home="https://humantfs.ccbr.utoronto.ca",
+            convert=from_factors,
+            files={"human": {MAIN: "human-tfs/human"}},
+            size="2 MB",
+            version="1.01",
+            complete=True,
         ),
         KnownSource(
             name=OWN,

@@ -21,7 +21,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import BORROWED, Needs
 from perturbfm_core.graphs.spectral import kept_spectral_features
 from perturbfm_core.models.base import MODELS, Model
-from perturbfm_core.models.perturbfm.core.gaussian_process import Direct
+from perturbfm_core.models.perturbfm.core.direct_effect import Direct
 from perturbfm_core.models.perturbfm.core.posterior import SetProcessPosterior
 from perturbfm_core.models.perturbfm.core.stack import BASELINES, Core, folds_of
 from perturbfm_core.models.perturbfm.interventions import interventions

@@ -25,9 +25,12 @@ from perturbfm_core.graphs.features import read_features
 from perturbfm_core.graphs.kinds import build_from_table
 from perturbfm_core.graphs.membership import membership_features
 from perturbfm_core.graphs.side_info import SideInfo
+from perturbfm_core.graphs.sources.conversion import Options
+from perturbfm_core.graphs.sources.known import known_source
 from perturbfm_core.graphs.sources.neighbourhood import neighbourhood_features
 from perturbfm_core.graphs.summary import genes_of
 from perturbfm_core.graphs.tables import read_table
+from perturbfm_core.pipeline.gene_families import families_of, listed
 from perturbfm_core.splits.freeze import freeze
 from tests.benchmarks.claims import measuring as m
 
@@ -35,7 +38,10 @@ FILE = "pb_norman_k562_singles_doubles.h5ad"
 MAPPING = ColumnMapping(
     pert_col="condition", context_col="context", modality_col="perturbation_type", space="delta"
 )
-TABLES = ("string", "reactome", "go")
+TABLES = ("families", "string", "reactome", "go")
+# The list of transcription factors (`perturbfm knowledge add human-tfs`), if it lies beside the other tables.
+FACTORS_FILE = "DatabaseExtract_v_1.01.csv"
+FACTORS = ("human-tfs", "human-tfs:listed")
 # Neighbours in three graphs as further tables.
 NEIGHBOURS = ("string-neighbours", "dorothea-neighbours", "trrust-neighbours")
 GRAPHS = ("string-graph", "go-graph", "reactome-graph")
@@ -79,6 +85,9 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
         for name, size in SMALLER.items()
     },
     "v2, no tables": ("perturbfm-v2", {}),
+    "v2, without families, no network": ("perturbfm-v2", {"gene_features": TABLES[1:], "gate": "off"}),
+    "v2, factors": ("perturbfm-v2", {"gene_features": TABLES + FACTORS}),
+    "v2, factors, no network": ("perturbfm-v2", {"gene_features": TABLES + FACTORS, "gate": "off"}),
     "v2, no network": ("perturbfm-v2", {"gene_features": TABLES, "gate": "off"}),
     "v2, six tables, no network": ("perturbfm-v2", {"gene_features": TABLES + NEIGHBOURS, "gate": "off"}),
 }
@@ -169,6 +178,11 @@ def knowledge(ds: PerturbDataset, data: Path) -> SideInfo:
     ):
         graph = build_from_table(kind, m.real_file(folder, file), name=name)
         features[name] = neighbourhood_features(graph, 64, name=name)
+    features["families"] = families_of(ds)
+    if (folder / FACTORS_FILE).is_file():
+        found = known_source("human-tfs").convert({"main": folder / FACTORS_FILE}, Options(), "human-tfs")
+        assert found.features is not None
+        features |= {"human-tfs": found.features, "human-tfs:listed": listed(found.features, ds)}
     genes = genes_of(ds)
     graphs = {
         name: build_from_table(kind, path, name=name, keep=genes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.core.stack import BASELINES, PROCESS, Core, folds_of
+from perturbfm_core.models.perturbfm.core.stack import BASELINES, PROCESS, Core, _strata, folds_of
 from perturbfm_core.models.perturbfm.core.weights import average_of_good, simplex_weights, weights_of_few
 from perturbfm_core.models.perturbfm.network.gate import (
     MIN_GROUPS,
@@ -364,6 +364,19 @@ def test_a_saved_variance_is_the_same():
     model.fit(mean, error, np.zeros_like(mean), *folds_known(60), 0)
     back.restore("v", model.arrays("v"))
     assert np.array_equal(back.predict(mean), model.predict(mean))
+
+
+def test_a_gene_that_train_has_under_another_modality_is_unseen():
+    rows = [("c", p, "CRISPRi") for p in ("a", "b", "d")]
+    core = Core().fit(view_of(rows, np.eye(3), inner=[[0], [1], [2]]), 0)
+    asked = query_of(
+        [("c", "a", "CRISPRi"), ("c", "a", "CRISPRa"), ("c", "a+b", "CRISPRa"), ("c", "a+b", "CRISPRi")], 3
+    )
+    assert _strata(asked, core._known) == [
+        f"{n} perturbed, {s} seen" for n, s in ((1, 1), (1, 0), (2, 0), (2, 2))
+    ]
+    # Of a fit that knew names alone.
+    assert _strata(asked, {"a"})[:2] == ["1 perturbed, 1 seen"] * 2
 
 
 def test_an_unseen_stratum_takes_the_weights_of_all():

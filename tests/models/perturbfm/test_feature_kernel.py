@@ -17,10 +17,10 @@ ALONE = Kernel(features=1.0)
 
 
 def space(features: str, scale: Scale | None = None) -> tuple[SimilarityKernel, Query]:
-    """Return the kernel of 60 train genes with features of both signs, or of one, and 20 further genes."""
+    """Return the kernel of 60 train genes with two features of both signs, or of one, and 20 further genes."""
     case = screen("genes", 60, 40, test=20, seed=3)
     (table,) = case.tables
-    values = table.matrix if features == "signed" else np.abs(table.matrix)
+    values = table.matrix[:, :2] if features == "signed" else np.abs(table.matrix)
     made = SimilarityKernel([GeneFeatures("traits", table.genes, values)], scale or Scale())
     return made.fit(case.view), case.query
 

@@ -61,22 +61,26 @@ def test_linear_is_the_inner_product_over_the_median_square():
     np.testing.assert_allclose(K, np.asarray([[9, 16, 0], [0, 0, 0]]) / 9.0, atol=1e-6)
 
 
-def test_features_are_squared_cosines_and_their_product():
+def test_features_are_the_weighted_mean_of_squared_cosines():
     table = GeneFeatures(
         "t", np.asarray(["a", "b", "x"]), np.asarray([[1, 0], [0, 2], [3, 3]], dtype=np.float32)
     )
     rows = [("c", "a"), ("c", "b")]
     K = similarity(Kernel(features=1.0), rows, [("c", "x"), ("c", "a"), ("c", "unknown")], tables=[table])
     cosine = np.asarray([[0.5**0.5, 0.5**0.5], [1.0, 0.0], [0.0, 0.0]])
-    # One table: the mean of squares, and the product of the cosines, which is the cosine.
-    np.testing.assert_allclose(K, cosine**2 + cosine, atol=1e-6)
+    np.testing.assert_allclose(K, cosine**2, atol=1e-6)
+    other = GeneFeatures("o", np.asarray(["a", "x"]), np.ones((2, 1), dtype=np.float32))
+    both = similarity(
+        Kernel(features=1.0, tables=(0.25, 0.75)), rows, [("c", "x"), ("c", "a")], tables=[table, other]
+    )
+    np.testing.assert_allclose(both, [[0.875, 0.125], [1.0, 0.0]], atol=1e-6)
 
 
 def test_features_are_signed():
     table = GeneFeatures("t", np.asarray(["a"]), np.ones((1, 1), dtype=np.float32))
     rows = [("c", "a", "CRISPRa"), ("c", "a", "CRISPRi")]
     K = similarity(Kernel(features=1.0), rows, [("c", "a", "CRISPRi")], tables=[table])
-    np.testing.assert_allclose(K, [[-2.0, 2.0]], atol=1e-6)
+    np.testing.assert_allclose(K, [[-1.0, 1.0]], atol=1e-6)
 
 
 def test_a_share_of_the_kernel_holds_in_like_contexts_only():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core import schema
-from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_response import DoseCurve, DoseResponse
 from perturbfm_core.models.perturbfm.interventions import interventions
 from tests.support.factories import conditions_of
 
@@ -31,18 +31,16 @@ def test_a_dose_of_0_has_no_amount_and_no_dose_an_amount_of_1(doses: list[str], 
 @pytest.mark.parametrize("none", ["0", "0 nM", "0.0", "0 uM"])
 def test_a_combination_with_a_part_at_a_dose_of_0_is_the_rest(none: str) -> None:
     found, rest = (
-        interventions(conditions_of([("c", pert, "drug", dose)]), DoseResponse(10.0))
+        interventions(conditions_of([("c", pert, "drug", dose)]), DoseResponse({"uM": DoseCurve(10.0)}))
         for pert, dose in (("A+B", f"{none}+3 uM"), ("B", "3 uM"))
     )
     assert (found.labels, found.sizes.tolist()) == (rest.labels, rest.sizes.tolist())
     np.testing.assert_array_equal(found.amount, rest.amount)
 
 
-def test_doses_in_train_of_0_alone_leave_other_doses_finite() -> None:
+def test_doses_in_train_of_0_alone_are_no_unit_of_other_doses() -> None:
     response = DoseResponse.logarithmic(conditions_of([("c", "D", "drug", "0")]))
-    assert interventions(conditions_of([("c", "D", "drug", "10 uM")]), response).amount == pytest.approx(
-        np.log(11)
-    )
+    assert interventions(conditions_of([("c", "D", "drug", "10 uM")]), response).amount == 1.0
 
 
 def test_a_plus_sign_in_a_name_is_that_of_tables() -> None:

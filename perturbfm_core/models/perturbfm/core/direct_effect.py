@@ -10,7 +10,7 @@ since a silent gene cannot be repressed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from perturbfm_core.models.baselines.dose_response import DoseResponse
 from perturbfm_core.models.perturbfm.interventions import Interventions, interventions
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
+
+# How effects on targets are modelled apart: not at all, as a constant per modality, or by the target's control expression.
+Direct = Literal["none", "constant", "state"]
 
 # Ridge penalty on the two expression terms, per measurement.
 _RIDGE = 1e-2

@@ -13,7 +13,8 @@ from perturbfm_core.data.condition import keys_of
 from perturbfm_core.graphs.direction import direction_of
 from perturbfm_core.graphs.donor import DonorEffects
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.core.gaussian_process import Direct, SetProcess
+from perturbfm_core.models.perturbfm.core.direct_effect import Direct
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.core.other_screens import OTHER_SCREEN
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
 from perturbfm_core.schema import BoolArray, FloatArray

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from perturbfm_core.models.perturbfm.core.described import Described, over_parts
 from perturbfm_core.schema import FloatArray
 
-# Negative variance below this share of the largest is rounding.
-_ROUNDING = 1e-9
+# Negative variance below this share of the largest is rounding of features in single precision.
+_ROUNDING = 1e-6
 
 
 class FeatureKernel:
@@ -65,10 +65,9 @@ def _projection(K: FloatArray) -> FloatArray | None:
 
 
 def feature_similarity(a: Described, b: Described, weights: Sequence[float] = ()) -> FloatArray:
-    """Return float64 [parts of a, parts of b]: weighted mean of the tables' squared cosines, plus their product.
+    """Return float64 [parts of a, parts of b]: weighted mean of the tables' squared cosines.
 
-    Negative cosines count as zero, and so does any cosine with a gene that a table lacks. The product is
-    large only where all tables that have weight agree.
+    Negative cosines count as zero, and so does any cosine with a gene that a table lacks.
 
     Parameters
     ----------
@@ -79,15 +78,10 @@ def feature_similarity(a: Described, b: Described, weights: Sequence[float] = ()
     """
     import numpy as np
 
-    if not a.tables:
-        return np.zeros((len(a.parts.owner), len(b.parts.owner)))
-    used = [i for i, w in enumerate(weights) if w > 0] or list(range(len(a.tables)))
-    # Rows have unit length, so inner products are cosines; genes that a table lacks are set to zero.
-    cosines = [
-        np.maximum(x @ y.T, 0.0) * np.outer(p, q)
-        for (x, p), (y, q) in ((a.tables[i], b.tables[i]) for i in used)
-    ]
-    share = [weights[i] for i in used] if weights else [1.0] * len(used)
-    mean = sum(w * c**2 for w, c in zip(share, cosines, strict=True)) / sum(share)
-    both = np.prod(cosines, axis=0)
-    return np.asarray(mean + both, dtype=np.float64)
+    out = np.zeros((len(a.effects), len(b.effects)))
+    share = weights or (1.0 / max(len(a.tables), 1),) * len(a.tables)
+    for w, (x, p), (y, q) in zip(share, a.tables, b.tables, strict=True):
+        if w:
+            # Rows have unit length, so inner products are cosines; genes that a table lacks are set to zero.
+            out += w * (np.maximum(x @ y.T, 0.0) * np.outer(p, q)) ** 2
+    return out

@@ -15,18 +15,18 @@ Errors are relative to the size of the condition's effect, so that a few strong 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.perturbfm.core.condition_noise import DEFAULT_LEVEL
-from perturbfm_core.models.perturbfm.core.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
 from perturbfm_core.models.perturbfm.core.exact import ExactSolver, ExactTrain, _noise
 from perturbfm_core.models.perturbfm.core.inducing import InducingTrain
 from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
-from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.kernel_weights import PRESETS, Kernel
 from perturbfm_core.models.perturbfm.core.noise_levels import (
     LAMBDAS,
     POOLING,
@@ -35,18 +35,16 @@ from perturbfm_core.models.perturbfm.core.noise_levels import (
     noise_levels,
 )
 from perturbfm_core.models.perturbfm.core.other_screens import (
+    apart,
     centred,
     of_other_screens,
-    without_direct_effects,
 )
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
-from perturbfm_core.models.perturbfm.core.table_weights import weigh_tables
+from perturbfm_core.models.perturbfm.core.table_weights import likeliest_weights
 from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.models.scale import USUAL, Scale, sample_of, some_rows
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
-
-Direct = Literal["none", "constant", "state"]
 
 _SIMPLER: dict[Direct, tuple[Direct, ...]] = {
     "none": ("none",),
@@ -54,17 +52,10 @@ _SIMPLER: dict[Direct, tuple[Direct, ...]] = {
     "state": ("none", "constant", "state"),
 }
 
-PRESETS: tuple[Kernel, ...] = (
-    Kernel(identity=1.0),
-    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5, by_size=False),
-    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=2.0, by_size=False),
-    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5),
-    Kernel(identity=2.0, features=1.0),
-    Kernel(identity=6.0, features=1.0),
-    Kernel(identity=1.0, effect=0.5, pair=0.5, linear=0.5, features=0.5),
-)
 # Conditions on which the weights of feature tables are learned.
 TABLE_CONDITIONS = 400
+# Least and greatest weight of shared genes beside feature tables of weight 1.
+_IDENTITY = (0.01, 10.0)
 _CONTEXT_SHARES = ((0.0, 0.0), (0.3, 0.3), (0.7, 0.3))
 # With conditions of other screens, which may have nothing in common with train.
 _SCREEN_SHARES = (*_CONTEXT_SHARES, (1.0, 0.0))
@@ -139,29 +130,40 @@ class SetProcess:
         options: list[tuple[Direct, Kernel]] = []
         errors: list[FloatArray] = []
         for direct in _SIMPLER[self.direct]:
-            self.direct = direct
             options += [(direct, kernel) for kernel in presets]
-            errors += self._errors(view, presets, genes, equal=some)
+            errors += self._errors(view, direct, presets, genes, equal=some)
         scores = np.asarray([[crossed_score(e, p) for p in POOLING] for e in errors])
         best, pooling = map(int, np.unravel_index(int(np.argmin(scores)), scores.shape))
-        if of_other_screens(view).any():
+        borrows = bool(of_other_screens(view).any())
+        if borrows:
             best, pooling = _sure_of_borrowing(options, errors, scores, (best, pooling))
-        self.direct, self.kernel = options[int(best)]
-        self.pooling = POOLING[int(pooling)]
-        self._fold_errors = errors[int(best)]
-        kernel = self._weigh_tables(view)
-        if kernel != self.kernel:
-            self.kernel = kernel
-            (self._fold_errors,) = self._errors(view, [kernel], genes, equal=some)
+        self.direct, self.kernel = options[best]
+        self.pooling = POOLING[pooling]
+        self._fold_errors = errors[best]
+        least = float(scores[best, pooling])
+        # Tables that all count alike may do worse than none; with their own weights they are tried once more.
+        featured = [i for i, (_, kernel) in enumerate(options) if kernel.features and not borrows]
+        of_tables = min(featured, key=lambda i: scores[i].min(), default=best)
+        for i in dict.fromkeys((best, of_tables)):
+            direct, kernel = options[i]
+            weighed = self._weighed(view, direct, kernel)
+            if weighed == kernel:
+                continue
+            (found,) = self._errors(view, direct, [weighed], genes, equal=some)
+            of_pooling = [crossed_score(found, p) for p in POOLING]
+            if min(of_pooling) < least:
+                least, self._fold_errors = min(of_pooling), found
+                self.direct, self.kernel = direct, weighed
+                self.pooling = POOLING[int(np.argmin(of_pooling))]
         if genes is not None:
-            (self._fold_errors,) = self._errors(view, [self.kernel], None, equal=True)
+            (self._fold_errors,) = self._errors(view, self.direct, [self.kernel], None, equal=True)
         self.lambdas = noise_levels(self._fold_errors.sum(axis=0), self.pooling)
         self.choice = {
             "by": f"{len(view.inner)} inner folds" + (f" of {len(view)} of {n} conditions" if some else ""),
             **self._described(),
             "direct": self.direct,
             "pooling": self.pooling,
-            "relative_error": float(scores.min()),
+            "relative_error": least,
             **({"inducing": min(n, self.scale.inducing)} if some else {}),
         }
         return self
@@ -184,32 +186,56 @@ class SetProcess:
             for share, level in (_SCREEN_SHARES if of_other_screens(view).any() else _CONTEXT_SHARES)
         ]
 
-    def _weigh_tables(self, view: TrainView) -> Kernel:
-        """Return the chosen kernel with the weights of its tables that inner folds prefer."""
-        if not self.kernel.features or len(self.tables) < 2:
-            return self.kernel
-        # Weights are few, so that some conditions and genes tell them.
-        view = sample_of(view, TABLE_CONDITIONS)
-        if len(view.inner) < 2:
-            return self.kernel
-        genes = some_rows(len(view.genes), self.scale.genes)
-        pooling = self.pooling
+    def _weighed(self, view: TrainView, direct: Direct, kernel: Kernel) -> Kernel:
+        """Return a kernel with the weights of its tables that make the train deltas most likely.
 
-        def scores(kernels: Sequence[Kernel]) -> list[float]:
-            found = self._errors(view, kernels, genes, equal=True)
-            return [crossed_score(e, pooling) for e in found]
-
-        return weigh_tables(self.kernel, len(self.tables), scores)
+        Where it has no other part than shared genes, their weight beside the tables is found with them. Parts that are
+        made of the effects themselves would explain everything, so that the weights beside them are left as they are.
+        """
+        made_of_effects = bool(kernel.effect or kernel.pair or kernel.linear)
+        if not kernel.features or (made_of_effects and len(self.tables) < 2):
+            return kernel
+        # Weights are few, so that some conditions tell them.
+        part, _ = apart(sample_of(view, TABLE_CONDITIONS), direct)
+        space = SimilarityKernel(self.tables, self.scale).fit(part)
+        _, residual = centred(part, by_size=kernel.by_size)
+        blocks = space.blocks()
+        alone = [tuple(float(i == j) for j in range(len(self.tables))) for i in range(len(self.tables))]
+        tables = [
+            blocks(
+                replace(
+                    kernel, identity=0.0, effect=0.0, pair=0.0, linear=0.0, level=0.0, features=1.0, tables=t
+                )
+            )
+            for t in alone
+        ]
+        rest = blocks(replace(kernel, features=0.0))
+        rows = residual * np.sqrt(relative_weights(residual))[:, None]
+        weights, beside = likeliest_weights(tables, rest, rows)
+        found = replace(kernel, tables=weights if len(weights) > 1 else ())
+        if made_of_effects:
+            return found
+        least, most = (x / kernel.identity for x in _IDENTITY)
+        ratio = min(max(beside * kernel.features, least), most)
+        return replace(
+            found, identity=round(kernel.identity * ratio, 6), level=round(kernel.level * ratio, 6)
+        )
 
     def _errors(
-        self, view: TrainView, presets: Sequence[Kernel], genes: IntArray | None, *, equal: bool
+        self,
+        view: TrainView,
+        direct: Direct,
+        presets: Sequence[Kernel],
+        genes: IntArray | None,
+        *,
+        equal: bool,
     ) -> list[FloatArray]:
         """Return float64 [folds, lambdas, G] per preset, summed relative squared errors of held-out rows.
 
         Parameters
         ----------
-        view, presets
-            Train conditions, and kernel weights to try.
+        view, direct, presets
+            Train conditions, model of direct effects, and kernel weights to try.
         genes
             Positions of the genes whose errors count (default: all).
         equal
@@ -221,7 +247,7 @@ class SetProcess:
         own = ~of_other_screens(view)
         for j, (fit, held) in enumerate(view.inner):
             part, rest = view.subset(fit), view.subset(held)
-            part, targets = self._apart(part)
+            part, targets = apart(part, direct)
             # The predicted direct effect is subtracted from the truth, so that errors are errors of the total
             # delta.
             truth = rest.delta if targets is None else rest.delta - targets.predict(rest.query())
@@ -241,19 +267,13 @@ class SetProcess:
                     e[j, i] = (weight * (target - solver.predict(C, lam)) ** 2).sum(axis=0)
         return out
 
-    def _apart(self, view: TrainView) -> tuple[TrainView, DirectEffect | None]:
-        """Return the view without direct effects on the targets, and the fitted direct effects."""
-        if self.direct == "none":
-            return view, None
-        return without_direct_effects(view, state=self.direct == "state")
-
     # ---- fitting and predicting ------------------------------------------------------------------------
 
     def fit(self, view: TrainView, lambdas: FloatArray | None = None) -> SetProcess:
         """Fit on a view with the chosen kernel and noise levels (default: the current ones)."""
         if lambdas is not None:
             self.lambdas = lambdas
-        view, self._targets = self._apart(view)
+        view, self._targets = apart(view, self.direct)
         self.similarity = SimilarityKernel(self.tables, self.scale).fit(view)
         self.mean, residual = centred(view, by_size=self.kernel.by_size)
         kind = InducingTrain if self.scale.approximates(len(view)) else ExactTrain

@@ -44,3 +44,15 @@ class Kernel:
     level: float = 0.0
     by_size: bool = True
     tables: tuple[float, ...] = ()
+
+
+# Kernel weights that the process chooses from.
+PRESETS: tuple[Kernel, ...] = (
+    Kernel(identity=1.0),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5, by_size=False),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=2.0, by_size=False),
+    Kernel(identity=0.3, effect=1.0, pair=1.0, linear=0.5),
+    Kernel(identity=2.0, features=1.0),
+    Kernel(identity=6.0, features=1.0),
+    Kernel(identity=1.0, effect=0.5, pair=0.5, linear=0.5, features=0.5),
+)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from perturbfm_core import schema
-from perturbfm_core.models.perturbfm.core.direct_effect import DirectEffect
+from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import TrainView
@@ -45,6 +45,11 @@ def without_direct_effects(view: TrainView, *, state: bool) -> tuple[TrainView, 
         lent = view.subset(rows)
         delta[rows] = DirectEffect(state=False).fit(lent).without(lent)
     return replace(view, delta=delta), targets
+
+
+def apart(view: TrainView, direct: Direct) -> tuple[TrainView, DirectEffect | None]:
+    """Return the view without effects on the targets themselves, and these effects; None where they are not modelled."""
+    return (view, None) if direct == "none" else without_direct_effects(view, state=direct == "state")
 
 
 def centred(view: TrainView, *, by_size: bool) -> tuple[StrataMean, FloatArray]:

@@ -12,6 +12,7 @@ import pandas as pd
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.other_screens import apart
 from perturbfm_core.models.similarity import Posterior, take
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -45,8 +46,8 @@ class SetProcessPosterior:
         out = []
         for fit, held in view.inner:
             part, rest = view.subset(fit), view.subset(held)
-            apart, _ = SetProcess(p.similarity.tables, p.direct)._apart(part)
-            space = SimilarityKernel(p.similarity.tables, p.scale).fit(apart)
+            without, _ = apart(part, p.direct)
+            space = SimilarityKernel(p.similarity.tables, p.scale).fit(without)
             own = _own(space, p.kernel)
             out.append(_correlation(space, p.kernel, rest.query(), own).max(axis=1))
         return np.concatenate(out) if out else np.zeros(0)
