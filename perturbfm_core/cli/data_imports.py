@@ -200,8 +200,6 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
         value = asked[name]
         if value is not None and value != []:
             out[column] = tuple(value) if isinstance(value, list) else value
-    if "separators" in out:
-        out["split_known_only"] = False
     if options["aliases"] is not None:
         table = read_aliases(options["aliases"])
         out |= {"aliases": table.perturbation, "alias_modality": table.modality}
@@ -227,8 +225,7 @@ def _layer(layer: str | None, from_raw: bool) -> str | None:
 
 def preset_verb(name: str) -> Callable[..., None]:
     """Return the verb that imports files of one preset; options correct what the preset assumes."""
-    from perturbfm_core.data.imports.mapping import ColumnMapping
-    from perturbfm_core.data.preset import PRESETS
+    from perturbfm_core.data.preset import PRESETS, corrected
 
     chosen = PRESETS.get(name)
 
@@ -262,19 +259,13 @@ def preset_verb(name: str) -> Callable[..., None]:
         as_json: JsonOption = False,
     ) -> None:
         given = _given(locals())
-        named = {"context_col": context_col, "batch_col": batch_col}
-        given |= {field: column for field, column in named.items() if column is not None}
-        if modality:
-            given |= {"modality": modality, "modality_col": None}
+        named = {"context_col": context_col, "batch_col": batch_col, "modality": modality or None}
+        given |= {field: value for field, value in named.items() if value is not None}
+        given["covariate_cols"] = covariate_col
         if chosen.reader is not None:
-            must_be_free(out, force)
+            must_be_free(out, force, dataset)
         with chosen.opened(dataset, beside=out) as file:
-            assumed = chosen.mapping(file).model_dump()
-            # Those of the preset are kept, so that no condition is merged with another.
-            given["covariate_cols"] = tuple(
-                dict.fromkeys((*assumed["covariate_cols"], *(covariate_col or ())))
-            )
-            mapping = parse(ColumnMapping, {**assumed, **given}, "import options")
+            mapping = corrected(chosen.mapping(file), given)
             source = None if file == dataset else dataset.name
             _run_import(
                 file, mapping, out, name, chosen.licence, storage, register, force, as_json, source=source
@@ -303,7 +294,7 @@ def _run_import(
     from perturbfm_core.data.importing import import_h5ad as read
 
     checked_storage(storage)
-    must_be_free(out, force)
+    must_be_free(out, force, file)
     # A name is the key of a catalog entry, whether it is registered now or later.
     name = check_key(name, "data set name") if name is not None else slug(out.name)
     if register:

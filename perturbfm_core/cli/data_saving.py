@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from perturbfm_core import schema
 from perturbfm_core.cli.output import emit, store
 from perturbfm_core.errors import ConfigError, DatasetError
 
@@ -87,14 +88,47 @@ def save(
     emit(result, as_json)
 
 
-def must_be_free(out: Path, force: bool) -> None:
-    """Refuse a directory that exists, unless it is to be replaced.
+def must_be_free(out: Path, force: bool, source: Path | None = None) -> None:
+    """Refuse a place that is taken, unless it is a data set that is to be replaced.
+
+    Parameters
+    ----------
+    out
+        Directory to make.
+    force
+        Replace an existing data set.
+    source
+        What is read, which must not be replaced.
 
     Raises
     ------
     DatasetError
-        If it exists.
+        If something is there that is not to be replaced: anything without `force`, and with it a file, a directory that
+        holds other things than a data set does, or one that holds the source.
     """
-    if out.exists() and not force:
+    if not out.exists():
+        return
+    if not force:
         msg = f"{out} already exists; choose another --out, or give --force to replace it"
         raise DatasetError(msg)
+    if source is not None and source.resolve().is_relative_to(out.resolve()):
+        msg = f"--force would remove {source}, which is to be read, with all of {out}; choose another --out"
+        raise DatasetError(msg)
+    other = _no_part_of_a_data_set(out)
+    if other is not None:
+        msg = f"--force replaces a data set, but {other}; choose another --out, or move it away"
+        raise DatasetError(msg)
+
+
+def _no_part_of_a_data_set(out: Path) -> str | None:
+    """Return what of an existing path belongs to no data set, None if it is a data set or an empty directory."""
+    from perturbfm_core.data.halves import HALVES_FILE
+
+    if not out.is_dir():
+        return f"{out} is a file"
+    parts = {schema.META_FILE, schema.NPZ_FILE, schema.ZARR_FILE, schema.COUNTS_FILE, schema.TRUTH_FILE}
+    # The file manager of macOS leaves one in every folder that it shows.
+    parts |= {HALVES_FILE, ".DS_Store"}
+    others = sorted(p.name for p in out.iterdir() if p.name not in parts)
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"{out} holds {others[0]!r}{more}, which is no part of one" if others else None

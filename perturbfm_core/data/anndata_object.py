@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from perturbfm_core.data.h5ad import RAW, check_not_empty, means_raw, read_with
+from perturbfm_core.data.h5ad import RAW, check_not_empty, in_obsm, means_raw, read_with
 from perturbfm_core.data.structure import checked_matrix
 from perturbfm_core.errors import DatasetError
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 ORIGIN = "the AnnData object"
+# Layers in which `PerturbDataset.to_anndata` states deltas and controls -> fields of `Values`.
+STATED = {"delta": "delta", "X_control": "x_control"}
 
 
 def takes_raw(adata: AnnData, layer: str | None) -> bool:
@@ -45,12 +48,22 @@ def object_matrix(adata: AnnData, layer: str | None) -> tuple[pd.DataFrame, pd.D
     check_not_empty(obs, var, ORIGIN)
     X = adata.raw.X if raw else adata.X if layer is None else adata.layers.get(layer)
     if X is None:
-        msg = f"{ORIGIN} has no {where}; layers: {known or 'none'}"
+        msg = f"{ORIGIN} has no {where}; layers: {known or 'none'}{in_obsm(adata.obsm)}"
         raise DatasetError(msg)
     if not hasattr(X, "copy"):
         # On disk: a sparse matrix of anndata, or a dense one of h5py.
         X = X.to_memory() if hasattr(X, "to_memory") else X[:]
     return obs, var, checked_matrix(X.copy(), f"{ORIGIN}: {where}")
+
+
+def stated_layers(adata: AnnData) -> dict[str, Any]:
+    """Return the layers with deltas and controls that the data set of an object states, as {field of `Values`: float32}."""
+    layers = {field: adata.layers.get(name) for name, field in STATED.items()}
+    return {
+        field: np.ascontiguousarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32)
+        for field, X in layers.items()
+        if X is not None
+    }
 
 
 def object_matrices(adata: AnnData, but: str | None) -> list[str]:

@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.data.anndata_object import STATED
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import OWN_MAPPING, OwnControls
+from perturbfm_core.data.importing import GUIDE_NOTES, OWN_MAPPING, OwnFields
+from perturbfm_core.data.imports.labels import MISSING
 from perturbfm_core.data.imports.mapping import ColumnMapping
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+def _kept(obs: pd.DataFrame) -> tuple[str, ...]:
+    """Return the texts of a row table that are labels although an import would ask what they mean."""
+    texts = {
+        str(x)
+        for c in obs
+        if isinstance(obs[c].dtype, pd.CategoricalDtype)
+        for x in obs[c].cat.categories
+        if str(x) in MISSING or (str(x).casefold() == schema.CONTROL and str(x) != schema.CONTROL)
+    }
+    # No modality, dose or covariate is written as no text.
+    return tuple(sorted(texts | {""}))
+
+
+def _accepted(ds: PerturbDataset) -> tuple[str, ...]:
+    columns = ds.metadata.notes.get("columns")
+    return tuple(columns.get("accept") or ()) if isinstance(columns, dict) else ()
+
+
 def to_anndata(ds: PerturbDataset) -> AnnData:
     """Return a data set as AnnData: counts, else log1p expression, else deltas in ``X``.
 
-    ``obs`` has `schema.OBS_COLUMNS` with a column per covariate; ``layers`` hold ``delta`` and ``X_control`` where the
-    data set states them; ``uns["perturbfm"]`` holds the mapping by which `from_anndata` reads the object back, and how
-    controls are taken.
+    ``obs`` has `schema.OBS_COLUMNS`, a name that a covariate has with ``_`` behind it, and a column per covariate;
+    ``layers`` hold ``delta`` and ``X_control`` where the data set states them; ``uns["perturbfm"]`` holds the mapping by
+    which `from_anndata` reads the object back, how controls are taken, and which names are guides.
 
     Parameters
     ----------
@@ -38,26 +59,36 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
     obs = ds.obs.drop(columns=[schema.COVARIATES])
     parsed = [parse_covariates(text) for text in ds.obs[schema.COVARIATES].astype(str)]
     covariates = sorted({name for row in parsed for name in row})
+    # Covariates are known by the names of their columns, so that a column of the data set gives way.
+    own = {
+        c: c + "_" * next(n for n in range(len(covariates) + 1) if c + "_" * n not in covariates) for c in obs
+    }
+    obs = obs.rename(columns=own)
     for name in covariates:
         obs[name] = pd.Categorical([row.get(name, "") for row in parsed])
     mapping = ColumnMapping(
-        pert_col=schema.PERT_ID,
-        context_col=schema.CONTEXT_ID,
-        batch_col=schema.BATCH_ID,
+        pert_col=own[schema.PERT_ID],
+        context_col=own[schema.CONTEXT_ID],
+        batch_col=own[schema.BATCH_ID],
         control_label=(schema.CONTROL,) if ds.is_control.any() else (),
-        dose_col=schema.DOSES if (ds.obs[schema.DOSES].astype(str) != "").any() else None,
-        modality_col=schema.MODALITY,
-        weight_col=schema.WEIGHT if schema.WEIGHT in ds.obs else None,
+        dose_col=own[schema.DOSES] if (ds.obs[schema.DOSES].astype(str) != "").any() else None,
+        modality_col=own[schema.MODALITY],
+        weight_col=own.get(schema.WEIGHT),
         covariate_cols=tuple(covariates),
-        # No modality, dose or covariate is written as no text.
-        keep_labels=("",),
+        # Guides that the import took as their gene are that gene by now; others were kept apart.
+        guides="separate",
+        keep_labels=_kept(obs),
+        accept=_accepted(ds),
         space=ds.metadata.space,
         level=ds.metadata.level,
         target_sum=ds.metadata.normalization.target_sum if ds.metadata.normalization else 1e4,
     )
-    controls = OwnControls(
-        control_policy="sampled" if ds.metadata.control_policy == "sampled" else "mean",
+    policy = ds.metadata.control_policy
+    notes = {k: ds.metadata.notes[k] for k in GUIDE_NOTES if ds.metadata.notes.get(k)}
+    beside = OwnFields(
+        control_policy="mean" if policy == "none" else policy,
         control_seed=ds.metadata.control_seed,
+        guide_notes=json.dumps(notes) if notes else "",
     )
     adata = AnnData(
         X=main.copy(),
@@ -66,12 +97,13 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
         uns={
             OWN_MAPPING: {
                 "name": ds.name,
-                **controls.model_dump(mode="json", exclude_defaults=True),
+                **beside.model_dump(mode="json", exclude_defaults=True),
                 **mapping.model_dump(mode="json", exclude_defaults=True),
             }
         },
     )
-    for key, X in (("delta", values.delta), ("X_control", values.x_control)):
+    for key, field in STATED.items():
+        X = getattr(values, field)
         if X is not None and X is not main:
             adata.layers[key] = np.array(X)
     return adata

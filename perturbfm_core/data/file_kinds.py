@@ -15,6 +15,9 @@ _MAKE = f"make an AnnData of it {_WRITE}"
 _TENX = f"read it with scanpy, add the perturbation of each cell to obs {_WRITE}"
 # First bytes of an R object: in binary or text form, and the files of `save`.
 _R_MARKS = (b"X\n", b"A\n", b"RDX", b"RDA")
+# First bytes of other compressed files (bzip2, xz, zstandard, 7-Zip), and of NumPy arrays and pickles.
+_PACKED = (b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf")
+_SAVED = (b"\x93NUMPY", *(b"\x80" + bytes([protocol]) for protocol in (2, 3, 4, 5)))
 
 
 def kind_of(path: Path, error: str = "") -> tuple[str, str]:
@@ -35,8 +38,14 @@ def kind_of(path: Path, error: str = "") -> tuple[str, str]:
         return "an R object, not HDF5", "convert it in R, e.g. with zellkonverter or anndataR, to h5ad"
     if head[:2] == b"PK" and b"[Content_Types].xml" in head:
         return "a spreadsheet, not HDF5", _MAKE
-    if head[:2] in (b"\x1f\x8b", b"PK"):
+    if head.startswith(_SAVED) or (head[:2] == b"PK" and b".npy" in head[:64]):
+        return "an object that Python saved, not HDF5", f"read it as it was saved, {_MAKE}"
+    if head[:2] in (b"\x1f\x8b", b"PK") or head.startswith(_PACKED):
         return "compressed, not HDF5", "unpack it first"
+    if head[257:262] == b"ustar":
+        return "an archive, not HDF5", "unpack it first"
+    if head.startswith((b"ARROW1", b"FEA1")):
+        return "Arrow or Feather, not HDF5", _MAKE
     if head.startswith(b"version https://git-lfs"):
         return "a pointer of Git LFS, not the file", "fetch it with `git lfs pull`"
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html"):
@@ -45,6 +54,11 @@ def kind_of(path: Path, error: str = "") -> tuple[str, str]:
         return "a Matrix Market file, not HDF5", _TENX
     if head and b"\x00" not in head and head[:4] != b"\x89HDF":
         return "text such as CSV, not HDF5", _MAKE
+    if head[:4] == b"\x89HDF" and "can't open file" in error:
+        return (
+            "HDF5 with links to other files, of which one is not there",
+            "fetch these as well, or write all in one file",
+        )
     return "truncated or not HDF5", "fetch it again"
 
 

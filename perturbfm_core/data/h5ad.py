@@ -78,7 +78,7 @@ def _check_tables(file: Any, path: Path, otherwise: str) -> None:
         names = list(file["mod"])
         msg = (
             f"{path} is MuData, with the modalities {', '.join(names) or 'none'}; write one of them as h5ad, e.g. "
-            f"mdata[{(names or ['rna'])[0]!r}].write_h5ad('FILE.h5ad')"
+            f"mdata[{(names if names and 'rna' not in names else ['rna'])[0]!r}].write_h5ad('FILE.h5ad')"
         )
         raise DatasetError(msg)
     missing = [key for key in ("obs", "var") if key not in file]
@@ -109,8 +109,8 @@ def read_matrix(
         If the file is damaged, has no cells or genes, or lacks the matrix, or what it has is no matrix of numbers.
     """
     with _open_h5ad(path) as file:
-        raw = _is_raw(file, layer)
-        obs, var = _table(file, "obs", path), _table(file, "raw/var" if raw else "var", path)
+        raw = _raw(file) if _is_raw(file, layer) else None
+        obs, var = _table(file, "obs", path), _table(file, f"{raw}var" if raw else "var", path)
         check_not_empty(obs, var, str(path))
         X = _matrix(file, path, layer, (len(obs), len(var)), raw=raw, compact=compact, stream=stream)
     return obs, var, X
@@ -150,7 +150,12 @@ def reads_raw(path: Path, layer: str | None) -> bool:
 
 
 def _is_raw(file: Any, layer: str | None) -> bool:
-    return "raw" in file and means_raw(layer, file.get("layers", {}))
+    return _raw(file) is not None and means_raw(layer, file.get("layers", {}))
+
+
+def _raw(file: Any) -> str | None:
+    """Return what the names of the parts of `raw` begin with: those of anndata 0.6 and before have a point."""
+    return next((begin for begin in ("raw/", "raw.") if f"{begin}X" in file and f"{begin}var" in file), None)
 
 
 def means_raw(layer: str | None, layers: Container[str]) -> bool:
@@ -167,8 +172,8 @@ def other_matrices(path: Path, but: str | None) -> list[str]:
     with contextlib.suppress(DatasetError), _open_h5ad(path) as file:
         layers = list(file["layers"]) if "layers" in file else []
         places = [(None, "X", "no --layer"), *((k, f"layers/{k}", f"--layer {k}") for k in layers)]
-        if "raw" in file and "X" in file["raw"]:
-            places.append((RAW[0], "raw/X", "--from-raw"))
+        if begin := _raw(file):
+            places.append((RAW[0], f"{begin}X", "--from-raw"))
         return read_with(
             (option, element["data"] if hasattr(element, "keys") and "data" in element else element)
             for layer, where, option in places
@@ -208,16 +213,16 @@ def _matrix(
     layer: str | None,
     shape: tuple[int, int],
     *,
-    raw: bool,
+    raw: str | None,
     compact: bool,
     stream: bool,
 ) -> Any:
     from anndata.io import read_elem
 
-    where = "raw/X" if raw else "X" if layer is None else f"layers/{layer}"
-    known = [*file.get("layers", ()), *(["raw"] if "raw" in file else [])]
+    where = f"{raw}X" if raw else "X" if layer is None else f"layers/{layer}"
+    known = [*file.get("layers", ()), *(["raw"] if _raw(file) else [])]
     if layer == "" or where not in file:
-        msg = f"{path} has no {where}; layers: {known or 'none'}"
+        msg = f"{path} has no {where}; layers: {known or 'none'}{in_obsm(file.get('obsm', ()))}"
         raise DatasetError(msg)
     element = file[where]
     if stream and not _is_null(element):
@@ -230,13 +235,23 @@ def _matrix(
         X = read_elem(element)
     if X is None:
         others = f"name a layer (--layer); layers: {known}" if known else "it has no layers either"
-        msg = f"{path}: {where} is empty; {others}"
+        msg = f"{path}: {where} is empty; {others}{in_obsm(file.get('obsm', ()))}"
         raise DatasetError(msg)
     X = checked_matrix(X, f"{path}: {where}")
     if X.shape != shape:
         msg = f"{path}: matrix is {X.shape}, obs and var say {shape}"
         raise DatasetError(msg)
     return X
+
+
+def in_obsm(names: Iterable[str]) -> str:
+    """Return what obsm holds, for the end of a message; some programs keep the expression of chosen genes there."""
+    found = ", ".join(sorted(map(str, names)))
+    return (
+        f"; obsm holds {found}: to import expression from there, make it X, with its genes as var"
+        if found
+        else ""
+    )
 
 
 def _is_null(element: Any) -> bool:
@@ -267,7 +282,7 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
     element = file[key]
     if not hasattr(element, "keys"):
         table = _from_records(element, file.get("uns"), f"{path}: {key}")
-    elif element.attrs.get("encoding-type") == "dataframe":
+    elif element.attrs.get("encoding-type") == "dataframe" and _CATEGORIES not in element:
         _check_columns(element, f"{path}: {key}")
         try:
             table = read_elem(element)
@@ -294,7 +309,7 @@ def _check_columns(group: Any, what: str) -> None:
 
 
 def _check_formats(group: Any, what: str) -> None:
-    """Name the first column of a table in a format that the installed anndata does not read."""
+    """Name the first column of a table that the installed anndata does not read, by its format or its codes."""
     from anndata.io import read_elem
 
     for name in group:
@@ -309,6 +324,12 @@ def _check_formats(group: Any, what: str) -> None:
                 msg = (
                     f"{what}/{name} is a column in a format that this anndata does not know ({found}; written by a newer "
                     "anndata?); update anndata, or remove the column and write the file again"
+                )
+                raise DatasetError(msg) from error
+            if "codes need to be" in str(error):
+                msg = (
+                    f"{what}/{name} has codes that stand for none of its categories, as missing values are that were written by "
+                    "other programs; give them a category, or remove the column, and write the file again"
                 )
                 raise DatasetError(msg) from error
 
@@ -346,21 +367,25 @@ def _from_columns(group: Any, what: str) -> pd.DataFrame:
     for name in names:
         if name == index:
             continue
-        values = read_elem(group[name])
         kept = group.get(f"{_CATEGORIES}/{name}")
+        # The reference of codes to their categories is not read: programs that copy a file lose it.
+        values = read_elem(group[name]) if kept is None else group[name][()]
         if isinstance(values, np.ndarray):
             values = _decoded(values)
-            if kept is not None:
+            if kept is not None and values.dtype.kind in "iu":
                 values = _categorical(values, _decoded(np.atleast_1d(kept[()])))
         columns[name] = values
     return pd.DataFrame(columns, index=_decoded(np.asarray(read_elem(group[index]))))
 
 
 def _categorical(codes: Any, categories: Any) -> Any:
-    """Return codes as a categorical column; codes that fit no category are left as they are."""
-    if len(codes) and int(codes.max()) >= len(categories):
+    """Return codes as a categorical column, with negative ones missing; codes that fit no category are left as they are."""
+    # Some programs write -1 without a sign.
+    most = np.iinfo(codes.dtype).max if codes.dtype.kind == "u" else -1
+    missing = (codes < 0) | ((codes == most) & (most >= len(categories)))
+    if (codes[~missing] >= len(categories)).any():
         return codes
-    return pd.Categorical.from_codes(codes, categories)
+    return pd.Categorical.from_codes(np.where(missing, -1, codes.astype(np.int64)), categories)
 
 
 def _decoded(values: Any) -> Any:

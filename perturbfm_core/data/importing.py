@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +15,13 @@ import scipy.sparse as sp
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen, parse, slug
-from perturbfm_core.data.anndata_object import ORIGIN, object_matrices, object_matrix, takes_raw
+from perturbfm_core.data.anndata_object import (
+    ORIGIN,
+    object_matrices,
+    object_matrix,
+    stated_layers,
+    takes_raw,
+)
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
 from perturbfm_core.data.imports.checks import complete, level_of
@@ -29,6 +37,7 @@ from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normali
 from perturbfm_core.data.obs import make_obs
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.parsing import parse_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -37,6 +46,9 @@ if TYPE_CHECKING:
 OWN_MAPPING = "perturbfm"
 # Key of a data set's notes under which the report of its import is kept.
 REPORT = "import_report"
+# Note of guides that are kept apart, {guide: gene}, and all notes on guides.
+GUIDES = "guides"
+GUIDE_NOTES = (GUIDES, MERGED_GUIDES)
 # Types of features that are genes, in files that hold tags and guides beside them.
 _GENE_TYPES = frozenset({"gene expression", "gene", "rna", "mrna"})
 
@@ -55,26 +67,45 @@ class _Read:
     raw: bool = False
 
 
-class OwnControls(Frozen):
-    """How a data set takes its controls, as `PerturbDataset.to_anndata` writes it beside the mapping."""
+class OwnFields(Frozen):
+    """What `PerturbDataset.to_anndata` writes beside the mapping: how controls are taken, and which names are guides.
 
-    control_policy: Literal["mean", "sampled"] = "mean"
+    Attributes
+    ----------
+    control_policy, control_seed
+        Those of the data set; with ``file`` the layers ``delta`` and ``X_control`` are taken as they are.
+    guide_notes
+        Notes of the import on guides, as JSON text, since the name of a guide may have a slash.
+    """
+
+    control_policy: Literal["mean", "sampled", "file"] = "mean"
     control_seed: int = 0
+    guide_notes: str = ""
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Return the notes on guides."""
+        what = f"guide_notes in uns[{OWN_MAPPING!r}]"
+        found = parse_json(self.guide_notes, what, DatasetError) if self.guide_notes else {}
+        if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
+            msg = f"{what} must be tables of guides and their genes; remove the field"
+            raise DatasetError(msg)
+        return {k: v for k, v in found.items() if k in GUIDE_NOTES}
 
 
-def read_controls(own: dict[str, Any]) -> tuple[OwnControls, dict[str, Any]]:
-    """Return (how controls are taken, the other fields) of what `PerturbDataset.to_anndata` wrote.
+def read_own(own: dict[str, Any]) -> tuple[OwnFields, dict[str, Any]]:
+    """Return (what stands beside the mapping, the mapping) of what `PerturbDataset.to_anndata` wrote.
 
     Raises
     ------
     ConfigError
-        If the controls are stated in another way.
+        If the former is stated in another way.
     """
-    stated = {k: own[k] for k in OwnControls.model_fields if k in own}
+    stated = {k: own[k] for k in OwnFields.model_fields if k in own}
     # A file holds numbers and texts as those of numpy.
     plain = {k: v.item() if hasattr(v, "item") else v for k, v in stated.items()}
     rest = {k: v for k, v in own.items() if k not in stated}
-    return parse(OwnControls, plain, f"uns[{OWN_MAPPING!r}]"), rest
+    return parse(OwnFields, plain, f"uns[{OWN_MAPPING!r}]"), rest
 
 
 def import_h5ad(
@@ -156,24 +187,26 @@ def read_h5ad(
         Name of the data set (default: made of the file name).
     **mapping
         Fields of `ColumnMapping`: ``pert_col``, ``context_col``, ``control_label``, ``batch_col``, ``space``,
-        ...
+        ... With a preset, those that correct it (see `perturbfm_core.data.preset.corrected`).
 
     Raises
     ------
     DatasetError, ConfigError
         If the file is damaged, a column is missing, or the values are not in the declared scale.
     """
-    from perturbfm_core.data.preset import PRESETS
+    from perturbfm_core.data.preset import PRESETS, corrected
 
+    given: Any = path
+    if not isinstance(given, str | PathLike):
+        msg = f"read_h5ad takes the path of a file, found {type(given).__name__}; an object is read by from_anndata"
+        raise DatasetError(msg)
     path = Path(path)
     name = name or slug(path.stem)
     if preset is None:
         return import_h5ad(path, parse(ColumnMapping, mapping, "mapping of columns"), name=name)
     known = PRESETS.get(preset)
     with known.opened(path) as file:
-        assumed = known.mapping(file).model_dump()
-        columns = parse(ColumnMapping, {**assumed, **mapping}, "mapping of columns")
-        return import_h5ad(file, columns, name=name, source=path.name)
+        return import_h5ad(file, corrected(known.mapping(file), mapping), name=name, source=path.name)
 
 
 def from_anndata(
@@ -196,12 +229,17 @@ def from_anndata(
     DatasetError, ConfigError
         If a column is missing, or the values are not in the declared scale.
     """
-    own, controls = adata.uns.get(OWN_MAPPING), OwnControls()
+    if not hasattr(adata, "uns") or not hasattr(adata, "layers"):
+        msg = (
+            f"from_anndata takes an AnnData object, found {type(adata).__name__}; a file is read by read_h5ad"
+        )
+        raise DatasetError(msg)
+    own, fields = adata.uns.get(OWN_MAPPING), OwnFields()
     if not mapping and isinstance(own, dict):
-        controls, mapping = read_controls(own)
+        fields, mapping = read_own(own)
         name = str(mapping.pop("name", name))
     columns = parse(ColumnMapping, mapping, "mapping of columns")
-    return _dataset(
+    made = _dataset(
         _Read(
             *object_matrix(adata, columns.layer),
             ORIGIN,
@@ -212,10 +250,13 @@ def from_anndata(
         name=name,
         source=source or "AnnData object",
         licence="unknown",
-        control_policy=controls.control_policy,
-        control_seed=controls.control_seed,
+        control_policy=fields.control_policy,
+        control_seed=fields.control_seed,
         gene_selection=None,
+        stated=stated_layers(adata) if fields.control_policy == "file" else {},
     )
+    made.metadata.notes.update(fields.notes)
+    return made
 
 
 def _dataset(
@@ -225,11 +266,15 @@ def _dataset(
     name: str,
     source: str,
     licence: str,
-    control_policy: Literal["mean", "sampled"],
+    control_policy: Literal["mean", "sampled", "file"],
     control_seed: int = 0,
     gene_selection: GeneSelection | None,
+    stated: Mapping[str, Any] = MappingProxyType({}),
 ) -> PerturbDataset:
-    """Return the data set of tables and matrix, with the report of its import in the metadata."""
+    """Return the data set of tables and matrix, with the report of its import in the metadata.
+
+    Controls and deltas that are `stated` are taken as they are.
+    """
     report = ImportReport()
     obs, var, X = _without_tags(read, report)
     genes = gene_names(var, mapping.gene_col, report)
@@ -248,6 +293,7 @@ def _dataset(
     if values.delta is not None and control.any():
         contexts = np.asarray(columns.get(schema.CONTEXT_ID, ["all"] * len(control)), dtype=np.str_)
         values = Values(delta=minus_controls(values.delta, contexts, control, report))
+    values = replace(values, **stated)
     table = make_obs(columns, rows)
     metadata = DatasetMetadata(
         name=name,
@@ -308,7 +354,7 @@ def _without_tags(read: _Read, report: ImportReport) -> tuple[pd.DataFrame, pd.D
 def _guide_notes(report: ImportReport) -> dict[str, Any]:
     """Return what the audit reads, perturbations that are guides of one gene, and which guides prediction files may name."""
     found = {
-        "guides": report.facts.get("guides_kept_apart"),
+        GUIDES: report.facts.get("guides_kept_apart"),
         MERGED_GUIDES: report.facts.pop("guides_merged", None),
     }
     return {name: guides for name, guides in found.items() if guides}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.config import check_key
+from perturbfm_core.config import check_key, parse
 from perturbfm_core.data.imports.gene_names import indexed_where_ambiguous
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.errors import DatasetError, named_fault
@@ -132,6 +132,35 @@ def preset(
         return function
 
     return register
+
+
+def corrected(assumed: ColumnMapping, given: Mapping[str, Any]) -> ColumnMapping:
+    """Return the mapping of a preset with fields that a user gives instead.
+
+    Covariates are added to those of the preset, so that no condition is merged with another. One modality takes the place
+    of a column of modalities, and separators part every label.
+
+    Parameters
+    ----------
+    assumed
+        Mapping of the preset.
+    given
+        {field: value}.
+
+    Raises
+    ------
+    ConfigError
+        If they make no mapping.
+    """
+    instead = dict(given)
+    if instead.get("modality"):
+        instead.setdefault("modality_col", None)
+    if "separators" in instead:
+        instead.setdefault("split_known_only", False)
+    own = parse(ColumnMapping, {**assumed.model_dump(), **instead}, "import options")
+    return own.model_copy(
+        update={"covariate_cols": tuple(dict.fromkeys((*assumed.covariate_cols, *own.covariate_cols)))}
+    )
 
 
 # ---- helpers of the mappings -----------------------------------------------------------------------------

@@ -20,6 +20,8 @@ _EQUAL_SUMS = 2e-3
 _WHOLE = 0.02
 # Log sums that are equal within rounding, and those that are similar; least share of the rows of one scale.
 _NEAR, _WIDE, _SHARE = 1e-3, 2e-2, 0.03
+# Up to here half precision holds every whole number; so many values beyond tell that all went through it.
+_HALF_EXACT, _HALF_SEEN, _HALF_MOST = 2048, 20, float(np.finfo(np.float16).max)
 # Most that rows are scaled to is a million.
 _MOST_DEPTH = 1e7
 # Largest logarithm of expression.
@@ -71,6 +73,8 @@ class Evidence:
         Largest value of the type of the matrix, where it is of whole numbers in one or two bytes; None else.
     twice
         What shows that the logarithm was taken twice, empty if nothing does.
+    halved
+        How many whole numbers are beyond those that half precision holds exactly, where it holds all of them; 0 else.
     repeated
         (position of a row, that of an earlier one with the very same values) of each row that repeats another, int [n, 2].
     """
@@ -88,6 +92,7 @@ class Evidence:
     twice: str = ""
     held: int | None = None
     even: bool = False
+    halved: int = 0
     repeated: IntArray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
@@ -95,7 +100,7 @@ def evidence(X: Matrix) -> Evidence:
     """Return what the values of a matrix [N, G], CSR, dense or rows of a file, say about their scale."""
     picked = np.unique(np.linspace(0, X.shape[0] - 1, min(X.shape[0], _ROWS)).astype(np.int64))
     lows, highs, whole, stored, rows, empty = [], [], True, 0, [], 0
-    marks, held = np.empty((X.shape[0], 2)), None
+    marks, held, beyond, half = np.empty((X.shape[0], 2)), None, 0, True
     for block, part in matrix_blocks(X) if is_stored(X) else [(slice(0, X.shape[0]), X)]:
         data = values_of(part)
         empty += _empty_rows(part)
@@ -109,6 +114,10 @@ def evidence(X: Matrix) -> Evidence:
         # Most matrices that are not counts show it in the first values, which saves a pass over all of them.
         whole = whole and bool(np.all(data[:100_000] == np.rint(data[:100_000])))
         whole = whole and bool(np.all(data == np.rint(data)))
+        if whole and half:
+            large = data[data > _HALF_EXACT]
+            beyond += len(large)
+            half = bool((large <= _HALF_MOST).all() and (large == large.astype(np.float16)).all())
         mine = part[picked[(picked >= block.start) & (picked < block.stop)] - block.start]
         rows.append(np.asarray(mine.toarray() if sp.issparse(mine) else mine, dtype=np.float64))
     if not stored:
@@ -144,6 +153,7 @@ def evidence(X: Matrix) -> Evidence:
         twice=twice,
         held=held,
         even=whole and high < _LOGARITHM and _even(sample),
+        halved=beyond if whole and half and beyond >= _HALF_SEEN else 0,
         repeated=repeated,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ def decoded(values: Iterable[Any], what: str) -> list[str]:
 def column_text(column: pd.Series, what: str) -> pd.Series:
     """Return a column as text without spaces around it; whole numbers lose their decimal point.
 
-    "10.0" and "10" are one dose. Numbers are never written with an exponent: the plus sign in "1e+06" would be
+    "10.0" and "10" are one dose, a duration is "36 h". Numbers are never written with an exponent: the plus sign in "1e+06" would be
     read as a separator, and a short mantissa could merge two different ids.
 
     Parameters
@@ -55,7 +55,7 @@ def column_text(column: pd.Series, what: str) -> pd.Series:
     Raises
     ------
     DatasetError
-        If bytes are not UTF-8.
+        If bytes are not UTF-8, or a value is a list or the like.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
         known = column_text(pd.Series(np.asarray(column.cat.categories)), what).to_numpy(dtype=object)
@@ -66,9 +66,16 @@ def column_text(column: pd.Series, what: str) -> pd.Series:
             x: np.format_float_positional(x, precision=15, fractional=False, trim="-") for x in set(values)
         }
         return pd.Series([text[x] for x in values], index=column.index, dtype=object)
-    if values.dtype.kind in "biu":
+    if values.dtype.kind in "biuM":
         return column.astype(str)
-    # Labels repeat: each distinct one is decoded once.
-    codes, distinct = pd.factorize(np.asarray(values, dtype=object))
+    if values.dtype.kind == "m":
+        return column_text(column / pd.Timedelta(hours=1), what) + " h"
+    try:
+        # Labels repeat: each distinct one is decoded once.
+        codes, distinct = pd.factorize(np.asarray(values, dtype=object))
+    except TypeError:
+        first = next((v for v in values if not isinstance(v, Hashable)), None)
+        msg = f"{what} holds {type(first).__name__}s, e.g. {str(first)[:60]}; write each as one text, such as 'A+B'"
+        raise DatasetError(msg) from None
     known = np.asarray([t.strip() for t in decoded(distinct, what)], dtype=object)
     return pd.Series(known[codes], index=column.index, dtype=object)

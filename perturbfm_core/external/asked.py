@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perturbfm_core.data.dataset import PerturbDataset
@@ -37,6 +38,8 @@ class Asked:
     cell_var
         From a context to the variance of its input control cells [G], NaN where there are too few; None for data without
         single cells.
+    controls
+        Returns {context: mean of its input controls [G]} of all contexts of the data set; None for delta-only data.
     imported
         What the import of the data set recorded of the columns of its file, such as the labels of controls.
     """
@@ -48,6 +51,7 @@ class Asked:
     target_sum: float | None = None
     space: str = "log1p"
     cell_var: Callable[[str], FloatArray] | None = None
+    controls: Callable[[], dict[str, FloatArray]] | None = None
     imported: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -66,5 +70,11 @@ class Asked:
             target_sum=None if scaled is None else scaled.target_sum,
             space="log1p" if ds.metadata.space == "counts" else ds.metadata.space,
             cell_var=partial(cell_variance, ds) if ds.has_controls and ds.metadata.level == "cell" else None,
+            controls=partial(_controls, ds) if ds.has_controls else None,
             imported=recorded if isinstance(recorded, dict) else {},
         )
+
+
+def _controls(ds: PerturbDataset) -> dict[str, FloatArray]:
+    groups, mean = ds.controls, ds.control_pools("input").mean
+    return {str(c): np.asarray(mean[groups.n_groups + i]) for i, c in enumerate(groups.contexts)}

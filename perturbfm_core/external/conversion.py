@@ -11,6 +11,7 @@ from perturbfm_core.data.prediction import scored_as_control
 from perturbfm_core.data.prediction_controls import logs_of_means, of_other_contexts
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
+from perturbfm_core.external.delta_checks import check_scaled, of_another_control
 from perturbfm_core.external.detectors import same_predictions, weak_responses
 from perturbfm_core.external.matching import condition_rows, gene_order
 from perturbfm_core.external.noise_checks import within_noise
@@ -28,7 +29,7 @@ from perturbfm_core.external.refusals import (
 )
 from perturbfm_core.external.scale_checks import check_delta, check_expression, log1p_of_counts
 from perturbfm_core.external.skipped import skipped_of
-from perturbfm_core.external.spaces import Declared, declared_of, words_of
+from perturbfm_core.external.spaces import LOG1P, Declared, declared_of, words_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 __all__ = ["ControlOf", "Converted", "Degenerate", "Missing", "convert"]
@@ -162,6 +163,7 @@ def convert(
         warnings += within_noise(
             (chosen if values.expression is None else values.expression)[kept],
             None if values.model is None else values.model[kept],
+            None if values.real is None else values.real[kept],
             raw.n_cells[at][kept],
             asked.cell_var,
             asked.conditions.iloc[present[kept]],
@@ -217,6 +219,11 @@ def _values(
         return Values(M - real, None if own is None else M - own, M, own)
     if real is not None:
         warnings += check_delta(name, M, real, own, scale)
+        if not declared.own_control and asked.controls is not None:
+            table = asked.conditions.iloc[present]
+            warnings += of_another_control(M, table, asked.controls(), name)
+    if asked.space == LOG1P:
+        warnings += check_scaled(name, raw.mean, scale)
     if not declared.own_control:
         both = own is not None and real is not None
         return Values(M, M + real - own if both else None, None, own)

@@ -141,17 +141,27 @@ class ConditionNames:
 
     def fitting(self, name: str) -> list[int]:
         """Return the positions of all conditions asked for that a name fits: of a perturbation, in every context."""
-        finder = self._finders[0]["key"]
-        found = finder.of_key(name)
-        if found >= 0 or "|" in name:
-            at = found if found >= 0 else self._position(name)
-            return [at] if at >= 0 else []
+        *context, pert = name.split("|")
+        if len(context) > 1:
+            found = self._finders[0]["key"].of_key(name)
+            return [found] if found >= 0 else []
+        try:
+            one = self._finders[0]["pair" if context else "pert"].position([*context, pert])
+        except PredictionError:
+            one = UNKNOWN
+        if one >= 0:
+            return [one]
         bare = schema.COMBO_SEPARATOR.join(
-            p for p in name.split(schema.COMBO_SEPARATOR) if p.casefold() not in ("ctrl", schema.CONTROL)
+            p for p in pert.split(schema.COMBO_SEPARATOR) if p.casefold() not in ("ctrl", schema.CONTROL)
         )
         wanted = sorted(bare.split(schema.COMBO_SEPARATOR))
         perts = self._asked.conditions[schema.PERT_ID].astype(str)
-        return [i for i, p in enumerate(perts) if sorted(p.split(schema.COMBO_SEPARATOR)) == wanted]
+        contexts = self._asked.conditions[schema.CONTEXT_ID].astype(str)
+        return [
+            i
+            for i, (p, c) in enumerate(zip(perts, contexts, strict=True))
+            if sorted(p.split(schema.COMBO_SEPARATOR)) == wanted and context in ([], [c])
+        ]
 
     def _finders_of(self, table: Any) -> dict[str, ConditionFinder]:
         roles: dict[str, tuple[str, ...]] = {

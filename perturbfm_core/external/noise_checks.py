@@ -32,18 +32,20 @@ _SHOWN = 3
 def within_noise(
     values: FloatArray,
     own_delta: FloatArray | None,
+    real_delta: FloatArray | None,
     n_cells: IntArray,
     cell_var: Callable[[str], FloatArray],
     conditions: pd.DataFrame,
 ) -> list[str]:
-    """Return which predictions differ from the model's own control, or from each other, by noise alone, as sentences.
+    """Return which predictions differ from their control, or from each other, by noise alone, as sentences.
 
     Parameters
     ----------
     values
         Predictions [C, G], expression or deltas to one control per context.
-    own_delta
-        Predicted deltas to the model's own control [C, G], None if it has none.
+    own_delta, real_delta
+        Predicted deltas to the model's own control and to the real one [C, G], None where that is unknown. The own one is
+        compared where there is one: it is of as many cells, and the real one of many.
     n_cells
         Cells behind each prediction [C]; those with fewer than 2 are means that a model predicts as such.
     cell_var
@@ -63,8 +65,9 @@ def within_noise(
             continue
         size = n_cells[at].astype(np.float64)
         spread = np.sqrt(var[genes])
-        if own_delta is not None:
-            control[at] = _is_noise(own_delta[np.ix_(at, genes)] / spread * np.sqrt(size / 2)[:, None])
+        away, share = (real_delta, 1.0) if own_delta is None else (own_delta, 0.5)
+        if away is not None:
+            control[at] = _is_noise(away[np.ix_(at, genes)] / spread * np.sqrt(size * share)[:, None])
         if len(at) > _COMPARED:
             continue
         scaled = values[np.ix_(at, genes)] / spread
@@ -74,7 +77,7 @@ def within_noise(
             others[at[a[same]]] = others[at[b[same]]] = True
     said = []
     for found, what in (
-        (control, "the model's own control"),
+        (control, "the control" if own_delta is None else "the model's own control"),
         (others, "another perturbation of their context"),
     ):
         if found.any():

@@ -99,7 +99,7 @@ def read_raw(path: Path, *, space: str | None = None, kind: str | None = None) -
         If a file is absent, damaged, pickled, or does not fit the others.
     """
     folder = path if path.is_dir() else path.parent
-    if path.is_dir() and not (path / ARRAYS_FILE).exists():
+    if path.is_dir() and (not (path / ARRAYS_FILE).exists() or _failed_later(path)):
         raise PredictionError(_why_absent(path))
     file = path / ARRAYS_FILE if path.is_dir() else path
     meta = _meta(folder / META_FILE, stated=space is not None)
@@ -130,6 +130,12 @@ def read_raw(path: Path, *, space: str | None = None, kind: str | None = None) -
     )
 
 
+def _failed_later(folder: Path) -> bool:
+    """Return whether a worker failed after it had written its numbers, which may be those of an earlier attempt."""
+    error, arrays = folder / ERROR_FILE, folder / ARRAYS_FILE
+    return error.exists() and error.stat().st_mtime_ns > arrays.stat().st_mtime_ns
+
+
 def _why_absent(folder: Path) -> str:
     """Return why a folder has no raw output, in the words of its worker where it left some."""
     if (folder / ERROR_FILE).exists():
@@ -137,6 +143,8 @@ def _why_absent(folder: Path) -> str:
         text = said.get("error") if isinstance(said, dict) else None
         if isinstance(text, str) and text.strip():
             return f"the worker failed: {' '.join(text.split())[:1000]}"
+    if (folder / ARRAYS_FILE).exists():
+        return f"{folder} has an {ERROR_FILE} that is newer than its {ARRAYS_FILE}; run the worker again, or give the file itself"
     return f"{folder} has no {ARRAYS_FILE}; give the folder that a worker wrote into, or a file"
 
 

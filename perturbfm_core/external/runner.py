@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -14,16 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from perturbfm_core.data.npz import read_npz
 from perturbfm_core.errors import ExternalError, PredictionError
 from perturbfm_core.external.network import without_network
 from perturbfm_core.external.process_group import process_group
-from perturbfm_core.external.raw import ARRAYS_FILE, ERROR_FILE
+from perturbfm_core.external.raw import ARRAYS_FILE, ERROR_FILE, META_FILE
 from perturbfm_core.external.sandbox import worker_variables
 from perturbfm_core.parsing import read_json_file
 from perturbfm_core.progress import Progress, quiet
 
 LOG_FILE = "worker.log"
 _PREFIX = "progress:"
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # Bytes of the end of a log that are searched for its last line.
 _TAIL = 65536
 
@@ -76,7 +79,8 @@ def run_worker(call: WorkerCall, tell: Progress = quiet) -> Path:
     Raises
     ------
     ExternalError
-        If the interpreter does not start, the worker fails, takes too long, or ends without ``raw.npz``.
+        If the interpreter does not start, the worker fails, takes too long, or ends without ``raw.npz`` and ``raw.json``, or
+        with half of the former.
     """
     if not call.worker.is_file():
         msg = f"the worker of {call.name} is absent: {call.worker}; give the path of a Python file"
@@ -152,17 +156,21 @@ def _shown(text: bytes, tell: Progress) -> bytes:
     for line in lines:
         words = line.decode("utf-8", "replace").strip()
         if words.startswith(_PREFIX):
-            tell(words.removeprefix(_PREFIX).strip()[:300])
+            tell(_printable(words.removeprefix(_PREFIX))[:300])
     return rest[-_TAIL:]
 
 
 def _require_output(call: WorkerCall, code: int) -> None:
-    """Refuse the output of a worker that failed, or that ended well and wrote nothing."""
-    if code == 0 and (call.out / ARRAYS_FILE).is_file():
-        return
+    """Refuse the output of a worker that failed, or that ended well and did not write all of it, which would be kept."""
     said = _error_line(call.out / ERROR_FILE)
+    if said is None and code == 0 and (call.out / ERROR_FILE).exists():
+        said = f"it wrote {ERROR_FILE}, which has no line of an error"
+    absent = next((n for n in (ARRAYS_FILE, META_FILE) if not (call.out / n).is_file()), None)
+    if code == 0 and said is None and absent is None:
+        read_npz(call.out / ARRAYS_FILE, ExternalError)
+        return
     if said is None and code == 0:
-        said = f"it ended with exit code 0 and wrote no {ARRAYS_FILE}"
+        said = f"it ended with exit code 0 and wrote no {absent}"
     elif said is None:
         ended = f"exit code {code}" if code > 0 else f"signal {_signal(-code)}"
         last = _last_line(call.log)
@@ -186,7 +194,13 @@ def _last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(log.stat().st_size - _TAIL, 0))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines()]
-    return next((line[:500] for line in reversed(lines) if line), "")
+    shown = (_printable(line)[:500] for line in reversed(lines))
+    return next((line for line in shown if line), "")
+
+
+def _printable(line: str) -> str:
+    """Return a line without colours and other characters that steer a terminal."""
+    return "".join(c for c in _COLOUR.sub("", line) if c.isprintable()).strip()
 
 
 def _signal(number: int) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perturbfm_core.config import content_hash
-from perturbfm_core.errors import ExternalError
+from perturbfm_core.errors import ExternalError, PredictionError
 from perturbfm_core.external.export import export
 from perturbfm_core.external.known_environments import KNOWN, licence_notice
 from perturbfm_core.external.raw import ARRAYS_FILE, META_FILE
@@ -124,7 +125,8 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
                 timeout=timeout(),
                 variables={**variables, "PERTURBFM_KEPT": str(kept.absolute())},
             )
-            out = run_worker(call, ahead.tell)
+            with _inputs_kept(exported.path, model):
+                out = run_worker(call, ahead.tell)
         for name in _KEPT:
             if (out / name).is_file():
                 shutil.copyfile(out / name, folder / name)
@@ -145,10 +147,52 @@ def raw_output(worker: Worker, view: TrainView, ahead: Ahead, *, model: str, see
     return Artifact(key, path, reused)
 
 
+@contextlib.contextmanager
+def _inputs_kept(export: Path, model: str) -> Iterator[None]:
+    """Refuse a worker that changes what it is given, which other workers are given as well, and have it made anew.
+
+    That its files are read-only stops no superuser, as in a container, from changing them in place.
+
+    Parameters
+    ----------
+    export
+        Folder of the export.
+    model
+        Name of the model, for the message.
+
+    Raises
+    ------
+    ExternalError
+        If it did.
+    """
+
+    def state() -> list[tuple[int, ...]]:
+        found = [export / name for name in (VIEW_FILE, CONTROLS_FILE)]
+        return [(s.st_ino, s.st_size, s.st_mtime_ns) for s in (f.stat() for f in found if f.is_file())]
+
+    before = state()
+    try:
+        yield
+    finally:
+        if is_changed := state() != before:
+            shutil.rmtree(export, ignore_errors=True)
+    if is_changed:
+        msg = (
+            f"the worker of {model} changed {VIEW_FILE} or {CONTROLS_FILE}, which other workers are given as well; let it change "
+            "a copy, in its memory or its output folder (the files are made anew by the next run)"
+        )
+        raise ExternalError(msg)
+
+
 def _spent(kept: Path) -> dict[str, float]:
-    """Return the seconds and CPU seconds of the earlier attempts that a worker goes on from, as it has written them."""
+    """Return the seconds and CPU seconds of the earlier attempts that a worker goes on from, as it has written them.
+
+    Half a file, which a worker leaves that is ended while it writes, says nothing.
+    """
     file = kept / SPENT_FILE
-    said = read_json_file(file, ExternalError) if file.is_file() else {}
+    said: Any = {}
+    with contextlib.suppress(PredictionError):
+        said = read_json_file(file, PredictionError) if file.is_file() else {}
     if not isinstance(said, dict) or not all(isinstance(v, int | float) and v >= 0 for v in said.values()):
         msg = f"{file} has {said!r}; a worker writes seconds and cpu_s there, or nothing"
         raise ExternalError(msg)

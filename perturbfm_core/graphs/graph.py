@@ -128,13 +128,16 @@ def from_edges(
     keep = a != b
     a, b, w = a[keep], b[keep], w[keep]
     if not directed:
-        a, b, w = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w])
-    # Sorted by pair, then by falling magnitude: the first edge of each pair is the one to keep.
-    order = np.lexsort((-np.abs(w), b, a))
+        a, b = np.minimum(a, b), np.maximum(a, b)
+    # Sorted by pair, then by falling magnitude, the positive one first: the first edge of each pair is the one to keep.
+    order = np.lexsort((-w, -np.abs(w), b, a))
     a, b, w = a[order], b[order], w[order]
     first = np.ones(len(a), dtype=np.bool_)
     first[1:] = (a[1:] != a[:-1]) | (b[1:] != b[:-1])
-    adjacency = sp.csr_array((w[first], (a[first], b[first])), shape=(len(nodes), len(nodes)))
+    a, b, w = a[first], b[first], w[first]
+    if not directed:
+        a, b, w = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w])
+    adjacency = sp.csr_array((w, (a, b)), shape=(len(nodes), len(nodes)))
     return GeneGraph(
         name, np.asarray(nodes, dtype=np.str_), adjacency, split_hash, {"directed": directed, **(meta or {})}
     )

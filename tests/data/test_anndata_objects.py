@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from perturbfm_core.data.importing import from_anndata, read_h5ad
+from perturbfm_core.data.matrix import Values
 from perturbfm_core.errors import ConfigError, DatasetError
 from tests.support.factories import grid_rows, screen
 
@@ -38,6 +39,12 @@ def with_raw(X: Any) -> anndata.AnnData:
 def layered(X: Any) -> anndata.AnnData:
     adata = cells(X)
     adata.layers["kept"] = COUNTS
+    return adata
+
+
+def embedded(X: Any) -> anndata.AnnData:
+    adata = cells(X)
+    adata.obsm["X_hvg"] = LOG1P
     return adata
 
 
@@ -72,11 +79,16 @@ def test_the_same_data_set(tmp_path: Path, adata: anndata.AnnData, mapping: dict
         (layered(LOG1P), {}, "counts are read with --layer kept"),
         (cells(COUNTS > 3), {}, "X holds true and false (bool), not numbers"),
         (layered(None), {}, "has no X; layers: ['kept']"),
+        (
+            embedded(None),
+            {},
+            "has no X; layers: none; obsm holds X_hvg: to import expression from there, make it X",
+        ),
         (with_raw(LOG1P), {"layer": "lost"}, "has no layers/lost; layers: ['raw']"),
         (cells(COUNTS)[:, :0].copy(), {}, "has 0 genes (rows of var); nothing is left to import"),
         (cells(COUNTS)[:0].copy(), {}, "has 0 cells (rows of obs); nothing is left to import"),
     ],
-    ids=["raw", "layer", "truth", "no X", "no such layer", "no genes", "no cells"],
+    ids=["raw", "layer", "truth", "no X", "in obsm", "no such layer", "no genes", "no cells"],
 )
 def test_the_same_line(tmp_path: Path, adata: anndata.AnnData, mapping: dict[str, Any], message: str) -> None:
     adata.write_h5ad(tmp_path / "f.h5ad")
@@ -125,9 +137,89 @@ def test_controls_survive_the_way_through_anndata(
     assert back.computed_sha256 == ds.computed_sha256
 
 
+def test_deltas_and_controls_that_are_stated_survive(make_dataset: Any) -> None:
+    stated = Values(expression=LOG1P, delta=LOG1P / 2, x_control=LOG1P / 2)
+    ds = make_dataset(LOG1P, ["control", "B", "C"] * 4, values=stated, metadata={"control_policy": "file"})
+    back = from_anndata(ds.to_anndata())
+    assert back.computed_sha256 == ds.computed_sha256
+    assert np.array_equal(back.delta(np.arange(3)), LOG1P[:3] / 2)
+
+
 def test_controls_that_are_stated_in_another_way_are_refused() -> None:
     adata = screen(grid_rows(["A", "B"], ["x", "y"])).to_anndata()
     assert "control_policy" not in adata.uns["perturbfm"]
     adata.uns["perturbfm"]["control_policy"] = "median"
-    with pytest.raises(ConfigError, match=r"uns\['perturbfm'\] .*control_policy: Input should be 'mean' or"):
+    with pytest.raises(ConfigError, match=r"uns\['perturbfm'\] .*control_policy: Input should be 'mean', "):
+        from_anndata(adata)
+
+
+# ---- names ---------------------------------------------------------------------------------------------------
+
+
+def labelled(labels: list[str], **columns: list[str]) -> anndata.AnnData:
+    adata = cells(COUNTS)
+    adata.obs["pert"] = labels * (12 // len(labels))
+    for name, values in columns.items():
+        adata.obs[name] = values * (12 // len(values))
+    return adata
+
+
+@pytest.mark.parametrize("by_file", [False, True], ids=["object", "file"])
+@pytest.mark.parametrize(
+    ("adata", "mapping"),
+    [
+        (labelled(["ctrl", "g0_1", "g0_2"]), {"guides": "separate"}),
+        (labelled(["ctrl", "g0", "g0"], of=["x", "a/1", "a_+_2"]), {"guides": "separate", "guide_col": "of"}),
+        (labelled(["ctrl", "g0_1", "g0_2"]), {"accept": "label_naming_features"}),
+        (labelled(["ctrl", "NA", "Control"]), {"keep_labels": ["NA", "Control"]}),
+        (
+            labelled(["ctrl", "a"], line=["x", "x", "None", "None"]),
+            {"keep_labels": "None", "context_col": "line"},
+        ),
+        (labelled(["ctrl", "a"], batch_id=["x", "x", "y", "y"]), {"covariate_cols": "batch_id"}),
+        (labelled(["ctrl", "a"], pert_id=["x"], modality=["y"]), {"covariate_cols": ["pert_id", "modality"]}),
+        (labelled(["ctrl", "a"], doses=["x"], doses_=["y"]), {"covariate_cols": ["doses", "doses_"]}),
+    ],
+    ids=["guides", "guide column", "merged guides", "labels", "context", "batch", "own names", "both names"],
+)
+def test_names_survive_the_way_through_anndata(
+    tmp_path: Path, by_file: bool, adata: anndata.AnnData, mapping: dict[str, Any]
+) -> None:
+    """They are names by then: no guide is merged, no text means missing, no column takes the place of another."""
+    ds = from_anndata(adata, **{**MAPPING, **mapping})
+    shown = ds.to_anndata()
+    if by_file:
+        shown.write_h5ad(tmp_path / "f.h5ad")
+        shown = anndata.read_h5ad(tmp_path / "f.h5ad")
+    back = from_anndata(shown)
+    assert back.conditions.index.tolist() == ds.conditions.index.tolist()
+    assert back.computed_sha256 == ds.computed_sha256
+    # What the audit and prediction files read.
+    kept = [{k: d.metadata.notes.get(k) for k in ("guides", "merged_guides")} for d in (ds, back)]
+    assert kept[0] == kept[1]
+    assert back.metadata.notes["columns"].get("accept") == ds.metadata.notes["columns"].get("accept")
+
+
+@pytest.mark.parametrize("given", ["f.h5ad", None, pd.DataFrame(COUNTS)], ids=["path", "none", "table"])
+def test_what_is_no_anndata_is_refused(given: Any) -> None:
+    with pytest.raises(
+        DatasetError, match=r"takes an AnnData object, found (str|NoneType|DataFrame); a file is read by"
+    ):
+        from_anndata(given, **MAPPING)
+
+
+def test_an_object_is_no_path() -> None:
+    given: Any = cells(COUNTS)
+    with pytest.raises(
+        DatasetError, match="takes the path of a file, found AnnData; an object is read by from_anndata"
+    ):
+        read_h5ad(given, **MAPPING)
+
+
+def test_notes_on_guides_that_are_none_are_refused() -> None:
+    adata = screen(grid_rows(["A", "B"], ["x", "y"])).to_anndata()
+    adata.uns["perturbfm"]["guide_notes"] = '{"guides": 1}'
+    with pytest.raises(
+        DatasetError, match=r"guide_notes in uns\['perturbfm'\] must be tables of guides and their genes"
+    ):
         from_anndata(adata)

@@ -103,6 +103,22 @@ def test_a_file_that_changes_in_between_is_not_joined(host: Host, tmp_path: Path
     assert host.requests[0][1] == "bytes=100000-"
 
 
+@pytest.mark.parametrize("fields", HASHES)
+def test_a_host_that_sends_the_rest_of_another_file_all_the_same_is_found_by_its_mark(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    older = bytes(100_000)
+    part = place_of(entry_of(host), tmp_path).with_name("screen.h5ad.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(older)
+    part.with_name("screen.h5ad.part.json").write_text(
+        json.dumps({"url": f"{host.url}/screen.h5ad", "validator": '"older"'})
+    )
+    host.any_mark = True
+    assert got(host, tmp_path, **fields).path.read_bytes() == CONTENT
+    assert [asked for _, asked in host.requests] == ["bytes=100000-", None]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_part_without_a_mark_is_used_only_if_a_hash_will_tell(
     host: Host, tmp_path: Path, known: bool
@@ -169,6 +185,46 @@ def test_a_web_page_is_not_the_file(host: Host, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="web page"):
         got(host, tmp_path, sha256="", size=None)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "web page"),
+        (b"\xef\xbb\xbf\r\n <HTML>login</HTML>", "web page"),
+    ],
+)
+def test_an_empty_file_and_a_web_page_under_another_name_are_not_the_file(
+    host: Host, tmp_path: Path, content: bytes, said: str
+) -> None:
+    host.content, host.headers = content, {"Content-Type": "application/octet-stream"}
+    with pytest.raises(DownloadError, match=said):
+        got(host, tmp_path / "web", sha256="", size=None)
+    saved = tmp_path / "saved"
+    saved.write_bytes(content)
+    with pytest.raises(DownloadError, match=said):
+        fetch(entry_of(host, sha256="", size=None), tmp_path / "file", file=saved)
+    assert left(tmp_path / "web") == left(tmp_path / "file") == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br"])
+@pytest.mark.parametrize("fields", HASHES)
+def test_what_a_host_compresses_unasked_is_the_file_without_that(
+    host: Host, tmp_path: Path, fields: dict[str, Any], coding: str
+) -> None:
+    host.content = packed = gzip.compress(CONTENT, 1)
+    host.headers = {"Content-Encoding": coding}
+    if coding == "br":
+        with pytest.raises(DownloadError, match="the encoding 'br', which was not asked for"):
+            got(host, tmp_path, **fields)
+        return
+    host.drops = [100_000]
+    assert got(host, tmp_path, **fields).path.read_bytes() == CONTENT
+    assert [asked for _, asked in host.requests] == [None, None]
+    # Of a file that is compressed itself, some hosts say so as well.
+    known = {"sha256": hashlib.sha256(packed).hexdigest(), "size": len(packed), "filename": "x.h5ad.gz"}
+    assert got(host, tmp_path / "gz", **known).path.read_bytes() == packed
 
 
 def test_redirects_are_followed_and_a_revision_of_the_first_answer_is_kept(
@@ -353,6 +409,15 @@ def test_a_mirror_stands_for_the_hosts(
     found = fetch(entry_of(host, url="https://nowhere.invalid/x"), tmp_path / "downloads")
     assert (found.source, found.path.read_bytes()) == ("mirror", CONTENT)
     assert host.requests == ([(f"/mirror/{NAME}/screen.h5ad", None)] if web else [])
+
+
+def test_a_mirror_that_is_nowhere_is_named(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in (str(tmp_path / "none"), "file:///none", "localhost:8000"):
+        monkeypatch.setenv("PERTURBFM_MIRROR", place)
+        with pytest.raises(DownloadError, match=r"PERTURBFM_MIRROR names no .*; correct it, or unset it"):
+            got(host, tmp_path / "downloads")
 
 
 def test_packed_files_are_unpacked_once_and_damage_is_said(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -449,6 +452,14 @@ def test_file_of_another_kind(tmp_path: Path) -> None:
             "it is a spreadsheet, not HDF5 .*make an AnnData",
         ),
         (b"PK\3\4\x14\0\6\0\10\0\0\0!\0a.h5ad", "it is compressed, not HDF5"),
+        (b"PK\3\4\x14\0\6\0\10\0\0\0!\0X.npy", "it is an object that Python saved.*make an AnnData"),
+        (pickle.dumps(OBS), "it is an object that Python saved, not HDF5"),
+        (b"\x93NUMPY\1\0", "it is an object that Python saved, not HDF5"),
+        (bz2.compress(b"x"), "it is compressed, not HDF5"),
+        (lzma.compress(b"x"), "it is compressed, not HDF5"),
+        (b"\x28\xb5\x2f\xfd" + bytes(9), "it is compressed, not HDF5"),
+        (b"a.h5ad".ljust(257, b"\0") + b"ustar\0", "it is an archive, not HDF5 .*unpack it first"),
+        (b"ARROW1\0\0", "it is Arrow or Feather, not HDF5 .*make an AnnData"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n",
             "pointer of Git LFS.*`git lfs pull`",
@@ -463,6 +474,15 @@ def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path: Path, content:
     with pytest.raises(DatasetError, match=message) as caught:
         read(tmp_path / "x.h5ad")
     assert "\n" not in str(caught.value)
+
+
+def test_links_to_files_that_are_not_there_are_named(write_h5ad: Write, tmp_path: Path) -> None:
+    path = write_h5ad(LOG1P, OBS)
+    with h5py.File(path, "r+") as file:
+        del file["X"]
+        file["X"] = h5py.ExternalLink("gone.h5ad", "/X")
+    with pytest.raises(DatasetError, match="HDF5 with links to other files, of which one is not there"):
+        read(path)
 
 
 @pytest.mark.parametrize(

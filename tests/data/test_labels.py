@@ -344,6 +344,14 @@ def test_an_alias_applies_once(aliases: dict[str, str], labels: list[str], expec
     [
         ("", "needs the columns label and one of"),
         ("name,perturbation\na,b\n", "needs the columns label and one of .*found: name,perturbation"),
+        (
+            "label;genes\npair;A;B\n",
+            r"line 2 has more cells than there are columns \('B' is left over\); put names with ';' in",
+        ),
+        (
+            "label,perturbation\na,b,,\n1,2-DCA,DCA\n",
+            r"line 3 has more cells .*'DCA' is left over.*names with ',' in quotes",
+        ),
         ("label,perturbation\na,b\na,c\n", "line 3 gives label 'a' a second time"),
     ],
 )
@@ -367,6 +375,27 @@ def test_bytes_are_text_wherever_they_are() -> None:
     assert sorted(set(ds.obs["batch_id"])) == ["x", "y"]
     adata.var.index = pd.Index([b"\xff", *GENES[1:]], dtype=object)
     with pytest.raises(DatasetError, match="gene names has bytes that are not UTF-8"):
+        read(adata)
+
+
+def test_dates_and_durations_are_text_that_can_be_read() -> None:
+    adata = cells(["control", "G1", "G2"])
+    adata.obs["day"] = pd.to_datetime(["2021-01-01", "2021-01-01", "2021-01-02"] * 4)
+    adata.obs["after"] = pd.to_timedelta([1, 1.5] * 6, unit="D")
+    adata.obs["known"] = adata.obs["after"].astype("category")
+    ds = read(adata, batch_col="day", time_col="after", covariate_cols="known")
+    assert sorted(set(ds.obs["batch_id"])) == ["2021-01-01", "2021-01-02"]
+    assert set(ds.conditions[schema.COVARIATES]) == {
+        f'{{"known":"{t}","time":"{t}"}}' for t in ("24 h", "36 h")
+    }
+
+
+def test_labels_that_are_lists_are_refused() -> None:
+    adata = cells(["control", "G1"])
+    adata.obs["pert"] = pd.Series([[x] for x in adata.obs["pert"]], index=adata.obs_names)
+    with pytest.raises(
+        DatasetError, match=r"'pert' \(--pert-col\) holds lists, e\.g\. \['control'\]; write each as one text"
+    ):
         read(adata)
 
 
@@ -713,6 +742,22 @@ def test_counts_near_the_end_of_their_type_are_named(kind: Any, form: Any) -> No
     assert report(read(adata))["warnings"] == []
 
 
+@pytest.mark.parametrize("kept", ["f2", "f4"], ids=["half", "written again"])
+def test_counts_that_half_precision_rounded_are_named(kept: str) -> None:
+    adata = cells(["control", "G1", "G2"])
+    X = adata.X + 2000.0
+    adata.X = X.astype("f2").astype(kept)
+    # Up to 2,048 nothing is lost.
+    assert report(read(adata))["warnings"] == []
+    X = X + np.arange(X.size).reshape(X.shape)
+    adata.X = X.astype("f2").astype(kept)
+    assert warned(
+        read(adata), "counts above 2,048, and all are numbers that half precision (float16) can hold"
+    )
+    adata.X = sp.csr_matrix(X.astype("f4"))
+    assert report(read(adata))["warnings"] == []
+
+
 def test_counts_that_became_negative_are_explained() -> None:
     adata = cells(["control", "G1", "G2"])
     X = adata.X.astype(np.int64)
@@ -809,3 +854,39 @@ def test_guides_of_measured_genes_that_are_kept_apart_are_no_drugs(column: str |
     ds = read(adata, guides="separate", guide_col=column)
     assert perts(ds) == labels[1:]
     assert not warned(ds, "--modality drug")
+
+
+# ---- options that contradict each other, or that nothing is there for ----------------------------------------------
+
+
+def test_two_modalities_are_refused() -> None:
+    adata = cells(["control", "G1"], kind=["", "KO"])
+    with pytest.raises(
+        DatasetError, match="--modality 'drug' and --modality-col 'kind' both say what the modality is"
+    ):
+        read(adata, modality="drug", modality_col="kind")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"dose_unit": "nM"}, "--dose-unit 'nM' is not used: no column of doses is read (--dose-col)"),
+        ({"dose_unit_col": "line"}, "--dose-unit-col 'line' is not used: no column of doses"),
+        ({"time_unit": "h"}, "--time-unit 'h' is not used: no column of times is read (--time-col)"),
+        ({"time_unit": "h", "covariate_cols": "time"}, None),
+        (
+            {"space": "normalized", "target_sum": 5000},
+            "--target-sum 5000 is not used: normalized values keep",
+        ),
+        ({"target_sum": 5000}, None),
+    ],
+)
+def test_options_of_no_use_are_named(given: dict[str, Any], said: str | None) -> None:
+    adata = cells(["control", "G1"], time=[24, 24])
+    if given.get("space") == "normalized":
+        adata.X = adata.X / adata.X.sum(axis=1, keepdims=True) * 1e4
+    ds = read(adata, **given)
+    if said is None:
+        assert not warned(ds, "is not used")
+    else:
+        assert warned(ds, said)

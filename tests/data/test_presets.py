@@ -368,3 +368,41 @@ def test_verbs_of_presets_take_other_columns(tmp_path: Path) -> None:
     assert (ds.contexts, set(ds.conditions["modality"].astype(str))) == (["HeLa"], {"KO"})
     assert set(ds.obs["batch_id"].astype(str)) == {"6", "24"}
     assert set(json.loads(ds.conditions["covariates"].iloc[0])) == {"donor", "time"}
+
+
+# ---- corrections by hand -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "options"),
+    [
+        ({"covariate_cols": ["donor"]}, ["--covariate-col", "donor"]),
+        ({"modality": "KO"}, ["--modality", "KO"]),
+        ({"separators": ["&"]}, ["--separator", "&"]),
+    ],
+    ids=["covariates", "modality", "separators"],
+)
+def test_python_corrects_a_preset_as_the_command_line_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: dict[str, Any], options: list[str]
+) -> None:
+    """Covariates are added to those of the preset: without these, conditions of two treatments would be one."""
+    monkeypatch.chdir(tmp_path)
+    written(
+        tmp_path / "f.h5ad",
+        ["control", "TP53", "MDM2&KLF1"],
+        {
+            "cell_type": ["A549"],
+            "treatment": ["none", "ifn"],
+            "donor": ["a", "a", "b", "b"],
+            "perturbation_type": "CRISPRi",
+        },
+        counts=False,
+    )
+    perturbfm("data", "import-perturbench", "--dataset", "f.h5ad", "--out", "d", *options, warns=True)
+    expected = load_dataset(tmp_path / "d").conditions.index.tolist()
+    ds = read_h5ad(tmp_path / "f.h5ad", preset="perturbench", **field)
+    assert ds.conditions.index.tolist() == expected
+    assert all('"treatment":' in key for key in expected)
+    assert len(expected) == (8 if "covariate_cols" in field else 4)
+    assert ("A549|KLF1+MDM2" in expected[0]) == ("separators" in field)
+    assert ("|KO|" in expected[0]) == ("modality" in field)

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from anndata.io import write_elem
 
 from perturbfm_core.data.artifact import load_dataset, write_dataset
-from perturbfm_core.data.h5ad import read_matrix, read_obs
+from perturbfm_core.data.h5ad import other_matrices, read_matrix, read_obs, reads_raw
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.structure import check_pointers, checked_matrix
 from perturbfm_core.errors import DatasetError
@@ -226,6 +226,61 @@ def test_tables_of_anndata_0_7_and_of_other_tools(tmp_path):
     assert obs["n"].tolist() == [0, 1, 2]
     assert list(obs.index) == ["c0", "c1", "c2"]
     assert list(read_matrix(tmp_path / "in.h5ad", None)[1].index) == ["g0", "g1"]
+
+
+@pytest.mark.parametrize("missing", [np.array([-1], "i1"), np.array([255], "u1"), np.array([-(2**31)], "i4")])
+@pytest.mark.parametrize("referenced", [True, False])
+def test_categories_of_anndata_0_7_without_references_and_with_missing_codes(tmp_path, missing, referenced):
+    """A program that copies a file loses the references of codes to categories: they would be read as numbers."""
+    with h5py.File(tmp_path / "in.h5ad", "w") as file:
+        file["X"] = np.ones((3, 2), dtype=np.float32)
+        for name, index, columns in (("obs", ["c0", "c1", "c2"], ["pert"]), ("var", ["g0", "g1"], [])):
+            file[f"{name}/_index"] = np.array(index, dtype=object)
+            file[name].attrs.update(
+                {"encoding-type": "dataframe", "encoding-version": "0.1.0", "_index": "_index"}
+            )
+            file[name].attrs["column-order"] = np.array(columns, dtype=h5py.string_dtype())
+        file["obs/pert"] = np.array([0, 1, missing[0]], dtype=missing.dtype)
+        file["obs/__categories/pert"] = np.array(["ctrl", "A"], dtype=object)
+        if referenced:
+            file["obs/pert"].attrs["categories"] = file["obs/__categories/pert"].ref
+    obs = read_obs(tmp_path / "in.h5ad")
+    assert obs.columns.tolist() == ["pert"]
+    assert obs["pert"].tolist()[:2] == ["ctrl", "A"]
+    assert obs["pert"].isna().tolist() == [False, False, True]
+
+
+def test_codes_without_a_category_are_named(tmp_path):
+    adata = anndata.AnnData(np.ones((3, 2), dtype=np.float32))
+    adata.obs["pert"] = pd.Categorical(["ctrl", "A", "A"])
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file["obs/pert/codes"]
+        file["obs/pert/codes"] = np.array([0, 1, 255], dtype="u1")
+    with pytest.raises(
+        DatasetError, match=r"in\.h5ad: obs/pert has codes that stand for none of its categories"
+    ):
+        read_obs(tmp_path / "in.h5ad")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_raw_of_anndata_before_0_7(tmp_path, stream):
+    raw = sp.csr_array(np.arange(12, dtype=np.float32).reshape(4, 3))
+    with h5py.File(tmp_path / "old.h5ad", "w") as file:
+        file["X"] = np.full((4, 2), 0.5, dtype=np.float32)
+        for key in ("data", "indices", "indptr"):
+            file[f"raw.X/{key}"] = getattr(raw, key)
+        file["raw.X"].attrs["h5sparse_format"], file["raw.X"].attrs["h5sparse_shape"] = "csr", raw.shape
+        records(file, "obs", ["c0", "c1", "c2", "c3"], {"pert": ["ctrl", "A", "B", "A"]}, "S")
+        records(file, "var", ["g0", "g1"], {}, "S")
+        records(file, "raw.var", ["g0", "g1", "g2"], {}, "S")
+    _, var, found = read_matrix(tmp_path / "old.h5ad", "raw", stream=stream)
+    assert [*map(str, var.index)] == ["g0", "g1", "g2"]
+    np.testing.assert_array_equal(found.toarray(), raw.toarray())
+    assert reads_raw(tmp_path / "old.h5ad", "raw")
+    assert other_matrices(tmp_path / "old.h5ad", None) == ["counts are read with --from-raw"]
+    with pytest.raises(DatasetError, match=r"has no layers/lost; layers: \['raw'\]"):
+        read_matrix(tmp_path / "old.h5ad", "lost")
 
 
 # ---- npz and zarr ------------------------------------------------------------------------------------------------

@@ -101,6 +101,44 @@ def test_an_own_control_at_other_genes_shows_that_deltas_are_too(model):
         convert(raw, model.asked)
 
 
+def controls_of(model) -> dict[str, np.ndarray]:
+    """Return the control of each context that is asked for."""
+    contexts = model.asked.conditions["context_id"].astype(str)
+    return {c: model.control[(contexts == c).to_numpy()][0] for c in sorted(set(contexts))}
+
+
+@pytest.mark.parametrize("taken", ["another", "all"])
+def test_deltas_to_the_control_of_another_context_or_of_all_are_warned_of(model, taken):
+    each = controls_of(model)
+    first, second = sorted(each)[:2]
+    base = each[second] if taken == "another" else np.mean(list(each.values()), axis=0)
+    asked = replace(model.asked, controls=lambda: each)
+    # Effects of few conditions do not average out as those of many do.
+    made = model.control + 0.3 * model.delta
+    (said,) = [w for w in convert(model.raw(made - base, kind="delta"), asked).warnings if "in common" in w]
+    assert f"{first} (the control of {second if taken == 'another' else 'all contexts'})" in said
+    for kept in (made - model.control, model.delta):
+        done = convert(model.raw(kept, kind="delta"), asked, degenerate="flag")
+        assert not any("in common" in w for w in done.warnings)
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_z_scores_and_centred_values_are_no_deltas(model, ddof):
+    away = model.delta - model.delta.mean(axis=0)
+    rng = np.random.default_rng(0)
+    rows = away + 0.1 * rng.normal(size=away.shape)
+    rows -= rows.mean(axis=0)
+    with pytest.raises(
+        PredictionError, match=r"standard deviation of 1 over its 12 rows in 100% of the genes"
+    ):
+        convert(model.raw(rows / rows.std(axis=0, ddof=ddof), kind="delta"), model.asked)
+    said = convert(model.raw(rows, kind="delta"), model.asked).warnings
+    assert any("0 on average over its rows at each gene" in w for w in said)
+    assert not any(
+        "on average over" in w for w in convert(model.raw(model.delta, kind="delta"), model.asked).warnings
+    )
+
+
 @pytest.mark.parametrize(("factor", "said"), [(0.55, True), (0.8, False), (1.5, True)])
 def test_another_depth_within_the_bounds_is_warned_of(model, factor, said):
     done = convert(model.raw(np.log1p(np.expm1(model.expression) * factor)), model.asked)

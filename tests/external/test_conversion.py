@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from perturbfm_core import schema
 from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.errors import PredictionError
@@ -143,6 +146,18 @@ def test_perturbations_alone_name_conditions_of_one_context_only(model):
     both = Asked(table, model.asked.genes, np.tile(model.control[:1], (len(table), 1)), target_sum=1e4)
     text = refused(model.raw(model.expression[:1], keys=[several]), both, missing="control")
     assert f"'{several}' fits 2 conditions" in text
+
+
+def test_a_context_and_a_perturbation_of_several_doses_name_no_condition(model):
+    # Names fit by their beginning where doses tell conditions apart: none is taken, all are left out if skipped.
+    keys = [f"C0|G10|drug|{dose} uM|" for dose in (0.1, 1, 10)]
+    parts = [dict(zip(schema.CONDITION_COLUMNS, k.split("|"), strict=True)) for k in keys]
+    table = pd.DataFrame(parts, index=keys)
+    asked = Asked(table, model.asked.genes, np.tile(model.control[:1], (3, 1)), known=table, target_sum=1e4)
+    text = refused(model.raw(model.expression[:1], keys=["C0|G10"]), asked, missing="control")
+    assert "'C0|G10' fits 3 conditions, e.g. ['C0|G10|drug|0.1 uM|'" in text
+    raw = model.raw(model.expression[:3], keys=keys, skipped=[{"condition": "C0|G10", "why": "no such drug"}])
+    assert "predicts none of the 3 conditions asked for (3 of them skipped" in refused(raw, asked)
 
 
 def test_rows_that_were_not_asked_for_are_counted(model):
@@ -295,6 +310,22 @@ def test_a_folder_without_its_files(model, tmp_path):
         read_raw(made, space="log1p")
     assert is_raw(made)
     assert not is_raw(tmp_path / "cells.h5ad")
+
+
+def test_numbers_of_a_worker_that_failed_after_it_had_written_them(model, tmp_path):
+    made = write_raw(tmp_path / "made", model.raw())
+    error = made / "error.json"
+    for text, says in (
+        ('{"error": "half"}', "the worker failed: half"),
+        ("{}", r"is newer than its raw\.npz"),
+    ):
+        error.write_text(text)
+        os.utime(error, ns=(0, (made / "raw.npz").stat().st_mtime_ns + 1))
+        with pytest.raises(PredictionError, match=says):
+            read_raw(made)
+    # That of an attempt before it says nothing of them.
+    os.utime(error, ns=(0, 0))
+    assert convert(read_raw(made), model.asked).counts["predicted"] == ASKED
 
 
 def test_the_own_control_in_a_file_of_its_own(model, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import anndata
@@ -13,6 +15,7 @@ import scipy.sparse as sp
 from perturbfm_core.errors import ExternalError
 from perturbfm_core.external.export import export, export_key, write_view
 from perturbfm_core.external.request import ahead_of, request_of
+from perturbfm_core.external.work import WORKERS
 from perturbfm_core.splits.view import train_view
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import attempt, perturbfm
@@ -161,3 +164,7 @@ def test_external_export_writes_a_folder_once(tmp_path):
     again = attempt("external", "export", *options)
     assert again.code == 2
     assert "is there already" in again.err
+    # By hand, as the docs have it: the folder of the output is made.
+    line = [sys.executable, str(WORKERS / "template_worker.py"), "view", "by/hand"]
+    subprocess.run(line, check=True, capture_output=True)
+    assert sorted(p.name for p in Path("by/hand").iterdir()) == ["raw.json", "raw.npz"]

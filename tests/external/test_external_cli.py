@@ -130,6 +130,13 @@ def kept_worker(spent: str) -> str:
     )
 
 
+def test_half_a_record_of_the_cost_does_not_stop_the_next_attempt(split):
+    Path("w.py").write_text(kept_worker('{"seconds": 5'))
+    line = ("external", "run", "w.py", "--split", split, "--data", "D")
+    assert "half way (exit code 3)" in attempt(*line).err
+    assert attempt(*line).code == 0
+
+
 def test_a_worker_that_was_ended_finds_what_it_left_and_the_cost_is_of_all_attempts(split, own_home):
     Path("w.py").write_text(kept_worker('{"seconds": 5000, "cpu_s": 4000}'))
     line = ("external", "run", "w.py", "--split", split, "--data", "D")

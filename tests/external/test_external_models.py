@@ -228,6 +228,21 @@ def test_a_failed_conversion_does_not_train_again(kept, tmp_path):
     assert record["warnings"]
 
 
+def test_a_worker_that_changes_its_inputs_is_refused_and_they_are_made_anew(tmp_path):
+    ds, split = world()
+    store = ArtifactStore(tmp_path / "store")
+    for ends_well in (True, False):
+        change = "view_dir.joinpath('view.h5ad').chmod(0o666); view_dir.joinpath('view.h5ad').open('r+b').write(b'x')"
+        if not ends_well:
+            change += "; raise ValueError('no more')"
+        path = worker(tmp_path, f"{change}  # {ends_well}", name=f"{ends_well}.py")
+        says = "changed view.h5ad or query_controls.h5ad" if ends_well else "no more"
+        with pytest.raises(PerturbFMError, match=says):
+            stages.fit(store, ds, split, config(worker=path))
+        # What others are given is whole again.
+        stages.fit(store, ds, split, config(worker=worker(tmp_path, f"rows += 0  # {ends_well}")))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

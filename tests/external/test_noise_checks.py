@@ -91,6 +91,22 @@ def test_the_controls_cells_drawn_again_are_its_noise(model, n, shrink):
     assert found >= 0.85 * len(SEEDS)
 
 
+@pytest.mark.parametrize("n", [20, 60, 300])
+def test_the_real_controls_cells_drawn_again_are_noise_where_there_is_no_own_control(model, n):
+    found = 0
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        delta = effects(rng, model, 0.4, 0.6)
+        delta[[2, 5]] = 0
+        raw = replace(model.raw(model.drawn(rng, delta, [n] * ASKED)), n_cells=np.full(ASKED, n))
+        # Where it is plain, they are refused as controls already.
+        said = [
+            w for w in convert(raw, model.asked, degenerate="flag").warnings if "the control by no more" in w
+        ]
+        found += bool(said) and said[0].startswith("2 of") and model.keys[2] in said[0]
+    assert found >= 0.85 * len(SEEDS)
+
+
 @pytest.mark.parametrize("n", [30, 200])
 def test_another_perturbations_cells_drawn_again_are_its_noise_and_not_refused(model, n):
     a, b = np.flatnonzero(model.context == model.context[0])[:2]

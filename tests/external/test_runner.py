@@ -17,7 +17,9 @@ from perturbfm_core.errors import ExternalError
 from perturbfm_core.external import network
 from perturbfm_core.external.runner import WorkerCall, run_worker
 
-WRITES = "open(out + '/raw.npz', 'wb').write(b'x')\n"
+WRITES = (
+    "__import__('zipfile').ZipFile(out + '/raw.npz', 'w').close(); open(out + '/raw.json', 'w').write('{}')\n"
+)
 # A child of the worker, in its group, that would live on; its number is left in a file.
 CHILD = """
 import subprocess
@@ -104,10 +106,9 @@ def test_no_host_is_reached_where_the_kernel_permits_a_namespace(tmp_path, monke
         # What talks to itself works.
         with socket.create_server(("127.0.0.1", 0)) as own:
             socket.create_connection(own.getsockname(), timeout=5).close()
-        open(out + "/raw.npz", "wb").write(b"x")
         """
         said = []
-        run_worker(call(tmp_path, code), said.append)
+        run_worker(call(tmp_path, textwrap.dedent(code) + WRITES), said.append)
     assert said == ["not reached" if cut else "reached"]
     # Its files belong to whoever started it.
     assert (tmp_path / "work/out/raw.npz").stat().st_uid == os.getuid()
@@ -129,12 +130,20 @@ def test_the_line_of_error_json_is_the_error(tmp_path):
         ("os.kill(os.getpid(), 9)", "it ended with signal SIGKILL and printed nothing"),
         ("print('so far', flush=True); os.kill(os.getpid(), 11)", "so far (signal SIGSEGV)"),
         ("print('done')", "it ended with exit code 0 and wrote no raw.npz"),
+        (WRITES + "os.remove(out + '/raw.json')", "it ended with exit code 0 and wrote no raw.json"),
+        (WRITES + 'open(out + "/error.json", "w").write(\'{"error": "half"}\')', "half; its log"),
+        (r"print('\x1b[31mno GPU\x1b[0m\x07'); sys.exit(1)", "no GPU (exit code 1)"),
         (WRITES + "sys.exit(1)", "it ended with exit code 1 and printed nothing"),
         ("open(out + '/error.json', 'w').write('{'); sys.exit(2)", "it ended with exit code 2"),
     ],
 )
 def test_a_failure_is_the_last_line_with_its_exit_code_or_signal(tmp_path, code, says):
     assert f"worker of gears failed: {says}" in refused(call(tmp_path, code))
+
+
+def test_half_an_output_is_not_kept(tmp_path):
+    code = "open(out + '/raw.npz', 'r+b').truncate(9)"
+    assert "raw.npz is damaged or not an npz file" in refused(call(tmp_path, WRITES + code))
 
 
 def test_an_absent_interpreter_or_worker_is_one_line_that_says_what_to_do(tmp_path):

@@ -319,6 +319,13 @@ def test_annotations_of_terms_that_the_ontology_lacks_are_stated(tmp_path):
     assert "has none of the terms" in refusal("go", files)
 
 
+def test_blank_lines_before_the_first_annotation_do_not_count(tmp_path):
+    first, *rest = made.gaf().splitlines(keepends=True)
+    plain = converted("go", ontology_files(tmp_path, first + "".join(rest)))
+    blank = converted("go", ontology_files(tmp_path, first + "\n" + "".join(rest)))
+    np.testing.assert_array_equal(plain.features.matrix, blank.features.matrix)
+
+
 GAF_FAULTS = [
     ("!gaf-version: 2.2\n", "has no row"),
     (

@@ -244,6 +244,15 @@ def test_any_table_of_edges():
     assert set(edges(plain).values()) == {1.0}
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_an_undirected_edge_has_one_weight_whatever_its_two_records_say(order):
+    table = pd.DataFrame({"source": ["A", "B"], "target": ["B", "A"], "weight": [0.9, -0.9]}).iloc[order]
+    undirected = edge_graph(table, name="e", directed=False)
+    assert set(edges(undirected)) == {("A", "B"), ("B", "A")}
+    assert (undirected.adjacency - undirected.adjacency.T).nnz == 0
+    assert edges(edge_graph(table, name="e", directed=True))["B", "A"] == pytest.approx(-0.9)
+
+
 def test_every_kind_builds_from_a_file_and_its_errors_name_it(tmp_path):
     tables = {
         "string": scores(("A", "B", 900)),

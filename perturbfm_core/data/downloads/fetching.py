@@ -105,7 +105,11 @@ def fetch(
             _take(file, entry, known, target)
         elif (mirror := _mirrored(entry) if mirrored else None) is not None and not _is_web(mirror):
             source = "mirror"
-            _take(Path(mirror.removeprefix("file://")), entry, known, target)
+            place = Path(mirror.removeprefix("file://"))
+            if not place.is_file():
+                msg = f"{MIRROR} names no web address and no folder with {place}; correct it, or unset it to read the hosts"
+                raise DownloadError(msg)
+            _take(place, entry, known, target)
         else:
             source = "host" if mirror is None else "mirror"
             revision = _transfer(
@@ -211,6 +215,8 @@ def _take(file: Path, entry: RemoteFile, known: str | None, target: Path) -> Non
     """
     import pooch
 
+    from perturbfm_core.data.downloads.transfer import PAGES, is_web_page
+
     if not file.is_file():
         msg = f"{file} is not a file; give the path of {entry.filename}"
         raise DownloadError(msg)
@@ -220,6 +226,11 @@ def _take(file: Path, entry: RemoteFile, known: str | None, target: Path) -> Non
         raise DownloadError(msg)
     if known is not None and not pooch.hashes.hash_matches(str(file), known):
         raise _wrong(entry, known, str(file))
+    with file.open("rb") as handle:
+        head = handle.read(64)
+    if not head or (is_web_page(head) and not entry.filename.endswith(PAGES)):
+        msg = f"{file} is {'a web page' if head else 'empty'}, not {entry.name}; give the file itself"
+        raise DownloadError(msg)
     if target.exists() and target.samefile(file):
         return
     part = target.with_name(target.name + ".copy")

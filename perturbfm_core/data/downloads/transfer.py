@@ -26,6 +26,9 @@ _REFUSED = {401, 403, 451}
 _LONGEST_WAIT_S = 60.0
 # Hosts that keep their files in a repository name its commit here.
 _REVISION = "X-Repo-Commit"
+# Compressions that a host may add to a file although none is asked for; others are refused.
+_DECODED = ("gzip", "x-gzip", "deflate")
+_PAGE, PAGES = (b"<!doctype html", b"<html"), (".html", ".htm")
 
 
 class _TryAgainError(Exception):
@@ -104,6 +107,10 @@ class Transfer:
                 pause = min(pause, _LONGEST_WAIT_S)
                 self.tell(f"{self.part.stem}: {error}; again in {pause:.0f} s")
                 time.sleep(pause * (1.0 if error.wait is not None else random.uniform(0.8, 1.2)))
+        if not self._have():
+            self.finish()
+            msg = f"{url} sent an empty file; look at the address, or use --file PATH"
+            raise DownloadError(msg)
         # A second name: a kill before the hash is checked keeps the part.
         output = Path(output_file)
         output.unlink(missing_ok=True)
@@ -146,6 +153,7 @@ class Transfer:
     def _once(self, url: str) -> None:
         have = self._have()
         if have and have == self.size:
+            self.resumed = True
             return
         if self.size is not None and have > self.size:
             self.finish()
@@ -154,7 +162,14 @@ class Transfer:
         with _errors_named(), requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as answer:
             start, total = self._accept(url, answer, have)
             if start is None:
+                self.resumed = True
                 return
+            decoded = self._is_decoded(url, answer)
+            if decoded and start:
+                # The rest is one of the compressed bytes.
+                self.finish()
+                msg = "the host compresses the file, so that it cannot go on"
+                raise _TryAgainError(msg)
             self._check_space(start, total)
             validator = _validator_of(answer)
             with writing(self._about):
@@ -163,7 +178,12 @@ class Transfer:
             first = next((r for r in [*answer.history, answer] if _REVISION in r.headers), None)
             self.revision = first.headers[_REVISION] if first is not None else self.revision
             self.resumed = start > 0
-            self._write(answer, start, total)
+            try:
+                self._write(url, answer, start, total, decoded=decoded)
+            except BaseException:
+                if decoded:
+                    self.finish()
+                raise
         have = self._have()
         if total is not None and have < total:
             msg = f"the connection ended after {amount(have)} of {amount(total)}"
@@ -199,10 +219,15 @@ class Transfer:
             )
             raise DownloadError(msg)
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind in ("text/html", "application/xhtml+xml") and not self.part.stem.endswith((".html", ".htm")):
-            msg = f"{url} answered with a web page, not the file; fetch it with a browser and give it with --file PATH"
-            raise DownloadError(msg)
+        if kind in ("text/html", "application/xhtml+xml") and not self.part.stem.endswith(PAGES):
+            raise DownloadError(_is_page(url))
         if status == 206:
+            before, now = self._validator(url), _validator_of(answer)
+            if before and now and before != now:
+                # Asked to send all of a file that is another by now, some hosts send the rest of it all the same.
+                self.finish()
+                msg = "the host has another file than before"
+                raise _TryAgainError(msg)
             found = re.match(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != have:
                 self.finish()
@@ -212,7 +237,8 @@ class Transfer:
             start = have
         else:
             length = answer.headers.get("Content-Length", "")
-            total, start = (int(length) if length.isdigit() else None), 0
+            known = length.isdigit() and not self._is_decoded(url, answer)
+            total, start = (int(length) if known else None), 0
         if self.size is not None and total is not None and total != self.size:
             msg = f"{url} has {total} bytes, the registry says {self.size}; the file has changed or the address is another's"
             raise DownloadError(msg)
@@ -230,13 +256,48 @@ class Transfer:
         if free is not None and needed - start > free:
             raise disk_error(self.part, "the disk is full", needed, staged=start)
 
-    def _write(self, answer: Any, start: int, total: int | None) -> None:
+    def _is_decoded(self, url: str, answer: Any) -> bool:
+        """Return whether an answer is a compressed form of the file, not the file that is compressed itself.
+
+        Raises
+        ------
+        DownloadError
+            If it is compressed in a way that cannot be undone here.
+        """
+        coding = answer.headers.get("Content-Encoding", "").strip().lower()
+        if coding in ("", "identity") or self.part.stem.endswith((".gz", ".tgz")):
+            return False
+        if coding not in _DECODED:
+            msg = f"{url} sends the file in the encoding {coding!r}, which was not asked for; fetch it with a browser and give it with --file PATH"
+            raise DownloadError(msg)
+        return True
+
+    def _write(self, url: str, answer: Any, start: int, total: int | None, *, decoded: bool) -> None:
+        """Write what comes of an answer to the part.
+
+        Parameters
+        ----------
+        url, answer
+            The address and its answer.
+        start, total
+            Position in the file, and its bytes if they are known.
+        decoded
+            Whether the answer is a compressed form of the file.
+
+        Raises
+        ------
+        DownloadError
+            If it is a web page.
+        """
         done, shown = start, 0.0
         with writing(self.part, total), self.part.open("r+b" if start else "wb") as handle:
             handle.seek(start)
             handle.truncate()
             # What has come is written at once: a cut must not lose it.
-            while chunk := _read(answer.raw):
+            for chunk in _chunks(answer.raw, decoded=decoded):
+                if not done and not self.part.stem.endswith(PAGES) and is_web_page(chunk):
+                    self.finish()
+                    raise DownloadError(_is_page(url))
                 handle.write(chunk)
                 done += len(chunk)
                 now = time.monotonic()
@@ -264,6 +325,25 @@ def _errors_named() -> Iterator[None]:
         cause = error.args[0] if error.args else error
         reason = getattr(cause, "reason", None) or cause
         raise _TryAgainError(str(reason).partition(": ")[2][:120] or type(error).__name__) from error
+
+
+def is_web_page(head: bytes) -> bool:
+    """Return whether a file that begins so is a web page, such as one to log in, whatever its host calls it."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith(_PAGE)
+
+
+def _is_page(url: str) -> str:
+    return (
+        f"{url} answered with a web page, not the file; fetch it with a browser and give it with --file PATH"
+    )
+
+
+def _chunks(raw: Any, *, decoded: bool) -> Iterator[bytes]:
+    if decoded:
+        yield from raw.stream(_FEW, decode_content=True)
+    else:
+        while chunk := _read(raw):
+            yield chunk
 
 
 def _read(raw: Any) -> bytes:

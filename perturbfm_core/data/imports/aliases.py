@@ -12,6 +12,7 @@ from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import part_id
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.parsing import read_text
 
 LABEL, PERTURBATION, GENES = "label", "perturbation", "genes"
 _COLUMNS = (LABEL, PERTURBATION, GENES, schema.MODALITY)
@@ -42,13 +43,9 @@ def read_aliases(path: Path) -> Aliases:
     Raises
     ------
     DatasetError
-        If the file cannot be read, lacks a column, or gives a label twice.
+        If the file cannot be read, lacks a column, has a line of more cells than columns, or gives a label twice.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"alias table {path} cannot be read ({exc.__class__.__name__}); give a CSV file in UTF-8"
-        raise DatasetError(msg) from exc
+    text = read_text(path, DatasetError)
     head = text.splitlines()[0] if text.strip() else ""
     separator = max(",;\t", key=head.count)
     try:
@@ -67,6 +64,14 @@ def read_aliases(path: Path) -> Aliases:
     modality: dict[str, str] = {}
     seen: set[str] = set()
     for number, row in enumerate(rows, start=2):
+        # A name cut at a comma or semicolon would be another name.
+        more = [cell for cell in row.get(None) or () if cell.strip()]
+        if more:
+            msg = (
+                f"alias table {path}: line {number} has more cells than there are columns ({more[0].strip()!r} is left over); put "
+                f"names with {separator!r} in quotes, or part genes with {schema.COMBO_SEPARATOR}"
+            )
+            raise DatasetError(msg)
         label, name, genes, kind = ((row.get(named.get(c, c)) or "").strip() for c in _COLUMNS)
         if not label:
             continue

@@ -48,12 +48,33 @@ def imported_columns(
     DatasetError
         If a column is missing, has missing values, or the control label does not occur.
     """
+    _check_options(mapping, report)
     obs = _missing_named(obs, mapping)
     labels = _column(obs, mapping.pert_col, "--pert-col", origin)
     kept = _kept(labels, mapping, report)
     if kept is not None:
         obs, labels = obs.iloc[kept], labels.iloc[kept]
     return _Reader(obs, labels, mapping, origin, genes, report).columns(), kept
+
+
+def _check_options(m: ColumnMapping, report: ImportReport) -> None:
+    """Refuse two statements of one thing, and name what is stated of things that are not there."""
+    if m.modality and m.modality_col is not None:
+        msg = f"--modality {m.modality!r} and --modality-col {m.modality_col!r} both say what the modality is; give one"
+        raise DatasetError(msg)
+    timed = m.time_col is not None or "time" in m.covariate_cols
+    for option, given, used in (
+        (f"--dose-unit {m.dose_unit!r}", m.dose_unit, m.dose_col is not None),
+        (f"--dose-unit-col {m.dose_unit_col!r}", m.dose_unit_col, m.dose_col is not None),
+        (f"--time-unit {m.time_unit!r}", m.time_unit, timed),
+    ):
+        if given and not used:
+            what = option[2:].partition("-")[0]
+            report.warnings.append(f"{option} is not used: no column of {what}s is read (--{what}-col)")
+    if m.space != "counts" and m.target_sum != ColumnMapping.model_fields["target_sum"].default:
+        report.warnings.append(
+            f"--target-sum {m.target_sum:g} is not used: {m.space} values keep the depth that they have; it is for --space counts"
+        )
 
 
 def _missing_named(obs: pd.DataFrame, m: ColumnMapping) -> pd.DataFrame:

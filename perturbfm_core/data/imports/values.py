@@ -80,6 +80,11 @@ def stored_values(
             f"{what} holds counts up to {found.high:.6g} in a type that ends at {found.held}: larger ones would have become "
             "small; write the counts again as int32 or float32 if there were any"
         )
+    if mapping.space == "counts" and found.halved:
+        report.warnings.append(
+            f"{what} holds {found.halved} counts above 2,048, and all are numbers that half precision (float16) can hold, so that "
+            "others were rounded to these; write the counts again as int32 or float32"
+        )
     if mapping.space == "counts" and found.even:
         report.warnings.append(
             f"{what}: whole numbers up to {found.high:.6g} that differ less between rows than counts do by chance, as logarithms "

@@ -131,6 +131,8 @@ def report(values):
 
 if __name__ == "__main__":
     view_dir, out_dir = Path(sys.argv[1]), Path(sys.argv[2])
+    # There already where perturbfm runs it, and not by hand.
+    out_dir.mkdir(parents=True, exist_ok=True)
     try:
         main(view_dir, out_dir)
     except Exception as error:

@@ -126,7 +126,7 @@ def read_columns(path: Path, columns: Mapping[int, str], *, comment: str = "") -
     with opened(path) as handle:
         skipped, row = 0, ""
         for line in handle:
-            if not (comment and line.startswith(comment)):
+            if line.strip() and not (comment and line.startswith(comment)):
                 row = line
                 break
             skipped += 1
