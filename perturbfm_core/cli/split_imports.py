@@ -47,19 +47,21 @@ def import_perturbench(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze splits that PerturBench saved (CSV, JSON, obs columns) or that its splitters make, row by row."""
+    from functools import partial
+
     from perturbfm_core.data.h5ad import read_obs
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.split import save_splits
+    from perturbfm_core.splits.earlier import freeze_rows_beside
+    from perturbfm_core.splits.folder import SplitFolder
     from perturbfm_core.splits.perturbench.saved import (
         ImportedSplit,
-        freeze_rows,
         import_saved,
-        lacking_rows,
         row_codes,
         saved_in_columns,
     )
     from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
-    from perturbfm_core.splits.perturbench.stray_rows import stray_rows
+    from perturbfm_core.splits.perturbench.stray_rows import lacking_rows, stray_rows
 
     if sum(x is not None for x in (split_dir, csv, task)) > 1:
         msg = "give one of --split-dir, --csv and --task"
@@ -71,6 +73,7 @@ def import_perturbench(
         tell("reading")
         obs, ds = read_obs(dataset), open_dataset(data)
         names = [str(name) for name in obs.index]
+        freeze = partial(freeze_rows_beside, SplitFolder(store().split_dir))
         if task is not None:
             given = parse_pairs(arg or [], "--arg")
             keys = list(covariate_key or [])
@@ -86,10 +89,12 @@ def import_perturbench(
             (saved,) = saved_in_columns({"split": assigned.tolist()})
             codes, controls = row_codes(ds, saved, names)
             params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
-            split = freeze_rows(ds, codes, params | ({"labels": list(label)} if label else {}))
+            split = freeze(ds, codes, params | ({"labels": list(label)} if label else {}))
             imported = [ImportedSplit(task, split, controls, lacking_rows(ds, saved, names))]
         else:
-            imported = [import_saved(ds, s, names) for s in _saved(split_dir, csv, obs, dataset)]
+            imported = [
+                import_saved(ds, s, names, freeze=freeze) for s in _saved(split_dir, csv, obs, dataset)
+            ]
         made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, progress=tell)
     results: list[dict[str, Any]] = []
     for one, (split, stats, new) in zip(imported, made, strict=True):

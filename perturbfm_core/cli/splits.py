@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.index import read_index
 
 if TYPE_CHECKING:
+    from perturbfm_core.data.dataset import PerturbDataset
     from perturbfm_core.splits.folder import SplitFolder
     from perturbfm_core.splits.split import Split
 
@@ -96,6 +98,9 @@ def create(
     fit_rows: Annotated[
         str, typer.Option(help="Rows that every entry fits on: train or train+val.")
     ] = "train",
+    transductive: Annotated[
+        bool, typer.Option("--transductive", help="Fits may read the controls of what is held out.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     bounds: Annotated[
         bool, typer.Option(help="Compute ceilings and floors now (else at the first scoring).")
@@ -123,6 +128,7 @@ def create(
             "validation": validation,
             "calibration": calibration,
             "fit_rows": fit_rows,
+            "transductive": transductive,
         },
         "split options",
     )
@@ -133,12 +139,26 @@ def create(
     ds = open_dataset(data)
     with progress() as tell:
         made = freeze_split(store(), ds, wanted, bounds=bounds, progress=tell)
+    if spec == "explicit":
+        _warn_of_unlisted(ds, wanted)
     results = [_summary(split, stats, new) for split, stats, new in made]
     if as_json:
         emit({"splits": results} if len(results) > 1 else results[0], True)
         return
     for result in results:
         emit(result, False)
+
+
+def _warn_of_unlisted(ds: PerturbDataset, spec: SplitSpec) -> None:
+    """Say which conditions train although a list that names conditions of train does not name them."""
+    from perturbfm_core.splits.kinds.explicit import unlisted
+
+    if left := unlisted(ds, spec.params):
+        print(
+            f"warning: {len(left)} conditions are in no fold of the list, e.g. {left[0]!r}, and train beside those that it "
+            "names; give --unlisted unused to leave them out, or --unlisted train to say so",
+            file=sys.stderr,
+        )
 
 
 @app.command("kinds")

@@ -25,9 +25,10 @@ MIN_COMBOS = 200
 # Rules that splits were frozen by: the first makes folds of few combinations too; the second groups the inner folds of
 # pairs by condition, holds out contexts alone where test has a new context and a new perturbation at once, moves conditions
 # that are listed as train, does not see what is asked beside a list, and groups folds by the words of the request; the
-# third holds out perturbations in the inner folds of doses and times.
-EARLIER_RULES = (1, 2, 3)
-RULE = 4
+# third holds out perturbations in the inner folds of doses and times; the fourth knows one axis of a list, and leaves
+# conditions of several times in train where one of these validates.
+EARLIER_RULES = (1, 2, 3, 4)
+RULE = 5
 
 
 def _policies(spec: SplitSpec, n_units: int) -> tuple[int, int, Policy, Policy]:
@@ -93,7 +94,8 @@ def carve_conditions(
         validation, calibration = _carve_crossed(free, spec, rng, fold_of)
         return fold_of, validation, calibration
     unit = unit_of_axes(draft.ood_axes)
-    units = units_of(free, unit) if draft.spare is None else _spare_units(free, draft.spare)
+    beside = draft.beside if rule > 4 else {}
+    units = units_of(free, unit) if draft.spare is None else _spare_units(free, {**draft.spare, **beside})
     # Conditions of one pair, such as its doses, leave train together.
     pairs = pairs_of(free, covariate_of_pairs(draft)) if unit == "pair" and rule > 2 else {}
     if pairs:
@@ -119,7 +121,7 @@ def carve_conditions(
         if in_val and in_calib:
             fold_of[key] = "unused"
         elif in_val or in_calib:
-            fold_of[key] = "val" if in_val else "calib"
+            fold_of[key] = "unused" if key in beside else "val" if in_val else "calib"
     if draft.ood_axes == ("context",) and (val or calib):
         # As in test, only perturbations that occur in the remaining training contexts are kept.
         seen = seen_perts(conditions[[fold_of[k] == "train" for k in conditions.index]])

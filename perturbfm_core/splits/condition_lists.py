@@ -45,6 +45,10 @@ _OF_KEYS = frozenset(
 _BARS = len(schema.CONDITION_COLUMNS) - 1
 # GEARS writes a dose of 1 for each gene, which says nothing.
 _NO_DOSE = re.compile(r"1(\.0)?(\+1(\.0)?)*")
+# What tables are kept in that are no text.
+_NO_TEXT = frozenset(
+    {".parquet", ".pq", ".feather", ".xlsx", ".xls", ".ods", ".h5", ".h5ad", ".npy", ".npz", ".gz", ".zip"}
+)
 # Between the name of a table within a JSON file and a fold's: the name may be that of a context.
 WITHIN = " > "
 
@@ -141,8 +145,19 @@ def _from_json(path: Path) -> dict[str, list[str]]:
             return {f"{outer}{WITHIN}{fold}": list(names) for fold, names in inner.items()}
     if not _are_lists(loaded):
         msg = f"{path} must hold {{fold: [conditions]}}"
+        if isinstance(loaded, dict) and (number := _first_number(loaded)) is not None:
+            msg += (
+                f', with names as text, found the number {number}: write "{number}" if it is a name; rows by their '
+                "positions are imported by `perturbfm splits import-perturbench`"
+            )
         raise SplitError(msg)
     return {name: list(v) for name, v in loaded.items()}
+
+
+def _first_number(folds: Mapping[str, Any]) -> int | None:
+    """Return the first number that a fold lists, None if there is none."""
+    listed = (x for names in folds.values() if isinstance(names, list) for x in names)
+    return next((x for x in listed if isinstance(x, int) and not isinstance(x, bool)), None)
 
 
 def _are_lists(value: Any) -> bool:
@@ -173,6 +188,9 @@ def read_lines(path: Path, columns: int) -> list[list[str]]:
             f"{path} is a pickle, which is never loaded, since it can run any code; if you trust it, write it as JSON "
             "yourself in Python: json.dump(pickle.load(open('FILE.pkl', 'rb')), open('FILE.json', 'w'), default=list)"
         )
+        raise SplitError(msg)
+    if path.suffix.lower() in _NO_TEXT:
+        msg = f"{path} is a {path.suffix.lower()} file; write its table as CSV (pandas: to_csv) or as JSON"
         raise SplitError(msg)
     text = read_text(path, SplitError)
     if "\0" in text:

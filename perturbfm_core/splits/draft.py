@@ -45,6 +45,8 @@ class Draft:
     spare
         {condition key: unit} of the training conditions that may be moved to validation or calibration, each
         unit as a whole; None if all may, by the split's exchangeable unit.
+    beside
+        {condition key: unit} of training conditions that may not stay in train without their unit, nor be tested with it.
     """
 
     test: list[str]
@@ -57,6 +59,7 @@ class Draft:
     row_fraction: float | None = None
     batches: tuple[str, ...] | None = None
     spare: dict[str, str] | None = None
+    beside: dict[str, str] = field(default_factory=dict)
 
 
 P = TypeVar("P", bound=Frozen)

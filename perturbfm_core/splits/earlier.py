@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import Any
 
 from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
+from perturbfm_core.schema import IntArray
 from perturbfm_core.splits.carving import EARLIER_RULES
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
+from perturbfm_core.splits.perturbench.saved import freeze_rows
 from perturbfm_core.splits.split import FrozenSplit
 
 
@@ -40,3 +44,20 @@ def freeze_beside(folder: SplitFolder, ds: PerturbDataset, spec: SplitSpec) -> l
             if known & {split.hash for split in freeze(ds, whole, rule=rule)}:
                 return freeze(ds, spec, rule=rule)
     return made
+
+
+def freeze_rows_beside(
+    folder: SplitFolder, ds: PerturbDataset, codes: IntArray, params: Mapping[str, Any]
+) -> FrozenSplit:
+    """Return the by-row split with given fold codes (see `freeze_rows`), as the folder has it where it has it.
+
+    Parameters
+    ----------
+    folder
+        Folder of frozen splits.
+    ds, codes, params
+        As of `freeze_rows`.
+    """
+    made, earlier = freeze_rows(ds, codes, params), freeze_rows(ds, codes, params, rule=max(EARLIER_RULES))
+    known = {entry.hash for entry in folder.index().splits}
+    return earlier if made.hash not in known and earlier.hash in known else made

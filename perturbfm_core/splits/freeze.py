@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
@@ -23,7 +25,9 @@ from perturbfm_core.splits.carving import (
 )
 from perturbfm_core.splits.draft import KINDS, Draft
 from perturbfm_core.splits.inner_folds import inner_folds, level_folds
+from perturbfm_core.splits.kinds.explicit import axes_of
 from perturbfm_core.splits.split import (
+    Axis,
     ConditionFolds,
     CvGroup,
     DatasetRef,
@@ -68,6 +72,8 @@ def freeze(ds: PerturbDataset, spec: SplitSpec, *, rule: int = RULE) -> list[Fro
 
 
 def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> FrozenSplit:
+    if spec.kind == "explicit" and rule <= 4:
+        draft = replace(draft, ood_axes=_axes_of_list(ds.conditions, draft, rule))
     ref = DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256)
     name = "context_ood" if spec.kind == "leave_one_context_out" else spec.kind
     params: dict[str, Any] = {**draft.params, "val_frac": spec.val_frac, "calib_frac": spec.calib_frac}
@@ -92,7 +98,9 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> Fro
     else:
         assignment, validation, calibration = carve_conditions(ds.conditions, spec, draft, rng, rule)
         train = ds.conditions[[assignment[k] == "train" for k in ds.conditions.index]]
-        inner = level_folds(train, draft.spare, rng) if draft.spare is not None and rule > 3 else None
+        inner = None
+        if draft.spare is not None and rule > 3:
+            inner = level_folds(train, draft.spare, rng, draft.beside if rule > 4 else {})
         if inner is None and rule <= 2:
             inner = inner_folds(train, unit_of_axes(draft.ood_axes), rng)
         elif inner is None:
@@ -116,6 +124,20 @@ def _finish(ds: PerturbDataset, spec: SplitSpec, draft: Draft, rule: int) -> Fro
         ood_axes=draft.ood_axes,
     )
     return FrozenSplit(split, row_codes)
+
+
+def _axes_of_list(conditions: pd.DataFrame, draft: Draft, rule: int) -> tuple[Axis, ...]:
+    """Return what is unseen in test of a listed split, as an earlier rule saw it.
+
+    Parameters
+    ----------
+    conditions, draft
+        Conditions of the data set, and what is listed.
+    rule
+        See `freeze`.
+    """
+    placed = {key for key, fold in draft.fixed.items() if fold != "train"} | {*draft.test, *draft.unused}
+    return axes_of(conditions.loc[draft.test], conditions[~conditions.index.isin(placed)], rule)
 
 
 def _group(ds: PerturbDataset, spec: SplitSpec, k: int, rule: int) -> str:

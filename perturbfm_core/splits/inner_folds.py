@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,10 @@ def inner_folds(
 
 
 def level_folds(
-    train: pd.DataFrame, next_level: Mapping[str, str], rng: np.random.Generator
+    train: pd.DataFrame,
+    next_level: Mapping[str, str],
+    rng: np.random.Generator,
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> InnerFolds | None:
     """Return folds that hold out the next dose or time of some perturbations, as test has the highest (or a middle one).
 
@@ -97,6 +101,8 @@ def level_folds(
         {condition: perturbation} of conditions at the level that would be tested next.
     rng
         Source of the random assignment.
+    beside
+        {condition: perturbation} of conditions that are not fitted on while that level is held out.
 
     Returns
     -------
@@ -104,7 +110,7 @@ def level_folds(
     are not two.
     """
     contexts = dict(zip(map(str, train.index), train[schema.CONTEXT_ID].astype(str), strict=True))
-    stay = {context for key, context in contexts.items() if key not in next_level}
+    stay = {context for key, context in contexts.items() if key not in next_level and key not in beside}
     held = {key: pert for key, pert in next_level.items() if contexts.get(key) in stay}
     if len(set(held.values())) == 1:
         held = {key: key for key in held}
@@ -113,7 +119,9 @@ def level_folds(
         return None
     k = min(INNER_FOLDS, len(names))
     fold_of = {names[j]: int(i % k) for i, j in enumerate(rng.permutation(len(names)))}
-    return InnerFolds(unit="condition", k=k, folds={key: fold_of[held[key]] for key in sorted(held)})
+    also = {key: pert for key, pert in beside.items() if key in contexts and pert in fold_of}
+    folds = {key: fold_of[unit] for key, unit in sorted({**held, **also}.items())}
+    return InnerFolds(unit="condition", k=k, folds=folds)
 
 
 def _crossed_folds(train: pd.DataFrame, rng: np.random.Generator) -> InnerFolds | None:

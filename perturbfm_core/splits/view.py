@@ -12,9 +12,10 @@ from perturbfm_core import schema
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.table import ConditionTable, condition_table
 from perturbfm_core.errors import SplitError
-from perturbfm_core.schema import BoolArray, FloatArray, Fold, IntArray, StrArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.control_cells import ControlCells
 from perturbfm_core.splits.inner_masks import inner_masks
+from perturbfm_core.splits.open_controls import open_rows, with_open_controls
 from perturbfm_core.splits.split import FrozenSplit, InnerFolds, Unit
 
 
@@ -226,8 +227,16 @@ def _taken(matrix: FloatArray, rows: IntArray) -> FloatArray:
 
 
 def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
-    """Return the training view of a split (the folds in its `fit_rows`), with validation and inner folds."""
+    """Return the training view of a split (the folds in its `fit_rows`), with validation and inner folds.
+
+    Raises
+    ------
+    SplitError
+        If rows of train have no control outside of held-out batches.
+    """
     fit_rows = split.rows(ds, *split.fit_folds)
+    allowed, fitted = (open_rows(ds, split, *folds) for folds in (("train", "val"), split.fit_folds))
+    ds = with_open_controls(ds, split)
     table = condition_table(ds, fit_rows)
     validation = None
     if split.definition.validation == "fold" and "val" not in split.fit_folds:
@@ -244,8 +253,8 @@ def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
         unit=split.definition.unit,
         validation=validation,
         dataset=ds,
-        allowed_rows=_allowed(ds, split, "train", "val"),
-        fit_rows=_allowed(ds, split, *split.fit_folds),
+        allowed_rows=allowed,
+        fit_rows=fitted,
     )
 
 
@@ -278,36 +287,3 @@ def _plain_view(ds: PerturbDataset, table: ConditionTable) -> TrainView:
 
 def _inner(inner: InnerFolds | None, table: ConditionTable) -> list[tuple[BoolArray, BoolArray]]:
     return [] if inner is None else inner_masks(inner, table.conditions)
-
-
-def _allowed(ds: PerturbDataset, split: FrozenSplit, *folds: Fold) -> BoolArray:
-    """Return bool [N]: the rows of the given folds and the input controls of their contexts.
-
-    A transductive split allows the input controls of all contexts. A split by batch excludes the controls of
-    held-out batches, those of calibration among them, unless it is transductive.
-    """
-    fit = np.isin(split.codes(ds), [schema.FOLDS.index(fold) for fold in folds])
-    context = ds.obs[schema.CONTEXT_ID].cat.codes.to_numpy()
-    open_contexts = np.unique(context if split.definition.transductive else context[fit])
-    controls = ds.controls.has_role("input") & np.isin(context, open_contexts)
-    if "batch" in split.definition.ood_axes and not split.definition.transductive:
-        controls &= ~in_closed_batches(ds, split, split.codes(ds))
-    return np.asarray(fit | controls, dtype=np.bool_)
-
-
-def in_closed_batches(ds: PerturbDataset, split: FrozenSplit, codes: IntArray) -> BoolArray:
-    """Return bool [N]: rows of batches that are tested or calibrated on and not trained on.
-
-    A batch of controls alone is held out by no fold.
-
-    Parameters
-    ----------
-    ds, split
-        Data set and split.
-    codes
-        int8 [N], fold of each row.
-    """
-    batch = ds.obs[schema.BATCH_ID].astype(str).to_numpy()
-    folds = {fold: np.unique(batch[codes == schema.FOLDS.index(fold)]) for fold in schema.FOLDS}
-    closed = {*folds["test"], *folds["calib"], *map(str, split.definition.params.get("holdout", ()))}
-    return np.isin(batch, sorted(closed - {*folds["train"], *folds["val"]}))

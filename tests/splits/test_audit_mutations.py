@@ -83,6 +83,7 @@ GENE = split_one(CELLS, "perturbation_ood", {"holdout": ["A"]})
 COMBO = split_one(CELLS, "combo_ood", {"holdout": ["A+B"]})
 ROWS = split_one(CELLS, "iid", {"test_frac": 0.3})
 BOTH = split_one(CELLS, "context_perturbation_ood", {"contexts": ["x"], "perturbations": ["A"]})
+BATCH = split_one(CELLS, "batch_ood", {"holdout": ["b1"]})
 
 
 def _with_table(split: FrozenSplit, table: Mapping[str, Sequence[str]], **update: Any) -> FrozenSplit:
@@ -306,6 +307,11 @@ def _train_and_test() -> str:
     return rows_record(CELLS, CONTEXT.rows(CELLS, "train", "test"))
 
 
+def _with_all_controls(split: FrozenSplit) -> str:
+    rows = np.isin(np.arange(CELLS.n_obs), split.rows(CELLS, "train")) | CELLS.is_control
+    return rows_record(CELLS, np.flatnonzero(rows))
+
+
 def _roles(role: int, context: str) -> tuple[int, ...]:
     mine = (CELLS.obs[schema.CONTEXT_ID] == context).to_numpy() & (CELLS.controls.roles == role)
     return tuple(int(i) for i in np.flatnonzero(mine))
@@ -382,6 +388,8 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "order": lambda: _twin("A+B", "B+A"),
         "control_part": lambda: _twin("A", "A+control"),
         "ctrl_part": lambda: _twin("A", "ctrl+A"),
+        "control_guide_part": lambda: _twin("A", "A+NegCtrl0"),
+        "safe_target_part": lambda: _twin("A+B", "B+AAVS1+A"),
         "case": lambda: _twin("TP53", "Tp53"),
         "space": lambda: _twin("TP53", "TP53 "),
         "separator": lambda: _twin("C+D", "C_D"),
@@ -454,15 +462,27 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
         "all": lambda: _run(rows_read=tuple(range(CELLS.n_obs))),
         # New in one of the two ways that test is new in.
         "unused": lambda: _run(BOTH, rows_read=(int(BOTH.rows(CELLS, "unused")[0]),)),
+        # Positions that no row has: counted from the end, or of another data set.
+        "from_the_end": lambda: _run(rows_read=(-1,)),
+        "beyond": lambda: _run(rows_read=(CELLS.n_obs,)),
     },
     "made_on_other_rows": {
-        f"{what}_{how}": (lambda what=what, record=record: _made(what, **record()))  # type: ignore[misc]
-        for what in ("graph", "features", "scaler", "pca", "embedding", "cache")
-        for how, record in {
-            "of_another_split": lambda: {"split_hash": GENE.hash},
-            "of_all_rows": lambda: {"rows": "all"},
-            "of_other_rows": lambda: {"rows_sha256": _train_and_test()},
-        }.items()
+        "with_reference_controls": lambda: _made("scaler", COMBO, rows_sha256=_with_all_controls(COMBO)),
+        "with_controls_of_a_held_out_batch": lambda: _made(
+            "scaler", BATCH, rows_sha256=_with_all_controls(BATCH)
+        ),
+        "external_of_the_same_data": lambda: _made(
+            "embedding", rows="external", content_sha256=CELLS.content_sha256
+        ),
+        **{
+            f"{what}_{how}": (lambda what=what, record=record: _made(what, **record()))  # type: ignore[misc]
+            for what in ("graph", "features", "scaler", "pca", "embedding", "cache")
+            for how, record in {
+                "of_another_split": lambda: {"split_hash": GENE.hash},
+                "of_all_rows": lambda: {"rows": "all"},
+                "of_other_rows": lambda: {"rows_sha256": _train_and_test()},
+            }.items()
+        },
     },
     "test_statistics_in_training": {
         "lists": lambda: _made("de_genes", rows="all", name="rank_genes_groups"),
@@ -483,6 +503,7 @@ LEAKS: dict[str, dict[str, Callable[[], Planted]]] = {
             content_sha256="e" * 64,
             overlap=TestOverlap(perturbations=5, measured=2, rows=9, same_values=9),
         ),
+        "not_declared": lambda: _made("borrowed", name="d", rows="external", content_sha256="e" * 64),
     },
     "test_moments_read": {
         "variance": lambda: _run(predict_reads=("conditions", "control", "s2")),
@@ -564,6 +585,11 @@ def test_a_combination_shares_single_guides_but_no_pair_of_genes_with_train() ->
     assert audit(planted.ds, planted.split) == []
 
 
+def test_guides_of_controls_that_are_kept_as_perturbations_are_not_one_condition() -> None:
+    ds = screen(grid_rows(["NT_1", "NT_2", "A", "B"], ["x", "y"]))
+    assert audit(ds, split_one(ds, "perturbation_ood", {"holdout": ["NT_1"]})) == []
+
+
 def test_guides_held_out_together_are_no_sisters() -> None:
     ds = _sister_guides("name").ds
     split = split_one(ds, "perturbation_ood", {"holdout": ["g0_1", "g0_2"]})
@@ -605,11 +631,13 @@ def test_nothing_is_found_in_a_clean_random_split_with_an_honest_run(seed: int) 
     fit = split.rows(ds, *split.fit_folds)
     view = train_view(ds, split)
     assert view.allowed_rows is not None
+    assert view.fit_rows is not None
     test = split.rows(ds, "test")
     mean = np.tile(view.delta.mean(axis=0), (len(test), 1))
     records = RunRecords(
         made=(
             FitRecord(what="pca", rows_sha256=rows_record(ds, fit)),
+            FitRecord(what="scaler", rows_sha256=rows_record(ds, np.flatnonzero(view.fit_rows))),
             FitRecord(what="graph", split_hash=split.hash),
             FitRecord(what="statistics", rows="fit"),
             FitRecord(what="encoder", rows="external", content_sha256="e" * 64),

@@ -89,7 +89,7 @@ def test_json_may_hold_the_folds_within_one_name(tmp_path, outer):
     ("text", "message"),
     [
         ('{"test": ["A"], "test": ["B"]}', "'test' occurs twice"),
-        ('{"test": [1]}', "must hold"),
+        ('{"test": [1]}', 'must hold .*found the number 1: write "1" if it is a name; rows by their'),
         ('{"test": "A"}', "must hold"),
         ('{"x": {"y": {"test": ["A"]}}}', "must hold"),
         ("[" * 5000, "levels deep"),
@@ -298,3 +298,9 @@ def test_numbers_of_a_list_are_positions_unless_rows_are_named_by_other_numbers(
         assert row_codes(ds, saved, list(rows))[0].tolist() == [0, 0, 0, *[schema.FOLDS.index("test")] * 3]
     by_name = _lists(tmp_path / "s.json", {"train": list(rows[:3]), "test": list(rows[3:])})
     assert row_codes(ds, by_name, list(rows))[0].tolist() == [0, 0, 0, *[schema.FOLDS.index("test")] * 3]
+
+
+def test_a_table_that_is_no_text_is_named_with_the_cure(tmp_path):
+    (tmp_path / "list.parquet").write_bytes(b"PAR1\xff\xfe")
+    with pytest.raises(SplitError, match=r"list\.parquet is a \.parquet file; write its table as CSV"):
+        read_conditions(tmp_path / "list.parquet")

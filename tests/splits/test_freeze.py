@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,16 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
+from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits.audit.core import audit
 from perturbfm_core.splits.draft import KINDS, Draft, split_kind
+from perturbfm_core.splits.earlier import freeze_beside, freeze_rows_beside
+from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.held_out import held_out
 from perturbfm_core.splits.inner_masks import inner_masks
+from perturbfm_core.splits.kinds.explicit import unlisted
+from perturbfm_core.splits.perturbench.saved import freeze_rows
 from perturbfm_core.splits.split import CROSSED, FrozenSplit, units_of
 from tests.support.factories import (
     assert_both_new,
@@ -490,6 +496,54 @@ def test_explicit_folds_record_what_is_new_in_test(test: list[str], axis: str, h
     split = split_one(screen(GRID), "explicit", {"folds": {"test": test}})
     assert split.definition.ood_axes == (axis,)
     assert held_out(split.definition) == held
+
+
+BOTH_NEW = {
+    "test": ["x|A|||"],
+    "unused": ["x|B|||", "x|C|||", "x|A+B|||", "x|B+C|||", "y|A", "z|A", "y|A+B", "z|A+B"],
+}
+
+
+@pytest.mark.parametrize(
+    ("folds", "axes", "earlier", "unit"),
+    [
+        pytest.param(
+            BOTH_NEW, ("context", "perturbation"), "context", CROSSED, id="context-and-perturbation"
+        ),
+        # Train has the combination in other contexts.
+        pytest.param({"test": ["x|A+B|||"]}, ("pair",), "combo", "pair", id="known-combination"),
+    ],
+)
+def test_explicit_folds_record_more_than_they_did(
+    tmp_path: Path, folds: dict[str, list[str]], axes: tuple[str, ...], earlier: str, unit: str
+) -> None:
+    """Inner folds are of the same kind; what was frozen with one axis is found again, listed by condition or by row."""
+    ds, folder = screen(GRID), SplitFolder(tmp_path)
+    spec = SplitSpec(kind="explicit", params={"folds": folds})
+    (split,), (old,) = freeze(ds, spec), freeze(ds, spec, rule=4)
+    assert (split.definition.ood_axes, old.definition.ood_axes) == (axes, (earlier,))
+    assert split.definition.inner is not None
+    assert split.definition.inner.unit == unit
+    assert not [f for f in audit(ds, split) if f.name != "batch_confounding"]
+    by_row = [freeze_rows(ds, split.codes(ds), {}, rule=rule) for rule in (5, 4)]
+    assert [s.definition.ood_axes for s in by_row] == [axes, (earlier,)]
+    assert freeze_rows_beside(folder, ds, split.codes(ds), {}).hash == by_row[0].hash
+    for one in (old, by_row[1]):
+        folder.save(one, split_stats(ds, one, bounds=False))
+    assert [s.hash for s in freeze_beside(folder, ds, spec)] == [old.hash]
+    assert freeze_rows_beside(folder, ds, split.codes(ds), {}).hash == by_row[1].hash
+
+
+def test_conditions_that_a_list_does_not_name_train_unless_it_says_not() -> None:
+    ds = screen(GRID)
+    listed = {"folds": {"test": ["A"], "train": ["B"]}}
+    left = unlisted(ds, listed)
+    assert perts_of(left) == {"C", "A+B", "B+C"}
+    assert set(left) <= set(table_of(split_one(ds, "explicit", listed))["train"])
+    out = table_of(split_one(ds, "explicit", {**listed, "unlisted": "unused"}))
+    assert (perts_of(out["train"]), set(out["unused"])) == ({"B"}, set(left))
+    # Nothing is said where the list names none of train, or the request says what they are.
+    assert unlisted(ds, {"folds": {"test": ["A"]}}) == unlisted(ds, {**listed, "unlisted": "train"}) == []
 
 
 def test_explicit_lists_of_one_group_are_one_cross_validation() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.pipeline.split import split_stats
 from perturbfm_core.splits import earlier
-from perturbfm_core.splits.carving import EARLIER_RULES, RULE
+from perturbfm_core.splits.carving import RULE
 from perturbfm_core.splits.earlier import freeze_beside
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.splits.freeze import freeze
@@ -22,7 +23,7 @@ from perturbfm_core.splits.inner_folds import MIN_CROSSED
 from perturbfm_core.splits.inner_masks import crossed_parts, inner_masks
 from perturbfm_core.splits.split import CROSSED, FrozenSplit
 from perturbfm_core.splits.view import train_view
-from tests.support.factories import assert_both_new, grid_rows, screen, split_one, table_of
+from tests.support.factories import assert_both_new, grid_rows, perts_of, screen, split_one, table_of
 
 # The rule by which doses of a pair were parted, and contexts alone held out.
 BEFORE = 2
@@ -297,6 +298,32 @@ def test_inner_folds_hold_out_the_next_dose_or_time(
     assert np.array_equal(np.sum([held for _, held in masks], axis=0), at_next)
 
 
+@pytest.mark.parametrize("rule", [4, RULE])
+def test_conditions_of_several_times_leave_train_with_the_time_that_is_held_out(rule: int) -> None:
+    """As in test: a condition of 12 h and 3 h is neither seen nor unseen where 12 h is held out. An earlier rule kept it."""
+    more = ("12 h & 3 h", "6 h & 3 h", "48 h & 3 h")
+    rows: list[Any] = [("control", c) for c in "xy" for _ in range(3)]
+    for i, context in itertools.product(range(12), "xy"):
+        times = [*LADDERS["time_ood"], *(f'{{"time":"{t}"}}' for t in more)]
+        rows += [(f"P{i:02d}", context, {"covariates": t}) for t in times]
+    ds = screen(rows, genes=2)
+    spec = SplitSpec(kind="time_ood", validation="fold", val_frac=0.3, calibration="inner_cv")
+    (split,) = freeze(ds, spec, rule=rule)
+    table, times_of = table_of(split), ds.conditions["covariates"].astype(str)
+    moved = perts_of(table["val"])
+    assert len(moved) == 4
+    assert {times_of[k] for k in table["val"]} == {LADDERS["time_ood"][2]}
+    stay = {k for k in table["train"] if perts_of([k]) <= moved and "12 h & 3 h" in times_of[k]}
+    train, masks = masks_of(ds, split)
+    kept = [
+        perts_of(train.index[held & (train["covariates"] == LADDERS["time_ood"][2])])
+        & perts_of(train.index[fit & train["covariates"].astype(str).str.contains("12 h & 3 h")])
+        for fit, held in masks
+    ]
+    assert (bool(stay), any(kept)) == (rule == 4, rule == 4)
+    assert all((fit & train["covariates"].astype(str).str.contains("6 h & 3 h")).any() for fit, _ in masks)
+
+
 def test_of_one_drug_the_next_dose_of_single_contexts_is_held_out() -> None:
     train, masks = masks_of(ds := laddered(1, "abcdef"), split_one(ds, "dose_ood", validation="inner_cv"))
     assert len(masks) == 5
@@ -329,7 +356,7 @@ def test_a_context_that_would_have_nothing_left_is_held_out_by_no_inner_fold() -
 def test_doses_frozen_by_perturbation_are_found_again(tmp_path: Path) -> None:
     ds, folder = laddered(10, "xy"), SplitFolder(tmp_path)
     spec = SplitSpec(kind="dose_ood", folds=2, validation="inner_cv")
-    old = freeze(ds, spec, rule=EARLIER_RULES[-1])
+    old = freeze(ds, spec, rule=3)
     assert old[0].definition.inner is not None
     assert old[0].definition.inner.unit == "perturbation"
     folder.save(old[0], split_stats(ds, old[0], bounds=False))

@@ -268,6 +268,20 @@ def test_all_forms_of_one_split_have_one_hash(
     assert [s.name for s in found] == ["names", "positions", "a", "b"]
 
 
+def test_a_folder_is_read_whatever_its_tables_are_separated_by(
+    tmp_path: Path, obs: pd.DataFrame, data: PerturbDataset, assigned: list[str]
+) -> None:
+    table = pd.Series(assigned, index=obs.index, name="split")
+    for name, separator in (("a.csv", ","), ("b.CSV", ";"), ("c.tsv", "\t")):
+        table.to_csv(tmp_path / name, sep=separator)
+    (tmp_path / "d.JSON").write_text(
+        json.dumps({f: [i for i, s in enumerate(assigned) if s == f] for f in ("train", "val", "test")})
+    )
+    found = read_split_dir(tmp_path)
+    assert sorted(s.name for s in found) == ["a", "b", "c", "d"]
+    assert len({import_saved(data, s, list(obs.index)).split.hash for s in found}) == 1
+
+
 @pytest.mark.parametrize(
     ("form", "names"),
     [

@@ -84,6 +84,20 @@ def test_an_option_of_another_kind_is_refused(made: tuple[Path, Path]) -> None:
         assert f"{option[0]} belongs to --spec " in answer.err
 
 
+def test_a_list_that_names_some_of_train_warns_of_what_else_trains(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, data = made
+    (tmp_path / "list.csv").write_text("condition,fold\nA,test\nB,train\nC,train\n")
+    base = ["splits", "create", "--data", data, "--spec", "explicit", "--conditions", tmp_path / "list.csv"]
+    answer = perturbfm(*base, "--no-bounds", "--json", warns=True)
+    assert re.match(
+        r"warning: 36 conditions are in no fold of the list, e\.g\. '.*--unlisted unused", answer.err
+    )
+    out = perturbfm(*base, "--no-bounds", "--unlisted", "unused", "--json").json
+    assert (out["n_unused"], out["n_train"]) == (36, answer.json["n_train"] - 36)
+
+
 def test_perturbench_splits_are_imported_in_every_form(made: tuple[Path, Path], tmp_path: Path) -> None:
     path, data = made
     obs = anndata.read_h5ad(path).obs
@@ -139,7 +153,7 @@ def test_perturbench_splits_are_made(made: tuple[Path, Path]) -> None:
         (["--task", "transfer", "--arg", "sead=3"], "no argument 'sead'"),
         (["--arg", "seed=3"], "--arg, --covariate-key and --label belong to --task"),
         (["--task", "transfer", "--csv", path], "give one of --split-dir, --csv and --task"),
-        (["--csv", path], "is not UTF-8 text"),
+        (["--csv", path], "file.h5ad is a .h5ad file; write its table as CSV"),
     ):
         answer = attempt(*base, *bad)
         assert answer.code == 2

@@ -89,9 +89,11 @@ def leak_of(ds: PerturbDataset, record: FitRecord) -> str | None:
 
 
 def stated(record: FitRecord) -> str | None:
-    """Return what a data set has of the test conditions, in words; None if nothing."""
+    """Return what a data set has of the test conditions, in words, or that it is not declared; None if nothing."""
     o = record.overlap
-    if o is None or not o.measured:
+    if o is None:
+        return f"effects of {record.name!r} were read, and what it has measured of the test conditions is not declared (overlap)"
+    if not o.measured:
         return None
     said = f"effects of {record.name!r} were read, which has measured {o.measured} of {o.perturbations} test perturbations"
     if o.same_context:

@@ -9,6 +9,7 @@ import numpy as np
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.schema import BoolArray, IntArray
 from perturbfm_core.splits.audit.run import FitRecord, RunRecords, rows_record
+from perturbfm_core.splits.open_controls import with_open_controls
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.splits.view import Query, TrainView
 
@@ -45,7 +46,7 @@ def fit_records(
     if view.validation is not None:
         read[split.rows(ds, "val")] = True
     if ds.has_controls:
-        read |= _matched_controls(ds, np.flatnonzero(read))
+        read |= _matched_controls(with_open_controls(ds, split), np.flatnonzero(read))
     if view.allowed_rows is not None:
         read |= view.allowed_rows
     return RunRecords(

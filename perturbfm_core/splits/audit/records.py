@@ -17,8 +17,8 @@ from perturbfm_core.splits.audit.run import (
     RunEvidence,
     rows_record,
 )
+from perturbfm_core.splits.open_controls import in_closed_batches, open_rows
 from perturbfm_core.splits.split import FrozenSplit
-from perturbfm_core.splits.view import in_closed_batches
 
 # Fields of a query: all that a model may read of the conditions to predict.
 QUERY_FIELDS = frozenset({"conditions", "genes", "control", "control_cells"})
@@ -98,7 +98,7 @@ def held_out_controls_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvide
         "held_out_controls_read",
         hit,
         f"{len(hit)} control rows of held-out units were read in fitting, e.g. {hit[:1]}; "
-        "leave them out, or freeze a transductive split",
+        "leave them out, or freeze with --transductive",
     )
 
 
@@ -125,11 +125,20 @@ def test_rows_read(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence) -> 
         msg = "the run does not declare the rows it read in fitting (rows_read)"
         raise NotApplicable(msg)
     hit = ds.row_ids[rows & in_folds(fold_codes(ds, split), "test", "calib", "unused")].tolist()
-    return finding(
-        "test_rows_read",
-        hit,
-        f"{len(hit)} test, calibration or unused rows were read in fitting, e.g. {hit[:1]}; fit again",
-    )
+    beyond = [str(i) for i in run.records.rows_read or () if not 0 <= i < ds.n_obs]
+    return [
+        *finding(
+            "test_rows_read",
+            hit,
+            f"{len(hit)} test, calibration or unused rows were read in fitting, e.g. {hit[:1]}; fit again",
+        ),
+        *finding(
+            "test_rows_read",
+            beyond,
+            f"rows_read has {len(beyond)} positions that the data set of {ds.n_obs} rows does not have, e.g. {beyond[:1]}; "
+            "declare positions from 0 in this data set",
+        ),
+    ]
 
 
 @RUN_CHECKS.register("made_on_other_rows", order=40)
@@ -250,10 +259,11 @@ def _wrong(ds: PerturbDataset, split: FrozenSplit, run: RunEvidence, kinds: tupl
     if not made:
         msg = f"the run declares no {' or '.join(kinds)}"
         raise NotApplicable(msg)
-    codes = fold_codes(ds, split)
-    allowed = {rows_record(ds, np.flatnonzero(in_folds(codes, *split.fit_folds)))}
-    if ds.has_controls and "context" not in split.definition.ood_axes:
-        allowed.add(rows_record(ds, np.flatnonzero(in_folds(codes, *split.fit_folds) | ds.is_control)))
+    fitted = in_folds(fold_codes(ds, split), *split.fit_folds)
+    # With the input controls that a fit may read, or without.
+    allowed = {
+        rows_record(ds, np.flatnonzero(rows)) for rows in (fitted, open_rows(ds, split, *split.fit_folds))
+    }
     return [
         f"{record.name or record.what} ({why})"
         for record in made
@@ -273,4 +283,6 @@ def _why(ds: PerturbDataset, split: FrozenSplit, record: FitRecord, allowed: set
         return "all rows"
     if record.split_hash is not None:
         return "" if record.split_hash == split.hash else f"split {record.split_hash[:12]}"
+    if record.rows == "external" and record.content_sha256 is not None:
+        return "this data set, not an external one"
     return {"fit": "", "external": "", "unknown": "unknown rows"}[record.rows]

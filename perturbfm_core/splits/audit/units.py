@@ -12,6 +12,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
+from perturbfm_core.data.imports.control_names import control_like
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.splits.audit.core import (
     CHECKS,
@@ -24,21 +25,6 @@ from perturbfm_core.splits.audit.core import (
 )
 from perturbfm_core.splits.split import FrozenSplit
 
-# Common labels of control rows; as parts of a combination they are not perturbations.
-CONTROL_NAMES = frozenset(
-    {
-        "control",
-        "ctrl",
-        "ctl",
-        "non-targeting",
-        "nontargeting",
-        "non_targeting",
-        "nt",
-        "ntc",
-        "dmso",
-        "vehicle",
-    }
-)
 _JOINTS = re.compile(r"[-+_|;,&/:]")
 
 
@@ -60,6 +46,8 @@ class Names:
             **(notes.get("aliases", {}) if isinstance(notes.get("aliases"), Mapping) else {}),
         }
         self._alias = {plain(k): plain(str(v)) for k, v in declared.items()}
+        self._genes = frozenset(map(plain, map(str, ds.genes)))
+        self._is_control: dict[str, bool] = {}
         # A separator inside a name counts only if all pieces are perturbations themselves ("A_B", not
         # "HLA_A").
         self._known = {
@@ -72,17 +60,23 @@ class Names:
         return self._alias.get(text, text)
 
     def parts(self, pert: str) -> tuple[str, ...]:
-        """Return the canonical parts of a perturbation, sorted, without control parts and repetitions."""
-        return tuple(sorted({p for p in self._pieces(pert) if p not in CONTROL_NAMES}))
+        """Return the canonical parts of a perturbation, sorted, without repetitions and controls beside other parts."""
+        pieces = set(self._pieces(pert))
+        return tuple(sorted({p for p in pieces if not self._control(p)} or pieces))
+
+    def _control(self, name: str) -> bool:
+        """Return whether a name reads like that of a control, numbered guides among them."""
+        text = plain(name)
+        if text not in self._is_control:
+            self._is_control[text] = bool(control_like([text], self._genes))
+        return self._is_control[text]
 
     def _pieces(self, pert: str) -> list[str]:
         """Return the canonical parts of a perturbation in its order, those of control too."""
         out: list[str] = []
         for part in pert_genes(pert):
             pieces = [p for p in _JOINTS.split(part) if p.strip()]
-            known = len(pieces) > 1 and all(
-                self.one(p) in self._known or plain(p) in CONTROL_NAMES for p in pieces
-            )
+            known = len(pieces) > 1 and all(self.one(p) in self._known or self._control(p) for p in pieces)
             out += [self.one(p) for p in (pieces if known else [part])]
         return out
 
@@ -92,7 +86,8 @@ class Names:
         if len(values) != len(parts):
             return tuple(sorted(("", value) for value in values))
         # The drug at 1 and the other at 10 is another condition than the drug at 10 and the other at 1.
-        return tuple(sorted((p, v) for p, v in zip(parts, values, strict=True) if p not in CONTROL_NAMES))
+        each = list(zip(parts, values, strict=True))
+        return tuple(sorted([(p, v) for p, v in each if not self._control(p)] or each))
 
     def condition(self, row: tuple[str, ...]) -> tuple[Any, ...]:
         """Return a form of a condition (its `schema.CONDITION_COLUMNS`) that is equal for equal meanings."""
@@ -231,18 +226,21 @@ def _unlisted(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
     trains on their combinations.
     """
     codes = fold_codes(ds, split)
-    names = Names(ds)
+    names, axes = Names(ds), split.definition.ood_axes
     fit, test = conditions_in(ds, codes, "train", "val", "calib"), conditions_in(ds, codes, "test")
-    if split.definition.ood_axes[:1] == ("context",):
+    out: list[Finding] = []
+    if "context" in axes:
         seen = {plain(c) for c in fit[schema.CONTEXT_ID].astype(str)}
         hit = sorted({c for c in test[schema.CONTEXT_ID].astype(str) if plain(c) in seen})
         message = f"held-out context {hit[:1]} is in train, validation or calibration; list it in one fold"
-        return finding("held_out_unit_in_train", hit, message, "warning")
+        out += finding("held_out_unit_in_train", hit, message, "warning")
+    if "perturbation" not in axes:
+        return out
     whole = {names.parts(p) for p in fit[schema.PERT_ID].astype(str)}
     parts = {g for p in whole for g in p}
     new = {p for p in test[schema.PERT_ID].astype(str) if names.parts(p) not in whole}
     hit = sorted({g for p in new for g in pert_genes(p) if names.one(g) in parts})
-    return finding(
+    return out + finding(
         "held_out_unit_in_train",
         hit,
         f"perturbation {hit[:1]} of test is part of a train condition; say so, or use perturbation_ood",

@@ -40,7 +40,7 @@ def batch_ood(conditions: pd.DataFrame, spec: SplitSpec, params: BatchParams) ->
 
     A batch is any value of ``batch_id``: a plate, a donor, a replicate. All rows of a batch are in one fold;
     the same condition may be in train in another batch. Models may not read control rows of held-out batches,
-    but a training batch without control rows is matched to all controls of its context.
+    but a training batch without control rows is matched to all other controls of its context.
 
     Parameters
     ----------

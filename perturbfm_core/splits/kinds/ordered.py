@@ -176,6 +176,7 @@ def _draft(
             "use --holdout-perturbation to hold out fewer perturbations, or another mode"
         )
         raise SplitError(msg)
+    spare, beside = _spare(conditions, perts, levels, leaves, mode)
     return Draft(
         test=conditions.index[test].tolist(),
         unused=conditions.index[leaves & ~test].tolist(),
@@ -183,24 +184,32 @@ def _draft(
         ood_axes=(axis,),
         fold=fold,
         k=spec.folds,
-        spare=_spare(conditions, perts, levels, leaves, mode),
+        spare=spare,
+        beside=beside,
     )
 
 
 def _spare(
     conditions: pd.DataFrame, perts: list[str], levels: Sequence[Levels], leaves: np.ndarray, mode: str
-) -> dict[str, str]:
-    """Return {condition: perturbation} of training conditions at the level that would be held out next.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return {condition: perturbation} of training conditions at the level that would be held out next, and of others.
 
-    Validation and calibration then test the same kind of generalisation as the test fold.
+    Validation and calibration then test the same kind of generalisation as the test fold. The others touch that level or
+    have none recorded, and would not stay in train either.
     """
     left: dict[str, set[float]] = {}
     for pert, found, out in zip(perts, levels, leaves, strict=True):
         if not out:
             left.setdefault(pert, set()).update(found if len(found) == 1 else ())
     following = {pert: _held(found, mode) for pert, found in left.items()}
-    return {
-        str(key): pert
-        for key, pert, found, out in zip(conditions.index, perts, levels, leaves, strict=True)
-        if not out and len(found) == 1 and following.get(pert) == found[0]
-    }
+    spare: dict[str, str] = {}
+    beside: dict[str, str] = {}
+    for key, pert, found, out in zip(map(str, conditions.index), perts, levels, leaves, strict=True):
+        level = following.get(pert)
+        if out or level is None:
+            continue
+        if found == (level,):
+            spare[key] = pert
+        elif not found or _touches(level, found, mode):
+            beside[key] = pert
+    return spare, beside

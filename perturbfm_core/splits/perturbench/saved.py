@@ -9,7 +9,7 @@ counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.parsing import read_json_file
 from perturbfm_core.schema import Fold, IntArray
+from perturbfm_core.splits.carving import RULE
 from perturbfm_core.splits.condition_lists import FOLD_NAMES, check_folds, read_lines
 from perturbfm_core.splits.inner_folds import inner_folds
-from perturbfm_core.splits.kinds.explicit import axis_of
+from perturbfm_core.splits.kinds.explicit import axes_of
+from perturbfm_core.splits.perturbench.stray_rows import lacking_rows
 from perturbfm_core.splits.split import (
     Axis,
     DatasetRef,
@@ -33,7 +35,7 @@ from perturbfm_core.splits.split import (
     RowFolds,
     Split,
     codes_digest,
-    unit_of_axes,
+    inner_unit_of_axes,
 )
 
 # What names of files say beside a fold and a seed, without meaning.
@@ -156,7 +158,7 @@ def _splits_in(path: Path) -> list[SavedSplit]:
     """Return the splits of one folder: whole ones, then those of lists, then those of CSV files."""
     lists: dict[str, dict[str, Path]] = {}
     out = []
-    for file in sorted(path.glob("*.json")):
+    for file in _files(path, ".json"):
         named = _fold_of_file(file)
         if named is None or isinstance(_json(file), dict):
             out.append(read_split_json(file))
@@ -169,7 +171,12 @@ def _splits_in(path: Path) -> list[SavedSplit]:
     for which, files in lists.items():
         name = f"{path.name}_{which}" if which else path.name
         out.append(_saved(name, {fold: _json(file) for fold, file in files.items()}, str(path)))
-    return out + [read_split_csv(file) for file in sorted(path.glob("*.csv"))]
+    return out + [read_split_csv(file) for file in _files(path, ".csv", ".tsv")]
+
+
+def _files(path: Path, *suffixes: str) -> list[Path]:
+    """Return the files of a folder with one of the suffixes, in small or capital letters."""
+    return sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes and file.is_file())
 
 
 def _fold_of_file(path: Path) -> tuple[str, str] | None:
@@ -277,23 +284,6 @@ def row_codes(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tu
     return codes, dropped
 
 
-def lacking_rows(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of rows in a fold of a saved split that the data set does not have, such as filtered cells.
-
-    Parameters
-    ----------
-    ds
-        The data set.
-    saved
-        The saved split.
-    names
-        Row names of the file that the split was made on, in its order.
-    """
-    listed = (row for row, fold in saved.fold_of.items() if fold != "unused")
-    had = set(map(str, ds.row_ids))
-    return tuple(n for row in listed if (n := names[row] if isinstance(row, int) else row) not in had)
-
-
 def freeze_rows(
     ds: PerturbDataset,
     codes: IntArray,
@@ -301,6 +291,7 @@ def freeze_rows(
     *,
     seed: int = 0,
     fit_rows: str = "train",
+    rule: int = RULE,
 ) -> FrozenSplit:
     """Return the by-row `explicit` split with given fold codes.
 
@@ -320,6 +311,8 @@ def freeze_rows(
         Seed of the inner folds.
     fit_rows
         Folds that models are fitted on: ``train`` or ``train+val``.
+    rule
+        One of `EARLIER_RULES`, to make a split as it was made then.
 
     Raises
     ------
@@ -335,9 +328,9 @@ def freeze_rows(
     fitted = np.union1d(present["train"], present["val"])
     axes: tuple[Axis, ...] = ()
     if not np.isin(present["test"], fitted).any():
-        axes = (axis_of(ds.conditions.iloc[present["test"]], ds.conditions.iloc[fitted]),)
+        axes = axes_of(ds.conditions.iloc[present["test"]], ds.conditions.iloc[fitted], rule)
     rng = np.random.default_rng([seed, 1])
-    inner = inner_folds(ds.conditions.iloc[present["train"]], unit_of_axes(axes), rng)
+    inner = inner_folds(ds.conditions.iloc[present["train"]], inner_unit_of_axes(axes), rng)
     fallback: Policy = "none" if inner is None else "inner_cv"
     split = Split(
         dataset=DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256),
@@ -355,7 +348,10 @@ def freeze_rows(
 
 
 def import_saved(
-    ds: PerturbDataset, saved: SavedSplit, names: Sequence[str], params: Mapping[str, Any] | None = None
+    ds: PerturbDataset,
+    saved: SavedSplit,
+    names: Sequence[str],
+    freeze: Callable[..., FrozenSplit] = freeze_rows,
 ) -> ImportedSplit:
     """Freeze a saved split on a data set (see `row_codes` and `freeze_rows`).
 
@@ -367,11 +363,11 @@ def import_saved(
         The saved split.
     names
         Row names of the file that the split was made on, in its order.
-    params
-        Further parameters to record in the split.
+    freeze
+        As `freeze_rows`, which does not look for an earlier split.
     """
     codes, controls = row_codes(ds, saved, names)
-    split = freeze_rows(ds, codes, {"source": "perturbench", **(params or {})})
+    split = freeze(ds, codes, {"source": "perturbench"})
     return ImportedSplit(saved.name, split, controls, lacking_rows(ds, saved, names))
 
 

@@ -1,11 +1,17 @@
-"""Few rows in train that make a saved split one of cells, although its other test conditions are unseen."""
+"""Rows of a saved split that are warned of: few in train that make it one of cells, and those that the data set lacks."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.splits.split import FrozenSplit
+
+if TYPE_CHECKING:
+    from perturbfm_core.splits.perturbench.saved import SavedSplit
 
 # Share of the rows of tested conditions that may be in train by mistake; more are there by design.
 _MOST = 0.2
@@ -38,3 +44,20 @@ def stray_rows(ds: PerturbDataset, split: FrozenSplit) -> str | None:
         f"tested rows, e.g. {str(row)!r}): the split counts as one of cells (i.i.d.), without the checks of unseen "
         "conditions; move these rows to test if its conditions are to be unseen"
     )
+
+
+def lacking_rows(ds: PerturbDataset, saved: SavedSplit, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of rows in a fold of a saved split that the data set does not have, such as filtered cells.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    saved
+        The saved split.
+    names
+        Row names of the file that the split was made on, in its order.
+    """
+    listed = (row for row, fold in saved.fold_of.items() if fold != "unused")
+    had = set(map(str, ds.row_ids))
+    return tuple(n for row in listed if (n := names[row] if isinstance(row, int) else row) not in had)
