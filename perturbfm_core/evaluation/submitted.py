@@ -27,6 +27,7 @@ from perturbfm_core.evaluation.alignment import (
 )
 from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags import warnings_of
+from perturbfm_core.evaluation.prediction_flags_variance import warnings_of_variance
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind
@@ -160,6 +161,8 @@ def submitted(
     warnings += warnings_of(ds, side, delta, present, cells)
     changed = decided.kind == "expression" or bool(lacking)
     out = _prediction(ds, split, side, rows, base, delta, absent | left_out, changed=changed)
+    if not out.var_filled:
+        warnings += warnings_of_variance(out.var, out.intervals)
     warnings = [*dict.fromkeys(warnings)]
     out = replace(out, kind="delta", cells=cells, warnings=tuple(warnings))
     return Submitted(out, notes, warnings)

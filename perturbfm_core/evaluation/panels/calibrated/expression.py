@@ -11,6 +11,8 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 MIN_CELLS = 4
 FDR = 0.05
+# A spread below this share of the squared mean is rounding in single precision, not variance.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
     rest = total - k
     rest_shift = -k * shift / rest
     rest_squares = all_squares - q - k * shift**2 - rest * rest_shift**2
-    own, other = q / (k - 1) / k, np.maximum(rest_squares, 0.0) / (rest - 1) / k
+    rest_squares[rest_squares <= _ROUNDING * rest * (centre + rest_shift) ** 2] = 0.0
+    own = np.where(q > _ROUNDING * k * m**2, q, 0.0) / (k - 1) / k
+    other = rest_squares / (rest - 1) / k
     other[other <= 1e-15 * all_squares / total] = 0.0
     error = own + other
     same = error == 0

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from perturbfm_core.evaluation.panels.calibrated import calibration, expression
-from perturbfm_core.evaluation.panels.calibrated.scores import Sides, all_scores
-from perturbfm_core.evaluation.parity import UNKNOWN, Record, compared, not_compared, register_case
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.evaluation.panels.calibrated.parity_arrays import (
+    array_records,
+    cell_means,
+    largest_by_name,
+)
+from perturbfm_core.evaluation.panels.calibrated.parity_scores import score_records
+from perturbfm_core.evaluation.panels.calibrated.scores import Sides
+from perturbfm_core.evaluation.parity import Record, known_form, register_case
+from perturbfm_core.schema import FloatArray, StrArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
 _SINGLE_ATOL = 2e-6
+_CONSTANT_ATOL = 1e-6
+# (absolute, relative) tolerance where the cells are in single precision.
+_SINGLE = (_SINGLE_ATOL, 1e-5)
+_CONTROL = "control"
 _NPZ = "predictions.npz"
 
 
@@ -26,21 +36,15 @@ def _matches(folder: Path) -> bool:
     return "train_conditions" in json.loads(expected.read_text())
 
 
-def _made(metric: str, key: str, got: float, expected: float) -> Record:
-    return Record(metric, key, expected, got, atol=_ATOL, rtol=_RTOL)
-
-
-def _largest_by_name(weights: FloatArray, genes: list[str]) -> FloatArray:
-    """Return weights [C, G] in which a gene that is listed twice has its larger one in both places."""
-    _, codes = np.unique(genes, return_inverse=True)
-    largest = np.zeros((len(weights), int(codes.max()) + 1))
-    for j, code in enumerate(codes):
-        largest[:, code] = np.maximum(largest[:, code], weights[:, j])
-    return largest[:, codes]
+def _control(expected: dict[str, Any], labels: StrArray, conditions: list[str]) -> str:
+    """Return the label of the control cells: the case's own, else ``control``, else the only label of no condition."""
+    others = sorted(set(labels.tolist()) - set(conditions))
+    named = str(expected.get("control", _CONTROL))
+    return others[0] if named not in others and len(others) == 1 else named
 
 
 @register_case("calibrated", _matches)
-def compare(folder: Path) -> Iterable[Record]:
+def compare(folder: Path) -> Iterator[Record]:
     """Compare every score of every prediction, then weights, controls and duplicates recomputed from the cells.
 
     The scores use the weights of the case; DEGs and everything else are computed from the cells.
@@ -48,8 +52,9 @@ def compare(folder: Path) -> Iterable[Record]:
     import anndata
 
     cells = anndata.read_h5ad(folder / "cells.h5ad")
-    X = np.asarray(cells.X, dtype=np.float64)
-    label = cells.obs["condition"].astype(str).to_numpy()
+    X = np.asarray(cells.X.toarray() if hasattr(cells.X, "toarray") else cells.X, dtype=np.float64)
+    tolerance = _SINGLE if cells.X.dtype == np.float32 else (_ATOL, _RTOL)
+    label = cells.obs["condition"].astype(str).to_numpy().astype(np.str_)
     first = (cells.obs["tech_dup_split"].astype(str) == "first_half").to_numpy()
     expected = json.loads((folder / "expected.json").read_text())
     with (folder / _NPZ).open("rb") as raw, np.load(raw, allow_pickle=False) as given:
@@ -57,9 +62,8 @@ def compare(folder: Path) -> Iterable[Record]:
         numbers = {name: given[name] for name in given.files if name not in ("conditions", "genes")}
     genes = [str(g) for g in cells.var_names]
 
-    truth = np.stack([X[(label == q) & first].mean(axis=0) for q in conditions])
-    duplicate = np.stack([X[(label == q) & ~first].mean(axis=0) for q in conditions])
-    control = X[label == "control"].mean(axis=0)
+    truth, duplicate = cell_means(X, label, conditions, first), cell_means(X, label, conditions, ~first)
+    control = X[label == _control(expected, label, conditions)].mean(axis=0)
     train_mean = np.mean([truth[conditions.index(q)] for q in expected["train_conditions"]], axis=0)
     n = np.asarray([((label == q) & first).sum() for q in conditions])
     squares = np.stack(
@@ -74,38 +78,24 @@ def compare(folder: Path) -> Iterable[Record]:
         weights=numbers["weights"],
         degs=expression.significant(contrast),
     )
-    for prediction, metrics in expected["values"].items():
-        got = all_scores(sides, numbers[f"pred_{prediction}"])
-        for metric, values in metrics.items():
-            if metric not in got:
-                yield not_compared(metric, prediction, f"{UNKNOWN}: no metric of this name here")
-                continue
-            for q, value in values.items():
-                ours = float(got[metric][conditions.index(q)])
-                yield compared(
-                    metric, f"{prediction}|{q}", value, partial(_made, metric, f"{prediction}|{q}", ours)
-                )
+    for name, metrics in expected["values"].items():
+        made = score_records(name, metrics, sides, numbers, conditions, tolerance)
+        yield from known_form("scores", name, made)
 
     positive = calibration.interpolated(duplicate, train_mean, contrast.p)
-    inputs: dict[str, tuple[FloatArray, float]] = {
+    weights = largest_by_name(expression.gene_weights(contrast), genes)
+    # The peer has a rounding error for the variance of a gene that does not vary.
+    alpha_atol = np.where(contrast.t == 0, _CONSTANT_ATOL, 1e-11)
+    inputs: dict[str, tuple[FloatArray, float | FloatArray]] = {
         "truth": (truth, _ATOL),
         "control": (control[None], _ATOL),
         "train_mean": (train_mean[None], _ATOL),
-        "weights": (_largest_by_name(expression.gene_weights(contrast), genes), _SINGLE_ATOL),
-        "alpha": (1.0 - np.nan_to_num(contrast.p, nan=1.0), 1e-11),
+        "weights": (weights, _SINGLE_ATOL),
+        "alpha": (1.0 - np.nan_to_num(contrast.p, nan=1.0), alpha_atol),
         "pred_technical_duplicate": (duplicate, _ATOL),
         "pred_interpolated_duplicate": (positive, 1e-11),
     }
     for name, (values, atol) in inputs.items():
-        rows = conditions if len(values) > 1 else ["all"]
-        theirs_all = np.atleast_2d(numbers[name])
-        for i, row in enumerate(rows):
-            for j, gene in enumerate(genes):
-                yield Record(
-                    f"input_{name}",
-                    f"{row}|{gene}",
-                    float(theirs_all[i, j]),
-                    float(values[i, j]),
-                    atol,
-                    _RTOL,
-                )
+        allowed = np.broadcast_to(np.maximum(atol, tolerance[0]), values.shape)
+        made = array_records(name, values, numbers, conditions, genes, (allowed, tolerance[1]))
+        yield from known_form(f"input_{name}", name, made)

@@ -122,14 +122,14 @@ def _names(var: pd.DataFrame) -> StrArray:
 
 
 def results_csv(values: Values) -> str:
-    """Return the values as rows of target, metric and value; undefined values are NaN."""
+    """Return the values as rows of perturbation, metric and value, as the peer writes them; undefined values are NaN."""
     rows = [
         (str(name), metric, _text(float(values.values[metric][i])))
         for metric in values.values
         for i, name in enumerate(values.names)
         if values.present[metric][i]
     ]
-    return _csv(("target", "metric", "value"), rows)
+    return _csv(("perturbation", "metric", "value"), rows)
 
 
 def aggregates_csv(statistics: Mapping[str, Mapping[str, float]]) -> str:

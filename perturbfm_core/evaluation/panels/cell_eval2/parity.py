@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perturbfm_core.errors import DatasetError, MetricError
+from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
 from perturbfm_core.evaluation.panels.cell_eval2.anchor import SplitValue, anchor_means, anchor_splits
 from perturbfm_core.evaluation.panels.cell_eval2.catalog import METRICS, PROFILES
@@ -36,8 +36,9 @@ from perturbfm_core.evaluation.panels.cell_eval2.evaluation import (
 )
 from perturbfm_core.evaluation.panels.cell_eval2.files import read_cells
 from perturbfm_core.evaluation.panels.cell_eval2.parity_ties import Bounds, statistic_bounds, tie_bounds
-from perturbfm_core.evaluation.panels.cell_eval2.scores import score_table
+from perturbfm_core.evaluation.panels.cell_eval2.scores import is_of_challenge, score_table
 from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
+from perturbfm_core.evaluation.panels.virtual_cell.parity_files import find_tables, read_table, stem
 from perturbfm_core.evaluation.parity import (
     UNKNOWN,
     Record,
@@ -59,8 +60,19 @@ P_VALUE = (1e-300, 1e-9)
 _CONTINUOUS = ("expr_", "delta_", "de_wilcoxon_lfc_nmae", "de_wilcoxon_pr_auc", "de_wilcoxon_roc_auc")
 # Column of a table: (attribute, tolerance).
 _COLUMNS = {"log2_fold_change": ("lfc", FLOAT64), "p_value": ("p", P_VALUE), "p_adj": ("p_adj", P_VALUE)}
-_VALUED = ("--profile", "--preset", "--input-type", "--metrics", "--pert-col", "--control")
+_VALUED = ("--profile", "--preset", "--input-type", "--metrics", "--pert-col", "--control", "--version")
 _SWITCHES = ("--no-target-genes",)
+# Options, and fields of ``--set``, that say where and how the peer computes, not what.
+_HOW = (
+    "-o",
+    "--outdir",
+    "--cache-real",
+    "--cache-pred",
+    "--cache-strict",
+    "--no-cache-strict",
+    "--write-degenes",
+)
+_HOW_SET = ("de.backend", "device", "num_threads", "gather_threads", "pert_chunk", "cache_strict")
 _PRESETS = ("v2", "vcc2026")
 _TIES = "ties come in an arbitrary order in the peer's sort"
 
@@ -93,7 +105,9 @@ class Case:
 
 
 def _as_lognorm(cells: LabelledCells, depth: float) -> LabelledCells:
-    """Return log1p of counts scaled to a depth, in single precision."""
+    """Return log1p of counts scaled to a depth, in single precision; other values are log1p as they are."""
+    if not cells.whole:
+        return replace(cells, input_type="lognorm")
     X = cells.X.astype(np.float32)
     # One factor per cell, in single precision throughout, as the case was made: its ties depend on it.
     factor = np.divide(depth, cells.totals, out=np.zeros_like(cells.totals), where=cells.totals > 0)
@@ -112,8 +126,8 @@ def _matches(folder: Path) -> bool:
 def compare(folder: Path) -> Iterable[Record]:
     """Yield every record of a case of cell-eval2."""
     case = Case(folder, json.loads((folder / "expected.json").read_text(encoding="utf-8")))
-    for path in sorted(folder.glob("de_*.parquet")):
-        yield from known_form("de", path.stem, _table(case, path))
+    for path in find_tables(folder, "de_*"):
+        yield from known_form("de", stem(path), _table(case, path))
     for name, run in case.expected.get("runs", {}).items():
         yield from known_form("run", name, _run(case, name, run))
     if case.expected.get("score"):
@@ -124,34 +138,19 @@ def compare(folder: Path) -> Iterable[Record]:
 
 
 def _table(case: Case, path: Path) -> Iterator[Record]:
-    _, side, name = path.stem.split("_", 2)
+    _, side, name = stem(path).split("_", 2)
     truth = case.truth()
     cells = case.cells(f"pred_{name}", "counts")[0]
     mine = truth.table if side == "real" else differential_expression(cells, truth.reference)
-    theirs = _read_parquet(path)
+    theirs = read_table(path)
     for target, rows in theirs.groupby("target"):
         i = int(np.searchsorted(mine.names, str(target)))
         column = pd.Index(mine.genes).get_indexer(rows["feature"])
         tested = set(mine.genes[mine.tested])
-        key = f"{path.stem}/{target}"
+        key = f"{stem(path)}/{target}"
         differing = tested.symmetric_difference(rows["feature"])
         yield Record("de.gate", key, 0.0, float(len(differing)), *EXACT)
         yield from _entries(mine, i, column, rows, key)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """Return a table; one that cannot be read ends the comparison, where a record of an unknown form would be skipped.
-
-    Raises
-    ------
-    DatasetError
-        If the file is damaged.
-    """
-    try:
-        return pd.read_parquet(path)
-    except ValueError as error:
-        msg = f"{path.name}: {' '.join(str(error).split())[:160]}"
-        raise DatasetError(msg) from error
 
 
 def _entries(
@@ -168,9 +167,12 @@ def _entries(
 
 def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     options = _options(run.get("args", []))
-    unknown = [o for o in options if o not in (*_VALUED, *_SWITCHES)]
-    if unknown or options.get("--preset", "v2") not in _PRESETS:
-        yield not_compared("run", name, f"{UNKNOWN}: no option {(unknown or ['--preset'])[0]} here")
+    unknown = [o for o in options if o not in (*_VALUED, *_SWITCHES, *_HOW)]
+    unknown += [
+        f"{o} {options[o]}" for o in ("--preset", "--version") if options.get(o, "v2") not in _PRESETS
+    ]
+    if unknown:
+        yield not_compared("run", name, f"{UNKNOWN}: no option {unknown[0]} here")
         return
     scale = "counts"
     if options.get("--input-type") == "lognorm":
@@ -196,7 +198,14 @@ def _options(args: Iterable[str]) -> dict[str, str]:
     out: dict[str, str] = {}
     last = ""
     for arg in args:
-        if arg.startswith("-"):
+        if arg == "--set":
+            last = arg
+        elif last == "--set":
+            last, _, value = f"--set {arg}".partition("=")
+            if last.removeprefix("--set ") not in _HOW_SET:
+                out[last] = value
+            last = ""
+        elif arg.startswith("-"):
             last, _, value = arg.partition("=")
             out[last] = value
         elif last:
@@ -299,7 +308,9 @@ def _scale(case: Case, score: Mapping[str, Any]) -> Iterator[Record]:
     yield from known_form("anchor", "splits", _splits(splits, bundle.get("anchor_splits.parquet", [])))
     yield from known_form("anchor", "means", _anchor(splits, bundle.get("anchor_agg.parquet", [])))
     submission = aggregates(evaluate(truth, case.cells(score["submission"], "counts")[0], metrics))["mean"]
-    got_rows = {s.metric: s for s in score_table(submission, base["mean"], anchor_means(splits))}
+    own = is_of_challenge(case.expected["control"])
+    rows = score_table(submission, base["mean"], anchor_means(splits), of_challenge=own)
+    got_rows = {s.metric: s for s in rows}
     for row in csv.DictReader(io.StringIO(score["csv"])):
         for column in ("from_baseline", "from_replicate"):
             found = got_rows.get(row["metric"])

@@ -14,6 +14,8 @@ from perturbfm_core.evaluation.panels.cell_eval2.catalog import DECISIVE, METRIC
 AVERAGE = "avg_score"
 # Errors above the baseline's cost half of their square less 1, at most this.
 _CAP = 6.0
+# Label of the control cells in the challenge.
+_CONTROL = "non-targeting"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,21 @@ class Score:
     metric: str
     from_baseline: float | None
     from_replicate: float | None
+
+
+def is_of_challenge(control: str, input_type: str = "counts", *, targets: bool = True) -> bool:
+    """Return whether a run is by the challenge's configuration, by which the peer knows the score of the challenge.
+
+    Parameters
+    ----------
+    control
+        Label of the control cells.
+    input_type
+        ``counts`` or ``lognorm``.
+    targets
+        Whether target genes are left out.
+    """
+    return control == _CONTROL and input_type == "counts" and targets
 
 
 def scale_score(value: float, base: float, scoring: Scoring) -> float:
@@ -80,11 +97,16 @@ def has_scale(base: float, scoring: Scoring) -> bool:
 
 
 def score_table(
-    means: Mapping[str, float], base: Mapping[str, float], anchor: Mapping[str, float] | None = None
+    means: Mapping[str, float],
+    base: Mapping[str, float],
+    anchor: Mapping[str, float] | None = None,
+    *,
+    of_challenge: bool = True,
 ) -> list[Score]:
     """Return the scores of every scored metric, those that are errors first, and last their mean.
 
-    A metric without any value on both sides is left out. Metrics of the challenge are not averaged from the baseline.
+    A metric without any value on both sides is left out. Metrics of the challenge are not averaged from the baseline
+    where they are of the challenge's own configuration.
 
     Parameters
     ----------
@@ -94,6 +116,8 @@ def score_table(
         Metric -> the baseline's mean.
     anchor
         Metric -> the replicates' mean.
+    of_challenge
+        Whether cells and options are as in the challenge (`is_of_challenge`).
 
     Raises
     ------
@@ -111,7 +135,7 @@ def score_table(
         plain = _scored(name, value, low, metric.scoring, "the best value", decisive=name in DECISIVE)
         high = None if anchor is None else _on_replicates(name, value, low, anchor.get(name, math.nan))
         rows.append(Score(name, plain, high))
-    rows.append(_average(rows, enrolled=anchor is not None and set(means) == set(VCC2026)))
+    rows.append(_average(rows, enrolled=of_challenge and anchor is not None and set(means) == set(VCC2026)))
     return [row for row in rows if row.from_baseline is not None or row.from_replicate is not None]
 
 

@@ -30,9 +30,7 @@ def average(mean: FloatArray, version: Version = "V2") -> FloatArray:
     return single(mean) if version == "V1" else mean
 
 
-def logfc(
-    mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUNT, version: Version = "V2"
-) -> FloatArray:
+def logfc(mean: FloatArray, control: FloatArray, pseudocount: float = PSEUDOCOUNT) -> FloatArray:
     """Return [K, G], log2 of mean log1p expression over that of the controls, both plus a pseudocount.
 
     Parameters
@@ -41,18 +39,18 @@ def logfc(
         [K, G], mean log1p expression of each group and of the controls of its covariates. PerturBench takes the
         ratio of means of log values; give means of expm1 values for its option ``exp``.
     pseudocount
-        Added to both means.
-    version
-        What is undefined is 0 in both; infinite values are 0 in V1 and stay in V2.
+        Added to both means. What is undefined is 0.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         out = np.log2(mean + pseudocount) - np.log2(control + pseudocount)
     # A group equal to its controls has a change of exactly 0, whatever the order of its cells.
-    return _defined(np.where(np.abs(out) > _ROUNDING, out, 0.0), version)
+    return _defined(np.where(np.abs(out) > _ROUNDING, out, 0.0))
 
 
-def dispersion(moments: Moments, *, adjust: bool = True, version: Version = "V2") -> FloatArray:
+def dispersion(moments: Moments, *, adjust: bool = True) -> FloatArray:
     """Return [K, G], standard deviation over mean (`adjust`) or the variance, ddof = 0; 0/0 gives 0.
+
+    A spread around a mean of 0 is infinite.
 
     Parameters
     ----------
@@ -60,19 +58,16 @@ def dispersion(moments: Moments, *, adjust: bool = True, version: Version = "V2"
         Moments of the groups.
     adjust
         Whether to divide by the mean.
-    version
-        A spread around a mean of 0 is infinite in V2, and 0 in V1.
     """
     if not adjust:
         return moments.spread
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _defined(np.sqrt(moments.spread) / moments.mean, version)
+        return _defined(np.sqrt(moments.spread) / moments.mean)
 
 
-def _defined(values: FloatArray, version: Version) -> FloatArray:
-    """Return values with 0 for what is undefined, and in V1 for what is infinite."""
-    kept = np.isfinite(values) if version == "V1" else ~np.isnan(values)
-    return np.asarray(np.where(kept, values, 0.0))
+def _defined(values: FloatArray) -> FloatArray:
+    """Return values with 0 for what is undefined."""
+    return np.where(np.isnan(values), 0.0, values)
 
 
 def scaling(population: Population, version: Version = "V2") -> tuple[FloatArray, FloatArray, IntArray]:

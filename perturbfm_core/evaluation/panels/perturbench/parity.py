@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import numpy as np
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.perturbench import aggregate, components, differential
 from perturbfm_core.evaluation.panels.perturbench.components import Basis
-from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_tested
+from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_tested, in_precision
 from perturbfm_core.evaluation.panels.perturbench.parity_records import (
-    NOISE_BESIDE,
     TOLERANCE,
     Reach,
     Sides,
@@ -25,21 +24,16 @@ from perturbfm_core.evaluation.panels.perturbench.parity_records import (
     within,
 )
 from perturbfm_core.evaluation.panels.perturbench.parity_records import label_name as _name
+from perturbfm_core.evaluation.panels.perturbench.parity_sections import error_records, summary_records
 from perturbfm_core.evaluation.panels.perturbench.parity_ties import over_choices
+from perturbfm_core.evaluation.panels.perturbench.parity_versions import as_scored, in_version
 from perturbfm_core.evaluation.panels.perturbench.population import (
     Matrix,
     Population,
     dense,
     table_population,
 )
-from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS
-from perturbfm_core.evaluation.parity import (
-    UNKNOWN,
-    Record,
-    known_form,
-    not_compared,
-    register_case,
-)
+from perturbfm_core.evaluation.parity import Record, known_form, register_case
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 _REFERENCE = "ref"
@@ -47,12 +41,8 @@ _VERSIONS: dict[str, aggregate.Version] = {
     "expected.json": "V1",
     "expected_upstream_cafe4c9.json": "V2",
 }
-_PEER_RAISES = "the peer raises an error"
-_PEER_FAILS = "the peer's V2 raises on ranks where there are no covariates"
 _DEGS = 10
 _WITH_CONTROL_ROWS = ("average", "scaled", "var")
-
-Score = Callable[[FloatArray, FloatArray], FloatArray]
 
 
 def _matches(folder: Path) -> bool:
@@ -76,6 +66,7 @@ class _Side:
     levels: list[str]
     n_covariates: int
     ctrl: str
+    dtype: Any
     # All cells once, where some groups are controls.
     whole: Population | None = None
 
@@ -127,6 +118,7 @@ class _Side:
         return np.asarray(values[[position[label] for label in labels]])
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _side(
     X: Matrix,
     genes: Any,
@@ -137,6 +129,9 @@ def _side(
     reference: _Side | None,
 ) -> _Side:
     ctrl = str(settings["ctrl"])
+    if reference:
+        # The peer joins the controls to the predictions, in the wider of their types.
+        X = X.astype(np.result_type(X.dtype, reference.dtype), copy=False)
     pairs = list(zip(covariates.tolist(), perturbations.tolist(), strict=True))
     labels = sorted({pair for pair in pairs if pair[1] != ctrl})
     number = {label: i for i, label in enumerate(labels)}
@@ -146,11 +141,12 @@ def _side(
     cells = [
         table_population(A, group, codes, len(labels), controls)
         for A, controls in (
-            (X, reference.cells.controls if reference else None),
-            (raw, reference.raw.controls if reference else None),
+            (X, in_precision(reference.cells.controls, X.dtype) if reference else None),
+            (raw, in_precision(reference.raw.controls, raw.dtype) if reference else None),
         )
     ]
-    return _Side(labels, genes, cells[0], cells[1], levels.tolist(), len(settings["cov_cols"]), ctrl)
+    n_covariates = len(settings["cov_cols"])
+    return _Side(labels, genes, cells[0], cells[1], levels.tolist(), n_covariates, ctrl, X.dtype)
 
 
 def _read(folder: Path, settings: dict[str, Any]) -> dict[str, _Side]:
@@ -194,6 +190,7 @@ class _Aggregate:
     clouds: dict[str, list[FloatArray]]
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _aggregate(how: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> _Aggregate:
     reference = sides[_REFERENCE].cells
     if how["aggr_method"] == "none":
@@ -219,9 +216,9 @@ def _vectors(
         source = side.raw if how.get("exp") else cells
         control = source.controls.moments.mean[source.covariate]
         pseudocount = how.get("pseudocount", aggregate.PSEUDOCOUNT)
-        return aggregate.logfc(source.moments.mean, control, pseudocount, version)
+        return aggregate.logfc(source.moments.mean, control, pseudocount)
     if method == "var":
-        return aggregate.dispersion(cells.moments, adjust=how["adjust_var"], version=version)
+        return aggregate.dispersion(cells.moments, adjust=how["adjust_var"])
     if method == "scores":
         # The controls' variance is for models only; the reference keeps its own.
         return differential.scores(
@@ -264,10 +261,10 @@ def _version(
             elif record.key != model:
                 doubtful.add((model, record.metric))
             yield record
-    summary = _summary(expected.get("evaluator_summary", {}), means, version, doubtful)
+    summary = summary_records(expected.get("evaluator_summary", {}), means, version, doubtful)
     yield from known_form(f"{version}.summary", "summary", summary)
     yield from known_form(f"{version}.deg{_DEGS}", "deg", _deg(expected, sides, version))
-    yield from _errors(expected.get("errors", {}), version)
+    yield from error_records(expected.get("errors", {}), version)
 
 
 def _values(
@@ -299,7 +296,7 @@ def _models(
     for model in records["per_perturbation"]:
         yield from pair_records(
             *(f"{version}.{metric}", name, model),
-            pair_of(metric, _shared(made, sides, model, version)),
+            pair_of(metric, _shared(made, sides, model, version), version),
             *(records, version),
         )
 
@@ -326,41 +323,6 @@ def _shared(made: _Aggregate, sides: dict[str, _Side], model: str, version: aggr
     return Sides(labels, p, r, scopes)
 
 
-def _errors(errors: Any, version: aggregate.Version) -> Iterator[Record]:
-    """Yield one record for each metric, aggregation or section that the peer has an error for in place of numbers."""
-    for key, message in errors.items() if isinstance(errors, dict) else ():
-        parts = str(key).split("/")
-        if len(parts) == 3:
-            name, metric, what = parts
-            yield not_compared(f"{version}.{metric}_{what}_{name}", key, _PEER_FAILS)
-        else:
-            yield not_compared(
-                f"{version}.{key}", str(key), f"{_PEER_RAISES}: {' '.join(str(message).split())}"
-            )
-    if not isinstance(errors, dict):
-        yield not_compared(f"{version}.errors", "errors", f"{UNKNOWN}: {type(errors).__name__} of errors")
-
-
-def _summary(
-    summary: dict[str, dict[str, float]],
-    means: dict[str, dict[str, Record]],
-    version: aggregate.Version,
-    doubtful: set[tuple[str, str]],
-) -> Iterator[Record]:
-    """Yield the peer's summary table, which has four significant digits."""
-    for model, row in summary.items():
-        for metric, value in row.items():
-            if (model, f"{version}.{metric}") in doubtful:
-                yield not_compared(f"{version}.summary", f"{model}|{metric}", NOISE_BESIDE)
-                continue
-            mean = means[model][f"{version}.{metric}"]
-            ours = mean.got
-            reach = None if mean.low is None or mean.high is None else (mean.low, mean.high)
-            # Half a unit of the last digit, and what the mean itself may differ by.
-            digit = {"rtol": 1e-5, "atol": 0.5 * 10.0 ** (np.floor(np.log10(abs(ours))) - 3) if ours else 0.0}
-            yield within(f"{version}.summary", f"{model}|{metric}", value, ours, reach, digit)
-
-
 def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.Version) -> Iterator[Record]:
     """Yield log fold change metrics over 10 genes of each group: listed by the case in V1, of largest |t| in V2."""
     section = expected.get("deg10_logfc") or expected.get("top10_deg_logfc")
@@ -379,11 +341,12 @@ def _deg(expected: dict[str, Any], sides: dict[str, _Side], version: aggregate.V
                 key = _name(label, version)
                 if key not in values:
                     continue
-                p, r = (sides[m].take(made.vectors[m], [label]) for m in (model, _REFERENCE))
-                score = VECTOR_METRICS[metric].score
+                both = (sides[m].take(made.vectors[m], [label]) for m in (model, _REFERENCE))
+                p, r = (as_scored(x, version) for x in both)
+                score = in_version(metric, version).score
 
                 def restricted(
-                    columns: IntArray, p: FloatArray = p, r: FloatArray = r, score: Score = score
+                    columns: IntArray, p: FloatArray = p, r: FloatArray = r, score: Any = score
                 ) -> float:
                     return float(score(p[:, columns], r[:, columns])[0])
 

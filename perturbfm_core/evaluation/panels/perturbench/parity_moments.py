@@ -7,11 +7,12 @@ of a group, that leaves a small variance, or a negative one, for which it has no
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.evaluation.panels.perturbench.population import Blocks, Moments, Population
+from perturbfm_core.evaluation.panels.perturbench.population import Blocks, Controls, Moments, Population
 
 
 def as_tested(population: Population) -> Population:
@@ -21,6 +22,13 @@ def as_tested(population: Population) -> Population:
     out = replace(population, controls=controls)
     out.__dict__["moments"] = _moments(out.block, len(out))
     return out
+
+
+def in_precision(controls: Controls, dtype: np.dtype[Any]) -> Controls:
+    """Return controls whose cells are of a wider type; the same object where they are already."""
+    if not controls.n or controls.block(0).dtype == dtype:
+        return controls
+    return Controls(lambda v: controls.block(v).astype(dtype), controls.n)
 
 
 def _moments(block: Blocks, n_groups: int) -> Moments:

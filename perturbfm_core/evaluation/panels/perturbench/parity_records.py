@@ -15,8 +15,9 @@ from perturbfm_core.evaluation.panels.perturbench.parity_ties import (
     rank_bounds,
     recall_bounds,
 )
+from perturbfm_core.evaluation.panels.perturbench.parity_versions import as_scored, in_version
 from perturbfm_core.evaluation.panels.perturbench.rank import Denominator, ranks
-from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K, VECTOR_METRICS
+from perturbfm_core.evaluation.panels.perturbench.vector import TOP_K
 from perturbfm_core.evaluation.parity import ILL_CONDITIONED, Record, compared
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
@@ -68,8 +69,18 @@ class Sides:
     scopes: list[str]
 
 
-def pair_of(metric: str, sides: Sides) -> Pair:
-    """Return the metric's values, and by covariate the matrix of all predictions and observations."""
+def pair_of(metric: str, sides: Sides, version: aggregate.Version = "V2") -> Pair:
+    """Return the metric's values, and by covariate the matrix of all predictions and observations.
+
+    Parameters
+    ----------
+    metric
+        The metric.
+    sides
+        Predictions and observations.
+    version
+        PerturBench's version.
+    """
     shared, scopes, p, r = sides.labels, sides.scopes, sides.predicted, sides.observed
     by_covariate: dict[str, list[int]] = {}
     for i, scope in enumerate(scopes):
@@ -80,8 +91,10 @@ def pair_of(metric: str, sides: Sides) -> Pair:
             for c, rows in by_covariate.items()
         }
         return Pair(shared, clouds.mmd(p, r), scopes, matrices, False)
-    kind = VECTOR_METRICS[metric]
-    matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
+    kind = in_version(metric, version)
+    with np.errstate(invalid="ignore"):
+        matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
+    p, r = as_scored(p, version), as_scored(r, version)
     if metric != "top_k_recall":
         flat = _no_direction(p) | _no_direction(r) if metric in _RELATIVE else None
         return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, flat)

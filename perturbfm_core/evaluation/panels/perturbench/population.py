@@ -83,14 +83,18 @@ def moments_of(block: Blocks, n_groups: int) -> Moments:
             total = np.bincount(X.indices, weights=data, minlength=G)
             second = np.bincount(X.indices, weights=np.square(data, out=data), minlength=G)
             mean = total / max(n, 1)
-            spread = second / max(n, 1) - mean**2
+            with np.errstate(invalid="ignore"):
+                spread = second / max(n, 1) - mean**2
         else:
             # Relative to the first cell, so that the mean is not lost to cancellation in single precision.
             first = X[:1].astype(np.float64).reshape(-1) if n else np.zeros(G)
+            first = np.where(np.isfinite(first), first, 0.0)
             ones = np.ones(n)
             D = X - first
-            mean = ones @ D / max(n, 1)
-            spread = np.einsum("ij,ij->j", D, D) / max(n, 1) - mean**2
+            # The mean of infinite values is infinite, their spread undefined.
+            with np.errstate(invalid="ignore"):
+                mean = ones @ D / max(n, 1)
+                spread = np.einsum("ij,ij->j", D, D) / max(n, 1) - mean**2
             mean = mean + first
         sizes.append(n)
         means.append(mean)

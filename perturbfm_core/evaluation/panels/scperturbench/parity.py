@@ -33,8 +33,10 @@ _CONTEXT_PIPELINE = "cellular_context_ood"
 _MAIN = ("mse", "pearson_distance", "edistance", "sym_kldiv", "wasserstein")
 # The peer rounds its values to 4 decimals.
 _LAST_DECIMAL = 1e-4
-# Share of a mean product of cells that is rounding in single precision.
-_PRODUCT = 4e-7
+# Share of a mean product of cells that is rounding in single precision, of a difference of three such means.
+_PRODUCT = 1e-6
+# The same of a mean distance, in single precision, and of the distance of equal cells in double precision.
+_SINGLE_ROOT, _ROOT = 4e-7, 1e-7
 _RETURNS_NONE = "skipped_returns_None"
 _ILL = f"{ILL_CONDITIONED}: rounding decides the value, by the case's own flag"
 
@@ -178,16 +180,13 @@ def _without_value(case: _Case, record: dict[str, Any], key: str, wanted: list[s
 def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
     """Return (relative, absolute) tolerance: the peer keeps single precision, and always runs Sinkhorn in it."""
     if dtype == np.float64:
-        if metric == "edistance":
-            # Distances of equal cells, of squares that cancel, are roots of rounding errors.
-            return (1e-12, 1e-7)
         return (1e-6, 0.0) if metric == "wasserstein" else (1e-12, 1e-12)
     # A distance near 0 is a difference of almost equal numbers, accurate to single precision only.
     return (2e-5, 1e-6 if metric == "edistance" else 2e-7) if metric in _MAIN else (1e-4, 1e-6)
 
 
 def _cancelled(groups: Groups, metric: str, *, single: bool) -> float:
-    """Return what rounding leaves of a metric that the peer computes as a difference of large numbers in single precision.
+    """Return what rounding leaves of a metric that the peer computes as a difference of large numbers.
 
     Parameters
     ----------
@@ -196,10 +195,14 @@ def _cancelled(groups: Groups, metric: str, *, single: bool) -> float:
     single
         Whether the cells are in single precision; the peer's transport cost always is.
     """
-    if not (metric == "wasserstein" or (single and metric in ("mmd", "edistance"))):
+    if not (metric in ("wasserstein", "edistance") or (single and metric == "mmd")):
         return 0.0
-    size = float(np.square(groups.stimulated, dtype=np.float64).sum(axis=1).mean())
-    return _PRODUCT * (np.sqrt(size) if metric == "edistance" else size)
+    sides = (groups.stimulated, groups.imputed)
+    size = max(float(np.square(X, dtype=np.float64).sum(axis=1).mean()) for X in sides)
+    if metric == "edistance":
+        # Distances of equal cells, of squares that cancel, are roots of rounding errors.
+        return float((_SINGLE_ROOT if single else _ROOT) * np.sqrt(size))
+    return _PRODUCT * size
 
 
 def _deg_tables(case: _Case) -> Iterator[Record]:

@@ -126,8 +126,11 @@ def score(groups: Groups, metric: str) -> float:
         S, P = ((X - c).mean(axis=0) for X in (groups.stimulated, groups.imputed))
         return float(pseudobulk.pearson_distance(S, P))
     if metric in pseudobulk.PROFILES:
-        distance = pseudobulk.PROFILES[metric]
-        return float(distance(groups.stimulated.mean(axis=0), groups.imputed.mean(axis=0)))
+        S, P = groups.stimulated.mean(axis=0), groups.imputed.mean(axis=0)
+        found = float(pseudobulk.PROFILES[metric](S, P))
+        # A profile of zeros has no direction; scPerturBench's distance to it is 0.
+        zero = metric == "cosine_distance" and not (S.any() and P.any())
+        return 0.0 if zero else found
     if metric not in SUBSAMPLED:
         msg = f"scPerturBench has no metric {metric!r}; known: {', '.join(METRICS)}"
         raise MetricError(msg)

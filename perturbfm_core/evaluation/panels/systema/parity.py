@@ -18,10 +18,19 @@ from perturbfm_core.evaluation.panels import openproblems
 from perturbfm_core.evaluation.panels.linear_paper import scores as linear
 from perturbfm_core.evaluation.panels.perturbench.parity_ties import top_sets
 from perturbfm_core.evaluation.panels.systema import baselines, scores
-from perturbfm_core.evaluation.parity import UNKNOWN, Record, compared, known_form, not_compared
+from perturbfm_core.evaluation.parity import (
+    ILL_CONDITIONED,
+    UNKNOWN,
+    Record,
+    compared,
+    known_form,
+    not_compared,
+)
+from perturbfm_core.evaluation.ties import ROUNDING
 from perturbfm_core.schema import FloatArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
+_NOISE = f"{ILL_CONDITIONED}: a change is constant up to rounding, so that the peer's value is made of rounding errors"
 
 Means = Mapping[str, FloatArray]
 
@@ -59,6 +68,23 @@ def _value(
         return Record(name, key, theirs, float(str(got)), atol=_ATOL, rtol=_RTOL, low=low, high=high)
 
     return compared(name, key, expected, made)
+
+
+def _unless_noise(record: Record, changes: Iterable[FloatArray], size: float) -> Record:
+    """Return the record; where it differs and a change is rounding alone, as one that is not compared.
+
+    Parameters
+    ----------
+    record
+        That of a correlation.
+    changes
+        The two vectors that it is made of.
+    size
+        Largest mean expression that the changes are differences of.
+    """
+    doubt = record.skipped is None and not record.ok
+    flat = doubt and any(bool(np.ptp(d) <= ROUNDING * size) for d in changes if d.size)
+    return replace(record, skipped=_NOISE) if flat else record
 
 
 def _names(metric: str, expected: list[Any], got: list[Any]) -> Iterable[Record]:
@@ -138,6 +164,12 @@ def _systema(
                 yield from _names(f"{metric}", sorted(theirs), listed[i])
             elif metric not in got:
                 yield not_compared(f"systema.{metric}", q, f"{UNKNOWN}: no metric of this name here")
+            elif metric.startswith("corr_"):
+                genes_of = top[i] if "20de" in metric else np.ones_like(top[i])
+                start = reference if metric.endswith("allpert") else control
+                changes = [(side[i] - start)[genes_of] for side in (Y, Q)]
+                record = _value(metric, q, theirs, got[metric][i])
+                yield _unless_noise(record, changes, float(np.abs(Y[i]).max(initial=0.0)))
             else:
                 bounds = jaccard[i][1] if metric == "jaccard" else None
                 yield _value(metric, q, theirs, got[metric][i], bounds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
 from perturbfm_core.evaluation.single_distances import mean_between, mean_within, squared_norms
@@ -45,15 +46,20 @@ def energy_distances(groups: CellGroups, controls: ControlDistances) -> FloatArr
     return out
 
 
-def literal_energy_distances(groups: CellGroups, controls: FloatArray) -> FloatArray:
-    """Return `energy_distances` [P] with distances and means in single precision, as in cell-eval."""
+def literal_energy_distances(groups: CellGroups, controls: Any) -> FloatArray:
+    """Return `energy_distances` [P] with distances and means in the precision of the cells, as in cell-eval."""
     from sklearn.metrics import pairwise_distances
 
     def mean_distance(*matrices: FloatArray) -> Any:
         return pairwise_distances(*matrices).mean()
 
+    controls = _dense(controls)
     within = mean_distance(controls)
-    cells = [groups.dense(i) for i in range(len(groups))]
+    cells = (_dense(groups.get(i)) for i in range(len(groups)))
     return np.asarray(
         [2 * mean_distance(X, controls) - mean_distance(X) - within for X in cells], dtype=np.float64
     )
+
+
+def _dense(X: Any) -> FloatArray:
+    return np.asarray(X.toarray() if sp.issparse(X) else X)

@@ -1,6 +1,7 @@
 """Parity check with cell-eval 0.8.2: per-perturbation values, summaries, mean baseline, scores and ceilings.
 
-As in cell-eval, the predicted file's own controls are used, and operations are in its order and in single precision.
+As in cell-eval, the predicted file's own controls are used, and operations are in its order and in the precision of the
+cells.
 Baseline metrics are computed from the vector of the case (which is compared, too). Average scores include the case's
 values of what is not compared: ``clustering_agreement``, which is not computed here, and the correlation of E-distances
 where they are rounding errors.
@@ -16,12 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from perturbfm_core.errors import DatasetError
 from perturbfm_core.evaluation.panels.systema.parity import systema_records
 from perturbfm_core.evaluation.panels.virtual_cell import aggregate, de_metrics
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
 from perturbfm_core.evaluation.panels.virtual_cell.edistance import energy_distances
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
 from perturbfm_core.evaluation.panels.virtual_cell.means import discrimination_bounds
+from perturbfm_core.evaluation.panels.virtual_cell.parity_files import (
+    PREDICTION,
+    TABLE_FORMS,
+    find_tables,
+    read_prediction,
+    read_table,
+)
+from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import as_log1p, compared_in_double
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
     DISCRIMINATION,
     EDISTANCE,
@@ -55,6 +65,9 @@ CLUSTERING = "clustering_agreement"
 _CLUSTERING_REASON = "informational: Leiden clusters depend on random seed and library versions, and need packages beyond this project's"
 _TIES = "ties come in an arbitrary order in the peer's sort"
 _NOISE = f"{ILL_CONDITIONED}: E-distances of a constant prediction are equal up to rounding"
+# The mean baseline of one perturbation has half of its change.
+_PERFECT = f"{ILL_CONDITIONED}: the baseline is perfect up to rounding, by which the score is divided"
+CORRELATION = "pearson_delta"
 _CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
 _HALVES = "ceiling_raw_self_split_mean"
 # Column of a differential-expression table: (attribute of `DifferentialExpression`, tolerance).
@@ -75,47 +88,53 @@ class Case:
     expected: dict[str, Any]
     names: StrArray
     genes: StrArray
-    X: FloatArray
+    X: Any
     labels: StrArray
-    predicted: FloatArray
+    predicted: Any
     pred_labels: StrArray
 
-    def sample(self, X: FloatArray, labels: StrArray) -> Sample:
+    def sample(self, X: Any, labels: StrArray) -> Sample:
         """Return one side with its own controls."""
         rows = [np.flatnonzero(labels == name) for name in self.names]
-        control = ControlCells(X[labels == self.expected["control"]])
-        return Sample(CellGroups.of_rows(X, rows), control, literal=True)
+        control = np.flatnonzero(labels == self.expected["control"])
+        known = compared_in_double(X, rows, control)
+        return Sample(CellGroups.of_rows(X, rows), ControlCells(X[control]), literal=True, known=known)
 
     def baseline(self, real: Sample) -> Sample:
         """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""
-        vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=np.float32)
+        vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=self.X.dtype)
         sizes = real.groups.sizes
         groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
         return Sample(groups, real.control, literal=True)
 
 
 def read_case(folder: Path) -> Case:
-    """Return the content of a case folder."""
+    """Return the content of a case folder.
+
+    Raises
+    ------
+    DatasetError
+        If the prediction has other genes than the measured cells.
+    """
     import anndata
 
     expected = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
     real = anndata.read_h5ad(folder / "real.h5ad")
     labels = np.asarray(real.obs[expected["pert_col"]].astype(str), dtype=np.str_)
-    with (folder / "pred.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as pred:
-        X, pred_labels = pred["X"], pred["perturbation"]
+    X, pred_labels, pred_genes = read_prediction(folder, expected["pert_col"])
     names = np.unique(labels[labels != expected["control"]])
     genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
-    whole = np.asarray(real.X.toarray() if hasattr(real.X, "toarray") else real.X)
-    # The peer computes in double precision where its input has it.
-    whole, X = (A if A.dtype == np.float64 else A.astype(np.float32) for A in (whole, X))
-    return Case(expected, names, genes, whole, labels, X, pred_labels)
+    if not np.array_equal(genes, pred_genes):
+        msg = f"{folder}: the genes of the prediction are not those of real.h5ad in their order, which cell-eval refuses"
+        raise DatasetError(msg)
+    return Case(expected, names, genes, as_log1p(real.X), labels, as_log1p(X), pred_labels)
 
 
 def _matches(folder: Path) -> bool:
     path = folder / "expected.json"
     return (
         path.is_file()
-        and (folder / "pred.npz").is_file()
+        and any((folder / name).is_file() for name in (PREDICTION, "pred.h5ad"))
         and '"cell_eval"' in path.read_text(encoding="utf-8")
     )
 
@@ -130,19 +149,36 @@ def compare(folder: Path) -> Iterable[Record]:
         yield from known_form("de", side, _table(folder, case, side, sample))
     yield from known_form("values", "values", _values(case, real, pred))
     yield from known_form("ceiling", "ceilings", _ceilings(case))
-    yield from known_form("systema", "systema", systema_records(folder))
+    if not {"systema", "definitional_not_upstream_code"} & case.expected.keys():
+        return
+    if (folder / PREDICTION).is_file():
+        yield from known_form("systema", "systema", systema_records(folder))
+    else:
+        yield not_compared("systema", "systema", f"read with a prediction in {PREDICTION} only")
 
 
 def _table(folder: Path, case: Case, side: str, sample: Sample) -> Iterator[Record]:
-    with (folder / f"de_{side}.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as table:
-        rows = np.searchsorted(case.names, table["target"])
-        column = {str(g): j for j, g in enumerate(case.genes)}
-        genes = np.asarray([column[str(g)] for g in table["feature"]])
-        for name, (attribute, tolerance) in _COLUMNS.items():
-            got = _column(sample.de, attribute)[rows, genes]
-            for i, expected in enumerate(table[name]):
-                key = f"{side}/{_entry(case, rows[i], genes[i])}"
-                yield Record(f"de.{name}", key, float(expected), float(got[i]), *tolerance)
+    found = find_tables(folder, f"de_{side}")
+    if not found:
+        reason = f"the case has no table de_{side} ({', '.join(TABLE_FORMS)})"
+        yield not_compared("de", side, reason)
+        return
+    table = read_table(found[0])
+    column = {str(g): j for j, g in enumerate(case.genes)}
+    row = {str(n): i for i, n in enumerate(case.names)}
+    rows, genes = (
+        np.asarray([places[str(v)] for v in table[name]], dtype=np.int64)
+        for name, places in (("target", row), ("feature", column))
+    )
+    for name, (attribute, tolerance) in _COLUMNS.items():
+        if name not in table:
+            yield not_compared(f"de.{name}", side, f"{found[0].name} has no column {name}")
+            continue
+        single = FLOAT32 if table[name].dtype == np.float32 else tolerance
+        got = _column(sample.de, attribute)[rows, genes]
+        for i, expected in enumerate(table[name]):
+            key = f"{side}/{_entry(case, rows[i], genes[i])}"
+            yield Record(f"de.{name}", key, float(expected), float(got[i]), *single)
 
 
 def _entry(case: Case, row: int, gene: int) -> str:
@@ -223,6 +259,8 @@ def _scores(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str])
     yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"], base_doubt)
     base_means = base.means()
     yield from _records("baseline.", "mean", theirs["mean"], base_means, base_doubt)
+    if base_means.here.get(CORRELATION, 0.0) > 1.0 - FLOAT32[0]:
+        base_doubt = {**base_doubt, CORRELATION: _PERFECT}
 
     given = expected["cell_eval"]["aggregate_describe"]["mean"]
     for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
@@ -258,11 +296,14 @@ def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
 
 
 def _ceilings(case: Case) -> Iterator[Record]:
+    if not {_HALVES, _CEILINGS} & case.expected["cell_eval"].keys():
+        return
     first, second, names = aggregate.disjoint_halves(case.labels, seed=0)
     halved = replace(case, names=names[names != case.expected["control"]])
     sides = [halved.sample(case.X[rows], case.labels[rows]) for rows in (first, second)]
     theirs = case.expected["cell_eval"]
-    values = _Outcome.of(halved, sides[0], sides[1], tuple(theirs[_HALVES]))
+    known = tuple(metric for metric in theirs[_HALVES] if metric in FULL)
+    values = _Outcome.of(halved, sides[0], sides[1], known)
     doubt = _ill_conditioned(*sides) if EDISTANCE in theirs[_HALVES] else {}
     yield from _records("ceiling.", "halves", theirs[_HALVES], values.means(), doubt)
     corrected = _Numbers(*(aggregate.split_half_ceiling(each) for each in values))

@@ -97,7 +97,7 @@ class Sample:
     def edistance(self) -> FloatArray:
         """Return [P], the E-distances from the controls."""
         if self.literal:
-            return literal_energy_distances(self.groups, as_dense(self.control.X))
+            return literal_energy_distances(self.groups, self.control.X)
         return energy_distances(self.groups, self.control.distances())
 
     @property

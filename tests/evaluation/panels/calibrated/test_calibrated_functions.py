@@ -59,6 +59,18 @@ def test_genes_without_variation_are_no_evidence():
     assert not expression.significant(alone).any()
 
 
+def test_a_gene_that_is_equal_in_all_cells_but_for_rounding_is_no_evidence(rng):
+    # The mean of equal values of 0.7 is not 0.7.
+    groups = [np.column_stack([np.full(n, 0.7), rng.normal(i, 1, n)]) for i, n in enumerate((5, 11, 8))]
+    mean, squares, n = moments(groups)
+    assert np.ptp(mean[:, 0]) > 0
+    assert (squares[:, 0] > 0).any()
+    got = expression.against_rest(mean, squares, n)
+    assert (got.t[:, 0] == 0).all()
+    assert (got.p[:, 0] == 1).all()
+    assert (expression.gene_weights(got)[:, 0] == 0).all()
+
+
 def test_weights_are_squared_min_max():
     t = np.array([[-3.0, 1.0, 2.0]])
     contrast = expression.Contrast(t, np.ones_like(t), np.ones(1, dtype=bool))

@@ -14,7 +14,7 @@ from perturbfm_core.evaluation.panels.cell_eval2.differential import Differentia
 from perturbfm_core.evaluation.panels.cell_eval2.direction import Fidelity
 from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, evaluate
 from perturbfm_core.evaluation.panels.cell_eval2.expression import ProfilePair, ratio_of_sums
-from perturbfm_core.evaluation.panels.cell_eval2.scores import scale_score, score_table
+from perturbfm_core.evaluation.panels.cell_eval2.scores import is_of_challenge, scale_score, score_table
 from perturbfm_core.evaluation.panels.cell_eval2.tables import TablePair
 
 
@@ -259,6 +259,22 @@ def test_the_challenge_averages_replicate_scores_only():
     assert {r.metric for r in rows} == {*scored, "avg_score"}
     assert rows[-1].from_baseline is None
     assert score_table(value, worse)[-1].from_baseline == pytest.approx(1 / 3)
+    # Another configuration than the challenge's is no score of the challenge: the peer averages both.
+    other = score_table(value, worse, replicate, of_challenge=False)[-1]
+    assert (other.from_baseline, other.from_replicate) == pytest.approx((1 / 3, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("control", "options", "own"),
+    [
+        ("non-targeting", {}, True),
+        ("ctrl", {}, False),
+        ("non-targeting", {"input_type": "lognorm"}, False),
+        ("non-targeting", {"targets": False}, False),
+    ],
+)
+def test_what_the_challenges_configuration_is(control, options, own):
+    assert is_of_challenge(control, **options) is own
 
 
 def test_the_truth_itself_is_a_perfect_prediction():

@@ -5,9 +5,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 from perturbfm_core.evaluation.panels.cell_eval2 import parity
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
@@ -68,6 +70,33 @@ def test_a_changed_expectation_is_caught(copy):
     expected["score"]["csv"] = expected["score"]["csv"].replace("0.8341297126569104", "0.83412972")
     path.write_text(json.dumps(expected))
     assert failing(copy) == {"de_wilcoxon_sig_jaccard", "agg.mean", "anchor.split", "score.from_replicate"}
+
+
+def test_tables_are_read_in_other_forms(copy):
+    for side in ("real", "pred"):
+        path = copy / f"de_{side}_shift.parquet"
+        pd.read_parquet(path).to_csv(copy / f"de_{side}_shift.csv.gz", index=False)
+        path.unlink()
+    assert run_case(copy)["metrics"] == run_case(CASE)["metrics"]
+
+
+def test_log_values_in_the_files_themselves_are_taken_as_they_are(copy):
+    path = copy / "expected.json"
+    expected = json.loads(path.read_text())
+    run = expected["runs"]["full_lognorm/pred_shift"]
+    del run["input"], expected["score"]
+    path.write_text(json.dumps(expected | {"runs": {"full_lognorm/pred_shift": run}}))
+    case = parity.Case(copy, expected)
+    for table in copy.glob("de_*"):
+        table.unlink()
+    for name in ("real", "pred_shift"):
+        logged = case.cells(name, "10000")[0].X
+        cells = anndata.read_h5ad(copy / f"{name}.h5ad")
+        cells.X = sp.csr_matrix(logged)
+        cells.write_h5ad(copy / f"{name}.h5ad")
+    result = run_case(copy)
+    assert (result["failed"], result["skipped"]) == (0, 0), result["failures"]
+    assert result["compared"] > 1_000
 
 
 def test_a_changed_table_is_caught(copy):
@@ -136,3 +165,26 @@ def test_what_is_not_known_is_counted_with_a_reason(copy):
     assert result["failed"] == 0
     assert result["skipped"] == 2
     assert all("unknown form" in reason for reason in result["reasons"])
+
+
+@pytest.mark.parametrize(
+    ("more", "unknown"),
+    [
+        (["--cache-strict", "-o", "out", "--set", "de.backend=scanpy", "--set", "device=cpu"], None),
+        (["--version", "v2", "--cache-real", "there"], None),
+        (["--version", "v1"], "--version v1"),
+        (["--set", "device=cpu", "--set", "de.p_adj_threshold=0.01"], "--set de.p_adj_threshold"),
+        (["--anchor"], "--anchor"),
+    ],
+)
+def test_options_that_change_no_number_are_passed_over_and_others_are_named(copy, more, unknown):
+    expected = json.loads((copy / "expected.json").read_text())
+    run = expected["runs"]["vcc2026/pred_shift"]
+    case = parity.Case(copy, expected)
+    records = list(parity._run(case, "vcc2026/pred_shift", run | {"args": [*run["args"], *more]}))
+    if unknown is None:
+        assert len(records) > 200
+        assert all(record.ok for record in records)
+    else:
+        (record,) = records
+        assert record.skipped == f"unknown form of record: no option {unknown} here"

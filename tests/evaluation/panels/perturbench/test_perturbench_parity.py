@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.evaluation.panels.perturbench import parity as perturbench
+from perturbfm_core.evaluation.panels.perturbench.parity_records import Sides, pair_of
 from perturbfm_core.evaluation.parity import KINDS, run_case
 from tests.conftest import REPO
 
@@ -137,6 +138,43 @@ def test_a_section_of_an_unknown_form_is_counted_as_not_compared(edge, spoil):
     assert result["failed"] == 0
     assert result["compared"] > 3000
     assert result["skipped"] > 0
+
+
+@pytest.mark.parametrize(
+    ("version", "value", "pair"), [("V1", np.sqrt(4.0 / 3), np.inf), ("V2", np.nan, np.nan)]
+)
+def test_errors_of_v1_leave_out_undefined_genes_and_take_infinite_ones_for_zero(version, value, pair):
+    # Infinite predictions are 0 in the values of V1, not in its pairs.
+    sides = Sides(
+        [("c", "A")], np.asarray([[np.nan, -np.inf, 1.0, 4.0]]), np.asarray([[1.0, 2.0, 1.0, 4.0]]), ["c"]
+    )
+    found = pair_of("rmse", sides, version)
+    np.testing.assert_allclose(found.values, [value])
+    np.testing.assert_array_equal(found.matrices["c"], [[pair]])
+
+
+@pytest.mark.parametrize("types", [("float32", "float64"), ("float64", "float32")])
+def test_predictions_and_the_controls_joined_to_them_have_the_wider_type(tmp_path, types):
+    # The peer squares values in their type: rounding decides its tests of genes that are equal in all cells.
+    folder = tmp_path / "case"
+    shutil.copytree(HERE / "synth_nocov_dense_missing", folder)
+    table = anndata.read_h5ad(folder / "reference.h5ad")
+    table.X = table.X.astype(types[0])
+    table.write_h5ad(folder / "reference.h5ad")
+    path = folder / "predictions_noisy.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **(arrays | {"X": arrays["X"].astype(types[1])}))
+    sides = perturbench._read(folder, json.loads((folder / "settings.json").read_text()))
+    assert sides["ref"].cells.controls.block(0).dtype == types[0]
+    for population in (sides["noisy"].cells, sides["noisy"].raw):
+        assert population.block(0).dtype == population.controls.block(0).dtype == np.float64
+
+
+def test_an_error_of_the_peer_is_the_reason(edge):
+    found = changed(edge, lambda e: e["errors"].update({"average/mse/values": "ValueError: NaN"}))
+    assert found["metrics"]["V2.mse_values_average"]["reasons"] == {
+        "the peer raises an error: ValueError: NaN": 1
+    }
 
 
 def test_wrong_numbers_are_found(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.panels.scperturbench import parity, pseudobulk, sinkhorn
+from perturbfm_core.evaluation.panels.scperturbench import parity, pipeline, pseudobulk, sinkhorn
 from perturbfm_core.evaluation.parity import run_case
 from tests.support.paths import REPO
 
@@ -51,6 +51,36 @@ def test_case_gives_the_peers_numbers(folder):
     assert result["metrics"]["sym_kldiv"]["max_rel_diff"] < 1e-7
     if expected["published_style_scores"]:
         assert result["metrics"]["rank"]["compared"] > 300
+
+
+def groups_of(S, P, dtype=np.float64):
+    S, P = (np.asarray(X, dtype=dtype) for X in (S, P))
+    return pipeline.Groups(P, S, S, np.asarray([f"g{j}" for j in range(S.shape[1])]))
+
+
+def test_a_profile_of_zeros_is_at_the_peers_cosine_distance_of_0():
+    # The peer clips the undefined distance to [0, 2], which gives 0; for users it is undefined.
+    cells, zeros = [[1.0, 2.0], [0.0, 1.0]], np.zeros((3, 2))
+    for S, P in ((cells, zeros), (zeros, cells)):
+        assert pipeline.score(groups_of(S, P), "cosine_distance") == 0.0
+    assert np.isnan(pseudobulk.cosine_distance(np.asarray([1.0, 2.0]), np.zeros(2)))
+    assert pipeline.score(groups_of(cells, cells), "cosine_distance") < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_rounding_leaves_of_a_distance_grows_with_the_cells(dtype, rng):
+    S = 3.0 * rng.random((6, 60))
+    single = dtype == np.float32
+    groups = groups_of(S, S + 0.05, dtype)
+    s, p = groups.stimulated, groups.imputed
+    # As the peer has it, in the precision of the cells.
+    mmd = (s @ s.T).mean() + (p @ p.T).mean() - 2 * (s @ p.T).mean()
+    allowed = parity._cancelled(groups, "mmd", single=single)
+    assert abs(pipeline.score(groups, "mmd") - mmd) <= (allowed if single else 1e-12)
+    # The distance of a cell to itself, which the peer has in double precision.
+    D = np.square(s).sum(axis=1)[:, None] + np.square(s).sum(axis=1) - 2 * (s @ s.T)
+    rounding = np.sqrt(np.abs(np.diag(D)).max())
+    assert single or rounding <= len(s) * parity._cancelled(groups, "edistance", single=False)
 
 
 @pytest.fixture
@@ -154,10 +184,9 @@ def test_cells_in_a_sparse_file_are_compared_all_the_same(copied):
 
 
 def test_a_distance_that_is_zero_but_for_rounding_passes_and_another_does_not():
-    for dtype, metric, noise in ((np.float32, "mse", 7e-15), (np.float64, "edistance", 5e-8)):
-        rtol, atol = parity._tolerance(np.dtype(dtype), metric)
-        assert noise <= atol < 1e-4
-        assert rtol < 1e-4
+    rtol, atol = parity._tolerance(np.dtype(np.float32), "mse")
+    assert 7e-15 <= atol < 1e-4
+    assert rtol < 1e-4
     assert parity._tolerance(np.dtype(np.float64), "mse") == (1e-12, 1e-12)
 
 
@@ -177,3 +206,4 @@ def test_what_cancels_in_single_precision_is_no_difference():
     # The peer's transport cost is in single precision whatever the cells are.
     assert 0 < parity._cancelled(groups, "wasserstein", single=False) < 1e-3
     assert 0 < parity._cancelled(groups, "edistance", single=True) < 2e-5
+    assert 5e-8 < parity._cancelled(groups, "edistance", single=False) < 1e-5

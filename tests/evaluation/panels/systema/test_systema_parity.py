@@ -74,3 +74,14 @@ def test_a_single_perturbation_has_no_reference_and_all_else(tmp_path):
     records = list(parity._systema(given, observed, predicted, ["g0", "g1", "g2"], "none"))
     assert [r for r in records if not r.ok] == []
     assert len(records) == 1 + 3 + 3 + 3 + 1 + 1 + 2 + 2 + 2
+
+
+@pytest.mark.parametrize(("noise", "skipped"), [(1e-9, True), (1e-2, False)])
+def test_a_correlation_of_rounding_errors_is_not_compared(noise, skipped):
+    # The prediction is the reference itself but for noise; the peer's value is another one than ours.
+    record = parity._value("corr_all_allpert", "a", 0.9, -0.1)
+    changes = [np.asarray([1.0, -1.0, 0.5]), noise * np.asarray([1.0, -1.0, 0.5])]
+    found = parity._unless_noise(record, changes, 2.0)
+    assert (found.skipped is not None) is skipped
+    same = parity._value("corr_all_allpert", "a", 0.9, 0.9)
+    assert parity._unless_noise(same, changes, 2.0) is same

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.virtual_cell import parity
 from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL
@@ -18,6 +20,17 @@ from tests.support.paths import TESTS
 
 REAL = TESTS.parents[1] / "shared" / "parity" / "cell_eval"
 CASES = [TESTS / "parity" / "cell_eval" / "synth_a", REAL / "devel_norman"]
+# Counts in double precision, sparse on one side, in which scaled values differ in the last digit only.
+COUNTS = TESTS / "parity" / "cell_eval" / "synth_counts"
+
+
+def test_counts_and_double_precision_give_the_peers_values():
+    result = run_case(COUNTS)
+    assert result["failed"] == 0, result["failures"]
+    assert result["compared"] > 1_500
+    for name in ("de.statistic", "de.fdr", "pearson_delta", "pearson_edistance", "score.avg_score"):
+        assert result["metrics"][name]["compared"], name
+    assert not any("unknown form" in reason for reason in result["reasons"])
 
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
@@ -111,11 +124,61 @@ def test_swapped_labels_are_caught(copy):
     assert {"overlap_at_N", "discrimination_score_l1", "pearson_delta", "score.mae"} <= failing(copy)
 
 
+@pytest.mark.parametrize("form", ["csv.gz", "tsv", "parquet"])
+def test_tables_and_cells_are_read_in_other_forms(copy, form):
+    for side in ("real", "pred"):
+        with np.load(copy / f"de_{side}.npz") as arrays:
+            table = pd.DataFrame({name: arrays[name] for name in reversed(arrays.files)})
+        (copy / f"de_{side}.npz").unlink()
+        path = copy / f"de_{side}.{form}"
+        if form == "parquet":
+            table.to_parquet(path)
+        else:
+            table.to_csv(path, index=False, sep="\t" if form == "tsv" else ",")
+    with np.load(copy / "pred.npz") as given:
+        obs = pd.DataFrame(
+            {"perturbation": given["perturbation"]}, index=np.arange(len(given["X"])).astype(str)
+        )
+        cells = anndata.AnnData(X=given["X"], obs=obs, var=pd.DataFrame(index=given["genes"]))
+    (copy / "pred.npz").unlink()
+    cells.write_h5ad(copy / "pred.h5ad")
+    found, before = run_case(copy), run_case(CASES[0])
+    assert found["failed"] == 0
+    kept = {name: entry for name, entry in before["metrics"].items() if not name.startswith("systema")}
+    assert {name: entry for name, entry in found["metrics"].items() if name != "systema"} == kept
+    assert found["metrics"]["systema"]["reasons"] == {"read with a prediction in pred.npz only": 1}
+
+
+def test_a_table_in_single_precision_has_its_tolerance_and_a_missing_one_is_said(copy):
+    with np.load(copy / "de_real.npz") as arrays:
+        table = dict(arrays)
+    table["p_value"] = table["p_value"].astype(np.float32)
+    np.savez(copy / "de_real.npz", **table)
+    (copy / "de_pred.npz").unlink()
+    result = run_case(copy)
+    assert result["failed"] == 0
+    assert any("the case has no table de_pred" in reason for reason in result["reasons"])
+
+
+def test_a_prediction_with_genes_in_another_order_is_refused(copy):
+    with np.load(copy / "pred.npz") as given:
+        arrays = dict(given)
+    arrays["genes"] = arrays["genes"][::-1]
+    np.savez(copy / "pred.npz", **arrays)
+    with pytest.raises(
+        MetricError, match=r"genes of the prediction are not those of real\.h5ad in their order"
+    ):
+        run_case(copy)
+
+
 def test_cells_in_a_sparse_file_are_compared_all_the_same(copy):
     table = anndata.read_h5ad(copy / "real.h5ad")
     table.X = sp.csr_matrix(table.X)
     table.write_h5ad(copy / "real.h5ad")
-    assert run_case(copy) == run_case(CASES[0]) | {"case": "case"}
+    found, before = run_case(copy), run_case(CASES[0])
+    # Sums over sparse cells differ in the last digit of single precision.
+    for name in ("compared", "skipped", "failed", "reasons"):
+        assert found[name] == before[name]
 
 
 def test_other_labels_of_the_case_are_read_by_all_of_its_sections(copy):
@@ -164,6 +227,34 @@ def test_scores_are_compared_where_the_peer_has_no_column_of_a_metric(copy):
     assert result["failed"] == 0, result["failures"]
     assert result["metrics"]["score.avg_score"]["compared"] == 2
     assert not any("unknown form" in reason for reason in result["reasons"])
+
+
+def test_the_score_over_a_baseline_that_is_perfect_is_not_compared(copy):
+    # The mean baseline of one perturbation has half of its change.
+    kept = ("control", "G051")
+    cells = anndata.read_h5ad(copy / "real.h5ad")
+    cells = cells[cells.obs["perturbation"].isin(kept)].copy()
+    cells.write_h5ad(copy / "real.h5ad")
+    with np.load(copy / "pred.npz") as given:
+        arrays = dict(given)
+    rows = np.isin(arrays["perturbation"], kept)
+    np.savez(copy / "pred.npz", **{n: a if n == "genes" else a[rows] for n, a in arrays.items()})
+    path = copy / "expected.json"
+    expected = json.loads(path.read_text())
+    means = [cells.X[(cells.obs["perturbation"] == n).to_numpy()].mean(axis=0, dtype=float) for n in kept]
+    expected["cell_eval_baseline"]["vector"] = np.mean(means, axis=0).tolist()
+    for section in (expected["cell_eval"], expected["cell_eval_baseline"]):
+        section["per_perturbation"] = {"G051": section["per_perturbation"]["G051"]}
+    for name in ("systema", "definitional_not_upstream_code"):
+        del expected[name]
+    for name in [name for name in expected["cell_eval"] if name.startswith("ceiling")]:
+        del expected["cell_eval"][name]
+    path.write_text(json.dumps(expected))
+    metrics = run_case(copy)["metrics"]
+    (reason,) = metrics["score.pearson_delta"]["reasons"]
+    assert reason.startswith("ill_conditioned: the baseline is perfect up to rounding")
+    assert metrics["score.mse"]["compared"] == 1
+    assert not any(name.startswith(("ceiling", "systema")) for name in metrics)
 
 
 def test_scores_of_a_prediction_without_change_lie_between_those_of_all_orders_of_ties(copy):
