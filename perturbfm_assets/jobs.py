@@ -1,5 +1,6 @@
 """Jobs: one entry on one split, single stages, the leaderboard."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,18 @@ from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import table
 from perturbfm_core.pipeline.inbox import scan_inbox
 from perturbfm_core.pipeline.leaderboard import rank
+
+# Statuses of runs that were launched and have not ended.
+ON_THE_WAY = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+# Of what is launched from the page of an asset, or as a backfill of assets.
+ASSET_JOB = "__ASSET_JOB"
 
 # All stages run in one process: starting one per step costs more than most baselines.
 benchmark = dg.define_asset_job(
@@ -82,6 +95,14 @@ build_graph = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="The co-expression graph of one split's train rows.",
 )
+
+
+def cells_of_asset_pages(
+    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]
+) -> list[dg.DagsterRun]:
+    """Return the runs of whole cells that are no runs of `benchmark`: launched from the page of asset `report`."""
+    runs = instance.get_runs(dg.RunsFilter(job_name=ASSET_JOB, statuses=statuses))
+    return [r for r in runs if r.asset_selection is None or report.key in r.asset_selection]
 
 
 def quiet_logs(level: str = "WARNING") -> dict[str, Any]:

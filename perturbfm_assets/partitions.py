@@ -79,15 +79,41 @@ def grid_key(model: str, split: str) -> dg.MultiPartitionKey:
 def names_of(partition_key: str) -> tuple[str, str]:
     """Return (model entry, split key) of a partition's key, in whatever form the launcher sent it.
 
-    A raw launch that lacks the per-dimension tags delivers the key as a plain string.
+    A raw launch that lacks the per-dimension tags delivers the key as a plain string. One that was queued before the
+    location was reloaded may name what is no longer there.
+
+    Raises
+    ------
+    dagster.Failure
+        If the grid has no such partition.
     """
     if isinstance(partition_key, dg.MultiPartitionKey):
         keys = partition_key.keys_by_dimension
-        return keys["model"], keys["split"]
-    model, bar, split = partition_key.partition("|")
-    if not bar or model not in CATALOG.models or split not in SPLITS:
+        model, split = keys.get("model", ""), keys.get("split", "")
+    else:
+        model, _, split = partition_key.partition("|")
+    if model not in CATALOG.models or split not in SPLITS:
+        unknown = f"entry {model!r}" if model not in CATALOG.models else f"split {split!r}"
         message = (
-            f"{partition_key!r} is no partition of the grid; a key reads model|split, as the UI lists them"
+            f"{str(partition_key)!r} is no partition of the grid; a key reads model|split, as the UI lists them, and {unknown} "
+            "is not among them; if it was removed, cancel what asks for it, if it is new, reload the code location"
         )
         raise dg.Failure(message)
     return model, split
+
+
+def split_of(partition_key: str) -> IndexEntry:
+    """Return the frozen split of a partition's key.
+
+    Raises
+    ------
+    dagster.Failure
+        If the grid has no such split, or no longer.
+    """
+    if partition_key not in SPLITS:
+        message = (
+            f"{partition_key!r} is no split of the grid; `perturbfm splits list` shows what is frozen, and a new one is here "
+            "once its data set is in the catalog and the code location was reloaded"
+        )
+        raise dg.Failure(message)
+    return SPLITS[partition_key]

@@ -2,12 +2,16 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from perturbfm_core.progress import WAITING
+
+# What markdown reads as emphasis, code, links or columns; a ``_`` inside a word is none.
+_MARKS = re.compile(r"[\\`*\[\]~|]|(?<![^\W_])_|_(?![^\W_])")
 
 
 class RunLog:
@@ -77,4 +81,5 @@ def rounded(value: Any) -> Any:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
-    return str(value).replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    text = _MARKS.sub(r"\\\g<0>", str(value)).replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(text.splitlines())

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from perturbfm_assets import assets
+from perturbfm_assets.assets.report import AGAIN_TAG
 from perturbfm_assets.jobs import (
     benchmark,
     build_graph,
@@ -15,6 +16,7 @@ from perturbfm_assets.launcher import host_tags
 from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
 from perturbfm_assets.resources import StoreResource
+from perturbfm_core.errors import PerturbFMError
 from perturbfm_core.graphs.side_info import COEXPRESSION
 from perturbfm_core.pipeline.opening import needs_of
 from perturbfm_core.pipeline.suite import SuitePlan, plan_suite
@@ -54,6 +56,18 @@ def suite_split_keys(store: ArtifactStore, suite: str) -> list[str]:
     return [split.key for split in suite_plan(store, suite).splits]
 
 
+def _is_cancelled(context: dg.OpExecutionContext, result: dg.ExecuteInProcessResult) -> bool:
+    """Return whether the job was cancelled while a run inside it went on, which keeps the interrupt to itself."""
+    failures = (e.job_failure_data for e in result.all_events if e.is_job_failure)
+    if any(
+        f.failure_reason is not None and f.failure_reason.name == "UNEXPECTED_TERMINATION" for f in failures
+    ):
+        return True
+    # Between two of its steps an interrupt is lost; that the job was asked to stop is kept.
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
 @dg.op(
     description="Materialise the data sets, splits and experiments of a suite, each as its own run, then the leaderboard "
     "and the suite's scorecard."
@@ -69,6 +83,7 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
         todo += [("build_graph", key) for key in splits]
     # A partition holds all seeds of an entry, which are cells of their own.
     todo += [("benchmark", grid_key(*c)) for c in dict.fromkeys((c.entry, c.split.key) for c in plan.cells)]
+    again = {AGAIN_TAG: context.run.tags[AGAIN_TAG]} if AGAIN_TAG in context.run.tags else {}
     failed = []
     for i, (job, key) in enumerate(todo):
         context.log.info(f"{i + 1} of {len(todo)}: {job} {key}")
@@ -76,15 +91,41 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
             instance=context.instance,
             partition_key=key,
             run_config=quiet_logs(),
-            tags=host_tags(),
+            tags={**host_tags(), **again},
             raise_on_error=job != "benchmark",
         )
+        if _is_cancelled(context, result):
+            raise KeyboardInterrupt
         if not result.success:
             failed.append(str(key))
+    try:
+        _rank_and_compare(context, store, plan)
+    except PerturbFMError as error:
+        # Without any run there is nothing to rank; why there is none is what has to be said.
+        if not failed:
+            raise
+        context.log.warning(str(error))
+    if failed:
+        message = f"{len(failed)} cells of suite {suite.name!r} failed, their runs have the reasons: {', '.join(failed)}"
+        raise dg.Failure(message)
+
+
+def _rank_and_compare(context: dg.OpExecutionContext, store: ArtifactStore, plan: SuitePlan) -> None:
+    """Rebuild the leaderboard and write the suite's scorecard.
+
+    Parameters
+    ----------
+    context
+        Of the op.
+    store
+        Where artifacts lie.
+    plan
+        The suite and its cells.
+    """
     _STAGES.resolve_job_def("refresh_leaderboard").execute_in_process(
         instance=context.instance, run_config=quiet_logs(), tags=host_tags()
     )
-    files = write_scorecard(store, suite_scorecard(store, suite))
+    files = write_scorecard(store, suite_scorecard(store, plan.suite))
     context.add_output_metadata(
         {
             "cells": len(plan.cells),
@@ -92,9 +133,6 @@ def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
             "scorecard_page": dg.MetadataValue.url(page_url(store, files["scorecard_page"])),
         }
     )
-    if failed:
-        message = f"{len(failed)} cells of suite {suite.name!r} failed, their runs have the reasons: {', '.join(failed)}"
-        raise dg.Failure(message)
 
 
 @dg.job(

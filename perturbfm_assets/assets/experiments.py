@@ -104,6 +104,8 @@ def each_seed(
         **described_split(split_key),
         "split_hash": experiments[0].split.hash,
         "seeds": len(results),
+        # Where there are several, what is shown of one is shown of the first.
+        **({"shown_seed": experiments[0].config.seed} if len(results) > 1 else {}),
     }
     return dg.MaterializeResult(
         metadata={"status": "ok", **describe(experiments, results), **named},

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from perturbfm_assets.assets.split import split
-from perturbfm_assets.partitions import SPLITS, split_partitions
+from perturbfm_assets.partitions import split_of, split_partitions
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import RunLog, rounded
 from perturbfm_core import schema
@@ -35,7 +35,7 @@ from perturbfm_core.store.code import code_of
 def gene_graph(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Genes that vary together over train rows; a fit that needs it finds it, or builds it, by the same key."""
     home = store.open()
-    split = SplitFolder(home.split_dir).load(SPLITS[context.partition_key].hash)
+    split = SplitFolder(home.split_dir).load(split_of(context.partition_key).hash)
     ds = dataset_of(home, split)
     stage = build_graph(home, ds, split, RunLog(context))
     graph = read_graph(stage.path / schema.GRAPH_FILE)

@@ -68,7 +68,8 @@ def _check(experiments: list[Experiment], scored: list[PanelScores]) -> list[dg.
     unexplained = 0
     for frame in (s.table for s in scored):
         missing |= wanted - set(zip(frame["panel"], frame["metric"], strict=True))
-        unexplained += int(((frame["status"] != "ok") & frame["reason"].isna()).sum())
+        is_undefined = (frame["status"] != "ok") | frame["value"].isna()
+        unexplained += int((is_undefined & frame["reason"].isna()).sum())
     names = [f"{p}.{m}" for p, m in sorted(missing)]
     return [
         dg.AssetCheckResult(

@@ -1,9 +1,11 @@
 """Asset `pretrained_encoder`: a cell encoder pre-trained on a split's train rows."""
 
+from typing import Literal
+
 import dagster as dg
 
 from perturbfm_assets.assets.split import split
-from perturbfm_assets.partitions import SPLITS, split_partitions
+from perturbfm_assets.partitions import split_of, split_partitions
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import RunLog, rounded
 from perturbfm_core import schema
@@ -17,7 +19,7 @@ from perturbfm_core.store.code import code_of
 class EncoderKind(dg.Config):
     """Which encoder to pre-train, with default settings."""
 
-    kind: str = "mlp"
+    kind: Literal["mlp", "set-transformer"] = "mlp"
     seed: int = 0
 
 
@@ -41,7 +43,12 @@ def pretrained_encoder(
     context: dg.AssetExecutionContext, config: EncoderKind, store: StoreResource
 ) -> dg.MaterializeResult:
     """A cell encoder that has seen train rows and input controls only; no other split may use it."""
-    entry = SPLITS[context.partition_key]
+    if config.seed < 0:
+        message = (
+            f"seed {config.seed} is not a whole number of 0 or more; give another in the run configuration"
+        )
+        raise dg.Failure(message)
+    entry = split_of(context.partition_key)
     reason = no_cells(entry.traits)
     if reason is not None:
         return dg.MaterializeResult(

@@ -12,6 +12,7 @@ from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.readable import headline_table, not_applicable_table
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import table
 from perturbfm_core import schema
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL, headline_value
 from perturbfm_core.pipeline.experiment import Experiment
@@ -37,7 +38,11 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
 
     The run tag ``perturbfm/again: "true"`` publishes a new one.
     """
-    again = context.run.tags.get(AGAIN_TAG, "").lower() == "true"
+    text = context.run.tags.get(AGAIN_TAG, "false").strip().lower()
+    if text not in ("true", "false"):
+        message = f"run tag {AGAIN_TAG} is {text!r}; it is true, for a new run, or false"
+        raise dg.Failure(message)
+    again = text == "true"
     return each_seed(context, store, lambda e: run(e, again=again), _describe, version=_version)
 
 
@@ -48,20 +53,33 @@ def _version(path: Path) -> str:
 
 
 def _describe(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any]:
-    record = read_run_record(paths[-1])
-    metrics = read_json(paths[-1] / schema.METRICS_FILE)
-    plot = headline_plot(_by_perturbation(paths[-1]))
-    store = experiments[-1].store
+    first, store = paths[0], experiments[0].store
+    record = read_run_record(first)
+    metrics = read_json(first / schema.METRICS_FILE)
+    plot = headline_plot(_by_perturbation(first))
     value = headline_value(metrics)
     return {
         "headline": dg.MetadataValue.text("undefined") if value is None else round(value, 4),
-        "scores": headline_table(metrics, stored_stats(store, experiments[-1].split)),
-        "report": dg.MetadataValue.url(page_url(store, paths[-1] / schema.REPORT_FILE)),
-        "run_dir": dg.MetadataValue.path(paths[-1].resolve()),
+        **_by_seed(experiments, paths),
+        "scores": headline_table(metrics, stored_stats(store, experiments[0].split)),
+        "report": dg.MetadataValue.url(page_url(store, first / schema.REPORT_FILE)),
+        "run_dir": dg.MetadataValue.path(first.resolve()),
         "run_ids": [p.name for p in paths],
         "flags": dg.MetadataValue.json(record.flags.model_dump(mode="json")),
         "plot": dg.MetadataValue.md(f"![by perturbation]({plot})" if plot else "undefined everywhere"),
     }
+
+
+def _by_seed(experiments: list[Experiment], paths: list[Path]) -> dict[str, Any]:
+    """Return the headline of every seed and the link to its report, nothing where there is one seed."""
+    if len(paths) == 1:
+        return {}
+    rows = []
+    for e, path in zip(experiments, paths, strict=True):
+        value = headline_value(read_json(path / schema.METRICS_FILE))
+        shown = "undefined" if value is None else value
+        rows.append([e.config.seed, shown, page_url(e.store, path / schema.REPORT_FILE)])
+    return {"by_seed": dg.MetadataValue.md(table(["seed", "headline", "report"], rows))}
 
 
 def _by_perturbation(run_dir: Path) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from perturbfm_assets.assets.dataset import dataset
-from perturbfm_assets.partitions import SPLITS, dataset_to_split, split_partitions
+from perturbfm_assets.partitions import dataset_to_split, split_of, split_partitions
 from perturbfm_assets.readable import described_split, splits_table
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import rounded, table
@@ -35,7 +35,7 @@ from perturbfm_core.splits.held_out import tested
 )
 def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Who trains, validates, calibrates and is tested; never made again in silence."""
-    home, entry = store.open(), SPLITS[context.partition_key]
+    home, entry = store.open(), split_of(context.partition_key)
     folder = SplitFolder(home.split_dir)
     split = folder.load(entry.hash)
     ds = dataset_of(home, split)

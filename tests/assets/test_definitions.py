@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 import zarr
+from dagster._core.events import StepMaterializationData
 from dagster._core.utils import make_new_run_id
 
 from perturbfm_core.catalog.loading import load_catalog, packaged_folder
@@ -26,7 +28,7 @@ from perturbfm_core.models.base import MODELS, Requires
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.gene_graph import build_graph, gather
 from perturbfm_core.pipeline.suite import plan_suite
-from perturbfm_core.pipeline.suite_status import suite_status
+from perturbfm_core.pipeline.suite_status import CellStatus, suite_status
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
@@ -57,14 +59,15 @@ def cell(here: Location, model: str, split: str = CONTEXT["key"], instance=None,
 def alone(here: Location, asset: str, key: str):
     """Materialise one asset for one key in this process."""
     module = here.module(f"assets.{asset}")
-    return dg.materialize(
-        [getattr(module, asset)],
-        partition_key=key,
-        instance=dg.DagsterInstance.ephemeral(),
-        resources={"store": here.module("resources").StoreResource()},
-        run_config=here.module("jobs").quiet_logs("CRITICAL"),
-        raise_on_error=False,
-    )
+    with dg.DagsterInstance.ephemeral() as kept:
+        return dg.materialize(
+            [getattr(module, asset)],
+            partition_key=key,
+            instance=kept,
+            resources={"store": here.module("resources").StoreResource()},
+            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+            raise_on_error=False,
+        )
 
 
 def metadata(result, asset: str) -> dict[str, object]:
@@ -215,11 +218,11 @@ def test_schedules_and_sensors_are_off_and_on_the_catalogs_clock(here):
     assert on == {"rank_after_cells"}
 
 
-def test_schedule_requests_every_applicable_cell(here, monkeypatch):
+def test_schedule_requests_every_applicable_cell(here, monkeypatch, tmp_path):
     defs = here.module("definitions").defs
     monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=9))
     at = datetime(2026, 1, 5, 5, 30, tzinfo=UTC)
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         context = dg.build_schedule_context(
             instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
         )
@@ -228,6 +231,55 @@ def test_schedule_requests_every_applicable_cell(here, monkeypatch):
     (request,) = ticked.run_requests
     assert str(request.partition_key) == f"control_only|{CONTEXT['key']}"
     assert request.run_key == f"20260105-0530-control_only-{CONTEXT['key']}"
+
+
+@pytest.mark.parametrize(
+    ("status", "n", "left"), [("STARTING", 2, 0), ("STARTED", 1, 1), ("NOT_STARTED", 2, 2)]
+)
+def test_a_nightly_asks_for_no_cell_that_is_on_the_way(here, monkeypatch, tmp_path, status, n, left):
+    """What the nights before asked for waits still; a run that was made and never launched is asked for again."""
+    defs = here.module("definitions").defs
+    monkeypatch.setattr(here.module("schedules"), "suite_status", _all_missing)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+
+        def asked(day):
+            context = dg.build_schedule_context(
+                instance=instance,
+                scheduled_execution_time=datetime(2026, 1, day, 5, 30, tzinfo=UTC),
+                repository_def=defs.get_repository_def(),
+            )
+            return defs.get_schedule_def("refresh_small").evaluate_tick(context)
+
+        first = asked(5)
+        assert len(first.run_requests) == len(SUITE["models"])
+        for job, request in zip(("benchmark", "__ASSET_JOB"), first.run_requests[:n], strict=False):
+            run = dg.DagsterRun(
+                job_name=job,
+                run_id=make_new_run_id(),
+                status=dg.DagsterRunStatus[status],
+                tags=dict(request.tags),
+            )
+            instance.add_run(run)
+        second = asked(6)
+    wanted = [r.partition_key for r in first.run_requests][len(first.run_requests) - left :]
+    assert [r.partition_key for r in second.run_requests] == wanted
+    if not wanted:
+        assert second.skip_message == "all 2 unfinished cells of suite small are on the way"
+
+
+def _all_missing(_store, cells):
+    return [CellStatus(cell, "missing") for cell in cells]
+
+
+def test_suites_whose_names_differ_in_signs_have_schedules_of_their_own(here):
+    name = here.module("schedules").schedule_name
+    suites = ["a_b", "a-b", "a.b", "other-one"]
+    found = [name(s, suites) for s in suites]
+    assert (found[0], found[3]) == ("refresh_a_b", "refresh_other_one")
+    assert len(set(found)) == 4
+    assert all(n.replace("_", "").isalnum() for n in found)
+    # One that stands alone keeps its name, by which Dagster remembers whether it is on.
+    assert name("a-b", ["a-b"]) == "refresh_a_b"
 
 
 def test_suite_whose_splits_are_not_frozen_says_what_to_do(here, tmp_path, monkeypatch):
@@ -263,7 +315,73 @@ def test_leaderboard_is_rebuilt_after_the_last_cell_and_once(here):
         assert tick().run_key == f"rank-after-2-{last}"
 
 
-def test_a_nightly_asks_for_no_cell_whose_run_is_there(here, additive):
+def test_cells_of_the_page_of_an_asset_are_ranked_too(here):
+    """What is launched there is no run of `benchmark`; other assets change no rank."""
+    defs, module = here.module("definitions").defs, here.module("sensors")
+    S = dg.DagsterRunStatus
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick():
+            return module.rank_after_cells(dg.build_sensor_context(instance=instance, definitions=defs))
+
+        def run(status, *assets):
+            made = dg.DagsterRun(
+                job_name="__ASSET_JOB",
+                run_id=make_new_run_id(),
+                status=status,
+                asset_selection=frozenset(map(dg.AssetKey, assets)),
+            )
+            return instance.add_run(made)
+
+        run(S.STARTED, "gene_graph")
+        assert "no cell has been launched" in tick().skip_message
+        waiting = run(S.STARTED, "metric_panel", "report")
+        assert "1 cells are on the way" in tick().skip_message
+        instance.delete_run(waiting.run_id)
+        keys = set()
+        for n in range(2):
+            ended = run(S.STARTED, "report")
+            instance.report_dagster_event(
+                dg.DagsterEvent(
+                    event_type_value="ASSET_MATERIALIZATION",
+                    job_name="__ASSET_JOB",
+                    event_specific_data=StepMaterializationData(
+                        dg.AssetMaterialization("report", partition=f"x|{n}")
+                    ),
+                ),
+                ended.run_id,
+            )
+            instance.report_run_failed(ended)
+            key = tick().run_key
+            assert key == tick().run_key
+            assert key.startswith("rank-after-")
+            keys.add(key)
+        assert len(keys) == 2
+
+
+def test_a_ranking_that_failed_is_asked_for_again(here, monkeypatch):
+    defs, module = here.module("definitions").defs, here.module("sensors")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick():
+            return module.rank_after_cells(dg.build_sensor_context(instance=instance, definitions=defs))
+
+        cell = dg.DagsterRun(
+            job_name="benchmark", run_id=make_new_run_id(), status=dg.DagsterRunStatus.SUCCESS
+        )
+        instance.add_run(cell)
+        first = tick()
+        job = defs.resolve_job_def("refresh_leaderboard")
+        run = instance.create_run_for_job(job, tags={**first.tags, "dagster/run_key": first.run_key})
+        assert tick().run_key == first.run_key
+        instance.report_run_failed(run)
+        assert "try 1 failed; the next is in 5 minutes" in tick().skip_message
+        now = time.time()
+        monkeypatch.setattr(here.module("tries").time, "time", lambda: now + 310)
+        assert tick().run_key == f"{first.run_key}-1"
+
+
+def test_a_nightly_asks_for_no_cell_whose_run_is_there(here, additive, tmp_path):
     defs = here.module("definitions").defs
     suite = here.module("partitions").CATALOG.suite("small")
     cells = plan_suite(ArtifactStore(), suite).cells
@@ -271,7 +389,7 @@ def test_a_nightly_asks_for_no_cell_whose_run_is_there(here, additive):
     at = datetime(2026, 1, 6, 5, 30, tzinfo=UTC)
 
     def asked():
-        with dg.DagsterInstance.ephemeral() as instance:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
             context = dg.build_schedule_context(
                 instance=instance, scheduled_execution_time=at, repository_def=defs.get_repository_def()
             )
@@ -320,6 +438,15 @@ def test_cells_that_cannot_exist_are_seen_without_running(here, monkeypatch):
     some = " ".join(x for x in lines if x.startswith("| additive |"))
     for entry in INDEX:
         assert (entry["key"] in some) == (entry["traits"]["train_contexts"] < 2)
+
+
+def test_an_entry_that_cannot_be_read_leaves_the_grid_alone(here, monkeypatch):
+    readable = here.module("readable")
+    wrong = readable.CATALOG.model("ridge").model_copy(update={"params": {"alphaz": 3}})
+    monkeypatch.setitem(readable.CATALOG.models, "ridge", wrong)
+    (line,) = [x for x in readable.not_applicable_table().value.splitlines() if x.startswith("| ridge |")]
+    assert "| all splits | is no valid entry: parameters of model 'ridge'" in line
+    assert "alphaz" in line
 
 
 def test_pages_are_linked_over_http(here, monkeypatch):
@@ -377,6 +504,23 @@ def test_keys_that_are_no_cell(here, key):
         here.module("partitions").names_of(key.replace("SPLIT", CONTEXT["key"]))
 
 
+@pytest.mark.parametrize("lacking", [{"split": "demo.context_ood.000000000000"}, {"model": "gone"}])
+def test_a_cell_that_was_removed_while_it_waited_says_so(here, lacking):
+    """A queued run has the tags of its dimensions, and the location was loaded anew before it began."""
+    partitions = here.module("partitions")
+    (name,) = lacking.values()
+    key = partitions.grid_key(**{"model": "ridge", "split": CONTEXT["key"], **lacking})
+    with pytest.raises(dg.Failure, match=f"is no partition of the grid; .* '{name}' is not among them"):
+        partitions.names_of(key)
+
+
+def test_a_split_that_was_removed_while_it_waited_says_so(here):
+    partitions = here.module("partitions")
+    assert partitions.split_of(CONTEXT["key"]).hash == CONTEXT["hash"]
+    with pytest.raises(dg.Failure, match="'gone' is no split of the grid; `perturbfm splits list` shows"):
+        partitions.split_of("gone")
+
+
 def test_keys_of_cells_as_launchers_send_them(here):
     partitions = here.module("partitions")
     wanted = ("ridge", CONTEXT["key"])
@@ -389,6 +533,13 @@ def test_tables_of_metadata_cannot_be_broken_by_their_cells(here):
     table = here.module("show").table
     text = table(["a|b", "c"], [[1.23456, "x|y"], ["<b>", "two\nlines"]])
     assert text == "| a\\|b | c |\n| --- | --- |\n| 1.2346 | x\\|y |\n| &lt;b> | two lines |"
+    # Names of alleles, drugs and cell types are shown as they are, and columns that begin with a sign as well.
+    (line,) = table(
+        ["HLA-A*02, HLA-B*07", "_x_", "K_562", "[E](http://x)", "a\\|b", "~y~ `z`", "R&amp;D"], []
+    ).splitlines()[:1]
+    assert line == (
+        r"| HLA-A\*02, HLA-B\*07 | \_x\_ | K_562 | \[E\](http://x) | a\\\|b | \~y\~ \`z\` | R&amp;amp;D |"
+    )
 
 
 # ---- materialisation --------------------------------------------------------------------------------------------
@@ -552,6 +703,14 @@ def test_cell_that_cannot_exist_says_so_and_publishes_nothing(here, monkeypatch)
     assert ArtifactStore().run_dirs() == before
 
 
+def test_a_tag_that_asks_for_a_new_run_is_true_or_false(here, pageless):
+    result = cell(here, "control_only", tags={"perturbfm/again": "yes"})
+    assert not result.success
+    failure = next(e for e in result.all_events if e.is_step_failure)
+    assert failure.step_key == "report"
+    assert "run tag perturbfm/again is 'yes'; it is true" in failure.step_failure_data.error.to_string()
+
+
 def test_every_seed_of_an_entry_is_run(here, pageless, monkeypatch):
     catalog = here.module("assets.experiments").CATALOG
     two = catalog.model("global_mean").model_copy(update={"seeds": (0, 3)})
@@ -562,6 +721,11 @@ def test_every_seed_of_an_entry_is_run(here, pageless, monkeypatch):
     assert shown["seeds"] == 2
     seeds = [read_json(here.path / "runs" / r / "config.json")["seed"] for r in shown["run_ids"]]
     assert seeds == [0, 3]
+    # What is shown of one seed is shown of the same one by every stage, and says of which.
+    assert shown["shown_seed"] == 0
+    assert Path(shown["run_dir"]).name == shown["run_ids"][0]
+    assert [line.split(" | ")[0] for line in shown["by_seed"].splitlines()[2:]] == ["| 0", "| 3"]
+    assert all(run in shown["by_seed"] for run in shown["run_ids"])
 
 
 def test_panel_without_a_metric_blocks_the_report(here, monkeypatch):
@@ -582,6 +746,20 @@ def test_panel_without_a_metric_blocks_the_report(here, monkeypatch):
     assert not result.success
     assert checks(result) == {"covers_split": True, "panel_complete": False}
     assert ArtifactStore().run_dirs() == before
+
+
+def test_a_value_that_is_none_without_a_reason_fails_its_check(here):
+    """Whatever its status says."""
+    from types import SimpleNamespace
+
+    names = [(p, m.name) for p, panel in PANELS.items() for m in panel.metrics]
+    frame = pd.DataFrame(names, columns=["panel", "metric"]).assign(status="ok", value=0.5, reason=None)
+    check = here.module("assets.metric_panel")._check
+    assert check([], [SimpleNamespace(table=frame)])[0].passed
+    frame.loc[3, "value"] = np.nan
+    (found,) = check([], [SimpleNamespace(table=frame)])
+    assert not found.passed
+    assert found.metadata["undefined_without_reason"].value == 1
 
 
 def test_prediction_that_is_not_finite_blocks_the_scores(here, monkeypatch):
@@ -675,6 +853,66 @@ def test_suite_in_one_run(here):
     assert Path(shown["database"].value) == (here.path / "runs/leaderboard.duckdb").resolve()
     entries = perturbfm("leaderboard", "sql", "select distinct entry from leaderboard", "--json").json
     assert {e["entry"] for e in entries} >= set(SUITE["models"])
+
+
+@pytest.mark.parametrize("by", ["interrupt", "status"])
+def test_a_suite_that_is_cancelled_goes_on_with_no_other_cell(here, pageless, monkeypatch, by):
+    """A run inside the job keeps the interrupt to itself, or it comes between two of its steps and is lost."""
+    module = here.module("assets.experiments")
+    job = here.module("definitions").defs.resolve_job_def("demo")
+    config = {
+        **here.module("jobs").quiet_logs("CRITICAL"),
+        "ops": {"run_suite": {"config": {"suite": "small"}}},
+    }
+    begun = []
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def opened(*args):
+            begun.append(args)
+            if by == "interrupt":
+                raise KeyboardInterrupt
+            (outer,) = instance.get_runs(dg.RunsFilter(job_name="demo"))
+            instance.report_run_canceling(outer)
+            raise ValueError("any failure")
+
+        monkeypatch.setattr(module, "_opened", opened)
+        result = job.execute_in_process(instance=instance, run_config=config, raise_on_error=False)
+        (outer,) = instance.get_runs(dg.RunsFilter(job_name="demo"))
+        cells = instance.get_runs(dg.RunsFilter(job_name="benchmark"))
+        boards = instance.get_runs(dg.RunsFilter(job_name="refresh_leaderboard"))
+    assert not result.success
+    assert outer.status == (
+        dg.DagsterRunStatus.FAILURE if by == "interrupt" else dg.DagsterRunStatus.CANCELED
+    )
+    assert (len(begun), len(cells), len(boards)) == (1, 1, 0)
+
+
+def test_a_suite_whose_cells_all_fail_names_them(here, demo_data, tmp_path, monkeypatch):
+    """Without any run there is nothing to rank, which is not what went wrong; the tag for new runs is that of the cells too."""
+    shutil.copytree(demo_data, tmp_path / "data/demo")
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path))
+
+    def broken(*_):
+        raise ValueError("any failure")
+
+    monkeypatch.setattr(here.module("assets.experiments"), "_opened", broken)
+    config = {
+        **here.module("jobs").quiet_logs("CRITICAL"),
+        "ops": {"run_suite": {"config": {"suite": "small"}}},
+    }
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            here.module("definitions")
+            .defs.resolve_job_def("demo")
+            .execute_in_process(
+                instance=instance, run_config=config, raise_on_error=False, tags={"perturbfm/again": "true"}
+            )
+        )
+        cells = instance.get_runs(dg.RunsFilter(job_name="benchmark"))
+    failure = next(e for e in result.all_events if e.is_step_failure)
+    said = failure.step_failure_data.user_failure_data or failure.step_failure_data.error
+    assert "2 cells of suite 'small' failed" in str(said)
+    assert {run.tags["perturbfm/again"] for run in cells} == {"true"}
 
 
 # ---- other folders -----------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_a_scan_that_was_killed_while_it_moved_is_finished(home):
 
 def test_the_sensor_asks_again_after_a_failed_job(here, home, monkeypatch):
     """The files are the same, but the disk may have room by now; each failure doubles the wait."""
-    module = here.module("sensors")
+    module, tries = here.module("inbox_sensor"), here.module("tries")
     leave(home, "one")
     with dg.DagsterInstance.ephemeral() as instance:
 
@@ -204,22 +204,59 @@ def test_the_sensor_asks_again_after_a_failed_job(here, home, monkeypatch):
         assert isinstance(waits, dg.SkipReason)
         assert "try 1 failed; the next is in 5 minutes" in waits.skip_message
         now = time.time()
-        monkeypatch.setattr(module.time, "time", lambda: now + 310)
+        monkeypatch.setattr(tries.time, "time", lambda: now + 310)
         second = tick()
         assert second.run_key not in (None, first.run_key)
         fail(second)
         assert isinstance(tick(), dg.SkipReason)
-        monkeypatch.setattr(module.time, "time", lambda: now + 920)
+        monkeypatch.setattr(tries.time, "time", lambda: now + 920)
         third = tick()
         assert third.run_key not in (first.run_key, second.run_key)
         # Another file is asked for at once.
         leave(home, "two", noise=1)
-        monkeypatch.setattr(module.time, "time", lambda: now)
+        monkeypatch.setattr(tries.time, "time", lambda: now)
         assert isinstance(tick(), dg.RunRequest)
 
 
+def test_the_sensor_goes_on_where_a_file_leads_nowhere_or_is_gone(here, home, monkeypatch):
+    """A link without a target is refused by the scan, which has to be asked for; what was removed is no fault."""
+    module = here.module("inbox_sensor")
+
+    def tick():
+        with dg.DagsterInstance.ephemeral() as instance:
+            return module.inbox(dg.build_sensor_context(instance=instance))
+
+    leave(home, "one")
+    (home.home / "inbox/dangling.yaml").symlink_to("/nowhere/a.yaml")
+    assert tick().run_key == tick().run_key
+    rows = {r["file"]: r["status"] for r in perturbfm("inbox", "scan", "--json").json}
+    assert rows == {"dangling.yaml": "rejected", "one.yaml": "published"}
+
+    def gone(_):
+        raise FileNotFoundError(2, "No such file or directory", str(home.home / "inbox/gone.csv"))
+
+    monkeypatch.setattr(module, "ready", gone)
+    assert isinstance(tick(), dg.SkipReason)
+
+
+def test_what_a_broken_scan_has_published_is_ranked(here, home):
+    module, defs = here.module("sensors"), here.module("definitions").defs
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def tick():
+            return module.rank_after_cells(dg.build_sensor_context(instance=instance, definitions=defs))
+
+        job = defs.resolve_job_def("publish_submissions")
+        keys = set()
+        for _ in range(2):
+            assert isinstance(tick(), dg.SkipReason if not keys else dg.RunRequest)
+            instance.report_run_failed(instance.create_run_for_job(job))
+            keys.add(tick().run_key)
+    assert len(keys) == 2
+
+
 def test_the_sensor_asks_for_what_is_complete_once(here, home):
-    sensor = here.module("sensors").inbox
+    sensor = here.module("inbox_sensor").inbox
 
     def tick():
         with dg.DagsterInstance.ephemeral() as instance:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dagster as dg
+import pytest
 
 from perturbfm_core.models.perturbfm.encoder.pretraining import PretrainConfig
 from perturbfm_core.pipeline import pretrained_encoder as encoders
@@ -47,10 +48,38 @@ def encoders_split(store: ArtifactStore):
     return dataset_of(store, split), split
 
 
-def test_differences_are_not_applicable(here, monkeypatch):
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"kind": "transformer"}, "transformer"),
+        ({"seed": -3}, "seed -3 is not a whole number of 0 or more"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(here, config, said):
     module = here.module("assets.pretrained_encoder")
-    entry = module.SPLITS[CONTEXT["key"]].model_copy(update={"traits": SplitTraits(controls=False)})
-    monkeypatch.setitem(module.SPLITS, CONTEXT["key"], entry)
+    run_config = {
+        **here.module("jobs").quiet_logs("CRITICAL"),
+        "ops": {"pretrained_encoder": {"config": config}},
+    }
+    # An unknown kind is refused before the launch, as any wrong field is.
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        pytest.raises((dg.DagsterInvalidConfigError, dg.Failure)) as raised,
+    ):
+        dg.materialize(
+            [module.pretrained_encoder],
+            partition_key=CONTEXT["key"],
+            instance=instance,
+            resources={"store": here.module("resources").StoreResource()},
+            run_config=run_config,
+        )
+    assert said in str(getattr(raised.value, "description", None) or raised.value)
+
+
+def test_differences_are_not_applicable(here, monkeypatch):
+    splits = here.module("partitions").SPLITS
+    entry = splits[CONTEXT["key"]].model_copy(update={"traits": SplitTraits(controls=False)})
+    monkeypatch.setitem(splits, CONTEXT["key"], entry)
     result = alone(here, "pretrained_encoder", CONTEXT["key"])
     assert result.success
     assert checks(result) == {"split_bound": True}
