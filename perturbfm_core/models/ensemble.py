@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
 from perturbfm_core.config import Frozen
 from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.side_info import Needs
 from perturbfm_core.models.base import MODELS, Model, new_model
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import units_of
 from perturbfm_core.splits.view import Query, TrainView
+
+if TYPE_CHECKING:
+    from perturbfm_core.splits.conditions import SplitConditions
 
 _MIN_UNITS = 5
 
@@ -120,6 +124,12 @@ class Ensemble(Model):
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._members: list[Model] = []
+        if MODELS.get(self.params.model).asks_ahead:
+            msg = (
+                f"model {self.params.model!r} is no member of an ensemble: it predicts the conditions of its split once, "
+                "when it is fitted; leave out --members and give the entry several seeds"
+            )
+            raise ModelError(msg)
 
     def needs(self) -> Needs:
         """Return the side information that the members need."""
@@ -128,6 +138,18 @@ class Ensemble(Model):
     def modules(self) -> tuple[str, ...]:
         """Return this module and those of the members' model."""
         return (*super().modules(), *self._member().modules())
+
+    def identity(self) -> dict[str, str]:
+        """Return what decides a fit of the members."""
+        return self._member().identity()
+
+    def absent(self) -> str | None:
+        """Return what the members lack on this machine."""
+        return self._member().absent()
+
+    def cannot(self, conditions: SplitConditions) -> str | None:
+        """Return why the members cannot predict some test conditions."""
+        return self._member().cannot(conditions)
 
     def _member(self) -> Model:
         return new_model(self.params.model, self.params.params)

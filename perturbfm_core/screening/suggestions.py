@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import distinct_genes, pert_genes
+from perturbfm_core.data.condition import distinct_genes, part_id, pert_genes
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.graphs.masks import read_masks
@@ -211,7 +211,8 @@ def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], i
     modality = _most_frequent(train[schema.MODALITY].astype(str))
     of_modality = train[train[schema.MODALITY].astype(str) == modality]
     singles = sorted({p for p in of_modality[schema.PERT_ID].astype(str) if len(pert_genes(p)) == 1})
-    new = new_names(run, modality)
+    # As ids, in which the plus sign of a name does not join parts.
+    new = [part_id(name) for name in new_names(run, modality)]
     # Names of measured conditions in all folds, test included; their values are not read.
     measured = set(
         run.ds.conditions[[schema.CONTEXT_ID, schema.PERT_ID]].astype(str).itertuples(index=False, name=None)

@@ -111,7 +111,7 @@ def tune(
         raise NotApplicableError(msg, reason)
     require_clean(ds, frozen_split)
     validation = Validation(store, ds, frozen_split, entry, seed, progress)
-    identity = _identity(entry, space, ds, frozen_split, seed)
+    identity = _identity(entry, space, ds, frozen_split, seed, validation.reads(entry.params))
     if name is None:
         name = f"{entry.name}.{frozen_split.hash[:7]}.{content_hash(identity)[:8]}"
     check_key(name, "study name")
@@ -150,9 +150,26 @@ def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
 
 
 def _identity(
-    entry: ModelEntry, space: SearchSpace, ds: PerturbDataset, split: FrozenSplit, seed: int
+    entry: ModelEntry,
+    space: SearchSpace,
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    seed: int,
+    reads: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
-    """Return everything that the scores of a study depend on; it must be the same for a study to continue."""
+    """Return everything that the scores of a study depend on; it must be the same for a study to continue.
+
+    Parameters
+    ----------
+    entry, space
+        The entry that is tuned, and what is searched.
+    ds, split
+        Data and split.
+    seed
+        Seed of the search.
+    reads
+        Digests of the graphs and features that the entry reads (`Validation.reads`).
+    """
     model = new_model(entry.model, entry.params)
     return {
         "entry": entry.name,
@@ -163,6 +180,7 @@ def _identity(
         "split": split.hash,
         "seed": seed,
         "code": code_of(Validation.__module__, *model.modules(), *PANELS.get("delta").modules).digest,
+        **({"side information": reads} if reads else {}),
     }
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
@@ -66,7 +68,7 @@ def run_sweep(
     """Score every configuration on a split's validation, then fit, predict and score the finalists as runs.
 
     Test rows are read for the finalists only, after a line of the log says so. A call that is repeated finds what was
-    scored; a configuration that failed is tried again.
+    scored; a configuration that failed, or whose graphs or features have changed, is scored again.
 
     Parameters
     ----------
@@ -164,20 +166,31 @@ def _score_all(
     ds: PerturbDataset,
     split: FrozenSplit,
 ) -> None:
-    """Score the configurations that are not complete, each written as soon as it is done."""
-    todo = [c for c in cells if (kept := folder.score(c.config_hash)) is None or not kept.scores]
+    """Score the configurations that are not complete, each written as soon as it is done.
+
+    So are those whose graphs or features were others when they were scored.
+    """
     traits, folds = traits_of(split, ds), len(validation)
+    reads = {c.config_hash: _reads(validation, c) for c in cells}
+    todo = [
+        c
+        for c in cells
+        if (kept := folder.score(c.config_hash)) is None
+        or not kept.scores
+        or kept.reads != reads[c.config_hash]
+    ]
 
     def one(cell: SweepCell, score: Score) -> SweepScore:
-        found = SweepScore(cell.config_hash, cell.entry.name, cell.values)
+        found = SweepScore(cell.config_hash, cell.entry.name, cell.values, reads=reads[cell.config_hash])
         if (reason := why_not(traits, cell.entry)) is not None:
             return SweepScore(**{**vars(found), "reason": f"not applicable: it {reason}"})
         try:
             scores = tuple(score(cell.entry.params, fold) for fold in range(folds))
         except (WorkerLostError, DiskError):
             raise
-        except PerturbFMError as error:
-            return SweepScore(**{**vars(found), "reason": " ".join(str(error).split())})
+        except (PerturbFMError, np.linalg.LinAlgError, MemoryError) as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return SweepScore(**{**vars(found), "reason": reason})
         return SweepScore(**{**vars(found), "scores": scores})
 
     with _scorer(validation, job, min(jobs, len(todo))) as score, ThreadPoolExecutor(jobs) as threads:
@@ -187,6 +200,14 @@ def _score_all(
             shown = found.reason if found.value is None else f"{found.value:.4f} on validation"
             tell("done:")
             tell(f"configuration {n} of {len(todo)}, {found.entry}: {shown}")
+
+
+def _reads(validation: Validation, cell: SweepCell) -> dict[str, dict[str, str]]:
+    """Return what a configuration reads; nothing where it is missing, which its score then says."""
+    try:
+        return validation.reads(cell.entry.params)
+    except PerturbFMError:
+        return {}
 
 
 @contextlib.contextmanager

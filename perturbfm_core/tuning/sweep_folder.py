@@ -30,6 +30,8 @@ class SweepScore:
         Of each validation fold, empty where it failed or was not scored yet.
     reason
         Why it failed, None otherwise.
+    reads
+        Digests of the graphs and features that it read (`Validation.reads`).
     """
 
     config_hash: str
@@ -37,6 +39,7 @@ class SweepScore:
     values: dict[str, Any]
     scores: tuple[FoldScore, ...] = ()
     reason: str | None = None
+    reads: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def value(self) -> float | None:
@@ -146,7 +149,8 @@ class SweepFolder:
             return None
         kept = read_json(file)
         scores = tuple(FoldScore.from_json(s) for s in kept["scores"])
-        return SweepScore(config_hash, kept["entry"], kept["values"], scores, kept["reason"])
+        reads = kept.get("reads", {})
+        return SweepScore(config_hash, kept["entry"], kept["values"], scores, kept["reason"], reads)
 
     def keep(self, score: SweepScore) -> None:
         """Write the scores of a configuration."""
@@ -155,6 +159,7 @@ class SweepFolder:
             "values": score.values,
             "scores": [s.to_json() for s in score.scores],
             "reason": score.reason,
+            **({"reads": score.reads} if score.reads else {}),
         }
         write_json(self.path / CELLS / f"{score.config_hash}.json", content)
 

@@ -15,7 +15,7 @@ from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.comparison import Comparison
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.graphs.side_info import Needs, SideInfo
-from perturbfm_core.models.base import new_model
+from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.pipeline.gene_graph import gather
 from perturbfm_core.pipeline.registered import resolved_params
 from perturbfm_core.progress import Progress, epoch_listener, quiet, run_of
@@ -180,10 +180,7 @@ class Validation:
             If the configuration cannot be fitted, or predicts values that are not finite.
         """
         part = self.parts[fold]
-        model = new_model(
-            self._entry.model,
-            resolved_params(self._store, self._ds, self._entry.model, params, self._progress),
-        )
+        model = self._unfitted(params)
         model.side_info = self._gathered(model.needs())
         model.on_epoch = epoch_listener(self._progress)
         with (
@@ -204,6 +201,18 @@ class Validation:
             int(keep.sum()),
             int((~defined).sum()),
         )
+
+    def reads(self, params: dict[str, Any]) -> dict[str, dict[str, str]]:
+        """Return {kind: {name: SHA-256}} of the graphs, features and donors that a configuration reads, empty if none.
+
+        Names may stay while their content changes: a file is replaced, or ``auto`` finds one more source.
+        """
+        digests = self._gathered(self._unfitted(params).needs()).digests
+        return {kind: found for kind, found in digests.items() if found}
+
+    def _unfitted(self, params: dict[str, Any]) -> Model:
+        name = self._entry.model
+        return new_model(name, resolved_params(self._store, self._ds, name, params, self._progress))
 
     def _gathered(self, needs: Needs) -> SideInfo:
         if needs not in self._side_info:

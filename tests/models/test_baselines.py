@@ -264,12 +264,13 @@ def test_ridge_on_perturbed_genes_is_that_of_scikit_learn(alpha: float) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_ridge_scales_genes_by_log_dose_where_each_has_one() -> None:
+def test_ridge_scales_genes_by_log_dose_relative_to_the_largest_of_each() -> None:
     rows = [("x", "A", "", "9 uM"), ("x", "A+B", "", "4+9"), ("x", "B", "", "0.5")]
     delta = np.random.default_rng(3).normal(size=(3, 3)).astype(np.float32)
     found = means("ridge", view_of(rows, delta), [*rows, ("x", "A", "", "99")], alphas=(0.5,))
-    top = np.log1p(9)
-    X = np.log1p([[9, 0], [4, 9], [0, 0.5], [99, 0]]) / top
+    # No perturbation has several doses alone; beyond its largest a gene gains what the logarithm does.
+    log = {d: np.log1p(d) / np.log1p(9) for d in (0.5, 4, 99)}
+    X = np.asarray([[1, 0], [1, 1], [0, log[0.5]], [1 + log[99] - log[4], 0]])
     expected = Ridge(alpha=0.5).fit(X[:3], delta.astype(np.float64)).predict(X)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 

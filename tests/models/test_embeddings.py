@@ -221,16 +221,11 @@ def test_features_are_scaled_by_log_dose() -> None:
     rows = [("x", "A", "", "1"), ("x", "B", "", "9"), ("x", "C", "", "4"), ("x", "D+B", "", "1+9")]
     view = view_of(rows, np.random.default_rng(6).normal(size=(4, 5)))
     model = fitted("gene_embedding_ridge", view, alphas=(1.0,), center="all")
-    point, dose = scaled(WORDS, "ABCD"), {d: np.log1p(d) / np.log1p(9) for d in (1, 4, 9, 0.5)}
-    X = np.stack(
-        [
-            dose[1] * point["A"],
-            dose[9] * point["B"],
-            dose[4] * point["C"],
-            dose[1] * point["D"] + dose[9] * point["B"],
-        ]
-    )
-    expected = Ridge(alpha=1.0).fit(X, view.delta.astype(np.float64)).predict([dose[0.5] * point["N"]])
+    point = scaled(WORDS, "ABCD")
+    # Each at its own dose, which counts as 1; N at less than the least of them.
+    X = np.stack([point["A"], point["B"], point["C"], point["D"] + point["B"]])
+    less = np.log1p(0.5) / np.log1p(1)
+    expected = Ridge(alpha=1.0).fit(X, view.delta.astype(np.float64)).predict([less * point["N"]])
     np.testing.assert_allclose(means(model, [("x", "N", "", "0.5")]), expected, rtol=1e-4, atol=1e-5)
 
 

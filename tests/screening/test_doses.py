@@ -12,6 +12,7 @@ import pytest
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import Needs
+from perturbfm_core.screening import suggestions
 from perturbfm_core.screening.doses import TrainDoses, most_used
 from perturbfm_core.screening.fitted_run import FittedRun
 from perturbfm_core.screening.predictions import predict_requests
@@ -181,3 +182,10 @@ def test_in_a_drug_screen_drugs_are_new_names_and_genes_are_not(tmp_path):
     frame = run.view.conditions.assign(pert_id=[genes[i % 5] for i in range(len(run.view.conditions))])
     described.__dict__["view"] = replace(run.view, conditions=frame)
     assert new_names(described, "drug") == sorted(genes[5:])
+
+
+def test_a_new_name_with_a_plus_sign_is_suggested_as_one_drug(monkeypatch):
+    run = drugs("additive")
+    monkeypatch.setattr(suggestions, "new_names", lambda *_: ["(+)-JQ1"])
+    found = set(suggest(run, 500).table["perturbation"])
+    assert {p for p in found if "JQ1" in p} == {"(%2B)-JQ1"}

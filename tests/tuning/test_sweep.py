@@ -12,6 +12,8 @@ import yaml
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.errors import ConfigError, ModelError
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.io import write_features
 from perturbfm_core.pipeline import metric_panel, prediction
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
 from perturbfm_core.pipeline.split import freeze_split
@@ -234,6 +236,41 @@ def test_a_configuration_that_fails_is_kept_with_its_reason_and_tried_again(
     assert len(made.ranked) == 4
     monkeypatch.setattr(Validation, "score", plain)
     assert len(run(store, split, name="s").ranked) == 6
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError("Singular matrix"), MemoryError()])
+def test_a_fit_that_breaks_down_stops_no_other_configuration(store, split, scored, monkeypatch, error):
+    plain = Validation.score
+
+    def fails(self, params, fold):
+        if params["alphas"][0] == 1.0:
+            raise error
+        return plain(self, params, fold)
+
+    monkeypatch.setattr(Validation, "score", fails)
+    made = run(store, split, name="s", finalists=0)
+    assert {c.reason for c in made.folder.cells()} == {None, str(error) or "MemoryError"}
+    assert len(made.ranked) == 4
+
+
+def test_configurations_whose_features_have_changed_are_scored_again(store, split, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        Validation, "score", lambda *a: calls.append(a[1]) or FoldScore((0.1, 0.1), (1.0, 1.0), 2, 0)
+    )
+    path = tmp_path / "own.npz"
+    base = ModelEntry(name="mine", description="x", model="knn")
+    grid = [{"gene_features": [["coexpression"], [str(path)]]}]
+
+    def again(matrix):
+        write_features(GeneFeatures("own", np.asarray(["A", "B", "C"]), matrix), path)
+        calls.clear()
+        run(store, split, grid, base, name="s", finalists=0)
+        return [c["gene_features"] for c in calls]
+
+    assert len(again(np.eye(3, dtype=np.float32))) == 2
+    assert again(np.eye(3, dtype=np.float32)) == []
+    assert again(2 * np.eye(3, dtype=np.float32)) == [[str(path)]]
 
 
 @pytest.mark.parametrize(

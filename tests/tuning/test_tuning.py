@@ -20,6 +20,8 @@ from optuna.storages._rdb import storage as optuna_storage
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec, Tuned
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import ConfigError, ModelError, SplitError, StoreError
+from perturbfm_core.graphs.features import GeneFeatures
+from perturbfm_core.graphs.io import write_features
 from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.models.baselines.latent import LatentShift
 from perturbfm_core.models.baselines.linear import Linear
@@ -521,6 +523,20 @@ def test_a_study_refuses_other_inputs_than_it_was_made_with(store, splits, score
     search_mine()
     with pytest.raises(ConfigError, match=f"study 'mine' was made with other {what}; .*another --study NAME"):
         search_mine(**change)
+
+
+def test_a_study_refuses_features_that_have_changed(store, splits, scored, tmp_path):
+    path = tmp_path / "own.npz"
+
+    def search_mine(matrix):
+        write_features(GeneFeatures("own", np.asarray(["A", "B", "C"]), matrix), path)
+        chosen = entry("knn", params={"gene_features": [str(path)]})
+        return tune(store, splits["fold"].hash, chosen, trials=1, name="mine")
+
+    search_mine(np.eye(3, dtype=np.float32))
+    search_mine(np.eye(3, dtype=np.float32))
+    with pytest.raises(ConfigError, match="study 'mine' was made with other side information; "):
+        search_mine(2 * np.eye(3, dtype=np.float32))
 
 
 def test_without_a_name_other_inputs_or_code_have_another_study(store, splits, scored, monkeypatch):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
+from perturbfm_core.data.quantities import canonical_dose
 from perturbfm_core.models.baselines.effects import group_names, is_single
 from perturbfm_core.schema import FloatArray, IntArray, StrArray
 from perturbfm_core.splits.view import TrainView
@@ -50,10 +52,14 @@ class DoseSeries:
         return np.asarray(fit**2 / ((a**2 @ self.counts) * a**2).sum(axis=1) / self.size**2)
 
 
-def dose_series(view: TrainView) -> list[DoseSeries]:
-    """Return the series of singles over contexts, or those within contexts where no perturbation is in several."""
+def dose_series(view: TrainView, unit: str) -> list[DoseSeries]:
+    """Return the series of singles over contexts, or those within contexts where no perturbation is in several.
+
+    Only doses of the given unit count.
+    """
     conditions = view.conditions
-    doses = doses_of(conditions[schema.DOSES])
+    doses, units = read_doses(conditions[schema.DOSES])
+    doses = np.where(units == unit, doses, np.nan)
     at = np.flatnonzero(is_single(conditions) & (doses > 0))
     if len(np.unique(doses[at])) < 2:
         return []
@@ -106,5 +112,21 @@ def _across(delta: FloatArray, doses: FloatArray, contexts: StrArray, rows: IntA
 
 def doses_of(texts: Sequence[str] | pd.Series[str]) -> FloatArray:
     """Return float64 [parts], the numbers at the start of doses, NaN where there is none."""
-    found = [_NUMBER.match(str(text)) for text in texts]
-    return np.asarray([float(m.group(1)) if m else np.nan for m in found], dtype=np.float64)
+    return read_doses(texts)[0]
+
+
+def read_doses(texts: Sequence[str] | pd.Series[str]) -> tuple[FloatArray, StrArray]:
+    """Return (float64 [parts] numbers of doses, NaN where there is none; [parts] their units, empty for none).
+
+    Units that can be converted are one: 500 nM is 0.5 of the unit "uM".
+    """
+    found = [_number_and_unit(str(text)) for text in texts]
+    numbers = np.asarray([number for number, _ in found], dtype=np.float64)
+    return numbers, np.asarray([unit for _, unit in found], dtype=object)
+
+
+@lru_cache(maxsize=1 << 16)
+def _number_and_unit(text: str) -> tuple[float, str]:
+    written = canonical_dose(text)[0]
+    found = _NUMBER.match(written)
+    return (np.nan, "") if found is None else (float(found[1]), written[found.end() :].strip())

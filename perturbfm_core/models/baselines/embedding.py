@@ -12,8 +12,7 @@ from perturbfm_core.data.condition import distinct_genes, name_of_part
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import BORROWED, Needs, SideInfo
 from perturbfm_core.models.baselines.borrowing import Borrowing
-from perturbfm_core.models.baselines.dose_response import DoseResponse
-from perturbfm_core.models.baselines.dose_series import doses_of
+from perturbfm_core.models.baselines.dose_response import DoseResponse, labels_of
 from perturbfm_core.models.baselines.effects import EffectTable, components, n_parts, sum_parts
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.principal_components import principal_components
@@ -103,7 +102,7 @@ class GeneEmbedding:
 
         parts, owner = components(conditions)
         genes = [name_of_part(part) for part in parts[schema.PERT_ID]]
-        dose = self.response.amounts(doses_of(parts[schema.DOSES]))
+        dose = self.response.amounts(parts[schema.DOSES], labels_of(parts))
         blocks, any_known = [], np.zeros(len(parts), dtype=np.bool_)
         for table, offset, scale in zip(self.tables, self.offsets, self.scales, strict=True):
             rows, known = table.rows(genes)

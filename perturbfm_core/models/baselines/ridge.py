@@ -9,8 +9,7 @@ from pydantic import Field
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.models.baselines.dose_response import DoseResponse
-from perturbfm_core.models.baselines.dose_series import doses_of
+from perturbfm_core.models.baselines.dose_response import DoseResponse, labels_of
 from perturbfm_core.models.baselines.effects import components, distinct_rows
 from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
@@ -66,7 +65,7 @@ class RidgeRegression(TunedBaseline):
         import numpy as np
 
         parts, _ = components(view.conditions)
-        labels = _labels(parts)
+        labels = labels_of(parts)
         self._names = sorted(set(labels))
         self._response = DoseResponse.fit(view)
         self._pca_mean, self._pca_axes = np.zeros(0), np.zeros((0, 0))
@@ -85,8 +84,9 @@ class RidgeRegression(TunedBaseline):
 
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
-        column = np.asarray([known.get(label, -1) for label in _labels(parts)], dtype=np.int64)
-        dose = self._response.amounts(doses_of(parts[schema.DOSES]))
+        labels = labels_of(parts)
+        column = np.asarray([known.get(label, -1) for label in labels], dtype=np.int64)
+        dose = self._response.amounts(parts[schema.DOSES], labels)
         used = column >= 0
         multi_hot = sp.csr_array(
             (dose[used], (owner[used], column[used])), shape=(len(query), len(self._names))
@@ -113,8 +113,3 @@ class RidgeRegression(TunedBaseline):
         super()._restore(arrays, meta)
         self._pca_mean, self._pca_axes = arrays["pca_mean"], arrays["pca_axes"]
         self._names, self._response = meta["names"], DoseResponse.restored(meta)
-
-
-def _labels(parts: Any) -> list[str]:
-    """Return the feature of each part, gene and modality, since activation and repression differ."""
-    return [f"{g}|{m}" for g, m in zip(parts[schema.PERT_ID], parts[schema.MODALITY], strict=True)]

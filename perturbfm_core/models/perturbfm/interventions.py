@@ -11,7 +11,7 @@ import pandas as pd
 from perturbfm_core import schema
 from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.data.modality import switches_off
-from perturbfm_core.models.baselines.dose_response import DoseResponse
+from perturbfm_core.models.baselines.dose_response import DoseResponse, labels_of
 from perturbfm_core.models.baselines.dose_series import doses_of
 from perturbfm_core.models.baselines.effects import components
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
@@ -112,13 +112,13 @@ def interventions(conditions: pd.DataFrame, response: DoseResponse | None = None
         Amounts of doses (default: logarithmic, relative to the largest dose of these conditions).
     """
     parts, owner = active_components(conditions)
-    curve = DoseResponse.logarithmic(conditions) if response is None else response
+    curves = DoseResponse.logarithmic(conditions) if response is None else response
     modality = [str(m) for m in parts[schema.MODALITY]]
     return Interventions(
         n=len(conditions),
         owner=owner,
         genes=[name_of_part(str(g)) for g in parts[schema.PERT_ID]],
         modality=modality,
-        amount=curve.amounts(doses_of(parts[schema.DOSES])),
+        amount=curves.amounts(parts[schema.DOSES], labels_of(parts)),
         sign=np.asarray([-1.0 if switches_off(m) else 1.0 for m in modality]),
     )

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import pert_genes, pert_parts
+from perturbfm_core.data.condition import pert_parts
 from perturbfm_core.graphs.donor import DonorEffects
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.baselines.additive import Additive
 from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.dose_interpolation import DoseInterpolation
+from perturbfm_core.models.baselines.dose_response import labels_of
+from perturbfm_core.models.baselines.effects import is_single
 from perturbfm_core.models.baselines.means import (
     ContextGeneral,
     ControlOnly,
@@ -29,8 +31,9 @@ from perturbfm_core.models.baselines.ridge import RidgeRegression
 from perturbfm_core.models.baselines.scaled_additive import ScaledAdditive
 from perturbfm_core.models.baselines.set_kernel_ridge import SetKernelRidge
 from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
+from perturbfm_core.models.perturbfm.core.direct_effect import Direct
 from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
-from perturbfm_core.models.perturbfm.core.gaussian_process import Direct, SetProcess, relative_weights
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess, relative_weights
 from perturbfm_core.models.perturbfm.core.weights import (
     best_member,
     error_products,
@@ -86,10 +89,6 @@ class CoreFold:
     mean: FloatArray
     var: FloatArray
     best: FloatArray
-
-
-class _Member(Protocol):
-    def __call__(self, query: Query) -> FloatArray: ...
 
 
 class Core:
@@ -316,14 +315,15 @@ def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects
 
 
 def _known_singles(view: TrainView) -> set[str]:
-    perts = view.conditions[schema.PERT_ID].astype(str)
-    return {p for p in perts if len(pert_genes(p)) == 1}
+    return set(labels_of(view.conditions[is_single(view.conditions)]))
 
 
 def _strata(query: Query, known: set[str]) -> list[str]:
-    """Return the stratum of each condition: number of perturbed genes, and how many are singles in train."""
-    genes = [pert_parts(p) for p in query.conditions[schema.PERT_ID].astype(str)]
-    return [f"{len(g)} perturbed, {sum(x in known for x in g)} seen" for g in genes]
+    """Return the stratum of each condition: number of perturbed genes, and how many train has alone, by modality."""
+    rows = query.conditions[[schema.PERT_ID, schema.MODALITY]].astype(str).itertuples(index=False)
+    # Earlier fits know names alone.
+    found = [[f"{x}|{how}" in known or x in known for x in pert_parts(pert)] for pert, how in rows]
+    return [f"{len(parts)} perturbed, {sum(parts)} seen" for parts in found]
 
 
 Gram = tuple[FloatArray, FloatArray, set[str]]
