@@ -64,7 +64,7 @@ def score_pair(
     from perturbfm_core.evaluation.panels.cell_eval2.catalog import NORM, PROFILES
     from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, evaluate
     from perturbfm_core.evaluation.panels.cell_eval2.mixed import beside_log_values
-    from perturbfm_core.evaluation.panels.cell_eval2.scores import score_table
+    from perturbfm_core.evaluation.panels.cell_eval2.scores import is_of_challenge, score_table
     from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
     from perturbfm_core.store.atomic import write_together
 
@@ -111,7 +111,8 @@ def score_pair(
             base, _ = files.read_cells(baseline, pert_col, control, kind, whole=False)
             means = aggregates(evaluate(truth, base, metrics))["mean"]
             del base
-            scores = score_table(statistics["mean"], means, replicates)
+            own = is_of_challenge(control, kind, targets=not no_target_genes)
+            scores = score_table(statistics["mean"], means, replicates, of_challenge=own)
             tables[files.SCORE_FILE] = files.score_csv(scores)
         # All of them or none.
         write_together(out, tables)

@@ -11,7 +11,7 @@ from perturbfm_core.schema import CONTEXT_ID, PERT_ID, FloatArray
 
 
 class ConditionTable:
-    """Condition values of a board as one array per metric, averaged over seeds and folds.
+    """Condition values of a board as one array per metric, averaged over the runs that share a key.
 
     Attributes
     ----------

@@ -178,7 +178,7 @@ def connect(store: ArtifactStore, *, scores: bool = True) -> Iterator[Any]:
     Raises
     ------
     StoreError
-        If there is no leaderboard yet, or it cannot be opened.
+        If there is no leaderboard yet, it cannot be opened, or it lacks what is read of it.
     """
     for attempt in range(3):
         target = store.leaderboard.resolve()
@@ -202,6 +202,10 @@ def connect(store: ArtifactStore, *, scores: bool = True) -> Iterator[Any]:
             _open_scores(con, (store.runs / PARTS_FOLDER).resolve())
         con.execute("SET enable_external_access = false")
         yield con
+    except duckdb.Error as error:
+        detail = " ".join(str(error).split())[:160]
+        msg = f"{target} cannot be read ({detail}); run `perturbfm leaderboard refresh`{_of_other_code(con)}"
+        raise StoreError(msg) from error
     finally:
         con.close()
 
@@ -231,8 +235,19 @@ def query(store: ArtifactStore, sql: str) -> pd.DataFrame:
             return pd.DataFrame() if result is None else result.df()
         except duckdb.Error as error:
             detail = " ".join(str(error).split())[:300]
-            msg = f"SQL failed: {detail}; {_NAMES}"
+            other = _of_other_code(con)
+            again = f"; `perturbfm leaderboard refresh` makes it anew{other}" if other else ""
+            msg = f"SQL failed: {detail}; {_NAMES}{again}"
             raise StoreError(msg) from error
+
+
+def _of_other_code(con: Any) -> str:
+    """Return what is to be said of a leaderboard that other code made than the present one, if that is so."""
+    try:
+        same = DatabaseWriter(con).code() == code_digest()
+    except duckdb.Error:
+        same = False
+    return "" if same else ": the leaderboard was made by another version of this program or of its plug-ins"
 
 
 def _only_selects(sql: str) -> bool:

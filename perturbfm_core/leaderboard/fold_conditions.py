@@ -55,23 +55,31 @@ def mean_of_splits(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 class FoldConditions:
-    """The places of a board where a condition is tested, by which entries are paired.
+    """The places of a board where a condition is tested, by which entries are averaged and paired.
 
     Where no condition is tested twice they are the conditions themselves.
 
+    Parameters
+    ----------
+    tested
+        {split: its conditions} (see `tested_by_split`).
+
     Attributes
     ----------
+    conditions
+        The conditions, sorted.
     keys
         Names of the places, sorted by condition.
     repeated
         Whether some condition has several places.
     """
 
-    def __init__(self, board: Board) -> None:
-        pairs = sorted((key, split) for split, keys in tested_by_split(board).items() for key in keys)
-        self.repeated = len(pairs) > len(board.keys)
-        self.keys = tuple(f"{key}{_AT}{split}" for key, split in pairs) if self.repeated else board.keys
+    def __init__(self, tested: Mapping[str, Collection[str]]) -> None:
+        pairs = sorted((key, split) for split, keys in tested.items() for key in keys)
         self._starts = np.asarray([i for i, (k, _) in enumerate(pairs) if not i or pairs[i - 1][0] != k])
+        self.conditions = tuple(pairs[i][0] for i in self._starts)
+        self.repeated = len(pairs) > len(self.conditions)
+        self.keys = tuple(f"{key}{_AT}{split}" for key, split in pairs) if self.repeated else self.conditions
 
     def name(self, key: str, split: str) -> str:
         """Return the name of the place of a condition that a split tests."""
@@ -82,6 +90,20 @@ class FoldConditions:
         if not self.repeated:
             return matrix
         return replace(matrix, keys=tuple(self.name(key, split) for key in matrix.keys))
+
+    def of_conditions(self, matrix: ConditionMatrix) -> ConditionMatrix:
+        """Return scores over places as scores over conditions, in which every split of a condition counts once."""
+        if not self.repeated:
+            return matrix
+        mean = self.by_condition(matrix.mean)
+        defined = np.isfinite(mean)
+        return replace(
+            matrix,
+            keys=self.conditions,
+            total=np.where(defined, mean, 0.0),
+            count=defined.astype(np.int32),
+            scored=np.logical_or.reduceat(matrix.scored, self._starts, axis=1),
+        )
 
     def by_condition(self, values: FloatArray) -> FloatArray:
         """Return [M, C], the mean over the places of each condition where a value [M, places] is defined."""

@@ -18,10 +18,11 @@ from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS, ClusteredBootstrap, Interval
 from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, ConditionMatrix, matrix_of
 from perturbfm_core.leaderboard.condition_table import ConditionTable, ratio_parts
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions
 from perturbfm_core.leaderboard.grain import BY_CONTEXT, UNKNOWN, WHOLE, BoardBootstrap
 from perturbfm_core.leaderboard.run_list import ListedRun, list_runs
 from perturbfm_core.leaderboard.run_marks import splits_without_signal
-from perturbfm_core.schema import BoolArray
+from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import RunRecord
@@ -56,8 +57,9 @@ def compare_pair(
 ) -> PairedComparison:
     """Compare two runs, two entries, or a run with an entry.
 
-    An entry stands for its current runs, of which seeds and folds are averaged by condition; splits that only one side
-    has are left out, as are folds without signal.
+    An entry stands for its current runs. Conditions are paired fold by fold, each fold with its mean over seeds; splits
+    that only one side has are left out, as are folds without signal. Nothing is said of a metric of which the runs have
+    several versions.
 
     Parameters
     ----------
@@ -146,16 +148,21 @@ def _board(
     members = [r for side in pair for r in side]
     if not {r.record.split_hash for r in members} <= set(silent):
         pair = [[r for r in side if r.record.split_hash not in silent] for side in pair]
-    frames, grains = [], dict[tuple[str, str], int]()
-    for name, side in zip("ab", pair, strict=True):
-        for run in side:
-            matrix = _matrix(run)
-            frames.append(_frame(matrix).assign(entry=name))
-            for m, grain in zip(matrix.metrics, matrix.grain, strict=True):
-                grains[m.panel, m.metric] = max(grains.get((m.panel, m.metric), UNKNOWN), int(grain))
+    scored = [
+        (name, r.record.split_hash, _matrix(r)) for name, side in zip("ab", pair, strict=True) for r in side
+    ]
+    tested: dict[str, set[str]] = {}
+    grains, versions = dict[tuple[str, str], int](), dict[tuple[str, str], set[str]]()
+    for _, split, matrix in scored:
+        tested.setdefault(split, set()).update(matrix.keys)
+        for m, grain in zip(matrix.metrics, matrix.grain, strict=True):
+            grains[m.panel, m.metric] = max(grains.get((m.panel, m.metric), UNKNOWN), int(grain))
+            versions.setdefault((m.panel, m.metric), set()).add(m.version)
+    places = FoldConditions(tested)
+    frames = [_frame(places.of_split(matrix, split)).assign(entry=name) for name, split, matrix in scored]
     table = ConditionTable(pd.concat(frames, ignore_index=True))
     unit = folder.load(members[0].record.split_hash).definition.unit
-    bootstrap = BoardBootstrap.of(table.keys, unit, draws=DRAWS)
+    bootstrap = BoardBootstrap.of(places.conditions, unit, draws=DRAWS)
     wanted = [
         (panel, metric)
         for panel, metric in table.metrics
@@ -163,7 +170,11 @@ def _board(
     ]
     folds = _folds(members, pair)
     return [
-        {"board": board, "folds": folds, **_row(table, bootstrap, panel, metric, grains[panel, metric])}
+        {
+            "board": board,
+            "folds": folds,
+            **_row(table, places, bootstrap, (panel, metric, grains[panel, metric]), versions[panel, metric]),
+        }
         for panel, metric in wanted
     ]
 
@@ -193,40 +204,52 @@ def _folds(members: list[ListedRun], pair: list[list[ListedRun]]) -> str:
 
 
 def _row(
-    table: ConditionTable, bootstraps: BoardBootstrap, panel: str, name: str, grain: int
+    table: ConditionTable,
+    places: FoldConditions,
+    bootstraps: BoardBootstrap,
+    scored: tuple[str, str, int],
+    versions: Collection[str],
 ) -> dict[str, Any]:
     """Return the comparison of one metric.
 
     Parameters
     ----------
-    table
-        Values of both sides.
+    table, places
+        Values of both sides, by condition and fold.
     bootstraps
-        Of its conditions.
-    panel, name, grain
-        The metric, and how many conditions one value of it is about (see `grain`).
+        Of the conditions.
+    scored
+        Panel and name of the metric, and how many conditions one value of it is about (see `grain`).
+    versions
+        Of the metric, by which both sides were scored.
     """
+    panel, name, grain = scored
     values = table.values(panel, name)
     if values is None:
         msg = f"no condition has {panel}.{name}"
         raise MetricError(msg)
     full = f"{panel}.{name}"
     known = METRICS.get(full) if full in METRICS else None
-    # Only conditions that are defined on both sides are paired; what a ratio divides by has to be as well.
-    both: BoolArray = np.asarray(np.isfinite(values).all(axis=1))
+    # Only what is defined on both sides is paired; what a ratio divides by has to be as well.
     parts = ratio_parts(table, panel, known)
     above, below = ([values], [np.ones_like(values)]) if parts is None else parts
-    above = [np.where(np.isfinite(n).all(axis=1, keepdims=True), n, np.nan) for n in above]
+    whole = [np.isfinite(n).all(axis=1, keepdims=True) for n in above]
+    difference = [_averaged(places, n[:, [0]] - n[:, [1]]) for n in above]
+    shared = [_averaged(places, np.where(w, d, np.nan)[:, [0]]) for d, w in zip(below, whole, strict=True)]
+    above = [_averaged(places, np.where(w, n, np.nan)) for n, w in zip(above, whole, strict=True)]
+    below = [_averaged(places, np.where(w, d, np.nan)) for d, w in zip(below, whole, strict=True)]
     means = ClusteredBootstrap.ratio(above, below)
-    difference = [n[:, [0]] - n[:, [1]] for n in above]
-    shared = [d[:, [0]] for d in below]
-    (diff,) = ClusteredBootstrap.ratio(difference, shared)
+    both: BoolArray = np.isfinite(_averaged(places, values[:, [0]] - values[:, [1]]))[:, 0]
     bootstrap = bootstraps.contexts if grain == BY_CONTEXT else bootstraps.units
-    (interval,) = bootstrap.ratio_intervals(difference, shared)
-    if grain == WHOLE:
-        interval = Interval(None, None)
+    (diff,), interval = ClusteredBootstrap.ratio(difference, shared), Interval(None, None)
+    alike = len(versions) == 1
+    if not alike:
+        diff = np.nan
+    elif grain != WHOLE:
+        (interval,) = bootstrap.ratio_intervals(difference, shared)
     n_units = 0 if grain == WHOLE else int(bootstrap.count_units(both[None])[0])
     direction = table.metrics[panel, name]["direction"]
+    why = _no_interval(grain, both, n_units) if alike else reasons.OTHER_VERSION
     return {
         "metric": full,
         "direction": direction,
@@ -235,12 +258,17 @@ def _row(
         "diff": float(diff),
         "diff_low": interval.low,
         "diff_high": interval.high,
-        "verdict": _verdict(interval.low, interval.high, direction),
+        "verdict": _verdict(interval.low, interval.high, direction) if alike else "other version",
         "n_conditions": int(both.sum()),
         "n_undefined": int((~both).sum()),
         "n_units": n_units,
-        "reason": None if interval.low is not None else _no_interval(grain, both, n_units),
+        "reason": None if interval.low is not None else why,
     }
+
+
+def _averaged(places: FoldConditions, values: FloatArray) -> FloatArray:
+    """Return values by condition [C, E] of values by condition and fold."""
+    return places.by_condition(values.T).T
 
 
 def _no_interval(grain: int, both: BoolArray, n_units: int) -> str:

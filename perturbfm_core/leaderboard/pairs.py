@@ -12,7 +12,7 @@ from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS, ClusteredBootstrap, percentile_interval
 from perturbfm_core.leaderboard.columns import Columns
 from perturbfm_core.leaderboard.condition_table import units_of_key
-from perturbfm_core.leaderboard.fold_conditions import FoldConditions
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions, tested_by_split
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
 from perturbfm_core.leaderboard.score_grid import ScoreGrid
@@ -67,7 +67,7 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
     names = [] if column is None else _best(grid, column)
     if column is None or len(names) < 2:
         return pd.DataFrame(columns=list(PAIR_COLUMNS))
-    places = FoldConditions(board)
+    places = FoldConditions(tested_by_split(board))
     values = _values(grid, names, places, headline)
     bootstrap = ClusteredBootstrap([units_of_key(k, board.unit) for k in board.keys], draws=DRAWS)
     pairs = list(combinations(range(len(names)), 2))
@@ -116,9 +116,10 @@ def pair_rows(grid: ScoreGrid, headline: Headline) -> pd.DataFrame:
 
 
 def _best(grid: ScoreGrid, column: int) -> list[str]:
-    """Return the entries that have a value, by name: the best ones where they are many."""
+    """Return the entries that have a value of the version that counts, by name: the best ones where they are many."""
     badness, undefined = grid.badness()[:, column], (grid.n_scored - grid.n_defined)[:, column]
-    known = [i for i in range(len(grid.entries)) if np.isfinite(badness[i])]
+    fit = np.isfinite(badness) & ~grid.other_version[:, column]
+    known = [i for i in range(len(grid.entries)) if fit[i]]
     known.sort(key=lambda i: (undefined[i], badness[i], grid.entries[i]))
     return sorted(grid.entries[i] for i in known[:MAX_ENTRIES])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pandas as pd
 from perturbfm_core.leaderboard.board import Board
 from perturbfm_core.leaderboard.entry_scores import EntryScores, Estimates
 from perturbfm_core.leaderboard.grain import GRAINS
-from perturbfm_core.schema import BoolArray, FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 ESTIMATES = ("value", "ci_low", "ci_high", "diff", "diff_low", "diff_high")
 
@@ -156,6 +157,55 @@ class ScoreGrid(GridArrays):
             ):
                 return False
         return True
+
+    @cached_property
+    def other_version(self) -> BoolArray:
+        """Where a run of an entry was scored by another version of a metric, bool [E, M].
+
+        The version that counts is the present one if a run has that, else that of the newest run.
+        """
+        out = np.zeros(self.value.shape, dtype=np.bool_)
+        wanted = self._versions()
+        older: dict[int, list[int]] = {}
+        for r in self.board.runs:
+            # Runs of the same code share one object.
+            if id(r.metrics) not in older:
+                found = [(c, m.version) for m in r.metrics if (c := self.column.get(m[:2])) is not None]
+                older[id(r.metrics)] = [c for c, version in found if version != wanted[c]]
+            if r.entry in self.row:
+                out[self.row[r.entry], older[id(r.metrics)]] = True
+        return out
+
+    def last_versions(self) -> tuple[IntArray, list[str]]:
+        """Return (which version of a metric the newest run of an entry was scored by [E, M], -1 for none; the versions)."""
+        names = sorted(
+            {
+                m.version
+                for metrics in {id(r.metrics): r.metrics for r in self.board.runs}.values()
+                for m in metrics
+            }
+        )
+        place = {name: i for i, name in enumerate(names)}
+        out = np.full(self.value.shape, -1, dtype=np.int64)
+        found: dict[int, tuple[list[int], list[int]]] = {}
+        for r in self.board.runs:
+            if id(r.metrics) not in found:
+                own = [(c, place[m.version]) for m in r.metrics if (c := self.column.get(m[:2])) is not None]
+                found[id(r.metrics)] = ([c for c, _ in own], [v for _, v in own])
+            if r.entry in self.row:
+                columns, versions = found[id(r.metrics)]
+                out[self.row[r.entry], columns] = versions
+        return out, names
+
+    def _versions(self) -> dict[int, str]:
+        """Return {position of a metric: the version that counts}."""
+        wanted: dict[int, str] = {}
+        for metrics in {id(r.metrics): r.metrics for r in reversed(self.board.runs)}.values():
+            for m in metrics:
+                known, c = self.board.declared(m.panel, m.metric), self.column.get(m[:2])
+                if c is not None and (c not in wanted or (known is not None and m.version == known.version)):
+                    wanted[c] = m.version
+        return wanted
 
     def rankable(self) -> BoolArray:
         """Return bool [M], whether a metric has a best value."""

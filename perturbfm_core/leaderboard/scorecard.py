@@ -18,7 +18,7 @@ RULES = (
     "rank: on each task, entries with fewer conditions without a value come first, then those of the better value; equal "
     "ones share the mean of their places, and entries without any value share the last places.",
     "relative: 0 is the floor and 1 the ceiling of the task; conditions without a value count as the floor, and so does a "
-    "task that an entry is not applicable to, failed on or was not run on.",
+    "task that an entry is not applicable to, failed on or was not run on, or that another version of the metric scored.",
     "coverage: share of the test conditions of all tasks that were predicted; one that was left out and is scored as its "
     "control is not among them, and a task without a run has none.",
 )

@@ -13,9 +13,10 @@ from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, matrix_of, pooled
 from perturbfm_core.leaderboard.declared_metrics import registered
 from perturbfm_core.leaderboard.entry_scores import entry_scores
-from perturbfm_core.leaderboard.fold_conditions import mean_of_splits
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions, mean_of_splits
 from perturbfm_core.leaderboard.grain import BoardBootstrap
 from perturbfm_core.leaderboard.headline import Marks
+from perturbfm_core.leaderboard.reasons import OTHER_VERSION
 
 # Digits beyond which values are the same: sums in another order differ in the last bits.
 _DIGITS = 10
@@ -157,6 +158,13 @@ def score_task(
         {entry: why scores of it are missing, None if they are all there}.
     """
     own = scores[(scores["panel"] == metric.panel) & (scores["metric"] == metric.name)]
+    older = _of_other_version(own, metric)
+    reasons = {
+        entry: reason or (OTHER_VERSION if entry in older else None) for entry, reason in reasons.items()
+    }
+    scores, own = (
+        table.assign(value=table["value"].mask(table["entry"].isin(older))) for table in (scores, own)
+    )
     scored, defined = _pairs(own), _pairs(own[np.isfinite(own["value"].to_numpy(dtype=np.float64))])
     predicted = _pairs(own[own["predicted"].to_numpy(dtype=np.bool_)]) if "predicted" in own else scored
     # What nobody predicted is not undefined by the data.
@@ -190,6 +198,21 @@ def score_task(
     return Task(**{**vars(task), "n_conditions": expected, "n_possible": total}), out
 
 
+def _of_other_version(own: pd.DataFrame, metric: Metric) -> set[str]:
+    """Return the entries that another version of the metric scored, by the rule of `ScoreGrid.other_version`.
+
+    Parameters
+    ----------
+    own, metric
+        Scores of the metric, the oldest run first.
+    """
+    if own.empty:
+        return set()
+    version = own["metric_version"]
+    wanted = metric.version if (version == metric.version).any() else version.iloc[-1]
+    return set(own.loc[version != wanted, "entry"])
+
+
 def _pairs(scores: pd.DataFrame) -> dict[str, set[tuple[str, str]]]:
     """Return {entry: (split, condition) pairs}."""
     return {
@@ -202,17 +225,19 @@ def _values(
     task: Task, metric: Metric, scores: pd.DataFrame
 ) -> tuple[dict[str, float], dict[str, tuple[float | None, float | None]]]:
     """Return the value and the interval of each entry that has one, made as those of the leaderboard are."""
-    keys = sorted(scores["key"].unique())
-    bootstrap = BoardBootstrap.of(keys, task.unit)
-    fields = [c for c in ("split_hash", "seed") if c in scores]
+    places = FoldConditions({str(s): set(keys) for s, keys in scores.groupby("split_hash")["key"]})
+    bootstrap = BoardBootstrap.of(places.conditions, task.unit)
+    fields = ["split_hash", *(c for c in ("seed",) if c in scores)]
     values: dict[str, float] = {}
     intervals: dict[str, tuple[float | None, float | None]] = {}
     for entry, part in scores.groupby("entry", sort=False):
         runs = [
-            matrix_of(pa.Table.from_pandas(run[list(MATRIX_COLUMNS)], preserve_index=False))
-            for _, run in part.groupby(fields, sort=False)
+            places.of_split(
+                matrix_of(pa.Table.from_pandas(run[list(MATRIX_COLUMNS)], preserve_index=False)), str(split)
+            )
+            for (split, *_), run in part.groupby(fields, sort=False)
         ]
-        found = entry_scores(pooled(runs, keys), bootstrap, registered)
+        found = entry_scores(places.of_conditions(pooled(runs, places.keys)), bootstrap, registered)
         names = [(m.panel, m.metric) for m in found.metrics]
         if (own := (metric.panel, metric.name)) not in names:
             continue

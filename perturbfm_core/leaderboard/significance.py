@@ -6,6 +6,7 @@ split is the baseline with the highest score on that split's inner folds: the ba
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
 from perturbfm_core.leaderboard.condition_table import units_of_key
 from perturbfm_core.leaderboard.database import query
+from perturbfm_core.leaderboard.declared_metrics import registered
+from perturbfm_core.leaderboard.headline import HEADLINE_PANEL
 from perturbfm_core.leaderboard.multiple_testing import LEVEL, holm
 from perturbfm_core.leaderboard.reasons import of_folds
 from perturbfm_core.leaderboard.run_marks import counted_runs, without_signal
@@ -82,7 +85,7 @@ def against_baseline(
     )
     scores = query(
         store,
-        "SELECT run_id, key, value FROM scores WHERE scope = 'condition' AND panel = 'delta' "
+        "SELECT run_id, key, value, metric_version FROM scores WHERE scope = 'condition' AND panel = 'delta' "
         f"AND metric = '{metric}'",
     )
     return compare_entries(runs, splits, scores, metric, family)
@@ -100,7 +103,8 @@ def compare_entries(
     The difference of a condition is that of its two values, each averaged over seeds and folds; folds without signal
     are left out as on the leaderboard. p-values are one-sided, from a bootstrap over the split's units, and corrected
     over all rows by the method of Holm (1979). With fewer than five units there is no p-value and the verdict is
-    ``too few units``; on a board without signal it is ``no signal``.
+    ``too few units``; on a board without signal it is ``no signal``, and of an entry that another version of the metric
+    scored than the board's (see `ScoreGrid.other_version`) ``other version``.
 
     Parameters
     ----------
@@ -109,7 +113,7 @@ def compare_entries(
     splits
         ``split_hash, board, unit, no_signal``, and of folds ``cv_k``, their number.
     scores
-        Values of the metric by condition: ``run_id, key, value``.
+        Values of the metric by condition: ``run_id, key, value``, and where it is known ``metric_version``.
     metric
         The metric, which names the column ``inner_<metric>`` of `runs`.
     family
@@ -120,10 +124,12 @@ def compare_entries(
         on="split_hash",
         how="inner",
     )
-    values = scores[["run_id", "key", "value"]].merge(table, on="run_id", how="inner")
+    values = scores.reindex(columns=["run_id", "key", "value", "metric_version"]).merge(table, on="run_id")
     rows: list[dict[str, Any]] = []
     for board, members in table.groupby("board", sort=True):
-        rows += _board(str(board), members, values[values["board"] == board], f"inner_{metric}", family)
+        own = values[values["board"] == board]
+        older = _of_other_version(members, own, metric)
+        rows += _board(str(board), members, own, f"inner_{metric}", family, older)
     out = pd.DataFrame(rows, columns=list(COLUMNS))
     for side in ("worse", "better"):
         out[f"p_{side}_holm"] = holm(out[f"p_{side}"].to_numpy(dtype=np.float64))
@@ -131,19 +137,54 @@ def compare_entries(
     worse = known & (out["p_worse_holm"] < LEVEL)
     better = known & (out["p_better_holm"] < LEVEL)
     out["verdict"] = np.select(
-        [out["no_signal"].astype(bool), ~known, worse, better],
-        ["no signal", "too few units", "worse", "better"],
+        [out["no_signal"].astype(bool), out["reference"].isna(), ~known, worse, better],
+        ["no signal", "other version", "too few units", "worse", "better"],
         "not told apart",
     )
     return out
 
 
+def _of_other_version(members: pd.DataFrame, values: pd.DataFrame, metric: str) -> set[str]:
+    """Return the entries of a board that another version of the metric scored, by the rule of `ScoreGrid.other_version`.
+
+    Parameters
+    ----------
+    members, values
+        The runs of the board, oldest first, and their values.
+    metric
+        The metric.
+    """
+    version = values.dropna(subset="metric_version").groupby("run_id")["metric_version"].first()
+    found = members["run_id"].map(version).dropna()
+    known = registered(HEADLINE_PANEL, metric)
+    if found.empty:
+        return set()
+    wanted = known.version if known is not None and (found == known.version).any() else found.iloc[-1]
+    return set(members.loc[found.index[found != wanted], "entry"])
+
+
 def _board(
-    board: str, members: pd.DataFrame, values: pd.DataFrame, inner: str, family: str | None
+    board: str,
+    members: pd.DataFrame,
+    values: pd.DataFrame,
+    inner: str,
+    family: str | None,
+    older: Collection[str],
 ) -> list[dict[str, Any]]:
+    """Return the rows of a board.
+
+    Parameters
+    ----------
+    board, members, values
+        The board, its runs and their values.
+    inner, family
+        Column of the scores on inner folds; the family of the entries, all that are no baselines for None.
+    older
+        Entries that another version of the metric scored.
+    """
     counted, silent = counted_runs(members), bool(without_signal(members).all())
     values = values[values["split_hash"].isin(counted["split_hash"])]
-    chosen = _chosen(counted, inner)
+    chosen = _chosen(counted[~counted["entry"].isin(older)], inner)
     if not chosen:
         return []
     mean = values.groupby(["split_hash", "entry", "key"])["value"].mean()
@@ -162,6 +203,20 @@ def _board(
         paired = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
         both = paired.dropna().groupby(level="key").mean()
         mine = set(paired.index.get_level_values(0))
+        folds = of_folds(len(mine), total) if total > 1 else "one split"
+        if entry in older:
+            rows.append(
+                {
+                    "board": board,
+                    "entry": entry,
+                    "folds": folds,
+                    "n_conditions": 0,
+                    "n_units": 0,
+                    "n_undefined": 0,
+                    "no_signal": silent,
+                }
+            )
+            continue
         diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
         bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
         drawn = bootstrap.means(diff[:, None])
@@ -171,7 +226,7 @@ def _board(
                 "board": board,
                 "entry": entry,
                 "reference": ", ".join(sorted({chosen[s] for s in mine})),
-                "folds": of_folds(len(mine), total) if total > 1 else "one split",
+                "folds": folds,
                 "value": float(both["own"].mean()),
                 "reference_value": float(both["reference"].mean()),
                 "diff": float(diff.mean()) if len(diff) else float("nan"),

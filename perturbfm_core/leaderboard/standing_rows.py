@@ -102,10 +102,11 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
     has_value = np.isfinite(value)
     folds = _Folds.of(grid)
     # Only entries on the same folds are comparable, and nothing is ranked on noise.
-    comparable = has_value & rankable[None, :] & folds.same & ~folds.other & (not board.no_signal)
+    comparable = has_value & rankable[None, :] & folds.same & ~grid.other_version & (not board.no_signal)
     ranked = comparable & folds.complete
     best = by_metric(grid.best)
     weights = split_weights(tested_by_split(board))
+    versions, version_names = grid.last_versions()
     marks = {name: [_bound(grid, m, name, weights) for m in board.metrics] for name in _BOUNDS}
     columns: dict[str, Any] = {
         "board": board.name,
@@ -121,7 +122,7 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
         "n_seeds": by_entry(lambda e: len({r.seed for r in board.entries[e]})),
         "panel": by_metric([m.panel for m in board.metrics]),
         "metric": by_metric([m.metric for m in board.metrics]),
-        "metric_version": by_metric([m.version for m in board.metrics]),
+        "metric_version": (flat(versions), version_names),
         "direction": by_metric([m.direction for m in board.metrics]),
         **{name: flat(grid.estimates[name]) for name in ESTIMATES},
         "n_conditions": flat(grid.n_scored),
@@ -147,33 +148,26 @@ class _Folds:
     """Folds on which entries are scored by metrics, each [E, M]: a run made before a metric was known lacks it.
 
     `done` and `counted` are numbers of folds, of all and of those that count; `same` says whether an entry is scored on
-    all that any entry is scored on, `complete` whether on all of the board that have signal, and `other` whether by
-    another version of the metric than the present one, or than the newest run where no run has that.
+    all that any entry is scored on, and `complete` whether on all of the board that have signal.
     """
 
     done: IntArray
     counted: IntArray
     same: BoolArray
     complete: BoolArray
-    other: BoolArray
 
     @classmethod
     def of(cls, grid: ScoreGrid) -> _Folds:
         board = grid.board
         at = {split: i for i, split in enumerate(sorted({r.split_hash for r in board.runs}))}
         scored = np.zeros((*grid.value.shape, len(at)), dtype=np.bool_)
-        other = np.zeros(grid.value.shape, dtype=np.bool_)
-        wanted = _versions(grid)
-        places: dict[int, tuple[list[int], list[int]]] = {}
+        columns: dict[int, list[int]] = {}
         for r in board.runs:
             # Runs of the same code share one object.
-            if id(r.metrics) not in places:
-                found = [(c, m.version) for m in r.metrics if (c := grid.column.get(m[:2])) is not None]
-                places[id(r.metrics)] = ([c for c, _ in found], [c for c, v in found if v != wanted[c]])
-            columns, older = places[id(r.metrics)]
+            if id(r.metrics) not in columns:
+                columns[id(r.metrics)] = [c for m in r.metrics if (c := grid.column.get(m[:2])) is not None]
             if r.entry in grid.row:
-                scored[grid.row[r.entry], columns, at[r.split_hash]] = True
-                other[grid.row[r.entry], older] = True
+                scored[grid.row[r.entry], columns[id(r.metrics)], at[r.split_hash]] = True
         silent, counts = np.zeros((2, len(at)), dtype=np.bool_)
         silent[[at[r.split_hash] for r in board.runs if r.silent]] = True
         counts[[at[r.split_hash] for r in board.counted]] = True
@@ -183,19 +177,7 @@ class _Folds:
             counted=counted,
             same=counted == (scored.any(axis=0) & counts).sum(axis=1),
             complete=(scored | silent).sum(axis=2) >= board.folds,
-            other=other,
         )
-
-
-def _versions(grid: ScoreGrid) -> dict[int, str]:
-    """Return {position of a metric: its present version if a run has that, else that of the newest run}."""
-    wanted: dict[int, str] = {}
-    for metrics in {id(r.metrics): r.metrics for r in reversed(grid.board.runs)}.values():
-        for m in metrics:
-            known, c = grid.board.declared(m.panel, m.metric), grid.column.get(m[:2])
-            if c is not None and (c not in wanted or (known is not None and m.version == known.version)):
-                wanted[c] = m.version
-    return wanted
 
 
 Cases = list[tuple[Any, str]]
@@ -240,13 +222,14 @@ def _reasons(grid: ScoreGrid, folds: _Folds, marks: Mapping[str, Sequence[float 
             (rows(~rankable), reasons.NO_BEST),
             (rows(board.no_signal), reasons.NO_SIGNAL),
             *per_fold,
-            (rows(folds.other), reasons.OTHER_VERSION),
+            (rows(grid.other_version), reasons.OTHER_VERSION),
         ],
         "interval_reason": [(rows(np.isfinite(grid.estimates["ci_low"])), ""), *none, *few],
         "diff_reason": [
             (rows(np.isfinite(grid.estimates["diff_low"])), ""),
             *none,
             (rows(~rankable), reasons.NO_BEST),
+            (rows(grid.other_version), reasons.OTHER_VERSION),
             (rows((np.asarray(grid.best) < 0)[None, :]), reasons.NO_BASELINE),
             (rows(~np.isfinite(diff)), reasons.NO_PAIR),
             *few,

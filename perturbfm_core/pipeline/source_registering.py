@@ -9,6 +9,7 @@ from pathlib import Path
 from perturbfm_core.catalog import registering
 from perturbfm_core.catalog.entries import FeaturesEntry, GraphEntry, Origin, SourceFile
 from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.data.imports.odd_names import date_like
 from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.io import write_features, write_graph
 from perturbfm_core.graphs.sources.conversion import MAIN, Converted
@@ -140,5 +141,17 @@ def _origin(request: Request, made: Converted, files: tuple[SourceFile, ...]) ->
         citation=source.citation,
         files=files,
         options={k: v for k, v in asdict(options).items() if k in made.read and v is not None},
-        notes=made.notes,
+        notes=(*made.notes, *_dates(made)),
     )
+
+
+def _dates(made: Converted) -> list[str]:
+    """Return which gene names are dates, which no data set calls its genes by."""
+    genes = {str(g) for part in (made.graph, made.features) if part is not None for g in part.genes}
+    found = date_like(genes)
+    if not found:
+        return []
+    return [
+        f"{len(found)} genes are called like dates (e.g. {found[0]}), which spreadsheets make of MARCH1, SEPT2 or DEC1: write their "
+        "names again, or no model finds them"
+    ]

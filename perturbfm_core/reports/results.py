@@ -97,7 +97,8 @@ def _results(main: pd.DataFrame) -> list[str]:
             row = hit.iloc[0]
             text = notes.markdown(number(row["value"]), text_of(row, "reason") or reasons.UNDEFINED)
             if pd.notna(row["value"]):
-                text = notes.note(text, _partly(row))
+                older = text_of(row, "reason") == reasons.OTHER_VERSION
+                text = notes.note(text, reasons.OTHER_VERSION if older else _partly(row))
             folds = _folds(main[main["board"] == board], row)
             cells.append((f"**{text}**" if entry in best[board] else text) + folds)
         rows.append(cells)
@@ -191,7 +192,7 @@ def text_of(row: pd.Series, column: str) -> str | None:
 
 
 def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, EntrySummary]) -> list[str]:
-    # Means over boards are comparable only over the boards that every entry has run on.
+    # Means over boards are comparable only over the boards that every entry has run on, by one version of the metric.
     signal = main[~without_signal(main)]
     n = signal["entry"].nunique()
     if "folds_done" in signal:
@@ -200,6 +201,8 @@ def _models(main: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping[str, Entr
         alike = signal[signal["folds_done"] == most]
     else:
         alike = signal
+    if "reason" in alike:
+        alike = alike[alike["reason"] != reasons.OTHER_VERSION]
     shared = alike.groupby("board")["entry"].nunique()
     whole = signal[signal["board"].isin(shared[shared == n].index)]
     means = whole.groupby("entry")["value"].agg(["mean", "count"])
@@ -253,7 +256,7 @@ def _skill(means: pd.DataFrame, entry: str, boards: int) -> str:
 
 
 def _verdicts(rows: pd.DataFrame) -> str:
-    rows = rows[rows["verdict"] != "no signal"]
+    rows = rows[~rows["verdict"].isin(["no signal", "other version"])]
     tested = rows[rows["verdict"] != "too few units"]
     if rows.empty:
         return DASH

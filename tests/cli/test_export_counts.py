@@ -136,7 +136,7 @@ def check_pair(run, context="A549"):
     )
     values = scores.set_index(["metric", "key"])["value"]
     for row in results.itertuples():
-        assert row.value == pytest.approx(values[row.metric, keyed[row.target]], rel=1e-9, nan_ok=True)
+        assert row.value == pytest.approx(values[row.metric, keyed[row.perturbation]], rel=1e-9, nan_ok=True)
     with Path("pair/score.csv").open(newline="") as file:
         found = {r["metric"]: r["from_replicate"] for r in csv.DictReader(file)}
     for metric in SCORED:

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbfm_core.data.prediction_labels import LabelColumns
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.pipeline.dataset import open_dataset
+from perturbfm_core.pipeline.submitted_raw import raw_of_file
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.run_record import read_run_record
 from tests.support.command import VARIABLES, Work, attempt, perturbfm
@@ -203,6 +205,23 @@ def test_predicted_cells_of_an_h5ad_file(work, screen):
     unknown.obs.iloc[:4, 0] = "NOPE"
     unknown.write_h5ad("unknown.h5ad")
     assert "unknown to the data set" in refused(work, "unknown.h5ad", "--missing", "control")
+
+
+def test_cells_of_a_file_count_as_those_of_a_worker(work, screen):
+    """So that what differs from the control by their sampling noise alone is warned of."""
+    cells = cells_of(screen)
+    for n, rows in ((4, slice(None)), (None, slice(None, None, 4))):
+        cells[rows].copy().write_h5ad("cells.h5ad")
+        raw, _ = raw_of_file(screen.ds, screen.split, Path("cells.h5ad"), columns=LabelColumns())
+        assert (raw.n_cells is None) if n is None else (raw.n_cells.tolist() == [n] * len(screen.keys))
+
+
+def test_scaled_cells_are_no_deltas(work, screen):
+    cells = cells_of(screen)
+    cells.X = (cells.X - cells.X.mean(axis=0)) / cells.X.std(axis=0)
+    cells.write_h5ad("scaled.h5ad")
+    assert "has a standard deviation of 1 over its" in refused(work, "scaled.h5ad")
+    assert "has a standard deviation of 1 over its" in refused(work, "scaled.h5ad", "--kind", "delta")
 
 
 def test_files_of_counts_are_scaled_as_the_data_are(work, screen):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pytest
 
 from perturbfm_core.leaderboard import refresh
 from tests.support.command import Work, attempt, perturbfm
@@ -66,6 +67,32 @@ def test_a_leaderboard_of_an_earlier_version_is_shown_and_says_so(work: Work) ->
     shown = perturbfm("leaderboard", "show", warns=True)
     assert "made by an earlier version; `perturbfm leaderboard refresh` makes it anew" in shown.err
     assert "delta.pearson_centered, higher is better" in shown.out
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("leaderboard", "compare"),
+        ("leaderboard", "results"),
+        ("leaderboard", "sql", "SELECT board FROM runs"),
+        ("leaderboard", "export", "--parquet", "out"),
+        ("leaderboard", "page"),
+    ],
+    ids=lambda verb: verb[1],
+)
+def test_a_verb_for_which_a_leaderboard_of_an_earlier_version_lacks_a_column_says_so(
+    work: Work, verb
+) -> None:
+    perturbfm("leaderboard", "refresh")
+    with duckdb.connect("runs/leaderboard.duckdb") as con:
+        con.execute("UPDATE internal.code SET digest = 'earlier'")
+        con.execute("ALTER TABLE runs DROP COLUMN board")
+    refused = attempt(*verb)
+    assert (refused.code, refused.out) == (2, "")
+    assert "`perturbfm leaderboard refresh`" in refused.err
+    assert not Path("out").exists()
+    perturbfm("leaderboard", "refresh")
+    perturbfm(*verb)
 
 
 def test_an_export_is_read_without_this_program(work: Work) -> None:

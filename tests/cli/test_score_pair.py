@@ -42,8 +42,8 @@ def score(capsys, out, *argv, pred="pred_shift.h5ad", real="real.h5ad", case=CAS
 
 def check_folder(folder, expected, rtol=1e-9):
     results = pd.read_csv(folder / "results.csv")
-    assert list(results.columns) == ["target", "metric", "value"]
-    got = {(r.target, r.metric): r.value for r in results.itertuples()}
+    assert list(results.columns) == ["perturbation", "metric", "value"]
+    got = {(r.perturbation, r.metric): r.value for r in results.itertuples()}
     wanted = {(t, m): v for t, row in expected["results"].items() for m, v in row.items()}
     assert got.keys() == wanted.keys()
     for key, value in wanted.items():
@@ -78,6 +78,15 @@ def test_the_challenge_with_a_baseline(capsys, tmp_path, case):
             else:
                 assert row[column] == ""
     assert json.loads(printed)["avg_score"] == pytest.approx(float(wanted[-1]["from_replicate"]), rel=1e-9)
+
+
+def test_with_other_options_than_the_challenges_both_scales_have_an_average(capsys, tmp_path):
+    code, _, error = score(capsys, tmp_path, "--baseline", CASE / "pred_mean.h5ad", "--no-target-genes")
+    assert code == 0, error
+    with (tmp_path / "score.csv").open(newline="") as file:
+        *rows, average = csv.DictReader(file)
+    for column in ("from_baseline", "from_replicate"):
+        assert float(average[column]) == pytest.approx(np.mean([float(r[column]) for r in rows]))
 
 
 @pytest.mark.parametrize("name", ["pred_shift", "pred_mean"])
@@ -139,8 +148,8 @@ def test_predicted_log_values_of_measured_counts(capsys, tmp_path, profile):
     results = pd.read_csv(tmp_path / "out" / "results.csv")
     checked = 0
     for row in results.itertuples():
-        if row.target in expected["results"]:
-            value = expected["results"][row.target][row.metric]
+        if row.perturbation in expected["results"]:
+            value = expected["results"][row.perturbation][row.metric]
             wanted = np.nan if value is None else value
             assert row.value == pytest.approx(wanted, rel=1e-6, abs=1e-12, nan_ok=True), row
             checked += 1
@@ -277,4 +286,4 @@ def test_labels_that_are_no_genes_must_be_declared(capsys, tmp_path):
     assert "say --no-target-genes" in error
     code, _, error = score(capsys, tmp_path / "out", "--no-target-genes", **files)
     assert code == 0, error
-    assert pd.read_csv(tmp_path / "out" / "results.csv")["target"].str.startswith("drug, 1 uM ").all()
+    assert pd.read_csv(tmp_path / "out" / "results.csv")["perturbation"].str.startswith("drug, 1 uM ").all()

@@ -521,7 +521,7 @@ def test_a_reader_is_closed_when_its_block_fails(store: ArtifactStore) -> None:
             kept.append(con)
             con.execute("SELECT * FROM nothing")
 
-    with pytest.raises(duckdb.Error, match="nothing does not exist"):
+    with pytest.raises(StoreError, match="nothing does not exist"):
         fail()
     with pytest.raises(duckdb.Error, match="closed"):
         kept[0].execute("SELECT 1")

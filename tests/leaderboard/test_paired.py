@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from perturbfm_core.leaderboard import paired, reasons
@@ -109,3 +110,42 @@ def test_a_statistic_of_several_conditions_has_a_value_and_no_verdict(store):
     (row,) = compare_pair(store, "a", "b").table.to_dict("records")
     assert (row["a"], row["b"], row["diff"]) == pytest.approx((0.8, 0.6, 0.2))
     assert (row["verdict"], row["reason"], row["diff_low"]) == ("too few units", reasons.OF_SEVERAL, None)
+
+
+def put(
+    store: ArtifactStore,
+    entry: str,
+    split: str,
+    values: dict[str, float],
+    *,
+    seed: int = 0,
+    version: str = "1",
+) -> None:
+    """Write a run of one fold of the board."""
+    config = run_config(entry, split=split, seed=seed)
+    config["split"]["cv"] = {**CV, "fold": "AB".index(split[0].upper())}
+    write_run(store, config, score_rows(config, values).assign(metric_version=version))
+
+
+def test_conditions_are_paired_fold_by_fold(store):
+    """A condition that b has a value of in one fold alone is compared there, and seeds of a fold count as one."""
+    keys = [f"x|G{i}|||" for i in range(6)]
+    for split, level in ((A, 0.1), (B, 0.9)):
+        for seed in range(3 if split == B else 1):
+            put(store, "a", split, dict.fromkeys(keys, level), seed=seed)
+        hidden = float("nan") if split == B else level
+        put(store, "b", split, {k: hidden if k in keys[:3] else level for k in keys})
+    (row,) = compare_pair(store, "a", "b").table.to_dict("records")
+    assert row["diff"] == pytest.approx(0.0)
+    assert (row["a"], row["b"]) == pytest.approx((0.3, 0.3))
+    assert (row["n_conditions"], row["n_undefined"]) == (6, 0)
+
+
+def test_versions_of_a_metric_are_not_compared(store):
+    values = {f"x|G{i}|||": 0.5 + i / 100 for i in range(6)}
+    put(store, "a", A, values)
+    put(store, "b", A, {k: v - 0.1 for k, v in values.items()}, version="2")
+    (row,) = compare_pair(store, "a", "b").table.to_dict("records")
+    assert (row["a"], row["b"]) == pytest.approx((0.525, 0.425))
+    assert (row["verdict"], row["reason"]) == ("other version", reasons.OTHER_VERSION)
+    assert pd.isna([row["diff"], row["diff_low"], row["diff_high"]]).all()

@@ -18,7 +18,7 @@ from perturbfm_core.leaderboard.board_marks import board_marks
 from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_weights
 from perturbfm_core.leaderboard.headline import Marks
 from perturbfm_core.leaderboard.left_out import left_out
-from perturbfm_core.leaderboard.reasons import NO_BOUNDS, NO_NOISE_FREE
+from perturbfm_core.leaderboard.reasons import NO_BOUNDS, NO_NOISE_FREE, OTHER_VERSION
 from perturbfm_core.leaderboard.run_cost import RunCost, count_parameters, total_cost
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
 from perturbfm_core.leaderboard.scorecard_tasks import Task, TaskScore, scale_of, score_task
@@ -204,6 +204,27 @@ def test_a_condition_of_two_folds_counts_once_in_the_mean_and_twice_in_the_cover
     _, found = score_task(task(), UP, both, 3, {"a": None})
     # Means (.2 + .6) / 2 and .4.
     assert (found["a"].value, found["a"].coverage) == (pytest.approx(0.4), 1.0)
+
+
+def test_a_condition_of_two_folds_counts_both_alike_however_many_seeds_they_have():
+    runs = [scores({"a": [0.2]}, split="s1").assign(seed=seed) for seed in range(3)]
+    both = pd.concat([*runs, scores({"a": [0.6]}, split="s2").assign(seed=0)])
+    assert score_task(task(), UP, both, 2, {"a": None})[1]["a"].value == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_scores_of_another_version_of_the_metric_are_no_value(present):
+    """The present version counts where a run has it, else that of the newest run."""
+    values = {"old": [0.9, 0.9], "new": [0.5, 0.7]}
+    table = scores(values)
+    version = UP.version if present else "other"
+    table["metric_version"] = np.where(table["entry"] == "old", "0", version)
+    _, found = score_task(task(floor=0.1, ceiling=0.9), UP, table, 2, dict.fromkeys(values))
+    assert {e: s.rank for e, s in found.items()} == {"old": 2.0, "new": 1.0}
+    assert (found["old"].value, found["old"].relative, found["old"].reason) == (None, 0.0, OTHER_VERSION)
+    assert (found["new"].value, found["new"].reason) == (pytest.approx(0.6), None)
+    _, alike = score_task(task(), UP, table.assign(metric_version="0"), 2, dict.fromkeys(values))
+    assert alike["old"].rank == 1.0
 
 
 def test_nothing_is_ranked_without_signal_or_without_a_value():

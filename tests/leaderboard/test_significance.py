@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.significance import COLUMNS, against_baseline, compare_entries, holm
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -138,6 +139,24 @@ def test_a_reference_that_is_undefined_everywhere_is_reported_and_not_dropped():
     assert (row["n_conditions"], row["n_undefined"], row["verdict"]) == (0, 20, "too few units")
 
 
+def test_entries_and_references_that_another_version_of_the_metric_scored_are_not_compared():
+    """The baseline of the best inner score is older than the others, and one entry as well."""
+    values = {"old": BASE + 0.3, "base": BASE, "v-new": BASE + 0.1, "v-old": BASE + 0.5}
+    runs, splits, scores = board(values, {"old": 0.3, "base": 0.2})
+    present = METRICS.get("delta.pearson_centered").version
+    older = scores["run_id"].str.contains("old")
+    scores["metric_version"] = np.where(older, "0", present)
+    found = compare_entries(runs, splits, scores).set_index("entry")
+    assert found["verdict"].to_dict() == {"v-new": "better", "v-old": "other version"}
+    assert found.loc["v-new", "reference"] == "base"
+    assert found.loc["v-new", "diff"] == pytest.approx(0.1)
+    assert found.loc["v-old", ["diff", "p_better", "p_better_holm"]].isna().all()
+    # One that is not tested is not corrected for.
+    assert found.loc["v-new", "p_better_holm"] == found.loc["v-new", "p_better"]
+    alike = compare_entries(runs, splits, scores.assign(metric_version="0")).set_index("entry")
+    assert set(alike["reference"]) == {"old"}
+
+
 def test_without_scores_on_inner_folds_there_is_no_reference():
     assert compare_entries(*board({"a": BASE, "v": BASE}, {})).empty
 
@@ -187,3 +206,22 @@ def test_a_board_whose_runs_alone_know_of_no_signal_is_not_tested(tmp_path: Path
     table = split_table("a" * 64, board="b", unit="perturbation", no_signal=None)
     database.rebuild(store, lambda: table, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
     assert against_baseline(store)["verdict"].tolist() == ["no signal"]
+
+
+def test_pairs_of_a_board_and_its_comparison_are_of_one_version_of_the_metric(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    present = METRICS.get("delta.pearson_centered").version
+    for entry, family, version in (
+        ("base", "baseline", present),
+        ("net", "learned", present),
+        ("older", "learned", "0"),
+    ):
+        config = {**run_config(entry, family=family), "inner_folds": {"pearson_centered": 0.2}}
+        rows = score_rows(config, {key(i): float(x) for i, x in enumerate(BASE)}, metric="pearson_centered")
+        write_run(store, config, rows.assign(metric_version=version))
+    table = split_table("a" * 64, board="b", unit="perturbation")
+    database.rebuild(store, lambda: table, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
+    pairs = database.query(store, "SELECT entry_a, entry_b FROM pairwise")
+    assert pairs.values.tolist() == [["base", "net"]]
+    verdicts = against_baseline(store).set_index("entry")["verdict"].to_dict()
+    assert verdicts == {"net": "not told apart", "older": "other version"}

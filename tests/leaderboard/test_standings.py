@@ -233,6 +233,37 @@ def test_an_entry_that_another_version_of_the_metric_scored_is_not_ranked(
     assert alone["ranked"].all()
 
 
+def test_nothing_is_compared_across_versions_of_a_metric(tmp_path: Path) -> None:
+    """Neither is an older baseline the reference of others, nor has an older entry a difference."""
+    present = METRICS.get("delta.pearson").version
+    runs = []
+    for entry, family, version, level in (
+        ("old", "baseline", "0", 0.9),
+        ("base", "baseline", present, 0.2),
+        ("net", "learned", present, 0.3),
+        ("oldnet", "learned", "0", 0.8),
+    ):
+        config, scores = made(entry, keyed([level + i / 100 for i in range(6)]), family=family)
+        runs.append((config, scores.assign(metric_version=version)))
+    table = ranked(tmp_path, runs, split_table(A))
+    assert set(table["best_baseline"]) == {"base"}
+    assert table.loc["net", "diff"] == pytest.approx(0.1)
+    assert table.loc[["old", "oldnet"], ["diff", "diff_low"]].isna().all(axis=None)
+    assert set(table.loc[["old", "oldnet"], "diff_reason"]) == {reasons.OTHER_VERSION}
+    assert table["metric_version"].to_dict() == {"old": "0", "base": present, "net": present, "oldnet": "0"}
+
+
+def test_a_condition_of_two_folds_counts_both_alike_however_many_seeds_they_have(tmp_path: Path) -> None:
+    shared, only = keyed([0.8]), keyed([0.5], start=1)
+    runs = [made("net", {**shared, **only}, split=A, seed=seed) for seed in range(3)]
+    runs += [made("net", keyed([0.2]), split=B), made("base", {**shared, **only}, split=A)]
+    runs.append(made("base", keyed([0.2]), split=B))
+    table = ranked(tmp_path, runs, split_table(A, B, board="cv"))
+    assert table["value"].to_dict() == pytest.approx({"net": 0.5, "base": 0.5})
+    assert table.loc["net", "diff"] == pytest.approx(0.0)
+    assert table["n_conditions"].to_dict() == {"net": 2, "base": 2}
+
+
 def test_entries_are_compared_within_their_board(tmp_path: Path) -> None:
     runs = [made("additive", keyed([0.1] * 5), split=A), made("additive", keyed([0.9] * 5), split=B)]
     splits = pd.concat([split_table(A), split_table(B)])

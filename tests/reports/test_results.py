@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from perturbfm_core.errors import StoreError
+from perturbfm_core.leaderboard.reasons import OTHER_VERSION
 from perturbfm_core.leaderboard.significance import COLUMNS
 from perturbfm_core.reports.html import DASH
 from perturbfm_core.reports.results import (
@@ -184,6 +185,17 @@ def test_a_board_of_which_an_entry_has_fewer_folds_is_in_no_mean():
     text = results_markdown(pd.concat([BOARD, pd.DataFrame(folds)]), COMPARED, IDEAS)
     *_, additive, v1, _, _ = text.splitlines()
     assert "over the 1 boards with a signal" in text
+    assert "| 0.500 |" in additive
+    assert "| 0.750 |" in v1
+
+
+def test_a_value_of_another_version_of_the_metric_says_so_and_is_in_no_mean():
+    older = {**row("twin.combo_ood.99999999", "additive", 0.9, None), "reason": OTHER_VERSION}
+    rows = [older, row("twin.combo_ood.99999999", "perturbfm-v1", 0.1, 1)]
+    text = results_markdown(pd.concat([BOARD, pd.DataFrame(rows)]), COMPARED, IDEAS)
+    assert "over the 1 boards with a signal" in text
+    assert f"</sup> {OTHER_VERSION}" in text
+    *_, additive, v1, _, _ = text.splitlines()
     assert "| 0.500 |" in additive
     assert "| 0.750 |" in v1
 

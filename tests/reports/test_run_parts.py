@@ -171,6 +171,22 @@ def test_a_condition_without_a_value_for_any_baseline_hides_none(tmp_path: Path)
     assert [(b.name, round(b.value, 6)) for b in found] == [("one", 0.3)]
 
 
+def test_baselines_that_another_version_of_the_metric_scored_are_left_out(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    for entry, value, version in (("older", 0.9, "1"), ("now", 0.5, "2")):
+        config = run_config(entry)
+        frame = score_rows(config, {"c|P0|||": value}, metric="pearson_centered")
+        write_run(store, config, frame.assign(metric_version=version))
+    record = RunRecord.model_validate(run_config("mine"))
+    for version, names in ((None, ["now", "older"]), ("2", ["now"]), ("3", [])):
+        found = baselines_of(store, record, "delta", "pearson_centered", version)
+        assert sorted(b.name for b in found) == names
+    # A report compares by the version that scored the run.
+    config = run_config("mine")
+    table = score_rows(config, {"c|P0|||": 0.7}, metric="pearson_centered").assign(metric_version="2")
+    assert ReportScores(table).version == "2"
+
+
 def test_only_units_with_a_value_are_counted(tmp_path: Path) -> None:
     case = report_case(14, 30, tmp_path, baselines=0)
     hidden = case.table["key"].str.contains("PERT[0-4][|]") & (case.table["scope"] == "condition")

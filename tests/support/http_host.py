@@ -27,8 +27,8 @@ class Host:
         Seconds after which these say to come back, "" if they do not say.
     ranges
         Whether a range is answered with a part.
-    tag
-        The file's mark, "" without one.
+    tag, any_mark
+        The file's mark, "" without one; whether a part is sent whatever mark was asked for.
     headers
         Further headers of each answer.
     redirects
@@ -44,6 +44,7 @@ class Host:
     ranges: bool = True
     shift: int = 0
     tag: str = '"one"'
+    any_mark: bool = False
     headers: dict[str, str] = field(default_factory=dict)
     redirects: int = 0
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -98,7 +99,7 @@ def serving(host: Host) -> Iterator[Host]:
             if found is None or not host.ranges:
                 return None
             mark = self.headers.get("If-Range")
-            return int(found[1]) if mark in (None, host.tag) else None
+            return int(found[1]) if host.any_mark or mark in (None, host.tag) else None
 
         def _head(self, status: int, headers: dict[str, str]) -> None:
             self.send_response(status)

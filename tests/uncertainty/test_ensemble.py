@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from perturbfm_core.data.prediction import Prediction
+from perturbfm_core.errors import ModelError
 from perturbfm_core.models.base import load_model, new_model, save_model
 from perturbfm_core.models.ensemble import bag, combine, member_seeds
+from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.view import train_view
-from tests.support.factories import query_of, simulated, split_one, view_of
+from tests.support.factories import conditions_of, query_of, simulated, split_one, view_of
 
 
 def test_members_have_seeds_of_their_own() -> None:
@@ -125,3 +127,21 @@ def test_residuals_of_an_ensemble_are_of_ensembles_that_never_saw_the_condition(
     assert (
         np.array_equal(model.oof.prediction.mean[first], other.oof.prediction.mean[first]) or name == "ridge"
     )
+
+
+def test_an_ensemble_runs_where_its_members_do() -> None:
+    train, unseen = conditions_of([("c", "A")]), conditions_of([("c", "B")])
+    network = new_model("ensemble", {"model": "linear_additive"})
+    assert network.cannot(SplitConditions(train, train)) is None
+    assert "needs perturbations that train has" in str(network.cannot(SplitConditions(train, unseen)))
+    assert new_model("ensemble").absent() is None
+    alone = new_model("transfer_ridge").absent()
+    assert alone is not None
+    assert new_model("ensemble", {"model": "transfer_ridge"}).absent() == alone
+
+
+def test_a_model_that_cannot_be_asked_later_is_no_member() -> None:
+    with pytest.raises(
+        ModelError, match=r"'external-gears' is no member of an ensemble.*leave out --members"
+    ):
+        new_model("ensemble", {"model": "external-gears"})

@@ -80,7 +80,9 @@ def run_report(
     beside = beside or Beside()
     scores = ReportScores(table)
     others: list[Baseline] = (
-        [] if beside.store is None else baselines_of(beside.store, record, *scores.headline)
+        []
+        if beside.store is None
+        else baselines_of(beside.store, record, *scores.headline, version=scores.version)
     )
     standing = standing_of(scores, comparison, split, others)
     bounds = ruler(record.entry, scores, standing, stats)

@@ -76,6 +76,13 @@ class ReportScores:
         mine = self.overall[(self.overall["panel"] == panel) & (self.overall["metric"] == metric)]
         return str((mine if len(mine) else self.table)["direction"].iloc[0])
 
+    @property
+    def version(self) -> str:
+        """Return the version of the headline that the run was scored by."""
+        panel, metric = self.headline
+        mine = self.overall[(self.overall["panel"] == panel) & (self.overall["metric"] == metric)]
+        return str((mine if len(mine) else self.table)["metric_version"].iloc[0])
+
     @cached_property
     def _first(self) -> pd.DataFrame:
         """Return the rows of the headline's panel."""

@@ -167,7 +167,9 @@ def _train_mean(comparison: Comparison, metric: Metric) -> tuple[FloatArray | No
     return run_metric(metric, replace(comparison, predicted=mean, shared={}), "condition").values, False
 
 
-def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: str) -> list[Baseline]:
+def baselines_of(
+    store: ArtifactStore, record: RunRecord, panel: str, metric: str, version: str | None = None
+) -> list[Baseline]:
     """Return every other baseline on the same split and data, as it was asked for last, its seeds averaged.
 
     Those that are undefined in more conditions than another one are left out, as they are on the leaderboard.
@@ -180,6 +182,8 @@ def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: st
         Record of the run that they are compared with.
     panel, metric
         The metric.
+    version
+        The version of the metric that scored the run; what another one scored is left out. Any if None.
     """
     runs = []
     for path in runs_of_split(store, record.split_hash):
@@ -197,7 +201,9 @@ def baselines_of(store: ArtifactStore, record: RunRecord, panel: str, metric: st
             seeds.setdefault(r.config_hash, _places(store, path, r, panel))
     out = []
     for entry, (_, seeds) in last.items():
-        parts = [p for p in (_values(files, panel, metric) for files in seeds.values()) if p is not None]
+        parts = [
+            p for p in (_values(files, panel, metric, version) for files in seeds.values()) if p is not None
+        ]
         if parts:
             values = pd.concat(parts, axis=1).mean(axis=1)
             out.append(Baseline(entry, float(values.mean()), values))
@@ -213,13 +219,24 @@ def _places(store: ArtifactStore, path: Path, record: RunRecord, panel: str) -> 
     return [*(p for p in alone if p.is_file()), path / schema.SCORES_FILE]
 
 
-def _values(files: Sequence[Path], panel: str, metric: str) -> pd.Series | None:
-    """Return the values of one metric by condition from the first file that has them, None if none can be read."""
-    return next((s for s in (_read(file, panel, metric) for file in files) if s is not None), None)
+def _values(files: Sequence[Path], panel: str, metric: str, version: str | None) -> pd.Series | None:
+    """Return the values of one metric by condition from the first file that has them, None if none can be read.
+
+    Parameters
+    ----------
+    files
+        Where they may be.
+    panel, metric, version
+        See `baselines_of`.
+    """
+    found = (_read(file, panel, metric, version) for file in files)
+    return next((s for s in found if s is not None), None)
 
 
-def _read(file: Path, panel: str, metric: str) -> pd.Series | None:
+def _read(file: Path, panel: str, metric: str, version: str | None) -> pd.Series | None:
     wanted = {"panel": panel, "metric": metric, "scope": "condition"}
+    if version is not None:
+        wanted["metric_version"] = version
     columns = [*wanted, "key"]
     try:
         with pq.ParquetFile(file, read_dictionary=columns) as opened:
