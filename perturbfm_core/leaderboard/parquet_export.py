@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard.database import connect
 from perturbfm_core.leaderboard.score_parts import PARTS_FOLDER
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -45,8 +46,15 @@ def export_parquet(store: ArtifactStore, folder: Path, *, overwrite: bool = Fals
     Raises
     ------
     StoreError
-        If there is no leaderboard, or the folder is there already.
+        If there is no leaderboard, or the folder is there already and not to be replaced, or holds other files than an export.
     """
+    if folder.exists() and overwrite:
+        own = {SCORES_FOLDER, *(f"{name}.parquet" for name in EXPORTED)}
+        other = None if folder.is_dir() else folder.name
+        other = other or next((f.name for f in sorted(folder.iterdir()) if f.name not in own), None)
+        if other is not None:
+            msg = f"--force replaces an earlier export, but {folder} is a file or holds {other!r}; choose another folder"
+            raise StoreError(msg)
     counts: dict[str, int] = {}
 
     def fill(staged: Path) -> None:

@@ -107,6 +107,11 @@ def test_an_export_is_read_without_this_program(work: Work) -> None:
     assert refused.code == 2
     assert "already exists; choose another place, or give --force to replace it" in refused.err
     perturbfm("leaderboard", "export", "--parquet", "out", "--force")
+    Path("out/notes.txt").write_text("mine")
+    refused = attempt("leaderboard", "export", "--parquet", "out", "--force")
+    assert refused.code == 2
+    assert "replaces an earlier export, but out is a file or holds 'notes.txt'" in refused.err
+    assert Path("out/notes.txt").read_text() == "mine"
 
 
 def test_an_export_needs_a_leaderboard(tmp_path: Path) -> None:
