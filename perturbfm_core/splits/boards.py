@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.folder import MIN_PREFIX, SplitFolder
-from perturbfm_core.splits.index import IndexEntry
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,14 @@ def board_splits(folder: SplitFolder, name: str) -> BoardSplits:
         If nothing or several have the name.
     """
     text = name.strip().lower()
-    index = [e for e in folder.index().splits if e.cv_group is not None]
+    index = folder.index().splits
     if "." in text:
         boards = sorted({e.board for e in index if e.board.startswith(text)})
         boards = [b for b in boards if b == text] or boards
     else:
         group = text.removeprefix("cv-")
-        boards = sorted({e.board for e in index if len(group) >= MIN_PREFIX and _group(e).startswith(group)})
+        grouped = [e for e in index if e.cv_group is not None and len(group) >= MIN_PREFIX]
+        boards = sorted({e.board for e in grouped if str(e.cv_group).startswith(group)})
     try:
         split = folder.load(name).definition
         return BoardSplits(split.key, (split.hash,), 1)
@@ -64,7 +64,3 @@ def board_splits(folder: SplitFolder, name: str) -> BoardSplits:
     ordered = sorted((e for e in index if e.board == boards[0]), key=lambda e: (e.fold or 0, e.hash))
     cv = folder.load(ordered[0].hash).definition.cv
     return BoardSplits(boards[0], tuple(e.hash for e in ordered), len(ordered) if cv is None else cv.k)
-
-
-def _group(entry: IndexEntry) -> str:
-    return entry.cv_group or ""

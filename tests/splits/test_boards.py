@@ -54,6 +54,13 @@ def test_one_split_is_named_as_everywhere(folder):
             assert board_splits(folder, name).hashes == (e.hash,)
 
 
+def test_a_board_without_folds_is_named_by_its_beginning_too(folder):
+    (one,) = [e for e in folder.index().splits if e.cv_group is None]
+    for name in ("synth.context_ood", one.board[:-3]):
+        found = board_splits(folder, name)
+        assert (found.hashes, found.k, found.lacking) == ((one.hash,), 1, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
