@@ -207,7 +207,9 @@ def _records(kind: CaseKind, folder: Path) -> Iterator[Record]:
     try:
         yield from known_form("case", "the rest of the case", made())
     except (OSError, EOFError, BadZipFile, DatasetError) as error:
-        msg = f"a file of parity case {folder} cannot be read ({_one_line(error)})"
+        # Errors of other libraries may be long; our own say in one line what to do.
+        why = str(error) if isinstance(error, DatasetError) else _one_line(error)
+        msg = f"a file of parity case {folder} cannot be read ({why})"
         raise MetricError(msg) from error
 
 

@@ -276,10 +276,13 @@ def test_an_export_replaces_a_folder_only_when_asked(store: ArtifactStore, tmp_p
     (folder / "mine").write_text("x")
     with pytest.raises(Exception, match="already exists; choose another place"):
         export_parquet(store, folder)
+    # What is no part of an export is never removed.
+    with pytest.raises(Exception, match="is a file or holds 'mine'; choose another folder"):
+        export_parquet(store, folder, overwrite=True)
     assert [p.name for p in folder.iterdir()] == ["mine"]
+    (folder / "mine").rename(folder / "leaderboard.parquet")
     export_parquet(store, folder, overwrite=True)
-    assert not (folder / "mine").exists()
-    assert (folder / "leaderboard.parquet").is_file()
+    assert (folder / "leaderboard.parquet").read_bytes() != b"x"
 
 
 @pytest.mark.parametrize(
