@@ -26,7 +26,7 @@ def add(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="string, go, reactome, collectri, dorothea, omnipath, trrust, human-tfs, or file for one of your own.",
+            help="string, go, reactome, collectri, dorothea, omnipath, trrust, hgnc, human-tfs, or file for one of your own.",
         ),
     ],
     main: Annotated[
@@ -42,7 +42,11 @@ def add(
         ),
     ] = None,
     ontology: Annotated[
-        str | None, typer.Option(metavar="FILE|URL", help="go: the ontology (go-basic.obo), with --from.")
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="With --from, go: the ontology (go-basic.obo); hgnc: the groups above groups (hierarchy_closure.csv).",
+        ),
     ] = None,
     organism: Annotated[Literal["human", "mouse"], typer.Option(help="Organism of the genes.")] = "human",
     ids: Annotated[
@@ -143,7 +147,7 @@ def _check_options(found: Any, given: dict[str, Any], main: str | None, others: 
         raise ConfigError(msg)
     takes = found.options
     useless = [f"--{k.replace('_', '-')}" for k in given if k not in takes]
-    if others["ontology"] is not None and found.name != "go":
+    if others["ontology"] is not None and not found.has_ontology:
         useless.append("--ontology")
     if useless:
         known = ", ".join(f"--{k.replace('_', '-')}" for k in sorted(takes)) or "none of these options"

@@ -40,6 +40,8 @@ def files(tmp_path) -> Path:
     written(folder, "ReactomePathways.gmt.zip", made.gmt())
     written(folder, "CollecTRI_regulons.csv", made.collectri())
     written(folder, "DatabaseExtract_v_1.01.csv", made.factors())
+    written(folder, "hgnc_complete_set.txt", made.gene_groups())
+    written(folder, "hierarchy_closure.csv", made.group_hierarchy())
     written(folder, "dorothea.tsv", made.omnipath())
     return folder
 
@@ -57,6 +59,7 @@ def lines(files: Path) -> dict[str, tuple[object, ...]]:
         "reactome": ("--from", files / "ReactomePathways.gmt.zip"),
         "collectri": ("--from", files / "CollecTRI_regulons.csv"),
         "dorothea": ("--from", files / "dorothea.tsv"),
+        "hgnc": ("--from", files / "hgnc_complete_set.txt", "--ontology", files / "hierarchy_closure.csv"),
         "human-tfs": ("--from", files / "DatabaseExtract_v_1.01.csv"),
     }
 
@@ -95,6 +98,7 @@ GIVES = {
     "reactome": {"features"},
     "collectri": {"graph"},
     "dorothea": {"graph"},
+    "hgnc": {"features"},
     "human-tfs": {"features"},
 }
 LICENCES = {
@@ -103,6 +107,7 @@ LICENCES = {
     "reactome": "CC0 1.0",
     "collectri": "CC BY 4.0",
     "dorothea": "mixed",
+    "hgnc": "CC0 1.0",
     "human-tfs": "unknown",
 }
 
@@ -144,6 +149,7 @@ def source_title(source: str) -> str:
         "reactome": "Reactome",
         "collectri": "CollecTRI",
         "dorothea": "DoRothEA",
+        "hgnc": "HGNC",
         "human-tfs": "The Human Transcription Factors",
     }[source]
 
@@ -168,6 +174,7 @@ def test_nothing_is_registered_at_first_and_all_sources_can_be():
         "dorothea",
         "omnipath",
         "trrust",
+        "hgnc",
         "human-tfs",
     }
     shown = perturbfm("knowledge", "show", "reactome").values

@@ -193,3 +193,30 @@ def factors() -> str:
     ]
     lines = [",".join((str(i), *row)) for i, row in enumerate(rows)]
     return "\n".join([",Ensembl ID,HGNC symbol,DBD,Is TF?,Notes", *lines]) + "\n"
+
+
+def gene_groups() -> str:
+    """Return a complete set of the HGNC: these genes in two groups below one and in one of their own, and a pseudogene."""
+    coding = "protein-coding gene"
+    rows = [
+        ("HGNC:1", "TP53", coding, '"P53|LFS1"', "10|12"),
+        ("HGNC:2", "MDM2", coding, "", "10"),
+        ("HGNC:3", "CDKN1A", coding, "CDKN1", ""),
+        ("HGNC:4", "ATM", coding, '"ATA|ATC"', "11"),
+        ("HGNC:5", "KLF1", coding, "EKLF", "11"),
+        ("HGNC:6", "GATA1", coding, '"GF1|ATC|TP53"', "13"),
+        ("HGNC:7", "TAL1", coding, "", "13"),
+        ("HGNC:8", "TP53P1", "pseudogene", "GFX", "13"),
+    ]
+    head = "hgnc_id\tsymbol\tname\tlocus_group\tprev_symbol\tgene_group_id\tdate_modified\tensembl_gene_id\tgencc"
+    lines = [
+        f'{i}\t{symbol}\t"gene, the {n}th"\t{locus}\t{former}\t"{groups}"\t2026-0{n}-01\t{ensembl(n - 1)}\t'
+        for n, (i, symbol, locus, former, groups) in enumerate(rows, 1)
+    ]
+    return "\n".join([head, *lines]) + "\n"
+
+
+def group_hierarchy() -> str:
+    """Return the HGNC's table of groups above groups: group 1 above 10 and 11, each above itself at distance 0."""
+    rows = ["1,1,0", "10,10,0", "1,10,1", "1,11,1", "12,12,0", "13,13,0"]
+    return "\n".join(['"parent_fam_id","child_fam_id","distance"', *rows]) + "\n"

@@ -13,13 +13,13 @@ from perturbfm_core.graphs.families import signs
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.sources.conversion import MAIN, Converted, Options, checked, options_read
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL
-from perturbfm_core.graphs.sources.text_files import opened
-from perturbfm_core.graphs.tables import column_word
+from perturbfm_core.graphs.sources.named_columns import read_named
 
 # Size of a family at which the squared cosine of its members is a half, and dimensions of what a factor has of its own.
 _HALF, _OWN = 50.0, 256
 _SYMBOL, _ID, _DOMAIN, _IS_FACTOR = "hgnc_symbol", "ensembl_id", "dbd", "is_tf?"
 _UNKNOWN = "Unknown"
+_WHAT = "the Human Transcription Factors (HGNC symbol, Ensembl ID, DBD, Is TF?)"
 
 
 def from_factors(files: Mapping[str, Path], options: Options, name: str) -> Converted:
@@ -63,23 +63,7 @@ def from_factors(files: Mapping[str, Path], options: Options, name: str) -> Conv
 
 def _families(path: Path, id_column: str) -> tuple[pd.DataFrame, int]:
     """Return one row (``gene``, ``family``) per membership of a factor, and how many genes were listed again."""
-    with opened(path) as handle:
-        head = handle.readline()
-        sep = "\t" if "\t" in head else ","
-    with opened(path) as handle:
-        try:
-            table = pd.read_csv(handle, sep=sep, dtype=str, keep_default_na=False)
-        except (ValueError, pd.errors.ParserError) as error:
-            msg = f"{path} is no table of transcription factors ({error}); fetch it again"
-            raise GraphError(msg) from error
-    table = table.set_axis([column_word(c) for c in table.columns], axis=1)
-    lacking = [c for c in (_DOMAIN, _IS_FACTOR, id_column) if c not in table.columns]
-    if lacking:
-        msg = (
-            f"{path} lacks the columns {', '.join(lacking)} of the Human Transcription Factors (HGNC symbol, Ensembl ID, DBD, "
-            f"Is TF?); it has {', '.join(table.columns[:6])}"
-        )
-        raise GraphError(msg)
+    table = read_named(path, (_DOMAIN, _IS_FACTOR, id_column), _WHAT)
     factors = table[table[_IS_FACTOR].str.strip().str.lower() == "yes"]
     factors = factors[factors[id_column].str.strip() != ""]
     if factors.empty:

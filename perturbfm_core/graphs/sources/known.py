@@ -18,6 +18,7 @@ from perturbfm_core.graphs.sources.conversion import (
     from_terms,
 )
 from perturbfm_core.graphs.sources.factors import from_factors
+from perturbfm_core.graphs.sources.gene_groups import from_gene_groups
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL
 from perturbfm_core.graphs.sources.own import from_own_file
 
@@ -75,6 +76,11 @@ class KnownSource:
     version: str = ""
     restricted: bool = False
     complete: bool = False
+
+    @property
+    def has_ontology(self) -> bool:
+        """Whether it has a file of what is above what."""
+        return any(ONTOLOGY in files for files in self.files.values())
 
     def files_of(self, organism: str, ids: str | None) -> Mapping[str, str]:
         """Return {role: name in the registry} for an organism and kind of gene names.
@@ -205,6 +211,19 @@ SOURCES: dict[str, KnownSource] = {
             files={o: {MAIN: f"trrust/{o}"} for o in ("human", "mouse")},
             size="under 1 MB",
             version="2",
+        ),
+        KnownSource(
+            name="hgnc",
+            title="HGNC",
+            what="groups of genes: families, complexes, shared domains, with the groups above them",
+            gives=("features",),
+            licence="CC0 1.0",
+            terms="public domain; cite the HGNC all the same",
+            citation="Gray et al. 2016 Hum Genomics 10.1186/s40246-016-0062-6",
+            home="https://www.genenames.org/about/license/",
+            convert=from_gene_groups,
+            files={"human": {MAIN: "hgnc/complete_set", ONTOLOGY: "hgnc/group_hierarchy"}},
+            size="17 MB",
         ),
         KnownSource(
             name="human-tfs",

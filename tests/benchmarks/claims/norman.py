@@ -25,7 +25,7 @@ from perturbfm_core.graphs.features import read_features
 from perturbfm_core.graphs.kinds import build_from_table
 from perturbfm_core.graphs.membership import membership_features
 from perturbfm_core.graphs.side_info import SideInfo
-from perturbfm_core.graphs.sources.conversion import Options
+from perturbfm_core.graphs.sources.conversion import MAIN, ONTOLOGY, Options
 from perturbfm_core.graphs.sources.known import known_source
 from perturbfm_core.graphs.sources.neighbourhood import neighbourhood_features
 from perturbfm_core.graphs.summary import genes_of
@@ -42,6 +42,9 @@ TABLES = ("families", "string", "reactome", "go")
 # The list of transcription factors (`perturbfm knowledge add human-tfs`), if it lies beside the other tables.
 FACTORS_FILE = "DatabaseExtract_v_1.01.csv"
 FACTORS = ("human-tfs", "human-tfs:listed")
+# The groups of the HGNC (`perturbfm knowledge add hgnc`), the same.
+GROUPS_FILE, HIERARCHY_FILE = "hgnc_complete_set.txt", "hierarchy_closure.csv"
+GROUPS = ("hgnc",)
 # Neighbours in three graphs as further tables.
 NEIGHBOURS = ("string-neighbours", "dorothea-neighbours", "trrust-neighbours")
 GRAPHS = ("string-graph", "go-graph", "reactome-graph")
@@ -88,6 +91,13 @@ ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "v2, without families, no network": ("perturbfm-v2", {"gene_features": TABLES[1:], "gate": "off"}),
     "v2, factors": ("perturbfm-v2", {"gene_features": TABLES + FACTORS}),
     "v2, factors, no network": ("perturbfm-v2", {"gene_features": TABLES + FACTORS, "gate": "off"}),
+    "v2, groups": ("perturbfm-v2", {"gene_features": TABLES + GROUPS}),
+    "v0, groups": ("perturbfm-v0", {"gene_features": TABLES + GROUPS}),
+    "v2, groups, no network": ("perturbfm-v2", {"gene_features": TABLES + GROUPS, "gate": "off"}),
+    "v2, groups, factors, no network": (
+        "perturbfm-v2",
+        {"gene_features": TABLES + GROUPS + FACTORS, "gate": "off"},
+    ),
     "v2, no network": ("perturbfm-v2", {"gene_features": TABLES, "gate": "off"}),
     "v2, six tables, no network": ("perturbfm-v2", {"gene_features": TABLES + NEIGHBOURS, "gate": "off"}),
 }
@@ -180,9 +190,14 @@ def knowledge(ds: PerturbDataset, data: Path) -> SideInfo:
         features[name] = neighbourhood_features(graph, 64, name=name)
     features["families"] = families_of(ds)
     if (folder / FACTORS_FILE).is_file():
-        found = known_source("human-tfs").convert({"main": folder / FACTORS_FILE}, Options(), "human-tfs")
+        found = known_source("human-tfs").convert({MAIN: folder / FACTORS_FILE}, Options(), "human-tfs")
         assert found.features is not None
         features |= {"human-tfs": found.features, "human-tfs:listed": listed(found.features, ds)}
+    if (folder / GROUPS_FILE).is_file():
+        files = {MAIN: folder / GROUPS_FILE, ONTOLOGY: folder / HIERARCHY_FILE}
+        groups = known_source("hgnc").convert(files, Options(), "hgnc").features
+        assert groups is not None
+        features["hgnc"] = groups
     genes = genes_of(ds)
     graphs = {
         name: build_from_table(kind, path, name=name, keep=genes)
