@@ -259,7 +259,8 @@ def test_what_cannot_be_cancelled_says_so(instance, slurm):
 
 
 def reconcile(instance) -> str:
-    return str(reconcile_slurm(dg.build_sensor_context(instance=instance)).skip_message)
+    with dg.build_sensor_context(instance=instance) as context:
+        return str(reconcile_slurm(context).skip_message)
 
 
 def test_a_job_that_ended_before_it_began_fails_its_run(instance, slurm):

@@ -77,12 +77,12 @@ def test_a_year_adds_nothing(nightly: Location) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         for night in NIGHTS:
             start = time.process_time()
-            context = dg.build_schedule_context(
+            with dg.build_schedule_context(
                 instance=instance,
                 scheduled_execution_time=first_night + timedelta(days=night),
                 repository_def=repository,
-            )
-            ticked = schedule.evaluate_tick(context)
+            ) as context:
+                ticked = schedule.evaluate_tick(context)
             seconds.append(time.process_time() - start)
             assert not ticked.run_requests
             assert ticked.skip_message.startswith("all cells of suite nightly have runs")
