@@ -109,6 +109,7 @@ def canonical_pert(
     control: str | Collection[str] | None = schema.CONTROL,
     separators: str | Sequence[str] = schema.COMBO_SEPARATOR,
     aliases: Mapping[str, str] | None = None,
+    parts: Sequence[str] | None = None,
 ) -> tuple[str, str]:
     """Return (pert_id, doses) in canonical form: parts sorted, doses sorted with them, aliases resolved.
 
@@ -124,6 +125,8 @@ def canonical_pert(
         Characters that separate parts, or a sequence of texts that do; if empty, the whole label is one part.
     aliases
         {other name of a part: perturbation id to use}; that of a combination has several parts, of the same dose.
+    parts
+        The parts, where they are known already (default: what `separators` part).
 
     Raises
     ------
@@ -137,8 +140,9 @@ def canonical_pert(
     if label in controls:
         return schema.CONTROL, ""
     joints = [s for s in separators if s]
-    pieces = re.split("|".join(map(re.escape, joints)), label) if joints else [label]
-    parts = [p.strip() for p in pieces]
+    if parts is None:
+        pieces = re.split("|".join(map(re.escape, joints)), label) if joints else [label]
+        parts = [p.strip() for p in pieces]
     shown = joints[0] if len(joints) == 1 else "".join(joints)
     if doses is not None and len(doses) not in (1, len(parts)):
         msg = f"perturbation {label!r} has {len(parts)} parts but {len(doses)} doses {list(doses)}; give one each"

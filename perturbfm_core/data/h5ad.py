@@ -21,7 +21,11 @@ from perturbfm_core.parsing import open_regular
 
 # Group in which anndata 0.7 kept the categories of the columns of a table.
 _CATEGORIES = "__categories"
-
+# What other programs write that anndata refuses, by its error.
+_CATEGORY_FAULTS = {
+    "codes need to be": "has codes that stand for none of its categories, as missing ones of other programs; give them one",
+    "categories must be unique": "lists a category twice, which anndata cannot read; make it text where it can be read",
+}
 
 # Files by which a folder is a zarr store, of its format 3 or 2.
 _ZARR_MARKS = ("zarr.json", ".zgroup")
@@ -282,7 +286,7 @@ def _table(file: Any, key: str, path: Path) -> pd.DataFrame:
     element = file[key]
     if not hasattr(element, "keys"):
         table = _from_records(element, file.get("uns"), f"{path}: {key}")
-    elif element.attrs.get("encoding-type") == "dataframe" and _CATEGORIES not in element:
+    elif {"encoding-type", "column-order"} <= set(element.attrs) and _CATEGORIES not in element:
         _check_columns(element, f"{path}: {key}")
         try:
             table = read_elem(element)
@@ -309,7 +313,7 @@ def _check_columns(group: Any, what: str) -> None:
 
 
 def _check_formats(group: Any, what: str) -> None:
-    """Name the first column of a table that the installed anndata does not read, by its format or its codes."""
+    """Name the first column of a table that the installed anndata does not read, by its format or its categories."""
     from anndata.io import read_elem
 
     for name in group:
@@ -326,11 +330,9 @@ def _check_formats(group: Any, what: str) -> None:
                     "anndata?); update anndata, or remove the column and write the file again"
                 )
                 raise DatasetError(msg) from error
-            if "codes need to be" in str(error):
-                msg = (
-                    f"{what}/{name} has codes that stand for none of its categories, as missing values are that were written by "
-                    "other programs; give them a category, or remove the column, and write the file again"
-                )
+            problem = next((said for key, said in _CATEGORY_FAULTS.items() if key in str(error)), None)
+            if problem is not None:
+                msg = f"{what}/{name} {problem}, or remove the column, and write the file again"
                 raise DatasetError(msg) from error
 
 

@@ -24,6 +24,7 @@ from perturbfm_core.data.anndata_object import (
 )
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.h5ad import other_matrices, read_matrix, reads_raw
+from perturbfm_core.data.imports.cell_checks import check_depth
 from perturbfm_core.data.imports.checks import complete, level_of
 from perturbfm_core.data.imports.columns import imported_columns
 from perturbfm_core.data.imports.differences import minus_controls
@@ -289,6 +290,8 @@ def _dataset(
     rows = [str(r) for r in (obs.index if kept is None else obs.index[kept])]
     where = "raw.X" if read.raw else f"layer {mapping.layer!r}" if mapping.layer else "X"
     values = stored_values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
+    if values.counts is not None:
+        check_depth(report, values.counts, obs if kept is None else obs.iloc[kept])
     control = np.asarray(columns[schema.PERT_ID]) == schema.CONTROL
     if values.delta is not None and control.any():
         contexts = np.asarray(columns.get(schema.CONTEXT_ID, ["all"] * len(control)), dtype=np.str_)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from perturbfm_core import schema
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.schema import FloatArray, PredictionKind, StrArray
+
+# Names under which others keep what is read as `var`, and its square root.
+_UNREAD: Final = {"variance", "variances", "vars", "std", "sd", "stdev", "std_dev", "sigma", "sem", "se"}
 
 
 def matrix_of(values: Any, name: str, path: Path) -> FloatArray:
@@ -106,3 +109,30 @@ def declared_kind(values: Mapping[str, Any], path: Path) -> tuple[PredictionKind
         msg = f"{path}: kind must be delta or expression, found {kind!r}"
         raise PredictionError(msg)
     return kind or None, space
+
+
+def refuse_unread(names: Iterable[str], path: Path, what: str) -> None:
+    """Refuse a file without a variance that has one, or its square root, under a name that is not read.
+
+    Parameters
+    ----------
+    names
+        Names of its arrays, layers or columns.
+    path
+        The file, for the message.
+    what
+        What they are the names of, for the message.
+
+    Raises
+    ------
+    PredictionError
+        If there is one.
+    """
+    listed = list(names)
+    unread = [name for name in listed if name.casefold() in _UNREAD]
+    if unread and "var" not in listed:
+        msg = (
+            f"{path}: {what} {unread[0]!r} is not read; give the variance of each mean (the square of a standard deviation) as "
+            "'var', or leave it out"
+        )
+        raise PredictionError(msg)

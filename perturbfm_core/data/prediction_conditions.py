@@ -188,8 +188,9 @@ class ConditionFinder:
             self._genes_of[label] = None if found is None else found[0]
         if found is not None:
             return found
-        if control_like([label], self._known):
-            # The data set's own names come first.
+        # The data set's own names come first; a gene that it lacks is none beside a control ("FOO+ctrl") either.
+        named = [p for p in label.split(schema.COMBO_SEPARATOR) if any(c.isalpha() for c in p)]
+        if named and len(control_like(named, self._known)) == len(set(named)):
             return schema.CONTROL, ""
         return label, schema.COMBO_SEPARATOR.join(doses or ())
 

@@ -25,9 +25,7 @@ _GAP, _VARIES = (0.25, 2.0), 0.05
 _BETWEEN, _ABOVE, _FEWEST_GENES = 0.6, 0.75, 20
 
 
-def of_other_contexts(
-    expression: FloatArray, control: FloatArray, conditions: pd.DataFrame, name: str
-) -> list[str]:
+def of_other_contexts(expression: FloatArray, control: FloatArray, conditions: pd.DataFrame) -> list[str]:
     """Return which predictions are near the control of another context than their own, as a sentence.
 
     Parameters
@@ -38,8 +36,6 @@ def of_other_contexts(
         Matched real controls [C, G].
     conditions
         Condition table [C].
-    name
-        What holds the predictions.
     """
     context = conditions[schema.CONTEXT_ID].astype(str).to_numpy()
     names = sorted(set(context))
@@ -59,13 +55,13 @@ def of_other_contexts(
         return []
     shown = ", ".join(f"{conditions.index[i]!s} ({names[which[i]]})" for i in found[:_SHOWN])
     return [
-        f"{len(found)} of {len(own)} predictions of {name} are much nearer to the control of another context than to their "
+        f"{len(found)} of {len(own)} predictions are much nearer to the control of another context than to their "
         f"own, e.g. {shown}: are contexts exchanged, or was the control of another one taken?"
     ]
 
 
 def logs_of_means(
-    delta: FloatArray, cell_var: Callable[[str], FloatArray], conditions: pd.DataFrame, name: str
+    delta: FloatArray, cell_var: Callable[[str], FloatArray], conditions: pd.DataFrame
 ) -> list[str]:
     """Return whether predictions lie above the control as the log1p of a mean over cells does, as a sentence.
 
@@ -77,8 +73,6 @@ def logs_of_means(
         From a context to the variance between its control cells [G].
     conditions
         Condition table [C].
-    name
-        What holds the predictions.
     """
     context = conditions[schema.CONTEXT_ID].astype(str).to_numpy()
     names = sorted(set(context))
@@ -98,7 +92,7 @@ def logs_of_means(
     if between < _BETWEEN or above < _ABOVE or alike:
         return []
     return [
-        f"{name} lies above the control in {above:.0%} of the genes that vary between cells, by as much ({np.median(away):.2g}) as "
+        f"predictions lie above the control in {above:.0%} of the genes that vary between cells, by as much ({np.median(away):.2g}) as "
         "the log1p of a mean over cells lies above the mean of log1p that is scored: take log1p of each cell first, then the "
         "mean, or give the model's own control made in the same way and --control model"
     ]

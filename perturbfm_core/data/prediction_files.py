@@ -16,7 +16,7 @@ from perturbfm_core.data.h5ad import read_matrix
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, from_arrays
-from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, text_of
+from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, refuse_unread, text_of
 from perturbfm_core.data.prediction_labels import LabelColumns, is_known
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import PredictionError
@@ -115,6 +115,7 @@ def read_prediction_file(
 
 def _from_npz(path: Path) -> RowPrediction | PredictionTable:
     arrays = read_npz(path, PredictionError)
+    refuse_unread(arrays, path, "array")
     by_row = {"idx", "row", "row_id"} & set(arrays)
     if by_row or "mean" not in arrays or "genes" not in arrays:
         return from_arrays(arrays, path)
@@ -169,6 +170,7 @@ def _from_h5ad(path: Path, columns: LabelColumns) -> PredictionTable:
         names = var[columns.gene_col]
     stated, layers = _unstructured(path)
     kind, space = declared_kind(stated, path)
+    refuse_unread(layers, path, "layer")
     variance = None
     if "var" in layers and columns.layer != "var":
         found = _by_rows(read_matrix(path, "var")[2])
@@ -302,6 +304,7 @@ def _split_columns(
             msg = f"{path} has no column {name!r}; columns: {', '.join(header[:8])}{', ...' if len(header) > 8 else ''}"
             raise PredictionError(msg)
     if _GENE in header and _MEAN in header and _MEAN not in known:
+        refuse_unread(header, path, "column")
         values = [header.index(name) for name in (_MEAN, _VAR) if name in header]
         labels = [i for i, n in enumerate(header) if n == _GENE or is_known(n, columns)]
         return labels, values

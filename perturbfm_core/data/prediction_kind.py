@@ -20,6 +20,8 @@ _LOG1P_CEILING = 25.0
 _COSINE, _CENTRED, _LENGTH = 0.7, 0.5, 0.5
 # A profile that is unlike the control, and whose sorted values are so like those of the control, has them at other genes.
 SORTED, MANY_GENES = 0.95, 30
+# With less correlation with the control than this, at least some of them are; strong effects of fewer conditions say nothing.
+_PARTLY, _FEWEST_CONDITIONS = 0.85, 5
 # Control rows of a file of deltas are 0 but for noise; else their mean has this share of the size of the deltas.
 _CONTROL_SHARE, _FEWEST_CONTROLS = 0.3, 5
 # Share of negative values that no log1p expression has, even with some noise around 0.
@@ -108,8 +110,15 @@ def decide(
     like = Similarity() if control is None else similarity(mean, control)
     shown = f"{name} looks like expression, not like a delta (its correlation with the control is {like.correlation:.2f})"
     if declared == "delta" or of_run:
+        # A template says delta of whatever is filled in.
+        unsure = asked is None and not of_run and log1p
+        if unsure:
+            refuse_counts(name, values, scale, hint="--kind delta scores it as it is")
         if asked is None and like.alike > 0.5:
             msg = f"{shown}; give --kind expression, which subtracts the control, --kind delta scores it as it is"
+            raise PredictionError(msg)
+        if unsure and beyond is not None:
+            msg = f"{beyond}; predict differences in {scale}, or give --kind delta to score it as it is"
             raise PredictionError(msg)
         by = "--kind says" if asked else "its file says" if stated else "a run wrote it"
         doubt = (
@@ -233,6 +242,28 @@ def sorted_correlation(mean: FloatArray, control: FloatArray) -> float:
     return correlation(np.sort(mean.mean(axis=0)), np.sort(control.mean(axis=0)))
 
 
+def partly_at_other_genes(name: str, mean: FloatArray, control: FloatArray) -> list[str]:
+    """Return whether expression has the values of the control at partly other genes, as a sentence.
+
+    Over conditions, effects average out and exchanged genes do not.
+
+    Parameters
+    ----------
+    name
+        What holds it.
+    mean, control
+        Expression and matched control [C, G].
+    """
+    r = correlation(mean.mean(axis=0), control.mean(axis=0))
+    alike = sorted_correlation(mean, control)
+    if len(mean) < _FEWEST_CONDITIONS or not (r < _PARTLY and alike >= SORTED):
+        return []
+    return [
+        f"the values of {name} are those of the control at partly other genes (correlation {r:.2f}, which would be "
+        f"{alike:.2f} with both sorted): are its columns named in their order?"
+    ]
+
+
 def correlation(one: FloatArray, other: FloatArray) -> float:
     """Return the correlation of two profiles, 0 where one is constant."""
     a, b = one - one.mean(dtype=np.float64), other - other.mean(dtype=np.float64)
@@ -284,7 +315,7 @@ def _check_expression(
     if not found.fits:
         msg = f"{name} is in another scale than the data set{_named(found)}: {found.sums}; {found.advice(scale)}"
         raise PredictionError(msg)
-    out = []
+    out = partly_at_other_genes(name, mean, control) if like.direction > 0.5 else []
     if found.unusual:
         out.append(f"{name} may be in another scale than the data set: {found.sums}")
     elif found.outside:

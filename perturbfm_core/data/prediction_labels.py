@@ -210,11 +210,47 @@ def match_rows(
     position[keys.get_indexer(tested)] = np.arange(len(tested))
     at = np.asarray([p if p < 0 else position[p] for p in found], dtype=np.int64)
     which = pd.Index(names).get_indexer(text) if len(names) else np.empty(0, dtype=np.int64)
+    if schema.CONDITION in roles and columns.condition is None:
+        _check_agreement(labels, ds, np.asarray(found, dtype=np.int64)[which], columns, source)
     by_guide = np.asarray([p in guides for p in perts], dtype=np.bool_)
     shown_names = [str(n).replace("\x1f", ", ") for n in names]
     asked = dict.fromkeys(str(keys[p]) for p, c in zip(found, at, strict=True) if p >= 0 and c == NOT_ASKED)
     unknown = [n for n, c in zip(shown_names, at, strict=True) if c == UNKNOWN]
     return Matched(at[which], list(asked), unknown, np.where(by_guide[which], which, -1), guides, which)
+
+
+def _check_agreement(
+    labels: pd.DataFrame, ds: PerturbDataset, position: IntArray, columns: LabelColumns, source: Path
+) -> None:
+    """Refuse a file whose column of condition keys names others than its columns of perturbations or contexts.
+
+    Parameters
+    ----------
+    labels
+        Text columns [R].
+    ds
+        The data set.
+    position
+        int64 [R], condition of each row by its key, below 0 for none.
+    columns, source
+        As in `match_rows`.
+    """
+    for role in (schema.PERT_ID, schema.CONTEXT_ID):
+        own = ds.conditions[role].astype(str).to_numpy()
+        column = next((c for c in _names(columns)[role] if c in labels), None)
+        if column is None:
+            continue
+        said = labels[column].astype(str).to_numpy()
+        # Names of another spelling say nothing.
+        at = np.flatnonzero((position >= 0) & np.isin(said, own))
+        wrong = at[own[position[at]] != said[at]]
+        if len(wrong):
+            key = str(ds.conditions.index[position[wrong[0]]])
+            msg = (
+                f"{source}: {len(wrong)} of {len(labels)} rows have another {column!r} than their condition key says, e.g. "
+                f"{said[wrong[0]]!r} for {key!r}; correct one of them, or say which counts by --condition-col or --pert-col"
+            )
+            raise PredictionError(msg)
 
 
 def _pert_of_key(key: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import scipy.sparse as sp
 
+from perturbfm_core.data.count_evidence import doubted_counts
 from perturbfm_core.data.matrix import Matrix, is_stored, matrix_blocks, values_of
 from perturbfm_core.data.repeated_rows import repeated_rows, row_marks
 from perturbfm_core.schema import FloatArray, IntArray
@@ -24,8 +25,6 @@ _NEAR, _WIDE, _SHARE = 1e-3, 2e-2, 0.03
 _HALF_EXACT, _HALF_SEEN, _HALF_MOST = 2048, 20, float(np.finfo(np.float16).max)
 # Most that rows are scaled to is a million.
 _MOST_DEPTH = 1e7
-# Largest logarithm of expression.
-_LOGARITHM = 20.0
 
 _INVERSE: Final[dict[str, Callable[[FloatArray], FloatArray]]] = {
     "normalized": lambda x: x,
@@ -57,7 +56,7 @@ class Evidence:
     reason
         What shows it, in one clause.
     standardized
-        Whether nearly every gene has mean 0 and standard deviation 1 over all rows.
+        Whether nearly every gene has standard deviation 1 over all rows, and mean 0 where values are negative.
     mixture
         Which scales or depths parts of the rows have, empty if they have one.
     several
@@ -67,14 +66,16 @@ class Evidence:
     unscaled
         Logarithm (``log1p``, ``log2p1``, ``log10p1``) of counts themselves, of which rows were not scaled to one depth; None
         if the values are none.
-    even
-        Whether whole numbers vary less between rows than counts do.
+    doubt
+        What speaks against whole numbers being counts, empty if nothing does.
     held
         Largest value of the type of the matrix, where it is of whole numbers in one or two bytes; None else.
     twice
         What shows that the logarithm was taken twice, empty if nothing does.
     halved
         How many whole numbers are beyond those that half precision holds exactly, where it holds all of them; 0 else.
+    depth
+        What every row sums to in the scale `inverse`, None if they differ.
     repeated
         (position of a row, that of an earlier one with the very same values) of each row that repeats another, int [n, 2].
     """
@@ -91,8 +92,9 @@ class Evidence:
     unscaled: str | None = None
     twice: str = ""
     held: int | None = None
-    even: bool = False
+    doubt: str = ""
     halved: int = 0
+    depth: float | None = None
     repeated: IntArray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
 
@@ -134,25 +136,28 @@ def evidence(X: Matrix) -> Evidence:
             low, high, whole, None, "negative values", found, held=held, repeated=repeated_rows(marks)
         )
     sample = np.concatenate(rows)
-    inverse, reason = _inverse(sample, whole, high)
+    inverse, reason, depth = _inverse(sample, whole, high)
     mixture, several = _mixture(sample, whole, high)
     unscaled = None if whole else _log_of_counts(sample, high)
     twice = "" if whole or inverse or unscaled else _log_of_logs(sample, high)
     repeated = repeated_rows(marks)
+    # A pass over all values is made only where a sample could be scaled.
+    unknown = not (whole or inverse or unscaled or twice or several) and _may_be_scaled(sample)
     return Evidence(
         low=low,
         high=high,
         whole=whole,
         inverse=inverse,
         reason=reason,
-        standardized=False,
+        depth=depth,
+        standardized=unknown and _standardized(X, centred=False),
         mixture=mixture,
         several=several,
         empty=empty,
         unscaled=unscaled,
         twice=twice,
         held=held,
-        even=whole and high < _LOGARITHM and _even(sample),
+        doubt=doubted_counts(sample, high) if whole else "",
         halved=beyond if whole and half and beyond >= _HALF_SEEN else 0,
         repeated=repeated,
     )
@@ -167,13 +172,13 @@ def _empty_rows(part: Matrix) -> int:
     return int(((part != 0).sum(axis=1) == 0).sum())
 
 
-def _inverse(dense: FloatArray, whole: bool, high: float) -> tuple[str | None, str]:
-    """Return (scale that a sample of rows is in by its inversion, what shows it)."""
+def _inverse(dense: FloatArray, whole: bool, high: float) -> tuple[str | None, str, float | None]:
+    """Return (scale that a sample of rows is in by its inversion, what shows it, what every row sums to in it)."""
     dense = dense[dense.any(axis=1)]
     if whole:
-        return None, "whole numbers"
+        return None, "whole numbers", None
     if len(dense) < 3 or dense.shape[1] < 3:
-        return None, "too few rows to tell"
+        return None, "too few rows to tell", None
     spread: dict[str, float] = {}
     for name, invert in _INVERSE.items():
         if (name == "log10p1" and high > 30) or (name != "normalized" and high > 700):
@@ -184,13 +189,13 @@ def _inverse(dense: FloatArray, whole: bool, high: float) -> tuple[str | None, s
     rest = [v for k, v in spread.items() if k != best]
     if spread[best] < _EQUAL_SUMS and min(rest, default=1.0) > 5 * spread[best] + 1e-6:
         total = float(np.median(_INVERSE[best](dense).sum(axis=1)))
-        return best, f"as {_NAMES[best]} every row sums to {total:.6g}"
+        return best, f"as {_NAMES[best]} every row sums to {total:.6g}", total
     shares = {k: _whole_ratios(_INVERSE[k], dense) for k in spread}
     best = min(shares, key=lambda k: shares[k])
     rest = [v for k, v in shares.items() if k != best]
     if shares[best] < _WHOLE and min(rest, default=1.0) > 3 * shares[best] + _WHOLE:
-        return best, f"as {_NAMES[best]} the values of a row are whole multiples of its smallest"
-    return None, "row sums differ in every scale"
+        return best, f"as {_NAMES[best]} the values of a row are whole multiples of its smallest", None
+    return None, "row sums differ in every scale", None
 
 
 def _whole_ratios(invert: Callable[[FloatArray], FloatArray], dense: FloatArray) -> float:
@@ -229,13 +234,6 @@ def _log_of_counts(dense: FloatArray, high: float) -> str | None:
     return None
 
 
-def _even(dense: FloatArray) -> bool:
-    """Return whether most common genes vary less than half as much as counts of one mean, which differ by chance alone."""
-    mean, variance = dense.mean(axis=0), dense.var(axis=0)
-    common = mean >= 2
-    return bool(common.sum() >= 10 and np.median(variance[common] / mean[common]) < 0.5)
-
-
 def _log_of_logs(dense: FloatArray, high: float) -> str:
     """Return what shows that log1p was taken of log1p values, empty if nothing does."""
     dense = dense[dense.any(axis=1)]
@@ -261,8 +259,8 @@ def _are_counts(values: FloatArray) -> bool:
     return len(values) > 0 and bool(close.all()) and int(np.gcd.reduce(nearest.astype(np.int64))) == 1
 
 
-def _standardized(X: Matrix) -> bool:
-    """Return whether nearly all genes have mean 0 and standard deviation 1 over all rows."""
+def _standardized(X: Matrix, *, centred: bool = True) -> bool:
+    """Return whether nearly all genes have standard deviation 1 over all rows, and mean 0 if `centred`."""
     n = X.shape[0]
     if n < 20:
         return False
@@ -270,9 +268,20 @@ def _standardized(X: Matrix) -> bool:
     sd = np.sqrt(np.maximum(square - mean**2, 0))
     used = sd > 1e-6
     # Clipped values, as scanpy's `max_value` makes them, lower the standard deviation of some genes.
-    return bool(
-        used.any() and (np.abs(mean[used]) < 0.02).mean() > 0.8 and (np.abs(sd[used] - 1) < 0.05).mean() > 0.6
-    )
+    if not used.any() or (centred and (np.abs(mean[used]) < 0.02).mean() <= 0.8):
+        return False
+    near = np.abs(sd[used] - 1) < 0.05
+    if not centred:
+        # Only where values were divided by it is it the same to the last digits.
+        near &= np.abs(sd[used] - np.median(sd[used])) < 1e-3
+    return bool(near.mean() > 0.6)
+
+
+def _may_be_scaled(dense: FloatArray) -> bool:
+    """Return whether the standard deviations of genes in a sample of rows are near 1, as far as rare genes show it."""
+    sd = dense.std(axis=0)
+    used = sd > 1e-6
+    return bool(used.any() and np.median(np.abs(sd[used] - 1)) < 0.5)
 
 
 def _first_two(X: Matrix) -> tuple[FloatArray, FloatArray]:
@@ -298,7 +307,7 @@ def _mixture(dense: FloatArray, whole: bool, high: float) -> tuple[str, bool]:
     counts = ~fractions & (dense.max(axis=1) > 1)
     if counts.sum() >= least and fractions.sum() >= least:
         # Counts that were corrected for ambient RNA have fractions in some rows and are in no other scale.
-        other, reason = _inverse(dense[fractions], False, high)
+        other, reason, _ = _inverse(dense[fractions], False, high)
         if other is not None and (other != "normalized" or "sums to" in reason):
             return (
                 f"{int(counts.sum())} of {len(dense)} rows looked at are whole numbers, the others are {_NAMES[other]}",
@@ -324,9 +333,37 @@ def _mixture(dense: FloatArray, whole: bool, high: float) -> tuple[str, bool]:
         # Equal rows have equal sums in every scale: only groups that rows are left for count.
         if sum(k for k, _, _ in kept) + group[0] <= len(dense) * 1.001:
             kept.append(group)
+    if len(kept) == 1:
+        return _beside_log_counts(dense, kept[0], least)
     if len(kept) < 2:
         return "", False
     shown = ", ".join(f"{k} rows sum to {total:.6g} as {_NAMES[name]}" for k, name, total in kept[:3])
     totals = [total for _, _, total in kept]
     apart = len({name for _, name, _ in kept}) > 1 or max(totals) > 2 * min(totals)
     return f"rows differ in scale: of {len(dense)} looked at, {shown}", apart
+
+
+def _beside_log_counts(dense: FloatArray, group: tuple[int, str, float], least: float) -> tuple[str, bool]:
+    """Return what `_mixture` does where rows beside those of one depth are logarithms of counts that nobody scaled.
+
+    Parameters
+    ----------
+    dense
+        Rows [n, G] without empty ones.
+    group
+        (how many rows have one sum, the scale in which they have it, the sum).
+    least
+        How many rows of another kind count.
+    """
+    _, name, total = group
+    invert = _INVERSE[name]
+    rest = dense[np.abs(np.log(np.maximum(invert(dense).sum(axis=1), 1e-12)) - np.log(total)) > 2 * _NEAR]
+    if len(rest) < least or name == "normalized":
+        return "", False
+    if np.mean([_are_counts(invert(row[row > 0])) for row in rest[:200]]) <= 0.95:
+        return "", False
+    return (
+        f"{len(rest)} of {len(dense)} rows looked at are {name} of counts that were not scaled, the others sum to {total:.6g} as "
+        f"{_NAMES[name]}",
+        True,
+    )

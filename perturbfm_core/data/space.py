@@ -55,6 +55,8 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
     if e.several:
         return f"has rows in several scales: {e.mixture}; bring them to one scale before importing"
     if space in ("delta", "zscore"):
+        if e.low >= 0 and e.standardized:
+            return _scaled(space, counts)
         if e.low >= 0:
             fits = f"--space {e.inverse}" if e.inverse else "--space counts" if e.whole else "--space log1p"
             return f"has no negative value (minimum {e.low:.4g}), which {space} data have; declare {fits}"
@@ -87,6 +89,8 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
             f"is a logarithm of logarithms ({e.twice}), as it is where log1p is run on data that were log-transformed "
             f"already; import the values before that{counts}"
         )
+    if e.standardized:
+        return _scaled(space, counts)
     if space == "counts":
         if e.high > np.iinfo(np.int32).max:
             return f"has counts up to {e.high:.6g}, more than a count can be; declare another --space"
@@ -111,6 +115,13 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
             f"to one depth and no logarithm taken{counts}"
         )
     return None
+
+
+def _scaled(space: str, counts: str) -> str:
+    return (
+        f"has standard deviation 1 in every gene and no negative value: it was scaled without centring (zero_center=False) and is "
+        f"not {space}; read unscaled values{counts}"
+    )
 
 
 def to_stored(X: Matrix, space: str) -> Matrix:

@@ -62,9 +62,7 @@ def column_text(column: pd.Series, what: str) -> pd.Series:
         return pd.Series(known[column.cat.codes.to_numpy()], index=column.index, dtype=object)
     values = column.to_numpy()
     if values.dtype.kind == "f":
-        text = {
-            x: np.format_float_positional(x, precision=15, fractional=False, trim="-") for x in set(values)
-        }
+        text = {x: _number(x) for x in set(values)}
         return pd.Series([text[x] for x in values], index=column.index, dtype=object)
     if values.dtype.kind in "biuM":
         return column.astype(str)
@@ -77,5 +75,11 @@ def column_text(column: pd.Series, what: str) -> pd.Series:
         first = next((v for v in values if not isinstance(v, Hashable)), None)
         msg = f"{what} holds {type(first).__name__}s, e.g. {str(first)[:60]}; write each as one text, such as 'A+B'"
         raise DatasetError(msg) from None
+    # Numbers among objects are written as those of a column of numbers.
+    distinct = [_number(x) if isinstance(x, float | np.floating) else x for x in distinct]
     known = np.asarray([t.strip() for t in decoded(distinct, what)], dtype=object)
     return pd.Series(known[codes], index=column.index, dtype=object)
+
+
+def _number(value: Any) -> str:
+    return np.format_float_positional(value, precision=15, fractional=False, trim="-")

@@ -88,7 +88,7 @@ def test_wrong_mapping(write_h5ad: Write, changed: dict[str, Any], message: str)
         ),
         pytest.param(
             {"pert": ["ctrl", "control", "A", "B"]},
-            "a part 'control', the name of control rows",
+            "1 rows 'control' beside the control label 'ctrl'; add --control-label 'control' if they are controls",
             id="second-control",
         ),
         pytest.param(

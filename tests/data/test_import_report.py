@@ -485,6 +485,31 @@ def test_expression_without_zeros_is_named(form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("column", ["total_counts", "nCount_RNA", "ncounts"])
+def test_counts_of_selected_genes_are_named(column: str, form: Any) -> None:
+    adata = counts()
+    depth = adata.X.sum(axis=1)
+    adata.X = form(adata.X)
+    for factor, said in ((1.0, False), (10.0, True)):
+        adata.obs[column] = depth * factor
+        adata.obs.loc[adata.obs_names[0], column] = np.nan
+        shown = f"cells have 10% of the counts that obs column {column!r} states" in warnings(read(adata))
+        assert shown == said
+    adata.obs[column] = "many"
+    assert "of the counts that" not in warnings(read(adata))
+
+
+def test_rows_that_sum_to_one_are_named() -> None:
+    adata = counts()
+    share = adata.X / adata.X.sum(axis=1, keepdims=True)
+    for factor, said in ((1.0, True), (1e4, False)):
+        adata.X = (share * factor).astype(np.float32)
+        assert (
+            "log1p hardly differs from the value itself" in warnings(read(adata, space="normalized"))
+        ) == said
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
 def test_logarithms_cut_to_whole_numbers_are_no_counts(form: Any) -> None:
     adata = counts()
     log = np.log1p(adata.X / adata.X.sum(axis=1, keepdims=True) * 1e4)

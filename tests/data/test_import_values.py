@@ -87,6 +87,9 @@ def test_doses_of_zero_and_without_units_are_named() -> None:
     ds = read(cells(["control", "G1", "G2"], dose=["", "0", "1 uM"]), dose_col="dose", modality="drug")
     assert warned(ds, "4 perturbed rows have dose 0")
     assert warned(ds, "some doses have a unit and some have none")
+    for dose, said in (("2 uM+1", True), ("2+1 uM", False), ("2 nM+1 uM", False)):
+        both = read(cells(["control", "G1+G2"], dose=["", dose]), dose_col="dose", modality="drug")
+        assert warned(both, "some doses have a unit and some have none") == said
 
 
 def test_pooled_controls_of_several_times_are_named() -> None:

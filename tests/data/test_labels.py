@@ -78,7 +78,10 @@ def test_missing_perturbations_can_be_left_out() -> None:
         read(adata, drop_labels=("nan", "G9"))
 
 
-@pytest.mark.parametrize("label", ["unassigned", "Multiplet", "unknown"])
+@pytest.mark.parametrize(
+    "label",
+    ["unassigned", "Multiplet", "unknown", "*", "multiple", "no_guide", "Not Assigned", "No feature call"],
+)
 def test_cells_without_a_known_perturbation_are_named(label: str) -> None:
     assert warned(read(cells(["control", label, "G1"])), f"{label!r} read like cells without a known")
 
@@ -114,19 +117,32 @@ def test_the_control_label_in_another_case_is_refused() -> None:
         read(adata)
     assert int(read(adata, control_label=("control", "Control")).is_control.sum()) == 8
     assert "Control" in perts(read(adata, keep_labels=("Control",)))
+    assert int(read(adata, aliases={"Control": "control"}).is_control.sum()) == 8
+
+
+def test_rows_called_control_beside_the_control_label_are_named() -> None:
+    adata = cells(["control", "ctrl", "G1+ctrl", "G2"])
+    with pytest.raises(
+        DatasetError, match="4 rows 'control' beside the control label 'ctrl'; add --control-label 'control'"
+    ):
+        read(adata, control_label="ctrl")
+    assert int(read(adata, control_label=("ctrl", "control")).is_control.sum()) == 8
+    assert perts(read(adata, control_label="ctrl", aliases={"control": "G3"})) == ["G1", "G2", "G3"]
 
 
 @pytest.mark.parametrize(
     "label",
     ["NT", "NTC", "non-targeting", "non_targeting_12", "Nontargeting", "AAVS1", "INTERGENIC3", "DMSO", "safe-targeting",
-     "negCtrl", "ctrl_2", "unperturbed", "NegCtrl0", "EGFP", "Vehicle"],
+     "negCtrl", "ctrl_2", "unperturbed", "NegCtrl0", "EGFP", "Vehicle", "siCtrl", "shScramble-2", "sgNegCtrl3", "NO_SITE_12",
+     "0Safe_safe_ACOC_204.1", "Media", "no treatment", "luc", "siNC", "veh"],
 )  # fmt: skip
 def test_labels_that_read_like_controls_are_named(label: str) -> None:
     assert control_like([label, "G1"]) == [label]
     assert warned(read(cells(["control", label, "G1"])), "read like controls")
 
 
-@pytest.mark.parametrize("name", ["NTRK1", "CTRL9P", "NTN1", "WTAP", "NEGR1", "G1", "CTLA4", "BLANKA"])
+@pytest.mark.parametrize("name", ["NTRK1", "CTRL9P", "NTN1", "WTAP", "NEGR1", "G1", "CTLA4", "BLANKA", "SHNT2A", "NC2B",
+                                  "SHC1", "SIRT1", "SAFB", "Medioresinol", "JQ1 (water soluble)", "JQ1_medium"])  # fmt: skip
 def test_genes_are_no_controls(name: str) -> None:
     assert control_like([name]) == []
 
@@ -204,6 +220,14 @@ def test_a_gene_whose_name_ends_in_a_number_is_itself() -> None:
     assert guides_of_genes(["NKX2-1"], ["NKX2", "NKX2-1"]) == {}
 
 
+@pytest.mark.parametrize("joint", ["-", "."])
+def test_a_guide_called_like_the_copy_of_a_gene_is_a_guide(joint: str) -> None:
+    """`var_names_make_unique` makes a gene TP53-1, in the file of a screen whose guides are called TP53-1, TP53-2."""
+    genes = [*GENES[:6], f"G1{joint}1", "NKX2-1"]
+    adata = cells(["control", f"G1{joint}1", f"G1{joint}2", "NKX2-1"], genes=genes)
+    assert perts(read(adata)) == ["G1", "NKX2-1"]
+
+
 def test_possible_guides_of_unmeasured_genes_are_named() -> None:
     assert guides_of_unmeasured(["X_1", "X_2", "Y_1", "G1"], GENES) == {"X_1": "X", "X_2": "X"}
     assert warned(read(cells(["control", "X_1", "X_2"])), "may be guides of one gene")
@@ -249,6 +273,14 @@ def test_a_declared_guide_is_parted_only_in_a_combination() -> None:
         read(adata, guide_col="guide", guides="separate")
 
 
+def test_guides_of_a_combination_belong_to_the_genes_that_they_name() -> None:
+    adata = cells(["control", "G1+G2", "G2+G1", "G2"], guide=["nt", "G2_1+G1_1", "G2_1+G1_1", "G2_1"])
+    ds = read(adata, guide_col="guide", guides="separate")
+    assert perts(ds) == ["G1_1+G2_1", "G2_1"]
+    assert ds.metadata.notes["guides"] == {"G1_1": "G1", "G2_1": "G2"}
+    assert not warned(ds, "no part that is a gene")
+
+
 def test_scperturb_parts_only_what_it_knows(tmp_path: Path) -> None:
     adata = cells(["control", "G1_1", "G1_2", "chr1.10_top_two", "G2_G3", "G3"])
     adata.obs = adata.obs.rename(columns={"pert": "perturbation", "line": "cell_line"})
@@ -270,8 +302,9 @@ def test_scperturb_parts_only_what_it_knows(tmp_path: Path) -> None:
         "label,perturbation,genes,modality\nd1,(+)-JQ1,,drug\ns7,,G1;G2,CRISPRi\n",
         "\ufefflabel;perturbation;genes;modality\r\nd1;(+)-JQ1;;drug\r\ns7;;G1+G2;CRISPRi\r\n",
         "Label\tPerturbation\tGenes\tModality\nd1\t(+)-JQ1\t\tdrug\ns7\t\tG2+G1\tCRISPRi\n",
+        "label,perturbation,genes,modality\rd1,(+)-JQ1,,drug\rs7,,G1;G2,CRISPRi\r",
     ],
-    ids=["csv", "excel", "tabs"],
+    ids=["csv", "excel", "tabs", "carriage returns"],
 )
 def test_an_alias_table(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.csv").write_text(text, newline="")
@@ -383,3 +416,11 @@ def test_a_list_takes_one_text_or_number_too(field: str, given: Any, texts: tupl
 
 def test_labels_that_are_numbers() -> None:
     assert perts(read(cells([0, 1, 2]), control_label=0, drop_labels=2)) == ["1"]
+
+
+def test_numbers_among_objects_are_those_of_a_column_of_numbers() -> None:
+    adata = cells([0.0, 1, "1"], dose=[None, 10.0, "10"])
+    adata.obs = adata.obs.astype({"pert": object, "dose": object})
+    ds = read(adata, control_label=0, dose_col="dose", dose_unit="uM", batch_col="pert", space="counts")
+    assert list(ds.conditions.index) == ["a|1||10 uM|", "b|1||10 uM|"]
+    assert sorted(set(ds.obs[schema.BATCH_ID])) == ["0", "1"]

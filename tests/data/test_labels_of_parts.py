@@ -85,6 +85,61 @@ def test_a_gene_with_the_separator_in_its_name_stays_whole() -> None:
     assert perts(ds) == ["G1+G2", "HLA-A"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "mapping"),
+    [
+        (["control", "HLA-A-G2", "G2-HLA-A", "G3"], {"separators": "-"}),
+        (["neg_ctrl", "HLA-A_G2", "G3_neg_ctrl", "neg_ctrl_G3"], {"control_label": "neg_ctrl"}),
+        (["neg_ctrl_neg_ctrl", "HLA-A_G2", "G3_neg_ctrl"], {"control_label": "neg_ctrl_neg_ctrl"}),
+        (["neg_ctrl", "HLA-A_G2", "G3_neg_ctrl"], {"control_label": "neg_ctrl", "split_known_only": True}),
+        (["control", "HLA-A_G2", "my_G3"], {"aliases": {"my_G3": "G3"}}),
+        (["control", "my_G3_G2_HLA-A", "my_G3"], {"aliases": {"my_G3": "control"}}),
+    ],
+)
+def test_known_names_with_the_separator_in_them_stay_whole_in_combinations(
+    labels: list[str], mapping: dict[str, Any]
+) -> None:
+    adata = cells(labels, genes=[*GENES[:7], "HLA-A"])
+    ds = read(adata, **{"control_label": "control", "separators": "_", **mapping})
+    assert perts(ds) in (["G2+HLA-A", "G3"], ["G2+HLA-A"])
+    assert not warned(ds, "read like controls")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("pert", "pert_2"), ("gene_1", "gene_2"), ("guide_A", "guide_B"), ("target1_gene", "target2_gene")],
+)
+def test_a_column_of_second_perturbations_is_named(first: str, second: str) -> None:
+    adata = cells(["control", "G1", "G1"], other=["control", "control", "G2"])
+    adata.obs = adata.obs.rename(columns={"pert": first, "other": second})
+    text = f"obs column {second!r} varies among perturbed rows and is not read"
+    assert warned(read(adata, pert_col=first), text)
+    assert not warned(read(adata, pert_col=first, covariate_cols=second), text)
+    adata.obs[second] = "none"
+    assert not warned(read(adata, pert_col=first), text)
+
+
+def test_two_guides_of_one_gene_have_one_dose() -> None:
+    adata = cells(["control", "G1_1+G1_2", "G2_1+G1_1+G1_2"], dose=["", "2+2", "5+2+2"])
+    ds = read(adata, dose_col="dose")
+    assert list(ds.conditions.index) == ["a|G1+G2||2+5|", "a|G1||2|", "b|G1+G2||2+5|", "b|G1||2|"]
+    adata.obs["dose"] = adata.obs["dose"].replace("2+2", "2+3")
+    with pytest.raises(
+        DatasetError, match=re.escape("'G1_1+G1_2' has guides of one gene at different doses (2+3)")
+    ):
+        read(adata, dose_col="dose")
+    assert "a|G1_1+G1_2||2+3|" in read(adata, dose_col="dose", guides="separate").conditions.index
+
+
+def test_what_an_alias_table_says_of_no_label_is_named() -> None:
+    ds = read(
+        cells(["control", "G1_1", "G2"]), alias_modality={"G1": "KO", "G2": "KO"}, aliases={"G1": "P53"}
+    )
+    assert warned(ds, "modalities of 'G1' match no label and are not used")
+    assert not warned(ds, "aliases of")
+    assert "a|P53|||" in ds.conditions.index
+
+
 def test_parts_that_are_bare_numbers_are_named() -> None:
     assert warned(
         read(cells(["control", "G1_1_G2_2", "G1"]), separators=("_",)), "parts that are bare numbers"
@@ -118,6 +173,8 @@ def test_spellings_of_contexts_and_modalities_are_named() -> None:
         (["TNF\u00b5", "TNF\u03bc"], r"'TNF\xb5', 'TNF\u03bc'"),
         (["JQ1", "JQ1\u200b"], r"'JQ1', 'JQ1\u200b'"),
         (["MLN-4924", "MLN4924"], r"'MLN-4924', 'MLN4924'"),
+        (["TNF-alpha", "TNF alpha"], r"'TNF alpha', 'TNF-alpha'"),
+        (["5-FU", "5FU"], r"'5-FU', '5FU'"),
     ],
 )
 def test_names_that_look_the_same_are_named_by_their_codes(names: list[str], shown: str) -> None:

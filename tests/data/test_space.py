@@ -15,6 +15,7 @@ from perturbfm_core.errors import DatasetError
 RNG = np.random.default_rng(0)
 COUNTS = RNG.poisson(RNG.gamma(1.0, 2.0, 80) * RNG.gamma(10, 0.1, (60, 1))).astype(np.float64)
 COUNTS[:, 0] += 1
+DEEP = RNG.poisson(COUNTS * 100 + 50).astype(np.float64)
 
 
 def scaled(target: float = 1e4, genes: slice = slice(None)) -> Any:
@@ -74,6 +75,41 @@ def test_scaled_values_are_neither_log1p_nor_differences(clip: float | None) -> 
     check_space(X, "zscore", "X")
 
 
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "csr"])
+@pytest.mark.parametrize("clip", [None, 10.0])
+def test_values_scaled_without_centring_are_in_no_scale(clip: float | None, form: Any) -> None:
+    """As scanpy's scale(zero_center=False) makes them of sparse data."""
+    X = np.log1p(scaled())
+    X = X / np.maximum(X.std(axis=0), 1e-12)
+    X = form(X if clip is None else np.minimum(X, clip))
+    for declared in (*WRITTEN, "counts", "delta", "zscore"):
+        with pytest.raises(
+            DatasetError, match=rf"scaled without centring .* not {declared}; read unscaled values; use l"
+        ):
+            check_space(X, declared, "X", ["use l"])
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array], ids=["dense", "csr"])
+@pytest.mark.parametrize(
+    ("values", "doubt"),
+    [
+        (COUNTS, ""),
+        (np.rint(scaled(1e3)), "no value of 1 (the smallest is "),
+        (np.floor(scaled(1e6)), "no value of 1 (the smallest is "),
+        (COUNTS * 10, "no value of 1 (the smallest is 10)"),
+        (np.rint(DEEP / DEEP.sum(axis=1, keepdims=True) * 4000), "every row sums to 4001 within rounding"),
+        (DEEP, ""),
+        (COUNTS > 0, "every value is 0 or 1"),
+        (COUNTS * 30 + 7, ""),
+    ],
+    ids=["counts", "rounded", "cut off", "multiplied", "rounded, deep", "deep", "on and off", "no zeros"],
+)
+def test_whole_numbers_that_are_no_counts_are_named(values: Any, doubt: str, form: Any) -> None:
+    found = check_space(form(values.astype(np.float32)), "counts", "X")
+    assert doubt in found.doubt
+    assert bool(doubt) == bool(found.doubt)
+
+
 def test_differences_are_no_scaled_values() -> None:
     X = np.log1p(scaled())
     check_space(X - X[:10].mean(axis=0), "delta", "X")
@@ -103,8 +139,17 @@ def test_values_without_a_recognised_scale_are_taken_as_declared(noise: float) -
         (np.log1p(scaled()), np.log1p(scaled(1e6))),
         (np.log1p(scaled(100)), scaled(100)),
         (np.log1p(scaled()), COUNTS),
+        (np.log1p(scaled()), np.log1p(COUNTS)),
+        (np.log2(scaled() + 1), np.log2(COUNTS + 1)),
     ],
-    ids=["two logarithms", "two depths", "no logarithm in some", "counts in some"],
+    ids=[
+        "two logarithms",
+        "two depths",
+        "no logarithm in some",
+        "counts in some",
+        "not scaled in some",
+        "nor as log2",
+    ],
 )
 def test_rows_in_several_scales_are_refused(one: Any, other: Any, share: float, form: Any) -> None:
     rows = np.arange(len(one)) < share * len(one)

@@ -299,3 +299,12 @@ def test_the_verbs(streamed: Callable[..., Any], tmp_path: Path) -> None:
         assert answer.code == 2
         assert option in answer.err
     assert not Path("x.npz").exists()
+    # A table or shard is made again in its place, nothing else is written over.
+    perturbfm("data", "table", "D", "--rows", ":100", "--out", "m.npz")
+    perturbfm("data", "table", "D", "--out", "m.npz")
+    for other in (Path("file.h5ad"), Path("D/meta.json")):
+        before = other.read_bytes()
+        for verb in (("table", "D"), ("merge-tables", "D", "p0.npz", "p1.npz")):
+            answer = attempt("data", *verb, "--out", other)
+            assert (answer.code, other.read_bytes()) == (2, before)
+            assert "is no table or shard of an earlier call; choose another --out" in answer.err

@@ -250,17 +250,33 @@ def test_categories_of_anndata_0_7_without_references_and_with_missing_codes(tmp
     assert obs["pert"].isna().tolist() == [False, False, True]
 
 
-def test_codes_without_a_category_are_named(tmp_path):
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("codes", np.array([0, 1, 255], dtype="u1"), "has codes that stand for none of its categories"),
+        ("categories", np.array(["A", "A"], dtype=object), "lists a category twice"),
+    ],
+)
+def test_categories_that_anndata_refuses_are_named(tmp_path, part, values, message):
     adata = anndata.AnnData(np.ones((3, 2), dtype=np.float32))
     adata.obs["pert"] = pd.Categorical(["ctrl", "A", "A"])
     adata.write_h5ad(tmp_path / "in.h5ad")
     with h5py.File(tmp_path / "in.h5ad", "r+") as file:
-        del file["obs/pert/codes"]
-        file["obs/pert/codes"] = np.array([0, 1, 255], dtype="u1")
-    with pytest.raises(
-        DatasetError, match=r"in\.h5ad: obs/pert has codes that stand for none of its categories"
-    ):
+        attributes = dict(file[f"obs/pert/{part}"].attrs)
+        del file[f"obs/pert/{part}"]
+        file[f"obs/pert/{part}"] = values
+        file[f"obs/pert/{part}"].attrs.update(attributes)
+    with pytest.raises(DatasetError, match=rf"in\.h5ad: obs/pert {message}"):
         read_obs(tmp_path / "in.h5ad")
+
+
+def test_a_table_that_does_not_list_its_columns(tmp_path):
+    adata = anndata.AnnData(np.ones((3, 2), dtype=np.float32))
+    adata.obs["pert"] = pd.Categorical(["ctrl", "A", "A"])
+    adata.write_h5ad(tmp_path / "in.h5ad")
+    with h5py.File(tmp_path / "in.h5ad", "r+") as file:
+        del file["obs"].attrs["column-order"]
+    assert read_obs(tmp_path / "in.h5ad")["pert"].tolist() == ["ctrl", "A", "A"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -49,7 +49,9 @@ def read_aliases(path: Path) -> Aliases:
     head = text.splitlines()[0] if text.strip() else ""
     separator = max(",;\t", key=head.count)
     try:
-        rows = list(csv.DictReader(io.StringIO(text), delimiter=separator, skipinitialspace=True))
+        # Lines of old programs of the Macintosh end in a carriage return.
+        lines = io.StringIO(text, newline=None)
+        rows = list(csv.DictReader(lines, delimiter=separator, skipinitialspace=True))
     except csv.Error as exc:
         msg = f"alias table {path} is not a table ({exc}); give a CSV file with the columns {', '.join(_COLUMNS)}"
         raise DatasetError(msg) from exc

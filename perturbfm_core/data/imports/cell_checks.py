@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -14,6 +16,9 @@ from perturbfm_core.data.imports.report import ImportReport, examples
 _SAMPLE, _FEWEST, _GROUPS, _COMMON = 100, 30, 50, 0.3
 # Cell lines lack a few of each other's genes; of a table that was filled up it is many.
 _ABSENT, _ABSENT_SHARE = 10, 0.1
+# Columns in which programs keep the depth of cells, and share of it below which genes are missing.
+_DEPTHS = ("total_counts", "n_counts", "nCount_RNA", "ncounts", "UMI_count", "n_umi", "nUMI")
+_SELECTED = 0.6
 # Of so many genes a cell lacks some; share of values that are zero.
 _MANY_GENES, _ZEROS = 200, 0.01
 
@@ -24,6 +29,33 @@ def check_cells(report: ImportReport, ds: PerturbDataset) -> None:
     _batches_without_controls(report, ds)
     _genes_not_measured(report, ds)
     _hardly_any_zero(report, ds)
+
+
+def check_depth(report: ImportReport, counts: Any, obs: pd.DataFrame) -> None:
+    """Warn where cells have had far more counts than a matrix holds, by a column that says how many, as of selected genes.
+
+    Parameters
+    ----------
+    report
+        Report of the import.
+    counts
+        Counts [N, G], in memory or rows of a file.
+    obs
+        Row table [N] of the file.
+    """
+    column = next((c for c in _DEPTHS if c in obs and pd.api.types.is_numeric_dtype(obs[c].dtype)), None)
+    if column is None:
+        return
+    picked = np.unique(np.linspace(0, len(obs) - 1, _SAMPLE).astype(np.int64))
+    stated = obs[column].to_numpy(dtype=np.float64, na_value=np.nan)[picked]
+    held = np.asarray(counts[picked].sum(axis=1), dtype=np.float64).reshape(-1)
+    known = np.isfinite(stated) & (stated > 0)
+    share = float(np.median(held[known] / stated[known])) if known.any() else 1.0
+    if share < _SELECTED:
+        report.warnings.append(
+            f"cells have {share:.0%} of the counts that obs column {column!r} states (median), as after a selection of genes: depth, "
+            "and with it log1p, is that of the genes that are left; import all genes, or log1p values made before the selection"
+        )
 
 
 def _batches_without_controls(report: ImportReport, ds: PerturbDataset) -> None:

@@ -84,7 +84,7 @@ def complete(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[str
             f"each of {len(rows)} conditions has one row; if rows are means over cells, import with --level condition"
         )
     alone = [p for p in perts if len(pert_genes(p)) > 1 and not any(g in perts for g in pert_genes(p))]
-    genes = set(map(str, ds.genes))
+    genes = {*map(str, ds.genes), *report.facts.get("guides_kept_apart", ())}
     # Names that start with a capital letter may be genes that were not measured.
     odd = [p for p in alone if not any(g in genes or _SYMBOL.match(g) for g in pert_genes(p))]
     if odd:

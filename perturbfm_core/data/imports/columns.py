@@ -15,12 +15,14 @@ from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.perturbations import PerturbationReader
 from perturbfm_core.data.imports.report import ImportReport, examples, levels_dropped
 from perturbfm_core.data.modality import adds_substance
-from perturbfm_core.data.quantities import NUMBER, canonical_time
+from perturbfm_core.data.quantities import NUMBER, canonical_time, split_doses
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, IntArray
 
 _A_NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+# The number of a first column.
+_FIRST = re.compile(r"(?<!\d)1(?!\d)")
 # Signs between the doses of a combination and between several times, in canonical notation.
 _PARTS = re.compile(re.escape(schema.COMBO_SEPARATOR) + "| & ")
 
@@ -127,6 +129,7 @@ class _Reader:
         reader = PerturbationReader(self.labels, m, self.genes, self.report)
         untreated = reader.untreated
         reader.say_merged(self.obs[m.pert_col])
+        self._say_further(untreated)
         guides = None
         if m.guide_col is not None:
             guides = _column(self.obs[~untreated], m.guide_col, "--guide-col", self.origin)
@@ -154,6 +157,21 @@ class _Reader:
             out[schema.WEIGHT] = pd.to_numeric(weight, errors="coerce").to_numpy(dtype=np.float64)
         return out
 
+    def _say_further(self, untreated: BoolArray) -> None:
+        """Report a column of second perturbations (gene_2 beside gene_1) that is not read: combinations would be singles."""
+        used = self.m.model_dump(exclude={"aliases", "alias_modality"}).values()
+        read = {x for value in used for x in (value if isinstance(value, tuple) else (value,))}
+        for name in _further_names(self.m.pert_col):
+            if (
+                name in self.obs
+                and name not in read
+                and len(set(self.obs.loc[~untreated, name].astype(str))) > 1
+            ):
+                self.report.warnings.append(
+                    f"obs column {name!r} varies among perturbed rows and is not read: if it holds further parts of combinations, "
+                    f"join it with {self.m.pert_col!r} in one column ('A+B'); if another treatment, add --covariate-col {name}"
+                )
+
     def _say_case(self, texts: Any, what: str) -> None:
         for text in differing_in_spelling({str(t) for t in set(texts)})[:3]:
             self.report.warnings.append(f"{what} {text}, and are kept apart")
@@ -173,9 +191,8 @@ class _Reader:
         if m.dose_col is None:
             return pd.Series("", index=self.labels.index)
         doses = pd.Series(self._described(m.dose_col, "--dose-col", untreated), index=self.labels.index)
-        if len({_has_unit(t) for t in doses[~untreated].unique() if NUMBER.match(t)}) > 1 and not (
-            m.dose_unit or m.dose_unit_col
-        ):
+        written = [t for t in doses[~untreated].unique() if NUMBER.match(t)]
+        if len({has for t in written for has in _with_units(t)}) > 1 and not (m.dose_unit or m.dose_unit_col):
             self.report.warnings.append("some doses have a unit and some have none; give it by --dose-unit")
         if m.dose_unit_col is not None:
             units = self._described(m.dose_unit_col, "--dose-unit-col", untreated)
@@ -284,9 +301,27 @@ class _Reader:
         return out
 
 
+def _further_names(column: str) -> list[str]:
+    """Return what a column of second perturbations is called beside one of the first (gene_1, guide_A, perturbation)."""
+    names = {
+        f"{column}_2",
+        f"{column}2",
+        *(column[: m.start()] + "2" + column[m.end() :] for m in _FIRST.finditer(column)),
+    }
+    if column[-2:] in {"_A", "_a", ".A", ".a", "-A", "-a", " A", " a"}:
+        names.add(column[:-1] + chr(ord(column[-1]) + 1))
+    return sorted(names)
+
+
 def _has_unit(text: str) -> bool:
     # The e of an exponent is part of its number.
     return any(c.isalpha() or c in "%µμ" for c in _A_NUMBER.sub("", text))
+
+
+def _with_units(text: str) -> set[bool]:
+    """Return whether parts of a dose have a unit and whether some have none; the unit of the last part is that of all."""
+    pieces = split_doses(text)
+    return {_has_unit(p) or _has_unit(pieces[-1]) for p in pieces}
 
 
 def _numbers(text: str) -> list[float]:

@@ -6,65 +6,25 @@ import re
 from collections.abc import Collection, Iterable
 
 # Labels of cells whose perturbation is not known; they are kept, and named.
-_UNASSIGNED = frozenset(
-    [
-        "unassigned",
-        "unknown",
-        "ambiguous",
-        "multiplet",
-        "doublet",
-        "none",
-        "negative",
-        "unmapped",
-        "undetermined",
-        "*",
-        "-",
-        "?",
-        "noguide",
-    ]
-)
-# Names of controls, by the words of a label without "sg" before and numbers behind them.
-_CONTROL_WORDS = frozenset(
-    [
-        "control",
-        "controls",
-        "ctrl",
-        "ctrls",
-        "ctl",
-        "nt",
-        "ntc",
-        "ntg",
-        "nontargeting",
-        "nontarget",
-        "negctrl",
-        "negcontrol",
-        "neg",
-        "intergenic",
-        "scramble",
-        "scrambled",
-        "aavs",
-        "rosa",
-        "lacz",
-        "gfp",
-        "egfp",
-        "mcherry",
-        "luciferase",
-        "mock",
-        "dmso",
-        "vehicle",
-        "untreated",
-        "unperturbed",
-        "unstimulated",
-        "pbs",
-        "wildtype",
-        "blank",
-    ]
-)
+_UNASSIGNED = frozenset([
+    "unassigned", "unknown", "ambiguous", "multiplet", "multiplets", "multiple", "doublet", "doublets", "none",
+    "negative", "unmapped", "undetermined", "*", "-", "?", "noguide", "nogrna", "nosgrna", "nocall", "nofeature",
+    "nofeaturecall", "notassigned", "undefined", "unlabeled", "unlabelled",
+])  # fmt: skip
+# Names of controls, by the words of a label without "sg", "si" or "sh" before and numbers behind them.
+_CONTROL_WORDS = frozenset([
+    "control", "controls", "ctrl", "ctrls", "ctl", "nt", "ntc", "ntg", "nontargeting", "nontarget", "negctrl",
+    "negcontrol", "neg", "intergenic", "scramble", "scrambled", "aavs", "rosa", "lacz", "gfp", "egfp", "mcherry",
+    "luciferase", "mock", "dmso", "vehicle", "untreated", "unperturbed", "unstimulated", "pbs", "wildtype",
+    "blank", "ctr", "cntrl", "nc", "scr", "luc", "rfp", "bfp", "veh", "solvent", "saline", "etoh", "media",
+    "placebo", "sham", "nontreated", "untransduced", "unedited", "parental", "unstim", "resting", "safe",
+])  # fmt: skip
 _CONTROL_PHRASE = re.compile(
     r"non?[\W_]*target|safe[\W_]*(?:target|harbou?r)|wild[\W_]*type|\bwt\b|empty[\W_]*vector|no[\W_]*perturbation"
-    r"|cas9[\W_]*only|negative[\W_]*control",
+    r"|cas9[\W_]*only|negative[\W_]*control|(?<![a-z])no[\W_]*(?:site|treatment|drug|stim)|non[\W_]*(?:treated|edited|gene)",
     re.IGNORECASE,
 )
+_SIGNS = re.compile(r"[\W_]+")
 _WORD = re.compile(r"[^A-Za-z0-9]+")
 _DOSE_IN_LABEL = re.compile(
     r"\d\s*(?:[fpnuµμm]?M|[fpnuµμm]?g/ml|[munµμ]?mol/l|mg/kg)\b|,\s*'[nuµμm]?M'\)", re.IGNORECASE
@@ -89,13 +49,15 @@ def _reads_like_control(name: str, genes: Collection[str]) -> bool:
     if any(w in genes for w in words):
         # A gene beside a control is a combination of both.
         return False
-    bare = {re.sub(r"\d+$", "", re.sub(r"^sg", "", w.casefold())) for w in words}
+    bare = {re.sub(r"\d+$", "", w.casefold()) for w in words}
+    bare |= {re.sub(r"^s[ghi](?:rna)?", "", w) for w in bare}
     return bool(bare & _CONTROL_WORDS) or bool(_CONTROL_PHRASE.search(name))
 
 
 def unassigned_like(perts: Iterable[str], genes: Collection[str] = ()) -> list[str]:
     """Return the perturbations, other than genes, whose name reads like that of cells without a known one."""
-    return sorted({p for p in perts if p not in genes and p.casefold().replace(" ", "") in _UNASSIGNED})
+    names = {p for p in perts if p not in genes}
+    return sorted(p for p in names if _UNASSIGNED & {p, _SIGNS.sub("", p.casefold())})
 
 
 def dose_in_label(perts: Iterable[str]) -> list[str]:

@@ -19,6 +19,8 @@ _WORD = re.compile(r"[^A-Za-z0-9]+")
 _GUIDE = re.compile(
     r"^(?P<gene>.+?)[\s_.-](?P<guide>(?:sg|g|guide|Guide|sgRNA|gRNA|sgrna|grna)?[\s_.-]?\d{1,3})$"
 )
+# What programs call a gene whose name another one has already, in Python and in R; nobody perturbs it.
+_COPY = re.compile(r"^(?P<gene>.+)(?P<joint>[-.])\d{1,2}$")
 _SG = re.compile(r"^(?:sg|sgRNA|gRNA|sgrna|grna)[\s_.-]?(?P<gene>.+?)$")
 
 
@@ -26,7 +28,8 @@ def guides_of_genes(labels: Iterable[str], genes: Collection[str]) -> dict[str, 
     """Return {label: gene} of labels that name a guide of a gene, such as "TP53_2" or "sgTP53-1".
 
     A label counts if it is no gene itself and what it names is a measured gene, or if two or more labels
-    with "sg" or a number behind share what they name, and that is a perturbation of the file as well.
+    with "sg" or a number behind share what they name, and that is a perturbation of the file as well. Where others are guides
+    by a number, so is one that is called like the copy of a gene (TP53-1 beside TP53).
 
     Parameters
     ----------
@@ -52,6 +55,11 @@ def guides_of_genes(labels: Iterable[str], genes: Collection[str]) -> dict[str, 
             stem = next((o for o in options if o in distinct), None)
         if stem is not None:
             stems[label] = stem
+    joints = {label[len(gene)] for label, gene in stems.items() if label.startswith(gene)}
+    for label in distinct:
+        copy = _COPY.match(label)
+        if label in known and copy and copy["gene"] in known and copy["joint"] in joints:
+            stems[label] = copy["gene"]
     return stems
 
 
@@ -88,10 +96,13 @@ def guide_ids(
                 "the guide by --aliases"
             )
             raise DatasetError(msg)
-        single = len(own) == 1
-        rows[guide, label] = (
-            [(guide, label if len(genes) > 1 else genes[0])] if single else list(zip(own, genes, strict=True))
-        )
+        if len(own) == 1:
+            rows[guide, label] = [(guide, label if len(genes) > 1 else genes[0])]
+        else:
+            # The names of guides say more than their order, which may be another one than that of the genes.
+            named = guides_of_genes(own, genes)
+            apart = len(named) == len(own) and set(named.values()) == set(genes)
+            rows[guide, label] = list(named.items() if apart else zip(own, genes, strict=True))
         for name, gene in rows[guide, label]:
             genes_of[name].add(gene)
     names = {

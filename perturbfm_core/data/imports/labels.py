@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from perturbfm_core import schema
 from perturbfm_core.errors import DatasetError
 
 # Text that programs write for a missing value.
@@ -18,7 +19,8 @@ MISSING = frozenset([
 
 # Hyphens, dashes and the minus sign.
 _DASH = re.compile("[\u2010-\u2015\u2212\ufe63\uff0d]")
-_BEFORE_NUMBER = re.compile(r"(?<=[^\W\d_])[-_ ](?=\d)")
+# Between two numbers a sign parts them: 1-10 is not 110.
+_INSIDE = re.compile(r"(?<=[^\W\d_])[-_ ](?=[^\W_])|(?<=\d)[-_ ](?=[^\W\d_])")
 
 
 def refuse_missing(texts: pd.Series, keep: Collection[str], what: str) -> None:
@@ -77,7 +79,7 @@ def check_controls(
     Raises
     ------
     DatasetError
-        If a control label does not occur, or occurs in another case as well.
+        If a control label does not occur, or occurs in another case as well, or beside the name of controls.
     """
     counts = labels.value_counts()
     found = {str(label): int(n) for label, n in counts.items()}
@@ -88,6 +90,13 @@ def check_controls(
             hint = "upper and lower case differ; give" if near else "found e.g."
             msg = f"control label {control!r} does not occur in {column!r}; {hint} {some}"
             raise DatasetError(msg)
+    # Controls are called so in the data set: without a word the name would be taken for a perturbation's, and refused.
+    if schema.CONTROL in found and schema.CONTROL not in {*controls, *keep} and controls:
+        msg = (
+            f"{column!r} has {found[schema.CONTROL]} rows {schema.CONTROL!r} beside the control label {controls[0]!r}; add "
+            f"--control-label {schema.CONTROL!r} if they are controls, else give them another name by --aliases"
+        )
+        raise DatasetError(msg)
     folded = {c.casefold() for c in controls}
     twins = [x for x in found if x.casefold() in folded and x not in controls and x not in keep]
     if twins:
@@ -110,13 +119,13 @@ def differing_in_spelling(names: Iterable[str]) -> list[str]:
     """Return what differs only in case, spaces, dashes or the form of its letters, a text for each group of such names.
 
     To the eye these are one name: "IFN-g" with a hyphen or a dash, "drug A" with a blank or a non-breaking one, "é" as
-    one character or two. MCF-7 and MCF7 are one cell line as well.
+    one character or two. MCF-7 and MCF7 are one cell line as well, TNF-alpha and TNF alpha one cytokine.
     """
     groups: dict[str, set[str]] = {}
     for name in names:
         shown = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
         plain = _DASH.sub("-", " ".join(shown.split())).casefold()
-        groups.setdefault(_BEFORE_NUMBER.sub("", plain), set()).add(name)
+        groups.setdefault(_INSIDE.sub("", plain), set()).add(name)
     out = []
     for _, group in sorted(groups.items()):
         if len(group) > 1:

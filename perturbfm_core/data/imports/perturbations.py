@@ -16,7 +16,7 @@ from perturbfm_core.data.imports.guides import guide_ids, guides_of_genes, guide
 from perturbfm_core.data.imports.labels import check_controls, merged_spellings, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport, examples
-from perturbfm_core.data.quantities import canonical_doses
+from perturbfm_core.data.quantities import canonical_doses, split_doses
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray
@@ -52,26 +52,22 @@ class PerturbationReader:
         distinct = [str(x) for x in labels.unique()]
         self._distinct = set(distinct)
         parts = {p for label in distinct for p in self._parts(label)}
-        check_controls(labels, mapping.control_label, mapping.keep_labels, mapping.pert_col, parts)
+        kept = {*mapping.keep_labels, *mapping.aliases}
+        check_controls(labels, mapping.control_label, kept, mapping.pert_col, parts)
         controls = [label for label in distinct if self._is_control(label)]
         self.untreated: BoolArray = np.asarray(labels.isin(controls), dtype=np.bool_)
         # Ids of guides that a column declares: their names are not parted.
         self._guide_ids: set[str] = set()
+        # {guide: gene} of guides that are taken as their gene.
+        self._genes_of: dict[str, str] = {}
         refuse_missing(
             labels[~self.untreated], mapping.keep_labels, f"obs column {mapping.pert_col!r} (--pert-col)"
         )
-        unused = sorted(set(mapping.aliases) - set(distinct) - parts)
-        if unused:
-            report.warnings.append(f"aliases of {examples(unused)} match no label and no part of one")
 
     @cached_property
     def _controls(self) -> set[str]:
         """Return the names of controls, as labels and as parts; "ctrl+ctrl" makes "ctrl" one."""
-        out = set(self.m.control_label)
-        for label in self.m.control_label:
-            parts = self._parts(label)
-            if len(parts) > 1 and len(set(parts)) == 1:
-                out.add(parts[0])
+        out = {*self.m.control_label, *map(self._repeated, self.m.control_label)}
         if schema.CONTROL in self.m.aliases.values() or not out:
             out.add(schema.CONTROL)
         return out
@@ -113,7 +109,51 @@ class PerturbationReader:
         DatasetError
             If a label cannot be parted, or doses do not fit its parts.
         """
-        return self._canonical(self._without_guides(guides, drugs), doses)
+        labels = self._without_guides(guides, drugs)
+        self._say_unused(labels)
+        return self._canonical(labels, self._doses_of_genes(labels, doses))
+
+    def _say_unused(self, labels: pd.Series) -> None:
+        """Report aliases and modalities of an alias table that match nothing; genes may have them for their guides."""
+        known = self._distinct | {str(x) for x in labels.unique()}
+        parts = {p for label in known for p in self._parts(label)}
+        if unused := sorted(set(self.m.aliases) - known - parts):
+            self.report.warnings.append(f"aliases of {examples(unused)} match no label and no part of one")
+        if unused := sorted(set(self.m.alias_modality) - self._distinct):
+            self.report.warnings.append(
+                f"modalities of {examples(unused)} match no label and are not used: --aliases gives them to rows by the whole label, "
+                "as it is written in the file"
+            )
+
+    def _doses_of_genes(self, labels: pd.Series, doses: pd.Series) -> pd.Series:
+        """Return doses [N] with one for each gene where guides of one gene, each with its dose, became that gene.
+
+        Raises
+        ------
+        DatasetError
+            If guides of one gene differ in dose.
+        """
+        if not self._genes_of:
+            return doses
+        rows = set(zip(self.labels, labels, doses, strict=True))
+        changed: dict[tuple[str, str], str] = {}
+        for before, after, dose in rows:
+            old, new, each = self._parts(before), self._parts(after), split_doses(str(dose))
+            if before == after or not len(old) == len(each) > len(new):
+                continue
+            genes = [self._genes_of.get(p, p) for p in old]
+            of_gene = dict(zip(genes, each, strict=True))
+            if any(of_gene[gene] != given for gene, given in zip(genes, each, strict=True)):
+                msg = (
+                    f"{before!r} has guides of one gene at different doses ({dose}); give them one dose, or keep guides apart "
+                    "with --guides separate"
+                )
+                raise DatasetError(msg)
+            changed[before, dose] = schema.COMBO_SEPARATOR.join(of_gene[p] for p in new)
+        if not changed:
+            return doses
+        given = [changed.get(pair, pair[1]) for pair in zip(self.labels, doses, strict=True)]
+        return pd.Series(given, index=doses.index, dtype=object)
 
     def _without_guides(self, guides: pd.Series | None, drugs: bool) -> pd.Series:
         """Return the labels with guides replaced by their gene, unless they are kept apart."""
@@ -141,6 +181,7 @@ class PerturbationReader:
             genes_of |= guides_of_genes(parts, self.genes)
             pairs = sorted(genes_of.items())
             if m.guides == "merge" and genes_of:
+                self._genes_of = genes_of
                 labels = pd.Series(
                     [self._gene_of(str(x), genes_of) for x in labels], index=labels.index, dtype=object
                 ).where(~untreated, labels)
@@ -181,10 +222,38 @@ class PerturbationReader:
         return [label] if whole else [p for p in parts if p not in self._controls] or [label]
 
     def _parts(self, label: str) -> list[str]:
-        pieces = [label]
-        for joint in self.m.separators:
-            pieces = [q for p in pieces for q in (p.split(joint) if joint else [p])]
-        return [p.strip() for p in pieces]
+        """Return the parts of a label; the longest known names in it that have a separator themselves stay whole."""
+        pieces = self._pieces(label)
+        parts = []
+        start = 0
+        while start < len(pieces):
+            # Every second piece is a separator.
+            ends = range(len(pieces), start + 1, -2) if self._inseparable else ()
+            end = next((e for e in ends if "".join(pieces[start:e]).strip() in self._inseparable), start + 1)
+            parts.append("".join(pieces[start:end]).strip())
+            start = end + 1
+        return parts
+
+    def _pieces(self, label: str) -> list[str]:
+        """Return a label cut at every separator, with the separators between."""
+        joints = [s for s in self.m.separators if s]
+        return re.split(f"({'|'.join(map(re.escape, joints))})", label) if joints else [label]
+
+    def _repeated(self, label: str) -> str:
+        """Return the name that a label repeats ("ctrl" of "ctrl+ctrl", "neg_ctrl" of "neg_ctrl_neg_ctrl"), else the label."""
+        pieces = self._pieces(label)
+        n = (len(pieces) + 1) // 2
+        for size in range(1, n):
+            names = {"".join(pieces[i : i + 2 * size - 1]).strip() for i in range(0, len(pieces), 2 * size)}
+            if n % size == 0 and len(names) == 1:
+                return names.pop()
+        return label
+
+    @cached_property
+    def _inseparable(self) -> set[str]:
+        """Return the genes, controls and names with an alias that have a separator in them, such as HLA-A and neg_ctrl."""
+        names = {*self.genes, *map(self._repeated, self.m.control_label), *self.m.aliases}
+        return {name for name in names if len(self._pieces(name)) > 1}
 
     def _canonical(self, labels: pd.Series, doses: pd.Series) -> tuple[Any, Any]:
         m = self.m
@@ -198,29 +267,27 @@ class PerturbationReader:
         parted: set[str] = set()
         odd: set[str] = set()
         for name in sorted(set(m.aliases.values())):
-            self._check_parting(name, (schema.COMBO_SEPARATOR,), singles)
+            self._check_parting(name, _split(name, (schema.COMBO_SEPARATOR,)), singles)
         for raw, dose in sorted(distinct, key=str):
             label, separators, aliases = str(raw), m.separators, m.aliases
             if label in m.aliases or label in self._guide_ids:
                 # The alias of a whole label is a perturbation id already, to which no alias applies once more.
                 aliases = {} if label in m.aliases else aliases
                 label, separators = m.aliases.get(label, label), (schema.COMBO_SEPARATOR,)
-            elif label in self.genes and len(self._parts(label)) > 1:
-                # A gene whose own name has the separator in it, such as HLA-A.
-                separators = ()
             elif m.split_known_only and len(parts := self._parts(label)) > 1:
                 ok = self._is_combination(parts, singles)
                 (parted if ok else whole).add(label)
                 if ok and not all(self._known(p, singles) for p in parts):
                     odd.add(label)
                 separators = separators if ok else ()
-            self._check_parting(label, separators, singles)
+            parts = self._parts(label) if separators == m.separators else _split(label, separators)
+            self._check_parting(label, parts, singles)
             each = None
             if dose:
                 each, read = canonical_doses(str(dose), m.dose_unit)
                 unread |= set() if read else {str(dose)}
             known[raw, dose] = canonical_pert(
-                label, each, control=self._controls, separators=separators, aliases=aliases
+                label, each, control=self._controls, separators=separators, aliases=aliases, parts=parts
             )
         if parted:
             self.report.facts["labels_parted"] = len(parted)
@@ -261,11 +328,8 @@ class PerturbationReader:
     def _known(self, part: str, singles: set[str]) -> bool:
         return part in self.genes or part in singles or part in self.m.aliases or part in self._controls
 
-    def _check_parting(self, label: str, separators: Sequence[str], singles: set[str]) -> None:
+    def _check_parting(self, label: str, pieces: Sequence[str], singles: set[str]) -> None:
         """Refuse to part a name inside its brackets, and to keep a combination of known perturbations whole."""
-        pieces = [label]
-        for joint in filter(None, separators):
-            pieces = [q for p in pieces for q in p.split(joint)]
         if len(pieces) > 1 and _balanced(label) and not all(map(_balanced, pieces)):
             msg = (
                 f"perturbation {label!r} would be parted inside its brackets, into {pieces}; give another --separator, "
@@ -273,7 +337,8 @@ class PerturbationReader:
             )
             raise DatasetError(msg)
         joined = label.split(schema.COMBO_SEPARATOR)
-        whole = label not in self.m.aliases.values() and len(pieces) == 1 and len(joined) > 1
+        meant = label in self.m.aliases.values() or label in self._controls
+        whole = not meant and len(pieces) == 1 and len(joined) > 1
         if whole and all(p.strip() for p in joined) and any(self._known(p.strip(), singles) for p in joined):
             msg = (
                 f"perturbation {label!r} would be one name although its parts are genes or perturbations; add "
@@ -294,6 +359,10 @@ def _unambiguous(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for guide, gene in pairs:
         genes_of.setdefault(str(guide), set()).add(str(gene))
     return {guide: genes.pop() for guide, genes in genes_of.items() if len(genes) == 1}
+
+
+def _split(text: str, separators: Sequence[str]) -> list[str]:
+    return [p.strip() for p in re.split("|".join(map(re.escape, separators)), text)] if separators else [text]
 
 
 def _balanced(text: str) -> bool:

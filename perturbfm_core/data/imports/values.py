@@ -14,6 +14,9 @@ from perturbfm_core.data.matrix import Values, as_csr, check_finite, is_stored
 from perturbfm_core.data.space import check_space, to_stored
 from perturbfm_core.errors import DatasetError
 
+# Of rows that sum to less no value is large enough for a logarithm.
+_SMALL_DEPTH = 50.0
+
 
 def stored_values(
     X: Any,
@@ -85,17 +88,19 @@ def stored_values(
             f"{what} holds {found.halved} counts above 2,048, and all are numbers that half precision (float16) can hold, so that "
             "others were rounded to these; write the counts again as int32 or float32"
         )
-    if mapping.space == "counts" and found.even:
-        report.warnings.append(
-            f"{what}: whole numbers up to {found.high:.6g} that differ less between rows than counts do by chance, as logarithms "
-            "cut to whole numbers; import the counts themselves"
-        )
+    if found.doubt:
+        report.warnings.append(f"{what}: {found.doubt}")
     report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
     report.facts["scale_evidence"] = found.reason
     if not mapping.is_difference and mapping.space != "counts" and found.inverse is None and not found.whole:
         report.warnings.append(
             f"whether the values are {mapping.space} could not be confirmed ({found.reason}); if they are not, declare "
             "--space, or read counts"
+        )
+    if found.depth is not None and found.depth < _SMALL_DEPTH:
+        report.warnings.append(
+            f"{what}: {found.reason}, so little that log1p hardly differs from the value itself and common genes decide every "
+            "difference; scale rows to 10,000 or so before importing, or import the counts"
         )
     if found.unscaled is not None and found.unscaled == mapping.space:
         where = next((text for text in counts_in() if text.startswith("counts ")), None)
