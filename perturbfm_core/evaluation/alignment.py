@@ -88,7 +88,8 @@ def row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
     Raises
     ------
     PredictionError
-        If it names or numbers rows that the data set does not have, or repeats one.
+        If it names or numbers rows that the data set does not have, or repeats one, or its rows are of other conditions
+        than it says.
     """
     idx = prediction.idx
     if prediction.row_id is not None:
@@ -104,6 +105,17 @@ def row_lookup(ds: PerturbDataset, prediction: RowPrediction) -> IntArray:
     if len(idx) and (idx.min() < 0 or idx.max() >= ds.n_obs):
         msg = f"prediction has idx outside the data set's rows (0 to {ds.n_obs - 1})"
         raise PredictionError(msg)
+    if prediction.condition is not None:
+        said = ds.conditions.index.get_indexer(prediction.condition)[prediction.rows]
+        own = ds.condition_codes[idx]
+        wrong = np.flatnonzero((said >= 0) & (own >= 0) & (said != own))
+        if len(wrong):
+            names = [str(ds.conditions.index[c[wrong[0]]]) for c in (own, said)]
+            msg = (
+                f"prediction gives {len(wrong)} rows the mean of another condition than theirs, e.g. a row of {names[0]!r} that of "
+                f"{names[1]!r} by its array `condition`; correct `row`, or leave `condition` out"
+            )
+            raise PredictionError(msg)
     lookup = np.full(ds.n_obs, -1, dtype=np.int64)
     lookup[idx] = prediction.rows
     return lookup

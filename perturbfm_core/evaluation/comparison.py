@@ -227,6 +227,8 @@ class ObservedSide:
         See `Comparison`.
     input_control
         float64 [C, G], mean of the matched *input* controls, which models see; None for delta-only data.
+    s2_unseen
+        float64 [C, G], `s2` without the noise of controls that truth and train share; None if it was not computed.
     shared
         Intermediate results by key, shared by all comparisons with this side.
     """
@@ -242,6 +244,7 @@ class ObservedSide:
     s2: FloatArray
     train: TrainSide | None = None
     input_control: FloatArray | None = None
+    s2_unseen: FloatArray | None = None
     shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -268,6 +271,7 @@ def observed(ds: PerturbDataset, split: FrozenSplit) -> ObservedSide:
         n=table.n,
         shared_control=table.shared_control,
         s2=s2,
+        s2_unseen=np.where(table.shared_control[:, None], np.minimum(table.s2_pert, s2), s2),
         input_control=None if seen is None else seen.astype(np.float64),
     )
 
@@ -363,14 +367,7 @@ def compare(
         notes=notes,
         train=side.train,
         cells=cells_of(
-            ds,
-            side.conditions,
-            side.rows,
-            side.codes,
-            mean,
-            var,
-            generator or Generator(),
-            prediction.cells,
+            ds, side.conditions, side.rows, side.codes, mean, var, generator or Generator(), prediction.cells
         ),
         intervals=averaged_intervals(prediction.intervals, source, side.codes, len(side.conditions), columns),
         var_epistemic=epistemic,

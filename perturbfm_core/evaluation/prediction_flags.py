@@ -10,13 +10,11 @@ from perturbfm_core.data.prediction import PredictedCells
 from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags_cells import warnings_of_cells
 from perturbfm_core.evaluation.prediction_flags_genes import warnings_of_genes
-from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+from perturbfm_core.evaluation.prediction_flags_truth import warnings_of_truth
+from perturbfm_core.schema import FloatArray, IntArray
 
 # Differences below this share of the scale of expression are rounding in single precision.
 _ROUNDING = 1e-5
-# Nearer than the noise allows: squared differences below this share of the sampling variance in the median gene, of so
-# many genes at least, in more than this share of the conditions.
-_NEAR, _FEWEST_GENES, _MANY = 0.1, 30, 0.1
 
 
 def warnings_of(
@@ -68,47 +66,9 @@ def warnings_of(
                     f"all conditions of a context have the same prediction, in {len(same)} of {len(np.unique(names))} contexts "
                     f"({', '.join(same[:3])})"
                 )
-    out += [*_measured(side, delta, present, tolerance), *warnings_of_genes(ds, side, delta, present)]
+    out += warnings_of_truth(ds, side, delta, present, tolerance)
+    out += warnings_of_genes(ds, side, delta, present)
     return out if cells is None else out + warnings_of_cells(ds, side, cells)
-
-
-def _measured(side: ObservedSide, delta: FloatArray, present: IntArray, tolerance: float) -> list[str]:
-    """Return whether predictions are the measured means of the test conditions, as deltas or as expression, or too near."""
-    away = [delta - side.observed]
-    if side.control is not None and side.input_control is not None:
-        away.append(away[0] + side.input_control - side.control)
-    same = np.any([np.abs(a[present]).max(axis=1) <= tolerance for a in away], axis=0)
-    near = np.any([_within_noise(a[present], side.s2[present]) for a in away], axis=0) & ~same
-    out, n = [], len(present)
-    if same.any():
-        out.append(
-            f"{int(same.sum())} of {n} predictions are what was measured of the test condition itself; was the file of the "
-            "measured cells given in place of the prediction?"
-        )
-    if near.mean() > _MANY:
-        out.append(
-            f"{int(near.sum())} of {n} predictions are nearer to what was measured of the test condition than its own "
-            "sampling noise allows; did the model see the test cells?"
-        )
-    return out
-
-
-def _within_noise(away: FloatArray, s2: FloatArray) -> BoolArray:
-    """Return bool [C], whether differences to the observation [C, G] are much smaller than its sampling errors are.
-
-    The truth itself is one standard error away, 0.67 in the median gene: the noise of the test cells is in no prediction.
-
-    Parameters
-    ----------
-    away, s2
-        Differences, and sampling variances of the observation.
-    """
-    known = s2 > 0
-    z = np.divide(away**2, s2, out=np.full(away.shape, np.nan), where=known)
-    enough = known.sum(axis=1) >= _FEWEST_GENES
-    out = np.zeros(len(away), dtype=np.bool_)
-    out[enough] = np.nanmedian(z[enough], axis=1) < _NEAR
-    return out
 
 
 def _same(D: FloatArray, tolerance: float) -> bool:

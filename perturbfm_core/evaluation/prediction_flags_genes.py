@@ -10,8 +10,9 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
-# Unexpressed: at most so many counts per million in the controls, or in the lowest tenth of all genes.
-_LOW_CPM, _LOW_SHARE = 5.0, 0.1
+# Unexpressed: at most so many counts per million in the controls, or in the lowest tenth of all genes if these have less
+# than a part of what the median gene has.
+_LOW_CPM, _LOW_SHARE, _LOW_PART = 5.0, 0.1, 0.2
 # Raised: nearly all of them are beyond so many times the highest of them, which is so of no measured condition.
 _RAISED, _NEARLY_ALL = 2.0, 0.9
 # Fewer genes than this say nothing.
@@ -65,7 +66,8 @@ def _low_raised(ds: PerturbDataset, side: ObservedSide, delta: FloatArray, prese
     gate = _LOW_CPM / 1e6 * (1e4 if scaled is None else scaled.target_sum)
     for i in present:
         level = np.expm1(control[i])
-        bound = max(gate, float(np.quantile(level, _LOW_SHARE)))
+        lowest, median = np.quantile(level, (_LOW_SHARE, 0.5))
+        bound = max(gate, float(lowest)) if lowest < _LOW_PART * median else gate
         low = level <= bound
         if low.sum() >= _FEWEST:
             limit = np.log1p(_RAISED * bound)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.data.prediction import RowPrediction, scored_as_control
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN
-from perturbfm_core.data.prediction_controls import cell_variance, logs_of_means, of_other_contexts
 from perturbfm_core.data.prediction_files import PredictionTable
 from perturbfm_core.data.prediction_labels import LabelColumns, match_rows
 from perturbfm_core.errors import PredictionError
@@ -30,8 +28,13 @@ from perturbfm_core.evaluation.prediction_flags import warnings_of
 from perturbfm_core.evaluation.prediction_flags_variance import warnings_of_variance
 from perturbfm_core.evaluation.submitted_cells import FEWEST, Rows, predicted_cells
 from perturbfm_core.evaluation.submitted_counts import compare_controls, counts_of
+from perturbfm_core.external.asked import Asked
+from perturbfm_core.external.checks import delta_warnings
+from perturbfm_core.external.delta_checks import check_scaled
+from perturbfm_core.external.spaces import COUNTS, LOG1P
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, PredictionKind
 from perturbfm_core.splits.split import FrozenSplit
+from perturbfm_core.splits.view import Query
 
 Missing = Literal["refuse", "control"]
 # So many control rows of a file are looked at.
@@ -129,6 +132,7 @@ def submitted(
     _check_finite(rows, side)
     mean = rows.average(rows.X, C)
     present = np.flatnonzero(~absent & ~left_out)
+    log1p = ds.metadata.space in (LOG1P, COUNTS)
     decided = prediction_kind.decide(
         name=name,
         values=rows.X,
@@ -140,7 +144,7 @@ def submitted(
         by_convention=isinstance(given, PredictionTable) and given.by_convention,
         of_run=None not in (base.split_hash, base.control),
         scale=_scale(ds),
-        log1p=ds.metadata.space in ("log1p", "counts"),
+        log1p=log1p,
     )
     notes["kind"], notes["kind_from"] = decided.kind, decided.source
     if rows.counts is not None:
@@ -148,12 +152,19 @@ def submitted(
     warnings += decided.warnings
     warnings += prediction_kind.check_control_rows(name, rows.controls, mean[present], decided)
     delta = mean - (0.0 if decided.kind == "delta" else np.asarray(side.input_control))
-    if side.input_control is not None:
-        shown, control = side.conditions.iloc[present], np.asarray(side.input_control)[present]
-        warnings += of_other_contexts(delta[present] + control, control, shown, name)
-        if ds.has_controls and ds.metadata.level == "cell" and rows.counts is None:
-            warnings += logs_of_means(delta[present], partial(cell_variance, ds), shown, name)
+    if decided.kind == "delta" and log1p:
+        # Of all rows: means of conditions are no longer of the same size.
+        every = given.values if isinstance(given, PredictionTable) else given.mean
+        warnings += check_scaled(name, every, _scale(ds))
     cells, cut = predicted_cells(ds, side, rows, decided.kind)
+    warnings += delta_warnings(
+        delta[present],
+        Asked.of(ds, Query(side.conditions, ds.genes, side.input_control)),
+        present,
+        given_as_delta=decided.kind == "delta",
+        of_cells=rows.counts is None,
+        n_cells=None if cells is None else np.bincount(rows.code, minlength=C)[present],
+    )
     if cells is not None and cut:
         notes["cell_values_cut_at_0"] = cut
     if cells is None and len(rows.code) > int((~absent).sum()):
@@ -161,8 +172,8 @@ def submitted(
     warnings += warnings_of(ds, side, delta, present, cells)
     changed = decided.kind == "expression" or bool(lacking)
     out = _prediction(ds, split, side, rows, base, delta, absent | left_out, changed=changed)
-    if not out.var_filled:
-        warnings += warnings_of_variance(out.var, out.intervals)
+    if rows.var is not None:
+        warnings += warnings_of_variance(rows.var, out.intervals, side.s2)
     warnings = [*dict.fromkeys(warnings)]
     out = replace(out, kind="delta", cells=cells, warnings=tuple(warnings))
     return Submitted(out, notes, warnings)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from perturbfm_core import schema
 from perturbfm_core.data.prediction import scored_as_control
-from perturbfm_core.data.prediction_controls import logs_of_means, of_other_contexts
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.external.asked import Asked
-from perturbfm_core.external.delta_checks import check_scaled, of_another_control
+from perturbfm_core.external.checks import delta_warnings
+from perturbfm_core.external.delta_checks import check_scaled
 from perturbfm_core.external.detectors import same_predictions, weak_responses
 from perturbfm_core.external.matching import condition_rows, gene_order
-from perturbfm_core.external.noise_checks import within_noise
 from perturbfm_core.external.raw import Raw
 from perturbfm_core.external.refusals import (
     FLAG,
@@ -143,33 +141,22 @@ def convert(
             raise PredictionError(msg)
         warnings.append(same[0])
         flagged[present[kept][same[1]]] = True
-    context = asked.conditions[schema.CONTEXT_ID].astype(str).to_numpy()[present]
-    warnings += weak_responses(
-        chosen[kept],
-        None if values.model is None else values.model[kept],
-        None if values.own is None else values.own[kept],
-        context[kept].tolist(),
+    at_kept = present[kept]
+    own_delta = None if values.model is None else values.model[kept]
+    if own_delta is not None and values.own is not None:
+        warnings += weak_responses(own_delta, values.own[kept])
+    scored = chosen if values.real is None else values.real
+    warnings += delta_warnings(
+        scored[kept],
+        asked if values.real is not None else replace(asked, control=None),
+        at_kept,
+        given_as_delta=values.expression is None and not declared.own_control,
+        of_cells=control == "real",
+        n_cells=None if raw.n_cells is None or declared.counts else raw.n_cells[at][kept],
+        own_delta=own_delta,
     )
-    if values.real is not None and asked.control is not None:
-        shown, matched, real = (
-            asked.conditions.iloc[present[kept]],
-            asked.control[present[kept]],
-            values.real[kept],
-        )
-        warnings += of_other_contexts(real + matched, matched, shown, name)
-        if asked.cell_var is not None and control == "real":
-            warnings += logs_of_means(real, asked.cell_var, shown, name)
-    if raw.n_cells is not None and asked.cell_var is not None and not declared.counts:
-        warnings += within_noise(
-            (chosen if values.expression is None else values.expression)[kept],
-            None if values.model is None else values.model[kept],
-            None if values.real is None else values.real[kept],
-            raw.n_cells[at][kept],
-            asked.cell_var,
-            asked.conditions.iloc[present[kept]],
-        )
     absent = np.ones(len(asked), dtype=np.bool_)
-    absent[present[kept]] = False
+    absent[at_kept] = False
     if absent.any():
         warnings.append(scored_as_control(int(absent.sum()), len(asked)))
     other = values.model if control == "real" else values.real
@@ -219,9 +206,6 @@ def _values(
         return Values(M - real, None if own is None else M - own, M, own)
     if real is not None:
         warnings += check_delta(name, M, real, own, scale)
-        if not declared.own_control and asked.controls is not None:
-            table = asked.conditions.iloc[present]
-            warnings += of_another_control(M, table, asked.controls(), name)
     if asked.space == LOG1P:
         warnings += check_scaled(name, raw.mean, scale)
     if not declared.own_control:

@@ -66,14 +66,14 @@ def check_scaled(name: str, values: Any, scale: str) -> list[str]:
         raise PredictionError(msg)
     if float((np.abs(mean) < _CENTRED * std).mean()) >= _MOST:
         return [
-            f"{name} is 0 on average over its rows at each gene, as values are that were centred over all of them; a delta is "
-            "the difference to the control"
+            "the deltas are 0 on average over the rows of the file at each gene, as values are that were centred over all of them; "
+            "a delta is the difference to the control"
         ]
     return []
 
 
 def of_another_control(
-    delta: FloatArray, conditions: pd.DataFrame, controls: dict[str, FloatArray], name: str
+    delta: FloatArray, conditions: pd.DataFrame, controls: dict[str, FloatArray]
 ) -> list[str]:
     """Return in which contexts deltas are differences to the control of another context or of all, as a sentence.
 
@@ -87,8 +87,6 @@ def of_another_control(
         Condition table [C].
     controls
         {context: mean of its input controls [G]}.
-    name
-        What holds the predictions.
     """
     context = conditions[schema.CONTEXT_ID].astype(str).to_numpy()
     # Of a context without controls nothing is known.
@@ -108,6 +106,6 @@ def of_another_control(
     if not found:
         return []
     return [
-        f"{name}: what the deltas of a context have in common is the difference of its control to another one, in {len(found)} "
+        f"what the deltas of a context have in common is the difference of its control to another one, in {len(found)} "
         f"contexts, e.g. {', '.join(found[:3])}: was the control of the condition's own context subtracted?"
     ]

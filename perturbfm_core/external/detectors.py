@@ -93,47 +93,42 @@ def same_predictions(values: Sequence[FloatArray], conditions: pd.DataFrame) -> 
     )
 
 
-def weak_responses(
-    delta: FloatArray, own_delta: FloatArray | None, own: FloatArray | None, context: Sequence[str]
-) -> list[str]:
-    """Return in which contexts predictions hardly differ, and whether a model hardly differs from its own control.
+def weak_responses(own_delta: FloatArray, own: FloatArray) -> list[str]:
+    """Return whether a model hardly differs from its own control [C, G], by its deltas to that [C, G]."""
+    away = np.sqrt(np.square(own_delta).mean(axis=1))
+    still = away < _RESPONSE * own.std(axis=1)
+    if not still.any():
+        return []
+    return [
+        f"{int(still.sum())} of {len(own)} predictions are nearly the model's own control (they differ by {np.median(away[still]):.2g} "
+        "on average): it hardly responds, as of too little training or of perturbations that it does not know"
+    ]
+
+
+def flat_contexts(delta: FloatArray, conditions: pd.DataFrame) -> list[str]:
+    """Return in which contexts predicted deltas [C, G] hardly differ; those that are equal are said elsewhere.
 
     Parameters
     ----------
     delta
-        Predicted deltas to the real control [C, G].
-    own_delta, own
-        Predicted deltas to the model's own control, and that control [C, G]; None if it has none.
-    context
-        Context of each condition [C].
+        Predicted deltas to one control [C, G].
+    conditions
+        Condition table [C].
     """
-    out = []
-    n = len(delta)
-    if own_delta is not None and own is not None:
-        away = np.sqrt(np.square(own_delta).mean(axis=1))
-        still = away < _RESPONSE * own.std(axis=1)
-        if still.any():
-            out.append(
-                f"{int(still.sum())} of {n} predictions are nearly the model's own control (they differ by {np.median(away[still]):.2g} "
-                "on average): it hardly responds, as of too little training or of perturbations that it does not know"
-            )
-    names = np.asarray(context, dtype=object)
+    names = conditions[schema.CONTEXT_ID].astype(str).to_numpy()
     flat = []
-    for name in sorted(set(context)):
+    for name in sorted(set(names)):
         d = delta[names == name]
         size = np.sqrt(np.square(d).sum(axis=1).mean())
-        if (
-            len(d) > 1
-            and size > 0
-            and np.sqrt(np.square(d - d.mean(axis=0)).sum(axis=1).mean()) < _SPREAD * size
-        ):
+        spread = np.sqrt(np.square(d - d.mean(axis=0)).sum(axis=1).mean())
+        if len(d) > 1 and spread < _SPREAD * size and not _all_equal(d):
             flat.append(name)
-    if flat:
-        out.append(
-            f"conditions of a context hardly differ (by less than {_SPREAD:.0%} of their effect), in {len(flat)} of "
-            f"{len(set(context))} contexts ({', '.join(flat[:3])})"
-        )
-    return out
+    if not flat:
+        return []
+    return [
+        f"conditions of a context hardly differ (by less than {_SPREAD:.0%} of their effect), in {len(flat)} of "
+        f"{len(set(names))} contexts ({', '.join(flat[:3])})"
+    ]
 
 
 def _equal(one: FloatArray, other: FloatArray, share: float = 0.0) -> BoolArray:

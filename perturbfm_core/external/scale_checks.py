@@ -11,6 +11,7 @@ from perturbfm_core.data.prediction_kind import (
     SORTED,
     beyond_log1p,
     correlation,
+    partly_at_other_genes,
     refuse_counts,
     similarity,
     sorted_correlation,
@@ -24,8 +25,6 @@ from perturbfm_core.schema import FloatArray
 _CORRELATION: Final = 0.5
 # Share of values below 0 that no log1p expression has, even with some noise around 0.
 _NEGATIVE: Final = 0.1
-# Below this correlation with the control, such values are at least partly at other genes.
-_PARTLY: Final = 0.85
 # Counts are log1p values if these are so much nearer to the control than log1p of the counts.
 _NEARER: Final = 0.5
 
@@ -120,11 +119,7 @@ def check_expression(
             out.append(
                 f"{odd} of {len(mean)} predictions are unlike the control (correlation below {least:.2g})"
             )
-        if r < _PARTLY and _is_like(sorted_correlation(mean, control), ratio, SORTED):
-            out.append(
-                f"the values of {name} are those of the control at partly other genes ({shown}, which would be "
-                f"{sorted_correlation(mean, control):.2f} with both sorted): are its columns named in their order?"
-            )
+        out += partly_at_other_genes(name, mean, control)
         outside = 0 if found is None else found.outside
         if outside:
             out.append(

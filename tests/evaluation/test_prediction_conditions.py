@@ -11,6 +11,7 @@ import pytest
 
 from perturbfm_core.data.importing import import_h5ad
 from perturbfm_core.data.imports.mapping import ColumnMapping
+from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN, ConditionFinder
 from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.comparison import compare
 from perturbfm_core.pipeline.submission import read_submission
@@ -172,6 +173,24 @@ def test_names_with_plus_signs(names, combination):
     wanted = {"x|(%2B)-JQ1|||": 0.5, f"x|{combination}|||": -0.25}
     assert deltas(ds, split, perturbation=names) == wanted
     assert deltas(ds, split, condition=[f"x|{n}|||" for n in names]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("FOO+ctrl", UNKNOWN),
+        ("ctrl+FOO", UNKNOWN),
+        ("FOO", UNKNOWN),
+        ("A+ctrl", 0),
+        ("ctrl+ctrl", CONTROL_ROW),
+        ("NTC+ctrl", CONTROL_ROW),
+        ("Non-Targeting+1", CONTROL_ROW),
+    ],
+)
+def test_a_gene_that_the_data_lack_is_no_control_beside_one(name, position):
+    ds, _ = drugs({})
+    finder = ConditionFinder(ds.conditions, {}, None, ("pert_id",), Path("f.csv"))
+    assert finder.position([name]) == position
 
 
 def test_doses_of_combinations_follow_their_parts():

@@ -42,9 +42,7 @@ def test_predictions_of_another_context_are_warned_of(model, kind, rows):
     raw = model.raw(mean if kind == "expression" else mean - model.control, kind=kind)
     (said,) = (w for w in convert(raw, model.asked).warnings if "another context" in w)
     n = len(mean[rows])
-    assert said.startswith(
-        f"{n} of {ASKED} predictions of raw.npz are much nearer to the control of another context"
-    )
+    assert said.startswith(f"{n} of {ASKED} predictions are much nearer to the control of another context")
     assert f"{model.keys[0]} (C1)" in said
 
 
@@ -133,7 +131,7 @@ def test_z_scores_and_centred_values_are_no_deltas(model, ddof):
     ):
         convert(model.raw(rows / rows.std(axis=0, ddof=ddof), kind="delta"), model.asked)
     said = convert(model.raw(rows, kind="delta"), model.asked).warnings
-    assert any("0 on average over its rows at each gene" in w for w in said)
+    assert any("0 on average over the rows of the file at each gene" in w for w in said)
     assert not any(
         "on average over" in w for w in convert(model.raw(model.delta, kind="delta"), model.asked).warnings
     )

@@ -15,6 +15,7 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.audit.core import RUN_CHECKS, Finding, NotApplicable, finding
+from perturbfm_core.splits.audit.rescaled import rescaled_copies, spread, tells
 from perturbfm_core.splits.audit.run import BORROWED, FitRecord, RunEvidence, TestOverlap
 from perturbfm_core.splits.split import FrozenSplit
 
@@ -23,9 +24,8 @@ _COMPARED = 200
 # Of as many perturbations at most, where rows are looked for under other ids; donor rows that are read at once.
 _PERTURBATIONS, _BLOCK = 25, 512
 _TOLERANCE = 1e-3
-# Expressed genes from which two rows of the same id do not agree by chance; without the id, from which no rows do, or as many
-# different values.
-_EXPRESSED, _EXPRESSED_UNNAMED, _DISTINCT = 5, 20, 8
+# Expressed genes from which two rows of the same id do not agree by chance.
+_EXPRESSED = 5
 
 
 @RUN_CHECKS.register("borrowed_test_measurements", order=40)
@@ -83,7 +83,7 @@ def leak_of(ds: PerturbDataset, record: FitRecord) -> str | None:
         o = record.overlap
         return (
             f"{record.name!r} holds the test conditions' own measurements: {o.same_profiles} of {o.compared} compared test rows "
-            f"of {ds.name!r} are there, under whatever ids; borrow from a context or a screen without them"
+            f"of {ds.name!r} are there, under whatever ids and scale; borrow from a context or a screen without them"
         )
     return None
 
@@ -156,6 +156,9 @@ def _overlap(
     places = set(_pairs(given))
     mine, other = _shared_rows(ds, test, donor, theirs)
     compared, same_profiles = _same_profiles(ds, test, donor, theirs)
+    if not same_profiles:
+        n, same_profiles = rescaled_copies(ds, test, donor, theirs)
+        compared = max(compared, n) if same_profiles else compared
     return TestOverlap(
         perturbations=len(perts),
         measured=sum(p in known or known.issuperset(pert_parts(p)) for p in perts),
@@ -207,14 +210,14 @@ def _same_profiles(
     at = pd.Index(donor.genes).get_indexer(pd.Index(ds.genes))
     mine = ds.obs[schema.PERT_ID].astype(str).to_numpy()[test]
     other = donor.obs[schema.PERT_ID].astype(str).to_numpy()[theirs]
-    both = _spread(np.intersect1d(mine, other), _PERTURBATIONS)
+    both = spread(np.intersect1d(mine, other), _PERTURBATIONS)
     if not len(both) or not (at >= 0).any():
         return 0, 0
     compared = same = 0
     for pert in both:
-        rows = _spread(test[mine == pert], max(_COMPARED // len(both), 1))
+        rows = spread(test[mine == pert], max(_COMPARED // len(both), 1))
         profiles = _profile(ds, rows)[:, at >= 0]
-        telling = [_tells(x) for x in profiles]
+        telling = [tells(x) for x in profiles]
         a = _directions(profiles[telling])
         nearest = np.full(len(a), -1.0)
         candidates = theirs[other == pert]
@@ -225,19 +228,6 @@ def _same_profiles(
         # |a - b|^2 = 2 - 2 a·b for unit vectors.
         same += int((2.0 - 2.0 * nearest < _TOLERANCE**2).sum())
     return compared, same
-
-
-def _spread(items: Any, n: int) -> Any:
-    """Return at most `n` of an array, evenly spread over it."""
-    return items if len(items) <= n else items[np.linspace(0, len(items) - 1, n).astype(np.int64)]
-
-
-def _tells(profile: FloatArray) -> bool:
-    """Return whether a row [G] is so particular that no other row is like it by chance."""
-    expressed = profile[profile != 0]
-    if len(expressed) >= _EXPRESSED_UNNAMED:
-        return True
-    return len(np.unique(np.round(expressed / np.abs(expressed).max(initial=1e-12), 6))) >= _DISTINCT
 
 
 def _directions(profiles: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from perturbfm_core.data.matrix import take_rows
 from perturbfm_core.data.prediction import RowPrediction
 from perturbfm_core.data.pseudobulk import group_moments
 from perturbfm_core.data.table import condition_table
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.audit.core import RUN_CHECKS, Finding, NotApplicable, finding
 from perturbfm_core.splits.audit.run import RunEvidence
 from perturbfm_core.splits.split import FrozenSplit
@@ -23,6 +23,7 @@ MAX_P_CLOSE = 0.01
 MARGIN = 0.01
 MIN_CONDITIONS = 5
 MIN_RESIDUAL = 0.05
+MIN_CHANGED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +121,9 @@ def truth_in_predictions(ds: PerturbDataset, split: FrozenSplit, run: RunEvidenc
     for truth in truths:
         gap = np.abs(predicted - truth).max(axis=1) / scale
         equal |= (gap < EQUAL) & (np.abs(truth).max(axis=1) > 0)
+        # A copy of another amplitude is a copy.
+        gap = np.abs(scaled_to(truth, predicted) * predicted - truth).max(axis=1) / scale
+        equal |= (gap < EQUAL) & enough_to_scale(truth)
     hit = [k for k, same in zip(served.keys, equal, strict=True) if same]
     if hit:
         message = f"{len(hit)} predicted conditions equal what was observed, e.g. {hit[:1]}; predict without the test cells"
@@ -133,7 +137,33 @@ def truth_in_predictions(ds: PerturbDataset, split: FrozenSplit, run: RunEvidenc
                 "which pseudobulk does not allow; predict without the test cells"
             )
             return finding("truth_in_predictions", served.keys, message)
-    return _too_close(ds, served, predicted)
+    close = closer_than_noise_free(ds, served.rows, served.codes, predicted)
+    if close is None:
+        return []
+    hit = [served.keys[c] for c in close.codes]
+    return finding("truth_in_predictions", hit, f"{close.said}; predict without the test cells")
+
+
+def scaled_to(truth: FloatArray, predicted: FloatArray, s2: FloatArray | None = None) -> FloatArray:
+    """Return float64 [C, 1], the factor, 0 or more, by which each prediction is nearest to the truth.
+
+    Parameters
+    ----------
+    truth, predicted
+        Observed and predicted deltas [C, G].
+    s2
+        Sampling variances of the truth [C, G], by which genes are weighted; those of 0 count for nothing.
+    """
+    weight = 1.0 if s2 is None else np.divide(1.0, s2, out=np.zeros_like(s2), where=s2 > 0)
+    inner = (weight * predicted * truth).sum(axis=1, keepdims=True)
+    own = (weight * predicted * predicted).sum(axis=1, keepdims=True)
+    factor: FloatArray = np.divide(inner, own, out=np.zeros_like(own), where=own > 0)
+    return np.maximum(factor, 0.0)
+
+
+def enough_to_scale(truth: FloatArray) -> BoolArray:
+    """Return bool [C], whether so many genes change that a multiple of all of them is no chance."""
+    return np.asarray((truth != 0).sum(axis=1) >= MIN_CHANGED, dtype=np.bool_)
 
 
 def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | None:
@@ -160,24 +190,54 @@ def _own_cells(ds: PerturbDataset, served: _Served) -> tuple[float, float] | Non
     return float(np.median(r)), 1.0 if test is None else float(test.pvalue)
 
 
-def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> list[Finding]:
-    """Return a finding if predictions are closer to the observed means than noise-free ones could be."""
-    counts = np.bincount(served.codes)
+@dataclass(frozen=True, eq=False)
+class Close:
+    """Predictions that are nearer to the test cells than the truth is: positions of their conditions, and a sentence."""
+
+    codes: IntArray
+    said: str
+
+
+def closer_than_noise_free(
+    ds: PerturbDataset,
+    rows: IntArray,
+    codes: IntArray,
+    predicted: FloatArray,
+    present: IntArray | None = None,
+) -> Close | None:
+    """Return which predictions are closer to the observed means than noise-free ones could be, None if that shows in none.
+
+    Parameters
+    ----------
+    ds
+        The data set.
+    rows, codes
+        Test rows, ascending, and the condition of each.
+    predicted
+        Predicted deltas of the conditions [C, G], in the order of the data set's.
+    present
+        Conditions that are predicted; all if None.
+    """
+    if ds.metadata.level != "cell" or not ds.has_controls:
+        return None
+    counts = np.bincount(codes, minlength=len(predicted))
     # Number of each row within its condition; even and odd rows make the two halves.
-    position = np.empty(len(served.rows), dtype=np.int64)
-    order = np.argsort(served.codes, kind="stable")
+    position = np.empty(len(rows), dtype=np.int64)
+    order = np.argsort(codes, kind="stable")
     position[order] = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     enough = counts >= 8
-    if ds.metadata.level != "cell" or not ds.has_controls or enough.sum() < MIN_CONDITIONS:
-        return []
+    if present is not None:
+        enough &= np.isin(np.arange(len(enough)), present)
+    if enough.sum() < MIN_CONDITIONS:
+        return None
     # Of conditions with enough rows alone, so that the tables below have the same conditions.
     chosen = np.flatnonzero(enough)
-    inside = enough[served.codes]
-    halves = [condition_table(ds, served.rows[inside & (position % 2 == h)]) for h in (0, 1)]
+    inside = enough[codes]
+    halves = [condition_table(ds, rows[inside & (position % 2 == h)]) for h in (0, 1)]
     # One half against input, the other against reference controls: noise of shared controls would look like
     # signal.
     first, second = halves[0].delta["input"], halves[1].delta["reference"]
-    whole = condition_table(ds, served.rows[inside]).delta["reference"]
+    whole = condition_table(ds, rows[inside]).delta["reference"]
     gaps = []
     for i, c in enumerate(chosen):
         r_half = max(_pearson(first[i], second[i]), 0.0)
@@ -187,16 +247,15 @@ def _too_close(ds: PerturbDataset, served: _Served, predicted: FloatArray) -> li
         gaps.append(_pearson(predicted[c], whole[i]) - bound)
     values = np.asarray(gaps)
     if np.median(values) <= MARGIN:
-        return []
+        return None
     p = float(stats.binomtest(int((values > MARGIN).sum()), len(values), 0.5, alternative="greater").pvalue)
     if p > MAX_P_CLOSE:
-        return []
-    hit = [served.keys[c] for c, g in zip(chosen, values, strict=True) if g > MARGIN]
-    message = (
-        f"predictions of {len(hit)} of {len(values)} conditions correlate with the test cells by {np.median(values):.2f} "
-        f"more than a noise-free predictor could (p = {p:.1g}); predict without the test cells"
+        return None
+    return Close(
+        chosen[values > MARGIN],
+        f"predictions of {int((values > MARGIN).sum())} of {len(values)} conditions correlate with the test cells by "
+        f"{np.median(values):.2f} more than a noise-free predictor could (p = {p:.1g})",
     )
-    return finding("truth_in_predictions", hit, message)
 
 
 def _pearson(a: FloatArray, b: FloatArray) -> float:

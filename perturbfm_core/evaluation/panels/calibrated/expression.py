@@ -33,6 +33,10 @@ class Contrast:
     p: FloatArray
     tested: BoolArray
 
+    def head(self, n: int) -> Contrast:
+        """Return the first `n` conditions."""
+        return Contrast(self.t[:n], self.p[:n], self.tested[:n])
+
 
 def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast:
     """Test every condition against the rest by Welch's t, overestimating the variance of the rest.

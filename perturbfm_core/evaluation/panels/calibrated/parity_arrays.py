@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
+from perturbfm_core.evaluation.panels.calibrated import expression
 from perturbfm_core.evaluation.parity import Record
+from perturbfm_core.evaluation.parity_npz import read_arrays
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
 # One row for all conditions.
 _OF_ALL = ("control", "train_mean")
+
+
+def read_numbers(path: Path, genes: list[str]) -> tuple[list[str], dict[str, FloatArray]]:
+    """Return (conditions, arrays by name), their last axis in the order of `genes`.
+
+    Parameters
+    ----------
+    path
+        The npz file. Without names of genes in it they are in order already.
+    genes
+        Genes of the cells.
+    """
+    arrays = read_arrays(path)
+    conditions = [str(q) for q in arrays.pop("conditions")]
+    names = [str(g) for g in arrays.pop("genes", genes)]
+    if names == genes:
+        return conditions, arrays
+    order = [names.index(g) for g in genes]
+    return conditions, {
+        name: values[..., order] if values.shape[-1:] == (len(names),) else values
+        for name, values in arrays.items()
+    }
 
 
 def cell_means(X: FloatArray, label: StrArray, conditions: list[str], of: BoolArray) -> FloatArray:
@@ -27,6 +52,26 @@ def cell_means(X: FloatArray, label: StrArray, conditions: list[str], of: BoolAr
     """
     rows = [(label == q) & of for q in conditions]
     return np.stack([X[r].mean(axis=0) if r.any() else np.full(X.shape[1], np.nan) for r in rows])
+
+
+def half_contrast(
+    X: FloatArray, label: StrArray, conditions: list[str], first: BoolArray
+) -> expression.Contrast:
+    """Return the test of each condition's first half against the others'.
+
+    Parameters
+    ----------
+    X, label
+        All cells [n, G] and the condition of each.
+    conditions
+        All conditions but the control.
+    first
+        Cells of the first half [n].
+    """
+    mean = cell_means(X, label, conditions, first)
+    rows = [(label == q) & first for q in conditions]
+    squares = np.stack([np.square(X[r] - mean[i]).sum(axis=0) for i, r in enumerate(rows)])
+    return expression.against_rest(mean, squares, np.asarray([r.sum() for r in rows]))
 
 
 def largest_by_name(weights: FloatArray, genes: list[str]) -> FloatArray:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
@@ -62,6 +63,7 @@ _CONTINUOUS = ("expr_", "delta_", "de_wilcoxon_lfc_nmae", "de_wilcoxon_pr_auc", 
 _COLUMNS = {"log2_fold_change": ("lfc", FLOAT64), "p_value": ("p", P_VALUE), "p_adj": ("p_adj", P_VALUE)}
 _VALUED = ("--profile", "--preset", "--input-type", "--metrics", "--pert-col", "--control", "--version")
 _SWITCHES = ("--no-target-genes",)
+_TARGETS = "--set target_gene_map"
 # Options, and fields of ``--set``, that say where and how the peer computes, not what.
 _HOW = (
     "-o",
@@ -84,7 +86,7 @@ class Case:
     folder: Path
     expected: dict[str, Any]
     _cells: dict[tuple[str, str], tuple[LabelledCells, StrArray]] = field(default_factory=dict)
-    _truths: dict[tuple[str, bool], Truth] = field(default_factory=dict)
+    _truths: dict[tuple[str, str], Truth] = field(default_factory=dict)
 
     def cells(self, name: str, scale: str) -> tuple[LabelledCells, StrArray]:
         """Return one file's cells in a scale (``counts``, or a depth of which log1p is taken), and its labels."""
@@ -96,12 +98,12 @@ class Case:
             self._cells[name, scale] = cells, order
         return self._cells[name, scale]
 
-    def truth(self, scale: str = "counts", *, targets: bool = True) -> Truth:
-        """Return the measured cells in a scale."""
-        if (scale, targets) not in self._truths:
-            entries = None if targets else {ANY: None}
-            self._truths[scale, targets] = Truth(self.cells("real", scale)[0], target_genes=entries)
-        return self._truths[scale, targets]
+    def truth(self, scale: str = "counts", targets: Mapping[str, str | None] | None = None) -> Truth:
+        """Return the measured cells in a scale, with the target genes of labels that are no gene names."""
+        key = scale, json.dumps(targets, sort_keys=True)
+        if key not in self._truths:
+            self._truths[key] = Truth(self.cells("real", scale)[0], target_genes=targets)
+        return self._truths[key]
 
 
 def _as_lognorm(cells: LabelledCells, depth: float) -> LabelledCells:
@@ -167,7 +169,7 @@ def _entries(
 
 def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     options = _options(run.get("args", []))
-    unknown = [o for o in options if o not in (*_VALUED, *_SWITCHES, *_HOW)]
+    unknown = [o for o in options if o not in (*_VALUED, *_SWITCHES, *_HOW, _TARGETS)]
     unknown += [
         f"{o} {options[o]}" for o in ("--preset", "--version") if options.get(o, "v2") not in _PRESETS
     ]
@@ -181,7 +183,7 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     prediction = name.rpartition("/")[2]
     theirs = {m for values in run["results"].values() for m in values} | set(run["agg_results"]["mean"])
     known = [m for m in METRICS if m in theirs]
-    truth = case.truth(scale, targets="--no-target-genes" not in options)
+    truth = case.truth(scale, _targets(options))
     inputs = compare_cells(truth, case.cells(prediction, scale)[0], known)
     values = values_of(truth.cells.perturbations, inputs, known)
     bounds = {} if inputs.tables is None else tie_bounds(inputs.tables)
@@ -192,6 +194,15 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
         yield from known_form("run", f"{name}/{target}", _row(values, target, expected, name, scale, bounds))
     statistics, limits = aggregates(values), statistic_bounds(values, bounds)
     yield from _statistics("agg", name, run["agg_results"], statistics, scale, limits)
+
+
+def _targets(options: Mapping[str, str]) -> dict[str, str | None] | None:
+    """Return the target genes that the options declare, by label."""
+    given = yaml.safe_load(options.get(_TARGETS, "")) or {}
+    entries = {str(label): None if gene is None else str(gene) for label, gene in given.items()}
+    if "--no-target-genes" in options:
+        entries[ANY] = None
+    return entries or None
 
 
 def _options(args: Iterable[str]) -> dict[str, str]:

@@ -92,20 +92,9 @@ def scaling(population: Population, version: Version = "V2") -> tuple[FloatArray
     return pooled.mean, np.where(sd > 0, sd, 1.0), scope
 
 
-def scaled(population: Population, version: Version = "V2", *, by: Population | None = None) -> FloatArray:
-    """Return [K, G], the mean of values standardised gene by gene and clipped to [-10, 10] (see `scaling`).
-
-    Parameters
-    ----------
-    population
-        The groups.
-    version
-        PerturBench's version.
-    by
-        The cells by which values are standardised, where they are not those of the groups and their controls.
-    """
-    mu, sd, _ = scaling(population if by is None else by, version)
-    scope = np.zeros_like(population.covariate) if version == "V1" else population.covariate
+def scaled(population: Population, version: Version = "V2") -> FloatArray:
+    """Return [K, G], the mean of values standardised gene by gene and clipped to [-10, 10] (see `scaling`)."""
+    mu, sd, scope = scaling(population, version)
     out = np.empty_like(population.moments.mean)
     for k, s in enumerate(scope):
         inside = clipped_mean(population.block(k), mu[s] - MAX_SCALED * sd[s], mu[s] + MAX_SCALED * sd[s])

@@ -17,6 +17,9 @@ from perturbfm_core.evaluation.panels.perturbench.aggregate import single
 from perturbfm_core.evaluation.panels.perturbench.population import Moments, Population, dense
 from perturbfm_core.schema import FloatArray, IntArray
 
+# PerturBench's names of the tests.
+Test = Literal["t-test_overestim_var", "t-test", "wilcoxon"]
+TESTS: tuple[Test, ...] = ("t-test_overestim_var", "t-test", "wilcoxon")
 TINY_V1 = 1e-24
 TINY_V2 = 1e-37
 
@@ -27,11 +30,12 @@ def t_scores(
     covariate: IntArray,
     *,
     control_variance: bool = False,
-    infinite: bool = False,
+    all_controls: bool = False,
 ) -> tuple[FloatArray, FloatArray]:
     """Return (t [K, G], degrees of freedom [K, G]) of each group against its controls.
 
-    Undefined scores are 0 with NaN degrees of freedom.
+    Undefined scores are 0 with NaN degrees of freedom; a score is infinite where a gene is constant on both sides at two
+    values.
 
     Parameters
     ----------
@@ -44,24 +48,24 @@ def t_scores(
     control_variance
         Use the pooled t with the controls' variance on both sides, instead of Welch's t with the group's number of
         cells on both sides.
-    infinite
-        Whether a score stays infinite, as in V1, where a gene is constant on both sides at two values; else it is
-        undefined.
+    all_controls
+        Count the controls with as many cells as they are (plain Welch), not with the group's number.
     """
     n = groups.n[:, None].astype(np.float64)
+    m = controls.n[covariate][:, None].astype(np.float64)
     v2 = controls.var()[covariate]
     gap = groups.mean - controls.mean[covariate]
     with np.errstate(invalid="ignore", divide="ignore"):
         if control_variance:
-            m = controls.n[covariate][:, None]
             t = gap / np.sqrt(v2 * (1 / n + 1 / m))
             df = np.broadcast_to(n + m - 2, t.shape)
         else:
-            a, b = groups.var() / n, v2 / n
+            m = m if all_controls else n
+            a, b = groups.var() / n, v2 / m
             t = gap / np.sqrt(a + b)
-            # Welch-Satterthwaite with n cells on both sides.
-            df = (a + b) ** 2 / ((a**2 + b**2) / (n - 1))
-    defined = ~np.isnan(t) if infinite else np.isfinite(t)
+            # Welch-Satterthwaite, by default with n cells on both sides.
+            df = (a + b) ** 2 / (a**2 / (n - 1) + b**2 / (m - 1))
+    defined = ~np.isnan(t)
     return np.where(defined, t, 0.0), np.where(defined, df, np.nan)
 
 
@@ -72,20 +76,61 @@ def t_pvals(t: FloatArray, df: FloatArray) -> FloatArray:
     return np.asarray(np.where(np.isinf(t), 0.0, np.where(np.isfinite(p), p, 1.0)))
 
 
-def scores(population: Population, *, control_variance: bool = False) -> FloatArray:
-    """Return [K, G], V2's aggregation `scores`: t in single precision."""
-    t, _ = t_scores(
+def statistics(
+    population: Population, test: Test = "t-test_overestim_var", *, control_variance: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Return (score [K, G], raw two-sided p-value [K, G]) of each group against its controls.
+
+    A score is infinite where a gene is constant on both sides at two values, and its p-value 0.
+
+    Parameters
+    ----------
+    population
+        The groups.
+    test
+        The test, by PerturBench's name.
+    control_variance
+        See `t_scores`; not of the rank-sum test.
+    """
+    if test == "wilcoxon":
+        z = rank_sum_scores(population)
+        return z, 2 * ndtr(-np.abs(z))
+    t, df = t_scores(
         population.moments,
         population.controls.moments,
         population.covariate,
         control_variance=control_variance,
+        all_controls=test == "t-test",
     )
-    return single(t)
+    return t, t_pvals(t, df)
 
 
-def pvals(population: Population) -> FloatArray:
-    """Return [K, G], V2's aggregation `pvals`: raw two-sided p-values of `scores`."""
-    return t_pvals(*t_scores(population.moments, population.controls.moments, population.covariate))
+def scores(
+    population: Population, test: Test = "t-test_overestim_var", *, control_variance: bool = False
+) -> FloatArray:
+    """Return [K, G], V2's aggregation `scores`: in single precision, 0 where infinite.
+
+    Parameters
+    ----------
+    population, test, control_variance
+        See `statistics`.
+    """
+    t, _ = statistics(population, test, control_variance=control_variance)
+    return single(np.where(np.isfinite(t), t, 0.0))
+
+
+def pvals(
+    population: Population, test: Test = "t-test_overestim_var", *, control_variance: bool = False
+) -> FloatArray:
+    """Return [K, G], V2's aggregation `pvals`: raw two-sided p-values of `scores`.
+
+    Parameters
+    ----------
+    population, test, control_variance
+        See `statistics`.
+    """
+    t, p = statistics(population, test, control_variance=control_variance)
+    return np.where(np.isfinite(t), p, 1.0)
 
 
 def adjusted(p: FloatArray) -> FloatArray:
@@ -114,29 +159,38 @@ def signed_log(score: FloatArray, p: FloatArray, tiny: float) -> FloatArray:
     return np.asarray(np.sign(score) * -np.log(p + tiny))
 
 
-def logp(population: Population) -> FloatArray:
-    """Return [K, G], V2's aggregation `logp`: signed -ln of the adjusted p-value."""
-    t, df = t_scores(population.moments, population.controls.moments, population.covariate)
-    return signed_log(t, adjusted(t_pvals(t, df)), TINY_V2)
+def logp(
+    population: Population, test: Test = "t-test_overestim_var", *, control_variance: bool = False
+) -> FloatArray:
+    """Return [K, G], V2's aggregation `logp`: signed -ln of the adjusted p-value.
+
+    Parameters
+    ----------
+    population, test, control_variance
+        See `statistics`.
+    """
+    t, p = statistics(population, test, control_variance=control_variance)
+    # An infinite score is dropped after the adjustment only: its p-value of 0 counts among the others'.
+    known, q = np.isfinite(t), adjusted(p)
+    return signed_log(np.where(known, t, 0.0), np.where(known, q, 1.0), TINY_V2)
 
 
-def logp_v1(population: Population, test: Literal["wilcoxon", "t"] = "wilcoxon") -> FloatArray:
+def logp_v1(population: Population, test: Test = "wilcoxon") -> FloatArray:
     """Return [K, G], V1's aggregation `logp`: signed -ln of the raw p-value."""
-    if test == "t":
-        controls = population.controls.moments
-        t, df = t_scores(population.moments, controls, population.covariate, infinite=True)
-        return signed_log(t, t_pvals(t, df), TINY_V1)
-    z = rank_sum_scores(population)
-    return signed_log(z, 2 * ndtr(-np.abs(z)), TINY_V1)
+    return signed_log(*statistics(population, test), TINY_V1)
 
 
 def rank_sum_scores(population: Population) -> FloatArray:
-    """Return [K, G], the standardised rank sum of each group among its controls, without tie correction."""
+    """Return [K, G], the standardised rank sum of each group among its controls, without tie correction.
+
+    Undefined values rank above all others, as in PerturBench.
+    """
     out = np.empty_like(population.moments.mean)
     reference = [dense(population.controls.block(v)) for v in range(population.controls.n)]
     for k, v in enumerate(population.covariate):
         X = dense(population.block(k))
         n, m = len(X), len(reference[v])
-        total = rankdata(np.concatenate([X, reference[v]]), axis=0)[:n].sum(axis=0)
+        both = np.concatenate([X, reference[v]])
+        total = rankdata(np.where(np.isnan(both), np.inf, both), axis=0)[:n].sum(axis=0)
         out[k] = (total - n * (n + m + 1) / 2) / np.sqrt(n * m * (n + m + 1) / 12)
     return np.nan_to_num(out)

@@ -69,6 +69,7 @@ class Sides:
     scopes: list[str]
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def pair_of(metric: str, sides: Sides, version: aggregate.Version = "V2") -> Pair:
     """Return the metric's values, and by covariate the matrix of all predictions and observations.
 
@@ -92,8 +93,7 @@ def pair_of(metric: str, sides: Sides, version: aggregate.Version = "V2") -> Pai
         }
         return Pair(shared, clouds.mmd(p, r), scopes, matrices, False)
     kind = in_version(metric, version)
-    with np.errstate(invalid="ignore"):
-        matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
+    matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
     p, r = as_scored(p, version), as_scored(r, version)
     if metric != "top_k_recall":
         flat = _no_direction(p) | _no_direction(r) if metric in _RELATIVE else None

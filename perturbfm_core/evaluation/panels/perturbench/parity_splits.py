@@ -53,6 +53,12 @@ def compare(folder: Path) -> Iterator[Record]:
         yield from _run(folder, expected, obs, name, run)
 
 
+def _hash_seed(expected: dict[str, Any]) -> str | None:
+    """Return the hash seed of the peer's process, None where it is not known."""
+    seed = str(expected.get("PYTHONHASHSEED", ""))
+    return seed if seed.isdigit() else None
+
+
 def _run(
     folder: Path, expected: dict[str, Any], obs: pd.DataFrame, name: str, run: dict[str, Any]
 ) -> Iterator[Record]:
@@ -66,6 +72,8 @@ def _run(
             control=expected.get("control", "control"),
             delimiter=expected.get("delimiter", "+"),
             labels=run.get("stratify_labels_sorted"),
+            hash_seed=_hash_seed(expected),
+            refuse_empty="error" in run,
         )
     except SplitError:
         yield Record(name, "refused", float("error" in run), 1.0)

@@ -11,6 +11,7 @@ from itertools import combinations, islice
 
 import numpy as np
 
+from perturbfm_core.evaluation.panels.perturbench.vector import sizes
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 _NEAR = 1e-6
@@ -19,7 +20,7 @@ _MOST = 5000
 
 def top_sets(A: FloatArray, k: int) -> tuple[BoolArray, BoolArray, IntArray]:
     """Return (surely among the k largest in size [C, G], tied for a place [C, G], places left for ties [C])."""
-    size = np.abs(A)
+    size = sizes(A)
     if A.shape[1] <= k:
         return (
             np.ones(A.shape, dtype=np.bool_),
@@ -29,7 +30,10 @@ def top_sets(A: FloatArray, k: int) -> tuple[BoolArray, BoolArray, IntArray]:
     last = -np.sort(-size, axis=1)[:, k - 1 : k]
     margin = _NEAR * last + _NEAR * 0.1
     sure, tied = size > last + margin, np.abs(size - last) <= margin
-    return sure, tied, k - sure.sum(axis=1)
+    # No choice is left where there is a place for each.
+    placed = tied & (sure.sum(axis=1) + tied.sum(axis=1) == k)[:, None]
+    sure = sure | placed
+    return sure, tied & ~placed, k - sure.sum(axis=1)
 
 
 def recall_bounds(P: FloatArray, R: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:

@@ -170,7 +170,13 @@ class Population:
 
 
 def table_population(
-    X: Matrix, group: IntArray, covariate: IntArray, n_groups: int, controls: Controls | None = None
+    X: Matrix,
+    group: IntArray,
+    covariate: IntArray,
+    n_groups: int,
+    controls: Controls | None = None,
+    *,
+    n_covariates: int | None = None,
 ) -> Population:
     """Return the population of one cell table.
 
@@ -186,6 +192,8 @@ def table_population(
         Number of groups; each must have a cell.
     controls
         Controls to compare with instead of the table's own (as in PerturBench's test step).
+    n_covariates
+        Number of covariate combinations, where not all of them are in the table.
     """
     order = np.argsort(group, kind="stable")
     bounds = np.searchsorted(group[order], np.arange(n_groups + 1))
@@ -197,6 +205,7 @@ def table_population(
         return X[rows] if sorted_rows else X[order[rows]]
 
     if controls is None:
-        mine = [np.flatnonzero((group < 0) & (covariate == v)) for v in range(int(covariate.max()) + 1)]
+        n = int(covariate.max()) + 1 if n_covariates is None else n_covariates
+        mine = [np.flatnonzero((group < 0) & (covariate == v)) for v in range(n)]
         controls = Controls(lambda v: X[mine[v]], len(mine))
     return Population(block, of_group, controls)

@@ -81,8 +81,10 @@ def spread(X: FloatArray) -> Spread:
     the deviation of a constant gene has, and with it the divergence.
     """
     parts = []
+    # As `std` does, whole numbers in double precision.
+    dtype = X.dtype if X.dtype.kind == "f" else np.dtype(np.float64)
     for start in range(0, max(X.shape[1], 1), _GENES):
-        T = np.array(X[:, start : start + _GENES].T, order="C")
+        T = np.array(X[:, start : start + _GENES].T, order="C", dtype=dtype)
         mean = T.mean(axis=1, keepdims=True)
         # In place, what `std` does: the same digits in three quarters of the time.
         T -= mean

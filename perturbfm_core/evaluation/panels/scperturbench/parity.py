@@ -179,7 +179,7 @@ def _without_value(case: _Case, record: dict[str, Any], key: str, wanted: list[s
 
 def _tolerance(dtype: np.dtype[Any], metric: str) -> tuple[float, float]:
     """Return (relative, absolute) tolerance: the peer keeps single precision, and always runs Sinkhorn in it."""
-    if dtype == np.float64:
+    if dtype != np.float32:
         return (1e-6, 0.0) if metric == "wasserstein" else (1e-12, 1e-12)
     # A distance near 0 is a difference of almost equal numbers, accurate to single precision only.
     return (2e-5, 1e-6 if metric == "edistance" else 2e-7) if metric in _MAIN else (1e-4, 1e-6)

@@ -18,6 +18,7 @@ from perturbfm_core.evaluation.panels import openproblems
 from perturbfm_core.evaluation.panels.linear_paper import scores as linear
 from perturbfm_core.evaluation.panels.perturbench.parity_ties import top_sets
 from perturbfm_core.evaluation.panels.systema import baselines, scores
+from perturbfm_core.evaluation.panels.virtual_cell.parity_files import read_prediction
 from perturbfm_core.evaluation.parity import (
     ILL_CONDITIONED,
     UNKNOWN,
@@ -43,8 +44,8 @@ def systema_records(folder: Path) -> Iterable[Record]:
     real = anndata.read_h5ad(folder / "real.h5ad")
     control = str(expected["control"])
     observed = _means(real.X, real.obs[expected["pert_col"]].astype(str).to_numpy())
-    with (folder / "pred.npz").open("rb") as raw, np.load(raw, allow_pickle=False) as given:
-        predicted = _means(given["X"], given["perturbation"])
+    X, labels, _ = read_prediction(folder, expected["pert_col"])
+    predicted = _means(X, labels)
     genes = [str(g) for g in real.var_names]
     given, others = expected.get("systema"), expected.get("definitional_not_upstream_code")
     yield from known_form("systema", "systema", _systema(given, observed, predicted, genes, control))

@@ -10,6 +10,7 @@ where they are rounding errors.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,8 +69,8 @@ _NOISE = f"{ILL_CONDITIONED}: E-distances of a constant prediction are equal up 
 # The mean baseline of one perturbation has half of its change.
 _PERFECT = f"{ILL_CONDITIONED}: the baseline is perfect up to rounding, by which the score is divided"
 CORRELATION = "pearson_delta"
-_CEILINGS = "ceiling_0_8_2_disjoint_spearman_brown_seed0"
-_HALVES = "ceiling_raw_self_split_mean"
+_CEILINGS = re.compile(r"ceiling_0_8_2_disjoint_spearman_brown_seed(\d+)")
+_HALVES = re.compile(r"ceiling_raw_self_split_mean(?:_seed(\d+))?")
 # Column of a differential-expression table: (attribute of `DifferentialExpression`, tolerance).
 _COLUMNS = {
     "statistic": ("statistic", EXACT),
@@ -149,12 +150,8 @@ def compare(folder: Path) -> Iterable[Record]:
         yield from known_form("de", side, _table(folder, case, side, sample))
     yield from known_form("values", "values", _values(case, real, pred))
     yield from known_form("ceiling", "ceilings", _ceilings(case))
-    if not {"systema", "definitional_not_upstream_code"} & case.expected.keys():
-        return
-    if (folder / PREDICTION).is_file():
+    if {"systema", "definitional_not_upstream_code"} & case.expected.keys():
         yield from known_form("systema", "systema", systema_records(folder))
-    else:
-        yield not_compared("systema", "systema", f"read with a prediction in {PREDICTION} only")
 
 
 def _table(folder: Path, case: Case, side: str, sample: Sample) -> Iterator[Record]:
@@ -296,18 +293,30 @@ def _means(values: Mapping[str, FloatArray]) -> dict[str, float]:
 
 
 def _ceilings(case: Case) -> Iterator[Record]:
-    if not {_HALVES, _CEILINGS} & case.expected["cell_eval"].keys():
-        return
-    first, second, names = aggregate.disjoint_halves(case.labels, seed=0)
+    theirs = case.expected["cell_eval"]
+    corrected = {int(found[1]): theirs[key] for key in theirs if (found := _CEILINGS.fullmatch(key))}
+    halves = {
+        int(found[1] or min(corrected, default=0)): theirs[key]
+        for key in theirs
+        if (found := _HALVES.fullmatch(key))
+    }
+    for seed in sorted(corrected.keys() | halves.keys()):
+        yield from _ceiling(case, seed, halves.get(seed, {}), corrected.get(seed, {}))
+
+
+def _ceiling(
+    case: Case, seed: int, halves: Mapping[str, Any], corrected: Mapping[str, Any]
+) -> Iterator[Record]:
+    """Yield the records of one split of the measured cells, by the peer's {metric: mean of the halves or ceiling}."""
+    first, second, names = aggregate.disjoint_halves(case.labels, seed=seed)
     halved = replace(case, names=names[names != case.expected["control"]])
     sides = [halved.sample(case.X[rows], case.labels[rows]) for rows in (first, second)]
-    theirs = case.expected["cell_eval"]
-    known = tuple(metric for metric in theirs[_HALVES] if metric in FULL)
+    known = tuple(metric for metric in {**halves, **corrected} if metric in FULL)
     values = _Outcome.of(halved, sides[0], sides[1], known)
-    doubt = _ill_conditioned(*sides) if EDISTANCE in theirs[_HALVES] else {}
-    yield from _records("ceiling.", "halves", theirs[_HALVES], values.means(), doubt)
-    corrected = _Numbers(*(aggregate.split_half_ceiling(each) for each in values))
-    yield from _records("ceiling.", "corrected", theirs[_CEILINGS], corrected, doubt)
+    doubt = _ill_conditioned(*sides) if EDISTANCE in known else {}
+    yield from _records("ceiling.", "halves", halves, values.means(), doubt)
+    ceilings = _Numbers(*(aggregate.split_half_ceiling(each) for each in values))
+    yield from _records("ceiling.", "corrected", corrected, ceilings, doubt)
 
 
 def _per_perturbation(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.evaluation.parity_npz import read_arrays
 from perturbfm_core.schema import StrArray
 
 PREDICTION = "pred.npz"
@@ -41,8 +42,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix == ".npz":
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as arrays:
-                table = pd.DataFrame({name: arrays[name] for name in arrays.files})
+            table = pd.DataFrame(read_arrays(path))
         elif path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
@@ -70,5 +70,5 @@ def read_prediction(folder: Path, pert_col: str) -> tuple[Any, StrArray, StrArra
         cells = anndata.read_h5ad(folder / "pred.h5ad")
         labels = np.asarray(cells.obs[pert_col].astype(str), dtype=np.str_)
         return cells.X, labels, np.asarray(cells.var_names.astype(str), dtype=np.str_)
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as pred:
-        return pred["X"], pred["perturbation"].astype(np.str_), pred["genes"].astype(np.str_)
+    pred = read_arrays(path)
+    return pred["X"], pred["perturbation"].astype(np.str_), pred["genes"].astype(np.str_)

@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from perturbfm_core.evaluation.panels.calibrated import parity_arrays
 from perturbfm_core.evaluation.panels.calibrated.parity import compare
 from perturbfm_core.evaluation.parity import KINDS, run_case
+from perturbfm_core.evaluation.parity_npz import read_arrays
 from tests.support.paths import TESTS
 
 FOLDER = TESTS / "parity" / "calibrated" / "synth_a"
@@ -65,6 +66,82 @@ def other_label(table):
 def test_cells_may_be_sparse_or_in_single_precision_and_controls_have_another_label(tmp_path, change):
     found = with_cells(tmp_path / "case", change)
     assert (found["compared"], found["skipped"], found["failed"]) == (5740, 0, 0)
+
+
+def with_arrays(folder, change):
+    """Return what the comparison gives of a copy of the case whose arrays are changed."""
+    shutil.copytree(FOLDER, folder)
+    with np.load(folder / "predictions.npz", allow_pickle=True) as given:
+        arrays = change(dict(given))
+    np.savez(folder / "predictions.npz", **arrays)
+    return run_case(folder)
+
+
+def as_objects(arrays):
+    return arrays | {name: arrays[name].astype(object) for name in ("conditions", "genes")}
+
+
+def other_order(arrays):
+    n = len(arrays["genes"])
+    return {name: A[..., ::-1] if A.shape[-1] == n else A for name, A in arrays.items()}
+
+
+def some_conditions(arrays):
+    # A condition that the case does not score is among the rest that others are tested against.
+    rows = slice(0, 11)
+    return {name: A[rows] if len(A) == 12 else A for name, A in arrays.items()}
+
+
+@pytest.mark.parametrize("change", [as_objects, other_order])
+def test_names_may_be_objects_and_genes_in_another_order(tmp_path, change):
+    found = with_arrays(tmp_path / "case", change)
+    assert (found["compared"], found["skipped"], found["failed"]) == (5740, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[print, "P00"], ["P00", 3], ["P00", None], [["P00"], "P01"], [("P00", "P01"), "P02"], [1.5], [b"P00"]],
+)
+def test_an_array_of_other_objects_is_not_read(tmp_path, given):
+    objects = np.empty(len(given), dtype=object)
+    objects[:] = given
+    found = with_arrays(tmp_path / "case", lambda a: a | {"conditions": objects})
+    assert found["compared"] == 0
+    assert "array 'conditions' holds Python objects other than text" in next(iter(found["reasons"]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["a", "b", "a", "ü x"] * 700, ["one"], [["a", "b"], ["a", "c"]], []],
+    ids=["long", "one", "table", "none"],
+)
+def test_names_saved_as_objects_are_the_same_text(tmp_path, given):
+    """Also what occurs again, which a pickle names once."""
+    names = np.asarray(given, dtype=object)
+    for lies in (names, np.asfortranarray(names)):
+        np.savez(tmp_path / "a.npz", names=lies, numbers=np.arange(3.0))
+        found = read_arrays(tmp_path / "a.npz")
+        assert found["names"].tolist() == names.tolist()
+        assert found["numbers"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_condition_that_is_not_scored_is_part_of_the_rest(tmp_path):
+    found = with_arrays(tmp_path / "case", some_conditions)
+    made = {name: m for name, m in found["metrics"].items() if name.startswith("input_")}
+    assert len(made) == 7
+    assert sum(m["failed"] for m in made.values()) == 0
+
+
+def test_the_interpolation_is_by_the_p_values_that_the_case_names(tmp_path):
+    folder = tmp_path / "case"
+    shutil.copytree(FOLDER, folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    expected["notes"] = expected["notes"].replace("1 - unadjusted p", "1 - adjusted p")
+    (folder / "expected.json").write_text(json.dumps(expected))
+    assert {r.metric for r in compare(folder) if not r.ok} == {
+        "input_alpha",
+        "input_pred_interpolated_duplicate",
+    }
 
 
 def test_a_prediction_that_is_absent_leaves_the_others_compared(tmp_path):

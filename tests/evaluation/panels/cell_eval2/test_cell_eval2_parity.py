@@ -168,6 +168,23 @@ def test_what_is_not_known_is_counted_with_a_reason(copy):
 
 
 @pytest.mark.parametrize(
+    ("args", "same"),
+    [
+        (["--set", "target_gene_map={'*': null}"], True),
+        (["--set", "target_gene_map={G0: null}", "--no-target-genes"], True),
+        (["--set", "target_gene_map={G0: null}"], False),
+    ],
+)
+def test_target_genes_are_those_of_the_map_of_a_run(args, same):
+    expected = json.loads((EDGES / "expected.json").read_text())
+    run = expected["runs"]["no_target_genes/pred_odd"]
+    case = parity.Case(EDGES, expected)
+    records = list(parity._run(case, "x/pred_odd", run | {"args": ["--profile", "vcc2026", *args]}))
+    assert len(records) > 100
+    assert all(record.ok for record in records) is same
+
+
+@pytest.mark.parametrize(
     ("more", "unknown"),
     [
         (["--cache-strict", "-o", "out", "--set", "de.backend=scanpy", "--set", "device=cpu"], None),

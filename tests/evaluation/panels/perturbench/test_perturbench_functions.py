@@ -12,7 +12,7 @@ from perturbfm_core.evaluation.panels.perturbench.parity_records import (
     pair_records,
     unless_noise,
 )
-from perturbfm_core.evaluation.panels.perturbench.parity_ties import near_rank_bounds
+from perturbfm_core.evaluation.panels.perturbench.parity_ties import near_rank_bounds, recall_bounds
 from perturbfm_core.evaluation.panels.perturbench.population import clipped_mean, moments_of, table_population
 from perturbfm_core.evaluation.panels.perturbench.rank import ranks
 from perturbfm_core.evaluation.panels.perturbench.vector import VECTOR_METRICS, r2_score, top_k_recall
@@ -156,10 +156,12 @@ def test_a_gene_that_is_constant_at_two_values_is_certain_in_v1_and_undefined_in
     X = np.asarray([[1.0, 0.0, 2.0, 1.0], [1.0, 0.0, 2.0, 3.0], [0.0, 1.0, 2.0, 0.0], [0.0, 1.0, 2.0, 1.0]])
     population = table_population(X, np.asarray([0, 0, -1, -1]), np.zeros(4, int), 1)
     sure = -np.log(1e-24)
-    np.testing.assert_allclose(differential.logp_v1(population, "t")[0, :3], [sure, -sure, 0.0])
+    np.testing.assert_allclose(
+        differential.logp_v1(population, "t-test_overestim_var")[0, :3], [sure, -sure, 0.0]
+    )
     for function, value in ((differential.scores, 0.0), (differential.pvals, 1.0), (differential.logp, 0.0)):
         assert (function(population)[0, :3] == value).all()
-    assert 0 < differential.logp_v1(population, "t")[0, 3] < sure
+    assert 0 < differential.logp_v1(population, "t-test_overestim_var")[0, 3] < sure
 
 
 @pytest.mark.parametrize("similarity", [True, False])
@@ -188,6 +190,48 @@ def test_scores_take_the_groups_size_on_both_sides(cells):
     pooled = stats.ttest_ind_from_stats(a.mean(0), b.std(0, ddof=1), 8, b.mean(0), b.std(0, ddof=1), 16)
     with_control = differential.scores(found, control_variance=True)[0]
     np.testing.assert_allclose(with_control, pooled.statistic, rtol=1e-6)
+
+
+@pytest.mark.parametrize("test", differential.TESTS)
+def test_every_test_of_the_peer(cells, test):
+    X, group, covariate = cells
+    a, b = X[group == 0], X[(group < 0) & (covariate == 0)][:5]
+    X, group = np.concatenate([a, b]), np.asarray([0] * 8 + [-1] * 5)
+    found = table_population(X, group, np.zeros(13, int), 1)
+    if test == "wilcoxon":
+        score = np.asarray([stats.ranksums(x, y).statistic for x, y in zip(a.T, b.T, strict=True)])
+        p = 2 * stats.norm.sf(np.abs(score))
+    else:
+        n = 8 if test == "t-test_overestim_var" else 5
+        sides = (a.mean(0), a.std(0, ddof=1), 8, b.mean(0), b.std(0, ddof=1), n)
+        score, p = stats.ttest_ind_from_stats(*sides, equal_var=False)
+    np.testing.assert_allclose(differential.scores(found, test)[0], score, rtol=1e-6)
+    np.testing.assert_allclose(differential.pvals(found, test)[0], p, rtol=1e-9)
+    q = stats.false_discovery_control(p)
+    np.testing.assert_allclose(differential.logp(found, test)[0], np.sign(score) * -np.log(q), rtol=1e-9)
+    np.testing.assert_allclose(differential.logp_v1(found, test)[0], np.sign(score) * -np.log(p), rtol=1e-9)
+
+
+def test_a_gene_that_is_constant_at_two_values_counts_in_the_adjustment_of_the_others():
+    # Its p-value is 0 when p-values are adjusted; its score is dropped after that.
+    X = np.asarray([[1.0, 1.0], [1.0, 3.0], [0.0, 0.0], [0.0, 1.0]])
+    found = table_population(X, np.asarray([0, 0, -1, -1]), np.zeros(4, int), 1)
+    t, p = differential.scores(found)[0, 1], differential.pvals(found)[0, 1]
+    np.testing.assert_allclose(differential.logp(found)[0], [0.0, np.sign(t) * -np.log(p)])
+
+
+def test_undefined_values_rank_above_all_others():
+    # As numbers larger than any, in the rank sum and among the largest entries.
+    X = np.asarray([[np.nan, 5.0], [1.0, 0.0], [0.0, 2.0], [2.0, 1.0], [3.0, 4.0]])
+    group, covariate = np.asarray([0, 0, -1, -1, -1]), np.zeros(5, int)
+    found = table_population(X, group, covariate, 1)
+    as_largest = table_population(np.nan_to_num(X, nan=99.0), group, covariate, 1)
+    np.testing.assert_allclose(differential.rank_sum_scores(found), differential.rank_sum_scores(as_largest))
+    A = np.asarray([[1.0, np.nan, 3.0, np.inf]])
+    for k, first in ((1, [[0, 1, 0, 0]]), (2, [[0, 1, 0, 1]]), (3, [[0, 1, 1, 1]])):
+        B = np.asarray(first, dtype=np.float64)
+        assert top_k_recall(A, B, k) == 1
+        np.testing.assert_allclose(recall_bounds(A, B, k), 1)
 
 
 def test_infinite_scores_are_zero():

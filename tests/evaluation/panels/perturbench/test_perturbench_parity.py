@@ -3,10 +3,14 @@ import shutil
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from perturbfm_core.evaluation.panels.perturbench import parity as perturbench
+from perturbfm_core.evaluation.panels.perturbench import parity_sides
+from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_scaled
 from perturbfm_core.evaluation.panels.perturbench.parity_records import Sides, pair_of
+from perturbfm_core.evaluation.panels.perturbench.population import table_population
 from perturbfm_core.evaluation.parity import KINDS, run_case
 from tests.conftest import REPO
 
@@ -164,10 +168,89 @@ def test_predictions_and_the_controls_joined_to_them_have_the_wider_type(tmp_pat
     path = folder / "predictions_noisy.npz"
     arrays = dict(np.load(path))
     np.savez(path, **(arrays | {"X": arrays["X"].astype(types[1])}))
-    sides = perturbench._read(folder, json.loads((folder / "settings.json").read_text()))
+    sides = parity_sides.read_sides(folder, json.loads((folder / "settings.json").read_text()))
     assert sides["ref"].cells.controls.block(0).dtype == types[0]
     for population in (sides["noisy"].cells, sides["noisy"].raw):
         assert population.block(0).dtype == population.controls.block(0).dtype == np.float64
+
+
+def test_cells_may_be_stored_by_gene(edge):
+    # A row of it is not what is compressed, and the peer squares its values in double precision.
+    table = anndata.read_h5ad(edge / "reference.h5ad")
+    table.X = table.X.tocsc()
+    table.write_h5ad(edge / "reference.h5ad")
+    assert run_case(edge)["failed"] == 0
+    sides = parity_sides.read_sides(edge, json.loads((edge / "settings.json").read_text()))
+    assert sides["ref"].cells.block(0).dtype == np.float64
+    assert sides["noisy"].cells.controls.block(0).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("average", {"mode": "sum"}), ("scaled", {"max_scale": 0.5}), ("scaled", {})]
+)
+def test_options_of_means_are_the_peers(edge, name, option):
+    settings = json.loads((edge / "settings.json").read_text())
+    side = parity_sides.read_sides(edge, settings)["ref"]
+    found = perturbench._vectors({"aggr_method": name, **option}, side, "V2", True, None)
+    X = side.cells.block(0).toarray().astype(np.float64)
+    if name == "scaled":
+        own = side.cells.covariate == side.cells.covariate[0]
+        blocks = [side.cells.block(k).toarray() for k in np.flatnonzero(own)]
+        every = np.concatenate([*blocks, side.cells.controls.block(side.cells.covariate[0]).toarray()])
+        sd = every.std(axis=0, ddof=1, dtype=np.float64)
+        most = option.get("max_scale", 10.0)
+        X = np.clip((X - every.mean(axis=0, dtype=np.float64)) / np.where(sd > 0, sd, 1.0), -most, most)
+    np.testing.assert_allclose(found[0], X.sum(axis=0) if option.get("mode") else X.mean(axis=0), atol=1e-6)
+
+
+def two_doses(folder, dtype=np.float64):
+    """Write a reference of one group at two doses, in single cells of one gene, and return its sides."""
+    X = np.asarray([[1.0], [3.0], [0.0], [2.0], [4.0], [6.0]], dtype=dtype)
+    obs = {"dose": [0.5, 0.5, 0.5, 10.0, 10.0, 10.0], "condition": ["A", "A", "ctrl", "A", "A", "ctrl"]}
+    table = anndata.AnnData(X, obs=pd.DataFrame(obs, index=[f"c{i}" for i in range(6)]))
+    table.write_h5ad(folder / "reference.h5ad")
+    arrays = {f"obs__{name}": np.asarray(v[2:]) for name, v in obs.items()}
+    # A dose that the reference lacks, between those that it has.
+    arrays["obs__dose"] = np.asarray([0.5, 5.0, 5.0, 10.0])
+    arrays |= {"X": X[2:], "var_names": np.asarray(["0"]), "obs_columns": np.asarray(list(obs))}
+    np.savez(folder / "predictions_m.npz", **arrays)
+    settings = {"pert_col": "condition", "cov_cols": ["dose"], "ctrl": "ctrl"}
+    return parity_sides.read_sides(folder, settings | {"append_reference_controls": False})
+
+
+def test_controls_have_the_dose_of_a_group_in_v1_and_any_in_v2(tmp_path):
+    side = two_doses(tmp_path)["ref"]
+    for version, controls in (("V1", [0.0, 6.0]), ("V2", [3.0, 3.0])):
+        found = perturbench._vectors({"aggr_method": "logfc"}, side, version, True, None)
+        np.testing.assert_allclose(found[:, 0], np.log2([2.1, 3.1]) - np.log2(np.add(controls, 0.1)))
+    found = perturbench._vectors({"aggr_method": "pvals"}, side, "V2", True, None)
+    assert np.isfinite(found).all()
+
+
+def test_a_covariate_that_the_reference_lacks_is_one_of_its_own(tmp_path):
+    sides = two_doses(tmp_path)
+    assert sides["m"].labels == [("5.0", "A")]
+    assert sides["m"].cells.controls.moments.n.tolist() == [1, 1, 0]
+    assert sides["ref"].cells.controls.moments.n.tolist() == [1, 1, 0]
+
+
+def test_a_gene_that_is_equal_in_all_cells_is_scaled_by_the_peers_rounding_error(tmp_path):
+    value = np.float32(0.1)
+    X = np.full((4, 1), value)
+    cells = table_population(X, np.asarray([0, 0, 0, -1]), np.zeros(4, int), 1)
+    spread = float(value * value) - float(value) ** 2
+    sd = np.sqrt(spread * 4 / 3) if spread > 0 else np.nan
+    found = as_scaled(cells, None, "V2", 10.0)
+    np.testing.assert_allclose(found, [[0.0 / sd]])
+
+
+def test_a_test_of_another_name_is_not_compared(edge):
+    def other(expected):
+        expected["values"] = {"logp": {"mse": {"per_perturbation": {"noisy": {"c1_Q1": 1.0}}, "mean": {}}}}
+        expected["aggregate_settings"] = {"logp": {"aggr_method": "logp", "de_method": "logreg"}}
+
+    found = changed(edge, other)
+    assert any("'logreg' that is not known" in reason for reason in found["reasons"])
 
 
 def test_an_error_of_the_peer_is_the_reason(edge):
@@ -226,7 +309,7 @@ def test_aggregated_vectors_are_the_peers(name, commit, version):
     settings = json.loads((folder / "settings.json").read_text())
     file = {v: k for k, v in perturbench._VERSIONS.items()}[version]
     ways = json.loads((folder / file).read_text())["aggregate_settings"]
-    sides = perturbench._read(folder, settings)
+    sides = parity_sides.read_sides(folder, settings)
     with np.load(folder / f"aggregates_{commit}.npz", allow_pickle=False) as stored:
         for key in [k for k in stored if k.endswith("|X")]:
             way, side, _ = key.split("|")

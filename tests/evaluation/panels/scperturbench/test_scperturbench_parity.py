@@ -183,6 +183,16 @@ def test_cells_in_a_sparse_file_are_compared_all_the_same(copied):
     assert run_case(copied) == run_case(SMALL) | {"case": "case"}
 
 
+def test_whole_numbers_are_taken_in_double_precision():
+    X = np.random.default_rng(0).integers(0, 5, (7, 4))
+    whole, double = (
+        pipeline.Groups(A[:3], A[3:], A[:2], np.arange(4).astype(str)) for A in (X, X.astype(np.float64))
+    )
+    for metric in pipeline.METRICS:
+        assert pipeline.score(whole, metric) == pytest.approx(pipeline.score(double, metric), rel=1e-12)
+    assert parity._tolerance(X.dtype, "mse") == (1e-12, 1e-12)
+
+
 def test_a_distance_that_is_zero_but_for_rounding_passes_and_another_does_not():
     rtol, atol = parity._tolerance(np.dtype(np.float32), "mse")
     assert 7e-15 <= atol < 1e-4

@@ -12,9 +12,9 @@ import pytest
 import scipy.sparse as sp
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.panels.virtual_cell import parity
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate, parity
 from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
-from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, profile
 from perturbfm_core.evaluation.parity import run_case
 from tests.support.paths import TESTS
 
@@ -144,9 +144,7 @@ def test_tables_and_cells_are_read_in_other_forms(copy, form):
     cells.write_h5ad(copy / "pred.h5ad")
     found, before = run_case(copy), run_case(CASES[0])
     assert found["failed"] == 0
-    kept = {name: entry for name, entry in before["metrics"].items() if not name.startswith("systema")}
-    assert {name: entry for name, entry in found["metrics"].items() if name != "systema"} == kept
-    assert found["metrics"]["systema"]["reasons"] == {"read with a prediction in pred.npz only": 1}
+    assert found["metrics"] == before["metrics"]
 
 
 def test_a_table_in_single_precision_has_its_tolerance_and_a_missing_one_is_said(copy):
@@ -255,6 +253,20 @@ def test_the_score_over_a_baseline_that_is_perfect_is_not_compared(copy):
     assert reason.startswith("ill_conditioned: the baseline is perfect up to rounding")
     assert metrics["score.mse"]["compared"] == 1
     assert not any(name.startswith(("ceiling", "systema")) for name in metrics)
+
+
+@pytest.mark.parametrize("halves", [{}, {"ceiling_raw_self_split_mean": {"pearson_delta": 0.0}}])
+def test_ceilings_are_of_the_split_that_their_name_says_with_or_without_the_halves(copy, halves):
+    case = parity.read_case(copy)
+    for seed in (0, 3):
+        theirs = {f"ceiling_0_8_2_disjoint_spearman_brown_seed{seed}": {"pearson_delta": 0.0}, **halves}
+        found = list(parity._ceilings(replace(case, expected={**case.expected, "cell_eval": theirs})))
+        rows = aggregate.disjoint_halves(case.labels, seed)[:2]
+        real, other = (case.sample(case.X[r], case.labels[r]) for r in rows)
+        mean = profile(real, other, case.names, case.genes, ("pearson_delta",))["pearson_delta"].mean()
+        got = {record.key: record.got for record in found}
+        assert got.keys() == ({"corrected", "halves"} if halves else {"corrected"})
+        assert got["corrected"] == pytest.approx(2 * mean / (1 + mean))
 
 
 def test_scores_of_a_prediction_without_change_lie_between_those_of_all_orders_of_ties(copy):
