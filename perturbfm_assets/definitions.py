@@ -23,4 +23,7 @@ defs = dg.Definitions(
     schedules=schedules,
     sensors=sensors,
     resources={"store": StoreResource()},
+    # Of what is launched from the page of an asset too: a process per step loads the code location again for each, and goes on
+    # with its training when the run is killed.
+    executor=dg.in_process_executor,
 )

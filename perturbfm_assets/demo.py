@@ -4,6 +4,7 @@ import sys
 import time
 
 import dagster as dg
+from sqlalchemy.exc import DatabaseError
 
 from perturbfm_assets.definitions import defs
 from perturbfm_assets.jobs import quiet_logs
@@ -18,10 +19,19 @@ from perturbfm_core.store.artifacts import ArtifactStore
 def main() -> None:
     """Run the embedded default against the instance of ``./dagster.yaml``."""
     start = time.perf_counter()
-    with dg.DagsterInstance.from_config(".") as instance:
-        result = defs.resolve_job_def("demo").execute_in_process(
-            instance=instance, raise_on_error=False, run_config=quiet_logs("INFO"), tags=host_tags()
+    try:
+        with dg.DagsterInstance.from_config(".") as instance:
+            result = defs.resolve_job_def("demo").execute_in_process(
+                instance=instance, raise_on_error=False, run_config=quiet_logs("INFO"), tags=host_tags()
+            )
+    except (DatabaseError, OSError) as error:
+        reason = error.orig if isinstance(error, DatabaseError) else error
+        print(
+            f"error: the storage of Dagster that ./dagster.yaml names cannot be used: {reason}; make room on its disk, or make "
+            "it writable, and run again",
+            file=sys.stderr,
         )
+        sys.exit(1)
     if not result.success:
         print("error: the demo job failed; its log is above and in the UI (make ui)", file=sys.stderr)
         sys.exit(1)

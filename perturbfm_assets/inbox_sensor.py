@@ -1,12 +1,9 @@
 """A sensor that asks for a scan of the inbox once something lies complete there; off until turned on."""
 
-from pathlib import Path
-
 import dagster as dg
 
 from perturbfm_assets.jobs import publish_submissions
 from perturbfm_assets.tries import next_try
-from perturbfm_core.config import content_hash
 from perturbfm_core.pipeline.inbox_files import inbox_of, ready
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -18,10 +15,9 @@ def _ready(home: ArtifactStore) -> str | None:
     """Return an identity of what a scan would take now, None if that is nothing."""
     try:
         return ready(home)
-    except FileNotFoundError as error:
-        # A link that leads nowhere is refused by the scan; what was removed meanwhile is gone at the next look.
-        link = Path(str(error.filename))
-        return content_hash([link.name, link.lstat().st_ctime_ns // 1000]) if link.is_symlink() else None
+    except FileNotFoundError:
+        # What was removed meanwhile is gone at the next look.
+        return None
 
 
 @dg.sensor(

@@ -15,7 +15,7 @@ from perturbfm_assets.assets.report import report
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.assets.trained_model import trained_model
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import table
+from perturbfm_assets.show import RunLog, table
 from perturbfm_core.pipeline.inbox import scan_inbox
 from perturbfm_core.pipeline.leaderboard import rank
 
@@ -59,7 +59,7 @@ make_dataset = dg.define_asset_job(
 def take_submissions(context: dg.OpExecutionContext, store: StoreResource) -> None:
     """Publish the submissions of the inbox, and rank if there are new runs."""
     home = store.open()
-    outcomes = scan_inbox(home)
+    outcomes = scan_inbox(home, RunLog(context))
     rows = [[o.name, o.status, o.run_id or "", o.reason or ""] for o in outcomes]
     for row in rows:
         context.log.info(" ".join(row))

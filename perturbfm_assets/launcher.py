@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dagster import DagsterEventType, DagsterRun
+from dagster import DagsterEventType, DagsterInstance, DagsterRun
 from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 
@@ -15,6 +15,12 @@ HOST_TAG = "perturbfm/host"
 def host_tags() -> dict[str, str]:
     """Return the tags of a run in this process, by which run monitoring finds out that it was killed."""
     return {HOST_TAG: this_boot()}
+
+
+def mark_host(instance: DagsterInstance, run: DagsterRun) -> None:
+    """Tag a run with the host of this process if no launcher has: of ``dg launch``, which starts none."""
+    if HOST_TAG not in run.tags:
+        instance.add_run_tags(run.run_id, host_tags())
 
 
 class WatchedRunLauncher(DefaultRunLauncher):

@@ -21,7 +21,9 @@ def page_url(store: ArtifactStore, page: Path) -> str:
     page
         A file of a run, a scorecard, or the leaderboard page.
     """
-    base = os.environ.get(VARIABLE, DEFAULT).rstrip("/")
+    base = (os.environ.get(VARIABLE, "").strip() or DEFAULT).rstrip("/")
+    # To a browser an address without a scheme is a page of the web UI.
+    base = base if "://" in base else f"http://{base}"
     return f"{base}/runs/{quote(_below(page, store.runs).as_posix())}"
 
 

@@ -20,10 +20,10 @@ class RunLog:
     Parameters
     ----------
     context
-        Of the asset.
+        Of the asset or op.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
+    def __init__(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> None:
         self.run = context.run.run_id
         self._context, self._log = context, context.log
 
@@ -56,6 +56,23 @@ class _OptionalMessages(dg.PipesTempFileMessageReader):
     def no_messages_debug_text(self) -> str:
         """Return what is said where there were none."""
         return "This worker does not speak Dagster Pipes, which it need not: its output is read and checked here."
+
+
+def verdict(name: str, problems: Sequence[str], metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """Return the result of a check, which passes where there is no problem, and says what the problems are.
+
+    Parameters
+    ----------
+    name
+        Of the check.
+    problems
+        What was found, each in words.
+    metadata
+        What else is shown of it.
+    """
+    return dg.AssetCheckResult(
+        passed=not problems, check_name=name, description="; ".join(problems) or None, metadata=metadata
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

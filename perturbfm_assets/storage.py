@@ -8,6 +8,7 @@ files are the same with and without this class.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sqlite3
 from collections import OrderedDict
@@ -128,12 +129,27 @@ def _placed(path: Path, content: bytes) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def _alone(folder: str) -> Iterator[None]:
+    """Hold a folder while files are made there: two processes that begin at once would both make the same tables."""
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some file systems know no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class LocalStorage(DagsterSqliteStorage):
     """Runs, events and schedules in SQLite files under one folder."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__(base_dir, inst_data)
-        self._event_log_storage = KeptEnginesEventLog(os.path.join(base_dir, "history", "runs", ""))
+        with _alone(base_dir):
+            super().__init__(base_dir, inst_data)
+            self._event_log_storage = KeptEnginesEventLog(os.path.join(base_dir, "history", "runs", ""))
 
     @classmethod
     def from_config_value(

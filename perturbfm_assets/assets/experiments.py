@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from perturbfm_assets.launcher import mark_host
 from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
 from perturbfm_assets.readable import conditions_of, described_split
 from perturbfm_assets.resources import StoreResource
@@ -38,12 +39,16 @@ class _Relay:
 
 
 @lru_cache(maxsize=1)
-def _opened(
-    run_id: str, home: str, split_dir: str, model: str, split_key: str
-) -> tuple[list[Experiment], _Relay]:
+def _relay(run_id: str) -> _Relay:
+    """Return what the experiments of a run report to."""
+    return _Relay(run_id)
+
+
+@lru_cache(maxsize=1)
+def _opened(run_id: str, home: str, split_dir: str, model: str, split_key: str) -> list[Experiment]:
     """Open a partition's experiments; the assets of one run share them."""
-    store, relay = StoreResource(home=home, split_dir=split_dir).open(), _Relay(run_id)
-    return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=relay), relay
+    store = StoreResource(home=home, split_dir=split_dir).open()
+    return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=_relay(run_id))
 
 
 def _no_checks(_experiments: list[Experiment], _results: list[Any]) -> list[dg.AssetCheckResult]:
@@ -88,16 +93,19 @@ def each_seed(
     version
         Identity of an artifact's content, for the asset's data version.
     """
+    # Once its process is gone it would be on the way for ever, and neither asked for again nor ranked.
+    mark_host(context.instance, context.run)
     model, split_key = names_of(context.partition_key)
     reason = why_not(SPLITS[split_key].traits, CATALOG.model(model), conditions_of(split_key))
     if reason is not None:
         return _not_applicable(model, split_key, reason, check_names)
+    # Before they are opened: what that builds may wait for the slot of another run.
+    _relay(context.run.run_id).listener = RunLog(context)
     try:
-        experiments, relay = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
+        experiments = _opened(context.run.run_id, resource.home, resource.split_dir, model, split_key)
     except NotApplicableError as error:
         # What only the data say: their genes, and the conditions of a split that lists rows.
         return _not_applicable(model, split_key, error.reason, check_names)
-    relay.listener = RunLog(context)
     results = [stage(e) for e in experiments]
     named: dict[str, Any] = {
         "entry": model,

@@ -8,7 +8,7 @@ from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.prediction import prediction
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import table
+from perturbfm_assets.show import table, verdict
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.metric_panel import PanelScores, score
@@ -71,10 +71,7 @@ def _check(experiments: list[Experiment], scored: list[PanelScores]) -> list[dg.
         is_undefined = (frame["status"] != "ok") | frame["value"].isna()
         unexplained += int((is_undefined & frame["reason"].isna()).sum())
     names = [f"{p}.{m}" for p, m in sorted(missing)]
-    return [
-        dg.AssetCheckResult(
-            passed=not missing and not unexplained,
-            check_name="panel_complete",
-            metadata={"missing": names, "undefined_without_reason": unexplained},
-        )
-    ]
+    problems = [f"missing: {', '.join(names)}"] if names else []
+    problems += [f"{unexplained} values are undefined and give no reason"] if unexplained else []
+    metadata = {"missing": names, "undefined_without_reason": unexplained}
+    return [verdict("panel_complete", problems, metadata)]

@@ -9,6 +9,7 @@ from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.trained_model import trained_model
 from perturbfm_assets.partitions import grid_partitions
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import verdict
 from perturbfm_core import schema
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline.experiment import Experiment
@@ -56,9 +57,6 @@ def _check(experiments: list[Experiment], made: list[Artifact]) -> list[dg.Asset
         found = read_prediction(artifact.path / schema.PREDICTIONS_FILE)
         missing += len(np.setdiff1d(rows, found.idx))
         finite = finite and bool(np.isfinite(found.mean).all() and np.isfinite(found.var).all())
-    passed = missing == 0 and finite
-    return [
-        dg.AssetCheckResult(
-            passed=passed, check_name="covers_split", metadata={"missing_rows": missing, "finite": finite}
-        )
-    ]
+    problems = [f"{missing} test rows are not predicted"] if missing else []
+    problems += [] if finite else ["some values are not finite"]
+    return [verdict("covers_split", problems, {"missing_rows": missing, "finite": finite})]

@@ -6,7 +6,7 @@ from perturbfm_assets.assets.dataset import dataset
 from perturbfm_assets.partitions import dataset_to_split, split_of, split_partitions
 from perturbfm_assets.readable import described_split, splits_table
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import rounded, table
+from perturbfm_assets.show import rounded, table, verdict
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.splits.audit.core import audit
@@ -60,11 +60,11 @@ def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materia
             "findings": dg.MetadataValue.json([f.to_json() for f in findings]),
         },
         check_results=[
-            dg.AssetCheckResult(
-                passed=verified.ok, check_name="hash_lock", metadata={"problems": list(verified.problems)}
-            ),
-            dg.AssetCheckResult(
-                passed=not blocking, check_name="leakage", metadata={"findings": [f.name for f in findings]}
+            verdict("hash_lock", verified.problems, {"problems": list(verified.problems)}),
+            verdict(
+                "leakage",
+                [f"{f.name}: {f.message}" for f in blocking],
+                {"findings": [f.name for f in findings]},
             ),
         ],
         data_version=dg.DataVersion(entry.hash),

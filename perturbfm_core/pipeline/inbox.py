@@ -19,11 +19,11 @@ from perturbfm_core.pipeline.inbox_files import (
     ACCEPTED,
     ENDINGS,
     REJECTED,
-    UNFINISHED,
     Request,
     descriptions,
     file_of,
     inbox_of,
+    is_complete,
     move_parts,
     read_request,
     restore_parts,
@@ -79,7 +79,7 @@ def _take(store: ArtifactStore, inbox: Path, description: Path, tell: Progress) 
     try:
         request = read_request(description)
         file = file_of(inbox, description, request)
-        if not file.exists() or file.name.endswith(UNFINISHED):
+        if not is_complete(file):
             wanted = file.name if request.file else f"{description.stem} with one of {', '.join(ENDINGS)}"
             return Outcome(description.name, "waiting", reason=f"there is no {wanted} beside it yet")
         heard: list[str] = []

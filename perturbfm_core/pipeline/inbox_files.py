@@ -72,11 +72,21 @@ def ready(store: ArtifactStore) -> str | None:
             file: Path | None = file_of(inbox, description, read_request(description))
         except PerturbFMError:
             file = None
-        if file is None or file.exists():
-            parts = [p for p in (description, file) if p is not None]
-            # Time of the last change of the file's entry: one that is moved back from `rejected` is new.
-            found[description.name] = [[p.stat().st_ctime_ns // 1000, p.stat().st_size] for p in parts]
+        if file is None or is_complete(file):
+            found[description.name] = [_identity(p) for p in (description, file) if p is not None]
     return content_hash(found) if found else None
+
+
+def is_complete(file: Path) -> bool:
+    """Return whether a prediction file is there and no longer being copied."""
+    return file.exists() and not file.name.endswith(UNFINISHED)
+
+
+def _identity(path: Path) -> list[int]:
+    # A description that is a link without a target is refused by the scan, which has to be asked for.
+    found = path.stat() if path.exists() else path.lstat()
+    # Time of the last change of the file's entry: one that is moved back from `rejected` is new.
+    return [found.st_ctime_ns // 1000, found.st_size]
 
 
 def descriptions(inbox: Path) -> list[Path]:

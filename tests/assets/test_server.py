@@ -222,16 +222,17 @@ def test_cell_is_the_same_on_a_server_on_the_command_line_and_in_process(on_serv
     assert Path.cwd() == here.path
     # Scores are compared: the pages of the two reports of this process are left unwritten.
     monkeypatch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
-    result = (
-        here.module("definitions")
-        .defs.resolve_job_def("benchmark")
-        .execute_in_process(
-            instance=dg.DagsterInstance.ephemeral(),
-            partition_key=here.module("partitions").grid_key("ridge", SPLIT),
-            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = (
+            here.module("definitions")
+            .defs.resolve_job_def("benchmark")
+            .execute_in_process(
+                instance=instance,
+                partition_key=here.module("partitions").grid_key("ridge", SPLIT),
+                run_config=here.module("jobs").quiet_logs("CRITICAL"),
+            )
         )
-    )
-    (made,) = result.asset_materializations_for_node("report")
+        (made,) = result.asset_materializations_for_node("report")
     in_process = Path(made.metadata["run_dir"].value)
     typed = Path(perturbfm("run", "--split", SPLIT, "--entry", "ridge").values["run_dir"])
 
