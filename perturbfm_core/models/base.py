@@ -270,8 +270,17 @@ class ModelRegistry(Registry[type[Model]]):
 MODELS = ModelRegistry("model", ModelError, Discovery("perturbfm_core.models", "model", "perturbfm.models"))
 
 
-def new_model(name: str, params: dict[str, Any] | None = None) -> Model:
+def new_model(name: str, params: dict[str, Any] | None = None, entry: str | None = None) -> Model:
     """Return an unfitted model by registered name, with validated parameters.
+
+    Parameters
+    ----------
+    name
+        Registered name.
+    params
+        Its parameters; those left out are at their defaults.
+    entry
+        The catalog entry that these are from, for messages.
 
     Raises
     ------
@@ -279,7 +288,8 @@ def new_model(name: str, params: dict[str, Any] | None = None) -> Model:
         If the model is not registered, or cannot be made with its parameters.
     """
     kind = MODELS.get(name)
-    given = parse(kind.Params, params or {}, f"parameters of model {name!r}")
+    source = f"parameters of model {name!r}" + (f" in entry {entry!r}" if entry not in (None, name) else "")
+    given = parse(kind.Params, params or {}, source)
     hint = "; a model is made with its parameters: __init__(self, params)"
     with named_fault(f"model {name!r}, __init__", kind.__module__, ModelError, hint):
         model = kind(given)

@@ -13,9 +13,12 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import new_model
 
 
-def every_parameter(model: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return {parameter: value as JSON} of a registered model, validated."""
-    found = new_model(model, params).params
+def every_parameter(model: str, params: dict[str, Any], entry: str | None = None) -> dict[str, Any]:
+    """Return {parameter: value as JSON} of a registered model, validated.
+
+    Parameters are those of `new_model`.
+    """
+    found = new_model(model, params, entry).params
     return {
         name: recorded(to_jsonable_python(value), value)
         for name in type(found).model_fields

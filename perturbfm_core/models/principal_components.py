@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from perturbfm_core.models.scale import USUAL
 from perturbfm_core.schema import FloatArray
 
@@ -69,7 +71,6 @@ def principal_components(X: FloatArray, k: int, exact: int = _LARGE) -> Principa
     exact
         The smaller of n and G up to which the decomposition is exact.
     """
-    import numpy as np
     from scipy.linalg import eigh
     from sklearn.decomposition import PCA
 
@@ -99,8 +100,6 @@ def principal_components(X: FloatArray, k: int, exact: int = _LARGE) -> Principa
 
 def _by_iteration(X: FloatArray, k: int) -> PrincipalComponents:
     """Return the first components by subspace iteration; rows are centred in the products, without a copy."""
-    import numpy as np
-
     n, genes = X.shape
     mean = X.mean(axis=0, dtype=np.float64)
 
@@ -127,8 +126,6 @@ def _by_iteration(X: FloatArray, k: int) -> PrincipalComponents:
 
 def _signed(axes: FloatArray) -> FloatArray:
     """Return axes of which the entry of largest size is positive."""
-    import numpy as np
-
     largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
     out: FloatArray = axes * np.where(largest < 0, -1.0, 1.0)[:, None]
     return out

@@ -301,6 +301,8 @@ def test_unseen_genes_with_other_features_get_other_predictions(name: str) -> No
         ("knn", {"neighbours": []}, "neighbours"),
         ("kernel_ridge", {"alphas": []}, "alphas"),
         ("gene_embedding_ridge", {"center": "context"}, "center"),
+        ("gene_embedding_ridge", {"alphas": [-1.0]}, "alphas"),
+        ("transfer_ridge", {"alphas": [1.0, -1.0]}, "alphas"),
         ("set_kernel_ridge", {"components": 0}, "components"),
     ],
 )

@@ -125,17 +125,6 @@ def test_the_cost_of_a_set_transformer_is_linear_in_genes():
 
 
 @KINDS
-def test_sets_are_means_over_their_cells(kind):
-    net, x = encoder(kind), cells()
-    sets = net.encode_sets(x, torch.tensor([2, 0, 2, 0, 0]), 4)
-    state = net(x)
-    expected = torch.stack(
-        [state[[1, 3, 4]].mean(dim=0), torch.zeros(8), state[[0, 2]].mean(dim=0), torch.zeros(8)]
-    )
-    torch.testing.assert_close(sets, expected)
-
-
-@KINDS
 def test_embedding_trains_nothing_and_keeps_the_mode(kind):
     net, x = encoder(kind, dropout=0.5), cells()
     net.train()

@@ -67,9 +67,7 @@ class ComboKernelRidge(TunedBaseline):
 
     def _prepare(self, view: TrainView, seed: int) -> KernelSystem:
         self._sums.fit(view.conditions, view.delta)
-        axes = principal_axes(
-            view.delta[is_single(view.conditions)], self.params.components, seed, self.scale
-        )
+        axes = principal_axes(view.delta[is_single(view.conditions)], self.params.components, self.scale)
         self._scores.fit(view, axes)
         combo = n_parts(view.conditions) > 1
         combos = view.conditions[combo]

@@ -23,6 +23,8 @@ from perturbfm_core.splits.view import Query
 # Levels of the table that tell doses and covariates apart, and the columns before those: in the condition's own context,
 # and over contexts.
 _LEVELS = tuple((i, level[:-2]) for i, level in enumerate(CONTEXT_LEVELS) if level[-1] == schema.COVARIATES)
+# Coordinates of a `_Point`.
+_AXES = ("dose", "time")
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,6 @@ def _weights(point: _Point, ladder: Sequence[_Point]) -> FloatArray | None:
         return None
     nearest = usable & (distance <= distance[usable].min() + 1e-9)
     return np.asarray(nearest / nearest.sum())
-
-
-_AXES = ("dose", "time")
 
 
 def _levels(ladder: Sequence[_Point], axis: str) -> FloatArray:

@@ -165,8 +165,6 @@ def distinct_rows(rows: FloatArray) -> tuple[FloatArray, IntArray]:
 
     Same result as `numpy.unique`, but only the distinct rows are sorted.
     """
-    import numpy as np
-
     number: dict[bytes, int] = {}
     first = [number.setdefault(row.tobytes(), len(number)) for row in rows]
     kept = rows[np.unique(np.asarray(first), return_index=True)[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from perturbfm_core import schema
@@ -56,7 +57,6 @@ class GeneEmbedding:
         side_info: SideInfo,
         names: tuple[str, ...],
         k: int,
-        seed: int,
         scale: Scale = USUAL,
     ) -> GeneEmbedding:
         """Take the named tables, with centre and scale of the perturbed genes of train.
@@ -71,19 +71,13 @@ class GeneEmbedding:
             Names of the tables; none means the co-expression table.
         k
             Number of principal components of the co-expression table.
-        seed
-            Seed of the principal component analysis.
         scale
             Sizes beyond which the components are approximate.
         """
-        import numpy as np
-
         genes = distinct_genes(view.conditions[schema.PERT_ID].astype(str))
         self.tables, self.offsets, self.scales, self.known_genes = [], [], [], {}
         for name in names or (COEXPRESSION,):
-            table = (
-                coexpression(view, k, seed, scale) if name == COEXPRESSION else side_info.feature_table(name)
-            )
+            table = coexpression(view, k, scale) if name == COEXPRESSION else side_info.feature_table(name)
             rows, known = table.rows(genes)
             rows = rows[known].astype(np.float64)
             # Root mean squared distance from the centre: one scale per table keeps the geometry of its
@@ -98,8 +92,6 @@ class GeneEmbedding:
 
     def features(self, conditions: pd.DataFrame) -> tuple[FloatArray, BoolArray]:
         """Return (float64 [C, F] features, bool [C] whether any table has any of the condition's genes)."""
-        import numpy as np
-
         parts, owner = components(conditions)
         genes = [name_of_part(part) for part in parts[schema.PERT_ID]]
         dose = self.response.amounts(parts[schema.DOSES], labels_of(parts))
@@ -130,8 +122,6 @@ class GeneEmbedding:
 
     def restore(self, arrays: dict[str, FloatArray], meta: dict[str, Any]) -> None:
         """Restore the state that `arrays` and `meta` returned."""
-        import numpy as np
-
         self.tables, self.offsets, self.scales = [], [], []
         for i, table in enumerate(meta["embedding"]):
             genes = np.asarray(table["genes"], dtype=np.str_)
@@ -141,7 +131,7 @@ class GeneEmbedding:
         self.response = DoseResponse.restored(meta)
 
 
-def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> GeneFeatures:
+def coexpression(view: TrainView, k: int, scale: Scale = USUAL) -> GeneFeatures:
     """Return principal components of the measured genes over train deltas; co-regulated genes are close.
 
     Parameters
@@ -150,8 +140,6 @@ def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> Ge
         Train conditions.
     k
         Number of components; fewer if there are fewer genes or conditions.
-    seed
-        Seed of the principal component analysis.
     scale
         Sizes beyond which the components are approximate.
 
@@ -160,7 +148,6 @@ def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> Ge
     GeneFeatures
         float32 [G, k], scores of the genes.
     """
-    import numpy as np
     from sklearn.decomposition import PCA
 
     if len(view.genes) < 2:
@@ -174,7 +161,7 @@ def coexpression(view: TrainView, k: int, seed: int, scale: Scale = USUAL) -> Ge
     Y = view.delta.astype(np.float64).T
     # Of equal genes the explained variance is 0/0; only the scores are used.
     with np.errstate(invalid="ignore", divide="ignore"):
-        pca = PCA(n_components=min(k, *Y.shape), svd_solver="covariance_eigh", random_state=seed)
+        pca = PCA(n_components=min(k, *Y.shape), svd_solver="covariance_eigh")
         scores = pca.fit_transform(Y)
     return GeneFeatures(COEXPRESSION, view.genes, scores.astype(np.float32))
 
@@ -187,23 +174,17 @@ class Centers:
     """
 
     def __init__(self, by: Literal["group", "all"]) -> None:
-        import numpy as np
-
         self.table = EffectTable(_CENTERS if by == "group" else ())
         self.overall: FloatArray = np.zeros(0, dtype=np.float32)
 
     def fit(self, conditions: pd.DataFrame, values: FloatArray) -> Centers:
         """Average `values` [n, K] over the groups of train conditions."""
-        import numpy as np
-
         self.overall = values.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.table.fit(_with_size(conditions), values)
         return self
 
     def of(self, conditions: pd.DataFrame) -> FloatArray:
         """Return float32 [C, K], the group mean of each condition."""
-        import numpy as np
-
         out = np.repeat(self.overall[None], len(conditions), axis=0)
         if self.table.levels:
             values, found = self.table.look_up(_with_size(conditions))
@@ -297,23 +278,20 @@ class EmbeddingBaseline(TunedBaseline):
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
         """Return [C, m], the design matrix of ``coef`` [m, G]; zero where the modality number [C] is -1."""
 
-    def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
+    def _embed(self, view: TrainView) -> tuple[FloatArray, IntArray, FloatArray]:
         """Fit embedding and centres; return features [n, F], modality numbers [n] and deviations [n, G]."""
-        self._fit_embedding(view, seed)
+        self._fit_embedding(view)
         self._centers.fit(view.conditions, view.delta)
         self._modalities = sorted(set(view.conditions[schema.MODALITY].astype(str)))
         self.training["known_genes"] = self._embedding.known_genes
         X, code = self._inputs(view.conditions)
         return X, code, view.delta - self._centers.of(view.conditions)
 
-    def _fit_embedding(self, view: TrainView, seed: int) -> None:
-        names, k = self._tables(), self.params.components
-        self._embedding.fit(view, self.side_info, names, k, seed, self.scale)
+    def _fit_embedding(self, view: TrainView) -> None:
+        self._embedding.fit(view, self.side_info, self._tables(), self.params.components, self.scale)
 
     def _inputs(self, conditions: pd.DataFrame) -> tuple[FloatArray, IntArray]:
         """Return features [C, F] and int64 [C], the number of the modality, -1 where nothing is known."""
-        import numpy as np
-
         X, known = self._embedding.features(conditions)
         number = {m: i for i, m in enumerate(self._modalities)}
         code = np.asarray(
@@ -326,8 +304,6 @@ class EmbeddingBaseline(TunedBaseline):
         return self._centers.of(query.conditions), self._design(query.conditions, X, code)
 
     def _apply(self, described: tuple[FloatArray, FloatArray], solution: Solution) -> FloatArray:
-        import numpy as np
-
         center, design = described
         out: FloatArray = center + design @ solution["coef"]
         return out.astype(np.float32)

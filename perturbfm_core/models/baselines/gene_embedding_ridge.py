@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from perturbfm_core.models.base import MODELS
@@ -39,21 +40,20 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
             Ridge penalties to choose from, by the error on the inner folds.
         """
 
-        alphas: tuple[float, ...] = Field(default=(1.0, 10.0, 100.0, 1000.0), min_length=1)
+        alphas: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+            default=(1.0, 10.0, 100.0, 1000.0), min_length=1
+        )
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         self._feature_centers = Centers(self.params.center)
 
     def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
-        import numpy as np
-
-        X, code, residual = self._embed(view, seed)
+        X, code, residual = self._embed(view)
         self._feature_centers.fit(view.conditions, self._blocks(X, code))
         return self._design(view.conditions, X, code), residual.astype(np.float64)
 
     def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:
-        import numpy as np
         from sklearn.linear_model import Ridge
 
         model = Ridge(alpha=value, fit_intercept=False).fit(*prepared)
@@ -61,14 +61,10 @@ class GeneEmbeddingRidge(EmbeddingBaseline):
 
     def _blocks(self, X: FloatArray, code: IntArray) -> FloatArray:
         """Return [C, M F]: the features in the block of their modality, zero in the others."""
-        import numpy as np
-
         own = code[:, None] == np.arange(len(self._modalities))
         return np.asarray((own[:, :, None] * X[:, None, :]).reshape(len(X), -1))
 
     def _design(self, conditions: pd.DataFrame, X: FloatArray, code: IntArray) -> FloatArray:
-        import numpy as np
-
         centered = self._blocks(X, code) - self._feature_centers.of(conditions)
         return np.where(code[:, None] >= 0, centered, 0.0)
 

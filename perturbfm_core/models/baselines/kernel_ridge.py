@@ -48,7 +48,7 @@ class KernelRidgeRegression(EmbeddingBaseline):
         self._width = 1.0
 
     def _prepare(self, view: TrainView, seed: int) -> KernelSystem:
-        X, code, residual = self._embed(view, seed)
+        X, code, residual = self._embed(view)
         self._width = median_distance(X, self.scale)
         rows = inducing(self.scale, len(view))
         self._train, self._code = (X, code) if rows is None else (X[rows], code[rows])

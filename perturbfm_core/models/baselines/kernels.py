@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.models.baselines.effects import (
     CONTEXT_LEVELS,
@@ -28,7 +30,6 @@ _ZERO = 1e-10
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
     """Return float64 [a, b], squared Euclidean distances between the rows of A [a, F] and B [b, F]."""
-    import numpy as np
     from sklearn.metrics.pairwise import euclidean_distances
 
     if not (len(A) and len(B) and A.shape[1]):
@@ -43,8 +44,6 @@ def median_distance(A: FloatArray, scale: Scale = USUAL) -> float:
 
     Of more rows than `scale` treats exactly, it is that among some.
     """
-    import numpy as np
-
     if scale.approximates(len(A)):
         A = A[scale.inducing_rows(len(A))]
     d2 = squared_distances(A, A)
@@ -63,8 +62,6 @@ def rbf(A: FloatArray, B: FloatArray, scale: float) -> FloatArray:
     scale
         Squared length scale, such as `median_distance`.
     """
-    import numpy as np
-
     out: FloatArray = np.exp(-squared_distances(A, B) / scale)
     return out
 
@@ -81,7 +78,6 @@ def dual_coefficients(K: FloatArray, Y: FloatArray, alpha: float) -> FloatArray:
     alpha
         Ridge penalty > 0.
     """
-    import numpy as np
     from sklearn.kernel_ridge import KernelRidge
 
     fitted = KernelRidge(alpha=alpha, kernel="precomputed").fit(K, Y.astype(np.float64))
@@ -121,7 +117,7 @@ def inducing(scale: Scale, n: int) -> IntArray | None:
     return scale.inducing_rows(n) if scale.approximates(n) else None
 
 
-def principal_axes(X: FloatArray, k: int, seed: int, scale: Scale = USUAL) -> FloatArray:
+def principal_axes(X: FloatArray, k: int, scale: Scale = USUAL) -> FloatArray:
     """Return float64 [k', G], the first principal axes of the rows; at most n - 1, none without rows.
 
     Parameters
@@ -130,13 +126,9 @@ def principal_axes(X: FloatArray, k: int, seed: int, scale: Scale = USUAL) -> Fl
         float [n, G], deltas in log1p units.
     k
         Number of axes.
-    seed
-        Seed of the principal component analysis.
     scale
         Sizes beyond which the axes are approximate.
     """
-    import numpy as np
-
     if not len(X):
         return np.zeros((0, X.shape[1]))
     k = max(1, min(k, len(X) - 1, X.shape[1]))
@@ -155,8 +147,6 @@ class SingleScores:
 
     def fit(self, view: TrainView, axes: FloatArray) -> SingleScores:
         """Project the singles of a view on `axes` [k, G]."""
-        import numpy as np
-
         single = is_single(view.conditions)
         effects = view.delta[single]
         # In blocks of the rows, of which a large screen's do not fit in memory twice.

@@ -53,7 +53,7 @@ class NearestNeighbours(EmbeddingBaseline):
         self._deviations: FloatArray = np.zeros((0, 0), dtype=np.float32)
 
     def _prepare(self, view: TrainView, seed: int) -> None:
-        self._train, self._code, self._deviations = self._embed(view, seed)
+        self._train, self._code, self._deviations = self._embed(view)
 
     def _solve(self, prepared: None, value: int) -> Solution:
         return {"k": np.asarray([value], dtype=np.int64)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from perturbfm_core.config import Frozen
@@ -34,16 +35,12 @@ class LatentShift(Baseline):
         components: int = Field(default=30, ge=1)
 
     def __init__(self, params: Any = None) -> None:
-        import numpy as np
-
         super().__init__(params)
         self._axes: FloatArray = np.zeros((0, 0), dtype=np.float32)
         self._seen = EffectTable(PERTURBATION_LEVELS)
         self._sums = AdditiveEffects()
 
     def _fit(self, view: TrainView, seed: int) -> None:
-        import numpy as np
-
         delta = view.delta.astype(np.float64)
         states = delta if view.control is None else np.concatenate([view.control, view.control + delta])
         k = min(self.params.components, *states.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from perturbfm_core.config import Frozen
@@ -41,16 +42,12 @@ class Linear(Baseline):
         penalty: float = Field(default=0.1, gt=0)
 
     def __init__(self, params: Any = None) -> None:
-        import numpy as np
-
         super().__init__(params)
         self._embedding: FloatArray = np.zeros((0, 0))
         self._weights: FloatArray = np.zeros((0, 0))
         self._offset: FloatArray = np.zeros(0)
 
     def _fit(self, view: TrainView, seed: int) -> None:
-        import numpy as np
-
         Y = view.delta.astype(np.float64).T
         self._offset = Y.mean(axis=1)
         k = min(self.params.components, *Y.shape)
@@ -65,8 +62,6 @@ class Linear(Baseline):
 
     def _perturbed(self, query: Query) -> FloatArray:
         """Return [C, K], the sum of the embeddings of the perturbed genes; zero for unmeasured genes."""
-        import numpy as np
-
         position = {g: i for i, g in enumerate(self.genes)}
         parts, owner = components(query.conditions)
         out = np.zeros((len(query), self._embedding.shape[1]))

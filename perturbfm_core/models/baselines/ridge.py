@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
+import scipy.sparse as sp
 from pydantic import Field
 
 from perturbfm_core import schema
@@ -45,8 +47,6 @@ class RidgeRegression(TunedBaseline):
         control_components: int = Field(default=10, ge=0)
 
     def __init__(self, params: Any = None) -> None:
-        import numpy as np
-
         super().__init__(params)
         self._names: list[str] = []
         self._response = DoseResponse()
@@ -54,16 +54,14 @@ class RidgeRegression(TunedBaseline):
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
     def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, TrainView]:
-        self._fit_features(view, seed)
+        self._fit_features(view)
         return self._features(view.query()), view
 
     def _solve(self, prepared: tuple[Columns, TrainView], value: float) -> Solution:
         coef, intercept = fit_ridge(*prepared, value)
         return {"coef": coef, "intercept": intercept}
 
-    def _fit_features(self, view: TrainView, seed: int) -> None:
-        import numpy as np
-
+    def _fit_features(self, view: TrainView) -> None:
         parts, _ = components(view.conditions)
         labels = labels_of(parts)
         self._names = sorted(set(labels))
@@ -79,9 +77,6 @@ class RidgeRegression(TunedBaseline):
                 self._pca_mean, self._pca_axes = found.mean, found.axes / scale
 
     def _features(self, query: Query) -> Columns:
-        import numpy as np
-        import scipy.sparse as sp
-
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
         labels = labels_of(parts)

@@ -76,7 +76,7 @@ class SetKernelRidge(TunedBaseline):
         self._global: FloatArray = np.zeros(0, dtype=np.float32)
 
     def _prepare(self, view: TrainView, seed: int) -> KernelSystem:
-        self._scores.fit(view, principal_axes(view.delta, self.params.components, seed, self.scale))
+        self._scores.fit(view, principal_axes(view.delta, self.params.components, self.scale))
         rows = inducing(self.scale, len(view))
         columns = view.conditions if rows is None else view.conditions.iloc[rows]
         scores, self._owner = self._scores.parts(columns)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -55,7 +55,7 @@ class TransferRidge(GeneEmbeddingRidge):
 
         center: Literal["group", "all"] = "group"
         start: Literal["effect", "mean"] = "effect"
-        alphas: tuple[float, ...] = Field(
+        alphas: tuple[Annotated[float, Field(ge=0)], ...] = Field(
             default=(0.1, 1.0, 10.0, 100.0, 1000.0, NO_TRANSLATION), min_length=1
         )
 
@@ -80,19 +80,23 @@ class TransferRidge(GeneEmbeddingRidge):
     def _tables(self) -> tuple[str, ...]:
         return tuple(BORROWED + name for name in self.params.borrow)
 
-    def _fit_embedding(self, view: TrainView, seed: int) -> None:
+    def _fit_embedding(self, view: TrainView) -> None:
         names, given = self._tables(), self.side_info
         if not names:
             # No gene has this name: every condition is unknown.
             empty = GeneFeatures("nothing", np.asarray([""]), np.zeros((1, 1), dtype=np.float32))
             names, given = ("nothing",), SideInfo(features={"nothing": empty})
-        self._embedding.fit(view, given, names, 1, seed)
+        self._embedding.fit(view, given, names, 1)
 
-    def _embed(self, view: TrainView, seed: int) -> tuple[FloatArray, IntArray, FloatArray]:
-        X, code, _ = super()._embed(view, seed)
+    def _prepare(self, view: TrainView, seed: int) -> tuple[FloatArray, FloatArray]:
         self._start.genes, self._start.side_info = self.genes, self.side_info
         self._start._fit(view, seed)
+        prepared = super()._prepare(view, seed)
         self.training.update(self._start.training)
+        return prepared
+
+    def _embed(self, view: TrainView) -> tuple[FloatArray, IntArray, FloatArray]:
+        X, code, _ = super()._embed(view)
         return X, code, view.delta - self._start._mean(view.query())
 
     def _solve(self, prepared: tuple[FloatArray, FloatArray], value: float) -> Solution:

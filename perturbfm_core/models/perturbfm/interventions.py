@@ -13,7 +13,7 @@ from perturbfm_core.data.condition import name_of_part
 from perturbfm_core.data.modality import switches_off
 from perturbfm_core.models.baselines.dose_response import DoseResponse, labels_of
 from perturbfm_core.models.baselines.dose_series import doses_of
-from perturbfm_core.models.baselines.effects import components
+from perturbfm_core.models.baselines.effects import components, is_single
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query
 
@@ -80,6 +80,11 @@ def active_components(conditions: pd.DataFrame) -> tuple[pd.DataFrame, IntArray]
     parts, owner = components(conditions)
     at = np.flatnonzero(doses_of(parts[schema.DOSES]) != 0)
     return parts.iloc[at], owner[at]
+
+
+def measured_singles(conditions: pd.DataFrame) -> BoolArray:
+    """Return bool [n], whether a condition perturbs one gene; one at a dose of 0 is no measurement of its effect."""
+    return np.asarray(is_single(conditions) & (interventions(conditions).sizes == 1), dtype=np.bool_)
 
 
 def active_query(query: Query) -> tuple[Query, BoolArray]:

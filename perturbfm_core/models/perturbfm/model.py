@@ -99,7 +99,6 @@ class PerturbFM(Model):
         self.oof = None
         self.training = {}
         self._labels: dict[str, int] = {}
-        self._channel_scale: FloatArray = np.zeros(0, dtype=np.float32)
         self._center: FloatArray = np.zeros(0, dtype=np.float32)
         self._s2: FloatArray = np.zeros(0, dtype=np.float32)
         self._flat: FloatArray = np.zeros(0, dtype=np.float32)
@@ -137,7 +136,7 @@ class PerturbFM(Model):
                 # Features of a graph built from train rows would leak held-out rows into the inner folds.
                 if g.split_hash is None and g.adjacency.nnz and len(g.genes) >= 3
             ]
-        masks = self.side_info.masks if self.needs().masks is not None else None
+        masks = self.side_info.masks if needs.masks is not None else None
         if masks is not None:
             tables = [masks.extend(t) for t in tables]
         if p.core in ("stack", "process") and p.perturbation:
@@ -178,10 +177,10 @@ class PerturbFM(Model):
         """
         units = units_of(view.conditions, view.unit)
         groups = [u[0] if u else str(k) for u, k in zip(units, view.conditions.index, strict=True)]
+        featurizer = self._fitted_featurizer()
         if self.core is None:
             large = self.scale.approximates(len(view))
             condition = some_rows(len(view), self.scale.held if large else len(view))
-            featurizer = self._fitted_featurizer()
             query = view.subset(np.isin(np.arange(len(view)), condition)).query() if large else view.query()
             core = self._plain_core(query)
             inputs = featurizer.read(query, core)
@@ -193,17 +192,16 @@ class PerturbFM(Model):
             condition, fold = folds_of(self.core)
             if not len(condition):
                 return _Held(None, condition)
-            parts, whole = [], self._fitted_featurizer()
+            parts = []
             for part in self.core.folds:
                 left = view.subset(part.fit)
                 graphs = self._graphs(left)
-                featurizer = Featurizer(
-                    self.params, self.version, tables, graphs, self._labels, like=whole
+                of_fold = Featurizer(
+                    self.params, self.version, tables, graphs, self._labels, like=featurizer
                 ).fit(left)
-                parts.append(featurizer.read(view.subset(part.held).query(), part.mean))
+                parts.append(of_fold.read(view.subset(part.held).query(), part.mean))
             inputs, core = join(parts), np.concatenate([f.mean for f in self.core.folds])
         featurizer.calibrate(inputs)
-        self._channel_scale = featurizer.scale
         from perturbfm_core.models.perturbfm.network.members import rows_of
 
         rows = rows_of(
@@ -227,7 +225,6 @@ class PerturbFM(Model):
         from perturbfm_core.models.perturbfm.network.members import Networks
 
         p, featurizer = self.params, self._fitted_featurizer()
-        featurizer.scale = self._channel_scale
         crossed: FloatArray = np.zeros((2, len(data.truth)))
         added = np.zeros((2, *data.truth.shape), dtype=np.float32)
         records: list[dict[str, Any]] = []
@@ -270,9 +267,10 @@ class PerturbFM(Model):
         if rest is None or len(rest) < _MIN_VALIDATION:
             return None
         core, _ = self._core_of(rest.query())
-        inputs = self._fitted_featurizer().read(rest.query(), core)
+        featurizer = self._fitted_featurizer()
+        inputs = featurizer.read(rest.query(), core)
         return TrainingRows(
-            source=networks.source(inputs, self._channel_scale),
+            source=networks.source(inputs, featurizer.scale),
             truth=rest.delta,
             core=core,
             s2=np.nan_to_num(rest.s2).astype(np.float32),
@@ -350,8 +348,8 @@ class PerturbFM(Model):
         spread = np.zeros_like(core)
         if self.networks is None:
             return core, process, spread
-        inputs = self._fitted_featurizer().read(query, core)
-        members = self.networks.added(inputs, self._channel_scale, self.gate.g)
+        featurizer = self._fitted_featurizer()
+        members = self.networks.added(featurizer.read(query, core), featurizer.scale, self.gate.g)
         members[:, interventions(query.conditions).sizes == 0] = 0.0
         if len(members) > 1:
             spread = members.var(axis=0, ddof=1).astype(np.float32)
@@ -414,7 +412,6 @@ class PerturbFM(Model):
 
         self.featurizer = Featurizer(self.params, self.version, (), (), {})
         self.featurizer.restore("featurizer", arrays, meta, self.genes)
-        self._channel_scale = self.featurizer.scale
         self.networks = Networks(self.params, self.version)
         self.networks.restore("network", arrays, meta["networks"])
 

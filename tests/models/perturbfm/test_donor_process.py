@@ -26,7 +26,7 @@ def case() -> tuple[TrainView, Query, np.ndarray]:
     target, _ = pair(0, 1.0, 15)
     split = freeze(target, FOLDS)[0]
     table = condition_table(target, split.rows(target, "test"))
-    return train_view(target, split), query(target, split, table), table.delta["input"]
+    return train_view(target, split), query(target, table), table.delta["input"]
 
 
 @cache

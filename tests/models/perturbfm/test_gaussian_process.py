@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
 
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess, _noise
+from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess, condition_noise
 from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
@@ -90,12 +90,56 @@ def test_a_share_of_the_kernel_holds_in_like_contexts_only():
     np.testing.assert_allclose(K, [[1.3, 0.3], [0.3, 0.3], [0.3, 0.0]], atol=1e-12)
 
 
+def at_time(context: str, gene: str, time: str) -> tuple[str, ...]:
+    return (context, gene, "CRISPRi", "", f'{{"time":"{time}"}}')
+
+
+def test_a_share_of_the_kernel_holds_at_the_same_time_only():
+    """Whatever the context, also one that train lacks."""
+    rows = [at_time("c", "a", "6 h"), at_time("c", "a", "24 h"), at_time("d", "a", "24 h")]
+    asked = [at_time("new", "a", "24 h"), at_time("new", "a", "72 h")]
+    K = similarity(Kernel(identity=1.0, covariates=0.7), rows, asked)
+    np.testing.assert_allclose(K, [[0.3, 1.0, 1.0], [0.3, 0.3, 0.3]], atol=1e-12)
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_inner_folds_say_whether_effects_differ_by_time(alike):
+    """Planted: effects of 6 h and 24 h that are unlike, or the same; contexts are held out."""
+    rng = np.random.default_rng(2)
+    effect = rng.normal(size=(2, 3, 60))
+    effect[1] = effect[0] if alike else effect[1]
+    times = ("6 h", "24 h")
+    cases = [(c, t, p) for c in range(8) for t in range(2) for p in range(3)]
+    rows = [at_time(f"c{c}", f"g{p}", times[t]) for c, t, p in cases]
+    delta = np.asarray([effect[t, p] for _, t, p in cases]) + 0.5 * rng.normal(size=(len(cases), 60))
+    inner = [[i for i, (c, _, _) in enumerate(cases) if c // 2 == j] for j in range(4)]
+    view = view_of(rows, delta, inner=inner)
+    both = [Kernel(identity=1.0), Kernel(identity=1.0, covariates=0.7)]
+    process = SetProcess(presets=both).choose(view).fit(view)
+    assert process.kernel == both[0 if alike else 1]
+    predicted, _ = process.predict(query_of([at_time("new", "g0", t) for t in times], 60))
+    for t in range(2):
+        assert np.corrcoef(predicted[t], effect[t, 0])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("times", "tried"), [(("6 h", "6 h"), {0.0}), (("6 h", "24 h"), {0.0, 0.3, 0.7})])
+def test_shares_of_covariates_are_tried_where_train_has_several(times, tried, monkeypatch):
+    seen = []
+    real = SetProcess._errors
+    monkeypatch.setattr(SetProcess, "_errors", lambda *a, **k: (seen.extend(a[3]), real(*a, **k))[1])
+    rows = [at_time(c, g, t) for c in "cdef" for g, t in zip("ab", times, strict=True)]
+    view = view_of(rows, RNG.normal(size=(8, 5)), inner=[[0, 1, 2, 3], [4, 5, 6, 7]])
+    SetProcess().choose(view)
+    assert {k.covariates for k in seen} == tried
+
+
 @pytest.mark.parametrize(
     "kernel",
     [
         Kernel(identity=0.7, level=0.2),
         Kernel(effect=1.0, pair=0.5, linear=2.0),
         Kernel(identity=0.3, effect=1.0, features=1.0, context=0.5, level=0.1),
+        Kernel(identity=1.0, covariates=0.7),
     ],
 )
 def test_the_diagonal_is_that_of_the_kernel_which_is_positive_semidefinite(kernel):
@@ -206,18 +250,20 @@ def test_a_planted_noisy_condition_is_found():
     K = W @ W.T
     Y = W @ rng.normal(size=(3, G)) + 0.3 * rng.normal(size=(n, G))
     Y[7] += 3.0 * rng.normal(size=G)
-    noise = _noise(K, Y.astype(np.float32))
+    noise = condition_noise(K, Y.astype(np.float32))
     assert int(np.argmax(noise)) == 7
     assert noise[7] > 3 * np.median(noise)
     # An odd effect in a few genes is not noise.
     odd = Y.copy()
     odd[7] = W[7] @ np.zeros((3, G)) + Y[8]
     odd[9, :3] += 30.0
-    assert _noise(K, odd.astype(np.float32))[9] < 2 * np.median(_noise(K, odd.astype(np.float32)))
+    assert condition_noise(K, odd.astype(np.float32))[9] < 2 * np.median(
+        condition_noise(K, odd.astype(np.float32))
+    )
 
 
 def test_few_conditions_are_all_as_precise():
-    assert np.array_equal(_noise(np.eye(5), RNG.normal(size=(5, 3))), np.ones(5))
+    assert np.array_equal(condition_noise(np.eye(5), RNG.normal(size=(5, 3))), np.ones(5))
 
 
 def test_inner_folds_choose_the_kernel_that_holds_out_best():

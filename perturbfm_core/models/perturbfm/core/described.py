@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from perturbfm_core.models.perturbfm.interventions import Interventions
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
@@ -27,8 +29,6 @@ class Described:
 
 def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
     """Return float64 [a, b], squared Euclidean distances between the rows of A [a, k] and B [b, k]."""
-    import numpy as np
-
     out = (A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1)[None] - 2.0 * A @ B.T
     # Rounding in the expanded square can make small distances negative.
     return np.asarray(np.maximum(out, 0.0))
@@ -36,8 +36,6 @@ def squared_distances(A: FloatArray, B: FloatArray) -> FloatArray:
 
 def median_of(D: FloatArray) -> float:
     """Return the median of the entries above rounding error, 1 if there are none."""
-    import numpy as np
-
     found = D[1e-9 * max(float(D.max(initial=0.0)), 1e-300) < D]
     return float(np.median(found)) if found.size else 1.0
 
@@ -56,7 +54,6 @@ def over_parts(a: Described, b: Described, L: FloatArray, *, signed: bool = Fals
     signed
         Whether a part counts with its sign.
     """
-    import numpy as np
 
     def spread(x: Described) -> FloatArray:
         value = x.parts.amount * x.parts.sign if signed else x.parts.amount
@@ -95,8 +92,6 @@ def context_of_pairs(
     width
         Squared distance of control profiles at which contexts are alike by 1 / e.
     """
-    import numpy as np
-
     i, j = pairs
     if a.context is not None and b.context is not None:
         apart = ((a.context[i] - b.context[j]) ** 2).sum(axis=1)

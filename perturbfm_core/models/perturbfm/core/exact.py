@@ -33,7 +33,7 @@ class ExactTrain:
     def fit(self, residual: FloatArray, lambdas: FloatArray) -> ExactTrain:
         """Condition on deltas less their mean [n, G], with a noise level for each gene [G]."""
         K = self.space.blocks()(self.kernel)
-        solver = ExactSolver(K, residual, _noise(K, residual))
+        solver = ExactSolver(K, residual, condition_noise(K, residual))
         self._dual = solver.dual(lambdas)
         # Rounded as they are saved, so that a fitted and a loaded process predict the same.
         self.noise = solver.noise
@@ -150,7 +150,7 @@ class ExactSolver:
         return np.asarray(np.maximum(out, 1e-8))
 
 
-def _noise(K: FloatArray, Y: FloatArray) -> FloatArray:
+def condition_noise(K: FloatArray, Y: FloatArray) -> FloatArray:
     """Return float64 [n], the relative noise variance of each condition (see `noise_of`)."""
 
     def left_out(noise: FloatArray) -> FloatArray:

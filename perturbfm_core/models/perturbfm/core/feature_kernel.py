@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from perturbfm_core.models.perturbfm.core.described import Described, over_parts
 from perturbfm_core.schema import FloatArray
 
@@ -55,8 +57,6 @@ def _kernel(a: Described, b: Described, weights: tuple[float, ...]) -> FloatArra
 
 def _projection(K: FloatArray) -> FloatArray | None:
     """Return float64 [n, n], the projection onto the directions of positive variance; None if there are no others."""
-    import numpy as np
-
     values, vectors = np.linalg.eigh(0.5 * (K + K.T))
     if not len(values) or values[0] >= -_ROUNDING * max(float(values[-1]), 1e-300):
         return None
@@ -76,8 +76,6 @@ def feature_similarity(a: Described, b: Described, weights: Sequence[float] = ()
     weights
         Weight of each table, with sum 1 (default: all alike).
     """
-    import numpy as np
-
     out = np.zeros((len(a.effects), len(b.effects)))
     share = weights or (1.0 / max(len(a.tables), 1),) * len(a.tables)
     for w, (x, p), (y, q) in zip(share, a.tables, b.tables, strict=True):

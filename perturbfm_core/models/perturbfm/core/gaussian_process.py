@@ -20,24 +20,20 @@ from typing import Any
 
 import numpy as np
 
+from perturbfm_core import schema
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.perturbfm.core.condition_noise import DEFAULT_LEVEL
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
-from perturbfm_core.models.perturbfm.core.exact import ExactSolver, ExactTrain, _noise
+from perturbfm_core.models.perturbfm.core.exact import ExactSolver, ExactTrain, condition_noise
 from perturbfm_core.models.perturbfm.core.inducing import InducingTrain
 from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
 from perturbfm_core.models.perturbfm.core.kernel_weights import PRESETS, Kernel
-from perturbfm_core.models.perturbfm.core.noise_levels import (
-    LAMBDAS,
-    POOLING,
-    crossed_errors,
-    crossed_score,
-    noise_levels,
-)
+from perturbfm_core.models.perturbfm.core.noise_levels import LAMBDAS, POOLING, crossed_score, noise_levels
 from perturbfm_core.models.perturbfm.core.other_screens import (
     apart,
     centred,
     of_other_screens,
+    sure_of_borrowing,
 )
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.models.perturbfm.core.table_weights import likeliest_weights
@@ -57,6 +53,8 @@ TABLE_CONDITIONS = 400
 # Least and greatest weight of shared genes beside feature tables of weight 1.
 _IDENTITY = (0.01, 10.0)
 _CONTEXT_SHARES = ((0.0, 0.0), (0.3, 0.3), (0.7, 0.3))
+# Share of the effects that is a time point's own, or that of other covariates.
+_COVARIATE_SHARES = (0.3, 0.7)
 # With conditions of other screens, which may have nothing in common with train.
 _SCREEN_SHARES = (*_CONTEXT_SHARES, (1.0, 0.0))
 
@@ -127,8 +125,7 @@ class SetProcess:
             self.choice = {"by": "default", **self._described()}
             return self
         genes = some_rows(len(view.genes), self.scale.genes) if some else None
-        options: list[tuple[Direct, Kernel]] = []
-        errors: list[FloatArray] = []
+        options, errors = list[tuple[Direct, Kernel]](), list[FloatArray]()
         for direct in _SIMPLER[self.direct]:
             options += [(direct, kernel) for kernel in presets]
             errors += self._errors(view, direct, presets, genes, equal=some)
@@ -136,10 +133,9 @@ class SetProcess:
         best, pooling = map(int, np.unravel_index(int(np.argmin(scores)), scores.shape))
         borrows = bool(of_other_screens(view).any())
         if borrows:
-            best, pooling = _sure_of_borrowing(options, errors, scores, (best, pooling))
+            best, pooling = sure_of_borrowing(options, errors, scores, (best, pooling))
         self.direct, self.kernel = options[best]
-        self.pooling = POOLING[pooling]
-        self._fold_errors = errors[best]
+        self.pooling, self._fold_errors = POOLING[pooling], errors[best]
         least = float(scores[best, pooling])
         # Tables that all count alike may do worse than none; with their own weights they are tried once more.
         featured = [i for i, (_, kernel) in enumerate(options) if kernel.features and not borrows]
@@ -178,13 +174,14 @@ class SetProcess:
             return list(self.presets)
         space = SimilarityKernel(self.tables, self.scale).fit(view)
         kept = [k for k in PRESETS if space.can(k)]
-        if space.contexts < 2:
-            return kept
-        return [
-            Kernel(**{**asdict(k), "context": share, "level": level})
-            for k in kept
-            for share, level in (_SCREEN_SHARES if of_other_screens(view).any() else _CONTEXT_SHARES)
-        ]
+        shares = [(0.0, 0.0, 0.0)]
+        if space.contexts > 1:
+            of_contexts = _SCREEN_SHARES if of_other_screens(view).any() else _CONTEXT_SHARES
+            shares = [(*share, 0.0) for share in of_contexts]
+        # Shares of both would be too many to try.
+        if view.conditions[~of_other_screens(view)][schema.COVARIATES].nunique() > 1:
+            shares += [(0.0, 0.0, share) for share in _COVARIATE_SHARES]
+        return [replace(k, context=c, level=level, covariates=v) for k in kept for c, level, v in shares]
 
     def _weighed(self, view: TrainView, direct: Direct, kernel: Kernel) -> Kernel:
         """Return a kernel with the weights of its tables that make the train deltas most likely.
@@ -261,7 +258,9 @@ class SetProcess:
             for e, kernel in zip(out, presets, strict=True):
                 mean, centred_deltas = centred(part, by_size=kernel.by_size)
                 K, residual = train(kernel), centred_deltas[:, at]
-                solver = ExactSolver(K, residual, np.ones(len(part)) if equal else _noise(K, residual))
+                solver = ExactSolver(
+                    K, residual, np.ones(len(part)) if equal else condition_noise(K, residual)
+                )
                 C, target = cross(kernel), (truth - mean.predict(rest.query()))[:, at]
                 for i, lam in enumerate(LAMBDAS):
                     e[j, i] = (weight * (target - solver.predict(C, lam)) ** 2).sum(axis=0)
@@ -376,20 +375,3 @@ def relative_weights(centred: FloatArray) -> FloatArray:
     size = (centred.astype(np.float64) ** 2).sum(axis=1)
     out: FloatArray = 1.0 / (size + np.median(size) + 1e-12)
     return out
-
-
-def _sure_of_borrowing(
-    options: list[tuple[Direct, Kernel]],
-    errors: list[FloatArray],
-    scores: FloatArray,
-    best: tuple[int, int],
-) -> tuple[int, int]:
-    """Return the position of the best option, or of the best that borrows nothing if that is no worse beyond error."""
-    alone = [i for i, (_, kernel) in enumerate(options) if kernel.context == 1.0]
-    if best[0] in alone or not alone:
-        return best
-    i, pooling = np.unravel_index(int(np.argmin(scores[alone])), scores[alone].shape)
-    other = (alone[int(i)], int(pooling))
-    gain = np.subtract(*(crossed_errors(errors[e], POOLING[p]) for e, p in (other, best)))
-    sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
-    return best if sure else other

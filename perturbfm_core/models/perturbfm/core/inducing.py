@@ -103,7 +103,7 @@ class InducingTrain:
         level = _Level(self._features, self._inverse(DEFAULT_LEVEL, noise))
         half = solve_triangular(level.inner[0], level.weighted.T, trans="T", check_finite=False)
         diagonal = level.inverse.diagonal() - np.einsum("rn,rn->n", half, half)
-        dual, _ = level.solve(self._features, Y)
+        dual, _ = level.solve(Y)
         return np.asarray(np.abs(dual / diagonal[:, None]))
 
     def _solve(self, residual: FloatArray, lambdas: FloatArray) -> None:
@@ -117,7 +117,7 @@ class InducingTrain:
             for part in row_blocks(len(genes), _GENES):
                 at = genes[part]
                 Y = residual[:, at].astype(np.float64)
-                dual, weights = level.solve(self._features, Y)
+                dual, weights = level.solve(Y)
                 self._dual[:, at], self._weights[:, at] = dual, weights
                 # The maximum-likelihood estimate of a common factor on the covariance: y' M^-1 y / n.
                 self.scale[at] = np.maximum(np.einsum("ng,ng->g", Y, dual) / shape[0], 1e-8)
@@ -239,7 +239,7 @@ class _Level:
         self.gram: FloatArray = F.T @ self.weighted
         self.inner = cho_factor(self.gram + np.eye(F.shape[1]), check_finite=False)
 
-    def solve(self, F: FloatArray, Y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def solve(self, Y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (float64 [n, G], the sum's inverse times Y; float64 [r, G], F' times that)."""
         from scipy.linalg import cho_solve
 
@@ -255,9 +255,10 @@ class _Level:
 
         sparse = sp.csr_array(seen.shared @ self.inverse)
         # F' N^-1 c of each condition [q, r].
-        along = seen.features @ self.gram + sparse @ F
+        through_sparse = sparse @ F
+        along = seen.features @ self.gram + through_sparse
         if i is None:
-            left = np.einsum("qr,qr->q", seen.features, along + sparse @ F)
+            left = np.einsum("qr,qr->q", seen.features, along + through_sparse)
             left += np.asarray((sparse * seen.shared).sum(axis=1)).ravel()
             found = cho_solve(self.inner, along.T, check_finite=False)
             return np.asarray(left - np.einsum("qr,rq->q", along, found))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.models.baselines.dose_response import DoseResponse
-from perturbfm_core.models.baselines.effects import (
-    CONTEXT_LEVELS,
-    EffectTable,
-    distinct_rows,
-    is_single,
-)
+from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, distinct_rows
 from perturbfm_core.models.perturbfm.core.described import (
     OTHER_COVARIATES,
     Described,
@@ -24,15 +22,11 @@ from perturbfm_core.models.perturbfm.core.described import (
 )
 from perturbfm_core.models.perturbfm.core.feature_kernel import FeatureKernel, feature_similarity
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
-from perturbfm_core.models.perturbfm.interventions import active_components, interventions
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions, measured_singles
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.scale import USUAL, Scale, some_rows
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 N_COMPONENTS = 60
 N_CONTEXT_COMPONENTS = 10
@@ -50,9 +44,6 @@ class SimilarityKernel:
     """
 
     def __init__(self, tables: Sequence[GeneFeatures] = (), scale: Scale = USUAL) -> None:
-        import numpy as np
-        import pandas as pd
-
         self.tables = tuple(tables)
         self.scale = scale
         self.contexts = 0
@@ -69,15 +60,12 @@ class SimilarityKernel:
 
     def fit(self, view: TrainView) -> SimilarityKernel:
         """Learn axes and length scales from train conditions."""
-        import numpy as np
-
         self._conditions = view.conditions[list(schema.CONDITION_COLUMNS)].astype(str)
         self._response = DoseResponse.fit(view)
         self.contexts = self._conditions[schema.CONTEXT_ID].nunique()
         large = self.scale.approximates(len(view))
         delta = view.delta if large else view.delta.astype(np.float64)
-        # One at a dose of 0 is no measurement of the effect.
-        single = is_single(view.conditions) & (interventions(view.conditions).sizes == 1)
+        single = measured_singles(view.conditions)
         k = min(N_COMPONENTS, *delta.shape)
         self._axes = (
             principal_components(delta, k, self.scale.exact).varying().astype(delta.dtype)
@@ -121,8 +109,6 @@ class SimilarityKernel:
         return rows if few else rows[some_rows(len(rows), self.scale.inducing)]
 
     def _spread_of(self, rows: FloatArray) -> float:
-        import numpy as np
-
         distinct = self._some(np.unique(rows, axis=0))
         return median_of(squared_distances(distinct, distinct))
 
@@ -169,7 +155,6 @@ class SimilarityKernel:
         shared
             Labels of perturbed genes that count as shared ones (default: all).
         """
-        import numpy as np
 
         def read(x: Query | Described) -> Described:
             return self.described(x) if isinstance(x, Query) else x
@@ -183,7 +168,8 @@ class SimilarityKernel:
             "linear": a.sums @ t.sums.T / self._width["linear"],
         }
         features: dict[tuple[float, ...], FloatArray] = {}
-        context = self._context_similarity(a, t)
+        same = _same_covariates(a, t)
+        context = self._context_similarity(a, t, same)
 
         def kernel_of(kernel: Kernel) -> FloatArray:
             K = np.zeros_like(context)
@@ -198,6 +184,8 @@ class SimilarityKernel:
             # A product of kernels: the share that is specific to the context counts in similar contexts only.
             if kernel.context:
                 K *= (1.0 - kernel.context) + kernel.context * context
+            if kernel.covariates:
+                K *= np.where(same, 1.0, 1.0 - kernel.covariates)
             if kernel.level:
                 K += kernel.level * context
             return K
@@ -210,8 +198,6 @@ class SimilarityKernel:
         The similarity of a context with itself is 1, so that `context` has no effect here and `level` adds
         its weight.
         """
-        import numpy as np
-
         a = self.described(query) if isinstance(query, Query) else query
         out = np.zeros(a.parts.n)
         # Parts of a condition are adjacent.
@@ -256,8 +242,6 @@ class SimilarityKernel:
         return out
 
     def _describe(self, conditions: pd.DataFrame, context: FloatArray | None) -> Described:
-        import numpy as np
-
         parts = interventions(conditions, self._response)
         table, owner = active_components(conditions)
         if any(self._singles.keys):
@@ -289,14 +273,11 @@ class SimilarityKernel:
         out: FloatArray = a.parts.incidence(names) @ b.parts.incidence(names).T
         return out
 
-    def _context_similarity(self, a: Described, b: Described) -> FloatArray:
-        import numpy as np
-
+    def _context_similarity(self, a: Described, b: Described, same: BoolArray) -> FloatArray:
         if a.context is not None and b.context is not None:
             out: FloatArray = np.exp(-squared_distances(a.context, b.context) / self._width["context"])
         else:
             out = (np.asarray(a.names)[:, None] == np.asarray(b.names)[None]).astype(np.float64)
-        same = np.asarray(a.covariates)[:, None] == np.asarray(b.covariates)[None]
         return np.asarray(np.where(same, out, OTHER_COVARIATES * out))
 
     @property
@@ -308,8 +289,6 @@ class SimilarityKernel:
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the fitted arrays under prefixed names."""
-        import numpy as np
-
         out = {
             f"{prefix}.context_mean": self._context_mean,
             f"{prefix}.context_axes": self._context_axes,
@@ -346,9 +325,6 @@ class SimilarityKernel:
         meta
             Saved JSON state by name.
         """
-        import numpy as np
-        import pandas as pd
-
         self._conditions = pd.DataFrame(
             meta[f"{prefix}.conditions"],
             columns=list(schema.CONDITION_COLUMNS),
@@ -373,3 +349,10 @@ class SimilarityKernel:
             for i, t in enumerate(meta[f"{prefix}.tables"])
         )
         self._train = self._features = None
+
+
+def _same_covariates(a: Described, b: Described) -> BoolArray:
+    """Return bool [a, b], whether conditions have the same covariates."""
+    number = {c: i for i, c in enumerate(dict.fromkeys([*a.covariates, *b.covariates]))}
+    of_a, of_b = (np.asarray([number[c] for c in x.covariates], dtype=np.int64) for x in (a, b))
+    return np.asarray(of_a[:, None] == of_b[None])

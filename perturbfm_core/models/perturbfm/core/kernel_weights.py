@@ -28,6 +28,9 @@ class Kernel:
         Share of all these components that is multiplied by the similarity of contexts, 0 to 1.
     level
         Weight of the similarity of contexts alone, an effect that all perturbations in a context share.
+    covariates
+        Share of all these components that counts only between conditions with the same covariates (such as the time),
+        whatever their contexts, 0 to 1.
     by_size
         Whether the mean of the process is that of conditions with as many perturbed genes, or of all
         conditions.
@@ -42,6 +45,7 @@ class Kernel:
     features: float = 0.0
     context: float = 0.0
     level: float = 0.0
+    covariates: float = 0.0
     by_size: bool = True
     tables: tuple[float, ...] = ()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from perturbfm_core import schema
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
+from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
+from perturbfm_core.models.perturbfm.core.noise_levels import POOLING, crossed_errors
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.view import TrainView
@@ -87,3 +90,32 @@ def _screens(view: TrainView, others: BoolArray) -> list[BoolArray]:
 
 def _size(residual: FloatArray) -> float:
     return float(np.sqrt(np.mean(residual**2, dtype=np.float64)))
+
+
+def sure_of_borrowing(
+    options: Sequence[tuple[Direct, Kernel]],
+    errors: Sequence[FloatArray],
+    scores: FloatArray,
+    best: tuple[int, int],
+) -> tuple[int, int]:
+    """Return the position of the best option, or of the best that borrows nothing if that is no worse beyond error.
+
+    Parameters
+    ----------
+    options
+        Model of direct effects and kernel of each option.
+    errors
+        float64 [folds, lambdas, G] per option, summed relative squared errors.
+    scores
+        float64 [options, poolings], their errors with crossed noise levels.
+    best
+        Position of the least score.
+    """
+    alone = [i for i, (_, kernel) in enumerate(options) if kernel.context == 1.0]
+    if best[0] in alone or not alone:
+        return best
+    i, pooling = np.unravel_index(int(np.argmin(scores[alone])), scores[alone].shape)
+    other = (alone[int(i)], int(pooling))
+    gain = np.subtract(*(crossed_errors(errors[e], POOLING[p]) for e, p in (other, best)))
+    sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
+    return best if sure else other

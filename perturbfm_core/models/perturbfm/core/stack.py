@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_parts
 from perturbfm_core.graphs.donor import DonorEffects
@@ -153,15 +155,11 @@ class Core:
 
     def _used(self) -> list[str]:
         """Return the members beside the process that have weight in any stratum."""
-        import numpy as np
-
         total = np.sum(list(self.weights.values()), axis=0)
         return [n for n, w in zip(self.names, total, strict=True) if w > 0 and n != PROCESS]
 
     def _predict_fold(self, view: TrainView, j: int, seed: int) -> tuple[FloatArray, FloatArray, list[str]]:
         """Return [members, held, G] means, [held, G] variance of the process, strata of the held-out rows."""
-        import numpy as np
-
         fit, held = view.inner[j]
         part, query = view.subset(fit), view.subset(held).query()
         mean, var = self.process.for_fold(view, j).predict(query)
@@ -179,8 +177,6 @@ class Core:
         )
 
     def _weigh(self, view: TrainView, per_fold: list[tuple[FloatArray, FloatArray, list[str]]]) -> None:
-        import numpy as np
-
         k = len(self.names)
         if not per_fold:
             self.weights = {_ALL: np.eye(k)[-1]}
@@ -213,8 +209,6 @@ class Core:
 
     def predict(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 [q, G] each: mean, and variance of the noise-free delta by the set process."""
-        import numpy as np
-
         query, unperturbed = active_query(query)
         process, var = self.process.predict(query)
         strata = _strata(query, self._known)
@@ -266,8 +260,6 @@ class Core:
         genes
             Gene ids [G] in the order of fitting.
         """
-        import numpy as np
-
         self.names = list(meta[f"{prefix}.names"])
         self.weights = {k: np.asarray(v) for k, v in meta[f"{prefix}.weights"].items()}
         self._known = set(meta[f"{prefix}.known"])
@@ -296,8 +288,6 @@ class Core:
 
 def _or_else(found: FloatArray, other: FloatArray) -> FloatArray:
     """Return the values found, and others where there are none."""
-    import numpy as np
-
     return np.where(np.isnan(found), other, found).astype(np.float32)
 
 
@@ -337,8 +327,6 @@ def _grams(
     For mixture weights w the squared error is w' gram w, so that the [k, k] products are all that fitting
     needs.
     """
-    import numpy as np
-
     k = len(errors)
     row = np.asarray(strata)
     out: dict[str, Gram] = {}
@@ -374,8 +362,6 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
     the single best member of the stratum. A stratum with few units takes the weights of all; with few units
     in total the best member stands alone (but see `weights_of_few`).
     """
-    import numpy as np
-
     best = best_member(grams[_ALL][0])
     out = {_ALL: np.eye(k)[best]}
     if len(grams[_ALL][2]) < MIN_UNITS:
@@ -392,8 +378,6 @@ def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
 
 def folds_of(core: Core) -> tuple[IntArray, IntArray]:
     """Return int64 ([m] condition, [m] fold) of every out-of-fold row of a fitted core, fold by fold."""
-    import numpy as np
-
     rows = [np.flatnonzero(f.held) for f in core.folds]
     if not rows:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from perturbfm_core.schema import FloatArray
 
 # Bounds of the logarithms of the weights, which are relative to the variance of the deltas.
@@ -30,7 +32,6 @@ def likeliest_weights(
     residual
         float [n, G], train deltas without what the kernel does not model; rows in proportion to how much they count.
     """
-    import numpy as np
     from scipy.linalg import cho_factor, cho_solve
     from scipy.optimize import minimize
 
@@ -66,7 +67,5 @@ def likeliest_weights(
 
 def _positive(K: FloatArray) -> FloatArray:
     """Return the part of a symmetric matrix [n, n] along its directions of positive variance."""
-    import numpy as np
-
     values, vectors = np.linalg.eigh(0.5 * (K + K.T))
     return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T)

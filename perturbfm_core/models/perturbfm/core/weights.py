@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from perturbfm_core.data.matrix import row_blocks
 from perturbfm_core.schema import FloatArray
 
@@ -26,8 +28,6 @@ _BLOCK = 1 << 18
 
 def error_products(errors: FloatArray) -> FloatArray:
     """Return float64 [k, k], products of the members' float32 errors [k, n], summed in double precision by blocks."""
-    import numpy as np
-
     out = np.zeros((len(errors), len(errors)))
     for block in row_blocks(errors.shape[1], _BLOCK):
         part = errors[:, block].astype(np.float64)
@@ -37,7 +37,6 @@ def error_products(errors: FloatArray) -> FloatArray:
 
 def simplex_weights(gram: FloatArray) -> FloatArray:
     """Return the weights >= 0 with sum 1 that minimise w' gram w; members that predict the same have equal ones."""
-    import numpy as np
     from scipy.optimize import nnls
 
     k = len(gram)
@@ -54,16 +53,12 @@ def simplex_weights(gram: FloatArray) -> FloatArray:
 
 def best_member(gram: FloatArray) -> int:
     """Return the position of the member with the least error, the first of those that have it up to rounding."""
-    import numpy as np
-
     error = np.diag(gram)
     return int(np.flatnonzero(error <= (1 + _TIED) * error.min())[0])
 
 
 def average_of_good(gram: FloatArray) -> FloatArray:
     """Return equal weights of the members with nearly the least error; members that predict the same count as one."""
-    import numpy as np
-
     error = np.diag(gram)
     chosen: list[int] = []
     for i in np.argsort(np.round(error / max(error.min(), 1e-300) / _TIED), kind="stable"):
@@ -86,8 +81,6 @@ def weights_of_few(folds: Sequence[FloatArray]) -> FloatArray:
     folds
         Products of the members' errors [k, k] on each fold, of whole units.
     """
-    import numpy as np
-
     share = _SHARES[-1]
     if len(folds) >= _MIN_FOLDS:
         others = [np.sum([g for i, g in enumerate(folds) if i != j], axis=0) for j in range(len(folds))]

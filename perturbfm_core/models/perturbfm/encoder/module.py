@@ -108,24 +108,6 @@ class Encoder(nn.Module):
         """Return the state [n, dim] of log1p expression [n, G]."""
         return self.encode(self.standardise(x))
 
-    def encode_sets(self, x: Tensor, member: Tensor, n_sets: int) -> Tensor:
-        """Return float [n_sets, dim], the mean state of each set of cells, such as the controls of a context.
-
-        Parameters
-        ----------
-        x
-            float [n, G], log1p expression of cells.
-        member
-            int64 [n], the set of each cell; a set without cells has state zero.
-        n_sets
-            Number of sets.
-        """
-        state = self(x)
-        total = state.new_zeros(n_sets, self.dim).index_add(0, member, state)
-        count = torch.bincount(member, minlength=n_sets).clamp_min(1)
-        mean: Tensor = total / count[:, None]
-        return mean
-
     def embed(self, x: FloatArray, batch_size: int = 256) -> FloatArray:
         """Return float32 [n, dim], the state of log1p expression [n, G], in evaluation mode."""
         training = self.training

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core import schema
@@ -16,13 +17,8 @@ from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.masks import PertMasks
 from perturbfm_core.models.baselines.dose_response import DoseResponse
-from perturbfm_core.models.baselines.effects import (
-    CONTEXT_LEVELS,
-    EffectTable,
-    distinct_rows,
-    is_single,
-)
-from perturbfm_core.models.perturbfm.interventions import active_components, interventions
+from perturbfm_core.models.baselines.effects import CONTEXT_LEVELS, EffectTable, distinct_rows
+from perturbfm_core.models.perturbfm.interventions import active_components, interventions, measured_singles
 from perturbfm_core.models.perturbfm.network.control_state import ControlStates
 from perturbfm_core.models.perturbfm.network.diffusion import spread_over
 from perturbfm_core.models.perturbfm.network.inputs import Inputs
@@ -69,8 +65,6 @@ class Featurizer:
         masks: PertMasks | None = None,
         like: Featurizer | None = None,
     ) -> None:
-        import numpy as np
-
         self.params, self.version = params, version
         self._like = like
         self.masks: PertMasks | None = masks if like is None else like.masks
@@ -88,19 +82,18 @@ class Featurizer:
         self._control: dict[str, FloatArray] = {}
         self._covariates: list[str] = []
         self._known_covariates: set[str] = set()
-        self._scale: FloatArray = np.ones(0, dtype=np.float32)
+        # Factor on each channel, float32 [channels].
+        self.scale: FloatArray = np.ones(0, dtype=np.float32)
         self._feature_scale: FloatArray = np.ones(0, dtype=np.float32)
 
     # ---- fitting ---------------------------------------------------------------------------------------
 
     def fit(self, view: TrainView) -> Featurizer:
         """Learn vocabularies, axes and scales from train conditions."""
-        import numpy as np
-
         self._genes = [str(g) for g in view.genes]
         self._response = DoseResponse.fit(view)
         self._known = set(interventions(view.conditions, self._response).labels)
-        single = is_single(view.conditions) & (interventions(view.conditions).sizes == 1)
+        single = measured_singles(view.conditions)
         self._singles = EffectTable(CONTEXT_LEVELS)
         if single.any():
             self._singles.fit(view.conditions[single], view.delta[single])
@@ -137,8 +130,6 @@ class Featurizer:
 
         With fewer conditions or contexts there are fewer components, but networks need inputs of one width.
         """
-        import numpy as np
-
         self._expression = _filled(self._expression, whole._expression.shape[1], axis=1)
         if "axes" in whole._control:
             own = self._control or {k: np.zeros_like(v) for k, v in whole._control.items()}
@@ -147,8 +138,6 @@ class Featurizer:
 
     def calibrate(self, inputs: Inputs) -> None:
         """Set the scale of the channels, so that each has unit mean square over these rows."""
-        import numpy as np
-
         sums = [float((d.data.astype(np.float64) ** 2).sum()) for d in inputs.diffused]
         sums += [
             float((inputs.dense[:, i].astype(np.float64) ** 2).sum()) for i in range(inputs.dense.shape[1])
@@ -157,19 +146,10 @@ class Featurizer:
         # Sparse channels are scaled by the mean over their non-zero entries: with the mean over all genes
         # these few entries would become very large and dominate the other channels.
         counts = [max(d.nnz, 1) for d in inputs.diffused] + [size] * inputs.dense.shape[1]
-        self._scale = np.asarray(
+        self.scale = np.asarray(
             [1.0 / np.sqrt(s / n) if s > 0 else 0.0 for s, n in zip(sums, counts, strict=True)],
             dtype=np.float32,
         )
-
-    @property
-    def scale(self) -> FloatArray:
-        """Return float32 [channels], the factor on each channel."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, value: FloatArray) -> None:
-        self._scale = value
 
     @property
     def n_channels(self) -> int:
@@ -188,8 +168,6 @@ class Featurizer:
         Each table, and the expression components, are followed by a column that indicates whether the gene is
         known.
         """
-        import numpy as np
-
         names = list(genes)
         columns: list[FloatArray] = []
         for table, scale in zip(self.tables, self._feature_scale, strict=True):
@@ -220,8 +198,6 @@ class Featurizer:
         core
             float32 [n, G], their prediction by the core, in log1p units.
         """
-        import numpy as np
-
         parts = interventions(query.conditions, self._response)
         n, owner = len(query), parts.owner
         # Parts of a condition are adjacent, so this is the position of each part within its condition.
@@ -273,8 +249,6 @@ class Featurizer:
         measures whether these single effects agree. The last two are zero unless all of at least two parts
         are known.
         """
-        import numpy as np
-
         n, G = len(query), len(self._genes)
         if self.version < 2 or not self.params.perturbation:
             return np.zeros((n, 0, G), dtype=np.float32)
@@ -299,8 +273,6 @@ class Featurizer:
 
     def _surroundings(self, query: Query) -> tuple[FloatArray, FloatArray]:
         """Return float32 ([n, k] components of the control state, [n, .] context: these and covariates)."""
-        import numpy as np
-
         n = len(query)
         scores = np.zeros((n, 0), dtype=np.float32)
         if query.control is not None and "axes" in self._control:
@@ -319,12 +291,10 @@ class Featurizer:
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
         """Return the fitted arrays under prefixed names."""
-        import numpy as np
-
         out: dict[str, FloatArray] = {
             f"{prefix}.center": self._center,
             f"{prefix}.expression": self._expression,
-            f"{prefix}.scale": self._scale,
+            f"{prefix}.scale": self.scale,
             f"{prefix}.feature_scale": self._feature_scale,
             **{f"{prefix}.control.{k}": v for k, v in self._control.items()},
             **self._singles.arrays(f"{prefix}.singles"),
@@ -375,15 +345,13 @@ class Featurizer:
         genes
             Gene ids [G] in the order of fitting.
         """
-        import numpy as np
-
         self._genes = genes
         self.labels = {str(k): int(v) for k, v in meta[f"{prefix}.labels"].items()}
         self._known, self._response = set(meta[f"{prefix}.known"]), DoseResponse.restored(meta, f"{prefix}.")
         self._covariates = list(meta[f"{prefix}.covariates"])
         self._known_covariates = set(self._covariates)
         self._center, self._expression = arrays[f"{prefix}.center"], arrays[f"{prefix}.expression"]
-        self._scale, self._feature_scale = arrays[f"{prefix}.scale"], arrays[f"{prefix}.feature_scale"]
+        self.scale, self._feature_scale = arrays[f"{prefix}.scale"], arrays[f"{prefix}.feature_scale"]
         head = f"{prefix}.control."
         self._control = {k[len(head) :]: v for k, v in arrays.items() if k.startswith(head)}
         self._singles.restore(f"{prefix}.singles", arrays, meta)
@@ -416,8 +384,6 @@ class Featurizer:
 
 def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
     """Return the matrix `x` padded with zeros to the given width along an axis."""
-    import numpy as np
-
     missing = [(0, 0), (0, 0)]
     missing[axis] = (0, width - x.shape[axis])
     return np.pad(x, missing)
@@ -425,8 +391,6 @@ def _filled(x: FloatArray, width: int, axis: int) -> FloatArray:
 
 def _control_axes(view: TrainView) -> dict[str, FloatArray]:
     """Return mean and scaled principal axes of the distinct controls, nothing if they do not differ."""
-    import numpy as np
-
     if view.control is None:
         return {}
     states = distinct_rows(view.control)[0].astype(np.float64)

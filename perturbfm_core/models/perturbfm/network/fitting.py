@@ -113,7 +113,7 @@ class NetworkFitter:
             (the network, with the kept weights; the record of the training).
         """
         p = self.params
-        components = principal_components(data.truth[rows], p.rank, self.spec.rank)
+        components = scaled_components(data.truth[rows], p.rank, self.spec.rank)
         network = self.new(components, derived_seed(seed, "network"))
         if self.spec.channels:
             network.start_channels(torch.from_numpy(_channel_start(data, rows)))
@@ -221,20 +221,6 @@ class NetworkFitter:
 
         return loss
 
-    def predict(self, network: PerturbationNetwork, source: TensorSource, rows: IntArray) -> FloatArray:
-        """Return float32 [2, rows, G], the corrections through latent state and channels, in log1p units.
-
-        Parameters
-        ----------
-        network
-            A trained network.
-        source
-            Inputs [m] as tensors.
-        rows
-            int64, positions of the rows to predict.
-        """
-        return added_by(network, source, rows)
-
 
 def added_by(network: PerturbationNetwork, source: TensorSource, rows: IntArray) -> FloatArray:
     """Return float32 [2, rows, G], the corrections of a network through its latent state and its channels.
@@ -289,7 +275,7 @@ def _unit_and_rest(
     return centred / (norm + offset).clamp_min(tiny)[:, None], offset, reliability
 
 
-def principal_components(truth: FloatArray, rank: int, width: int) -> FloatArray:
+def scaled_components(truth: FloatArray, rank: int, width: int) -> FloatArray:
     """Return float32 [G, width], the leading principal axes of the rows, scaled by their standard deviation.
 
     The standard deviation is that of the scores on each axis. Columns beyond the rank of the data are small

@@ -128,7 +128,7 @@ class Networks:
             network, record = self.fitter.train(
                 data, rest, derived_seed(seed, "fold", j), f"fold {j + 1}", stop_on=(data, stopping)
             )
-            added[:, here] = self.fitter.predict(network, data.source, here)
+            added[:, here] = added_by(network, data.source, here)
             records.append(record.model_dump(mode="json", exclude={"seconds"}))
             seen.append(here)
             if self.params.gate == "auto" and len(seen) == _FOLDS_TO_GAIN and without_gain(data, added, seen):

@@ -10,16 +10,14 @@ leaving a term out is one of the choices. A part that occurs in no row (an unsee
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 # Candidate ridge penalties of the two terms, in numbers of rows.
 PART_SHRINKAGE = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
@@ -55,8 +53,6 @@ def effect_traits(mean: FloatArray, process: FloatArray) -> FloatArray:
     magnitude reflects the other genes. `mean` and `process` are float [n, G], predicted delta and variance by
     the set process.
     """
-    import numpy as np
-
     size = np.log(np.sqrt((mean.astype(np.float64) ** 2).mean(axis=1)) + 1e-4)
     spread = np.log(np.abs(mean.astype(np.float64)).mean(axis=1) + 1e-4)
     unsure = 0.5 * np.log(process.astype(np.float64).mean(axis=1) + 1e-8)
@@ -74,8 +70,6 @@ def excess_of(error: FloatArray, s2: FloatArray, var: FloatArray) -> tuple[Float
     error, s2, var
         float [m, G], error of the prediction, sampling variance, predicted variance without sampling noise.
     """
-    import numpy as np
-
     weight = np.sqrt(var.mean(axis=0, dtype=np.float64))
     weight /= weight.sum()
     return (error.astype(np.float64) ** 2 - s2) @ weight, var.astype(np.float64) @ weight
@@ -85,8 +79,6 @@ class ConditionLevels:
     """Levels of error by trait and by perturbed gene."""
 
     def __init__(self) -> None:
-        import numpy as np
-
         self.shrinkage = Shrinkage()
         self._labels: list[str] = []
         self._levels: FloatArray = np.zeros(0)
@@ -121,8 +113,6 @@ class ConditionLevels:
         usable
             bool [folds, m], rows whose condition the fold's predictor was fitted on.
         """
-        import numpy as np
-
         m = len(excess)
         self._center, self._spread = np.zeros(traits.shape[1]), np.ones(traits.shape[1])
         self._slopes = np.zeros(traits.shape[1])
@@ -148,8 +138,6 @@ class ConditionLevels:
 
     def read(self, conditions: pd.DataFrame, traits: FloatArray) -> FloatArray:
         """Return float64 [n], the log factor on the variance of each condition."""
-        import numpy as np
-
         if self.shrinkage == Shrinkage():
             return np.zeros(len(conditions))
         parts = interventions(conditions)
@@ -158,8 +146,6 @@ class ConditionLevels:
         return np.asarray(np.clip(level, -_MOST, _MOST) + self._offset)
 
     def _standardised(self, traits: FloatArray) -> FloatArray:
-        import numpy as np
-
         return np.clip((traits - self._center) / self._spread, -_MOST_TRAIT, _MOST_TRAIT)
 
     def arrays(self, prefix: str) -> dict[str, FloatArray]:
@@ -219,7 +205,6 @@ class _Design:
         shrinkage
             Penalties of the two terms.
         """
-        import numpy as np
         from scipy.sparse.linalg import lsqr
 
         K, P = self._U.shape[1], self._Z.shape[1]
@@ -252,8 +237,6 @@ class _Design:
         levels
             float64 [P], levels of the parts.
         """
-        import numpy as np
-
         return np.asarray(self._U[rows] @ slopes + self._Z[rows] @ levels)
 
 
@@ -264,7 +247,6 @@ def _choose(
 
     The penalty of the traits is chosen first, then that of the parts.
     """
-    import numpy as np
 
     def crossed(shrinkage: Shrinkage) -> tuple[float, FloatArray]:
         out: FloatArray = np.zeros(len(y))
@@ -292,9 +274,6 @@ def _choose(
 
 def _incidence(owner: IntArray, labels: list[str], known: list[str], n: int) -> sp.csr_array:
     """Return float64 [n, known], how often each known part occurs in each condition."""
-    import numpy as np
-    import pandas as pd
-
     column = pd.Index(known).get_indexer(labels)
     at = np.flatnonzero(column >= 0)
     return sp.csr_array((np.ones(len(at)), (owner[at], column[at])), shape=(n, len(known)))
