@@ -109,7 +109,7 @@ FIRST = (
     "kill",
     "external/test_workers.py",
     "test_docs_commands.py",
-    "tuning/test_tuning.py",
+    "tuning",
     "cli/test_workflow.py",
     "assets",
     "test_extending.py",

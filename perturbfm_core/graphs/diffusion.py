@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.data.matrix import row_blocks
@@ -41,10 +42,6 @@ class Diffusion:
     genes: StrArray
     steps: list[Any]
 
-    def stacked(self) -> Any:
-        """Return CSR [T * P, N]: the rows of all sources after step 1, then after step 2, ..."""
-        return sp.csr_array(sp.vstack(self.steps))
-
 
 def normalised(adjacency: Any, how: Normalisation) -> Any:
     """Return CSR float64 [N, N] of a signed adjacency, scaled so that its powers stay bounded.
@@ -58,8 +55,6 @@ def normalised(adjacency: Any, how: Normalisation) -> Any:
     GraphError
         If `how` is unknown.
     """
-    import numpy as np
-
     if how not in get_args(Normalisation):
         msg = f"unknown normalisation {how!r}; known: {', '.join(get_args(Normalisation))}"
         raise GraphError(msg)
@@ -106,8 +101,6 @@ def diffuse(
     GraphError
         If `steps` or `top_n` is less than 1.
     """
-    import numpy as np
-
     if steps < 1 or top_n < 1:
         msg = f"steps is {steps} and top_n {top_n}; both must be at least 1"
         raise GraphError(msg)
@@ -165,8 +158,6 @@ def personalised_pagerank(
     GraphError
         If `restart` is not between 0 and 1.
     """
-    import numpy as np
-
     if not 0 < restart < 1:
         msg = f"restart is {restart}; it must lie between 0 and 1"
         raise GraphError(msg)
@@ -188,16 +179,12 @@ def personalised_pagerank(
 
 def _nodes(graph: GeneGraph, sources: Sequence[str]) -> tuple[IntArray, BoolArray]:
     """Return (int64 [P] node of each source, -1 if unknown; bool [P] whether it is known)."""
-    import numpy as np
-
     at = np.asarray([graph.position.get(str(g), -1) for g in sources], dtype=np.int64)
     return at, at >= 0
 
 
 def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
     """Yield float64 [N, p], the unit vectors of the sources as columns, for blocks of sources."""
-    import numpy as np
-
     for block in row_blocks(len(at), _SOURCE_BLOCK):
         start = np.zeros((n, block.stop - block.start))
         here = np.flatnonzero(known[block])
@@ -207,8 +194,6 @@ def _starts(at: IntArray, known: BoolArray, n: int) -> Iterator[FloatArray]:
 
 def _cut(rows: FloatArray, top_n: int) -> Any:
     """Return CSR float32 with the `top_n` entries of largest magnitude in each row of a dense block."""
-    import numpy as np
-
     if top_n < rows.shape[1]:
         best = np.argpartition(-np.abs(rows), top_n - 1, axis=1)[:, :top_n]
         # Column order, as CSR has it.
@@ -225,13 +210,10 @@ def _cut(rows: FloatArray, top_n: int) -> Any:
 
 def _inverse(x: FloatArray) -> FloatArray:
     """Return 1 / x, 0 where x is 0: a gene without edges stays without."""
-    import numpy as np
-
     return np.divide(1.0, x, out=np.zeros_like(x), where=x > 0)
 
 
 def _largest_singular_value(A: Any) -> float:
-    import numpy as np
     from scipy.sparse.linalg import svds
 
     if not A.nnz:

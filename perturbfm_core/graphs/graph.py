@@ -98,7 +98,6 @@ def from_edges(
     *,
     directed: bool,
     genes: StrArray | None = None,
-    split_hash: str | None = None,
     meta: dict[str, Any] | None = None,
 ) -> GeneGraph:
     """Return a graph from a list of edges; repeated edges keep the weight of largest magnitude.
@@ -115,8 +114,6 @@ def from_edges(
         Whether edges have a direction; otherwise each is entered in both.
     genes
         Gene ids of the nodes [N] (default: all genes that occur, sorted).
-    split_hash
-        Hash of the split whose training rows the edges were computed from.
     meta
         Further metadata of the graph.
     """
@@ -138,6 +135,5 @@ def from_edges(
     if not directed:
         a, b, w = np.concatenate([a, b]), np.concatenate([b, a]), np.concatenate([w, w])
     adjacency = sp.csr_array((w, (a, b)), shape=(len(nodes), len(nodes)))
-    return GeneGraph(
-        name, np.asarray(nodes, dtype=np.str_), adjacency, split_hash, {"directed": directed, **(meta or {})}
-    )
+    built = {"directed": directed, **(meta or {})}
+    return GeneGraph(name, np.asarray(nodes, dtype=np.str_), adjacency, meta=built)

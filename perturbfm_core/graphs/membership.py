@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.data.matrix import row_blocks
@@ -59,8 +60,6 @@ def membership_graph(
     GraphError
         If columns are missing or no two genes share a term.
     """
-    import numpy as np
-
     nodes, B, size = _incidence(table, names)
     chosen = (size >= max(min_term, 2)) & (size <= max_term)
     if keep is not None:
@@ -130,7 +129,6 @@ def membership_features(
     GraphError
         If columns are missing, or `dim` is not between 1 and one less than the number of genes or terms.
     """
-    import numpy as np
     from sklearn.decomposition import TruncatedSVD
 
     nodes, B, size = _incidence(table, names)
@@ -152,8 +150,6 @@ def membership_features(
 
 def _incidence(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[Any, Any, Any]:
     """Return (gene names [N], CSR [N, terms] of ones, number of genes of each term [terms])."""
-    import numpy as np
-
     genes = gene_names(id_column(table, GENE_COLUMNS, "genes", 1), names)
     terms = gene_names(id_column(table, TERM_COLUMNS, "terms", 0))
     nodes, row = np.unique(genes, return_inverse=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.errors import GraphError
@@ -26,9 +27,7 @@ def kept_spectral_features(graph: GeneGraph, dim: int) -> GeneFeatures:
     return spectral_features(graph, dim) if keep is None else keep(graph, dim)
 
 
-def spectral_features(
-    graph: GeneGraph, dim: int = 64, *, seed: int = 0, name: str | None = None
-) -> GeneFeatures:
+def spectral_features(graph: GeneGraph, dim: int = 64, *, seed: int = 0) -> GeneFeatures:
     """Return float32 [N, dim] gene features: truncated SVD, A = U S V^T, of the `regularised` adjacency.
 
     The features are U √S for an undirected graph. For a directed graph they are U √S (the gene as a source)
@@ -44,15 +43,12 @@ def spectral_features(
     seed
         Seed of the iteration's start vector. The entry of largest magnitude of each vector is made positive,
         so that the signs do not depend on it.
-    name
-        Name of the table (default: ``<graph>_svd<dim>``).
 
     Raises
     ------
     GraphError
         If the graph has no edge or fewer than 3 genes, or `dim` is less than 1 (directed: 2).
     """
-    import numpy as np
     from scipy.sparse.linalg import svds
 
     A = regularised(graph.adjacency)
@@ -76,7 +72,7 @@ def spectral_features(
     sign = _signs(left)
     parts = [left * sign * scale, right * sign * scale] if directed else [left * sign * scale]
     matrix = np.concatenate(parts, axis=1).astype(np.float32)
-    return GeneFeatures(name or f"{graph.name}_svd{dim}", graph.genes, matrix)
+    return GeneFeatures(f"{graph.name}_svd{dim}", graph.genes, matrix)
 
 
 def regularised(adjacency: Any) -> Any:
@@ -87,8 +83,6 @@ def regularised(adjacency: Any) -> Any:
     of the graph (such as an isolated pair of genes) would have a leading singular vector of its own, and the
     features would only separate components.
     """
-    import numpy as np
-
     A = sp.csr_array(adjacency, dtype=np.float64)
     magnitude = abs(A)
     scale = []
@@ -103,8 +97,6 @@ def regularised(adjacency: Any) -> Any:
 
 def _signs(vectors: FloatArray) -> FloatArray:
     """Return the sign of the entry of largest magnitude of each column, 1 for a column of zeros."""
-    import numpy as np
-
     top = np.argmax(np.abs(vectors), axis=0)
     sign = np.sign(vectors[top, np.arange(vectors.shape[1])])
     return np.where(sign == 0, 1.0, sign)

@@ -124,18 +124,32 @@ def carve_conditions(
             fold_of[key] = "unused" if key in beside else "val" if in_val else "calib"
     if draft.ood_axes == ("context",) and (val or calib):
         # As in test, only perturbations that occur in the remaining training contexts are kept.
-        seen = seen_perts(conditions[[fold_of[k] == "train" for k in conditions.index]])
-        for key, pert in zip(free.index, free[schema.PERT_ID].astype(str), strict=True):
-            if fold_of[key] in ("val", "calib") and pert not in seen:
-                fold_of[key] = "unused"
-        fitted = ("train",) if spec.fit_rows == "train" else ("train", "val")
-        seen = seen_perts(conditions[[fold_of[k] in fitted for k in conditions.index]])
-        for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
-            if fold_of[key] == "test" and pert not in seen:
-                fold_of[key] = "unused"
+        _leave_unseen_out(conditions, fold_of, held=("val", "calib"), fitted=("train",))
+        fitted: tuple[Fold, ...] = ("train",) if spec.fit_rows == "train" else ("train", "val")
+        _leave_unseen_out(conditions, fold_of, held=("test",), fitted=fitted)
         _require_fold(fold_of, "test")
     _require_fold(fold_of, "train")
     return fold_of, validation, calibration
+
+
+def _leave_unseen_out(
+    conditions: pd.DataFrame, fold_of: dict[str, Fold], *, held: tuple[Fold, ...], fitted: tuple[Fold, ...]
+) -> None:
+    """Set conditions of some folds to ``unused`` whose perturbation is not in the fitted ones.
+
+    Parameters
+    ----------
+    conditions
+        Condition table of the data set.
+    fold_of
+        {condition: fold}, which is changed.
+    held, fitted
+        The folds whose conditions may leave, and those that are fitted on.
+    """
+    seen = seen_perts(conditions[[fold_of[k] in fitted for k in conditions.index]])
+    for key, pert in zip(conditions.index, conditions[schema.PERT_ID].astype(str), strict=True):
+        if fold_of[key] in held and pert not in seen:
+            fold_of[key] = "unused"
 
 
 def _spare_units(free: pd.DataFrame, spare: dict[str, str]) -> list[tuple[str, ...]]:

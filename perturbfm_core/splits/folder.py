@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -270,8 +271,6 @@ class SplitFolder:
         write_json(self.path / f"{split_hash}.stats.json", {_LOCK: _lock(split_hash, values), **values})
 
     def _save_codes(self, split: FrozenSplit) -> None:
-        import io
-
         buffer = io.BytesIO()
         np.savez_compressed(buffer, fold=np.asarray(split.row_codes, dtype=np.int8))
         write_atomic(self.path / f"{split.hash}.npz", buffer.getvalue())

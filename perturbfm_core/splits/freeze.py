@@ -15,7 +15,6 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.hashing import rows_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.schema import Fold, IntArray
-from perturbfm_core.splits import kinds as _register_kinds  # noqa: F401
 from perturbfm_core.splits.carving import (
     RULE,
     carve_batches,

@@ -163,7 +163,7 @@ def calibration_fold(
     if view.validation is not None:
         seen = pd.concat([seen, view.validation.conditions])
     kind, units = new_units(table.conditions, seen, split.definition.unit)
-    prediction = predict(query(ds, split, table))
+    prediction = predict(query(ds, table))
     # The control that stands in for a prediction says nothing of the model's errors.
     absent = prediction.not_predicted
     there = np.arange(len(table)) if absent is None else np.flatnonzero(~absent)

@@ -258,18 +258,8 @@ def train_view(ds: PerturbDataset, split: FrozenSplit) -> TrainView:
     )
 
 
-def query(ds: PerturbDataset, split: FrozenSplit, table: ConditionTable) -> Query:
-    """Return a query for conditions of a split: their names and input controls only.
-
-    Parameters
-    ----------
-    ds
-        The data set of the split.
-    split
-        The split.
-    table
-        The conditions to predict; their observed deltas are not passed on.
-    """
+def query(ds: PerturbDataset, table: ConditionTable) -> Query:
+    """Return a query for conditions of a data set: names and input controls only, no observed deltas."""
     cells = ControlCells.of(ds, table.conditions[schema.CONTEXT_ID])
     return Query(table.conditions, ds.genes, table.control.get("input"), cells)
 

@@ -15,13 +15,14 @@ import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perturbfm_core.errors import StoreError
 from perturbfm_core.parsing import read_json_file
-from perturbfm_core.store.disk import writing
+from perturbfm_core.store.disk import SPECIAL, disk_error, writing
 from perturbfm_core.store.owner import has_ended, new_token, require_local
 
 if TYPE_CHECKING:
@@ -37,17 +38,32 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
+def _refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of a device or pipe, such as ``/dev/null``, which a rename would replace.
+
+    Raises
+    ------
+    DiskError
+        If there is one.
+    """
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise disk_error(path, SPECIAL)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file: the old content or the new, never a part of it.
 
     Raises
     ------
     DiskError
-        If the disk is full, read-only, or refuses the write for another reason.
+        If the disk is full, read-only, or refuses the write for another reason; or if `path` is a device.
     StoreError
         If `path` is an address, not a file.
     """
     require_local(path)
+    _refuse_special(path)
     content = data.encode() if isinstance(data, str) else data
     with writing(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,6 +275,7 @@ def publish_file(destination: Path, fill: Callable[[Path], None]) -> None:
         Writes its content to the path that it is given.
     """
     require_local(destination)
+    _refuse_special(destination)
     root = destination.parent / STAGING
     if root.is_dir():
         sweep_staging(root)

@@ -17,9 +17,10 @@ _READ_ONLY, _FORBIDDEN = "the file system is read-only", "writing there is not p
 _TOO_LARGE = "the file is larger than the file system or this process's limit allows"
 _LONG, _NO_FOLDER = "the name is too long for the file system", "a part of the path is a file, not a folder"
 _FOLDER = "there is a folder of that name"
+SPECIAL = "there is a device or pipe of that name"
 _OF_SPACE = (_FULL, _QUOTA, _TOO_LARGE)
 # The size of what is written says nothing about these.
-_OF_NAMES = (_LONG, _NO_FOLDER, _FOLDER)
+_OF_NAMES = (_LONG, _NO_FOLDER, _FOLDER, SPECIAL)
 # Errors that only a write can have.
 _OF_WRITES = {
     errno.ENOSPC: _FULL,
@@ -166,7 +167,7 @@ def disk_error(
         parts.append("free some space there or choose another place, and repeat the command")
     else:
         parts = [] if size is None else [size]
-        if reason == _FOLDER:
+        if reason in (_FOLDER, SPECIAL):
             parts.append("give the name of a file, or one that is not taken")
         else:
             parts.append("choose a place that can be written (PERTURBFM_HOME is that of data and runs)")

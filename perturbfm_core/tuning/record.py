@@ -76,7 +76,7 @@ def study_record(
     seed
         Seed of the search.
     """
-    own_params = new_model(entry.model, entry.params).params.model_dump(mode="json")
+    own_params = new_model(entry.model, entry.params, entry.name).params.model_dump(mode="json")
     saved = study.user_attrs[OWN]
     own = _record(-1, "complete", {**saved, "params": {n: own_params[n] for n in space}})
     states: dict[str, TrialState] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -15,9 +14,7 @@ import numpy as np
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.config import check_key, content_hash
-from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import ConfigError, ModelError, NotApplicableError
-from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.models.base import MODELS, new_model
 from perturbfm_core.models.parameters import every_parameter
 from perturbfm_core.models.search import SearchSpace, with_values
@@ -28,15 +25,13 @@ from perturbfm_core.reports.pages.study import study_page
 from perturbfm_core.splits.audit.core import require_clean
 from perturbfm_core.splits.conditions import SplitConditions
 from perturbfm_core.splits.folder import SplitFolder, traits_of
-from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import write_atomic
-from perturbfm_core.store.code import code_of
-from perturbfm_core.store.machine import max_train
+from perturbfm_core.tuning.identity import identity_of
 from perturbfm_core.tuning.record import OWN, Tuning, study_record
 from perturbfm_core.tuning.study import OUTCOME, ask, finished, open_study, space_json
 from perturbfm_core.tuning.validation import FoldScore, Validation, value_of
-from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, pool
+from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, check_jobs, scorer
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -96,11 +91,9 @@ def tune(
         If the study of this name was made with other inputs, or there are more jobs than training slots.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    if jobs > max_train():
-        msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
-        raise ConfigError(msg)
+    check_jobs(jobs)
     # Validated parameters, in which text from the command line has become numbers.
-    validated = every_parameter(entry.model, entry.params)
+    validated = every_parameter(entry.model, entry.params, entry.name)
     entry = entry.model_copy(update={"params": {name: validated[name] for name in entry.params}})
     space = _space(entry, fixed)
     frozen_split = SplitFolder(store.split_dir).load(split)
@@ -111,14 +104,19 @@ def tune(
         raise NotApplicableError(msg, reason)
     require_clean(ds, frozen_split)
     validation = Validation(store, ds, frozen_split, entry, seed, progress)
-    identity = _identity(entry, space, ds, frozen_split, seed, validation.reads(entry.params))
+    reads = validation.reads(entry.params)
+    identity = {
+        **identity_of(entry, ds, frozen_split, seed),
+        "search space": space_json(space),
+        **({"side information": reads} if reads else {}),
+    }
     if name is None:
         name = f"{entry.name}.{frozen_split.hash[:7]}.{content_hash(identity)[:8]}"
     check_key(name, "study name")
     job = Job(store.home, store.split_dir, frozen_split.hash, data, entry, seed)
     with (
         open_study(store, name, identity) as study,
-        _scorer(validation, job, jobs) as score,
+        scorer(validation, job, jobs) as score,
         ThreadPoolExecutor(jobs) as threads,
     ):
         search = _Search(study, entry, space, score, len(validation), seed, progress)
@@ -137,7 +135,7 @@ def tune(
 
 
 def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
-    declared = new_model(entry.model, entry.params).searchable()
+    declared = new_model(entry.model, entry.params, entry.name).searchable()
     space = {name: dimension for name, dimension in declared.items() if name not in fixed}
     if declared and not space:
         msg = f"all that {entry.model!r} searches is fixed ({', '.join(declared)}); leave some of it open"
@@ -147,50 +145,6 @@ def _space(entry: ModelEntry, fixed: Collection[str]) -> SearchSpace:
         msg = f"{entry.name!r} has nothing to search in this configuration; models that declare it: {', '.join(others)}"
         raise ModelError(msg)
     return space
-
-
-def _identity(
-    entry: ModelEntry,
-    space: SearchSpace,
-    ds: PerturbDataset,
-    split: FrozenSplit,
-    seed: int,
-    reads: dict[str, dict[str, str]],
-) -> dict[str, Any]:
-    """Return everything that the scores of a study depend on; it must be the same for a study to continue.
-
-    Parameters
-    ----------
-    entry, space
-        The entry that is tuned, and what is searched.
-    ds, split
-        Data and split.
-    seed
-        Seed of the search.
-    reads
-        Digests of the graphs and features that the entry reads (`Validation.reads`).
-    """
-    model = new_model(entry.model, entry.params)
-    return {
-        "entry": entry.name,
-        "model": entry.model,
-        "parameters": model.params.model_dump(mode="json"),
-        "search space": space_json(space),
-        "data": ds.content_sha256,
-        "split": split.hash,
-        "seed": seed,
-        "code": code_of(Validation.__module__, *model.modules(), *PANELS.get("delta").modules).digest,
-        **({"side information": reads} if reads else {}),
-    }
-
-
-@contextlib.contextmanager
-def _scorer(validation: Validation, job: Job, jobs: int) -> Iterator[Score]:
-    if jobs == 1:
-        yield validation.score
-    else:
-        with pool(job, jobs) as score:
-            yield score
 
 
 @dataclass
@@ -264,7 +218,7 @@ class _Search:
 
     def _key(self, set_: dict[str, Any]) -> str:
         """Return the identity of a configuration: its validated parameters as JSON text."""
-        params = new_model(self._entry.model, self._entry.params | set_).params
+        params = new_model(self._entry.model, self._entry.params | set_, self._entry.name).params
         return json.dumps(params.model_dump(mode="json"), sort_keys=True)
 
     def _run(self, asked: tuple[Trial, dict[str, Any]]) -> _Outcome:

@@ -9,13 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perturbfm_core.errors import ConfigError, StoreError
+from perturbfm_core.errors import StoreError
 from perturbfm_core.models.search import Choice, FloatRange, SearchDimension, SearchSpace
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import write_atomic
 from perturbfm_core.store.disk import disk_error, refusal, writing
 from perturbfm_core.store.locks import read_holder
 from perturbfm_core.training.seeds import derived_seed
+from perturbfm_core.tuning.identity import check_identity
 
 # Optuna with its database layer takes half a second to load, so other commands do not import it.
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def open_study(store: ArtifactStore, name: str, identity: dict[str, Any]) -> Ite
             _create(store, name, identity)
         with writing(path, _TRIAL_BYTES), _storage(path) as storage:
             study = _load(storage, name, path)
-            _check_identity(name, study.user_attrs.get(IDENTITY, {}), identity)
+            check_identity(f"study {name!r}", study.user_attrs.get(IDENTITY, {}), identity, "--study NAME")
             _fail_interrupted(study)
             yield study
 
@@ -131,13 +132,6 @@ def _load(storage: RDBStorage, name: str, path: Path) -> Study:
         return optuna.load_study(study_name=name, storage=storage, pruner=pruner)
     except (KeyError, optuna.exceptions.StorageInternalError) as error:
         raise _damaged(path, error) from error
-
-
-def _check_identity(name: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    other = [key for key in sorted(found | wanted) if found.get(key) != wanted.get(key)]
-    if other:
-        msg = f"study {name!r} was made with other {', '.join(other)}; its values do not compare, give another --study NAME"
-        raise ConfigError(msg)
 
 
 def _fail_interrupted(study: Study) -> None:

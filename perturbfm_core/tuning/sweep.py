@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.config import content_hash
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.errors import ConfigError, DiskError, ModelError, PerturbFMError, StoreError
-from perturbfm_core.evaluation.panel import PANELS
-from perturbfm_core.models.base import new_model
+from perturbfm_core.errors import DiskError, ModelError, PerturbFMError, StoreError
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.pipeline.run import run_entry
@@ -25,12 +21,11 @@ from perturbfm_core.splits.audit.core import require_clean
 from perturbfm_core.splits.folder import SplitFolder, traits_of
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.code import code_of
-from perturbfm_core.store.machine import max_train
+from perturbfm_core.tuning.identity import identity_of
 from perturbfm_core.tuning.sweep_folder import SweepFolder, SweepScore
 from perturbfm_core.tuning.sweep_grid import SweepCell
 from perturbfm_core.tuning.validation import Validation
-from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, pool
+from perturbfm_core.tuning.workers import Job, Score, WorkerLostError, check_jobs, scorer
 
 
 @dataclass(frozen=True)
@@ -101,15 +96,15 @@ def run_sweep(
         If no configuration can be fitted.
     ConfigError
         If the sweep of this name is of other inputs, or there are more jobs than training slots.
+    StoreError
+        If another process runs the sweep of this name.
     """
-    if jobs > max_train():
-        msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
-        raise ConfigError(msg)
+    check_jobs(jobs)
     frozen = SplitFolder(store.split_dir).load(split)
     ds = dataset_of(store, frozen, data)
     require_clean(ds, frozen)
     validation = Validation(store, ds, frozen, base, seed, tell)
-    identity = _identity(base, ds, frozen, seed)
+    identity = identity_of(base, ds, frozen, seed)
     folder = SweepFolder(store, name or f"{base.name}.{frozen.hash[:7]}.{content_hash(identity)[:8]}")
     with store.lock(f"sweep-{folder.name}", wait=False) as held:
         if not held:
@@ -140,20 +135,6 @@ def ranking(folder: SweepFolder) -> list[SweepScore]:
     """Return the complete configurations of a sweep, best on validation first; of equal ones the first of the grid."""
     complete = [score for score in folder.cells() if score.value is not None]
     return sorted(complete, key=lambda score: -(score.value or 0.0))
-
-
-def _identity(base: ModelEntry, ds: PerturbDataset, split: FrozenSplit, seed: int) -> dict[str, Any]:
-    """Return everything beside the grid that the values of a sweep depend on."""
-    model = new_model(base.model, base.params)
-    return {
-        "entry": base.name,
-        "model": base.model,
-        "parameters": model.params.model_dump(mode="json"),
-        "data": ds.content_sha256,
-        "split": split.hash,
-        "seed": seed,
-        "code": code_of(Validation.__module__, *model.modules(), *PANELS.get("delta").modules).digest,
-    }
 
 
 def _score_all(
@@ -193,7 +174,7 @@ def _score_all(
             return SweepScore(**{**vars(found), "reason": reason})
         return SweepScore(**{**vars(found), "scores": scores})
 
-    with _scorer(validation, job, min(jobs, len(todo))) as score, ThreadPoolExecutor(jobs) as threads:
+    with scorer(validation, job, min(jobs, len(todo))) as score, ThreadPoolExecutor(jobs) as threads:
         run = map if jobs == 1 else threads.map
         for n, found in enumerate(run(lambda cell: one(cell, score), todo), 1):
             folder.keep(found)
@@ -208,15 +189,6 @@ def _reads(validation: Validation, cell: SweepCell) -> dict[str, dict[str, str]]
         return validation.reads(cell.entry.params)
     except PerturbFMError:
         return {}
-
-
-@contextlib.contextmanager
-def _scorer(validation: Validation, job: Job, jobs: int) -> Iterator[Score]:
-    if jobs <= 1:
-        yield validation.score
-    else:
-        with pool(job, jobs) as score:
-            yield score
 
 
 def _reveal(

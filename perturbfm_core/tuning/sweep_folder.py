@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from perturbfm_core.config import check_key
-from perturbfm_core.errors import ConfigError, StoreError
+from perturbfm_core.errors import StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import append_line, read_json, write_json
+from perturbfm_core.tuning.identity import check_identity
 from perturbfm_core.tuning.sweep_grid import SweepCell
 from perturbfm_core.tuning.validation import FoldScore, value_of
 
@@ -101,11 +102,7 @@ class SweepFolder:
         """
         file = self.path / SWEEP_FILE
         old: dict[str, Any] = read_json(file) if file.is_file() else {}
-        found = old.get("identity", identity)
-        other = [key for key in sorted(found | identity) if found.get(key) != identity.get(key)]
-        if other:
-            msg = f"sweep {self.name!r} was made with other {', '.join(other)}; its values do not compare, give another --name"
-            raise ConfigError(msg)
+        check_identity(f"sweep {self.name!r}", old.get("identity", identity), identity, "--name")
         known = {c["config_hash"]: c for c in old.get("cells", [])}
         for cell in cells:
             known.setdefault(

@@ -95,13 +95,13 @@ def sweep_cells(base: ModelEntry, grids: Sequence[Mapping[str, list[Any]]]) -> l
     ConfigError, ModelError
         If a parameter is unknown, a value is none of it, or there are too many.
     """
-    own = every_parameter(base.model, base.params)
+    own = every_parameter(base.model, base.params, base.name)
     for name in {name for grid in grids for name in grid} - set(own):
         msg = f"model {base.model!r} has no parameter {name!r}; it has: {', '.join(own) or 'none'}"
         raise ConfigError(msg)
     cells: dict[str, SweepCell] = {}
     for values in _combinations(grids):
-        params = every_parameter(base.model, {**base.params, **values})
+        params = every_parameter(base.model, {**base.params, **values}, base.name)
         different = {name: value for name, value in params.items() if own[name] != value}
         suffix = f"-{content_hash(different)[:_SUFFIX]}" if different else ""
         entry = base.model_copy(

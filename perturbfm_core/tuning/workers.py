@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from perturbfm_core.catalog.entries import ModelEntry
-from perturbfm_core.errors import ModelError
+from perturbfm_core.errors import ConfigError, ModelError
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.machine import max_train
 from perturbfm_core.tuning.validation import FoldScore, Validation
 
 Score = Callable[[dict[str, Any], int], FoldScore]
@@ -88,6 +89,39 @@ def pool(job: Job, n: int) -> Iterator[Score]:
         yield score
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def scorer(validation: Validation, job: Job, jobs: int) -> Iterator[Score]:
+    """Yield a function that scores configurations: in this process, or in one of several worker processes.
+
+    Parameters
+    ----------
+    validation
+        Validation of the split.
+    job
+        What worker processes need to make the same.
+    jobs
+        Number of configurations at once.
+    """
+    if jobs <= 1:
+        yield validation.score
+    else:
+        with pool(job, jobs) as score:
+            yield score
+
+
+def check_jobs(jobs: int) -> None:
+    """Refuse more configurations at once than the machine has training slots.
+
+    Raises
+    ------
+    ConfigError
+        Naming the variable that sets their number.
+    """
+    if jobs > max_train():
+        msg = f"--jobs {jobs} needs as many training slots, there are {max_train()}; set PERTURBFM_MAX_TRAIN={jobs}"
+        raise ConfigError(msg)
 
 
 class WorkerLostError(ModelError):

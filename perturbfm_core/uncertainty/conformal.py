@@ -5,7 +5,8 @@
 ``hierarchical``
     Weight 1/(n + 1) per unit and 1/(n + 1) at infinity. Guaranteed for a random gene of a new exchangeable
     unit if the residuals come from a calibration fold and nothing else was fitted on them; no interval where
-    n units are too few to reach a level.
+    n units are too few to reach a level. Source: conformal prediction for hierarchical data (Dunn, Wasserman
+    and Ramdas 2023; Lee, Barber and Willett 2023).
 ``mondrian``
     `pooled` within groups of conditions. A group with too few units takes the quantiles of the next coarser
     group, and ultimately of all units.

@@ -96,7 +96,7 @@ def membership(conditions: pd.DataFrame, train: pd.DataFrame) -> Membership:
     everything = {x for parts in seen for x in parts}
     local = {(c, x) for c, parts in zip(contexts, seen, strict=True) for x in parts}
     whole = {tuple(parts) for parts in seen}
-    keys = set(train.index.astype(str))
+    keys, known_contexts = set(train.index.astype(str)), set(contexts)
     query_parts = part_labels(conditions)
     where = conditions[schema.CONTEXT_ID].astype(str).tolist()
 
@@ -110,7 +110,7 @@ def membership(conditions: pd.DataFrame, train: pd.DataFrame) -> Membership:
         here=count([sum((c, x) in local for x in p) for c, p in zip(where, query_parts, strict=True)]),
         same=np.asarray([str(k) in keys for k in conditions.index], dtype=np.bool_),
         known=np.asarray([tuple(p) in whole for p in query_parts], dtype=np.bool_),
-        context=np.asarray([c in set(contexts) for c in where], dtype=np.bool_),
+        context=np.asarray([c in known_contexts for c in where], dtype=np.bool_),
     )
 
 

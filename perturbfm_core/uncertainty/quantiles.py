@@ -93,32 +93,6 @@ class SortedScores:
         )
 
 
-def hierarchical_quantiles(
-    scores: FloatArray, units: Sequence[tuple[str, ...]], levels: FloatArray
-) -> FloatArray:
-    """Return float64 [L], quantiles with weight 1/(n + 1) per unit and 1/(n + 1) at infinity.
-
-    If the units are exchangeable and none of them was used to choose the score, an interval of this
-    half-width covers the score of a random gene of a new unit with a probability of at least the level. NaN
-    where level (n + 1) > n: no finite interval has that guarantee.
-
-    Source: conformal prediction for hierarchical data (Dunn, Wasserman and Ramdas 2023; Lee, Barber and
-    Willett 2023).
-
-    Parameters
-    ----------
-    scores
-        float [n, G], absolute residuals in predicted standard deviations.
-    units
-        Exchangeable units of each row [n].
-    levels
-        float [L], nominal coverage.
-    """
-    weights, n = unit_weights(units)
-    out = weighted_quantiles(scores, weights, levels, at_infinity=1.0 / (n + 1))
-    return np.asarray(np.where(np.isfinite(out), out, np.nan))
-
-
 def binned_quantiles(
     scores: FloatArray,
     weights: FloatArray,

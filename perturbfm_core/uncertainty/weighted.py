@@ -129,12 +129,13 @@ class WeightedConformal:
         ordered = [SortedScores(self.scores[:, b]) for b in range(n_bins)]
         everywhere = np.stack([o.quantiles(self.base, self.levels) for o in ordered], axis=1)
         factor = np.empty((len(self.levels), len(queries), n_bins))
+        n_owners = len(np.unique(self.owner))
         for r in range(len(queries)):
             mine = self.base * ratio[r]
             total = float(mine.sum())
             # The query's own weight lies at infinity (Tibshirani et al. 2019). `base` sums to 1 over the
             # units, so one unit has base weight 1 / number of units, times the query's own likelihood ratio.
-            infinity = float(at_query[r] / len(np.unique(self.owner)))
+            infinity = float(at_query[r] / n_owners)
             infinity /= infinity + total
             for b in range(n_bins):
                 local = ordered[b].quantiles(mine, self.levels, at_infinity=infinity)

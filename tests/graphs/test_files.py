@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -34,9 +35,8 @@ def small(**fields) -> GeneGraph:
 
 
 def test_a_graph_comes_back_as_it_was_written(tmp_path):
-    graph = small(
-        genes=np.asarray(["C", "B", "A", "lonely"]), split_hash="f" * 64, meta={"kind": "edges", "é": 1}
-    )
+    made = small(genes=np.asarray(["C", "B", "A", "lonely"]), meta={"kind": "edges", "é": 1})
+    graph = replace(made, split_hash="f" * 64)
     write_graph(graph, tmp_path / "g.npz")
     back = read_graph(tmp_path / "g.npz", "small")
     assert back.genes.tolist() == ["C", "B", "A", "lonely"]

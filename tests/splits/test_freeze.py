@@ -1,9 +1,8 @@
-"""What every frozen split must satisfy, kind by kind."""
+"""What every frozen split must satisfy, kind by kind, and what none is frozen of."""
 
 from __future__ import annotations
 
 import re
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,18 +12,16 @@ from hypothesis import strategies as st
 
 from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SplitSpec
-from perturbfm_core.config import Frozen
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.errors import SplitError
 from perturbfm_core.splits.audit.core import audit
-from perturbfm_core.splits.draft import KINDS, Draft, split_kind
+from perturbfm_core.splits.draft import KINDS
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.inner_masks import inner_masks
 from perturbfm_core.splits.split import CROSSED, FrozenSplit, units_of
 from tests.support.factories import (
     assert_both_new,
-    contexts_of,
     grid_rows,
     perts_of,
     reordered,
@@ -33,9 +30,8 @@ from tests.support.factories import (
     split_one,
     table_of,
 )
+from tests.support.split_screens import GRID, PAIRS, SINGLES, tried
 
-SINGLES = ["A", "B", "C", "D", "E"]
-PAIRS = ["+".join(p) for p in combinations(SINGLES, 2)]
 REMEDY = re.compile(
     r"; (hold out|ask for|lower|raise|choose|give|use|name|list|it takes|folds count|known)"
     r"|needs |hold out another|known: |--seed|does not exist|too few"
@@ -142,13 +138,6 @@ def _inner_folds_are_group_wise(ds: PerturbDataset, split: FrozenSplit) -> None:
         assert np.array_equal(fit, ~held)
 
 
-def _try(ds: PerturbDataset, spec: SplitSpec) -> tuple[list[FrozenSplit], str]:
-    try:
-        return freeze(ds, spec), ""
-    except SplitError as error:
-        return [], str(error)
-
-
 @pytest.mark.parametrize("kind", KINDS.names())
 @settings(max_examples=25)
 @given(data=st.data())
@@ -157,7 +146,7 @@ def test_any_specification_gives_sound_splits_or_an_error_with_a_remedy(
 ) -> None:
     ds = data.draw(screens())
     spec = data.draw(specs(kind, ds))
-    frozen_splits, refusal = _try(ds, spec)
+    frozen_splits, refusal = tried(ds, spec)
     if refusal:
         assert REMEDY.search(refusal), refusal
         return
@@ -175,7 +164,6 @@ CERTAIN = {
     "leave_one_context_out": {},
     "explicit": {"folds": {"test": ["A"]}},
 }
-GRID = grid_rows(["A", "B", "C", "A+B", "B+C"], ["x", "y", "z"])
 
 
 @pytest.mark.parametrize(("kind", "params"), CERTAIN.items(), ids=list(CERTAIN))
@@ -209,289 +197,7 @@ def test_hash_covers_the_specification(field: str, value: Any) -> None:
     assert plain.hash != other.hash
 
 
-# ---- k folds ----------------------------------------------------------------------------------------------
-
-
-def _units(kind: str) -> list[str]:
-    genes = ["A", "B", "C", "D", "E", "F", "G"]
-    return {"context_ood": [f"c{i}" for i in range(7)], "perturbation_ood": genes}.get(
-        kind, ["+".join(p) for p in combinations(genes[:5], 2)]
-    )
-
-
-def _screen_of(kind: str) -> PerturbDataset:
-    if kind == "context_ood":
-        return screen(grid_rows(["A", "B"], _units(kind)))
-    singles = ["A", "B", "C", "D", "E", "F", "G"]
-    return screen(grid_rows(singles + (_units(kind) if kind == "combo_ood" else ["A+B"]), ["x", "y"]))
-
-
-@pytest.mark.parametrize("k", [2, 3, 7])
-@pytest.mark.parametrize("kind", ["context_ood", "perturbation_ood", "combo_ood"])
-def test_k_folds_partition_the_held_out_units(kind: str, k: int) -> None:
-    ds = _screen_of(kind)
-    folds = split_all(ds, kind, folds=k, seed=3)
-    held = [f.definition.params["holdout"] for f in folds]
-    assert sorted(u for h in held for u in h) == sorted(_units(kind))
-    assert max(map(len, held)) - min(map(len, held)) <= 1
-    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [
-        (i, k) for i in range(k)
-    ]
-    assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
-    assert len({f.hash for f in folds}) == k
-
-
-@pytest.mark.parametrize("kind", ["context_ood", "perturbation_ood", "combo_ood", "covariate_transfer"])
-def test_a_fold_made_alone_is_the_fold_made_with_the_others(kind: str) -> None:
-    ds = _screen_of("combo_ood" if kind == "covariate_transfer" else kind)
-    folds = split_all(ds, kind, folds=3)
-    assert [split_one(ds, kind, folds=3, fold=i).hash for i in range(3)] == [f.hash for f in folds]
-
-
-def test_folds_of_other_seeds_are_another_cross_validation() -> None:
-    ds = _screen_of("combo_ood")
-    groups = {
-        f.definition.cv.group
-        for s in (0, 1)
-        for f in split_all(ds, "combo_ood", folds=2, seed=s)
-        if f.definition.cv
-    }
-    assert len(groups) == 2
-
-
-@pytest.mark.parametrize(
-    ("kind", "spec", "message"),
-    [
-        pytest.param(
-            "context_ood", {"folds": 4}, "4 folds need at least 4 contexts, found 3; ask for fewer", id="k"
-        ),
-        pytest.param(
-            "combo_ood", {"folds": 2, "fold": 2}, "fold 2 of 2 does not exist; folds count from 0", id="fold"
-        ),
-        pytest.param(
-            "leave_one_context_out", {"fold": 3}, "fold 3 does not exist: there are 3 contexts", id="context"
-        ),
-        pytest.param(
-            "covariate_transfer", {"folds": 16}, "16 folds need at least 16 pairs, found 15; ask", id="pairs"
-        ),
-        pytest.param("iid", {"folds": 2}, "iid takes --seed for repeats, not --folds", id="iid"),
-        pytest.param(
-            "leave_one_context_out", {"folds": 5}, "'leave_one_context_out' makes no 5 folds", id="contexts"
-        ),
-    ],
-)
-def test_impossible_folds_are_refused(kind: str, spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(SplitError, match=re.escape(message)):
-        split_all(screen(GRID), kind, **spec)
-
-
-@pytest.mark.parametrize("folds", [2, 3, 10])
-def test_folds_of_a_kind_that_makes_none_are_refused(monkeypatch: pytest.MonkeyPatch, folds: int) -> None:
-    def held(conditions: Any, spec: Any, params: Any) -> list[Draft]:
-        """Hold out one condition."""
-        return [Draft(test=[str(conditions.index[-1])], params={}, ood_axes=("pair",))]
-
-    _ = len(KINDS)
-    for name in ("_members", "_order"):
-        monkeypatch.setattr(KINDS, name, dict(getattr(KINDS, name)))
-    split_kind("one_condition", Frozen)(held)
-    ds = screen(GRID)
-    assert len(split_all(ds, "one_condition")) == 1
-    with pytest.raises(SplitError, match=f"'one_condition' makes no {folds} folds .*; give no --folds"):
-        split_all(ds, "one_condition", folds=folds)
-
-
-# ---- contexts ---------------------------------------------------------------------------------------------
-
-
-def test_a_held_out_context_leaves_as_a_whole_and_its_own_perturbations_are_unused() -> None:
-    ds = screen([*grid_rows(["A", "B"], ["x", "y", "z"]), ("C", "x"), ("A+B", "x")])
-    split = split_one(ds, "context_ood", {"holdout": ["x"]})
-    table = table_of(split)
-    assert table["test"] == ["x|A|||", "x|B|||"]
-    assert table["unused"] == ["x|A+B|||", "x|C|||"]
-    assert contexts_of(table["train"]) == {"y", "z"}
-    assert split.definition.ood_axes == ("context",)
-
-
-def test_leave_one_context_out_holds_out_each_context_once() -> None:
-    ds = screen(grid_rows(["A", "B"], ["z", "x", "y"]))
-    folds = split_all(ds, "leave_one_context_out")
-    assert [f.definition.params["holdout"] for f in folds] == [["x"], ["y"], ["z"]]
-    assert [contexts_of(table_of(f)["test"]) for f in folds] == [{"x"}, {"y"}, {"z"}]
-    assert {f.definition.kind for f in folds} == {"context_ood"}
-    assert [(f.definition.cv.fold, f.definition.cv.k) for f in folds if f.definition.cv] == [
-        (0, 3),
-        (1, 3),
-        (2, 3),
-    ]
-    assert len({f.definition.cv.group for f in folds if f.definition.cv}) == 1
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("fit_rows", ["train", "train+val"])
-def test_test_perturbations_stay_seen_when_contexts_validate(seed: int, fit_rows: str) -> None:
-    pairs = [("A", "u"), ("A", "v"), ("A", "w"), ("A", "x"), ("C", "w"), ("C", "x")]
-    ds = screen([*(("control", c) for c in "uvwx"), *pairs])
-    split = split_one(
-        ds,
-        "context_ood",
-        {"holdout": ["x"]},
-        validation="fold",
-        calibration="none",
-        val_frac=0.4,
-        seed=seed,
-        fit_rows=fit_rows,
-    )
-    table = table_of(split)
-    fitted = perts_of(table["train"]) | (perts_of(table["val"]) if fit_rows == "train+val" else set())
-    assert perts_of(table["test"]) <= fitted
-    assert perts_of(table["val"]) <= perts_of(table["train"])
-    assert "x|A|||" in table["test"]
-
-
-# ---- perturbations and combinations -----------------------------------------------------------------------
-
-
-def test_every_condition_that_touches_a_held_out_gene_is_tested() -> None:
-    split = split_one(screen(GRID), "perturbation_ood", {"holdout": ["B"]})
-    table = table_of(split)
-    assert perts_of(table["test"]) == {"B", "A+B", "B+C"}
-    assert perts_of(table["train"]) == {"A", "C"}
-
-
-def test_held_out_combinations_leave_all_singles_in_train() -> None:
-    split = split_one(screen(GRID), "combo_ood", {"holdout": ["B+A"]})
-    table = table_of(split)
-    assert perts_of(table["test"]) == {"A+B"}
-    assert perts_of(table["train"]) == {"A", "B", "C", "B+C"}
-
-
-# ---- covariate transfer -----------------------------------------------------------------------------------
-
-
-@settings(max_examples=30)
-@given(
-    seed=st.integers(0, 50),
-    fraction=st.sampled_from([0.1, 0.4, 0.9]),
-    validation=st.sampled_from(["auto", "fold", "none"]),
-    missing=st.sets(st.tuples(st.sampled_from(SINGLES), st.sampled_from("wxyz")), max_size=6),
-)
-def test_covariate_transfer_keeps_both_halves_of_every_test_pair_in_train(
-    seed: int, fraction: float, validation: str, missing: set[tuple[str, str]]
-) -> None:
-    rows = [r for r in grid_rows(SINGLES, "wxyz") if r not in missing]
-    spec = SplitSpec(
-        kind="covariate_transfer",
-        params={"test_frac": fraction},
-        seed=seed,
-        validation=validation,
-        calibration="none",
-        val_frac=0.3,
-    )
-    frozen_splits, refusal = _try(screen(rows, genes=2), spec)
-    if refusal:
-        # Only a fold that was requested, and that train cannot spare, may be refused.
-        assert validation == "fold"
-        assert "without hiding a context, or half of a pair, of test" in refusal
-        return
-    (split,) = frozen_splits
-    table = table_of(split)
-    assert perts_of(table["test"]) <= perts_of(table["train"])
-    assert contexts_of(table["test"]) <= contexts_of(table["train"])
-    assert bool(table["val"]) == (split.definition.validation == "fold")
-
-
-def test_covariate_transfer_holds_out_the_pairs_that_were_named() -> None:
-    ds = screen(GRID)
-    split = split_one(ds, "covariate_transfer", {"perturbations": ["A", "B"], "values": ["x"]})
-    assert table_of(split)["test"] == ["x|A|||", "x|B|||"]
-    assert split.definition.params["pairs"] == [["A", "x"], ["B", "x"]]
-    assert split.definition.ood_axes == ("pair",)
-
-
-@pytest.mark.parametrize("covariate", ["dose", "modality", "time"])
-def test_covariate_transfer_takes_any_covariate(covariate: str) -> None:
-    columns = {
-        "dose": lambda v: {schema.DOSES: v},
-        "modality": lambda v: {schema.MODALITY: v},
-        "time": lambda v: {schema.COVARIATES: f'{{"time":"{v}"}}'},
-    }[covariate]
-    rows = [("control", "c", {}), *((p, "c", columns(v)) for p in "ABC" for v in ("1", "2"))]
-    ds = screen(rows)
-    split = split_one(
-        ds, "covariate_transfer", {"covariate": covariate, "perturbations": ["A"], "values": ["2"]}
-    )
-    (key,) = table_of(split)["test"]
-    assert split.definition.params["pairs"] == [["A", "2"]]
-    assert key == next(k for k in ds.conditions.index if "|A|" in k and "2" in k)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        pytest.param(
-            {"perturbations": ["A"], "values": ["x", "y", "z"]},
-            "cannot be held out: train would not see 'A' with another context",
-            id="whole perturbation",
-        ),
-        pytest.param(
-            {"covariate": "tide"},
-            "unknown covariate 'tide'; known: context, dose, modality",
-            id="unknown covariate",
-        ),
-        pytest.param({"values": ["q"]}, "unknown value of context 'q'; known: x, y, z", id="unknown value"),
-        pytest.param({"test_frac": 1.5}, "test_frac must lie between 0 and 1, found 1.5", id="share"),
-    ],
-)
-def test_covariate_transfer_refuses_impossible_parameters(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(SplitError, match=re.escape(message)):
-        split_all(screen(GRID), "covariate_transfer", params)
-
-
-def test_covariate_transfer_refuses_a_pair_that_does_not_occur() -> None:
-    ds = screen([("control", "x"), ("control", "y"), ("A", "x"), ("B", "y"), ("B", "x")])
-    with pytest.raises(SplitError, match="occurs with a context asked for; choose other pairs"):
-        split_all(ds, "covariate_transfer", {"perturbations": ["A"], "values": ["y"]})
-
-
-# ---- random rows ------------------------------------------------------------------------------------------
-
-
-def test_iid_draws_rows_of_cells_and_is_bound_to_their_order() -> None:
-    ds = screen(grid_rows(["A", "B"], ["x", "y"], reps=25, controls=3))
-    split = split_one(ds, "iid", {"test_frac": 0.3}, validation="fold", calibration="fold")
-    counts = {fold: len(split.rows(ds, fold)) for fold in schema.FOLDS}
-    assert counts == {"train": 56, "val": 7, "calib": 7, "test": 30, "unused": 0}
-    assert split.definition.ood_axes == ()
-    with pytest.raises(SplitError, match=r"not in the order that by-row split .* was frozen with"):
-        split.codes(reordered(ds, np.roll(np.arange(ds.n_obs), 1)))
-
-
-def test_iid_of_condition_level_data_keeps_replicates_together() -> None:
-    ds = screen(grid_rows(["A", "B", "C", "D"], ["x", "y"], reps=3), level="condition")
-    split = split_one(ds, "iid", {"test_frac": 0.25})
-    table = table_of(split)
-    assert len(table["test"]) == 2
-    assert split.definition.ood_axes == ("condition",)
-    assert len(split.rows(ds, "test")) == 6
-
-
-@pytest.mark.parametrize(
-    ("fraction", "message"),
-    [
-        (0.0, "test_frac must lie between 0 and 1, found 0.0"),
-        (1.0, "test_frac must lie between 0 and 1, found 1.0"),
-        (-0.5, "test_frac must lie between 0 and 1, found -0.5"),
-        ("half", "parameters of split kind 'iid': test_frac: .* number, found 'half'"),
-    ],
-)
-def test_iid_refuses_a_test_share_that_is_not_between_0_and_1(fraction: Any, message: str) -> None:
-    with pytest.raises(SplitError, match=message):
-        split_all(screen(GRID), "iid", {"test_frac": fraction})
-
-
-# ---- names and emptiness ----------------------------------------------------------------------------------
+# ---- names and emptiness --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -552,78 +258,3 @@ def test_a_screen_without_combinations_has_no_combinations_to_hold_out() -> None
         SplitError, match="combo_ood needs combinations of perturbations, the data set has none"
     ):
         split_all(screen(grid_rows(["A", "B"], ["x"])), "combo_ood", folds=2)
-
-
-# ---- validation and calibration ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("train_units", "policy", "each"),
-    [pytest.param(44, "inner_cv", 0, id="4 units"), pytest.param(50, "fold", 5, id="5 units")],
-)
-def test_folds_validate_and_calibrate_from_five_units_on_else_inner_folds(
-    train_units: int, policy: str, each: int
-) -> None:
-    perts = [f"P{i:02d}" for i in range(train_units + 1)]
-    split = split_one(screen(grid_rows(perts, ["x"]), genes=2), "perturbation_ood", {"holdout": ["P00"]})
-    table = table_of(split)
-    assert (split.definition.validation, split.definition.calibration) == (policy, policy)
-    assert (len(table["val"]), len(table["calib"])) == (each, each)
-    assert len(table["train"]) == train_units - 2 * each
-    assert split.definition.inner is not None
-    assert (split.definition.inner.unit, split.definition.inner.k) == ("perturbation", 5)
-
-
-def test_validation_and_calibration_hold_different_units_and_what_touches_both_is_unused() -> None:
-    ds = screen(grid_rows([*SINGLES, *PAIRS, "Q"], ["x"]))
-    split = split_one(
-        ds,
-        "perturbation_ood",
-        {"holdout": ["Q"]},
-        validation="fold",
-        calibration="fold",
-        val_frac=0.2,
-        calib_frac=0.2,
-    )
-    table = table_of(split)
-    (val,) = {k for k in perts_of(table["val"]) if "+" not in k}
-    (calib,) = {k for k in perts_of(table["calib"]) if "+" not in k}
-    assert val != calib
-    assert all(val in pert_genes(p) for p in perts_of(table["val"]))
-    assert all(calib in pert_genes(p) for p in perts_of(table["calib"]))
-    assert perts_of(table["unused"]) == {"+".join(sorted((val, calib)))}
-    assert not {val, calib} & {g for p in perts_of(table["train"]) for g in pert_genes(p)}
-
-
-def test_a_single_train_unit_leaves_validation_and_calibration_out() -> None:
-    split = split_one(screen(grid_rows(["A"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
-    assert (split.definition.validation, split.definition.calibration) == ("none", "none")
-    assert split.definition.inner is None
-
-
-def test_inner_folds_are_by_perturbation_where_one_context_trains() -> None:
-    split = split_one(screen(grid_rows(["A", "B", "C"], ["x", "y"])), "context_ood", {"holdout": ["x"]})
-    assert split.definition.inner is not None
-    assert (split.definition.inner.unit, sorted(split.definition.inner.folds)) == (
-        "perturbation",
-        ["A", "B", "C"],
-    )
-    assert split.definition.validation == "inner_cv"
-
-
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        pytest.param(
-            {"validation": "fold", "val_frac": 0.0}, "fold of 0 of 2 units is empty; raise", id="empty"
-        ),
-        pytest.param(
-            {"validation": "fold", "calibration": "fold", "val_frac": 0.5, "calib_frac": 0.5},
-            "would take all 2 train units; lower --val-frac or --calib-frac",
-            id="everything",
-        ),
-    ],
-)
-def test_impossible_fractions_are_refused(spec: dict[str, Any], message: str) -> None:
-    with pytest.raises(SplitError, match=message):
-        split_all(screen(GRID), "context_ood", {"holdout": ["x"]}, **spec)

@@ -26,6 +26,7 @@ from perturbfm_core.splits.perturbench.saved import (
     row_codes,
     saved_in_columns,
 )
+from perturbfm_core.splits.perturbench.set_order import union_order
 from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
 from perturbfm_core.splits.perturbench.stray_rows import stray_rows
 from tests.support.factories import grid_rows, reordered, screen
@@ -443,3 +444,38 @@ def _json(tmp_path: Path, value: Any) -> Path:
     path = tmp_path / "lists.json"
     path.write_text(json.dumps(value))
     return path
+
+
+@pytest.mark.parametrize(
+    ("hash_seed", "folds"),
+    [
+        ("0", "train train val test train train val test - train train val test train test train"),
+        ("1", "train val train test train test val train - train train val test train test train"),
+        (None, "train test train train test val train train - train train val test train test train"),
+    ],
+)
+def test_a_downsampled_inverse_split_is_that_of_the_peers_hash_seed(
+    hash_seed: str | None, folds: str
+) -> None:
+    # The peer's own splits with Python 3.11; without a seed perturbations come in order of first appearance.
+    perts = ["control", *(f"P{i}" for i in range(1, 9)), "P1+P2", "P3+P4", *["control"] * 5]
+    obs = pd.DataFrame({"condition": perts}, index=[f"c{i}" for i in range(len(perts))])
+    options = Options(seed=0, max_heldout_fraction_per_covariate=0.6, downsample_fraction=0.9)
+    found = perturbench_split(obs, "combine_inverse", options, hash_seed=hash_seed)
+    assert [fold or "-" for fold in found.tolist()] == folds.split()
+
+
+def test_a_part_without_rows_is_refused_only_where_the_peer_refuses_it() -> None:
+    # The control is held out, too, before its rows are divided on their own.
+    obs = pd.DataFrame({"condition": ["control", "control", "P1"]}, index=["a", "b", "c"])
+    options = Options(seed=0, max_heldout_fraction_per_covariate=1.0, train_control_fraction=1.0)
+    found = perturbench_split(obs, "combine_inverse", options, refuse_empty=False).tolist()
+    assert sorted(found) in (["train", "train", "val"], ["test", "train", "train"])
+    with pytest.raises(SplitError, match="without rows"):
+        perturbench_split(obs, "combine_inverse", options)
+
+
+@pytest.mark.parametrize("seed", ["random", "-1", str(2**32)])
+def test_what_is_no_hash_seed_is_refused(seed: str) -> None:
+    with pytest.raises(SplitError, match="hash seed must be a whole number"):
+        union_order(["A"], "control", [], seed)

@@ -255,14 +255,14 @@ def test_a_view_of_other_data_is_refused(cells: PerturbDataset, split: FrozenSpl
 
 def test_a_query_holds_names_and_input_controls_only(cells: PerturbDataset, split: FrozenSplit) -> None:
     rows = split.rows(cells, "test")
-    requested = query(cells, split, condition_table(cells, rows))
+    requested = query(cells, condition_table(cells, rows))
     assert list(requested.conditions.index) == [f"x|{p}|||" for p in "ABCD"]
     assert set(vars(requested)) == {"conditions", "genes", "control", "cells"}
     X = cells.expression.copy()
     X[rows] = 9.0
     X[_controls(cells, "x", "reference")] = 9.0
     changed = with_values(cells, X)
-    same = query(changed, split, condition_table(changed, rows))
+    same = query(changed, condition_table(changed, rows))
     np.testing.assert_array_equal(requested.control, same.control)
 
 

@@ -211,6 +211,20 @@ def test_a_name_that_is_taken_says_nothing_about_space(tmp_path):
         assert "it needs" not in str(error.value)
 
 
+def test_a_device_or_pipe_is_no_place_of_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        said = f"cannot write {tmp_path / name}: there is a device or pipe of that name; give the name of a file, "
+        with pytest.raises(DiskError, match=re.escape(said)):
+            write_atomic(tmp_path / name, "new")
+        with pytest.raises(DiskError, match=re.escape(said)):
+            publish_file(tmp_path / name, lambda path: path.write_text("new") and None)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe"]
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_what_is_refused_for_other_reasons_than_space_needs_no_more_than_it_is(tmp_path):
     def refuse(path):
         raise PermissionError(errno.EACCES, "no", str(path))

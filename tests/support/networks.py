@@ -13,7 +13,7 @@ from perturbfm_core.graphs.graph import GeneGraph
 from perturbfm_core.graphs.side_info import SideInfo
 from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.models.perturbfm.network.featurizer import FIRST_ID, Featurizer
-from perturbfm_core.models.perturbfm.network.fitting import NetworkFitter, principal_components
+from perturbfm_core.models.perturbfm.network.fitting import NetworkFitter, scaled_components
 from perturbfm_core.models.perturbfm.network.gate import TrainingRows
 from perturbfm_core.models.perturbfm.network.members import Networks, rows_of
 from perturbfm_core.models.perturbfm.network.module import PerturbationNetwork
@@ -127,7 +127,7 @@ def prepared(
     networks = Networks(p, model.version)
     data = networks.prepare(view, featurizer, data, None, cell_encoder=model.cell_encoder)
     assert networks.spec is not None
-    components = principal_components(data.truth, p.rank, networks.spec.rank)
+    components = scaled_components(data.truth, p.rank, networks.spec.rank)
     return networks.fitter.new(components, 0), data, networks.fitter
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.data.prediction import OutOfFold, Prediction, ResidualSource
+from perturbfm_core.schema import FloatArray
 from perturbfm_core.uncertainty.guard import CalibrationGuard
+from perturbfm_core.uncertainty.quantiles import unit_weights, weighted_quantiles
 from tests.support.factories import conditions_of
 
 
@@ -41,6 +43,15 @@ def residuals_of(
         unit="perturbation",
         fitted=tuple(frozenset(conditions_of([("c", p) for p in perts]).index) for perts in seen),
     )
+
+
+def hierarchical_quantiles(
+    scores: FloatArray, units: Sequence[tuple[str, ...]], levels: FloatArray
+) -> FloatArray:
+    """Return the quantiles of method ``hierarchical``: 1/(n + 1) per unit and at infinity, NaN where that is reached."""
+    weights, n = unit_weights(units)
+    out = weighted_quantiles(scores, weights, levels, at_infinity=1.0 / (n + 1))
+    return np.asarray(np.where(np.isfinite(out), out, np.nan))
 
 
 def guard_for(residuals: OutOfFold, test: Sequence[str] = ("T",)) -> CalibrationGuard:

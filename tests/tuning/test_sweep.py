@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,8 @@ from perturbfm_core.errors import ConfigError, ModelError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.io import write_features
 from perturbfm_core.pipeline import metric_panel, prediction
-from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
-from perturbfm_core.pipeline.split import freeze_split
+from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
-from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
 from perturbfm_core.tuning import sweep
 from perturbfm_core.tuning.sweep import ranking, run_sweep
@@ -27,28 +24,10 @@ from perturbfm_core.tuning.sweep_grid import load_base, load_grid, sweep_cells
 from perturbfm_core.tuning.validation import FoldScore, Validation
 from tests.real.conftest import brief
 from tests.support.command import attempt, perturbfm
-from tests.tuning.test_tuning import FOLD, INNER, forbidden_rows, poisoned, small_screen
+from tests.support.tuning_screen import forbidden_rows, poisoned
 
 BASE = ModelEntry(name="mine", description="x", model="ridge")
 GRID = [{"alphas": [[0.01], [1.0], [1000.0]], "control_components": [0, 2]}]
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    """Make a store with one data set and two splits, once."""
-    path = tmp_path_factory.mktemp("store")
-    store = ArtifactStore(path, path / "splits")
-    import_dataset(store, small_screen(), storage="npz")
-    ds = open_dataset(store.dataset("small"))
-    made = {spec.validation: freeze_split(store, ds, spec, bounds=False)[0][0].hash for spec in (FOLD, INNER)}
-    return path, made
-
-
-@pytest.fixture
-def store(template, own_home):
-    shutil.copytree(template[0], own_home)
-    shutil.copytree(own_home / "splits", own_home.parent / "splits")
-    return ArtifactStore()
 
 
 @pytest.fixture

@@ -88,16 +88,14 @@ def covariate_transfer(
     pool = [pool[i] for i in rng.permutation(len(pool))]
     named = bool(params.perturbations) and bool(params.values)
     if spec.folds is not None:
-        chosen = [pool[f :: spec.folds] for f in range(spec.folds)]
+        n, chosen = len(pool), [pool[f :: spec.folds] for f in range(spec.folds)]
         wanted = wanted_folds(spec)
     else:
         n = len(pool) if named else max(1, round(share(params.test_frac, "test_frac") * len(pool)))
         chosen, wanted = [pool], [0]
-        pool_limit = n
     drafts = []
     for f in wanted:
-        limit = len(chosen[f]) if spec.folds is not None else pool_limit
-        held = _greedy(chosen[f], pairs, limit)
+        held = _greedy(chosen[f], pairs, n)
         if not held or (named and len(held) < len(chosen[f])):
             refused = [p for p in chosen[f] if p not in held]
             pert, value = refused[0]

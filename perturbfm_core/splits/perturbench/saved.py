@@ -38,6 +38,8 @@ from perturbfm_core.splits.split import (
     inner_unit_of_axes,
 )
 
+# Seed of the inner folds.
+_SEED = 0
 # What names of files say beside a fold and a seed, without meaning.
 _LIST_WORDS = frozenset({"idx", "index", "indices", "ids", "obs", "cells"})
 
@@ -289,8 +291,6 @@ def freeze_rows(
     codes: IntArray,
     params: Mapping[str, Any],
     *,
-    seed: int = 0,
-    fit_rows: str = "train",
     rule: int = RULE,
 ) -> FrozenSplit:
     """Return the by-row `explicit` split with given fold codes.
@@ -307,10 +307,6 @@ def freeze_rows(
         int8 [N], positions in `schema.FOLDS`, -1 for control rows.
     params
         Parameters to record in the split.
-    seed
-        Seed of the inner folds.
-    fit_rows
-        Folds that models are fitted on: ``train`` or ``train+val``.
     rule
         One of `EARLIER_RULES`, to make a split as it was made then.
 
@@ -329,19 +325,18 @@ def freeze_rows(
     axes: tuple[Axis, ...] = ()
     if not np.isin(present["test"], fitted).any():
         axes = axes_of(ds.conditions.iloc[present["test"]], ds.conditions.iloc[fitted], rule)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([_SEED, 1])
     inner = inner_folds(ds.conditions.iloc[present["train"]], inner_unit_of_axes(axes), rng)
     fallback: Policy = "none" if inner is None else "inner_cv"
     split = Split(
         dataset=DatasetRef(name=ds.name, content_sha256=ds.content_sha256, genes_sha256=ds.genes_sha256),
         kind="explicit",
         params=dict(params),
-        seed=seed,
+        seed=_SEED,
         folds=RowFolds(n_obs=ds.n_obs, rows_sha256=rows_digest(ds.row_ids), codes_sha256=codes_digest(codes)),
         validation="fold" if len(rows["val"]) else fallback,
         calibration="fold" if len(rows["calib"]) else fallback,
         inner=inner,
-        fit_rows="train+val" if fit_rows == "train+val" else "train",
         ood_axes=axes,
     )
     return FrozenSplit(split, codes)

@@ -19,7 +19,7 @@ import ast
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ import pandas as pd
 from perturbfm_core.errors import SplitError
 from perturbfm_core.registry.members import Registry
 from perturbfm_core.schema import StrArray
+from perturbfm_core.splits.perturbench.set_order import union_order
 
 Cov = frozenset[Hashable]
 Pair = tuple[str, Cov]
@@ -97,6 +98,8 @@ class _Observations:
         Covariate set and rows of each group of rows with equal covariate values, in PerturBench's order.
     control, delimiter
         Label of control rows; separator of the parts of a combination.
+    hash_seed
+        Hash seed of the PerturBench process, None to depend on none.
     """
 
     perts: list[str]
@@ -105,6 +108,7 @@ class _Observations:
     groups: list[tuple[Cov, list[int]]]
     control: str
     delimiter: str
+    hash_seed: str | None = None
 
     def distinct(self, rows: Iterable[int]) -> list[str]:
         """Return the distinct perturbations of rows, in order of first appearance."""
@@ -141,6 +145,8 @@ def perturbench_split(
     control: str = "control",
     delimiter: str = "+",
     labels: Sequence[str] | None = None,
+    hash_seed: str | None = None,
+    refuse_empty: bool = True,
 ) -> StrArray:
     """Return PerturBench's assignment of every row: ``train``, ``val``, ``test``, or empty for none.
 
@@ -163,6 +169,12 @@ def perturbench_split(
         Separator of the parts of a combination.
     labels
         Texts of the covariate sets (``frozenset({'a', 'b'})``) as written by the PerturBench process.
+    hash_seed
+        ``PYTHONHASHSEED`` of that process, by which a downsampled `combine_inverse` orders perturbations; without it
+        they come in order of first appearance.
+    refuse_empty
+        Whether a split with a part without rows is refused, as by PerturBench's ``split_dataset``; its single methods
+        return it.
 
     Raises
     ------
@@ -171,12 +183,12 @@ def perturbench_split(
     """
     method = METHODS.get(ALIASES.get(task, task))
     options = options or Options()
-    seen = _observe(obs, perturbation_key, covariate_keys, control, delimiter)
+    seen = replace(_observe(obs, perturbation_key, covariate_keys, control, delimiter), hash_seed=hash_seed)
     train, held = method(seen, options)
     out = _assign(seen, train, held, options, _label_of(seen, labels))
     _assign_controls(seen, out, options)
     empty = [name for name in SPLITS if not (out == name).any()]
-    if empty:
+    if empty and refuse_empty:
         msg = f"{task} leaves {', '.join(empty)} without rows; change the fractions or the seed"
         raise SplitError(msg)
     return out
@@ -358,15 +370,19 @@ def _used(seen: _Observations, o: Options) -> list[str]:
 
     A combination remains only if all its parts do. PerturBench keeps the perturbations in a set: with
     downsampling, the order in which it draws the single perturbations of `combine_inverse` depends on its
-    hash seed. The order here does not.
+    hash seed. The order here does not, unless that seed is given.
     """
     perts = seen.distinct(range(len(seen.perts)))
     if o.downsample_fraction >= 1.0:
         return perts
     n = int(np.round(len(perts) * o.downsample_fraction, 0))
-    sampled = set(_sample(random.Random(o.seed), perts, n, "downsample_fraction"))
-    singles = {p for p in sampled if not seen.is_combo(p)} | {seen.control}
-    kept = singles | {p for p in sampled if seen.is_combo(p) and set(seen.parts(p)) <= singles}
+    sampled = _sample(random.Random(o.seed), perts, n, "downsample_fraction")
+    singles = [p for p in sampled if not seen.is_combo(p)]
+    present = {*singles, seen.control}
+    combos = [p for p in sampled if seen.is_combo(p) and present.issuperset(seen.parts(p))]
+    if seen.hash_seed is not None:
+        return union_order(singles, seen.control, combos, seen.hash_seed)
+    kept = present.union(combos)
     return [p for p in perts if p in kept]
 
 
@@ -408,7 +424,9 @@ def _assign(
     split_of.update({held[i]: "val" for i in val})
     split_of.update({held[i]: "test" for i in test})
     rows = zip(seen.perts, seen.covs, strict=True)
-    return np.asarray([split_of.get(pair, NO_SPLIT) for pair in rows], dtype=np.str_)
+    # Wide enough for each name, whichever of them the perturbed rows have.
+    width = max(map(len, SPLITS))
+    return np.asarray([split_of.get(pair, NO_SPLIT) for pair in rows], dtype=f"<U{width}")
 
 
 def _assign_controls(seen: _Observations, out: StrArray, o: Options) -> None:
