@@ -60,11 +60,23 @@ def borrowing_entries(store: ArtifactStore) -> set[str]:
     return {str(e) for e in rows["entry"]}
 
 
+def warned_entries(store: ArtifactStore) -> dict[tuple[str, str], str]:
+    """Return {(board, entry): what its predictions are warned of} of the runs that count."""
+    from perturbfm_core.leaderboard import database
+
+    rows = database.query(
+        store,
+        "SELECT board, entry, min(warned_of) AS warned_of FROM runs WHERE counted AND warned_of IS NOT NULL GROUP BY ALL",
+    )
+    return {(str(r.board), str(r.entry)): str(r.warned_of) for r in rows.itertuples(index=False)}
+
+
 def board_lines(
     frame: pd.DataFrame,
     metric: Metric,
     undefined: Mapping[tuple[str, str], str] | None = None,
     borrowing: Collection[str] = (),
+    warned: Mapping[tuple[str, str], str] | None = None,
 ) -> Iterator[str]:
     """Yield the lines of a table per board, none of more than 120 characters but for a footnote.
 
@@ -78,6 +90,8 @@ def board_lines(
         {(board, entry): why its value is undefined}, where that is known.
     borrowing
         Entries that use other screens, which are marked.
+    warned
+        {(board, entry): what its predictions are warned of}.
     """
     notes = Footnotes()
     better = _DIRECTIONS.get(metric.direction, "describes the data")
@@ -91,6 +105,10 @@ def board_lines(
             yield from textwrap.wrap(
                 f"uses other screens: {', '.join(marked)}", WIDTH, initial_indent="  ", subsequent_indent="  "
             )
+        for entry in map(str, rows["entry"]):
+            if (text := (warned or {}).get((str(board), entry))) is not None:
+                said = f"warned of: {entry}: {text}"
+                yield from textwrap.wrap(said, WIDTH, initial_indent="  ", subsequent_indent="    ")
     lines = notes.lines()
     if lines:
         yield ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,11 @@ DataArgument = Annotated[
         parser=data_place, metavar="DATA", help="Data set: name, directory, or beginning of the content hash."
     ),
 ]
-FileOption = Annotated[Path, typer.Option("--out", help="File to write (npz).")]
+FileOption = Annotated[
+    Path, typer.Option("--out", help="File to write (npz); an earlier table or shard there is replaced.")
+]
+# Arrays by which the file of a table, and that of a shard, are known.
+_ARRAYS = ({"key.npy", "delta_input.npy", "content_sha256.npy"}, {"head.npy", "groups.npy"})
 
 
 def table(
@@ -42,6 +47,7 @@ def table(
     if rows is not None and shard is not None:
         msg = "--rows and --shard both name rows; give one"
         raise ConfigError(msg)
+    _refuse_other(out)
     with progress() as tell:
         tell("reading")
         ds = open_dataset(path)
@@ -65,11 +71,32 @@ def merge_tables(
     from perturbfm_core.data.table_shards import merged_table
     from perturbfm_core.pipeline.dataset import open_dataset
 
+    _refuse_other(out)
     with progress() as tell:
         tell("merging")
         ds = open_dataset(path)
         result = _written(ds, merged_table(ds, parts), out)
     emit(result, as_json)
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse to write over a file that is no earlier table or shard; those are, as the tasks of a job are repeated.
+
+    Raises
+    ------
+    ConfigError
+        If there is one.
+    """
+    if not out.is_file():
+        return
+    try:
+        with zipfile.ZipFile(out) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        names = set()
+    if not any(own <= names for own in _ARRAYS):
+        msg = f"{out} already exists and is no table or shard of an earlier call; choose another --out"
+        raise ConfigError(msg)
 
 
 def _written(ds: PerturbDataset, made: ConditionTable, out: Path) -> dict[str, Any]:

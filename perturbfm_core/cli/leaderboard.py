@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons
+from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons, warned_entries
 from perturbfm_core.cli.leaderboard_export import export
 from perturbfm_core.cli.leaderboard_page import page
 from perturbfm_core.cli.output import JsonOption, emit, emit_csv, emit_table, progress, store
@@ -128,13 +128,18 @@ def show(
     )
     empty = f"{what}; boards: {', '.join(known) or 'none, run an entry and `perturbfm leaderboard refresh`'}"
     borrowing = borrowing_entries(home)
-    table = frame.assign(uses_other_screens=frame["entry"].isin(borrowing))
+    warned = warned_entries(home)
+    cells = zip(frame["board"], frame["entry"], strict=True)
+    table = frame.assign(
+        warned_of=[warned.get((str(b), str(e))) for b, e in cells],
+        uses_other_screens=frame["entry"].isin(borrowing),
+    )
     if as_csv:
         emit_csv(table.astype(object).where(table.notna(), None).to_dict(orient="records"))
     elif wide or as_json or frame.empty:
         emit_table(table, as_json, empty=empty)
     else:
-        for line in board_lines(frame, chosen, undefined_reasons(home, chosen), borrowing):
+        for line in board_lines(frame, chosen, undefined_reasons(home, chosen), borrowing, warned):
             print(line)
 
 
@@ -183,6 +188,7 @@ def results(
 
     home = store()
     text = stage.results(home) if suite is None else suite_results(home, load_catalog().suite(suite))
+    warn_if_older(home)
     if into is not None:
         replace_between(into, text, suite)
         emit({"written": str(into), "lines": text.count("\n") + 1}, as_json)
@@ -203,4 +209,7 @@ def sql(
     """Run SQL on the published leaderboard, read-only."""
     from perturbfm_core.leaderboard import database
 
-    emit_table(database.query(store(), statement), as_json, empty="the statement gives none")
+    home = store()
+    found = database.query(home, statement)
+    warn_if_older(home)
+    emit_table(found, as_json, empty="the statement gives none")

@@ -18,10 +18,12 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the published leaderboard to Parquet files: tables, views, and the scores of the current runs."""
+    from perturbfm_core.cli.leaderboard import warn_if_older
     from perturbfm_core.leaderboard.parquet_export import export_parquet
 
     home = store()
     with progress() as tell:
         tell("exporting")
         counts = export_parquet(home, parquet, overwrite=force)
+    warn_if_older(home)
     emit({"folder": str(parquet), **counts}, as_json)

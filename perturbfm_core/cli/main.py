@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -23,6 +25,7 @@ _UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c._
 
 # Exit code of a fault of the program (EX_SOFTWARE of sysexits.h).
 FAULT = 70
+_TILDE = re.compile(r"(--[\w-]+=)?~(/|$)")
 
 # Verb: module under `perturbfm_core.cli`, and its line in the help (a test holds it to the verb's own). A module that
 # has `app` is a group of verbs.
@@ -95,8 +98,27 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 
 
+@contextlib.contextmanager
+def _abort_on_interrupt() -> Iterator[None]:
+    """Pass Ctrl-C on to `main`: typer makes an exit without a word of it."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise typer.Abort from error
+
+
 class _Verbs(TyperGroup):
     """The group of all verbs: lists them without importing any, and imports the one that is called."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Read the options that stand before a verb."""
+        with _abort_on_interrupt():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was named."""
+        with _abort_on_interrupt():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the verbs in the order of the help."""
@@ -160,14 +182,14 @@ def main(argv: list[str] | None = None) -> None:
     A user's error is one line on standard error and exit code 2. Any other is a fault of the program: one line, exit
     code 70, and a file with the traceback. ``--debug`` shows the traceback of either.
     """
-    defer()
-    printable_streams()
     arguments = sys.argv[1:] if argv is None else argv
     if "--debug" in arguments:
         # Accepted anywhere, as people add it to the line that failed.
         arguments = ["--debug", *(a for a in arguments if a != "--debug")]
-    _check_encoding(arguments)
     try:
+        defer()
+        printable_streams()
+        _check_paths(arguments)
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
     except (PerturbFMError, _UsageError, OSError, MemoryError) as error:
@@ -192,15 +214,21 @@ def main(argv: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _check_encoding(arguments: list[str]) -> None:
-    """Refuse paths that are not UTF-8: half of the libraries that are given them fail, each in its own way."""
-    variables = ("PERTURBFM_HOME", "PERTURBFM_SPLIT_DIR", "PERTURBFM_CATALOG")
+def _check_paths(arguments: list[str]) -> None:
+    """Refuse paths that are not UTF-8, which half of the libraries fail on, each in its own way, and a ``~`` as it is.
+
+    Shells replace it at the beginning of a word alone, not in ``--out=~/data`` or in a file of variables.
+    """
+    variables = ("PERTURBFM_HOME", "PERTURBFM_SPLIT_DIR", "PERTURBFM_CATALOG", "PERTURBFM_PLUGINS")
     named = [(name, os.environ.get(name, "")) for name in variables]
     for what, text in (*(("argument", a) for a in arguments), *named):
         try:
             text.encode()
         except UnicodeEncodeError:
             _fail(ConfigError(f"{what} {text!r} is not UTF-8; rename the file or folder"))
+        if _TILDE.match(text):
+            msg = f"{what} {text!r}: ~ would be a folder of that name, as no shell has replaced it; write the path out, or $HOME"
+            _fail(ConfigError(msg))
 
 
 def _crash(error: Exception, arguments: list[str]) -> NoReturn:

@@ -55,7 +55,7 @@ def models_show(
 
     entry = find_entry(name)
     kind = MODELS.get(entry.model)
-    values = every_parameter(entry.model, entry.params)
+    values = every_parameter(entry.model, entry.params, entry.name)
     rows = [
         {**p, "default": _plain(p["default"]), "value": values[p["parameter"]]}
         for p in Parameters(entry.model, kind.Params).described(_options_of_train())

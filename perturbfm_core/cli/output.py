@@ -55,6 +55,19 @@ def store() -> ArtifactStore:
     return ArtifactStore()
 
 
+def require_html(out: Path) -> None:
+    """Refuse an ``--out`` that is not called like a web page: a slip would write one over another file.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        msg = f"--out {out} is no web page; give a name that ends in .html"
+        raise ConfigError(msg)
+
+
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """Print one result: plain ``key=value`` lines, unwrapped, or JSON."""
     if as_json:

@@ -10,12 +10,10 @@ from typing import Annotated
 import typer
 
 from perturbfm_core import schema
-from perturbfm_core.cli.output import JsonOption, data_place, emit, store
+from perturbfm_core.cli.output import JsonOption, data_place, emit, require_html, store
 from perturbfm_core.errors import ConfigError, StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, write_atomic
-
-_SUFFIXES = (".html", ".htm")
 
 
 def report(
@@ -85,9 +83,7 @@ def _made(home: ArtifactStore, run: str, out: Path, data: Path | None, *, force:
     """
     from perturbfm_core.pipeline.report import report_again
 
-    if out.suffix.lower() not in _SUFFIXES:
-        msg = f"--out {out} is no web page; give a name that ends in .html"
-        raise ConfigError(msg)
+    require_html(out)
     if out.exists() and not force:
         msg = f"{out} already exists; choose another --out, or give --force to replace it"
         raise ConfigError(msg)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons
+from perturbfm_core.cli.boards import board_lines, borrowing_entries, undefined_reasons, warned_entries
 from perturbfm_core.cli.output import JsonOption, SplitDataOption, emit, progress, store
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.store.atomic import write_atomic
@@ -116,7 +116,7 @@ def demo(
         emit({**result, "standings": standings}, True)
     else:
         undefined, borrowing = undefined_reasons(done.home, headline_of()), borrowing_entries(done.home)
-        for line in board_lines(board, headline_of(), undefined, borrowing):
+        for line in board_lines(board, headline_of(), undefined, borrowing, warned_entries(done.home)):
             print(line)
         emit(result, False)
     if done.failed:

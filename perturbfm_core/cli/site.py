@@ -30,11 +30,14 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Write the leaderboard page with the reports of all runs that count and the scorecards of all suites."""
+    from perturbfm_core.cli.leaderboard import warn_if_older
     from perturbfm_core.pipeline.site import INDEX, build_site
 
+    home = store()
     with progress() as tell:
         tell("site")
-        site = build_site(store(), out, overwrite=force)
+        site = build_site(home, out, overwrite=force)
+    warn_if_older(home)
     for run in site.missing:
         print(f"warning: run {run} has no report", file=sys.stderr)
     emit({"site": str(site.folder / INDEX), "reports": site.reports, "scorecards": site.scorecards}, as_json)

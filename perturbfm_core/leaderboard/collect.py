@@ -16,7 +16,7 @@ from perturbfm_core.leaderboard.columns import Columns
 from perturbfm_core.leaderboard.known_runs import KnownRun, read_known, unchanged
 from perturbfm_core.leaderboard.run_marks import mark_current
 from perturbfm_core.leaderboard.run_rows import RUN_COLUMNS, SHARED_COLUMNS
-from perturbfm_core.leaderboard.score_file import global_scores, plain_texts, read_scores
+from perturbfm_core.leaderboard.score_file import read_scores
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_index import add_missing
 from perturbfm_core.store.run_record import DatasetRecord
@@ -24,27 +24,6 @@ from perturbfm_core.store.run_requests import request_times
 
 # What was skipped: a run directory, the file of tags or a data set, as `kind` says; with the reason.
 SKIPPED_COLUMNS: Columns = {"run": "text", "kind": "text", "reason": "text"}
-
-
-@dataclass(frozen=True, eq=False)
-class Runs:
-    """All complete runs.
-
-    Attributes
-    ----------
-    table
-        Table of `RUN_COLUMNS`, one row per run, oldest first. `is_current` marks the run that was asked for last of each
-        split, entry, configuration with seed, and data. Further columns `dataset_record` (describes the data set) and
-        `requested` (when it was asked for last) are not part of the database.
-    scores
-        Long table of `SCORE_COLUMNS` with all scores of the current runs, and the global scores of older ones.
-    skipped
-        {name of a directory: why it is no run that can be read}.
-    """
-
-    table: pd.DataFrame
-    scores: pd.DataFrame
-    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -121,22 +100,3 @@ def read_run_scores(path: Path, known: KnownRun) -> tuple[KnownRun, pa.Table, by
     content = file.read_bytes()
     scores = read_scores(file, known.row["run_id"], content)
     return replace(known, scores_digest=hashlib.sha256(content).hexdigest()), scores, content
-
-
-def collect(store: ArtifactStore) -> Runs:
-    """Read the record and the scores of every run into memory; one that cannot be read is skipped and named."""
-    found = find_runs(store)
-    scores: dict[str, pa.Table] = {}
-    for folder, known in list(found.known.items()):
-        try:
-            scores[folder] = read_run_scores(store.runs / folder, known)[1]
-        except (StoreError, OSError) as error:
-            found.skip(folder, error)
-    table, copies = found.table()
-    columns = list(schema.SCORE_COLUMNS)
-    parts = []
-    for row in table.itertuples(index=False):
-        own = scores[row.folder]
-        parts.append(plain_texts(own if row.is_current else global_scores(own)))
-    frame = pa.concat_tables(parts).to_pandas() if parts else pd.DataFrame(columns=columns)
-    return Runs(table.drop(columns="folder"), frame, {**found.skipped, **copies})

@@ -213,7 +213,7 @@ def _condition_parts(found: pd.DataFrame, keys: list[str], whys: list[str]) -> I
         count = np.bincount(at[known], minlength=cells.size * names.size)
         total = np.bincount(at[known], weights=value[known], minlength=cells.size * names.size)
         means = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-        # Means over the seeds and folds of an entry; the reason of a condition that has no value in any of them.
+        # Means over the folds of an entry; the reason of a condition that has no value in any of them.
         reasons = np.zeros(len(total), dtype=np.int64)
         said = np.isfinite(why) & (count[at] == 0)
         texts, code = np.unique(why[said], return_inverse=True)

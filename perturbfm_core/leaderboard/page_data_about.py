@@ -85,6 +85,8 @@ def about_entries(names: list[str], cells: pd.DataFrame, runs: pd.DataFrame, cat
         record: dict[str, Any] = {"name": name, "family": text(first["family"].get(name))}
         record["model"] = text(first["model"].get(name))
         record |= {k: text(own[k].get(name)) for k in ("note", "url") if k in own}
+        said = runs.loc[runs["entry"].eq(name) & runs["warned_of"].notna(), "warned_of"]
+        record["warnedOf"] = "; ".join(dict.fromkeys(map(str, said)))
         record["usesOtherScreens"] = name in screens
         entry = catalog.models.get(name)
         if entry is not None:

@@ -30,7 +30,8 @@ SELECT panel, metric, any_value(direction) AS direction, max(metric_version) AS 
 FROM standings GROUP BY panel, metric
 """
 _RUNS = """
-SELECT run_id, board, entry, split_hash, seed, created, note, url, path, uses_other_screens FROM runs
+SELECT run_id, board, entry, split_hash, seed, created, note, url, path, uses_other_screens, warned_of,
+  coalesce(no_signal, false) AS no_signal FROM runs
 WHERE counted ORDER BY board, entry, split_hash, seed, created
 """
 _SCORES = f"""
@@ -63,11 +64,18 @@ _RUN_SCORES = """
 SELECT r.i AS run, m.place AS metric, g.value
 FROM global_scores g JOIN page_runs r USING (run_id) JOIN page_metrics m USING (panel, metric) WHERE m.place IS NOT NULL
 """
+# One row per fold, its seeds averaged: as in standings, no fold weighs more by its seeds, and folds without signal are
+# left out unless all are.
 _CONDITIONS = """
-SELECT b.i AS board, c.i AS cell, k.i AS key, s.value, w.i AS reason
+WITH silent AS (
+  SELECT board, bool_and(coalesce(no_signal, false)) AS everywhere FROM runs WHERE counted GROUP BY board
+)
+SELECT b.i AS board, c.i AS cell, k.i AS key, avg(s.value) FILTER (isfinite(s.value)) AS value, min(w.i) AS reason
 FROM headline_conditions s JOIN page_runs r USING (run_id) JOIN page_boards b ON b.board = r.board
+JOIN silent q ON q.board = r.board AND (q.everywhere OR NOT r.no_signal)
 JOIN page_cells c ON c.board = r.board AND c.entry = r.entry
 JOIN page_keys k ON k.text = s.key LEFT JOIN page_whys w ON w.text = s.reason
+GROUP BY b.i, c.i, k.i, r.split_hash
 """
 
 
@@ -130,7 +138,7 @@ def read_tables(con: Any, order: list[Name], key: list[Name]) -> PageTables:
         ("page_boards", boards[["i", "board"]]),
         ("page_cells", cells[["i", "board", "entry"]]),
         ("page_metrics", metrics[["i", "panel", "metric", "place"]]),
-        ("page_runs", runs[["i", "run_id", "board", "entry"]]),
+        ("page_runs", runs[["i", "run_id", "board", "entry", "split_hash", "no_signal"]]),
         ("page_entries", numbered(pd.DataFrame({"entry": pd.Series(entries, dtype="string")}))),
         ("page_reasons", numbered(pd.DataFrame({"reason": pd.Series(reasons, dtype="string")}))),
     ):

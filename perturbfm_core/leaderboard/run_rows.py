@@ -49,6 +49,7 @@ RUN_COLUMNS: Columns = {
     "peak_memory_mb": "float",
     "n_parameters": "int",
     "uses_other_screens": "bool",
+    "warned_of": "text",
 }
 # Known only among all runs, and not kept with what was read of one.
 SHARED_COLUMNS = ("is_current", "board", "counted", "tags")
@@ -89,6 +90,7 @@ def run_row(record: RunRecord, path: Path) -> dict[str, Any]:
         "peak_memory_mb": None if cost.peak_bytes is None else cost.peak_bytes / 1e6,
         "n_parameters": cost.parameters,
         "uses_other_screens": record.uses_other_screens,
+        "warned_of": "; ".join(map(str, record.notes.get("warnings") or ())) or None,
         "dataset_record": record.dataset.model_dump(mode="json"),
     }
 

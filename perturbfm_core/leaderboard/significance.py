@@ -203,44 +203,53 @@ def _board(
         paired = pd.concat([own, reference], axis=1, keys=["own", "reference"], join="inner")
         both = paired.dropna().groupby(level="key").mean()
         mine = set(paired.index.get_level_values(0))
-        folds = of_folds(len(mine), total) if total > 1 else "one split"
+        row = {
+            "board": board,
+            "entry": entry,
+            "folds": of_folds(len(mine), total) if total > 1 else "one split",
+            "no_signal": silent,
+        }
         if entry in older:
-            rows.append(
-                {
-                    "board": board,
-                    "entry": entry,
-                    "folds": folds,
-                    "n_conditions": 0,
-                    "n_units": 0,
-                    "n_undefined": 0,
-                    "no_signal": silent,
-                }
-            )
+            rows.append({**row, "n_conditions": 0, "n_units": 0, "n_undefined": 0})
             continue
-        diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
-        bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
-        drawn = bootstrap.means(diff[:, None])
-        (interval,) = bootstrap.intervals(diff[:, None])
         rows.append(
             {
-                "board": board,
-                "entry": entry,
+                **row,
                 "reference": ", ".join(sorted({chosen[s] for s in mine})),
-                "folds": folds,
-                "value": float(both["own"].mean()),
-                "reference_value": float(both["reference"].mean()),
-                "diff": float(diff.mean()) if len(diff) else float("nan"),
-                "diff_low": interval.low,
-                "diff_high": interval.high,
-                # Where the data have no signal there is nothing to tell apart, and no test is counted.
-                **_p_values(None if silent else drawn),
+                **_difference(both, unit, silent),
                 "n_conditions": len(both),
                 "n_undefined": paired.index.get_level_values("key").nunique() - len(both),
-                "n_units": bootstrap.n_units,
-                "no_signal": silent,
             }
         )
     return rows
+
+
+def _difference(both: pd.DataFrame, unit: str, silent: bool) -> dict[str, Any]:
+    """Return the means of an entry and of its reference, and their difference with interval, p-values and units.
+
+    Parameters
+    ----------
+    both
+        Values ``own`` and ``reference`` of the conditions that have both; index = condition key.
+    unit
+        What the bootstrap draws.
+    silent
+        Whether the data have no signal.
+    """
+    diff = (both["own"] - both["reference"]).to_numpy(dtype=np.float64)
+    bootstrap = ClusteredBootstrap([units_of_key(str(k), unit) for k in both.index], draws=DRAWS)
+    drawn = bootstrap.means(diff[:, None])
+    (interval,) = bootstrap.intervals(diff[:, None])
+    return {
+        "value": float(both["own"].mean()),
+        "reference_value": float(both["reference"].mean()),
+        "diff": float(diff.mean()) if len(diff) else float("nan"),
+        "diff_low": interval.low,
+        "diff_high": interval.high,
+        # Where the data have no signal there is nothing to tell apart, and no test is counted.
+        **_p_values(None if silent else drawn),
+        "n_units": bootstrap.n_units,
+    }
 
 
 def _chosen(members: pd.DataFrame, inner: str) -> dict[str, str]:

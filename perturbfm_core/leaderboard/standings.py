@@ -11,26 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 
-from perturbfm_core.leaderboard.board import Board, BoardRun, split_boards
-from perturbfm_core.leaderboard.collect import Runs
-from perturbfm_core.leaderboard.condition_matrix import (
-    MATRIX_COLUMNS,
-    ConditionMatrix,
-    MatrixCache,
-    matrix_of,
-    pooled,
-)
+from perturbfm_core.leaderboard.board import Board, BoardRun
+from perturbfm_core.leaderboard.condition_matrix import ConditionMatrix, MatrixCache, pooled
 from perturbfm_core.leaderboard.entry_scores import differences, entry_scores
 from perturbfm_core.leaderboard.fold_conditions import FoldConditions, tested_by_split
 from perturbfm_core.leaderboard.grain import BoardBootstrap
 from perturbfm_core.leaderboard.references import References
-from perturbfm_core.leaderboard.run_marks import mark_counted, without_signal
-from perturbfm_core.leaderboard.score_file import plain_texts
 from perturbfm_core.leaderboard.score_grid import GridArrays, ScoreGrid
-from perturbfm_core.leaderboard.standing_rows import STANDING_COLUMNS, standing_rows
 
 _ENTRY_BYTES = 1 << 27
 
@@ -103,38 +91,3 @@ def best_baselines(grid: ScoreGrid) -> list[int]:
     fit = is_baseline[:, None] & np.isfinite(badness) & ~grid.other_version & (grid.n_defined == most)
     at = np.where(fit, badness, np.inf).argmin(axis=0) if len(grid.entries) else np.zeros(0, dtype=np.int64)
     return [int(i) if fit[i, c] else -1 for c, i in enumerate(at)]
-
-
-def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `STANDING_COLUMNS` of runs in memory.
-
-    Parameters
-    ----------
-    runs
-        All runs; of each split and entry, the current runs of the configuration that was asked for last count.
-    splits
-        One row per split: ``split_hash, board, cv_k, unit, ceiling, floor`` (the last two as dicts or None).
-    """
-    table = mark_counted(runs.table, splits)
-    counted = table[table["counted"]]
-    matrices = {
-        str(name): matrix_of(
-            pa.Table.from_pandas(part[list(MATRIX_COLUMNS)], preserve_index=False),
-            (part["scope"] == "condition").to_numpy(),
-            (part["scope"] == "global").to_numpy(),
-        )
-        for name, part in runs.scores.groupby("run_id")
-        if (part["scope"] == "condition").any()
-    }
-    scored = {name: (name, m.metrics, m.keys) for name, m in matrices.items()}
-    counted = counted[counted["run_id"].isin(scored)]
-    parts = [
-        standing_rows(fill_standings(board, lambda r: matrices[r.run_id]))
-        for board in split_boards(counted, splits, scored)
-    ]
-    if not parts:
-        return pd.DataFrame(columns=list(STANDING_COLUMNS))
-    return pa.concat_tables(plain_texts(p) for p in parts).to_pandas()
-
-
-__all__ = ["STANDING_COLUMNS", "best_baselines", "fill_standings", "standings", "without_signal"]

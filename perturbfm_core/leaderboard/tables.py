@@ -116,7 +116,7 @@ def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:
     store
         The store of the data sets.
     runs
-        The table of runs (`Runs.table`), with the records of their data sets.
+        The table of runs (`FoundRuns.table`), with the records of their data sets.
     """
     rows: dict[str, dict[str, Any]] = {}
     for record in runs.get("dataset_record", ()):

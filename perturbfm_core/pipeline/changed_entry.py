@@ -82,9 +82,9 @@ def changed_entry(base: ModelEntry, changes: dict[str, Any], **settings: Unpack[
     """
     name, conformal, ensemble = (settings.get(k) for k in ("name", "conformal", "ensemble"))
     seed, generator = settings.get("seed"), settings.get("generator")
-    old = every_parameter(base.model, base.params)
+    old = every_parameter(base.model, base.params, base.name)
     params = {**base.params, **{k: plain_value(value) for k, value in changes.items()}}
-    new = every_parameter(base.model, params)
+    new = every_parameter(base.model, params, base.name)
     uncertainty = dict(base.uncertainty)
     if conformal is not None:
         old_method = uncertainty.get("conformal", {}).get("method", "mondrian")
@@ -94,7 +94,8 @@ def changed_entry(base: ModelEntry, changes: dict[str, Any], **settings: Unpack[
         uncertainty["conformal"] = {**kept, "method": conformal}
     if ensemble is not None:
         uncertainty["ensemble"] = ensemble
-    asked = [parse(UncertaintyConfig, u, "--conformal") for u in (base.uncertainty, uncertainty)]
+    source = f"uncertainty of entry {base.name!r}"
+    asked = [parse(UncertaintyConfig, u, source) for u in (base.uncertainty, uncertainty)]
     different = {k: v for k, v in new.items() if old[k] != v}
     changed = bool(different)
     if asked[0] != asked[1]:

@@ -11,7 +11,7 @@ from typing import Any
 from perturbfm_core import schema
 from perturbfm_core.catalog import registering
 from perturbfm_core.catalog.entries import DatasetEntry
-from perturbfm_core.catalog.loading import Catalog, load_catalog
+from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.config import check_key, parse
 from perturbfm_core.data.artifact import Storage, load_dataset, write_dataset
 from perturbfm_core.data.dataset import PerturbDataset
@@ -153,19 +153,9 @@ def metadata_of(path: Path) -> dict[str, Any]:
     return meta
 
 
-def find_dataset(store: ArtifactStore, split: FrozenSplit, catalog: Catalog | None = None) -> Path | None:
-    """Return the artifact with a split's content: from the catalog or under ``data/``, else None.
-
-    Parameters
-    ----------
-    store
-        Where artifacts lie.
-    split
-        The split.
-    catalog
-        Catalog to look in (default: the packaged one and the user's).
-    """
-    catalog = catalog or load_catalog()
+def find_dataset(store: ArtifactStore, split: FrozenSplit) -> Path | None:
+    """Return the artifact with a split's content: from the catalog or under ``data/``, else None."""
+    catalog = load_catalog()
     wanted = split.definition.dataset.content_sha256
     entry = catalog.datasets.get(split.definition.dataset.name)
     places = [store.home / e.path for e in catalog.datasets.values() if e.path]

@@ -78,14 +78,14 @@ class ModelConfig(Frozen):
             **{name: [*self.params[name], *found] for name, found in self.registered.items() if found},
         }
         if asked.ensemble == 1:
-            return new_model(self.model, params)
+            return new_model(self.model, params, self.entry)
         members = {"model": self.model, "params": params, "members": asked.ensemble, "bag": asked.bag}
         return new_model("ensemble", members)
 
 
 def model_configs(entry: ModelEntry) -> list[ModelConfig]:
     """Return one resolved configuration per seed of a catalog entry."""
-    own = new_model(entry.model, entry.params).params
+    own = new_model(entry.model, entry.params, entry.name).params
     params = recorded(own.model_dump(mode="json"), own)
     auto = tuple(name for name in NAMING if AUTO in (params.get(name) or ()))
     params |= {name: [n for n in params[name] if n != AUTO] for name in auto}

@@ -24,9 +24,9 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.entry_names import run_of_entry
 
 
-def needs_of(entry: ModelEntry | ModelConfig) -> Needs:
+def needs_of(entry: ModelEntry) -> Needs:
     """Return the graphs, gene features, encoder and masks that a configured model reads."""
-    return new_model(entry.model, entry.params).needs()
+    return new_model(entry.model, entry.params, entry.name).needs()
 
 
 def why_not(traits: SplitTraits, entry: ModelEntry, conditions: SplitConditions | None = None) -> str | None:
@@ -41,7 +41,7 @@ def why_not(traits: SplitTraits, entry: ModelEntry, conditions: SplitConditions 
     conditions
         Conditions of the split, where they are at hand.
     """
-    model = new_model(entry.model, entry.params)
+    model = new_model(entry.model, entry.params, entry.name)
     needs = model.needs()
     reason = applicable(traits, MODELS.get(entry.model).requires) or missing(needs)
     reason = reason or (no_cells(traits) if needs.encoder is not None else None)

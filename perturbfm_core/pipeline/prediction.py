@@ -58,7 +58,7 @@ def predict(e: Experiment, fitted: Artifact) -> Artifact:
 
 def query_of_test(ds: PerturbDataset, split: FrozenSplit) -> Query:
     """Return a split's test conditions as models are asked for them: names and matched input controls only."""
-    return query_of(ds, split, condition_table(ds, split.rows(ds, "test")))
+    return query_of(ds, condition_table(ds, split.rows(ds, "test")))
 
 
 def predict_rows(

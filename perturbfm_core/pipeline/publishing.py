@@ -30,9 +30,9 @@ from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import file_digest, write_atomic
 from perturbfm_core.store.code import code_of
-from perturbfm_core.store.disk import writing
 from perturbfm_core.store.entry_names import run_of_entry
-from perturbfm_core.store.run_index import add_run, runs_named
+from perturbfm_core.store.run_index import runs_named
+from perturbfm_core.store.run_publication import publish_run
 from perturbfm_core.store.run_record import RunRecord, SubmissionRecord, is_whole, read_run_record
 from perturbfm_core.store.run_requests import note_request
 
@@ -245,27 +245,16 @@ def publish_scores(
     record
         The record of the run, but for its id and files.
     """
-    while True:
-        run_id = store.new_run_id(split.hash, record.entry, record.config_hash)
-        destination = store.run(run_id)
-        named = record.model_copy(update={"run_id": run_id})
-        with store.stage() as staging, writing(destination, staged=staging.path):
-            folder = staging.path
-            for name, content in result_files(named, split, scores, store).items():
-                write_atomic(folder / name, content)
-            write_atomic(folder / schema.SPLIT_HASH_FILE, split.hash + "\n")
-            write_prediction(_prediction(ds, split, scores), folder / schema.PREDICTIONS_FILE)
-            files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
-            named.model_copy(update={"files": files}).write(folder)
-            add_run(store, run_id, record.entry, external=record.family == "external")
-            try:
-                staging.publish(destination)
-            except (StoreError, OSError):
-                # Published by another host in the same second, a run of this id is there.
-                if not destination.exists():
-                    raise
-                continue
-        return destination
+
+    def fill(folder: Path, named: RunRecord) -> None:
+        for name, content in result_files(named, split, scores, store).items():
+            write_atomic(folder / name, content)
+        write_atomic(folder / schema.SPLIT_HASH_FILE, split.hash + "\n")
+        write_prediction(_prediction(ds, split, scores), folder / schema.PREDICTIONS_FILE)
+        files = {p.name: file_digest(p) for p in sorted(folder.iterdir())}
+        named.model_copy(update={"files": files}).write(folder)
+
+    return publish_run(store, record, fill, external=record.family == "external")
 
 
 def _prediction(ds: PerturbDataset, split: FrozenSplit, scores: Scores) -> RowPrediction:

@@ -38,8 +38,8 @@ from perturbfm_core.splits.folder import SplitFolder, SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import Artifact, ArtifactStore
 from perturbfm_core.store.atomic import file_digest, read_json, write_atomic, write_json
-from perturbfm_core.store.disk import writing
-from perturbfm_core.store.run_index import add_run, runs_named
+from perturbfm_core.store.run_index import runs_named
+from perturbfm_core.store.run_publication import publish_run
 from perturbfm_core.store.run_record import (
     DatasetRecord,
     Flags,
@@ -139,20 +139,11 @@ def publish(
         What the earlier stages returned for it.
     """
     e.tell(f"writing the report of {e.config.entry}, seed {e.config.seed}")
-    while True:
-        run_id = e.store.new_run_id(e.split.hash, e.config.entry, e.config.config_hash)
-        destination = e.store.run(run_id)
-        with e.store.stage() as staging, writing(destination, staged=staging.path):
-            _fill(staging.path, e, record.model_copy(update={"run_id": run_id}), fitted, predicted, scored)
-            add_run(e.store, run_id, record.entry, external=False)
-            try:
-                staging.publish(destination)
-            except (StoreError, OSError):
-                # The same experiment, published by another host in the same second, has this id.
-                if not destination.exists():
-                    raise
-                continue
-        return destination
+
+    def fill(folder: Path, named: RunRecord) -> None:
+        _fill(folder, e, named, fitted, predicted, scored)
+
+    return publish_run(e.store, record, fill, external=False)
 
 
 def _fill(

@@ -18,6 +18,8 @@ INDEX = "index.html"
 # Beside the report, what a reader may want of a run.
 RUN_FILES = (schema.REPORT_FILE, schema.CONFIG_FILE, schema.METRICS_FILE)
 SCORECARD_FILES = ("scorecard.html", "scorecard.json")
+# By which the page of a leaderboard is known.
+_TITLE = "<title>PerturbFM leaderboard</title>"
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,8 @@ def build_site(store: ArtifactStore, out: Path, *, overwrite: bool = False) -> S
     StoreError
         If there is no leaderboard, or the folder exists and is not to be replaced or is no site.
     """
-    if out.exists() and overwrite and not (out / INDEX).is_file() and any(out.iterdir()):
-        msg = f"{out} holds files and no {INDEX}, so it is no site of an earlier build; choose another folder"
-        raise StoreError(msg)
+    if out.exists() and overwrite:
+        _check_site(out)
     # By name: the home may have moved since the leaderboard was made.
     runs = database.query(store, "SELECT path FROM runs WHERE counted ORDER BY run_id")["path"]
     folders = [store.runs / Path(str(path)).name for path in runs]
@@ -66,6 +67,38 @@ def build_site(store: ArtifactStore, out: Path, *, overwrite: bool = False) -> S
 
     publish_directory(out, fill, overwrite=overwrite)
     return Site(out, len(folders) - len(missing), len(cards), missing)
+
+
+def _check_site(folder: Path) -> None:
+    """Refuse to replace what is not an earlier site as a whole: other files in the folder would be lost.
+
+    Raises
+    ------
+    StoreError
+        Naming the first such file.
+    """
+    if not folder.is_dir():
+        msg = f"{folder} is a file, not a site of an earlier build; choose another folder"
+        raise StoreError(msg)
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if not p.is_dir())
+    if files and not (Path(INDEX) in files and _TITLE in (folder / INDEX).read_text("utf-8", "replace")):
+        msg = f"{folder} holds files and no {INDEX} of a leaderboard, so it is no site of an earlier build; choose another folder"
+        raise StoreError(msg)
+    other = next((f for f in files if not _is_of_site(f)), None)
+    if other is not None:
+        msg = f"{folder} holds {other}, which is of no site and would be lost; move it away, or choose another folder"
+        raise StoreError(msg)
+
+
+def _is_of_site(file: Path) -> bool:
+    """Return whether `build_site` writes a file of this path below its folder."""
+    match file.parts:
+        case ("runs", "scorecards", _, name):
+            return name in SCORECARD_FILES
+        case ("runs", _, name):
+            return name in RUN_FILES
+        case _:
+            return file.parts == (INDEX,)
 
 
 def _copy(source: Path, destination: Path, names: Iterable[str]) -> None:

@@ -17,7 +17,6 @@ from perturbfm_core.errors import PredictionError
 from perturbfm_core.evaluation.alignment import averaged, gene_columns, row_lookup
 from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.submitted import Missing, submitted
-from perturbfm_core.external.delta_checks import check_scaled
 from perturbfm_core.external.raw import Raw
 from perturbfm_core.external.scale_checks import log1p_of_counts
 from perturbfm_core.external.spaces import COUNTS, LATENT, LOG1P
@@ -62,10 +61,6 @@ def raw_of_file(
     side = observed_side(ds, split)
     given, kind = _in_log1p(ds, side, given, space, kind, path)
     read = submitted(ds, split, given, side, kind=kind, missing=missing, columns=wanted)
-    if read.notes["kind"] == "delta" and ds.metadata.space in (LOG1P, COUNTS):
-        # Of all rows: means of conditions are no longer of the same size.
-        every = given.mean if isinstance(given, RowPrediction) else given.values
-        read.warnings.extend(check_scaled(str(path), every, "log1p expression"))
     if unknown := read.notes.get("unknown"):
         msg = f"{path} has {read.notes['unknown_conditions']} conditions unknown to the data set, e.g. {unknown[:3]}; leave them out"
         raise PredictionError(msg)

@@ -275,7 +275,9 @@ def _why(entry: str, board: _Board, found: Iterable[CellStatus], scores: pd.Data
     if not lacking:
         return None
     first = next((s for s in lacking if s.reason is not None), lacking[0])
-    why = first.state if first.reason is None else f"{first.state}: {' '.join(first.reason.split())}"
+    # There may be a run by earlier code, which the leaderboard shows.
+    state = "no run by the present code and inputs" if first.state == "missing" else first.state
+    why = state if first.reason is None else f"{state}: {' '.join(first.reason.split())}"
     return why if len(lacking) == len(cells) else f"{why} ({len(lacking)} of {len(cells)} cells)"
 
 

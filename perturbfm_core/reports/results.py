@@ -13,7 +13,7 @@ import pandas as pd
 from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL, MARKS
-from perturbfm_core.leaderboard.standings import without_signal
+from perturbfm_core.leaderboard.run_marks import without_signal
 from perturbfm_core.reports.footnotes import Footnotes
 from perturbfm_core.reports.html import DASH, number
 from perturbfm_core.store.atomic import write_atomic
@@ -315,13 +315,18 @@ def replace_between(path: Path, text: str, suite: str | None = None) -> None:
     Raises
     ------
     StoreError
-        If the file does not exist, or does not have exactly one pair of markers, in order.
+        If the file does not exist, is no text, or does not have exactly one pair of markers, in order.
     """
     begin, stop = markers(suite)
     if not path.is_file():
         msg = f"{path} does not exist; give the file that has {begin} and {stop}"
         raise StoreError(msg)
-    old = path.read_text(encoding="utf-8")
+    try:
+        # Of bytes, so that line ends stay what they are.
+        old = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no text in UTF-8; give the file that has {begin} and {stop}"
+        raise StoreError(msg) from error
     start, end = old.find(begin), old.find(stop)
     if old.count(begin) != 1 or old.count(stop) != 1 or end < start:
         msg = f"{path} must have one {begin} and one {stop} behind it; found {old.count(begin)} and {old.count(stop)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
@@ -117,11 +118,9 @@ def test_a_data_set_cannot_borrow_from_itself(here, name):
         borrow(here.store, here.target, here.split, name)
 
 
-def copy_of(
-    ds: PerturbDataset, name: str, keep: np.ndarray, scale: float = 1.0, shift: float = 0.0
-) -> PerturbDataset:
-    """Return some rows of a data set under another name, with all expression (expm1) scaled, or values shifted."""
-    X = np.log1p(np.expm1(ds.expression[keep]) * scale) + np.linspace(0, shift, ds.n_genes)
+def copy_of(ds: PerturbDataset, name: str, keep: np.ndarray, scale: float = 1.0) -> PerturbDataset:
+    """Return some rows of a data set under another name, with all expression (expm1) scaled."""
+    X = np.log1p(np.expm1(ds.expression[keep]) * scale)
     values = Values(expression=X.astype(np.float32))
     return PerturbDataset(
         ds.obs.iloc[keep],
@@ -140,7 +139,7 @@ def test_own_test_rows_in_another_data_set_are_a_leak(here, scale):
 
 
 def test_rows_of_the_same_names_with_other_values_are_stated_only(here):
-    import_dataset(here.store, copy_of(here.target, "namesakes", np.arange(here.target.n_obs), shift=2.0))
+    import_dataset(here.store, made("namesakes", 7, prefix="target"))
     record = borrow(here.store, here.target, here.split, "namesakes").record
     assert (record.overlap.rows, record.overlap.same_values) == (6, 0)
 
@@ -160,6 +159,48 @@ def test_own_test_rows_under_other_ids_are_a_leak(here, context, keep):
         SplitError, match=f"own measurements: {found} compared test rows of 'target' are there"
     ):
         borrow(here.store, here.target, here.split, renamed.name)
+
+
+SCALES = {
+    "z-scores": lambda x: (x - x.mean(axis=0)) / x.std(axis=0),
+    "values of .99": lambda x: 0.99 * x,
+    "genes scaled": lambda x: x * np.linspace(0.1, 3, x.shape[1]),
+    "genes scaled before the logarithm": lambda x: np.log1p(np.expm1(x) * np.linspace(0.1, 3, x.shape[1])),
+}
+
+
+@pytest.mark.parametrize("form", SCALES)
+@pytest.mark.parametrize("delta_only", [False, True])
+def test_own_test_rows_at_other_scales_of_the_genes_are_a_leak(here, form, delta_only):
+    own = here.target
+    keep = np.flatnonzero(own.condition_codes >= 0) if delta_only else np.arange(own.n_obs)
+    X = SCALES[form](np.asarray(own.expression, dtype=np.float64)).astype(np.float32)
+    if X.min() < 0 and not delta_only:
+        pytest.skip("no expression is negative")
+    order = np.random.default_rng(0).permutation(keep)
+    obs = own.obs.iloc[order].assign(context_id=pd.Categorical(["elsewhere"] * len(order)))
+    obs.index = [f"a{i}" for i in range(len(order))]
+    changes = {"space": "zscore", "control_policy": "none"} if delta_only else {}
+    named = own.metadata.model_copy(update={"name": "copy", "content_sha256": None, **changes})
+    values = Values(delta=X[order]) if delta_only else Values(expression=X[order])
+    with pytest.raises(SplitError, match=r"6 of 6 compared test rows of 'target' are there"):
+        borrowed_record(own, here.split, PerturbDataset(obs, own.genes, values, named), None, "copy")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_another_screen_at_other_scales_is_no_leak(here, seed):
+    other = made(f"again{seed}", 10 + seed)
+    keep = np.flatnonzero(other.condition_codes >= 0)
+    X = np.asarray(other.expression, dtype=np.float64)[keep]
+    for form in SCALES.values():
+        named = other.metadata.model_copy(
+            update={"space": "zscore", "control_policy": "none", "content_sha256": None}
+        )
+        donor = PerturbDataset(
+            other.obs.iloc[keep], other.genes, Values(delta=form(X).astype(np.float32)), named
+        )
+        record = borrowed_record(here.target, here.split, donor, None, "again")
+        assert (record.overlap.measured, record.overlap.same_profiles) == (3, 0)
 
 
 def sparse(name: str, n_genes: int) -> PerturbDataset:

@@ -49,6 +49,27 @@ def test_debug_shows_the_traceback_of_a_fault(tmp_path, broken):
     assert answer.err.splitlines()[-1].startswith("unexpected error: WeirdError")
 
 
+@pytest.mark.parametrize("where", ["splits.read_index", "main.defer", "main._Verbs.parse_args"])
+def test_an_interrupt_is_one_line_wherever_it_comes(monkeypatch, where):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"perturbfm_core.cli.{where}", interrupt)
+    answer = attempt("splits", "list")
+    assert (answer.code, answer.out) == (130, "")
+    assert answer.err == "interrupted; nothing half-written was left\n"
+
+
+@pytest.mark.parametrize("argv", [("--out=~/D",), ("--out", "~/D"), ("--out", "D")])
+def test_a_tilde_that_no_shell_has_replaced_makes_no_folder_of_that_name(tmp_path, monkeypatch, argv):
+    if argv[-1] == "D":
+        monkeypatch.setenv("PERTURBFM_SPLIT_DIR", "~/splits")
+    answer = attempt("data", "make-synth", "--n-obs", "60", "--n-perts", "4", *argv)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "~ would be a folder of that name, as no shell has replaced it" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_temporary_folder_is_second(tmp_path, broken, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "tmp").mkdir()

@@ -297,3 +297,16 @@ def test_models_show_refuses_what_is_unknown():
     answer = attempt("models", "show", "perturbfm-v9")
     assert answer.code == 2
     assert "unknown model 'perturbfm-v9' (did you mean 'perturbfm-v" in answer.err
+
+
+def test_models_show_names_the_entry_whose_parameter_is_wrong(tmp_path, monkeypatch):
+    folder = tmp_path / "catalog/models"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(
+        "{name: mine, model: ridge, description: of mine, params: {penalti: 3}}"
+    )
+    monkeypatch.setenv("PERTURBFM_CATALOG", str(tmp_path / "catalog"))
+    answer = attempt("models", "show", "mine")
+    assert (answer.code, answer.out) == (2, "")
+    assert "in entry 'mine'" in answer.err
+    assert "penalti" in answer.err

@@ -17,6 +17,7 @@ from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.run_record import is_whole, read_run_record
+from tests.reports.test_leaderboard_page import parts_of
 from tests.support.command import attempt, perturbfm
 
 
@@ -79,6 +80,23 @@ def test_a_submission_stands_beside_the_baselines(work, mine):
     assert found == [("external", digest, "a line", "https://example.org/mine")]
     assert families == [("external",)]
     assert ">mine<" in (work.path / "runs/leaderboard.html").read_text()
+
+
+def test_boards_say_what_predictions_are_warned_of(work, mine):
+    table = table_of(work)
+    table.iloc[1:] = table.iloc[:1].to_numpy()
+    table.to_csv("same.csv")
+    said = f"all {len(table)} conditions have the same prediction"
+    for name in ("same", "mine"):
+        perturbfm(*line(work, f"{name}.csv", name))
+    perturbfm("leaderboard", "refresh", "--page")
+    shown = perturbfm("leaderboard", "show", "--metric", "delta.pearson").out
+    assert f"  warned of: same: {said}" in shown
+    assert "warned of: mine" not in shown
+    rows = perturbfm("leaderboard", "show", "--metric", "delta.pearson", "--json").json
+    assert {r["entry"]: r["warned_of"] for r in rows} == {"same": said, "mine": None, "global_mean": None}
+    head = parts_of((work.path / "runs/leaderboard.html").read_text())["head"]
+    assert {e["name"]: e["warnedOf"] for e in head["entries"] if "warnedOf" in e} == {"same": said}
 
 
 def test_interval_and_paired_difference_where_there_are_enough_units(work):

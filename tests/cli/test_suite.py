@@ -209,6 +209,16 @@ def test_status_knows_done_missing_and_not_applicable(ran, monkeypatch):
     with (edited / "metrics.json").open("a") as handle:
         handle.write(" ")
     assert counts() == {"cells": 9, "done": 7, "missing": 2, "failed": 0, "not_applicable": 0}
+    perturbfm("suite", "scorecard", "t", "--out", "card")
+    whys = [
+        score["reason"]
+        for entry in json.loads(Path("card/scorecard.json").read_text())["entries"]
+        for score in entry["tasks"].values()
+        if str(score["reason"]).startswith("no run")
+    ]
+    # Alone on its board, or with another fold.
+    assert whys
+    assert {w.removesuffix(" (1 of 2 cells)") for w in whys} == {"no run by the present code and inputs"}
     monkeypatch.setattr(
         MODELS.get("control_only"), "requires", MODELS.get("control_only").requires.__class__(min_contexts=9)
     )

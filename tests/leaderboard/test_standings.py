@@ -15,10 +15,11 @@ from perturbfm_core import schema
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard import reasons
 from perturbfm_core.leaderboard.bootstrap import ClusteredBootstrap
-from perturbfm_core.leaderboard.collect import Runs, collect
-from perturbfm_core.leaderboard.standings import STANDING_COLUMNS, standings, without_signal
+from perturbfm_core.leaderboard.run_marks import without_signal
+from perturbfm_core.leaderboard.standing_rows import STANDING_COLUMNS
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.factories import run_config, score_rows, split_table, write_run
+from tests.support.standings_in_memory import Runs, collect, standings
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 Made = tuple[dict[str, Any], pd.DataFrame]

@@ -11,12 +11,16 @@ import pytest
 import perturbfm_core
 from perturbfm_core.catalog.entries import ModelEntry, SplitSpec
 from perturbfm_core.data.simulate import SimulationConfig, simulate
-from perturbfm_core.errors import SplitError
+from perturbfm_core.errors import ConfigError, SplitError
 from perturbfm_core.models.base import MODELS, Requires
+from perturbfm_core.pipeline.changed_entry import changed_entry
 from perturbfm_core.pipeline.dataset import import_dataset, open_dataset
+from perturbfm_core.pipeline.experiment import model_configs
+from perturbfm_core.pipeline.opening import needs_of
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.tuning.sweep_grid import sweep_cells
 
 PACKAGE = str(Path(perturbfm_core.__file__).parent)
 ONCE = [
@@ -100,3 +104,29 @@ def test_an_entry_that_cannot_run_on_the_split_is_refused_before_anything_is_gat
             run_entry(store, split.hash, entry)
 
     assert entries(refused)["pipeline/gene_graph.py", "gather"] == 0
+
+
+@pytest.mark.parametrize(
+    "read", [model_configs, needs_of, lambda e: changed_entry(e, {}), lambda e: sweep_cells(e, [])]
+)
+def test_parameters_that_a_model_does_not_have_name_the_entry_that_they_are_of(read):
+    wrong = ModelEntry(name="mine", description="x", model="ridge", params={"alphaz": 1})
+    with pytest.raises(ConfigError, match=r"parameters of model 'ridge' in entry 'mine' .*alphaz"):
+        read(wrong)
+    # An entry of a model's own name needs no second mention.
+    with pytest.raises(ConfigError, match="parameters of model 'ridge' is not a valid"):
+        read(wrong.model_copy(update={"name": "ridge"}))
+
+
+@pytest.mark.parametrize(
+    ("own", "settings", "field"),
+    [
+        ({"conformal": {"method": "mondrain"}}, {}, "conformal.method"),
+        ({}, {"conformal": "mondrain"}, "conformal.method"),
+        ({}, {"ensemble": 0}, "ensemble"),
+    ],
+)
+def test_a_wrong_uncertainty_is_that_of_its_entry(own, settings, field):
+    entry = ModelEntry(name="mine", description="x", model="ridge", uncertainty=own)
+    with pytest.raises(ConfigError, match=rf"^uncertainty of entry 'mine' is not a valid .*: {field}: "):
+        changed_entry(entry, {}, **settings)

@@ -38,6 +38,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 from tests.browser.boards import ENTRIES, HOSTILE, METRICS, PART, WHOLE, made_store
 from tests.reports.test_reports import Page
 from tests.support.command import attempt, perturbfm
+from tests.support.factories import run_config, score_rows, split_table, write_run
 from tests.support.paths import REPO
 
 # Columns of the tables of attacks on the challenge's metrics.
@@ -194,6 +195,21 @@ def test_conditions_are_means_over_folds_and_seeds_and_gaps_have_reasons(
         assert gaps.any()
         assert {part["reasons"][r - 1] for r in part["reason"][gaps]} == {"constant"}
         assert (part["reason"][~gaps] == 0).all()
+
+
+def test_conditions_of_several_folds_weigh_folds_as_the_board_does(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
+    # The same conditions in three folds: one of three seeds, one of one seed, one without signal.
+    for split, seed, value in (("a", 0, 0.2), ("a", 1, 0.3), ("a", 2, 0.4), ("b", 0, 0.9), ("c", 0, -0.5)):
+        config = run_config("ridge", split=split * 64, seed=seed, no_signal=split == "c")
+        values = {"x|G0|||": value, "x|G1|||": value - 0.1, "x|G2|||": float("nan")}
+        write_run(store, config, score_rows(config, values, metric="pearson_centered"))
+    splits = split_table("a" * 64, "b" * 64, "c" * 64, board="board", dataset="screen", kind="combo_ood")
+    database.rebuild(store, lambda: splits, lambda runs: pd.DataFrame({"dataset": ["screen"]}))
+    part = parts_of(write_page(store).read_text(encoding="utf-8"))["conditions-0"]
+    np.testing.assert_allclose(part["value"], [[0.6, 0.5, np.nan]])
+    (value,) = database.query(store, "SELECT value FROM leaderboard")["value"]
+    assert np.nanmean(part["value"]) == pytest.approx(value)
 
 
 def test_readers_without_scripts_have_the_headline(store: ArtifactStore, text: str) -> None:
@@ -389,6 +405,10 @@ def test_the_verb_writes_the_page(
     monkeypatch.setenv("PERTURBFM_HOME", str(store.home))
     answer = perturbfm("leaderboard", "page", "--out", tmp_path / "page.html", "--json")
     assert answer.json["bytes"] == (tmp_path / "page.html").stat().st_size
+    (tmp_path / "README.md").write_text("mine")
+    refused = attempt("leaderboard", "page", "--out", tmp_path / "README.md")
+    assert (refused.code, (tmp_path / "README.md").read_text()) == (2, "mine")
+    assert "is no web page; give a name that ends in .html" in refused.err
     monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "nothing"))
     refused = attempt("leaderboard", "page")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
@@ -430,15 +450,37 @@ def test_a_site_is_replaced_whole_and_nothing_else_is(
     monkeypatch.setenv("PERTURBFM_HOME", str(store.home))
     out = tmp_path / "site"
     assert perturbfm("site", "build", "--out", out).values["reports"] == str(3 * len(ENTRIES))
-    (out / "stale.html").write_text("")
+    stale = out / "runs" / "removed" / "report.html"
+    stale.parent.mkdir()
+    stale.write_text("")
     refused = attempt("site", "build", "--out", out)
-    assert (refused.code, (out / "stale.html").exists()) == (2, True)
+    assert (refused.code, stale.exists()) == (2, True)
     perturbfm("site", "build", "--out", out, "--force")
-    assert not (out / "stale.html").exists()
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "mine.txt").write_text("mine")
-    refused = attempt("site", "build", "--out", other, "--force")
-    assert refused.code == 2
-    assert "is no site" in refused.err
-    assert (other / "mine.txt").read_text() == "mine"
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize(
+    ("is_site", "file", "said"),
+    [
+        (False, "mine.txt", "holds files and no index.html of a leaderboard"),
+        (False, "index.html", "holds files and no index.html of a leaderboard"),
+        (True, "mine.txt", "holds mine.txt, which is of no site and would be lost"),
+        (True, "runs/run 1/notes.md", "holds runs/run 1/notes.md, which is of no site"),
+    ],
+)
+def test_a_folder_that_holds_more_than_a_site_is_not_replaced(
+    store: ArtifactStore, tmp_path: Path, is_site: bool, file: str, said: str
+) -> None:
+    out = build_site(store, tmp_path / "site").folder if is_site else tmp_path / "other"
+    mine = out / file
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("<title>My pages</title>")
+    with pytest.raises(StoreError, match=re.escape(said)):
+        build_site(store, out, overwrite=True)
+    assert mine.read_text() == "<title>My pages</title>"
+
+
+def test_a_file_is_not_replaced_by_a_site(store: ArtifactStore, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("mine")
+    with pytest.raises(StoreError, match="is a file, not a site"):
+        build_site(store, tmp_path / "page.html", overwrite=True)

@@ -222,6 +222,16 @@ def test_only_what_lies_between_the_markers_changes(tmp_path: Path):
         assert path.read_text() == f"head\n{BEGIN}\n{text}\n{END}\ntail\n"
 
 
+def test_line_ends_stay_and_what_is_no_text_is_refused(tmp_path: Path):
+    path = tmp_path / "README.md"
+    path.write_bytes(f"head\r\n{BEGIN}\r\nold\r\n{END}\r\ntail\r\n".encode())
+    replace_between(path, "new")
+    assert path.read_bytes() == f"head\r\n{BEGIN}\nnew\n{END}\r\ntail\r\n".encode()
+    path.write_bytes(b"\xa4")
+    with pytest.raises(StoreError, match="is no text in UTF-8; give the file that has"):
+        replace_between(path, "new")
+
+
 @pytest.mark.parametrize("content", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
 def test_a_file_without_one_pair_of_markers_is_refused(tmp_path: Path, content: str):
     path = tmp_path / "README.md"

@@ -12,9 +12,9 @@ from perturbfm_core.data.prediction import OutOfFold, Prediction
 from perturbfm_core.uncertainty.config import ConformalConfig
 from perturbfm_core.uncertainty.conformal import Conformal, scores_of
 from perturbfm_core.uncertainty.groups import novelty, perturbations
-from perturbfm_core.uncertainty.quantiles import hierarchical_quantiles, weighted_quantiles
+from perturbfm_core.uncertainty.quantiles import weighted_quantiles
 from tests.support.factories import conditions_of
-from tests.support.residuals import residuals_of, world
+from tests.support.residuals import hierarchical_quantiles, residuals_of, world
 
 LEVELS = np.asarray([0.5, 0.8, 0.9, 0.95])
 

@@ -112,7 +112,7 @@ def cells_of(ds: PerturbDataset, split: FrozenSplit, view: TrainView, model: Mod
     part = replace(view, delta=seen.delta["input"], s2=seen.s2_pert, inner=view.inner)
     other = new_model(CONFIG.model, CONFIG.params)
     other.fit(part, 0)
-    prediction = other.predict(query(ds, split, rest))
+    prediction = other.predict(query(ds, rest))
     everything = frozenset(view.conditions.index)
     return OutOfFold(
         conditions=rest.conditions,
@@ -156,7 +156,7 @@ def test_test_rows_are_stopped_by_the_guard(named: bool) -> None:
             cells_of(ds, split, view, model),
             conditions=table.conditions,
             truth=table.delta["reference"],
-            prediction=model.predict(query(ds, split, table)),
+            prediction=model.predict(query(ds, table)),
             units=[(str(k),) for k in table.conditions.index],
             fold=np.zeros(len(table), dtype=np.int64),
             source="calibration_fold" if named else "out_of_fold",
@@ -217,7 +217,7 @@ def made(case: Changed, mutation: Mutation | None = None) -> Prediction:
     model = new_model(CONFIG.model, CONFIG.params)
     model.fit(view, 0)
     table = condition_table(ds, split.rows(ds, "test"))
-    prediction = model.predict(query(ds, split, table))
+    prediction = model.predict(query(ds, table))
     if mutation is not None:
         prediction = mutation(prediction, table)
     return fit_calibrator(ds, split, view, model, CONFIG).apply(prediction, table.conditions)
@@ -256,7 +256,7 @@ def test_a_variance_that_knows_the_test_cells_is_caught_by_that_check(
 
 def test_a_query_holds_neither_values_nor_numbers_of_test_cells(cases: dict[str, Changed]) -> None:
     ds, split = cases["plain"]
-    requested = query(ds, split, condition_table(ds, split.rows(ds, "test")))
+    requested = query(ds, condition_table(ds, split.rows(ds, "test")))
     assert set(vars(requested)) == {"conditions", "genes", "control", "cells"}
     # What is offered beside the means are input control cells, which are no test cells.
     rows = requested.cells.rows()  # type: ignore[union-attr]

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from perturbfm_core.uncertainty.quantiles import (
     binned_quantiles,
     cv_plus,
-    hierarchical_quantiles,
     row_weights,
     unit_weights,
     weighted_quantiles,
 )
+from tests.support.residuals import hierarchical_quantiles
 
 
 def test_every_unit_weighs_the_same_however_many_rows_it_has() -> None:

@@ -11,10 +11,9 @@ import pytest
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.uncertainty.config import ConformalConfig
 from perturbfm_core.uncertainty.conformal import scores_of
-from perturbfm_core.uncertainty.quantiles import hierarchical_quantiles
 from perturbfm_core.uncertainty.weighted import WeightedConformal
 from tests.support.factories import conditions_of
-from tests.support.residuals import residuals_of
+from tests.support.residuals import hierarchical_quantiles, residuals_of
 
 LEVELS = np.asarray([0.5, 0.8, 0.9, 0.95])
 GENES = 40

@@ -65,7 +65,7 @@ def _no_cost(e: EntryScore) -> str:
     if e.family == "external":
         return "handed in: what its fit cost elsewhere is not known"
     if all(score.n_defined == 0 and score.coverage == 0 for score in e.tasks.values()):
-        return "no run of this entry"
+        return "no run of this entry by the present code and inputs"
     return reasons.NOT_RECORDED
 
 
