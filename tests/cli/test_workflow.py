@@ -703,7 +703,7 @@ def test_every_verb_prints_json_and_nothing_else(work, screen_h5ad, monkeypatch)
     # One entry has no other to be compared with, and the inbox is empty.
     assert {verb for verb, nothing in empty.items() if nothing} <= {"leaderboard compare", "inbox scan"}
     assert "NaN" not in json.dumps(
-        perturbfm("leaderboard", "sql", "select * from leaderboard", "--json").json
+        perturbfm("leaderboard", "sql", "select * from leaderboard", "--json", warns=True).json
     )
 
 

@@ -49,7 +49,7 @@ def made():
     return Made()
 
 
-def read(made, values, form="csv", kind=None):
+def read(made, values, form="csv", kind=None, copies=False):
     """Return (kind, warnings) of predicted means of A and B, in a file of a form."""
     if form == "csv":
         pd.DataFrame(values, columns=GENES).assign(perturbation=["A", "B"]).to_csv("f.csv", index=False)
@@ -60,7 +60,8 @@ def read(made, values, form="csv", kind=None):
         anndata.AnnData(values.astype("f4"), obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad("f.h5ad")
     out = read_submission(made.ds, made.split, Path(f"f.{form}"), kind=kind)
     # Predictions here are what was measured with some change, which is said of some of them.
-    return out.notes["kind"], [w for w in out.warnings if "nearer to what was measured" not in w]
+    known = ("nearer to what was measured", *(() if copies else ("are what was measured of the test",)))
+    return out.notes["kind"], [w for w in out.warnings if not any(k in w for k in known)]
 
 
 SCALES = {
@@ -152,9 +153,9 @@ def test_what_was_measured_is_no_prediction(made):
     """The file of the measured cells in place of the predicted ones scores best of all."""
     measured = "2 of 2 predictions are what was measured of the test condition itself; was the file of the "
     for form in ("csv", "npz", "h5ad"):
-        ((warning,),) = read(made, made.delta, form)[1:]
+        ((warning,),) = read(made, made.delta, form, copies=True)[1:]
         assert warning.startswith(measured)
-    ((warning,),) = read(made, made.mean(np.log1p(1e4 * made.share)), "h5ad")[1:]
+    ((warning,),) = read(made, made.mean(np.log1p(1e4 * made.share)), "h5ad", copies=True)[1:]
     assert warning.startswith(measured)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,15 +99,15 @@ ENTRY = ModelEntry(name="global_mean", description="x", model="global_mean")
 (RUN,) = model_configs(ENTRY)
 
 
-def graph(name="net", weight=1.0, **fields) -> GeneGraph:
-    return from_edges(
+def graph(name="net", weight=1.0, split_hash=None) -> GeneGraph:
+    made = from_edges(
         name,
         np.asarray(["G00", "G01"]),
         np.asarray(["G01", "G02"]),
         np.asarray([weight, 1.0]),
         directed=True,
-        **fields,
     )
+    return replace(made, split_hash=split_hash)
 
 
 def table(name="emb", value=1.0) -> GeneFeatures:
