@@ -18,6 +18,8 @@ DIMENSIONS = 512
 # A root of more than this share of the perturbed genes tells nothing of them; so does one in names made by rule.
 MOST = 0.25
 _SHORTEST, _FEW = 3, 3.0
+# Size of a group at which the squared cosine of its members is a half.
+_HALF = 50.0
 # Three letters or more, then what else a symbol has; names of drugs are longer.
 _SYMBOL = re.compile(r"(?=.{3,12}$)[A-Z]{3,}[A-Z0-9-]*")
 # Symbols that stand for no family: named after a clone, a locus or a chromosome.
@@ -72,6 +74,11 @@ def _shared(genes: Collection[str]) -> tuple[set[str], set[str]]:
     held = Counter(r for r in map(root, genes) if r)
     common = {r for r, n in held.items() if n > max(_FEW, MOST * len(genes))}
     return {r for r, n in held.items() if n > 1} - common, common
+
+
+def group_cosine(size: FloatArray | float) -> FloatArray | float:
+    """Return how alike the members of a group of genes are: its square is a half in a group of fifty, 0 in very large ones."""
+    return 1.0 / np.sqrt(1.0 + size / _HALF)
 
 
 def signs(name: str, dimensions: int) -> FloatArray:

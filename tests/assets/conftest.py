@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from perturbfm_core.store.artifacts import ArtifactStore
+from tests.support.asset_runs import cell
 from tests.support.paths import REPO
 
 _DEMO = yaml.safe_load((REPO / "perturbfm_assets/catalog/suites/demo.yaml").read_text())["grid"][0]
@@ -98,3 +100,24 @@ def here(location: Location, own_home: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(location.path)
     assert "DAGSTER_HOME" not in os.environ
     return location
+
+
+@pytest.fixture
+def pageless(monkeypatch):
+    """Leave the page of reports unwritten, for tests that look at runs but not at it."""
+    monkeypatch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
+
+
+@pytest.fixture(scope="module")
+def additive(location: Location) -> Path:
+    """Run one cell of `additive` in this process and return the run that it published."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in location.environment.items():
+            patch.setenv(name, value)
+        patch.chdir(location.path)
+        patch.setattr("perturbfm_core.pipeline.report.run_report", lambda *_: "")
+        before = set(ArtifactStore().run_dirs())
+        # Asked for anew: tests of another file may have published the same cell here.
+        assert cell(location, "additive", tags={"perturbfm/again": "true"}).success
+        (run,) = set(ArtifactStore().run_dirs()) - before
+    return run

@@ -10,7 +10,7 @@ import pandas as pd
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.splits.audit.core import Finding
 from perturbfm_core.splits.folder import SplitFolder
-from tests.assets.test_definitions import CONTEXT, alone
+from tests.support.asset_runs import CONTEXT, alone
 
 
 def test_a_check_without_problems_says_nothing(here):

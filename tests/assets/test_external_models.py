@@ -31,8 +31,8 @@ from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import Location
-from tests.assets.test_definitions import DEMO, cell, metadata
 from tests.external.test_workers import NOT_TRAINED, SMALL_STATE, TRAINED
+from tests.support.asset_runs import DEMO, cell, metadata
 from tests.support.command import perturbfm
 from tests.support.paths import REPO
 

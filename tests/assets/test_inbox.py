@@ -18,7 +18,7 @@ from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
-from tests.assets.test_definitions import CONTEXT
+from tests.support.asset_runs import CONTEXT
 from tests.support.command import perturbfm
 
 SPLIT = CONTEXT["key"]

@@ -8,7 +8,7 @@ import yaml
 
 from perturbfm_core.pipeline.inbox_files import UNFINISHED, ready
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.assets.test_definitions import CONTEXT
+from tests.support.asset_runs import CONTEXT
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from perturbfm_assets.launcher import HOST_TAG
 from perturbfm_core.progress import WAITING
 from perturbfm_core.store.owner import this_boot
-from tests.assets.test_definitions import CONTEXT
+from tests.support.asset_runs import CONTEXT
 
 
 def launched(here, instance, tags=None):

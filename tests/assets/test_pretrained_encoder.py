@@ -10,7 +10,7 @@ from perturbfm_core.pipeline import pretrained_encoder as encoders
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.assets.test_definitions import CONTEXT, alone, checks, metadata
+from tests.support.asset_runs import CONTEXT, alone, checks, metadata
 
 SMALL = PretrainConfig.model_validate(
     {"encoder": {"dim": 4, "hidden_dim": 8}, "loop": {"epochs": 1}, "max_cells": 300, "device": "cpu"}

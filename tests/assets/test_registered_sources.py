@@ -10,7 +10,7 @@ from perturbfm_core.pipeline.source_use import acted_on
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
 from tests.assets.conftest import Location
-from tests.assets.test_definitions import CONTEXT, cell, metadata
+from tests.support.asset_runs import CONTEXT, cell, metadata
 from tests.support.command import attempt, perturbfm
 from tests.support.source_files import written
 

@@ -255,6 +255,19 @@ def checked(names: Collection[str], options: Options, files: Mapping[str, Path])
     return kind
 
 
+def human_only(options: Options, what: str) -> None:
+    """Refuse another organism than human.
+
+    Raises
+    ------
+    GraphError
+        If one is asked for.
+    """
+    if options.organism != "human":
+        msg = f"{what} of human, asked for is {options.organism}; give gene sets of that organism to `perturbfm knowledge add file`"
+        raise GraphError(msg)
+
+
 def options_read(options: Options, read: Sequence[str], what: str) -> tuple[str, ...]:
     """Return the names of the options that a file has a use for; refuse those that were given beside them.
 

@@ -9,14 +9,21 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import GraphError
-from perturbfm_core.graphs.families import signs
+from perturbfm_core.graphs.families import group_cosine, signs
 from perturbfm_core.graphs.features import GeneFeatures
-from perturbfm_core.graphs.sources.conversion import MAIN, Converted, Options, checked, options_read
+from perturbfm_core.graphs.sources.conversion import (
+    MAIN,
+    Converted,
+    Options,
+    checked,
+    human_only,
+    options_read,
+)
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL
 from perturbfm_core.graphs.sources.named_columns import read_named
 
-# Size of a family at which the squared cosine of its members is a half, and dimensions of what a factor has of its own.
-_HALF, _OWN = 50.0, 256
+# Dimensions of what a factor has of its own.
+_OWN = 256
 _SYMBOL, _ID, _DOMAIN, _IS_FACTOR = "hgnc_symbol", "ensembl_id", "dbd", "is_tf?"
 _UNKNOWN = "Unknown"
 _WHAT = "the Human Transcription Factors (HGNC symbol, Ensembl ID, DBD, Is TF?)"
@@ -45,13 +52,11 @@ def from_factors(files: Mapping[str, Path], options: Options, name: str) -> Conv
     """
     main = files[MAIN]
     read = options_read(options, (), f"{main}, which lists transcription factors")
-    if options.organism != "human":
-        msg = f"{main} lists transcription factors of human, asked for is {options.organism}; give gene sets of that organism to `perturbfm knowledge add file`"
-        raise GraphError(msg)
+    human_only(options, f"{main} lists transcription factors")
     table, twice = _families(main, _ID if options.ids == ENSEMBL else _SYMBOL)
     kind = checked(set(table["gene"]), options, files)
     member = pd.crosstab(table["gene"], table["family"]).drop(columns=_UNKNOWN, errors="ignore")
-    alike = 1.0 / np.sqrt(1.0 + member.sum().to_numpy() / _HALF)
+    alike = group_cosine(member.sum().to_numpy())
     # Of a factor with several domains each is a part.
     shared = member.to_numpy() * alike / np.maximum(member.sum(axis=1).to_numpy(), 1)[:, None]
     own = np.sqrt(1.0 - shared.sum(axis=1))[:, None] * np.stack([signs(g, _OWN) for g in member.index])

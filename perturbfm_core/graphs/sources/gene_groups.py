@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core.errors import GraphError
-from perturbfm_core.graphs.families import signs
+from perturbfm_core.graphs.families import group_cosine, signs
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.sources.conversion import (
     MAIN,
@@ -19,14 +19,15 @@ from perturbfm_core.graphs.sources.conversion import (
     Converted,
     Options,
     checked,
+    human_only,
     options_read,
 )
 from perturbfm_core.graphs.sources.identifiers import ENSEMBL
 from perturbfm_core.graphs.sources.named_columns import read_named
 from perturbfm_core.schema import FloatArray
 
-# Size of a group at which the squared cosine of its members is a half, and dimensions: cosines are exact to 1 / sqrt(256).
-_HALF, _DIMENSIONS = 50.0, 256
+# Cosines are exact to 1 / sqrt(256).
+_DIMENSIONS = 256
 _SYMBOL, _ID, _GROUPS = "symbol", "ensembl_gene_id", "gene_group_id"
 _LOCUS, _FORMER, _CHANGED = "locus_group", "prev_symbol", "date_modified"
 _CODING = "protein-coding gene"
@@ -58,9 +59,7 @@ def from_gene_groups(files: Mapping[str, Path], options: Options, name: str) -> 
     """
     main = files[MAIN]
     read = options_read(options, (), f"{main}, which lists genes and their groups")
-    if options.organism != "human":
-        msg = f"{main} lists genes of human, asked for is {options.organism}; give gene sets of that organism to `perturbfm knowledge add file`"
-        raise GraphError(msg)
+    human_only(options, f"{main} lists genes")
     named_by = _ID if options.ids == ENSEMBL else _SYMBOL
     table = read_named(main, (named_by, _GROUPS), "the HGNC's complete set", (_LOCUS, _FORMER, _CHANGED))
     above = _above(files[ONTOLOGY]) if ONTOLOGY in files else {}
@@ -92,7 +91,7 @@ def _vector(gene: str, groups: Iterable[str], sizes: Mapping[str, int]) -> Float
     """Return float64 [256]: what is shared with the members of each group, from the smallest, and the gene's own rest."""
     ordered = sorted(groups, key=lambda g: (sizes[g], g))
     # Products of two genes telescope to the cosine of the smallest group that they share.
-    alike = [1.0, *(1.0 / np.sqrt(1.0 + sizes[g] / _HALF) for g in ordered), 0.0]
+    alike = [1.0, *(group_cosine(sizes[g]) for g in ordered), 0.0]
     parts = [f"gene {gene}", *(f"group {g}" for g in ordered)]
     return np.asarray(
         sum(
