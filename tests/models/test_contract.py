@@ -162,8 +162,14 @@ def test_the_variance_is_that_of_errors_on_held_out_conditions(name: str) -> Non
 def test_a_handful_of_train_conditions_without_controls_is_enough(name: str, n: int) -> None:
     rng = np.random.default_rng(0)
     rows = [("c", "g0"), ("c", "B")][:n]
-    view = view_of(rows, rng.normal(size=(n, 4)), inner=[[0], [1]][: 2 * (n - 1)])
-    prediction = newly_fitted(name, view).predict(query_of([("c", "g0"), ("d", "g0+B"), ("c", "Z")], 4))
+    requested = [("c", "g0"), ("d", "g0+B"), ("c", "Z")]
+    # Unless the model starts from controls.
+    control = np.ones((3, 4)) if MODELS.get(name).requires.controls else None
+    inner = [[0], [1]][: 2 * (n - 1)]
+    view = view_of(
+        rows, rng.normal(size=(n, 4)), inner=inner, control=None if control is None else control[:n]
+    )
+    prediction = newly_fitted(name, view).predict(query_of(requested, 4, control))
     assert np.isfinite(prediction.mean).all()
     assert (prediction.var > 0).all()
 

@@ -10,10 +10,11 @@ from pydantic import Field
 
 from perturbfm_core import schema
 from perturbfm_core.config import Frozen
+from perturbfm_core.errors import ModelError
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.models.baselines.dose_response import DoseResponse, labels_of
 from perturbfm_core.models.baselines.effects import components, distinct_rows
-from perturbfm_core.models.baselines.sparse_ridge import Columns, fit_ridge
+from perturbfm_core.models.baselines.sparse_ridge import Columns, Outcomes, fit_ridge
 from perturbfm_core.models.baselines.tuned import Solution, TunedBaseline
 from perturbfm_core.models.principal_components import principal_components
 from perturbfm_core.models.search import FloatRange, IntRange, SearchSpace
@@ -53,11 +54,19 @@ class RidgeRegression(TunedBaseline):
         self._pca_mean: FloatArray = np.zeros(0)
         self._pca_axes: FloatArray = np.zeros((0, 0))
 
-    def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, TrainView]:
+    def _prepare(self, view: TrainView, seed: int) -> tuple[Columns, Outcomes]:
         self._fit_features(view)
-        return self._features(view.query()), view
+        return self._features(view.query()), self._outcomes(view)
 
-    def _solve(self, prepared: tuple[Columns, TrainView], value: float) -> Solution:
+    def _outcomes(self, view: TrainView) -> Outcomes:
+        """Return what is regressed: the deltas."""
+        return view
+
+    def _delta(self, values: FloatArray, query: Query) -> FloatArray:
+        """Return float [C, G], the deltas that regressed values [C, G] of the conditions of a query stand for."""
+        return values
+
+    def _solve(self, prepared: tuple[Columns, Outcomes], value: float) -> Solution:
         coef, intercept = fit_ridge(*prepared, value)
         return {"coef": coef, "intercept": intercept}
 
@@ -76,6 +85,13 @@ class RidgeRegression(TunedBaseline):
                 scale = np.sqrt(max(float(found.variance[0]), 1e-12))
                 self._pca_mean, self._pca_axes = found.mean, found.axes / scale
 
+    def _controls(self, query: Query) -> FloatArray:
+        """Return the controls of a query, refused if it has none."""
+        if query.control is None:
+            msg = f"model '{self.name}' was fitted with controls, and the conditions asked for have none"
+            raise ModelError(msg)
+        return query.control
+
     def _features(self, query: Query) -> Columns:
         parts, owner = components(query.conditions)
         known = {name: i for i, name in enumerate(self._names)}
@@ -87,16 +103,17 @@ class RidgeRegression(TunedBaseline):
             (dose[used], (owner[used], column[used])), shape=(len(query), len(self._names))
         )
         scores = np.zeros((len(query), 0))
-        if self._pca_axes.size and query.control is not None:
-            profiles, which = distinct_rows(query.control)
+        if self._pca_axes.size:
+            profiles, which = distinct_rows(self._controls(query))
             scores = ((profiles - self._pca_mean) @ self._pca_axes.T)[which]
         return Columns(multi_hot, scores)
 
-    def _describe(self, query: Query) -> Columns:
-        return self._features(query)
+    def _describe(self, query: Query) -> tuple[Columns, Query]:
+        return self._features(query), query
 
-    def _apply(self, described: Columns, solution: Solution) -> FloatArray:
-        return described.product(solution["coef"], solution["intercept"])
+    def _apply(self, described: tuple[Columns, Query], solution: Solution) -> FloatArray:
+        columns, query = described
+        return self._delta(columns.product(solution["coef"], solution["intercept"]), query)
 
     def _state_arrays(self) -> dict[str, FloatArray]:
         return {"pca_mean": self._pca_mean, "pca_axes": self._pca_axes, **super()._state_arrays()}

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from perturbfm_core.data.matrix import row_blocks
-from perturbfm_core.schema import FloatArray, IntArray
-from perturbfm_core.splits.view import TrainView
+from perturbfm_core.schema import FloatArray, IntArray, StrArray
 
 _BLOCK = 512
+
+
+class Outcomes(Protocol):
+    """What is regressed, read some genes at a time, e.g. the deltas of a `TrainView`."""
+
+    @property
+    def genes(self) -> StrArray:
+        """Gene ids [G]."""
+
+    def __len__(self) -> int: ...
+
+    def delta_columns(self, columns: slice) -> FloatArray:
+        """Return float [n, k], the values of some genes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +90,7 @@ class _Inverse:
 
 
 def fit_ridge(
-    columns: Columns, outcomes: FloatArray | TrainView, penalty: float
+    columns: Columns, outcomes: FloatArray | Outcomes, penalty: float
 ) -> tuple[FloatArray, FloatArray]:
     """Return (float32 [p + k, G] coefficients, float64 [G] intercept) of a ridge regression.
 
@@ -89,14 +101,14 @@ def fit_ridge(
     columns
         Inputs of n rows.
     outcomes
-        float [n, G], or a view whose deltas they are; a part of a view is then not copied as a whole.
+        float [n, G], or e.g. a view whose deltas they are; a part of a view is then not copied as a whole.
     penalty
         Above 0.
     """
     from scipy.linalg import cho_factor
 
     M, n = columns.sparse, len(outcomes)
-    n_genes = len(outcomes.genes) if isinstance(outcomes, TrainView) else outcomes.shape[1]
+    n_genes = outcomes.shape[1] if isinstance(outcomes, np.ndarray) else len(outcomes.genes)
     p, k = M.shape[1], columns.dense.shape[1]
     mean = columns.dense.mean(axis=0) if k else np.zeros(0)
     Z = np.column_stack([columns.dense - mean, np.ones(n)])
@@ -119,7 +131,7 @@ def fit_ridge(
     intercept = np.empty(n_genes)
     Mt = M.T.tocsr()
     for genes in row_blocks(n_genes, _BLOCK):
-        picked = outcomes.delta_columns(genes) if isinstance(outcomes, TrainView) else outcomes[:, genes]
+        picked = outcomes[:, genes] if isinstance(outcomes, np.ndarray) else outcomes.delta_columns(genes)
         Y = picked.astype(np.float64)
         MY = np.asarray(Mt @ Y)
         z = np.linalg.solve(small, Z.T @ Y - eliminated.T @ MY)

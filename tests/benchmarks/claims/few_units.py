@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.claims.few_units --seeds 10 11 12 13 14 15
     python -m tests.benchmarks.claims.few_units --seeds --data FOLDER     # Kang, five cell types
+    python -m tests.benchmarks.claims.few_units --without fold_change_ridge
 
 Both weights are made of the same inner folds, and scored with the same members on the test conditions.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from perturbfm_core.data.simulate import SimulationConfig, simulate
 from perturbfm_core.data.table import condition_table
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.comparison import observed
-from perturbfm_core.models.perturbfm.core.stack import Core
+from perturbfm_core.models.perturbfm.core.stack import BASELINES, Core
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.split import FrozenSplit, units_of
@@ -75,10 +76,10 @@ def _holding(kind: str, config: dict[str, Any]) -> tuple[str, PerturbDataset, Sp
     return kind, ds, SplitSpec(kind=kind, params={"holdout": names[:HELD]})
 
 
-def compared(task: str, ds: PerturbDataset, split: FrozenSplit) -> dict[str, Any]:
+def compared(task: str, ds: PerturbDataset, split: FrozenSplit, members: Sequence[str]) -> dict[str, Any]:
     """Return the scores of both weights on the test conditions."""
     view, side = train_view(ds, split), observed(ds, split)
-    core = Both().fit(view, 0)
+    core = Both(members).fit(view, 0)
     control = condition_table(ds, split.rows(ds, "test")).control.get("input")
     query = Query(side.conditions, ds.genes, control)
     row: dict[str, Any] = {
@@ -103,16 +104,18 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, help="folder of the file with Kang's cells")
     parser.add_argument("--seeds", type=int, nargs="*", default=[10, 11, 12, 13, 14, 15])
+    parser.add_argument("--without", nargs="*", default=[], choices=BASELINES, help="members to leave out")
     args = parser.parse_args()
+    members = [name for name in BASELINES if name not in args.without]
     m.single_thread()
     rows = [
-        compared(task, ds, split)
+        compared(task, ds, split, members)
         for seed in args.seeds
         for task, ds, spec in simulations(seed)
         for split in freeze(ds, spec)
     ]
     if args.data is not None:
-        rows += _kang(args.data.resolve())
+        rows += _kang(args.data.resolve(), members)
     table = pd.DataFrame(rows)
     log_ratio = np.log(table["mse_mixed"] / table["mse_alone"])
     table["mse_ratio"] = log_ratio
@@ -123,14 +126,16 @@ def main() -> None:
     print(f"all: {np.exp(log_ratio.mean()):.4f} +- {log_ratio.sem():.4f} of {len(table)}")
 
 
-def _kang(data: Path) -> list[dict[str, Any]]:
+def _kang(data: Path, members: Sequence[str]) -> list[dict[str, Any]]:
     file, columns, _ = REAL["kang"]
     os.chdir(tempfile.mkdtemp(prefix="few-units-"))
     perturbfm(
         "data", "import", m.real_file(data, file), "--out", "kang", "--name", "kang", *columns, warns=True
     )
     ds = open_dataset(Path("kang"))
-    return [compared("Kang", ds, split) for split in freeze(ds, SplitSpec(kind="leave_one_context_out"))]
+    return [
+        compared("Kang", ds, split, members) for split in freeze(ds, SplitSpec(kind="leave_one_context_out"))
+    ]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
-from perturbfm_core.models.perturbfm.core.stack import BASELINES, PROCESS, Core, _strata, folds_of
+from perturbfm_core.models.perturbfm.core.stack import PROCESS, Core, _strata, folds_of
 from perturbfm_core.models.perturbfm.core.weights import average_of_good, simplex_weights, weights_of_few
 from perturbfm_core.models.perturbfm.network.gate import (
     MIN_GROUPS,
@@ -156,7 +156,7 @@ def test_no_row_is_predicted_by_a_member_that_was_fitted_on_it(monkeypatch):
     monkeypatch.setattr(SetProcess, "fit", spy_process)
     view = combos()
     core = Core().fit(view, 0)
-    assert len(judged) == len(view.inner) * (len(BASELINES) + 1)
+    assert len(judged) == len(view.inner) * len(core.names)
     assert [fitted & requested for fitted, requested in judged if fitted & requested] == []
     condition, fold = folds_of(core)
     for row, j in zip(condition, fold, strict=True):

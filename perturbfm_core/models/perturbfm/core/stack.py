@@ -22,6 +22,7 @@ from perturbfm_core.models.baselines.baseline import Baseline
 from perturbfm_core.models.baselines.dose_interpolation import DoseInterpolation
 from perturbfm_core.models.baselines.dose_response import labels_of
 from perturbfm_core.models.baselines.effects import is_single
+from perturbfm_core.models.baselines.fold_change_ridge import FoldChangeRidge
 from perturbfm_core.models.baselines.means import (
     ContextGeneral,
     ControlOnly,
@@ -58,9 +59,11 @@ _KINDS: tuple[type[Baseline], ...] = (
     ScaledAdditive,
     ContextGeneral,
     RidgeRegression,
+    FoldChangeRidge,
     SetKernelRidge,
 )
 BASELINES = tuple(kind.name for kind in _KINDS)
+_OF_CONTROLS = {kind.name for kind in _KINDS if kind.requires.controls}
 PROCESS = "set_process"
 # The same process with the donors' conditions.
 LENT = "donor_process"
@@ -99,7 +102,7 @@ class Core:
     Parameters
     ----------
     members
-        Names of registered baselines.
+        Names of registered baselines; those that require controls are left out where train has none.
     tables
         Gene features for the set process.
     direct
@@ -133,6 +136,8 @@ class Core:
 
     def fit(self, view: TrainView, seed: int) -> Core:
         """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
+        if view.control is None:
+            self.names = [n for n in self.names if n not in _OF_CONTROLS]
         self.process.choose(view)
         if LENT in self.names:
             self.lent.choose(view)

@@ -1,0 +1,56 @@
+"""Deltas as log fold changes, and log fold changes as deltas of other controls."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perturbfm_core.schema import FloatArray, StrArray
+from perturbfm_core.splits.view import TrainView
+
+
+class LogFoldChanges:
+    """Log fold changes of the conditions of a view, some genes at a time.
+
+    Parameters
+    ----------
+    view
+        Train conditions, with controls.
+    pseudocount
+        Added to the levels before the ratio is taken.
+    """
+
+    def __init__(self, view: TrainView, pseudocount: float) -> None:
+        self._view, self._pseudocount = view, pseudocount
+
+    @property
+    def genes(self) -> StrArray:
+        """Return the gene ids [G]."""
+        return self._view.genes
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def delta_columns(self, columns: slice) -> FloatArray:
+        """Return float64 [n, k], natural logarithms of (level + pseudocount) ratios of some genes."""
+        control = np.asarray(self._view.control)[:, columns].astype(np.float64)
+        before = np.expm1(control)
+        # Of a mean of log1p values; a level below 0 comes from rounding alone.
+        after = np.maximum(np.expm1(control + self._view.delta_columns(columns)), 0.0)
+        return np.asarray(np.log((after + self._pseudocount) / (before + self._pseudocount)))
+
+
+def applied_fold_changes(log_fold_changes: FloatArray, control: FloatArray, pseudocount: float) -> FloatArray:
+    """Return float64 [C, G], deltas in log1p units: the inverse of `LogFoldChanges`, no level falling below 0.
+
+    Parameters
+    ----------
+    log_fold_changes
+        float [C, G], natural logarithms.
+    control
+        float [C, G], mean of the controls of each condition in log1p units.
+    pseudocount
+        What was added to the levels before the ratios were taken.
+    """
+    control = control.astype(np.float64)
+    level = (np.expm1(control) + pseudocount) * np.exp(log_fold_changes) - pseudocount
+    return np.asarray(np.log1p(np.maximum(level, 0.0)) - control)
