@@ -11,7 +11,7 @@ from perturbfm_assets.assets.leaderboard import leaderboard
 from perturbfm_assets.assets.leaderboard_page import leaderboard_page
 from perturbfm_assets.assets.metric_panel import metric_panel
 from perturbfm_assets.assets.prediction import prediction
-from perturbfm_assets.assets.report import report
+from perturbfm_assets.assets.report import observed_runs, report
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.assets.trained_model import trained_model
 from perturbfm_assets.resources import StoreResource
@@ -58,12 +58,13 @@ make_dataset = dg.define_asset_job(
 @dg.op(description="Publish what lies in the inbox; a bad file moves to inbox/rejected/ with its reason.")
 def take_submissions(context: dg.OpExecutionContext, store: StoreResource) -> None:
     """Publish the submissions of the inbox, and rank if there are new runs."""
-    home = store.open()
+    home = store.open(RunLog(context))
     outcomes = scan_inbox(home, RunLog(context))
     rows = [[o.name, o.status, o.run_id or "", o.reason or ""] for o in outcomes]
     for row in rows:
         context.log.info(" ".join(row))
     if any(o.status == "published" for o in outcomes):
+        context.log_event(observed_runs(home))
         rank(home)
     counts = {
         s: sum(o.status == s for o in outcomes) for s in ("published", "existing", "rejected", "waiting")
@@ -98,10 +99,18 @@ build_graph = dg.define_asset_job(
 
 
 def cells_of_asset_pages(
-    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus]
+    instance: dg.DagsterInstance, statuses: Sequence[dg.DagsterRunStatus], limit: int | None = None
 ) -> list[dg.DagsterRun]:
-    """Return the runs of whole cells that are no runs of `benchmark`: launched from the page of asset `report`."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=ASSET_JOB, statuses=statuses))
+    """Return the runs of whole cells that are no runs of `benchmark`: launched from the page of asset `report`.
+
+    Parameters
+    ----------
+    instance, statuses
+        Of Dagster, and of the runs.
+    limit
+        How many of the last runs of assets are looked at; all by default.
+    """
+    runs = instance.get_runs(dg.RunsFilter(job_name=ASSET_JOB, statuses=statuses), limit=limit)
     return [r for r in runs if r.asset_selection is None or report.key in r.asset_selection]
 
 

@@ -50,8 +50,8 @@ def check_size(n_splits: int, n_entries: int) -> None:
     if n_splits * n_entries >= MOST_PARTITIONS:
         msg = (
             f"{n_splits} splits x {n_entries} entries are {n_splits * n_entries:,} partitions, a code location holds fewer "
-            f"than {MOST_PARTITIONS:,}; load one code location per suite (PERTURBFM_SUITE=NAME), or run the suite by "
-            "`perturbfm suite submit`"
+            f"than {MOST_PARTITIONS:,}; load one suite (PERTURBFM_SUITE=NAME), each with a DAGSTER_HOME of its own, or run the "
+            "suite by `perturbfm suite submit`"
         )
         raise ConfigError(msg)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from perturbfm_assets.clocks import wrong_clocks
 from perturbfm_assets.partitions import CATALOG, SPLITS
 from perturbfm_assets.show import table
 from perturbfm_core.errors import PerturbFMError
@@ -91,6 +92,14 @@ def not_applicable_table() -> dg.MetadataValue:
         for (model, reason), keys in found.items()
     ]
     return dg.MetadataValue.md(table(["entry", "splits", "why it cannot run"], rows))
+
+
+def no_schedule() -> dict[str, dg.MetadataValue]:
+    """Return the suites whose clock cannot be read with the reason, nothing where there are none."""
+    rows = [[name, line] for name, line in wrong_clocks().items()]
+    return (
+        {"no_schedule": dg.MetadataValue.md(table(["suite", "why it has no schedule"], rows))} if rows else {}
+    )
 
 
 def headline_table(metrics: Mapping[str, Any], stats: SplitStats | None) -> dg.MetadataValue:

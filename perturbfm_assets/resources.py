@@ -2,7 +2,9 @@
 
 import dagster as dg
 
+from perturbfm_core.progress import Progress
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.locks import to_console
 
 
 class StoreResource(dg.ConfigurableResource[ArtifactStore]):
@@ -11,6 +13,6 @@ class StoreResource(dg.ConfigurableResource[ArtifactStore]):
     home: str = ""
     split_dir: str = ""
 
-    def open(self) -> ArtifactStore:
-        """Return the store."""
-        return ArtifactStore(self.home or None, self.split_dir or None)
+    def open(self, tell: Progress = to_console) -> ArtifactStore:
+        """Return the store; `tell` is called with a line that names the holder of a lock that is waited for."""
+        return ArtifactStore(self.home or None, self.split_dir or None, tell)

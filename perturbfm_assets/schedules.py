@@ -1,10 +1,13 @@
 """Schedules that request a suite's unfinished cells; off until somebody turns them on in the UI."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import dagster as dg
 
+from perturbfm_assets.clocks import wrong_clocks
 from perturbfm_assets.jobs import ON_THE_WAY, benchmark, cells_of_asset_pages
 from perturbfm_assets.partitions import CATALOG, grid_key
 from perturbfm_assets.readable import described_split
@@ -14,6 +17,7 @@ from perturbfm_core.config import content_hash
 from perturbfm_core.pipeline.suite import plan_suite
 from perturbfm_core.pipeline.suite_status import suite_status
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.run_requests import is_behind
 
 
 def schedule_name(suite: str, suites: Iterable[str]) -> str:
@@ -32,7 +36,7 @@ def cells_on_the_way(instance: dg.DagsterInstance) -> set[str | None]:
 
 
 def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
-    """Return the schedule that requests the applicable cells of a suite that have no run of the same inputs and code."""
+    """Return the schedule that requests the applicable cells of a suite that have no run of the same inputs and code that counts."""
 
     @dg.schedule(
         name=schedule_name(suite.name, [s.name for s in CATALOG.suites.values() if s.refresh_cron]),
@@ -48,6 +52,12 @@ def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
         keys = suite_split_keys(home, suite.name)
         found = suite_status(home, plan_suite(home, suite).cells)
         unfinished = {(s.cell.split.key, s.cell.entry) for s in found if s.state in ("missing", "failed")}
+        done: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        for s in found:
+            if s.run is not None:
+                done[s.cell.split.key, s.cell.entry].append(s.run)
+        # Of an entry or code that was changed and changed back the board has the run between: asked for, the earlier counts again.
+        unfinished |= {cell for cell, runs in done.items() if is_behind(home, runs)}
         wanted = [(m, k) for k in keys for m in suite.models if (k, m) in unfinished]
         on_the_way = cells_on_the_way(context.instance) if wanted else set()
         asked = [cell for cell in wanted if str(grid_key(*cell)) not in on_the_way]
@@ -65,4 +75,12 @@ def suite_schedule(suite: SuiteEntry) -> dg.ScheduleDefinition:
     return refresh
 
 
-schedules = [suite_schedule(s) for s in CATALOG.suites.values() if s.refresh_cron]
+def suite_schedules() -> list[dg.ScheduleDefinition]:
+    """Return the schedules of the suites with a clock; one that cannot be read is a line in the log of the code location."""
+    wrong = wrong_clocks()
+    for line in wrong.values():
+        dg.get_dagster_logger().warning(line)
+    return [suite_schedule(s) for s in CATALOG.suites.values() if s.refresh_cron and s.name not in wrong]
+
+
+schedules = suite_schedules()

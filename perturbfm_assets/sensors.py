@@ -17,6 +17,8 @@ from perturbfm_assets.tries import ENDED, next_try
 
 # The cells after whose end a ranking was asked for.
 CELLS_TAG = "perturbfm/cells"
+# Of the failed runs of assets, the last of which need not be a cell.
+_LOOKED_AT = 50
 
 
 def _waits(instance: dg.DagsterInstance) -> int:
@@ -35,8 +37,9 @@ def _last_ended(instance: dg.DagsterInstance) -> str | None:
         run = instance.get_run_by_id(made.run_id)
         if run is not None and run.job_name == ASSET_JOB:
             known.append(run.run_id)
-    # A scan of the inbox that failed may have published some of its submissions, and ranked none.
+    # What failed may have published some of its seeds before, and a scan of the inbox some of its submissions, and ranked none.
     broken = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    known += [run.run_id for run in cells_of_asset_pages(instance, broken, _LOOKED_AT)[:1]]
     if scans := instance.get_runs_count(dg.RunsFilter(job_name=publish_submissions.name, statuses=broken)):
         known.append(f"inbox{scans}")
     return "-".join(known) or None

@@ -1,4 +1,4 @@
-"""Metadata and progress that read well in the UI and on the console."""
+"""Metadata, progress and faults of a launch that read well in the UI and on the console."""
 
 import contextlib
 import math
@@ -56,6 +56,22 @@ class _OptionalMessages(dg.PipesTempFileMessageReader):
     def no_messages_debug_text(self) -> str:
         """Return what is said where there were none."""
         return "This worker does not speak Dagster Pipes, which it need not: its output is read and checked here."
+
+
+def partition_of(context: dg.AssetExecutionContext) -> str:
+    """Return the key of the one partition of a run.
+
+    Raises
+    ------
+    dagster.Failure
+        If the run was launched for none, or for a range of them.
+    """
+    if context.has_partition_key:
+        key: str = context.partition_key
+        return key
+    found = "a range of partitions" if context.has_partition_key_range else "no partition"
+    message = f"the run was launched for {found}, and makes one; launch it for one (tag dagster/partition), or several as a backfill"
+    raise dg.Failure(message)
 
 
 def verdict(name: str, problems: Sequence[str], metadata: Mapping[str, Any]) -> dg.AssetCheckResult:

@@ -16,6 +16,7 @@ from perturbfm_assets.launcher import host_tags
 from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import CATALOG, SPLITS, grid_key
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import RunLog
 from perturbfm_core.errors import PerturbFMError
 from perturbfm_core.graphs.side_info import COEXPRESSION
 from perturbfm_core.pipeline.opening import needs_of
@@ -42,8 +43,8 @@ def suite_plan(store: ArtifactStore, suite: str) -> SuitePlan:
     """Return the cells of a suite, as `perturbfm suite run` has them; its data sets are made if they are missing."""
     chosen = CATALOG.suite(suite)
     for group in chosen.grid:
-        suite_dataset(store, group)
-    plan = plan_suite(store, chosen)
+        suite_dataset(store, group, tell=store.tell)
+    plan = plan_suite(store, chosen, tell=store.tell)
     missing = [split.key for split in plan.splits if split.key not in SPLITS]
     if missing:
         message = f"splits {missing} of suite {suite!r} are not frozen yet; run `perturbfm demo --suite {suite}` and reload"
@@ -74,7 +75,7 @@ def _is_cancelled(context: dg.OpExecutionContext, result: dg.ExecuteInProcessRes
 )
 def run_suite(context: dg.OpExecutionContext, config: SuiteConfig) -> None:
     """Run every stage of a suite in this process; a cell that fails stops no other, and fails the job at the end."""
-    store, suite = ArtifactStore(), CATALOG.suite(config.suite)
+    store, suite = ArtifactStore(tell=RunLog(context)), CATALOG.suite(config.suite)
     plan = suite_plan(store, config.suite)
     splits = [split.key for split in plan.splits]
     todo: list[tuple[str, str]] = [("make_dataset", group.dataset) for group in suite.grid]

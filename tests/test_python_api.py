@@ -160,6 +160,27 @@ def test_folds_are_a_list_and_one_split_is_one(ds, split):
         pfm.freeze(ds, "context_ood", hold=["C1"])
 
 
+def test_lists_of_conditions_are_given_as_they_are_on_the_command_line(ds, tmp_path):
+    context = ds.contexts[0]
+    test = [str(k) for k in ds.conditions.index if k.startswith(f"{context}|")][:2]
+    listed = pfm.freeze(ds, "explicit", conditions={"test": test}, bounds=False)
+    assert listed.definition.folds.table["test"] == tuple(sorted(test))
+    path = tmp_path / "list.csv"
+    path.write_text("condition,fold\n" + "".join(f"{key},test\n" for key in test))
+    for given in (path, str(path)):
+        assert pfm.freeze(ds, "explicit", conditions=given, bounds=False).hash == listed.hash
+    for options, message in (
+        ({"kind": "explicit", "folds": {"test": test}}, r"give lists .* as conditions=\{'test'"),
+        (
+            {"kind": "iid", "policies": {"seed": 3}},
+            "policies holds 'seed', which freeze takes as an argument",
+        ),
+        ({"kind": "iid", "policies": ["fold"]}, "policies is a list; give a dictionary"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pfm.freeze(ds, **options, bounds=False)
+
+
 def test_a_run_has_record_scores_metrics_and_prediction(ds, split):
     run = pfm.run(ds, split, "additive")
     assert run.record.split_hash == split.hash

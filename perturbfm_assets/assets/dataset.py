@@ -4,7 +4,7 @@ import dagster as dg
 
 from perturbfm_assets.partitions import CATALOG, dataset_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog, rounded
+from perturbfm_assets.show import RunLog, partition_of, rounded
 from perturbfm_core.data.summary import summary
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
@@ -29,7 +29,8 @@ from perturbfm_core.pipeline.dataset import ensure_dataset, open_dataset
 )
 def dataset(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Cells or conditions under perturbation, validated and hashed; simulated ones are made on first use."""
-    path = ensure_dataset(store.open(), CATALOG.dataset(context.partition_key), RunLog(context))
+    log = RunLog(context)
+    path = ensure_dataset(store.open(log), CATALOG.dataset(partition_of(context)), log)
     ds = open_dataset(path)
     checks = []
     for name, check in (("schema", lambda: ds.values), ("content_hash", ds.verify_content)):

@@ -11,7 +11,7 @@ from perturbfm_assets.launcher import mark_host
 from perturbfm_assets.partitions import CATALOG, SPLITS, names_of
 from perturbfm_assets.readable import conditions_of, described_split
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog
+from perturbfm_assets.show import RunLog, partition_of
 from perturbfm_core.errors import NotApplicableError
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.opening import open_experiments, why_not
@@ -47,8 +47,9 @@ def _relay(run_id: str) -> _Relay:
 @lru_cache(maxsize=1)
 def _opened(run_id: str, home: str, split_dir: str, model: str, split_key: str) -> list[Experiment]:
     """Open a partition's experiments; the assets of one run share them."""
-    store = StoreResource(home=home, split_dir=split_dir).open()
-    return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=_relay(run_id))
+    log = _relay(run_id)
+    store = StoreResource(home=home, split_dir=split_dir).open(log)
+    return open_experiments(store, SPLITS[split_key].hash, CATALOG.model(model), tell=log)
 
 
 def _no_checks(_experiments: list[Experiment], _results: list[Any]) -> list[dg.AssetCheckResult]:
@@ -95,7 +96,7 @@ def each_seed(
     """
     # Once its process is gone it would be on the way for ever, and neither asked for again nor ranked.
     mark_host(context.instance, context.run)
-    model, split_key = names_of(context.partition_key)
+    model, split_key = names_of(partition_of(context))
     reason = why_not(SPLITS[split_key].traits, CATALOG.model(model), conditions_of(split_key))
     if reason is not None:
         return _not_applicable(model, split_key, reason, check_names)

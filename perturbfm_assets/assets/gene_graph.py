@@ -5,7 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import split_of, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog, rounded
+from perturbfm_assets.show import RunLog, partition_of, rounded
 from perturbfm_core import schema
 from perturbfm_core.graphs.coexpression import train_coexpression
 from perturbfm_core.graphs.io import read_graph
@@ -34,8 +34,8 @@ from perturbfm_core.store.code import code_of
 )
 def gene_graph(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Genes that vary together over train rows; a fit that needs it finds it, or builds it, by the same key."""
-    home = store.open()
-    split = SplitFolder(home.split_dir).load(split_of(context.partition_key).hash)
+    home = store.open(RunLog(context))
+    split = SplitFolder(home.split_dir).load(split_of(partition_of(context)).hash)
     ds = dataset_of(home, split)
     stage = build_graph(home, ds, split, RunLog(context))
     graph = read_graph(stage.path / schema.GRAPH_FILE)

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from perturbfm_assets.assets.report import report
+from perturbfm_assets.assets.published_runs import published_runs
 from perturbfm_assets.links import page_url
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import table
+from perturbfm_assets.show import RunLog, table
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.headline import HEADLINE, board_sql
 from perturbfm_core.pipeline.leaderboard import rank
@@ -17,14 +17,14 @@ _SHOWN = (
 
 
 @dg.asset(
-    deps=[dg.AssetDep(report, partition_mapping=dg.AllPartitionMapping())],
+    deps=[published_runs],
     group_name="leaderboard",
     kinds={"duckdb"},
     owners=["team:perturbfm"],
 )
 def leaderboard(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Ranks and intervals of every entry on every split or cross-validation, published atomically."""
-    home = store.open()
+    home = store.open(RunLog(context))
     target = rank(home, page=False)
     board = database.query(home, board_sql())
     shown = board[[c for c in _SHOWN if c in board]]

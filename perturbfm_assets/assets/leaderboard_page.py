@@ -5,6 +5,7 @@ import dagster as dg
 from perturbfm_assets.assets.leaderboard import leaderboard
 from perturbfm_assets.links import page_url
 from perturbfm_assets.resources import StoreResource
+from perturbfm_assets.show import RunLog
 from perturbfm_core.pipeline.leaderboard_page import write_page
 
 
@@ -16,7 +17,7 @@ from perturbfm_core.pipeline.leaderboard_page import write_page
 )
 def leaderboard_page(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Boards, standings, values by perturbation, cost and calibration in one file that needs nothing else."""
-    home = store.open()
+    home = store.open(RunLog(context))
     file = write_page(home)
     return dg.MaterializeResult(
         metadata={

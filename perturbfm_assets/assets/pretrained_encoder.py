@@ -7,7 +7,7 @@ import dagster as dg
 from perturbfm_assets.assets.split import split
 from perturbfm_assets.partitions import split_of, split_partitions
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import RunLog, rounded
+from perturbfm_assets.show import RunLog, partition_of, rounded
 from perturbfm_core import schema
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.pretrained_encoder import default_config, no_cells, pretrain
@@ -48,13 +48,13 @@ def pretrained_encoder(
             f"seed {config.seed} is not a whole number of 0 or more; give another in the run configuration"
         )
         raise dg.Failure(message)
-    entry = split_of(context.partition_key)
+    entry = split_of(partition_of(context))
     reason = no_cells(entry.traits)
     if reason is not None:
         return dg.MaterializeResult(
             metadata={"status": "not_applicable", "reason": reason}, check_results=[_check(True)]
         )
-    home = store.open()
+    home = store.open(RunLog(context))
     split = SplitFolder(home.split_dir).load(entry.hash)
     ds = dataset_of(home, split)
     settings = default_config(config.kind)

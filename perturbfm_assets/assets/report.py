@@ -5,31 +5,36 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from perturbfm_assets.assets.experiments import each_seed
 from perturbfm_assets.assets.metric_panel import metric_panel
 from perturbfm_assets.links import page_url
 from perturbfm_assets.partitions import grid_partitions
-from perturbfm_assets.readable import headline_table, not_applicable_table
+from perturbfm_assets.readable import headline_table, no_schedule, not_applicable_table
 from perturbfm_assets.resources import StoreResource
 from perturbfm_assets.show import table
 from perturbfm_core import schema
+from perturbfm_core.config import content_hash
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL, headline_value
 from perturbfm_core.pipeline.experiment import Experiment
 from perturbfm_core.pipeline.run import run
 from perturbfm_core.pipeline.split import stored_stats
 from perturbfm_core.reports.plots.condition import headline_plot
+from perturbfm_core.store.artifacts import RUN_ID_PATTERN, ArtifactStore
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import read_run_record
 
 AGAIN_TAG = "perturbfm/again"
+# The asset that the leaderboard depends on.
+RUNS = dg.AssetKey("published_runs")
 
 
 @dg.asset(
     partitions_def=grid_partitions,
     deps=[metric_panel],
     group_name="evaluation",
-    metadata={"not_applicable": not_applicable_table()},
+    metadata={"not_applicable": not_applicable_table(), **no_schedule()},
     kinds={"python", "html"},
     owners=["team:perturbfm"],
 )
@@ -43,11 +48,19 @@ def report(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materi
         message = f"run tag {AGAIN_TAG} is {text!r}; it is true, for a new run, or false"
         raise dg.Failure(message)
     again = text == "true"
-    return each_seed(context, store, lambda e: run(e, again=again), _describe, version=_version)
+    made = each_seed(context, store, lambda e: run(e, again=again), _describe, version=_version)
+    context.log_event(observed_runs(store.open()))
+    return made
+
+
+def observed_runs(store: ArtifactStore) -> dg.AssetObservation:
+    """Return what asset `published_runs` is now: of another version once a run was published or removed."""
+    names = sorted(p.name for p in store.runs.glob("*_*_*") if RUN_ID_PATTERN.match(p.name))
+    return dg.AssetObservation(RUNS, tags={DATA_VERSION_TAG: content_hash(names)[:16]})
 
 
 def _version(path: Path) -> str:
-    """Return the key of the run's scores: the leaderboard is stale once they change."""
+    """Return the key of the run's scores."""
     objects = read_run_record(path).objects
     return path.name if objects is None else objects.scores
 

@@ -6,7 +6,7 @@ from perturbfm_assets.assets.dataset import dataset
 from perturbfm_assets.partitions import dataset_to_split, split_of, split_partitions
 from perturbfm_assets.readable import described_split, splits_table
 from perturbfm_assets.resources import StoreResource
-from perturbfm_assets.show import rounded, table, verdict
+from perturbfm_assets.show import RunLog, partition_of, rounded, table, verdict
 from perturbfm_core.pipeline.dataset import dataset_of
 from perturbfm_core.pipeline.split import stats_with_bounds
 from perturbfm_core.splits.audit.core import audit
@@ -35,7 +35,7 @@ from perturbfm_core.splits.held_out import tested
 )
 def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.MaterializeResult:
     """Who trains, validates, calibrates and is tested; never made again in silence."""
-    home, entry = store.open(), split_of(context.partition_key)
+    home, entry = store.open(RunLog(context)), split_of(partition_of(context))
     folder = SplitFolder(home.split_dir)
     split = folder.load(entry.hash)
     ds = dataset_of(home, split)
@@ -46,7 +46,7 @@ def split(context: dg.AssetExecutionContext, store: StoreResource) -> dg.Materia
     return dg.MaterializeResult(
         metadata={
             "split_hash": entry.hash,
-            **described_split(context.partition_key),
+            **described_split(partition_of(context)),
             "test_conditions": len(tested(split.definition)),
             "folds": dg.MetadataValue.md(
                 table(

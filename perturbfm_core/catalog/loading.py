@@ -84,6 +84,13 @@ def user_folder() -> Path:
     return Path(os.environ.get("PERTURBFM_HOME", ".")) / ".perturbfm" / "catalog"
 
 
+def suite_file(name: str) -> Path:
+    """Return the file of a suite of the catalog."""
+    own = user_folder() / "suites" / f"{name}.yaml"
+    packaged = packaged_folder()
+    return own if packaged is None or own.exists() else packaged / "suites" / own.name
+
+
 def load_catalog(folders: Iterable[Path] | None = None) -> Catalog:
     """Read every YAML file of the catalog folders.
 

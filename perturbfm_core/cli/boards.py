@@ -97,7 +97,8 @@ def board_lines(
     better = _DIRECTIONS.get(metric.direction, "describes the data")
     if metric.direction == "target" and metric.target is not None:
         better = f"nearest to {metric.target:g} is best"
-    yield cut(f"{metric.panel}.{metric.name}, {better}: {metric.description}", WIDTH)
+    said = f"{metric.panel}.{metric.name}, {better}: {metric.description}"
+    yield from textwrap.wrap(said, WIDTH, subsequent_indent="  ")
     for board, rows in frame.groupby("board", sort=False):
         yield ""
         yield from _board(str(board), rows, notes, metric, dict(undefined or {}))

@@ -186,7 +186,7 @@ def export(
         tell(f"exporting split {frozen.definition.key}")
         view = train_view(ds, frozen)
         request = request_of(ds, frozen, view)
-        with Staging(out.absolute().parent) as staged:
+        with Staging(out.absolute().parent, out) as staged:
             write_view(staged.path, ds, frozen, view, request)
             write_json(staged.path / REQUEST_FILE, {**read_json(staged.path / REQUEST_FILE), "seed": seed})
             staged.publish(out.absolute())

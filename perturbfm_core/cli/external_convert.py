@@ -132,12 +132,13 @@ def convert(
     ds = dataset_of(home, frozen_split, data)
     frozen_split.check_dataset(ds)
     warnings: list[str] = []
+    left_out: dict[str, int] = {}
     stated: PredictionKind | None = None if kind is None else kind.value
     if is_raw(file):
         raw = read_raw(file, space=space, kind=stated)
     else:
         columns = LabelColumns(condition_col, pert_col, context_col, control_label, layer, gene_col)
-        raw, warnings = raw_of_file(
+        raw, warnings, left_out = raw_of_file(
             ds,
             frozen_split,
             file,
@@ -149,7 +150,11 @@ def convert(
     asked = Asked.of(ds, query_of_test(ds, frozen_split))
     how: dict[str, Any] = {"missing": missing.value, "degenerate": degenerate.value}
     converted = convert_raw(raw, asked, control=control.value, **how)
-    converted = replace(converted, warnings=[*dict.fromkeys([*warnings, *converted.warnings])])
+    converted = replace(
+        converted,
+        warnings=[*dict.fromkeys([*warnings, *converted.warnings])],
+        counts={name: n + left_out.get(name, 0) for name, n in converted.counts.items()},
+    )
     files = write_converted(ds, frozen_split, asked, converted, out, model)
     result = {
         "out": str(out),

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from perturbfm_core.data.h5ad import RAW, check_not_empty, in_obsm, means_raw, read_with
 from perturbfm_core.data.structure import checked_matrix
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.schema import FloatArray
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -59,11 +60,16 @@ def object_matrix(adata: AnnData, layer: str | None) -> tuple[pd.DataFrame, pd.D
 def stated_layers(adata: AnnData) -> dict[str, Any]:
     """Return the layers with deltas and controls that the data set of an object states, as {field of `Values`: float32}."""
     layers = {field: adata.layers.get(name) for name, field in STATED.items()}
-    return {
-        field: np.ascontiguousarray(X.toarray() if sp.issparse(X) else X, dtype=np.float32)
-        for field, X in layers.items()
-        if X is not None
-    }
+    return {field: dense_layer(X) for field, X in layers.items() if X is not None}
+
+
+def dense_layer(X: Any) -> FloatArray:
+    """Return a layer, sparse or dense, as it is kept in `Values`: dense float32."""
+    if not isinstance(X, np.ndarray):
+        # On disk, or sparse.
+        X = X.to_memory() if hasattr(X, "to_memory") else X
+        X = X.toarray() if sp.issparse(X) else X[:]
+    return np.ascontiguousarray(X, dtype=np.float32)
 
 
 def object_matrices(adata: AnnData, but: str | None) -> list[str]:

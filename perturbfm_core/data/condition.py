@@ -102,6 +102,47 @@ def name_of_part(part: str) -> str:
     return part.replace(_PLUS, schema.COMBO_SEPARATOR)
 
 
+def label_pieces(label: str, separators: Sequence[str]) -> list[str]:
+    """Return a label cut at every separator, with the separators between."""
+    joints = [s for s in separators if s]
+    return re.split(f"({'|'.join(map(re.escape, joints))})", label) if joints else [label]
+
+
+def label_parts(label: str, separators: Sequence[str], whole: Collection[str]) -> list[str]:
+    """Return the parts of a label; the longest names in it that have a separator themselves stay whole.
+
+    Parameters
+    ----------
+    label
+        A perturbation as a file names it.
+    separators
+        Characters or texts that separate parts.
+    whole
+        Names with a separator in them that are one part each, such as HLA-A.
+    """
+    pieces = label_pieces(label, separators)
+    parts = []
+    start = 0
+    while start < len(pieces):
+        # Every second piece is a separator.
+        ends = range(len(pieces), start + 1, -2) if whole else ()
+        end = next((e for e in ends if "".join(pieces[start:e]).strip() in whole), start + 1)
+        parts.append("".join(pieces[start:end]).strip())
+        start = end + 1
+    return parts
+
+
+def repeated_name(label: str, separators: Sequence[str]) -> str:
+    """Return the name that a label repeats ("ctrl" of "ctrl+ctrl", "neg_ctrl" of "neg_ctrl_neg_ctrl"), else the label."""
+    pieces = label_pieces(label, separators)
+    n = (len(pieces) + 1) // 2
+    for size in range(1, n):
+        names = {"".join(pieces[i : i + 2 * size - 1]).strip() for i in range(0, len(pieces), 2 * size)}
+        if n % size == 0 and len(names) == 1:
+            return names.pop()
+    return label
+
+
 def canonical_pert(
     label: str,
     doses: Sequence[str] | None = None,

@@ -12,9 +12,9 @@ from perturbfm_core import schema
 from perturbfm_core.data.anndata_object import STATED
 from perturbfm_core.data.condition import parse_covariates
 from perturbfm_core.data.dataset import PerturbDataset
-from perturbfm_core.data.importing import GUIDE_NOTES, OWN_MAPPING, OwnFields
 from perturbfm_core.data.imports.labels import MISSING
 from perturbfm_core.data.imports.mapping import ColumnMapping
+from perturbfm_core.data.own_fields import DEPTH, GUIDE_NOTES, OWN_MAPPING, OwnFields
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,9 +41,10 @@ def _accepted(ds: PerturbDataset) -> tuple[str, ...]:
 def to_anndata(ds: PerturbDataset) -> AnnData:
     """Return a data set as AnnData: counts, else log1p expression, else deltas in ``X``.
 
-    ``obs`` has `schema.OBS_COLUMNS`, a name that a covariate has with ``_`` behind it, and a column per covariate;
+    ``obs`` has `schema.OBS_COLUMNS`, a name that a covariate has with ``_`` behind it, a column per covariate, and beside
+    counts the depth of cells (``total_counts``), by which a selection of genes is noticed;
     ``layers`` hold ``delta`` and ``X_control`` where the data set states them; ``uns["perturbfm"]`` holds the mapping by
-    which `from_anndata` reads the object back, how controls are taken, and which names are guides.
+    which `from_anndata` reads the object back, and `read_h5ad` its file, where data are from, how controls are taken, and which names are guides.
 
     Parameters
     ----------
@@ -61,9 +62,13 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
     covariates = sorted({name for row in parsed for name in row})
     # Covariates are known by the names of their columns, so that a column of the data set gives way.
     own = {
-        c: c + "_" * next(n for n in range(len(covariates) + 1) if c + "_" * n not in covariates) for c in obs
+        c: c + "_" * next(n for n in range(len(covariates) + 1) if c + "_" * n not in covariates)
+        for c in (*obs, DEPTH)
     }
     obs = obs.rename(columns=own)
+    if values.counts is not None:
+        # By which an object or file of some of the genes is known: its cells would be normalised to another depth.
+        obs[own[DEPTH]] = np.asarray(values.counts.sum(axis=1, dtype=np.int64)).reshape(-1)
     for name in covariates:
         obs[name] = pd.Categorical([row.get(name, "") for row in parsed])
     mapping = ColumnMapping(
@@ -86,9 +91,13 @@ def to_anndata(ds: PerturbDataset) -> AnnData:
     policy = ds.metadata.control_policy
     notes = {k: ds.metadata.notes[k] for k in GUIDE_NOTES if ds.metadata.notes.get(k)}
     beside = OwnFields(
+        source=ds.metadata.source,
+        licence=ds.metadata.licence,
+        gene_selection=ds.metadata.gene_selection,
         control_policy="mean" if policy == "none" else policy,
         control_seed=ds.metadata.control_seed,
         guide_notes=json.dumps(notes) if notes else "",
+        depth_col=own[DEPTH] if values.counts is not None else "",
     )
     adata = AnnData(
         X=main.copy(),

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from perturbfm_core import schema
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.parsing import open_regular
 
@@ -81,13 +82,19 @@ def kind_of_hdf5(file: Any) -> str:
 
 
 def refuse_folder(path: Path) -> None:
-    """Refuse a folder of Matrix Market files.
+    """Refuse a folder of Matrix Market files, and the folder of a data set that was imported already.
 
     Raises
     ------
     DatasetError
         If the path is such a folder.
     """
+    if (path / schema.META_FILE).is_file():
+        msg = (
+            f"{path} is a data set of perturbfm, imported already: verbs take it as --data, and from Python "
+            "perturbfm_core.data.artifact.load_dataset opens it"
+        )
+        raise DatasetError(msg)
     if path.is_dir() and any(path.glob("*matrix.mtx*")):
         msg = f"{path} is a folder of Matrix Market files, not an h5ad file; {_TENX}"
         raise DatasetError(msg)

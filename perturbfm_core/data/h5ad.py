@@ -35,19 +35,19 @@ RAW = ("raw", "raw/X", "raw.X")
 
 def read_obs(path: Path) -> pd.DataFrame:
     """Return the obs table of an h5ad file."""
-    with _open_h5ad(path) as file:
+    with open_h5ad(path) as file:
         return _table(file, "obs", path)
 
 
 def read_var(path: Path) -> pd.DataFrame:
     """Return the var table of an h5ad file."""
-    with _open_h5ad(path) as file:
+    with open_h5ad(path) as file:
         return _table(file, "var", path)
 
 
 @contextlib.contextmanager
-def _open_h5ad(path: Path) -> Iterator[Any]:
-    """Open an h5ad file or zarr folder; any error while it is open is reported as damage, in one line."""
+def open_h5ad(path: Path) -> Iterator[Any]:
+    """Open an h5ad file or zarr folder; any error while it is open is raised as damage, in one line."""
     import h5py
 
     if not path.exists():
@@ -112,7 +112,7 @@ def read_matrix(
     DatasetError
         If the file is damaged, has no cells or genes, or lacks the matrix, or what it has is no matrix of numbers.
     """
-    with _open_h5ad(path) as file:
+    with open_h5ad(path) as file:
         raw = _raw(file) if _is_raw(file, layer) else None
         obs, var = _table(file, "obs", path), _table(file, f"{raw}var" if raw else "var", path)
         check_not_empty(obs, var, str(path))
@@ -143,13 +143,13 @@ def check_not_empty(obs: pd.DataFrame, var: pd.DataFrame, what: str) -> None:
 
 @contextlib.contextmanager
 def _opened_element(path: Path, where: str) -> Iterator[Any]:
-    with _open_h5ad(path) as file:
+    with open_h5ad(path) as file:
         yield file[where]
 
 
 def reads_raw(path: Path, layer: str | None) -> bool:
     """Return whether a layer name stands for `raw`; a layer of the file of that name comes first."""
-    with _open_h5ad(path) as file:
+    with open_h5ad(path) as file:
         return _is_raw(file, layer)
 
 
@@ -173,7 +173,7 @@ def other_matrices(path: Path, but: str | None) -> list[str]:
     Whole numbers are called counts, other values without negative ones unscaled. Only the first values of each
     matrix are looked at. A file that cannot be read has none.
     """
-    with contextlib.suppress(DatasetError), _open_h5ad(path) as file:
+    with contextlib.suppress(DatasetError), open_h5ad(path) as file:
         layers = list(file["layers"]) if "layers" in file else []
         places = [(None, "X", "no --layer"), *((k, f"layers/{k}", f"--layer {k}") for k in layers)]
         if begin := _raw(file):

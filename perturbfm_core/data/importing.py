@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from perturbfm_core import schema
-from perturbfm_core.config import Frozen, parse, slug
+from perturbfm_core.config import parse, slug
 from perturbfm_core.data.anndata_object import (
     ORIGIN,
     object_matrices,
@@ -36,20 +36,22 @@ from perturbfm_core.data.imports.values import stored_values
 from perturbfm_core.data.matrix import Values, is_stored
 from perturbfm_core.data.metadata import DatasetMetadata, GeneSelection, Normalization
 from perturbfm_core.data.obs import make_obs
+from perturbfm_core.data.own_fields import (
+    GUIDES,
+    OWN_MAPPING,
+    check_own_depth,
+    own_of_file,
+    read_own,
+    stated_of_file,
+)
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.parsing import parse_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-# Key of `uns` under which `PerturbDataset.to_anndata` says which columns are which.
-OWN_MAPPING = "perturbfm"
 # Key of a data set's notes under which the report of its import is kept.
 REPORT = "import_report"
-# Note of guides that are kept apart, {guide: gene}, and all notes on guides.
-GUIDES = "guides"
-GUIDE_NOTES = (GUIDES, MERGED_GUIDES)
 # Types of features that are genes, in files that hold tags and guides beside them.
 _GENE_TYPES = frozenset({"gene expression", "gene", "rna", "mrna"})
 
@@ -67,46 +69,10 @@ class _Read:
     counts_in: Callable[[], Sequence[str]] = tuple
     raw: bool = False
 
-
-class OwnFields(Frozen):
-    """What `PerturbDataset.to_anndata` writes beside the mapping: how controls are taken, and which names are guides.
-
-    Attributes
-    ----------
-    control_policy, control_seed
-        Those of the data set; with ``file`` the layers ``delta`` and ``X_control`` are taken as they are.
-    guide_notes
-        Notes of the import on guides, as JSON text, since the name of a guide may have a slash.
-    """
-
-    control_policy: Literal["mean", "sampled", "file"] = "mean"
-    control_seed: int = 0
-    guide_notes: str = ""
-
     @property
-    def notes(self) -> dict[str, Any]:
-        """Return the notes on guides."""
-        what = f"guide_notes in uns[{OWN_MAPPING!r}]"
-        found = parse_json(self.guide_notes, what, DatasetError) if self.guide_notes else {}
-        if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
-            msg = f"{what} must be tables of guides and their genes; remove the field"
-            raise DatasetError(msg)
-        return {k: v for k, v in found.items() if k in GUIDE_NOTES}
-
-
-def read_own(own: dict[str, Any]) -> tuple[OwnFields, dict[str, Any]]:
-    """Return (what stands beside the mapping, the mapping) of what `PerturbDataset.to_anndata` wrote.
-
-    Raises
-    ------
-    ConfigError
-        If the former is stated in another way.
-    """
-    stated = {k: own[k] for k in OwnFields.model_fields if k in own}
-    # A file holds numbers and texts as those of numpy.
-    plain = {k: v.item() if hasattr(v, "item") else v for k, v in stated.items()}
-    rest = {k: v for k, v in own.items() if k not in stated}
-    return parse(OwnFields, plain, f"uns[{OWN_MAPPING!r}]"), rest
+    def var_name(self) -> str:
+        """Return what messages call the table of genes: that of `raw` is another one."""
+        return "raw.var" if self.raw else "var"
 
 
 def import_h5ad(
@@ -156,14 +122,10 @@ def import_h5ad(
         declared scale.
     """
     progress("reading")
-    obs, var, X = read_matrix(path, mapping.layer, stream=stream)
+    read = _file(path, mapping, stream=stream)
     progress("checking")
     return _dataset(
-        _Read(
-            *(obs, var, X, path.name),
-            counts_in=lambda: other_matrices(path, mapping.layer),
-            raw=reads_raw(path, mapping.layer),
-        ),
+        read,
         mapping,
         name=name,
         source=source or path.name,
@@ -185,10 +147,11 @@ def read_h5ad(
     preset
         Name of a preset that knows the columns (``perturbench``, ``scperturb``, ...).
     name
-        Name of the data set (default: made of the file name).
+        Name of the data set (default: the one that the file states, else made of the file name).
     **mapping
         Fields of `ColumnMapping`: ``pert_col``, ``context_col``, ``control_label``, ``batch_col``, ``space``,
-        ... With a preset, those that correct it (see `perturbfm_core.data.preset.corrected`).
+        ... With a preset, those that correct it (see `perturbfm_core.data.preset.corrected`). A file of what
+        `PerturbDataset.to_anndata` made needs none: it says itself which columns are which.
 
     Raises
     ------
@@ -202,6 +165,8 @@ def read_h5ad(
         msg = f"read_h5ad takes the path of a file, found {type(given).__name__}; an object is read by from_anndata"
         raise DatasetError(msg)
     path = Path(path)
+    if preset is None and not mapping and (own := own_of_file(path)) is not None:
+        return _own_dataset(lambda m: _file(path, m), own, name, lambda: stated_of_file(path))
     name = name or slug(path.stem)
     if preset is None:
         return import_h5ad(path, parse(ColumnMapping, mapping, "mapping of columns"), name=name)
@@ -211,7 +176,7 @@ def read_h5ad(
 
 
 def from_anndata(
-    adata: AnnData, *, name: str = "anndata", source: str | None = None, **mapping: Any
+    adata: AnnData, *, name: str | None = None, source: str | None = None, **mapping: Any
 ) -> PerturbDataset:
     """Make a data set of an AnnData object by a mapping of its columns; the object is not changed.
 
@@ -220,7 +185,7 @@ def from_anndata(
     adata
         Cells (or conditions) x genes.
     name, source
-        Name of the data set, and where the data come from.
+        Name of the data set, and where the data come from (default: what the object states, if `to_anndata` made it).
     **mapping
         Fields of `ColumnMapping`: ``pert_col``, ``context_col``, ``control_label``, ``batch_col``, ``space``,
         ... What `PerturbDataset.to_anndata` made needs none: it says itself which columns are which.
@@ -235,26 +200,75 @@ def from_anndata(
             f"from_anndata takes an AnnData object, found {type(adata).__name__}; a file is read by read_h5ad"
         )
         raise DatasetError(msg)
-    own, fields = adata.uns.get(OWN_MAPPING), OwnFields()
+    own = adata.uns.get(OWN_MAPPING)
     if not mapping and isinstance(own, dict):
-        fields, mapping = read_own(own)
-        name = str(mapping.pop("name", name))
+        return _own_dataset(lambda m: _object(adata, m), own, name, lambda: stated_layers(adata), source)
     columns = parse(ColumnMapping, mapping, "mapping of columns")
-    made = _dataset(
-        _Read(
-            *object_matrix(adata, columns.layer),
-            ORIGIN,
-            counts_in=lambda: object_matrices(adata, columns.layer),
-            raw=takes_raw(adata, columns.layer),
-        ),
+    return _dataset(
+        _object(adata, columns),
         columns,
-        name=name,
+        name=name or "anndata",
         source=source or "AnnData object",
         licence="unknown",
+        control_policy="mean",
+        gene_selection=None,
+    )
+
+
+def _file(path: Path, mapping: ColumnMapping, *, stream: bool = False) -> _Read:
+    return _Read(
+        *read_matrix(path, mapping.layer, stream=stream),
+        path.name,
+        counts_in=lambda: other_matrices(path, mapping.layer),
+        raw=reads_raw(path, mapping.layer),
+    )
+
+
+def _object(adata: AnnData, mapping: ColumnMapping) -> _Read:
+    return _Read(
+        *object_matrix(adata, mapping.layer),
+        ORIGIN,
+        counts_in=lambda: object_matrices(adata, mapping.layer),
+        raw=takes_raw(adata, mapping.layer),
+    )
+
+
+def _own_dataset(
+    reading: Callable[[ColumnMapping], _Read],
+    own: dict[str, Any],
+    name: str | None,
+    stated: Callable[[], Mapping[str, Any]],
+    source: str | None = None,
+) -> PerturbDataset:
+    """Return the data set of which `PerturbDataset.to_anndata` made an object or file.
+
+    Parameters
+    ----------
+    reading
+        Returns tables and matrix by a mapping.
+    own
+        What it wrote beside them.
+    name, source
+        Name and origin instead of those that are stated there.
+    stated
+        Returns the layers with deltas and controls.
+    """
+    fields, mapping = read_own(own)
+    known = str(mapping.pop("name", "anndata"))
+    columns = parse(ColumnMapping, mapping, "mapping of columns")
+    read = reading(columns)
+    if columns.space == "counts":
+        check_own_depth(fields, read.obs, read.X, columns.target_sum)
+    made = _dataset(
+        read,
+        columns,
+        name=name or known,
+        source=source or fields.source or read.origin,
+        licence=fields.licence,
         control_policy=fields.control_policy,
         control_seed=fields.control_seed,
-        gene_selection=None,
-        stated=stated_layers(adata) if fields.control_policy == "file" else {},
+        gene_selection=fields.gene_selection,
+        stated=stated() if fields.control_policy == "file" else {},
     )
     made.metadata.notes.update(fields.notes)
     return made
@@ -278,7 +292,7 @@ def _dataset(
     """
     report = ImportReport()
     obs, var, X = _without_tags(read, report)
-    genes = gene_names(var, mapping.gene_col, report)
+    genes = gene_names(var, mapping.gene_col, report, read.var_name)
     named = obs.index.name
     obs.index = pd.Index(decoded(obs.index, f"row names of {read.origin}"), dtype=object, name=named)
     if mapping.pert_col not in obs and mapping.pert_col in var:
@@ -344,7 +358,9 @@ def _without_tags(read: _Read, report: ImportReport) -> tuple[pd.DataFrame, pd.D
     dropped = {str(k): int(n) for k, n in kinds[~genes].value_counts().items()}
     report.facts["features_left_out"] = dropped
     shown = ", ".join(f"{n} {k}" for k, n in dropped.items())
-    report.warnings.append(f"features that are no genes by var column {column!r} are left out: {shown}")
+    report.warnings.append(
+        f"features that are no genes by {read.var_name} column {column!r} are left out: {shown}"
+    )
     places = np.flatnonzero(genes)
     X = read.X
     if is_stored(X):

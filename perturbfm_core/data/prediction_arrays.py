@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -136,3 +137,34 @@ def refuse_unread(names: Iterable[str], path: Path, what: str) -> None:
             "'var', or leave it out"
         )
         raise PredictionError(msg)
+
+
+def refuse_longer(path: Path, lines: Iterable[str], separator: str, n: int) -> None:
+    """Refuse a table with a row of more fields than its header: the values of that row are not those of their genes.
+
+    Parameters
+    ----------
+    path
+        The file, for the message.
+    lines
+        Its lines.
+    separator
+        What separates fields.
+    n
+        Fields of the header.
+
+    Raises
+    ------
+    PredictionError
+        If there is one.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.count(separator) < n:
+            continue
+        fields = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+        if any(map(str.strip, fields[n:])):
+            msg = (
+                f"{path} has {len(fields)} fields in line {number} and {n} in its header; name every column, that of row names too "
+                f"(in R: write.csv, or write.table with col.names = NA), and quote text with {separator!r} in it"
+            )
+            raise PredictionError(msg)

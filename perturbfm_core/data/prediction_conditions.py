@@ -15,9 +15,14 @@ from perturbfm_core.data.condition import (
     canonical_covariates,
     canonical_pert,
     condition_key,
+    label_parts,
+    label_pieces,
     parse_covariates,
     parse_key,
     part_id,
+    pert_genes,
+    pert_parts,
+    repeated_name,
     typed_pert,
 )
 from perturbfm_core.data.imports.control_names import control_like
@@ -39,6 +44,22 @@ def covariate_names(conditions: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of the covariates that conditions have."""
     distinct = conditions[schema.COVARIATES].astype(str).unique()
     return tuple(sorted({name for text in distinct for name in parse_covariates(text)}))
+
+
+def control_names(conditions: pd.DataFrame, imported: Mapping[str, Any]) -> set[str]:
+    """Return what controls are called: as the import of a data set had them, and as is common; no name of a perturbation.
+
+    Parameters
+    ----------
+    conditions
+        Conditions of the data set.
+    imported
+        What the import of the data set recorded of the columns of its file.
+    """
+    labels = imported.get("control_label") or ()
+    own = [labels] if isinstance(labels, str) else list(labels)
+    own += [repeated_name(label, imported.get("separators", schema.COMBO_SEPARATOR)) for label in own]
+    return {*_CONTROLS, *own} - {"", *map(str, conditions[schema.PERT_ID])}
 
 
 class ConditionFinder:
@@ -68,13 +89,20 @@ class ConditionFinder:
     ) -> None:
         self._roles, self._source, self._imported = roles, source, imported
         self._keys = conditions.index
-        labels = imported.get("control_label") or ()
-        own = [labels] if isinstance(labels, str) else list(labels)
+        kept = imported.get("separators", schema.COMBO_SEPARATOR)
+        joints = kept if isinstance(kept, str) else tuple(kept)
         perts = {str(p) for p in conditions[schema.PERT_ID]}
-        self._controls = {c for c in (*_CONTROLS, *own, control_label) if c and c not in perts}
+        own = control_names(conditions, imported)
+        self._controls = {*own, *([control_label] if control_label and control_label not in perts else [])}
         self._known = perts
         self._guides: dict[str, str] = dict(imported.get(MERGED_GUIDES) or {})
         self._genes_of: dict[str, str | None] = {}
+        # {separators: names that have one in them and stay whole}, those of the import first.
+        parts = {name for p in perts for name in (*pert_parts(p), *pert_genes(p))}
+        names = {*parts, *self._controls, *self._guides, *(imported.get("aliases") or ())}
+        self._whole = {
+            s: {n for n in names if len(label_pieces(n, s)) > 1} for s in (joints, schema.COMBO_SEPARATOR)
+        }
         self._plus = [p for p in perts if part_id("+") in p]
         self._stated = {
             c: conditions[c].astype(str).str.strip().to_numpy(dtype=object) for c in schema.CONDITION_COLUMNS
@@ -208,8 +236,6 @@ class ConditionFinder:
         aliases
             {other name of a part: perturbation id}.
         """
-        kept = self._imported.get("separators", schema.COMBO_SEPARATOR)
-        own = (kept if isinstance(kept, str) else tuple(kept), schema.COMBO_SEPARATOR)
         # A name may have a plus sign: in full, or as typed.
         forms = dict.fromkeys((label, typed_pert(label, self._plus) if self._plus else label))
         for form in (*forms, *([aliases[label]] if label in aliases else [])):
@@ -218,10 +244,16 @@ class ConditionFinder:
                 n = len(form.split(schema.COMBO_SEPARATOR))
                 each = [] if doses is None else doses * (n if len(doses) == 1 else 1)
                 return form, schema.COMBO_SEPARATOR.join(each)
-            for separators in dict.fromkeys(own):
+            for separators, whole in self._whole.items():
+                parts = label_parts(form, separators, whole)
                 try:
                     found = canonical_pert(
-                        form, doses, control=self._controls, separators=separators, aliases=aliases
+                        form,
+                        doses,
+                        control=self._controls,
+                        separators=separators,
+                        aliases=aliases,
+                        parts=parts,
                     )
                 except DatasetError:
                     continue

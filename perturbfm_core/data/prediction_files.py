@@ -16,7 +16,14 @@ from perturbfm_core.data.h5ad import read_matrix
 from perturbfm_core.data.npz import read_npz
 from perturbfm_core.data.parquet import read_parquet
 from perturbfm_core.data.prediction import RowPrediction, from_arrays
-from perturbfm_core.data.prediction_arrays import declared_kind, matrix_of, names_of, refuse_unread, text_of
+from perturbfm_core.data.prediction_arrays import (
+    declared_kind,
+    matrix_of,
+    names_of,
+    refuse_longer,
+    refuse_unread,
+    text_of,
+)
 from perturbfm_core.data.prediction_labels import LabelColumns, is_known
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import PredictionError
@@ -268,6 +275,8 @@ def _from_text(path: Path, columns: LabelColumns, genes: StrArray) -> Prediction
     try:
         text = read(labels, dtype=str, keep_default_na=False) if labels else None
         numbers = read(values)
+        with path.open(encoding=encoding, newline="") as file:
+            refuse_longer(path, file, separator, len(header))
     except pd.errors.EmptyDataError as error:
         msg = f"{path} has a header line and no rows; {_DOCS}"
         raise PredictionError(msg) from error

@@ -13,10 +13,13 @@ NUMBER = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]
 # The plus of an exponent ("1e+3") separates nothing.
 _JOINT = re.compile(r"(?<![0-9.][eE])" + re.escape(schema.COMBO_SEPARATOR))
 # Drug, dose and unit in one, as Tahoe-100M's h5ad files have them: "[('Imatinib', 0.5, 'uM')]".
-_WITH_DRUG = re.compile(r"\[\((?P<drug>['\"]).*(?P=drug), (?P<dose>[-+.\deE]+), '(?P<unit>[^']*)'\)\]")
+# Of several drugs none is read: which dose belongs to which part of the perturbation, its name may say in another order.
+_WITH_DRUG = re.compile(
+    r"\[\((?P<drug>['\"])(?:(?!(?P=drug),\s*[-+.\deE]+,).)*(?P=drug),\s*(?P<dose>[-+.\deE]+),\s*'(?P<unit>[^']*)'\)\]"
+)
 
-# Signs between several times.
-_SEVERAL = re.compile(r"\s*(?:&|,|;|\band\b)\s*")
+# Signs between several times; a comma between digits may be that of a decimal number (1,5 h).
+SEVERAL_TIMES = re.compile(r"\s*(?:&|(?<!\d),|,(?!\d)|;|\band\b)\s*")
 
 Units = Mapping[str, tuple[str, float]]
 
@@ -121,7 +124,7 @@ def canonical_time(text: str, unit: str = "") -> tuple[str, bool]:
     unit
         Unit of times that have none.
     """
-    pieces = [p for p in _SEVERAL.split(text.strip()) if p]
+    pieces = [p for p in SEVERAL_TIMES.split(text.strip()) if p]
     if len(pieces) > 1:
         # Several times of one condition, as after a change of medium: "24 h & 4 h".
         read = [canonical_time(piece, unit) for piece in pieces]

@@ -42,6 +42,8 @@ _ERRORS = ("rmse", "mae", "l2", "mean_rowwise_rmse", "mean_rowwise_mae")
 # On its own scale the interpolated duplicate, made of one half, is 1, and so is the replicate anchor, where there is a scale.
 _BY_DEFINITION = {"calibrated.headline": 1.0, "vcc2026.vcc2026_score": 1.0}
 _LOG_SCORE = "uncertainty.nll"
+# Variances up to this are those of genes that do not vary.
+_NO_VARIANCE = 1e-12
 
 
 def headline_metrics() -> list[Metric]:
@@ -180,7 +182,7 @@ def _of_given_halves(ds: PerturbDataset, side: ObservedSide, metrics: list[Metri
     given = given_halves(ds, side)
     if given is None:
         return out
-    var = np.broadcast_to(np.maximum(((given[0] - given[1]) ** 2).mean(axis=0), 1e-12), side.observed.shape)
+    var = np.broadcast_to(_known_variance(((given[0] - given[1]) ** 2).mean(axis=0)), side.observed.shape)
     comparisons = [
         _comparison(ds, replace(side, observed=seen, control=None, shared={}), guess, np.array(var), None)
         for guess, seen in (given, given[::-1])
@@ -217,8 +219,17 @@ def noise_free(metric: str, half: float) -> float | None:
 
 def _log_score_of_truth(side: ObservedSide) -> float:
     """Return the expected negative log likelihood of the observed delta under its own sampling distribution."""
-    var = np.maximum(side.s2.mean(axis=0), np.finfo(np.float32).tiny)
-    return float(np.mean(0.5 * (np.log(2 * np.pi * np.maximum(var, 1e-12)) + 1.0)))
+    var = _known_variance(side.s2.mean(axis=0))
+    return float(np.mean(0.5 * (np.log(2 * np.pi * var) + 1.0)))
+
+
+def _known_variance(var: FloatArray) -> FloatArray:
+    """Return variances [G] in which a gene that does not vary has the lowest of those that do.
+
+    The log likelihood pays without bound for a variance of nearly 0, so that floors would be above every model.
+    """
+    lowest = float(np.min(var, initial=np.inf, where=var > _NO_VARIANCE))
+    return np.where(var > _NO_VARIANCE, var, lowest if np.isfinite(lowest) else _NO_VARIANCE)
 
 
 def _name(m: Metric) -> str:
@@ -242,7 +253,7 @@ def _scores(metrics: list[Metric], comparison: Comparison, level: str) -> Mappin
 
 def _trivial(ds: PerturbDataset, side: ObservedSide, mean: FloatArray, spread: FloatArray) -> Comparison:
     """Return the comparison with a prediction that is the same for all conditions, and its spread [G] over train."""
-    var = np.array(np.broadcast_to(np.maximum(spread, 1e-12), mean.shape))
+    var = np.array(np.broadcast_to(_known_variance(spread), mean.shape))
     cells = cells_of(ds, side.conditions, side.rows, side.codes, mean, var, Generator())
     return _comparison(ds, side, mean, var, cells)
 
@@ -271,7 +282,7 @@ def _of_halves(ds: PerturbDataset, side: ObservedSide, halves: Halved) -> Compar
     """Return the comparison of the second half of each condition, observed, with the first, predicted."""
     keep = np.flatnonzero(halves.keep)
     rows = [_rows_of(side, halves.half == s, keep) for s in (0, 1)]
-    var = np.array(np.broadcast_to(4 * side.s2.mean(axis=0), (len(keep), len(ds.genes))))
+    var = np.array(np.broadcast_to(_known_variance(4 * side.s2.mean(axis=0)), (len(keep), len(ds.genes))))
     kept = ObservedSide(
         conditions=side.conditions.iloc[keep],
         rows=np.concatenate(rows[1]),

@@ -7,15 +7,18 @@ here: the texts are picked out of its instructions, none of which is carried out
 from __future__ import annotations
 
 import pickletools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
 from perturbfm_core.schema import StrArray
 
-_LIST = {"MARK", "APPEND", "APPENDS"}
-_END = {"BUILD", "STOP"}
+# Instructions by how many values they take from the stack.
+_TAKES = {"STACK_GLOBAL": 2, "REDUCE": 2, "BUILD": 1, "APPEND": 1, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_OF_MARKED = {"TUPLE", "APPENDS"}
+_WITHOUT = {"PROTO", "FRAME", "STOP"}
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -47,27 +50,79 @@ def _text(member: IO[bytes], name: str) -> StrArray:
     return np.asarray(_listed(member.read(), name), dtype=np.str_).reshape(shape)
 
 
+@dataclass(eq=False)
+class _Made:
+    """What a pickle would make, and of what; nothing is made."""
+
+    of: str
+    given: list[Any]
+
+
 def _listed(code: bytes, name: str) -> list[str]:
     """Return the texts of the one list in a pickled array of objects."""
-    texts: list[str] = []
-    memo: dict[int, str | None] = {}
-    last: str | None = None
-    at = "before"
+    made = _left(code)
+    # The list is the last part of the array's state.
+    texts = [None] if made is None else [_as_text(value) for value in made.given[-1][-1]]
+    found = [text for text in texts if text is not None]
+    if len(found) < len(texts):
+        msg = f"array {name!r} holds Python objects other than text; save it as text or numbers"
+        raise ValueError(msg)
+    return found
+
+
+def _as_text(value: object) -> str | None:
+    """Return text, also of NumPy's own type of text, None for anything else."""
+    match value:
+        case str():
+            return value
+        case _Made("scalar", [_Made("dtype", [str(kind), *_, (_, "<" | ">" as order, *_)]), bytes(stored)]):
+            if kind.startswith("U"):
+                return stored.decode("utf-32-le" if order == "<" else "utf-32-be").rstrip("\0")
+    return None
+
+
+def _left(code: bytes) -> _Made | None:
+    """Return what the instructions of a pickle leave, calls as `_Made`; None if one is not known here."""
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
+
+    def taken(op: str) -> list[Any]:
+        """Take from the stack what an instruction is about."""
+        at = marks.pop() if op in _OF_MARKED else len(stack) - _TAKES[op]
+        values = stack[at:]
+        del stack[at:]
+        return values
+
     for op, given, _ in pickletools.genops(code):
-        value = None
-        if "UNICODE" in op.name or "GET" in op.name:
-            value = str(given) if "UNICODE" in op.name else memo.get(int(given or 0))
         if op.name == "MEMOIZE" or "PUT" in op.name:
-            memo[int(given or 0) if "PUT" in op.name else len(memo)] = last
-        elif at == "before":
-            at = "inside" if op.name == "EMPTY_LIST" else at
-        elif at == "inside" and value is not None:
-            texts.append(value)
-        elif at == "inside" and op.name.startswith("TUPLE"):
-            # The list is the last part of the array's state.
-            at = "after"
-        elif op.name not in (_LIST if at == "inside" else _END):
-            msg = f"array {name!r} holds Python objects other than text; save it as text or numbers"
-            raise ValueError(msg)
-        last = value
-    return texts
+            memo[int(given or 0) if "PUT" in op.name else len(memo)] = stack[-1]
+        elif "GET" in op.name:
+            stack.append(memo[int(given or 0)])
+        elif op.name == "MARK":
+            marks.append(len(stack))
+        elif op.name == "GLOBAL":
+            stack.append(_Made(str(given).split(" ")[-1], []))
+        elif op.name == "STACK_GLOBAL":
+            stack.append(_Made(str(taken(op.name)[-1]), []))
+        elif op.name == "REDUCE":
+            function, arguments = taken(op.name)
+            stack.append(_Made(function.of, list(arguments)))
+        elif op.name == "BUILD":
+            state = taken(op.name)
+            stack[-1].given.extend(state)
+        elif op.name.startswith("TUPLE"):
+            stack.append(tuple(taken(op.name)))
+        elif op.name.startswith("APPEND"):
+            values = taken(op.name)
+            stack[-1].extend(values)
+        elif op.name == "EMPTY_LIST":
+            stack.append([])
+        elif op.name in _WITHOUT:
+            continue
+        elif op.stack_before:
+            return None
+        else:
+            # A constant.
+            stack.append(given)
+    return cast("_Made", stack[-1])

@@ -11,6 +11,7 @@ from perturbfm_core.evaluation.comparison import ObservedSide
 from perturbfm_core.evaluation.prediction_flags_cells import warnings_of_cells
 from perturbfm_core.evaluation.prediction_flags_genes import warnings_of_genes
 from perturbfm_core.evaluation.prediction_flags_truth import warnings_of_truth
+from perturbfm_core.external.detectors import same_predictions
 from perturbfm_core.schema import FloatArray, IntArray
 
 # Differences below this share of the scale of expression are rounding in single precision.
@@ -66,6 +67,12 @@ def warnings_of(
                     f"all conditions of a context have the same prediction, in {len(same)} of {len(np.unique(names))} contexts "
                     f"({', '.join(same[:3])})"
                 )
+            else:
+                forms = [D] if control is None else [D, D + control[present]]
+                # A slice copies nothing.
+                kept = ~copied if copied.any() else slice(None)
+                twice = same_predictions([form[kept] for form in forms], side.conditions.iloc[present[kept]])
+                out += [] if twice is None else [twice[0]]
     out += warnings_of_truth(ds, side, delta, present, tolerance)
     out += warnings_of_genes(ds, side, delta, present)
     return out if cells is None else out + warnings_of_cells(ds, side, cells)

@@ -314,21 +314,20 @@ def _check_repeats(rows: Rows, label: IntArray, side: ObservedSide, given: Predi
 
 
 def _check_finite(rows: Rows, side: ObservedSide) -> None:
-    bad = np.zeros(len(rows.code), dtype=np.bool_)
-    for values in (rows.X, rows.var):
+    for what, values in (("prediction", rows.X), ("the variance of the prediction", rows.var)):
         if values is None:
             continue
         if sp.issparse(values):
             # By rows: files are read so.
             sparse: Any = values
             wrong = np.flatnonzero(~np.isfinite(sparse.data))
-            bad[np.searchsorted(sparse.indptr, wrong, side="right") - 1] = True
+            bad = np.searchsorted(sparse.indptr, wrong, side="right") - 1
         else:
-            bad |= ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        names = side.conditions.index[np.unique(rows.code[bad])].tolist()
-        msg = f"prediction is NaN or infinite in {len(names)} conditions, e.g. {names[:3]}; predict finite values"
-        raise PredictionError(msg)
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad):
+            names = side.conditions.index[np.unique(rows.code[bad])].tolist()
+            msg = f"{what} is NaN or infinite in {len(names)} conditions, e.g. {names[:3]}; predict finite values"
+            raise PredictionError(msg)
     negative = np.zeros(0) if rows.var is None else np.flatnonzero((rows.var < 0).any(axis=1))
     if len(negative):
         names = side.conditions.index[np.unique(rows.code[negative])].tolist()

@@ -221,5 +221,6 @@ def _largest_singular_value(A: Any) -> float:
     # svds needs matrices larger than the number of singular values that it computes.
     if min(A.shape) < 3:
         return float(np.linalg.norm(A.toarray(), 2))
-    # A fixed start vector makes the result reproducible.
-    return float(svds(A, k=1, v0=np.ones(A.shape[0]), return_singular_vectors=False)[0])
+    # A fixed start vector makes the result reproducible; in one of equal entries opposite signs may cancel.
+    start = np.random.default_rng(0).standard_normal(A.shape[0])
+    return float(svds(A, k=1, v0=start, return_singular_vectors=False)[0])

@@ -41,7 +41,10 @@ def rank(store: ArtifactStore, *, page: bool = True, from_nothing: bool = False)
 def results(store: ArtifactStore) -> str:
     """Return the results table and the comparison of models of the published leaderboard, as Markdown."""
     with database.connect(store) as con:
-        board = con.execute("SELECT * FROM leaderboard").df()
+        board = con.execute(
+            "SELECT * FROM leaderboard LEFT JOIN (SELECT board, entry, min(warned_of) AS warned_of FROM runs WHERE counted "
+            "GROUP BY ALL) USING (board, entry)"
+        ).df()
     summaries = {}
     for name, entry in load_catalog().models.items():
         needs = needs_of(entry)

@@ -26,7 +26,7 @@ from perturbfm_core.evaluation.panel import headlines
 from perturbfm_core.evaluation.submitted import submitted
 from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.pipeline.changed_entry import changed_entry, plain_value
+from perturbfm_core.pipeline.changed_entry import changed_entry
 from perturbfm_core.pipeline.leaderboard import rank
 from perturbfm_core.pipeline.metric_panel import Scores, observed_side, score_prediction
 from perturbfm_core.pipeline.opening import check_generator
@@ -40,6 +40,7 @@ from perturbfm_core.pipeline.python_arguments import (
 )
 from perturbfm_core.pipeline.run import run_entry
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds
+from perturbfm_core.pipeline.split_request import split_fields
 from perturbfm_core.pipeline.submission import read_submission
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import CountGenerator, PredictionKind
@@ -133,7 +134,8 @@ def freeze(
     tell
         Called with a line of text about progress.
     **params
-        Parameters of the kind, such as ``holdout=["K562"]``.
+        Parameters of the kind, such as ``holdout=["K562"]``; for ``explicit`` the list as ``conditions``:
+        {fold: [conditions]}, or the path of a file of them.
 
     Returns
     -------
@@ -144,19 +146,16 @@ def freeze(
     ------
     SplitError
         If a name is unknown, nothing could be tested, or the leakage audit blocks the split.
+    ConfigError
+        If an argument is of another type, or stated twice.
     """
     check_dataset(ds)
-    given: Any = policies or {}
-    if not isinstance(given, dict):
-        msg = f"policies is a {type_name(given)}; give a dictionary, such as {{'calibration': 'inner_cv'}}"
-        raise ConfigError(msg)
     fields = {
         "kind": kind,
-        "params": plain_value(params),
         "seed": seed,
         "folds": folds,
         "fold": fold,
-        **given,
+        **split_fields(kind, folds, policies, params),
     }
     spec = parse(SplitSpec, fields, "the request for a split")
     made = freeze_split(store_of(store), ds, spec, bounds=bounds, progress=tell)

@@ -34,8 +34,10 @@ def raw_of_file(
     missing: Missing = "refuse",
     space: str | None = None,
     kind: PredictionKind | None = None,
-) -> tuple[Raw, list[str]]:
-    """Read a prediction file of predicted cells or means; return it as raw output, and what is to be warned of.
+) -> tuple[Raw, list[str], dict[str, int]]:
+    """Read a prediction file of predicted cells or means; return it as raw output, what is to be warned of, and counts.
+
+    The counts are of conditions that were left out as ``not_asked``, and of rows left out as ``control_rows``.
 
     Parameters
     ----------
@@ -64,9 +66,9 @@ def raw_of_file(
     if unknown := read.notes.get("unknown"):
         msg = f"{path} has {read.notes['unknown_conditions']} conditions unknown to the data set, e.g. {unknown[:3]}; leave them out"
         raise PredictionError(msg)
-    return _as_raw(
-        ds, side, read.prediction, expression=read.notes["kind"] != "delta", path=path
-    ), read.warnings
+    raw = _as_raw(ds, side, read.prediction, expression=read.notes["kind"] != "delta", path=path)
+    names = {"not_asked": "conditions_not_asked_for", "control_rows": "control_rows_dropped"}
+    return raw, read.warnings, {name: int(read.notes.get(note, 0)) for name, note in names.items()}
 
 
 def _in_log1p(

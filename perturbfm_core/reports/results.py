@@ -21,6 +21,8 @@ from perturbfm_core.store.atomic import write_atomic
 METRIC = (HEADLINE_PANEL, HEADLINE_METRIC)
 # {column of view `leaderboard`: label of the row below the entries}: all but the floor of no effect.
 MARK_ROWS = {column: label for column, label in MARKS.items() if column != "null_floor"}
+# Characters of what an entry is warned of that a footnote has.
+_LONGEST = 200
 # Origin of the predicted uncertainty, by model (or the beginning of its name), else by the model's family.
 _UNCERTAINTY = {
     "baseline": "each gene's error on inner folds",
@@ -63,7 +65,7 @@ def results_markdown(board: pd.DataFrame, compared: pd.DataFrame, ideas: Mapping
     Parameters
     ----------
     board
-        The view ``leaderboard``.
+        The view ``leaderboard``, and ``warned_of`` where predictions are warned of.
     compared
         `leaderboard.significance.against_baseline` on the same runs.
     ideas
@@ -99,6 +101,7 @@ def _results(main: pd.DataFrame) -> list[str]:
             if pd.notna(row["value"]):
                 older = text_of(row, "reason") == reasons.OTHER_VERSION
                 text = notes.note(text, reasons.OTHER_VERSION if older else _partly(row))
+                text = notes.note(text, _warned(row))
             folds = _folds(main[main["board"] == board], row)
             cells.append((f"**{text}**" if entry in best[board] else text) + folds)
         rows.append(cells)
@@ -165,6 +168,12 @@ def _partly(row: pd.Series) -> str | None:
     if n is None or pd.isna(n) or not n:
         return None
     return f"undefined in {int(n)} of {int(row['n_conditions'])} conditions, ranked behind entries with fewer"
+
+
+def _warned(row: pd.Series) -> str | None:
+    """Return what the predictions of an entry are warned of, as far as a footnote has room; None if of nothing."""
+    said = text_of(row, "warned_of")
+    return said and f"warned of: {said if len(said) <= _LONGEST else said[:_LONGEST].rstrip() + ' ...'}"
 
 
 def mark_reason(row: pd.Series, column: str) -> str:

@@ -23,6 +23,7 @@ from perturbfm_core.data.condition import (
     typed_pert,
 )
 from perturbfm_core.data.parquet import read_parquet
+from perturbfm_core.data.prediction_conditions import control_names
 from perturbfm_core.data.quantities import split_doses
 from perturbfm_core.errors import ConfigError
 from perturbfm_core.parsing import check_table
@@ -158,7 +159,11 @@ def _row(
         raise ConfigError(unknown("context", request.context, known))
     typed = typed_pert(request.perturbation, run.ds.conditions[schema.PERT_ID].astype(str).unique())
     request = replace(request, perturbation=typed)
-    pert, _ = canonical_pert(request.perturbation)
+    recorded = run.ds.metadata.notes.get("columns")
+    imported = recorded if isinstance(recorded, dict) else {}
+    # As GEARS writes a single gene: "A+ctrl". A measured gene is no control, whatever its name.
+    controls = control_names(run.ds.conditions, imported) - {str(g) for g in run.ds.genes}
+    pert, _ = canonical_pert(request.perturbation, control=controls)
     if pert == schema.CONTROL:
         msg = (
             f"perturbation {request.perturbation!r} is the control; its delta is zero, ask for a perturbation"
@@ -172,7 +177,7 @@ def _row(
             msg = f"modality {modality!r} is unknown, the data set names none; leave --modality out"
             raise ConfigError(msg)
         raise ConfigError(unknown("modality", modality, [m for m in modalities if m]))
-    pert, dose, notes = _doses(run, choice, request, modality)
+    pert, dose, notes = _doses(run, choice, request, modality, controls)
     covariates = (
         choice(schema.COVARIATES, "--covariates")
         if request.covariates is None
@@ -181,10 +186,12 @@ def _row(
     return (request.context, pert, modality, dose, covariates), notes
 
 
-def _doses(run: FittedRun, choice: Choice, request: Request, modality: str) -> tuple[str, str, list[str]]:
+def _doses(
+    run: FittedRun, choice: Choice, request: Request, modality: str, controls: set[str]
+) -> tuple[str, str, list[str]]:
     """Return (perturbation, its doses in the notation of the data set, notes).
 
-    A part without a dose gets the most frequent one in train.
+    A part without a dose gets the most frequent one in train; a part that is one of the `controls` is left out.
     """
     given = request.doses
     if given is None:
@@ -199,7 +206,7 @@ def _doses(run: FittedRun, choice: Choice, request: Request, modality: str) -> t
     if len(texts) not in (1, len(parts)):
         msg = f"doses {given!r} are {len(texts)} for the {len(parts)} parts of {request.perturbation!r}; give one each, or one for all"
         raise ConfigError(msg)
-    pert, dose = canonical_pert(request.perturbation, texts)
+    pert, dose = canonical_pert(request.perturbation, texts, control=controls)
     names = pert_parts(pert)
     each = split_doses(dose) if dose else [""] * len(names)
     for i, name in enumerate(names):

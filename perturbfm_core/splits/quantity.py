@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
-from perturbfm_core.data.quantities import DOSE_UNITS, NUMBER, TIME_UNITS, Units, find_unit, split_doses
+from perturbfm_core.data.quantities import (
+    DOSE_UNITS,
+    NUMBER,
+    SEVERAL_TIMES,
+    TIME_UNITS,
+    Units,
+    find_unit,
+    split_doses,
+)
 from perturbfm_core.errors import SplitError
-
-_SEVERAL = re.compile(r"\s*(?:&|,|;|\band\b)\s*")
 
 
 def parse_dose(text: str) -> tuple[float, str] | None:
@@ -45,7 +49,7 @@ def parse_times(text: str) -> tuple[float, ...]:
         If a part of the text is not a time.
     """
     out = set()
-    for part in filter(None, _SEVERAL.split(text.strip())):
+    for part in filter(None, SEVERAL_TIMES.split(text.strip())):
         value, unit = _number(part, "time")
         out.add(float(f"{value * _unit(unit, TIME_UNITS, 'time', text)[1]:.12g}"))
     return tuple(sorted(out))

@@ -49,6 +49,8 @@ class ArtifactStore:
         Root of ``data/`` and ``runs/``; default ``PERTURBFM_HOME`` or the current directory.
     split_dir
         Folder of the frozen splits; default ``PERTURBFM_SPLIT_DIR`` or ``./splits``.
+    tell
+        Called with a line that names the holder of what is waited for, by default on standard error.
 
     Raises
     ------
@@ -56,7 +58,12 @@ class ArtifactStore:
         If one of them is an address such as ``s3://...``.
     """
 
-    def __init__(self, home: Path | str | None = None, split_dir: Path | str | None = None) -> None:
+    def __init__(
+        self,
+        home: Path | str | None = None,
+        split_dir: Path | str | None = None,
+        tell: Progress = to_console,
+    ) -> None:
         require_local(home or os.environ.get("PERTURBFM_HOME") or ".", "PERTURBFM_HOME")
         require_local(split_dir or os.environ.get("PERTURBFM_SPLIT_DIR") or ".", "PERTURBFM_SPLIT_DIR")
         # A path that is given stays that of one folder, wherever its process goes.
@@ -66,6 +73,7 @@ class ArtifactStore:
             if split_dir
             else Path(os.environ.get("PERTURBFM_SPLIT_DIR") or "splits")
         )
+        self.tell = tell
         self.data = self.home / "data"
         self.downloads = self.home / "downloads"
         self.runs = self.home / "runs"
@@ -203,7 +211,7 @@ class ArtifactStore:
     # ---- locks ---------------------------------------------------------------------------------------
 
     def lock(
-        self, name: str, *, wait: bool = True, what: str = "", tell: Progress = to_console
+        self, name: str, *, wait: bool = True, what: str = "", tell: Progress | None = None
     ) -> contextlib.AbstractContextManager[bool]:
         """Return a lock shared by every process on this store; without `wait` it gives False if it is taken.
 
@@ -216,12 +224,12 @@ class ArtifactStore:
         what
             What it is held for, shown to those who wait (default: the command line).
         tell
-            Called with a line that names the holder, by default on standard error.
+            Called with a line that names the holder, by default the store's.
         """
-        return file_lock(self.locks / f"{name}.lock", wait=wait, what=what, tell=tell)
+        return file_lock(self.locks / f"{name}.lock", wait=wait, what=what, tell=tell or self.tell)
 
     @contextlib.contextmanager
-    def training_slot(self, what: str = "", tell: Progress = to_console) -> Iterator[int]:
+    def training_slot(self, what: str = "", tell: Progress | None = None) -> Iterator[int]:
         """Hold one of this host's ``PERTURBFM_MAX_TRAIN`` (default 1) training slots; yields how many there are.
 
         The slots are those of one host, as cores and memory are. An ended process holds none, however it ended.
@@ -231,11 +239,11 @@ class ArtifactStore:
         what
             What trains, shown to those who wait (default: the command line).
         tell
-            Called with a line that names the holders if all slots are taken, by default on standard error.
+            Called with a line that names the holders if all slots are taken, by default the store's.
         """
         slots = max_train()
         files = [self.locks / f"train-{host_name()}-{i}.lock" for i in range(slots)]
-        with one_of(files, what, "training slot", tell):
+        with one_of(files, what, "training slot", tell or self.tell):
             yield slots
 
 

@@ -124,11 +124,19 @@ def read_json(path: Path, error: type[Exception] = StoreError) -> Any:
 
 
 class Staging:
-    """A private directory that becomes an artifact by one rename, or disappears."""
+    """A private directory that becomes an artifact by one rename, or disappears.
 
-    def __init__(self, root: Path) -> None:
+    Parameters
+    ----------
+    root
+        The folder that it is made in.
+    destination
+        What it will become, which is named where it cannot be made; `root` if that is not known.
+    """
+
+    def __init__(self, root: Path, destination: Path | None = None) -> None:
         self.path = root / new_token()
-        with writing(root):
+        with writing(destination or root, staged=self.path):
             self.path.mkdir(parents=True)
 
     def __enter__(self) -> Staging:
@@ -251,7 +259,7 @@ def publish_directory(destination: Path, fill: Callable[[Path], None], *, overwr
         msg = f"{destination} already exists; choose another place, or give --force to replace it"
         raise StoreError(msg)
     try:
-        with Staging(root) as staging, writing(destination, staged=staging.path):
+        with Staging(root, destination) as staging, writing(destination, staged=staging.path):
             fill(staging.path)
             if destination.exists():
                 staging.replace(destination)
@@ -280,7 +288,7 @@ def publish_file(destination: Path, fill: Callable[[Path], None]) -> None:
     if root.is_dir():
         sweep_staging(root)
     try:
-        with Staging(root) as staging, writing(destination, staged=staging.path):
+        with Staging(root, destination) as staging, writing(destination, staged=staging.path):
             made = staging.path / destination.name
             fill(made)
             staging.flush()
@@ -305,7 +313,8 @@ def write_together(folder: Path, files: Mapping[str, bytes | str]) -> None:
     if root.is_dir():
         sweep_staging(root)
     try:
-        with Staging(root) as staging, writing(folder, sum(map(len, contents.values())), staging.path):
+        size = sum(map(len, contents.values()))
+        with Staging(root, folder) as staging, writing(folder, size, staging.path):
             for name, content in contents.items():
                 (staging.path / name).write_bytes(content)
             if not folder.exists():

@@ -18,9 +18,10 @@ _TOO_LARGE = "the file is larger than the file system or this process's limit al
 _LONG, _NO_FOLDER = "the name is too long for the file system", "a part of the path is a file, not a folder"
 _FOLDER = "there is a folder of that name"
 SPECIAL = "there is a device or pipe of that name"
+_NO_PLACE = "no file or folder can be made there"
 _OF_SPACE = (_FULL, _QUOTA, _TOO_LARGE)
 # The size of what is written says nothing about these.
-_OF_NAMES = (_LONG, _NO_FOLDER, _FOLDER, SPECIAL)
+_OF_NAMES = (_LONG, _NO_FOLDER, _FOLDER, SPECIAL, _NO_PLACE)
 # Errors that only a write can have.
 _OF_WRITES = {
     errno.ENOSPC: _FULL,
@@ -70,6 +71,9 @@ def refusal(error: BaseException, path: Path | None = None) -> str | None:
             reason = _OF_WRITES.get(found.errno)
             if reason is None and path is not None and _concerns(found, path):
                 reason = _OF_BOTH.get(found.errno)
+                # In /proc, what would be made "does not exist"; other files that are not there were to be read.
+                if found.errno == errno.ENOENT and _is_made_for(found, path):
+                    reason = _NO_PLACE
         else:
             reason = _from_text(str(found), path)
         if reason is not None:
@@ -85,6 +89,15 @@ def _concerns(error: OSError, path: Path) -> bool:
     named, own = os.path.abspath(os.fsdecode(error.filename)), os.path.abspath(path)
     beside = os.path.dirname(own)
     return named == own or own.startswith(named + os.sep) or named.startswith(beside + os.sep)
+
+
+def _is_made_for(error: OSError, path: Path) -> bool:
+    """Return whether the file of an error is `path`, a folder above it, or what it is staged as beside it."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return False
+    named, own = os.path.abspath(os.fsdecode(error.filename)), os.path.abspath(path)
+    staged = os.path.join(os.path.dirname(own), f".{os.path.basename(own)}.")
+    return named == own or own.startswith(named + os.sep) or named.startswith(staged)
 
 
 def _from_text(text: str, path: Path | None) -> str | None:

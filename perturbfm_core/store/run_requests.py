@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,6 +47,14 @@ def note_request(store: ArtifactStore, run: Path) -> None:
     own = _last_request(store, run.name)
     if any(_last_request(store, name) >= own for name in others):
         put_request(store, run.name, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f"))
+
+
+def is_behind(store: ArtifactStore, runs: Sequence[Path]) -> bool:
+    """Return whether another run of the split and entry of these was asked for after one of them, and counts in their place."""
+    own = {run.name for run in runs}
+    others = {name for run in own for name in rivals(store, run)} - own
+    first = min(_last_request(store, name) for name in own)
+    return any(_last_request(store, name) >= first for name in others)
 
 
 def put_request(store: ArtifactStore, run_id: str, time: str) -> None:

@@ -205,12 +205,12 @@ class _Search:
     def batch(self, n: int, run: Run) -> None:
         """Run `n` trials in parallel.
 
-        All are drawn from the sampler before the first runs, and recorded in order, so that results do not
-        depend on timing.
+        All are drawn from the sampler before the first runs, and recorded in order when all have ended, since one that
+        is recorded may prune another: results do not depend on timing.
         """
         done = len(finished(self._study))
         asked = [ask(self._study, self._space, self._seed, done + i) for i in range(n)]
-        for (trial, values), outcome in zip(asked, run(self._run, asked), strict=True):
+        for (trial, values), outcome in zip(asked, list(run(self._run, asked)), strict=True):
             self._tell(trial, values, outcome)
 
     def _params(self, values: dict[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,8 @@ class WeightedConformal:
                     # error does.
                     wide = np.sqrt(max(self.min_effective / max(effective[r], 1.0), 1.0))
                     local = np.fmax(np.where(np.isfinite(local), local, 0.0), everywhere[:, b]) * wide
+                    # A level without a finite quantile of its own is at least as wide as the lower ones.
+                    local = np.maximum.accumulate(local)
                 factor[:, r, b] = local
         intervals = Intervals(
             self.levels, factor.astype(np.float32), self.gene_bin, flag, effective.astype(np.float32)

@@ -32,6 +32,7 @@ def test_definitions_load(here):
         "prediction",
         "metric_panel",
         "report",
+        "published_runs",
         "leaderboard",
         "leaderboard_page",
     }
@@ -43,6 +44,7 @@ def test_definitions_load(here):
         "prediction",
         "metric_panel",
         "report",
+        "published_runs",
         "leaderboard",
     ]
     parents = {lower: {upper} for upper, lower in pairwise(chain)}
@@ -122,6 +124,7 @@ def show(made: Location, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     forget()
     try:
         defs, partitions = made.module("definitions").defs, made.module("partitions")
+        noted = made.module("assets.report").report.metadata_by_key[dg.AssetKey("report")].get("no_schedule")
     finally:
         forget()
         sys.modules.update(others)
@@ -129,6 +132,7 @@ def show(made: Location, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
         "splits": list(partitions.SPLITS),
         "datasets": partitions.dataset_partitions.get_partition_keys(),
         "schedules": sorted(s.name for s in defs.schedules),
+        "no_schedule": noted.value if noted else None,
         "grid": len(partitions.grid_partitions.get_partition_keys()),
     }
 
@@ -155,6 +159,24 @@ def test_folder_without_splits_and_suites_without_a_clock(tmp_path, monkeypatch)
     found = show(made, monkeypatch)
     assert (found["splits"], found["grid"]) == ([], 0)
     assert "refresh_small" not in found["schedules"]
+
+
+@pytest.mark.parametrize(
+    ("cron", "why"),
+    [("0 3 * *", "is no cron expression; give five"), ("0 3 31 4 *", "a day that never comes")],
+)
+def test_a_clock_that_cannot_be_read_costs_its_suite_the_schedule_alone(
+    tmp_path, monkeypatch, caplog, cron, why
+):
+    made = copy_location(tmp_path)
+    file = tmp_path / "catalog/suites/small.yaml"
+    file.write_text(yaml.safe_dump({**SUITE, "refresh_cron": cron}))
+    found = show(made, monkeypatch)
+    assert "refresh_small" not in found["schedules"]
+    assert "refresh_demo" in found["schedules"]
+    for said in (caplog.text, found["no_schedule"].replace("\\", "")):
+        assert f"{file}: refresh_cron '{cron}' " in said
+        assert why in said
 
 
 def test_damaged_index_is_told_when_the_location_loads(tmp_path):

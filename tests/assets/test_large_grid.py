@@ -9,7 +9,9 @@ from perturbfm_core.errors import ConfigError
 
 @pytest.mark.parametrize(("splits", "entries"), [(1000, 100), (100_000, 1), (2, 60_000)])
 def test_too_many_partitions_are_refused_with_what_to_do(here, splits, entries):
-    with pytest.raises(ConfigError, match=r"are \d+,000 partitions.*PERTURBFM_SUITE=NAME"):
+    with pytest.raises(
+        ConfigError, match=r"are \d+,000 partitions.*PERTURBFM_SUITE=NAME\), each with a DAGSTER_HOME"
+    ):
         here.module("partitions").check_size(splits, entries)
 
 

@@ -84,3 +84,27 @@ def test_what_a_cell_waits_for_while_it_is_opened_is_in_its_log(here, monkeypatc
     with dg.DagsterInstance.ephemeral() as instance:
         found = [e for e in instance.all_logs(launched(here, instance)) if e.user_message == line]
     assert [logging.getLevelName(e.level) for e in found] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("asset", "start"),
+    [("dataset", "demo"), ("split", CONTEXT["key"]), ("report", f"ridge|{CONTEXT['key']}"), ("report", None)],
+)
+def test_a_run_of_no_single_partition_says_how_to_launch_several(here, asset, start):
+    """The dialog of the UI offers ranges in a single run too."""
+    ends = {f"dagster/asset_partition_range_{end}": start for end in ("start", "end") if start}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [getattr(here.module(f"assets.{asset}"), asset)],
+            instance=instance,
+            resources={"store": here.module("resources").StoreResource()},
+            run_config=here.module("jobs").quiet_logs("CRITICAL"),
+            raise_on_error=False,
+            tags=ends,
+        )
+        (failed,) = [e for e in result.all_events if e.is_step_failure]
+    found = "a range of partitions" if start else "no partition"
+    said = failed.step_failure_data.error.message
+    assert (
+        f"the run was launched for {found}, and makes one; launch it for one (tag dagster/partition)" in said
+    )

@@ -200,6 +200,7 @@ def test_server_shows_the_asset_graph(server):
         ("prediction", "models"),
         ("metric_panel", "evaluation"),
         ("report", "evaluation"),
+        ("published_runs", "evaluation"),
         ("leaderboard", "leaderboard"),
         ("leaderboard_page", "leaderboard"),
     }

@@ -212,8 +212,20 @@ def test_cells_of_a_file_count_as_those_of_a_worker(work, screen):
     cells = cells_of(screen)
     for n, rows in ((4, slice(None)), (None, slice(None, None, 4))):
         cells[rows].copy().write_h5ad("cells.h5ad")
-        raw, _ = raw_of_file(screen.ds, screen.split, Path("cells.h5ad"), columns=LabelColumns())
+        raw, *_ = raw_of_file(screen.ds, screen.split, Path("cells.h5ad"), columns=LabelColumns())
         assert (raw.n_cells is None) if n is None else (raw.n_cells.tolist() == [n] * len(screen.keys))
+
+
+def test_rows_of_a_file_that_are_left_out_are_counted(work, screen):
+    cells = cells_of(screen)
+    others = set(screen.ds.conditions.index) - set(screen.keys)
+    more = cells[:12].copy()
+    context, pert = sorted(others)[0].split("|")[:2]
+    more.obs["perturbation"] = ["control"] * 8 + [pert] * 4
+    more.obs["context"] = context
+    anndata.concat([cells, more], index_unique="-").write_h5ad("cells.h5ad")
+    done = perturbfm(*line(work, "cells.h5ad", "p.npz", "--json")).json
+    assert (done["control_rows"], done["not_asked"]) == (8, 1)
 
 
 def test_scaled_cells_are_no_deltas(work, screen):

@@ -399,12 +399,14 @@ def test_cells_named_by_their_rows(s):
         (lambda s: s.table(s.mean_delta).assign(condition=[k.lower() for k in s.keys]).to_csv("f.csv", index=False), "unknown to the data set, e.g. ['a549|g1|||'"),
         (lambda s: s.table(s.mean_delta, perturbation=perts(s)[0]).to_csv("f.csv", index=False), "perturbation 'G1' fits 2 conditions of the data set; add a context column (--context-col)"),
         (lambda s: adata(s.mean, {"x": list("abcd")}, var=pd.DataFrame(index=GENES)).write_h5ad("f.h5ad"), "does not say which condition its rows are (label columns: 'x'"),
+        (lambda s: Path("f.csv").write_text(s.table(s.mean_delta).to_csv(index=False).replace("|G2|||,", "|G2|||,0,")), "f.csv has 42 fields in line 3 and 41 in its header; name every column"),
+        (lambda s: Path("f.tsv").write_text(s.table(s.mean_delta).to_csv(sep="\t").partition("\t")[2]), "f.tsv has 42 fields in line 2 and 41 in its header; name every column, that of row names too (in R"),
         (lambda s: Path("f.csv").write_bytes(b"\x00\x01\x02 nothing"), "has no table with a header line"),
         (lambda s: Path("f.parquet").write_bytes(b"PAR1 nothing"), "f.parquet cannot be read as Parquet"),
         (lambda s: Path("f.h5ad").write_bytes(b"nothing"), "f.h5ad cannot be read as h5ad"),
         (lambda s: Path("f.xlsx").write_bytes(b"nothing"), "f.xlsx is no known prediction file: write npz, h5ad, parquet or CSV"),
     ],
-    ids=["npy", "object-names", "object-mean", "pickle", "transposed", "gene-missing", "text", "twice", "nan", "unknown", "no-context", "no-labels", "binary-csv", "bad-parquet", "bad-h5ad", "xlsx"],
+    ids=["npy", "object-names", "object-mean", "pickle", "transposed", "gene-missing", "text", "twice", "nan", "unknown", "no-context", "no-labels", "longer-row", "r-row-names", "binary-csv", "bad-parquet", "bad-h5ad", "xlsx"],
 )  # fmt: skip
 def test_files_that_are_refused(s, write, message):
     write(s)

@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
+from perturbfm_core.data.artifact import write_dataset
+from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.importing import from_anndata, read_h5ad
 from perturbfm_core.data.matrix import Values
+from perturbfm_core.data.metadata import GeneSelection
 from perturbfm_core.errors import ConfigError, DatasetError
 from tests.support.factories import grid_rows, screen
 
@@ -223,3 +226,87 @@ def test_notes_on_guides_that_are_none_are_refused() -> None:
         DatasetError, match=r"guide_notes in uns\['perturbfm'\] must be tables of guides and their genes"
     ):
         from_anndata(adata)
+
+
+# ---- files and parts of what to_anndata made ---------------------------------------------------------------------
+
+
+def own(**metadata: Any) -> PerturbDataset:
+    """Return a data set of counts with what a file would have to state besides its columns."""
+    ds = screen(grid_rows(["A", "B"], ["x", "y"], reps=2), **metadata)
+    return from_anndata(ds.to_anndata(), name="mine", source="GSE1")
+
+
+@pytest.mark.parametrize(
+    "ds",
+    [
+        own(),
+        own(control_seed=1),
+        own(control_policy="sampled", control_seed=3),
+        own(licence="CC0", gene_selection=GeneSelection(method="variable", rows="all")),
+        from_anndata(labelled(["ctrl", "g0_1", "g0_2"]), **MAPPING, guides="separate"),
+        from_anndata(labelled(["ctrl", "a"], total_counts=["x"]), **MAPPING, covariate_cols="total_counts"),
+        from_anndata(cells(LOG1P), pert_col="pert", control_label="ctrl"),
+        from_anndata(cells(LOG1P - LOG1P.mean(axis=0)), pert_col="pert", space="delta"),
+    ],
+    ids=["counts", "zarr", "sampled", "origin", "guides", "depth as covariate", "log1p", "delta"],
+)
+def test_a_file_of_a_data_set_needs_no_mapping(
+    tmp_path: Path, ds: PerturbDataset, request: pytest.FixtureRequest
+) -> None:
+    path = tmp_path / "f"
+    by_zarr = request.node.callspec.id == "zarr"
+    getattr(ds.to_anndata(), "write_zarr" if by_zarr else "write_h5ad")(path)
+    back = read_h5ad(path)
+    assert back.computed_sha256 == ds.computed_sha256
+    kept = ("name", "source", "licence", "level", "gene_selection", "control_policy", "control_seed")
+    assert [getattr(back.metadata, k) for k in kept] == [getattr(ds.metadata, k) for k in kept]
+    assert back.metadata.notes.get("guides") == ds.metadata.notes.get("guides")
+    assert read_h5ad(path, name="other").name == from_anndata(ds.to_anndata(), name="other").name == "other"
+
+
+def test_stated_deltas_survive_in_a_file(tmp_path: Path, make_dataset: Any) -> None:
+    stated = Values(expression=LOG1P, delta=LOG1P / 2, x_control=LOG1P / 2)
+    ds = make_dataset(LOG1P, ["control", "B", "C"] * 4, values=stated, metadata={"control_policy": "file"})
+    ds.to_anndata().write_h5ad(tmp_path / "f.h5ad")
+    back = read_h5ad(tmp_path / "f.h5ad")
+    assert back.computed_sha256 == ds.computed_sha256
+    on_disk = from_anndata(anndata.read_h5ad(tmp_path / "f.h5ad", backed="r"))
+    assert on_disk.computed_sha256 == ds.computed_sha256
+
+
+def test_counts_of_fewer_genes_do_not_change_the_depth_unnoticed(tmp_path: Path) -> None:
+    ds = from_anndata(cells(COUNTS), **MAPPING, target_sum=500)
+    some = ds.to_anndata()[:, :4].copy()
+    some.write_h5ad(tmp_path / "f.h5ad")
+    message = r"12 of 12 cells hold other counts than obs column 'total_counts' states .*target_sum=500\)"
+    for read in (lambda: from_anndata(some), lambda: read_h5ad(tmp_path / "f.h5ad")):
+        with pytest.raises(DatasetError, match=message):
+            read()
+    # Genes and cells in another order, and fewer cells, have the same depth.
+    part = ds.to_anndata()[[5, 4, 3, 2, 1, 0], [2, 1, 0, 5, 4, 3]].copy()
+    assert np.array_equal(
+        from_anndata(part).expression.toarray(), ds.expression.toarray()[5::-1][:, [2, 1, 0, 5, 4, 3]]
+    )
+    # As the message says.
+    del some.obs["total_counts"]
+    assert from_anndata(some).n_genes == 4
+
+
+def test_what_others_keep_under_the_same_key_is_no_mapping(tmp_path: Path) -> None:
+    adata = cells(COUNTS)
+    adata.uns["perturbfm"] = "scored"
+    adata.write_h5ad(tmp_path / "f.h5ad")
+    with pytest.raises(ConfigError, match="pert_col: Field required"):
+        read_h5ad(tmp_path / "f.h5ad")
+
+
+def test_a_data_set_that_was_imported_is_named(tmp_path: Path) -> None:
+    ds = own()
+    write_dataset(ds, tmp_path / "screen")
+    with pytest.raises(
+        DatasetError, match=r"screen is a data set of perturbfm, imported already: .*load_dataset"
+    ):
+        read_h5ad(tmp_path / "screen", **MAPPING)
+    with pytest.raises(DatasetError, match="imported already"):
+        read_h5ad(tmp_path / "screen")

@@ -208,6 +208,29 @@ def test_raw_is_read_with_its_own_genes(tmp_path: Path) -> None:
         assert np.array_equal(ds.values.counts.toarray(), whole.X)  # type: ignore[union-attr]
 
 
+def test_messages_name_the_genes_of_raw() -> None:
+    whole = counts(genes=[f"ENSG{i}" for i in range(30)])
+    whole.var["symbol"] = [f"G{i}" for i in range(29)] + [""]
+    adata = whole[:, :20].copy()
+    del adata.var["symbol"]
+    adata.raw = whole
+    with pytest.raises(DatasetError, match=r"^raw\.var has no column 'symbl'; columns: symbol$"):
+        read(adata, layer="raw", gene_col="symbl")
+    assert "raw.var column 'symbol' and are called by the index of raw.var ('ENSG29')" in warnings(
+        read(adata, layer="raw", gene_col="symbol")
+    )
+    assert "raw.var column 'symbol' has 4 of the missing ones: --gene-col symbol" in warnings(
+        read(adata, layer="raw")
+    )
+    whole.var_names = ["ENSG0", *whole.var_names[:-1]]
+    adata.raw = whole
+    with pytest.raises(
+        DatasetError,
+        match=r"name a raw\.var column .*adata\.raw\.to_adata\(\); adata\.var_names_make_unique",
+    ):
+        read(adata, layer="raw")
+
+
 @pytest.mark.parametrize(
     ("space", "write"), [("normalized", lambda x: x), ("log2p1", lambda x: np.log2(x + 1))]
 )

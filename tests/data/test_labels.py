@@ -86,6 +86,15 @@ def test_cells_without_a_known_perturbation_are_named(label: str) -> None:
     assert warned(read(cells(["control", label, "G1"])), f"{label!r} read like cells without a known")
 
 
+@pytest.mark.parametrize("donor", ["doublet", "unassigned", "DBL", "Negative"])
+def test_contexts_of_several_donors_are_named(donor: str) -> None:
+    adata = cells(["control", "G1", "G2", "G3"])
+    adata.obs["donor"] = ["D1", donor] * (adata.n_obs // 2)
+    said = f"contexts {donor!r} read like cells of several or of no known ones"
+    assert warned(read(adata, context_col="donor"), said)
+    assert not warned(read(adata), said)
+
+
 # ---- controls ------------------------------------------------------------------------------------------------
 
 

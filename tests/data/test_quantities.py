@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from perturbfm_core.data.quantities import canonical_dose, canonical_doses, canonical_time, split_doses
+from perturbfm_core.errors import SplitError
+from perturbfm_core.splits.quantity import parse_times
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,17 @@ def test_times_without_units() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "time"),
+    [("24h,48h", "24 h & 48 h"), ("24, 48 h", "24 & 48 h"), ("1,5 h", None), ("6,24", None)],
+)
+def test_a_comma_between_digits_may_be_that_of_a_decimal_number(text: str, time: str | None) -> None:
+    assert canonical_time(text) == ((time, True) if time else (text, False))
+    if time is None:
+        with pytest.raises(SplitError, match="has the unknown unit"):
+            parse_times(text)
+
+
+@pytest.mark.parametrize(
     ("text", "dose"),
     [
         ("[('Imatinib', 0.5, 'uM')]", "0.5 uM"),
@@ -94,3 +107,9 @@ def test_times_without_units() -> None:
 def test_a_dose_beside_its_drug(text: str, dose: str) -> None:
     """Files of Tahoe-100M have drug, dose and unit in one column."""
     assert canonical_doses(text) == ([dose], True)
+    assert canonical_doses(text.replace(", ", ",")) == ([dose], True)
+
+
+def test_doses_of_several_drugs_are_not_that_of_the_last() -> None:
+    text = "[('A', 0.5, 'uM'), ('B', 1.5, 'uM')]"
+    assert canonical_doses(text) == ([text], False)

@@ -122,6 +122,17 @@ def test_a_single_cell_per_condition_has_no_half() -> None:
     assert all("reason" in item for item in found["ceiling"].values())
 
 
+def test_genes_that_never_vary_buy_no_log_score() -> None:
+    rows = [(p, c) for p in ("control", *PERTS) for c in "xyz" for _ in range(24)]
+    X = np.random.default_rng(3).normal(size=(len(rows), GENES)) + 5
+    X[:, : GENES // 2] = 0.0
+    found = panel_bounds(ds := screen(rows, X=X, genes=GENES), held_out(ds), halvings=1)
+    scores = [found["floor"][kind]["uncertainty.nll"] for kind in ("control_mean", "train_mean")]
+    scores += [found["ceiling"]["uncertainty.nll"][kind] for kind in ("half", "noise_free")]
+    # The noise of these means has a standard deviation of about .25, and a density below 2.5.
+    assert all(-1.5 < value < 1.0 for value in scores), scores
+
+
 def test_the_same_seed_gives_the_same_bounds(data: PerturbDataset) -> None:
     split = split_one(data, "context_ood", {"holdout": ["x"]})
     assert panel_bounds(data, split, halvings=1) == panel_bounds(data, split, halvings=1)

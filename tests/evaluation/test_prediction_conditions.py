@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perturbfm_core.data.importing import import_h5ad
+from perturbfm_core.data.importing import from_anndata, import_h5ad
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.prediction_conditions import CONTROL_ROW, UNKNOWN, ConditionFinder
 from perturbfm_core.errors import PredictionError
@@ -232,3 +232,33 @@ def test_guides_that_the_import_merged_are_their_gene():
         deltas(ds, split, guide=["G1_1", "G1_1"])
     with pytest.raises(PredictionError, match=r"unknown to the data set, e\.g\. \['G1_3'"):
         deltas(ds, split, guide=["G1_3", "G4"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "mapping"),
+    [
+        (["NT", "HLA-A-G2", "G3", "G4"], {"separators": "-"}),
+        (["neg_ctrl", "HLA-A_neg_ctrl", "HLA-A_G2", "G4"], {"control_label": "neg_ctrl", "separators": "_"}),
+        (["N0_N0", "HLA-A_N0", "G2_HLA-A", "G4_N0"], {"control_label": "N0_N0", "separators": "_"}),
+        (["NT", "T-1-G2", "G3", "G4"], {"separators": "-", "aliases": {"T-1": "HLA-A"}}),
+        (["NT", "HLA-A-(+)-J", "G3", "G4"], {"separators": "-"}),
+    ],
+)
+def test_labels_are_parted_as_the_import_parted_them(labels, mapping):
+    n = 30
+    obs = pd.DataFrame({"pert": [p for p in labels for _ in range(n)], "line": "x"})
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    var = pd.DataFrame(index=["G1", "G2", "G3", "G4", "HLA-A", "(+)-J"])
+    X = np.random.default_rng(0).poisson(5, (len(obs), 6)).astype("f4")
+    adata = anndata.AnnData(X, obs=obs, var=var)
+    ds = from_anndata(
+        adata,
+        **{"pert_col": "pert", "context_col": "line", "control_label": "NT", "space": "counts", **mapping},
+    )
+    finder = ConditionFinder(
+        ds.conditions, ds.metadata.notes["columns"], None, ("pert_id", "context_id"), Path("f.csv")
+    )
+    keys = ds.obs["pert_id"].astype(str)[::n].tolist()
+    assert "HLA-A" in keys[1].split("+")
+    found = [finder.position([label, "x"]) for label in labels]
+    assert found == [CONTROL_ROW, *(list(ds.conditions["pert_id"]).index(p) for p in keys[1:])]

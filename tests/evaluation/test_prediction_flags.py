@@ -114,6 +114,23 @@ def test_honest_predictions_are_not_taken_for_copies(seed):
     assert same[0].startswith("all conditions of a context have the same prediction")
 
 
+def test_one_prediction_of_two_perturbations_is_said(two_lines):
+    _, _, side, truth, _ = two_lines
+    line, pert = (side.conditions[c].astype(str).to_numpy() for c in ("context_id", "pert_id"))
+    two = np.flatnonzero(line == "x")[:2]
+    mean = truth.copy()
+    mean[two[1]] = mean[two[0]]
+    said = "2 of 16 conditions have the same prediction as another perturbation of their context"
+    assert [w[: len(said)] for w in warned(two_lines, mean)] == [said]
+    # A perturbation may do the same in both contexts, and controls that are copied are said once.
+    both = truth.copy()
+    both[line == "y"] = both[line == "x"]
+    assert sorted(pert[line == "x"]) == sorted(pert[line == "y"])
+    assert not any("same prediction" in w for w in warned(two_lines, both))
+    mean[two] = 0.0
+    assert not any("same prediction" in w for w in warned(two_lines, mean))
+
+
 def test_the_truth_itself_and_half_of_it_are_no_copies(known):
     for mean in (known[3], 0.5 * known[3]):
         assert warned(known, mean) == []

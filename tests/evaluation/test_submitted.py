@@ -234,6 +234,10 @@ def test_variance_of_a_table_and_of_missing_conditions(batches):
     a.write_h5ad("f.h5ad")
     with pytest.raises(PredictionError, match=r"negative variance in 1 conditions, e.g. .'x.A"):
         read_submission(ds, split, Path("f.h5ad"), missing="control")
+    a.layers["var"] = np.full((2, 6), np.nan, dtype=np.float32)
+    a.write_h5ad("f.h5ad")
+    with pytest.raises(PredictionError, match=r"the variance of the prediction is NaN or infinite in 1 cond"):
+        read_submission(ds, split, Path("f.h5ad"), missing="control")
 
 
 def test_expression_that_declares_itself_is_not_compared_as_a_delta(batches):

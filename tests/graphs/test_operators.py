@@ -115,6 +115,15 @@ def test_normalisations_bound_what_they_promise():
         assert normalised(empty.adjacency, how).nnz == 0
 
 
+@pytest.mark.parametrize("n", [2, 30])
+def test_factors_that_switch_as_many_genes_on_as_off_can_be_spread(n):
+    factors = [(f"t{i}", f"g{(i + j) % n}", 1.0 if j else -1.0) for i in range(n) for j in range(2)]
+    source, target, sign = (np.asarray(x) for x in zip(*factors, strict=True))
+    graph = from_edges("r", source, target, sign, directed=True)
+    scaled = normalised(graph.adjacency, "spectral").toarray()
+    assert np.linalg.norm(scaled, 2) == pytest.approx(1.0)
+
+
 def test_rows_keep_their_largest_entries():
     graph = random_graph(40, 300, 2, directed=True)
     whole = diffuse(graph, graph.genes.tolist(), steps=3, top_n=40)

@@ -209,6 +209,15 @@ def test_a_value_of_some_conditions_says_so():
     )
 
 
+def test_what_predictions_are_warned_of_is_said():
+    warned = [None, "3 of 3 predictions are what was measured", None, None, "long " * 100]
+    lines = results_markdown(BOARD.assign(warned_of=warned), COMPARED, IDEAS).splitlines()
+    assert any(line.startswith("| `perturbfm-v1` | **0.750<sup>1</sup>**") for line in lines)
+    assert "<sup>1</sup> warned of: 3 of 3 predictions are what was measured; " in "\n".join(lines)
+    (notes,) = [line for line in lines if "warned of: long" in line]
+    assert notes.count("long ") == 40
+
+
 def test_a_board_without_runs_is_refused():
     with pytest.raises(StoreError, match=r"no delta.pearson_centered; run a suite first"):
         results_markdown(BOARD.iloc[:0], COMPARED, IDEAS)

@@ -182,8 +182,16 @@ def test_an_ambiguous_modality_must_be_given_and_the_control_is_refused():
     assert resolve_requests(mixed, [Request("G00", "C0", modality="KO")]).query.conditions[
         "modality"
     ].tolist() == ["KO"]
-    with pytest.raises(ConfigError, match="is the control"):
-        resolve_requests(run, [Request("control", "C0")])
+    for name in ("control", "ctrl", "ctrl+NT"):
+        with pytest.raises(ConfigError, match="is the control"):
+            resolve_requests(run, [Request(name, "C0")])
+
+
+def test_a_control_beside_a_gene_is_no_gene():
+    asked = [Request(p, "C0") for p in ("G00+ctrl", "ctrl+G01", "G01+G00+ctrl")]
+    found = resolve_requests(opened("additive"), asked)
+    assert found.query.conditions["pert_id"].tolist() == ["G00", "G01", "G00+G01"]
+    assert found.notes == [(), (), ()]
 
 
 @pytest.mark.parametrize("model", ["additive", "perturbfm-v0"])

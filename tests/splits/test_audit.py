@@ -209,3 +209,41 @@ def test_doses_of_a_combination_belong_to_its_parts() -> None:
         for pert, dose in (("A+B", "1 uM+10 uM"), ("b+A", "10 uM+1 uM"), ("A+B", "10 uM+1 uM"))
     )
     assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("tested", "trained", "same"),
+    [
+        ({"doses": "10 uM"}, {"doses": "10000 nM"}, True),
+        ({"doses": "10 uM"}, {"doses": "10 nM"}, False),
+        ({"covariates": '{"time":"24 h"}'}, {"covariates": '{"time":"1 day"}'}, True),
+        ({"covariates": '{"time":"24 h"}'}, {"covariates": '{"time":"2 days"}'}, False),
+    ],
+)
+def test_doses_and_times_in_another_notation_are_one_condition(
+    tested: dict[str, str], trained: dict[str, str], same: bool
+) -> None:
+    """An import writes them in one way; data of another tool may not."""
+    rows: list[Any] = [("control", "x")] * 4
+    rows += [(p, "x", how) for p in "AB" for how in (tested, trained) for _ in range(2)]
+    ds = screen(rows)
+    (key,) = [
+        str(k)
+        for k, row in ds.conditions.iterrows()
+        if row["pert_id"] == "A" and all(row[c] == v for c, v in tested.items())
+    ]
+    split = split_one(ds, "explicit", {"folds": {"test": [key]}})
+    assert ("equivalent_conditions" in blocking(ds, split)) == same
+
+
+@pytest.mark.parametrize(("combined", "named"), [("1 uM+10 uM", True), ("1 uM+1 uM", False)])
+def test_a_test_dose_that_train_has_in_a_combination_is_named(combined: str, named: bool) -> None:
+    doses = ("1 uM", "10 uM")
+    rows: list[Any] = [("control", "x")] * 4
+    rows += [(p, "x", {"doses": d}) for p in "AB" for d in doses for _ in range(2)]
+    rows += [("A+B", "x", {"doses": combined})] * 2
+    ds = screen(rows)
+    found = [f for f in audit(ds, split_one(ds, "dose_ood")) if f.name == "held_out_unit_in_train"]
+    assert [(f.severity, f.examples) for f in found] == (
+        [("warning", (f"x|B||10 uM| in x|A+B||{combined}|",))] if named else []
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +81,28 @@ def test_guides_held_out_together_are_no_sisters() -> None:
     ds = with_sister_guides("name").ds
     split = split_one(ds, "perturbation_ood", {"holdout": ["g0_1", "g0_2"]})
     assert audit(ds, split) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "status"),
+    [
+        ("covariate_transfer", {"perturbations": ["g0_1"], "values": ["x"]}, "blocking"),
+        ("covariate_transfer", {"perturbations": ["g0_1", "g0_2"], "values": ["x"]}, "clean"),
+        ("covariate_transfer", {"perturbations": ["B"], "values": ["x"]}, "clean"),
+        ("explicit", {"folds": {"test": ["x|g0_1"]}}, "blocking"),
+        ("context_ood", {"holdout": ["x"]}, "clean"),
+        # Seed 0 draws one of the guides.
+        ("context_ood", {"holdout": ["x"], "few_shot_frac": 0.2}, "warning"),
+        ("batch_ood", {"holdout": ["b0"]}, "not_applicable"),
+    ],
+)
+def test_pairs_of_a_guide_are_seen_by_its_sister(kind: str, params: dict[str, Any], status: str) -> None:
+    rows = grid_rows(["g0_1", "g0_2", "B", "C"], ["x", "y"], reps=4, controls=12)
+    ds = screen([(*row, {"batch_id": f"b{i % 2}"}) for i, row in enumerate(rows)], genes=12)
+    (found,) = [o for o in report(ds, split_one(ds, kind, params)) if o.check == "sister_guides"]
+    assert found.status == status
+    if status == "blocking":
+        assert [f.examples for f in found.findings] == [("x|g0_1||| = x|g0_2||| of train",)]
 
 
 # ---- what the audit says --------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import pickle
 import re
 import resource
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.store.artifacts import ArtifactStore
-from perturbfm_core.store.atomic import publish_directory, publish_file, write_atomic, write_together
+from perturbfm_core.store.atomic import Staging, publish_directory, publish_file, write_atomic, write_together
 from perturbfm_core.store.disk import amount, disk_error, refusal, refused_write, writing
 from perturbfm_core.store.owner import require_local
 from tests.support.small_disk import small_disk
@@ -195,6 +196,28 @@ def test_a_name_that_cannot_be_is_named(tmp_path, name):
     ):
         write_atomic(tmp_path / name, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["x", "x/y"])
+def test_where_no_file_can_be_made_the_asked_for_name_is_named(name):
+    path = Path("/proc") / name
+    said = f"cannot write {path}: no file or folder can be made there; choose a place"
+    for write in (
+        lambda: write_atomic(path, "new"),
+        lambda: write_together(path, {"a": "new"}),
+        lambda: publish_file(path, lambda made: made.write_text("new") and None),
+        lambda: publish_directory(path, lambda folder: None),
+        lambda: Staging(path.parent, path),
+    ):
+        with pytest.raises(DiskError, match=re.escape(said)):
+            write()
+
+
+def test_the_folder_that_a_file_is_staged_in_is_not_named(tmp_path):
+    (tmp_path / "file").write_text("a file")
+    for write in (write_together, lambda path, _: publish_directory(path, lambda folder: None)):
+        with pytest.raises(DiskError, match=re.escape(f"cannot write {tmp_path / 'file/below'}: a part of")):
+            write(tmp_path / "file/below", {"a": "new"})
 
 
 def test_a_name_that_is_taken_says_nothing_about_space(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -186,6 +187,23 @@ def test_several_workers_give_the_scores_of_one_process(store, ds, splits, monke
         [value(t.params) for t in study.trials], abs=1e-12
     )
     assert len({str(t.params) for t in study.trials}) == 3
+
+
+def test_which_of_several_trials_ends_first_changes_nothing(store, splits, scored, monkeypatch):
+    # In threads of this process, so that it can be said which trials are slow.
+    monkeypatch.setattr(search, "scorer", lambda validation, job, jobs: nullcontext(validation.score))
+    monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "4")
+
+    def searched(name, slow):
+        def by(params, fold):
+            value = params.get("penalty", 0.0)
+            time.sleep(0.03 * (slow(value) and fold > 0))
+            return value
+
+        scored.by = by
+        return untimed(run(store, splits["inner_cv"], trials=8, jobs=4, name=name, seed=2).study)
+
+    assert searched("low", lambda value: value < 1.0) == searched("high", lambda value: value >= 1.0)
 
 
 # ---- what cannot be searched ---------------------------------------------------------------------------------

@@ -106,6 +106,14 @@ def test_a_query_unlike_all_others_has_a_finite_interval() -> None:
     assert np.isfinite(found.factor).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("growth", "size"), [(-2.0, 1.0), (2.0, 8.0)])
+def test_a_higher_level_is_never_narrower(growth: float, size: float, seed: int) -> None:
+    conformal = fitted(*made(3, growth, seed))
+    factor = applied(conformal, np.full((1, GENES), size)).factor[:, 0, 0]
+    assert (np.diff(factor) >= 0).all()
+
+
 def test_intervals_are_flagged_below_an_effective_size_of_thirty() -> None:
     truth, mean = made(60, 0.0)
     conformal = fitted(truth, mean)

@@ -128,7 +128,7 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
     if not missing:
         return
     known += [g for g in perturbed if g in declared and declared[g] in genes]
-    hint = _better(missing, genes, gene_columns)
+    hint = _better(missing, genes, gene_columns, _table_of_genes(report))
     substances = all(map(adds_substance, set(ds.conditions[schema.MODALITY].astype(str))))
     several, one = ([], []) if substances else genes_inside(set(missing) - set(declared), genes)
     if several:
@@ -169,27 +169,44 @@ def _numbered_genes(report: ImportReport, ds: PerturbDataset, gene_columns: Mapp
         if 2 * len(names) > ds.n_genes and not any(v.isdigit() for v in names):
             if not any(hint in text for text in report.warnings):
                 report.warnings.append(
-                    f"genes are called by numbers ({examples(map(str, ds.genes))}) and var column {column!r} has names "
+                    f"genes are called by numbers ({examples(map(str, ds.genes))}) and {_table_of_genes(report)} column {column!r} has names "
                     f"({examples(sorted(names))}): {hint}"
                 )
             return
 
 
-def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]) -> str:
-    """Return what would find the missing names among the genes, empty if nothing would."""
+def _table_of_genes(report: ImportReport) -> str:
+    """Return what messages call the table of genes: that of `raw` is another one."""
+    return "raw.var" if report.facts.get("matrix") == "raw.X" else "var"
+
+
+def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any], table: str) -> str:
+    """Return what would find the missing names among the genes, empty if nothing would.
+
+    Parameters
+    ----------
+    missing
+        Perturbed names that are no genes.
+    genes
+        Names of the genes.
+    gene_columns
+        {column of the table of genes: its values}.
+    table
+        What messages call that table.
+    """
     for column, values in gene_columns.items():
         hits = len(set(missing) & set(map(str, values)))
         if hits:
-            return f"; var column {column!r} has {hits} of the missing ones: --gene-col {column}"
+            return f"; {table} column {column!r} has {hits} of the missing ones: --gene-col {column}"
     versions = {g.split(".")[0] for g in genes if g.startswith("ENS")}
     if versions & {m.split(".")[0] for m in missing}:
         return f"; {_ENSEMBL} The names differ in what follows the point: cut it off in the file, or name a column by --gene-col"
     if versions:
-        return f"; {_ENSEMBL} The genes are Ensembl ids: name a var column with symbols by --gene-col"
+        return f"; {_ENSEMBL} The genes are Ensembl ids: name a {table} column with symbols by --gene-col"
     folded = {g.casefold() for g in genes}
     hits = sum(m.casefold() in folded for m in missing)
     if hits:
-        return f"; {hits} of the missing ones differ in upper and lower case only"
+        return f"; {hits} of the missing ones differ in upper and lower case only: write both in one way, or join them by --aliases"
     # HLADQB1 is HLA-DQB1.
     plain = {_SIGN.sub("", g.casefold()): g for g in sorted(genes)}
     signs = {m: plain[bare] for m in missing if (bare := _SIGN.sub("", m.casefold())) in plain}
@@ -234,6 +251,11 @@ def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
     if left := unassigned_like(parts, genes):
         report.warnings.append(
             f"{examples(left)} read like cells without a known perturbation; leave them out with --drop-label {left[0]!r}"
+        )
+    # What demultiplexing calls droplets of two donors, or of none that is known.
+    if left := unassigned_like(ds.contexts):
+        report.warnings.append(
+            f"contexts {examples(left)} read like cells of several or of no known ones; leave their rows out of the file"
         )
     if left := dose_in_label(parts):
         report.warnings.append(

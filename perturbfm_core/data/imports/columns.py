@@ -326,7 +326,9 @@ def _with_units(text: str) -> set[bool]:
 
 def _numbers(text: str) -> list[float]:
     """Return the numbers of canonical doses or times, one for each part that begins with one."""
-    return [float(found[1]) for piece in _PARTS.split(text) if (found := NUMBER.match(piece))]
+    read = [found for piece in _PARTS.split(text) if (found := NUMBER.match(piece))]
+    # What begins with the part before a decimal comma is none (0,5 uM).
+    return [float(found[1]) for found in read if not (found[2] or "").startswith(",")]
 
 
 def _column(obs: pd.DataFrame, name: str, option: str, origin: str) -> pd.Series:

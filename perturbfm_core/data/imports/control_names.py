@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable
 _UNASSIGNED = frozenset([
     "unassigned", "unknown", "ambiguous", "multiplet", "multiplets", "multiple", "doublet", "doublets", "none",
     "negative", "unmapped", "undetermined", "*", "-", "?", "noguide", "nogrna", "nosgrna", "nocall", "nofeature",
-    "nofeaturecall", "notassigned", "undefined", "unlabeled", "unlabelled",
+    "nofeaturecall", "notassigned", "undefined", "unlabeled", "unlabelled", "dbl",
+    "amb",
 ])  # fmt: skip
 # Names of controls, by the words of a label without "sg", "si" or "sh" before and numbers behind them.
 _CONTROL_WORDS = frozenset([

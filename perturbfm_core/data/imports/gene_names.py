@@ -17,7 +17,7 @@ from perturbfm_core.schema import BoolArray
 _NO_NAME = frozenset({"", "nan", "NaN", "NA", "<NA>", "None"})
 
 
-def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport) -> list[str]:
+def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport, what: str = "var") -> list[str]:
     """Return the gene ids by the index of var, or by a column of it.
 
     Parameters
@@ -28,6 +28,8 @@ def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport) ->
         The column, None for the index. Genes whose name in it is missing, or that of several, keep their index.
     report
         Report of the import, which is given how many these are.
+    what
+        Name of the table for messages: ``raw.var`` is another one than ``var``.
 
     Raises
     ------
@@ -39,26 +41,27 @@ def gene_names(var: pd.DataFrame, gene_col: str | None, report: ImportReport) ->
         twice = sorted(name for name, n in Counter(names).items() if n > 1)
         if twice:
             apart = [str(c) for c in var.columns if var[c].astype(str).is_unique]
+            first = "" if what == "var" else "adata = adata.raw.to_adata(); "
             msg = (
-                f"{len(twice)} duplicate gene ids, e.g. {twice[:3]}; name a var column in which genes have names of their own "
+                f"{len(twice)} duplicate gene ids, e.g. {twice[:3]}; name a {what} column in which genes have names of their own "
                 f"by --gene-col ({', '.join(apart) or 'none has'}), or make them unique, e.g. by "
-                "adata.var_names_make_unique()"
+                f"{first}adata.var_names_make_unique()"
             )
             raise DatasetError(msg)
         return names
     if gene_col not in var:
-        msg = f"var has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
+        msg = f"{what} has no column {gene_col!r}; columns: {', '.join(map(str, var.columns)) or 'none'}"
         raise DatasetError(msg)
     named = indexed_where_ambiguous(var, gene_col)
     if named is None:
-        return _named_genes(var[gene_col], f"var column {gene_col!r}")
+        return _named_genes(var[gene_col], f"{what} column {gene_col!r}")
     names, changed = named
     if changed.any():
         report.warnings.append(
-            f"{int(changed.sum())} of {len(names)} genes have no name of their own in var column {gene_col!r} and are called by "
-            f"the index of var ({examples(names[changed])})"
+            f"{int(changed.sum())} of {len(names)} genes have no name of their own in {what} column {gene_col!r} and are called by "
+            f"the index of {what} ({examples(names[changed])})"
         )
-    return _named_genes(names, f"var column {gene_col!r}")
+    return _named_genes(names, f"{what} column {gene_col!r}")
 
 
 def indexed_where_ambiguous(var: pd.DataFrame, column: str) -> tuple[pd.Series, BoolArray] | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import canonical_pert
+from perturbfm_core.data.condition import canonical_pert, label_parts, label_pieces, repeated_name
 from perturbfm_core.data.imports.guides import guide_ids, guides_of_genes, guides_of_unmeasured
 from perturbfm_core.data.imports.labels import check_controls, merged_spellings, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
@@ -222,38 +222,17 @@ class PerturbationReader:
         return [label] if whole else [p for p in parts if p not in self._controls] or [label]
 
     def _parts(self, label: str) -> list[str]:
-        """Return the parts of a label; the longest known names in it that have a separator themselves stay whole."""
-        pieces = self._pieces(label)
-        parts = []
-        start = 0
-        while start < len(pieces):
-            # Every second piece is a separator.
-            ends = range(len(pieces), start + 1, -2) if self._inseparable else ()
-            end = next((e for e in ends if "".join(pieces[start:e]).strip() in self._inseparable), start + 1)
-            parts.append("".join(pieces[start:end]).strip())
-            start = end + 1
-        return parts
-
-    def _pieces(self, label: str) -> list[str]:
-        """Return a label cut at every separator, with the separators between."""
-        joints = [s for s in self.m.separators if s]
-        return re.split(f"({'|'.join(map(re.escape, joints))})", label) if joints else [label]
+        """Return the parts of a label; known names that have a separator themselves stay whole."""
+        return label_parts(label, self.m.separators, self._inseparable)
 
     def _repeated(self, label: str) -> str:
-        """Return the name that a label repeats ("ctrl" of "ctrl+ctrl", "neg_ctrl" of "neg_ctrl_neg_ctrl"), else the label."""
-        pieces = self._pieces(label)
-        n = (len(pieces) + 1) // 2
-        for size in range(1, n):
-            names = {"".join(pieces[i : i + 2 * size - 1]).strip() for i in range(0, len(pieces), 2 * size)}
-            if n % size == 0 and len(names) == 1:
-                return names.pop()
-        return label
+        return repeated_name(label, self.m.separators)
 
     @cached_property
     def _inseparable(self) -> set[str]:
         """Return the genes, controls and names with an alias that have a separator in them, such as HLA-A and neg_ctrl."""
         names = {*self.genes, *map(self._repeated, self.m.control_label), *self.m.aliases}
-        return {name for name in names if len(self._pieces(name)) > 1}
+        return {name for name in names if len(label_pieces(name, self.m.separators)) > 1}
 
     def _canonical(self, labels: pd.Series, doses: pd.Series) -> tuple[Any, Any]:
         m = self.m

@@ -13,7 +13,7 @@ from perturbfm_core import schema
 from perturbfm_core.data.condition import pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.imports.control_names import control_like
-from perturbfm_core.data.quantities import split_doses
+from perturbfm_core.data.quantities import canonical_doses, canonical_time
 from perturbfm_core.splits.audit.core import (
     CHECKS,
     Finding,
@@ -80,9 +80,11 @@ class Names:
             out += [self.one(p) for p in (pieces if known else [part])]
         return out
 
-    def _doses(self, pert: str, doses: str) -> tuple[tuple[str, str], ...]:
+    def doses(self, pert: str, doses: str) -> tuple[tuple[str, str], ...]:
         """Return (part, dose) of each part, sorted; doses alone where they are not those of the parts."""
-        values, parts = [plain(d) for d in split_doses(doses)] if doses else [], self._pieces(pert)
+        # Data of another tool may have one dose in several notations, which an import makes one.
+        values = [plain(dose) for dose in canonical_doses(doses)[0]] if doses else []
+        parts = self._pieces(pert)
         if len(values) != len(parts):
             return tuple(sorted(("", value) for value in values))
         # The drug at 1 and the other at 10 is another condition than the drug at 10 and the other at 1.
@@ -93,11 +95,13 @@ class Names:
         """Return a form of a condition (its `schema.CONDITION_COLUMNS`) that is equal for equal meanings."""
         context, pert, modality, doses, covariates = row
         rest = json.loads(covariates) if covariates.startswith("{") else covariates
+        if isinstance(rest, dict) and isinstance(time := rest.get("time"), str):
+            rest = {**rest, "time": canonical_time(time)[0]}
         return (
             plain(context),
             self.parts(pert),
             plain(modality),
-            self._doses(pert, doses),
+            self.doses(pert, doses),
             json.dumps(rest, sort_keys=True),
         )
 
@@ -157,6 +161,8 @@ def held_out_unit_in_train(ds: PerturbDataset, split: FrozenSplit) -> list[Findi
     if not contexts and not genes:
         if axes[:1] in (("context",), ("perturbation",)):
             return _unlisted(ds, split)
+        if axes == ("dose",) and (found := _doses_in_combinations(ds, split)):
+            return found
         msg = "the split holds out no whole contexts, genes or combinations"
         raise NotApplicable(msg)
     codes = fold_codes(ds, split)
@@ -201,6 +207,37 @@ def _combinations(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
         f"held-out combination {hit[:1]} is in train; import again with one name for each (aliases, separators), "
         "or freeze again",
         "blocking" if declared else "warning",
+    )
+
+
+def _doses_in_combinations(ds: PerturbDataset, split: FrozenSplit) -> list[Finding]:
+    """Return a warning about test doses of single perturbations that train has as parts of combinations.
+
+    They are only a warning, since a combination counts as a perturbation of its own, with the sum of its doses.
+    """
+    codes, names = fold_codes(ds, split), Names(ds)
+
+    def parts_of(*folds: str) -> dict[str, tuple[tuple[str, str], ...]]:
+        table = conditions_in(ds, codes, *folds)
+        return {
+            str(key): names.doses(str(pert), str(doses))
+            for key, pert, doses in zip(
+                table.index, table[schema.PERT_ID], table[schema.DOSES].astype(str), strict=True
+            )
+        }
+
+    seen: dict[tuple[str, str], str] = {}
+    for key, parts in parts_of("train", "val", "calib").items():
+        for part in parts if len(parts) > 1 else ():
+            seen.setdefault(part, key)
+    tested = {key: parts[0] for key, parts in parts_of("test").items() if len(parts) == 1 and parts[0][0]}
+    hit = sorted(f"{key} in {seen[part]}" for key, part in tested.items() if part in seen)
+    return finding(
+        "held_out_unit_in_train",
+        hit,
+        f"train has the dose of {len(hit)} test conditions as a part of combinations, e.g. {hit[:1]}; if it is to be unseen "
+        "there as well, list the folds (--spec explicit) and leave these combinations out of train",
+        "warning",
     )
 
 

@@ -22,9 +22,9 @@ class Contrast:
     Attributes
     ----------
     t
-        float64 [C, G], t statistic, 0 where neither side varies.
+        float64 [C, G], t statistic; where neither side varies 0 if their means are equal, else infinite.
     p
-        float64 [C, G], two-sided p-value, 1 where neither side varies.
+        float64 [C, G], two-sided p-value; where neither side varies 1 if their means are equal, else 0.
     tested
         bool [C], whether the condition and the rest have enough cells; elsewhere `t` and `p` are NaN.
     """
@@ -76,23 +76,38 @@ def against_rest(mean: FloatArray, squares: FloatArray, n: IntArray) -> Contrast
     other = rest_squares / (rest - 1) / k
     other[other <= 1e-15 * all_squares / total] = 0.0
     error = own + other
-    same = error == 0
+    gap = shift - rest_shift
+    same = (error == 0) & (np.abs(gap) <= np.sqrt(_ROUNDING) * np.maximum(np.abs(m), np.abs(centre)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = (shift - rest_shift) / np.sqrt(error)
+        found = gap / np.sqrt(error)
         # Welch-Satterthwaite with k cells on both sides.
         freedom = error**2 * (k - 1) / (own**2 + other**2)
-        chance = 2 * stdtr(freedom, -np.abs(found))
+        chance = np.where(error == 0, 0.0, 2 * stdtr(freedom, -np.abs(found)))
     t[rows] = np.where(same, 0.0, found)
     p[rows] = np.where(same, 1.0, np.nan_to_num(chance, nan=1.0))
     return Contrast(t, p, tested)
 
 
-def gene_weights(contrast: Contrast) -> FloatArray:
+def gene_weights(contrast: Contrast, *, as_peer: bool = False) -> FloatArray:
     """Return float64 [C, G] in [0, 1]: |t|, min-max scaled over genes and squared; zero where nothing was tested.
 
     The statistic is rounded to single precision, in which scanpy stores it.
+
+    Parameters
+    ----------
+    contrast
+        The test.
+    as_peer
+        Whether a gene of infinite t leaves its condition without weights, as in the peer's code; else it counts as the
+        largest finite one does.
     """
     size = np.abs(contrast.t.astype(np.float32)).astype(np.float64)
+    infinite = np.isinf(size)
+    if as_peer:
+        size[infinite.any(axis=1)] = 0.0
+    else:
+        largest = np.where(infinite, 0.0, size).max(axis=1, keepdims=True)
+        size = np.where(infinite, np.where(largest > 0, largest, 1.0), size)
     low = size.min(axis=1, keepdims=True)
     span = size.max(axis=1, keepdims=True) - low
     scaled = np.divide(size - low, span, out=np.zeros_like(size), where=span > 0)

@@ -69,7 +69,8 @@ def compare(folder: Path) -> Iterator[Record]:
     train_mean = cell_means(X, label, expected["train_conditions"], first).mean(axis=0)
     # The rest that a condition is tested against is all perturbed cells, whether the case scores their conditions or not.
     others = sorted(set(label.tolist()) - {named, *conditions})
-    contrast = half_contrast(X, label, [*conditions, *others], first).head(len(conditions))
+    contrast, doubt = half_contrast(X, label, [*conditions, *others], first, cells.X)
+    contrast, doubt = contrast.head(len(conditions)), doubt[: len(conditions)]
     sides = Sides(
         truth=truth,
         control=np.broadcast_to(control, truth.shape),
@@ -86,9 +87,15 @@ def compare(folder: Path) -> Iterator[Record]:
     by_adjusted = re.search(r"\balpha\b[^;.]*\badjusted", str(expected.get("notes", "")))
     p = expression.adjusted(contrast.p) if by_adjusted else contrast.p
     positive = calibration.interpolated(duplicate, train_mean, p)
-    weights = largest_by_name(expression.gene_weights(contrast), genes)
+    weights = largest_by_name(expression.gene_weights(contrast, as_peer=True), genes)
     # The peer has a rounding error for the variance of a gene that does not vary.
     alpha_atol = np.where(contrast.t == 0, _CONSTANT_ATOL, 1e-11)
+    # The weights of a condition are scaled by the largest t of its genes.
+    unclear = {
+        "weights": np.broadcast_to(doubt.any(axis=1, keepdims=True), doubt.shape),
+        "alpha": doubt,
+        "pred_interpolated_duplicate": doubt,
+    }
     inputs: dict[str, tuple[FloatArray, float | FloatArray]] = {
         "truth": (truth, _ATOL),
         "control": (control[None], _ATOL),
@@ -100,5 +107,6 @@ def compare(folder: Path) -> Iterator[Record]:
     }
     for name, (values, atol) in inputs.items():
         allowed = np.broadcast_to(np.maximum(atol, tolerance[0]), values.shape)
-        made = array_records(name, values, numbers, conditions, genes, (allowed, tolerance[1]))
+        unsure = unclear.get(name, np.zeros(values.shape, dtype=np.bool_))
+        made = array_records(name, values, numbers, conditions, genes, (allowed, tolerance[1]), unsure)
         yield from known_form(f"input_{name}", name, made)

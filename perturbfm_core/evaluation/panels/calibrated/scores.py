@@ -17,6 +17,7 @@ _TIE = 1e-12
 ROUNDING = 1e-5
 # Deviations below this share of the values are rounding, as in `rowwise.constant`.
 ROUNDING_SHARE = ties.ROUNDING
+_DOUBLE = 1e-13
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +107,20 @@ def r2(
     weights
         Gene weights, or a mask of genes, [C, G]; equal by default.
     finite
-        Whether a constant truth has 1 where the prediction equals it and 0 elsewhere, as in scikit-learn.
+        Whether a constant truth has 1 where the prediction equals it and 0 elsewhere, as in scikit-learn. Only what
+        double precision cannot tell from it is constant then: weights may be nearly all of one gene.
     """
+    share = _DOUBLE if finite else ROUNDING_SHARE
     w = np.ones_like(truth) if weights is None else weights.astype(np.float64)
     mean = _over((w * truth).sum(axis=1), w.sum(axis=1))
     left = (w * np.square(truth - predicted)).sum(axis=1)
     total = (w * np.square(truth - mean[:, None])).sum(axis=1)
     size = (w * np.square(truth)).sum(axis=1)
-    out = 1.0 - _over(left, np.where(total > ROUNDING_SHARE**2 * size, total, 0.0))
+    out = 1.0 - _over(left, np.where(total > share**2 * size, total, 0.0))
     if not finite:
         return out
     size = np.maximum(size, (w * np.square(predicted)).sum(axis=1))
-    constant = np.where(left > ROUNDING_SHARE**2 * size, 0.0, 1.0)
+    constant = np.where(left > share**2 * size, 0.0, 1.0)
     return np.where(np.isnan(out) & (w.sum(axis=1) > 0), constant, out)
 
 

@@ -75,6 +75,14 @@ _HOW = (
     "--write-degenes",
 )
 _HOW_SET = ("de.backend", "device", "num_threads", "gather_threads", "pert_chunk", "cache_strict")
+# Fields of ``--set`` that an option of another name sets too.
+_FIELDS = {
+    "metrics": "--profile",
+    "input_type": "--input-type",
+    "version": "--version",
+    "pert_col": "--pert-col",
+    "control": "--control",
+}
 _PRESETS = ("v2", "vcc2026")
 _TIES = "ties come in an arbitrary order in the peer's sort"
 
@@ -212,9 +220,11 @@ def _options(args: Iterable[str]) -> dict[str, str]:
         if arg == "--set":
             last = arg
         elif last == "--set":
-            last, _, value = f"--set {arg}".partition("=")
-            if last.removeprefix("--set ") not in _HOW_SET:
-                out[last] = value
+            name, _, value = arg.partition("=")
+            if name in _FIELDS:
+                out[_FIELDS[name]] = str(yaml.safe_load(value))
+            elif name not in _HOW_SET:
+                out[f"--set {name}"] = value
             last = ""
         elif arg.startswith("-"):
             last, _, value = arg.partition("=")

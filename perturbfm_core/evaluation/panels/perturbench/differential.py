@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 from scipy.special import ndtr, stdtr
-from scipy.stats import rankdata
 
 from perturbfm_core.evaluation.panels.perturbench.aggregate import single
 from perturbfm_core.evaluation.panels.perturbench.population import Moments, Population, dense
+from perturbfm_core.evaluation.panels.perturbench.undefined_ranks import ranks
 from perturbfm_core.schema import FloatArray, IntArray
 
 # PerturBench's names of the tests.
@@ -183,7 +183,7 @@ def logp_v1(population: Population, test: Test = "wilcoxon") -> FloatArray:
 def rank_sum_scores(population: Population) -> FloatArray:
     """Return [K, G], the standardised rank sum of each group among its controls, without tie correction.
 
-    Undefined values rank above all others, as in PerturBench.
+    Undefined values rank above all others, as in PerturBench (see `undefined_ranks`).
     """
     out = np.empty_like(population.moments.mean)
     reference = [dense(population.controls.block(v)) for v in range(population.controls.n)]
@@ -191,6 +191,6 @@ def rank_sum_scores(population: Population) -> FloatArray:
         X = dense(population.block(k))
         n, m = len(X), len(reference[v])
         both = np.concatenate([X, reference[v]])
-        total = rankdata(np.where(np.isnan(both), np.inf, both), axis=0)[:n].sum(axis=0)
+        total = ranks(both, n)[:n].sum(axis=0)
         out[k] = (total - n * (n + m + 1) / 2) / np.sqrt(n * m * (n + m + 1) / 12)
     return np.nan_to_num(out)

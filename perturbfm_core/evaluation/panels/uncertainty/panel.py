@@ -130,7 +130,7 @@ for _level in COVERAGE_LEVELS:
     needs="variance",
 )
 def nll(c: Comparison) -> FloatArray:
-    """Mean over genes of the Gaussian negative log likelihood of the observed delta, in nats."""
+    """Mean over genes of the Gaussian negative log likelihood of the observed delta, in nats; a variance near 0 pays up to 13 for each gene without change."""
     return np.asarray(gaussian.nll(c.observed, c.predicted, c.predicted_var).mean(axis=1))
 
 

@@ -32,7 +32,11 @@ from perturbfm_core.evaluation.panels.virtual_cell.parity_files import (
     read_prediction,
     read_table,
 )
-from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import as_log1p, compared_in_double
+from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import (
+    ControlsInDouble,
+    as_log1p,
+    compared_in_double,
+)
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
     DISCRIMINATION,
     EDISTANCE,
@@ -99,7 +103,8 @@ class Case:
         rows = [np.flatnonzero(labels == name) for name in self.names]
         control = np.flatnonzero(labels == self.expected["control"])
         known = compared_in_double(X, rows, control)
-        return Sample(CellGroups.of_rows(X, rows), ControlCells(X[control]), literal=True, known=known)
+        controls = (ControlCells if known is None else ControlsInDouble)(X[control])
+        return Sample(CellGroups.of_rows(X, rows), controls, literal=True, known=known)
 
     def baseline(self, real: Sample) -> Sample:
         """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from perturbfm_core.evaluation.panels.virtual_cell.differential import (
+    Controls,
     DifferentialExpression,
     differential_expression,
     prepare_controls,
 )
-from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups, column_sums
+from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
+from perturbfm_core.evaluation.panels.virtual_cell.profiles import ControlCells
 from perturbfm_core.schema import FloatArray, IntArray
 
 # Values of which none has a larger fraction are counts.
@@ -61,8 +64,30 @@ def compared_in_double(X: Any, rows: Sequence[IntArray], control: IntArray) -> D
     order = ((place[:-1] - place[-1]) * 2.0**-24).astype(np.float32)
     ordered = _with_values(X, order) if sp.issparse(X) else order.reshape(X.shape)
     found = differential_expression(CellGroups.of_rows(ordered, rows), prepare_controls(ordered[control]))
-    means: list[FloatArray] = [column_sums(X[r]) / len(r) for r in rows]
-    return replace(found, mean=np.stack(means))
+    return replace(found, mean=np.stack([compensated_mean(X[r]) for r in rows]))
+
+
+@dataclass(frozen=True, eq=False)
+class ControlsInDouble(ControlCells):
+    """Control cells in double precision, their mean as the peer has it."""
+
+    @cached_property
+    def ranked(self) -> Controls:
+        """Return the cells prepared for rank sums."""
+        return replace(prepare_controls(self.X), mean=compensated_mean(self.X))
+
+
+def compensated_mean(X: Any) -> FloatArray:
+    """Return float64 [G], the mean of cells [n, G], the rounding errors of its sum added up on the side, as the peer does.
+
+    Equal cells of several groups then have equal means: the change of a constant prediction is 0, not a rounding error.
+    """
+    total, lost = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for cell in np.asarray(X.toarray() if sp.issparse(X) else X, dtype=np.float64):
+        add = cell - lost
+        grown = total + add
+        total, lost = grown, (grown - total) - add
+    return np.asarray(total / X.shape[0])
 
 
 def _values(X: Any) -> FloatArray:

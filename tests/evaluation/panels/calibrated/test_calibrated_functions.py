@@ -71,6 +71,26 @@ def test_a_gene_that_is_equal_in_all_cells_but_for_rounding_is_no_evidence(rng):
     assert (expression.gene_weights(got)[:, 0] == 0).all()
 
 
+def test_a_gene_that_varies_on_neither_side_but_differs_is_certain(rng):
+    groups = [
+        np.column_stack([np.full(6, a), np.full(6, 0.7), rng.normal(i, 1, (6, 3))])
+        for i, a in enumerate((1.2, 0, 0))
+    ]
+    got = expression.against_rest(*moments(groups))
+    assert got.t[0, 0] == np.inf
+    assert got.p[0, :2].tolist() == [0.0, 1.0]
+    # The other two conditions differ in it from a rest that varies.
+    assert np.isfinite(got.t[1:]).all()
+    assert expression.significant(got)[0, 0]
+    weights = expression.gene_weights(got)
+    assert weights[0, 0] == weights[0].max() == 1.0
+    assert (weights[0, 2:] == 1.0).any()
+    # |t| is scaled by its infinite maximum there, which leaves nothing.
+    literal = expression.gene_weights(got, as_peer=True)
+    assert (literal[0] == 0).all()
+    np.testing.assert_array_equal(literal[1:], weights[1:])
+
+
 def test_weights_are_squared_min_max():
     t = np.array([[-3.0, 1.0, 2.0]])
     contrast = expression.Contrast(t, np.ones_like(t), np.ones(1, dtype=bool))
@@ -82,6 +102,15 @@ def test_adjusted_is_benjamini_hochberg(rng):
     assert expression.adjusted(p) == pytest.approx(
         np.stack([stats.false_discovery_control(row) for row in p])
     )
+
+
+def test_r2_of_nearly_one_gene_is_as_in_scikit_learn():
+    y, p, w = np.array([[3.0, 1.0, 2.0]]), np.array([[2.0, 1.0, 1.0]]), np.array([[1.0, 1e-15, 1e-15]])
+    total = 1e-15 * (2**2 + 1**2)
+    assert r2(y, p, w, finite=True) == pytest.approx([1 - 1 / total])
+    assert r2(y, p, np.array([[1.0, 0.0, 0.0]]), finite=True).tolist() == [0.0]
+    assert r2(y, y, np.array([[1.0, 0.0, 0.0]]), finite=True).tolist() == [1.0]
+    assert np.isnan(r2(y, p, w)).all()
 
 
 def test_scores_by_hand():

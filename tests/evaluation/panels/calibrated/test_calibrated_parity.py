@@ -9,6 +9,7 @@ import anndata
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from scipy.stats import ttest_ind_from_stats
 
 from perturbfm_core.evaluation.panels.calibrated import parity_arrays
 from perturbfm_core.evaluation.panels.calibrated.parity import compare
@@ -98,7 +99,17 @@ def test_names_may_be_objects_and_genes_in_another_order(tmp_path, change):
 
 @pytest.mark.parametrize(
     "given",
-    [[print, "P00"], ["P00", 3], ["P00", None], [["P00"], "P01"], [("P00", "P01"), "P02"], [1.5], [b"P00"]],
+    [
+        [print, "P00"],
+        ["P00", 3],
+        ["P00", None],
+        [["P00"], "P01"],
+        [("P00", "P01"), "P02"],
+        [1.5],
+        [b"P00"],
+        [np.bytes_(b"P")],
+        [{"P": 1}],
+    ],
 )
 def test_an_array_of_other_objects_is_not_read(tmp_path, given):
     objects = np.empty(len(given), dtype=object)
@@ -110,8 +121,14 @@ def test_an_array_of_other_objects_is_not_read(tmp_path, given):
 
 @pytest.mark.parametrize(
     "given",
-    [["a", "b", "a", "ü x"] * 700, ["one"], [["a", "b"], ["a", "c"]], []],
-    ids=["long", "one", "table", "none"],
+    [
+        ["a", "b", "a", "ü x"] * 700,
+        ["one"],
+        [["a", "b"], ["a", "c"]],
+        [],
+        [*np.asarray(["ab", "ü", "ab"]), "x"] * 2,
+    ],
+    ids=["long", "one", "table", "none", "of numpy"],
 )
 def test_names_saved_as_objects_are_the_same_text(tmp_path, given):
     """Also what occurs again, which a pickle names once."""
@@ -168,3 +185,54 @@ def test_a_gene_that_is_listed_twice_has_its_larger_weight_in_both_places():
         parity_arrays.largest_by_name(weights, ["b", "a", "b"]), [[0.5, 1.0, 0.5], [0.75, 0.0, 0.75]]
     )
     np.testing.assert_array_equal(parity_arrays.largest_by_name(weights, ["b", "a", "c"]), weights)
+
+
+def by_the_peer(X, label, q):
+    """Return (t, p) of the peer for one condition, of which all cells are of the first half."""
+    sides = [X[label == q], X[label != q]]
+    mean = [side.mean(axis=0, dtype=np.float64) for side in sides]
+    spread = [
+        np.sqrt(((side * side).mean(axis=0, dtype=np.float64) - m**2) * len(side) / (len(side) - 1))
+        for side, m in zip(sides, mean, strict=True)
+    ]
+    n = len(sides[0])
+    t, p = ttest_ind_from_stats(mean[0], spread[0], n, mean[1], spread[1], n, equal_var=False)
+    return np.where(np.isnan(t), 0.0, t), np.where(np.isnan(p), 1.0, p)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_gene_that_hardly_varies_is_tested_as_by_the_peer(rng, dtype, form):
+    label = np.repeat(np.asarray(["a", "b", "c"]), [5, 7, 9])
+    X = rng.normal(2, 1, (21, 9))
+    X[:, 0] = label == "a"
+    X[:, 1] = np.where(label == "b", np.log1p(3), np.log1p(7))
+    X[label == "c", 2:7] = rng.random(5)
+    X[:, 7] = 5 + 1e-3 * rng.normal(size=21)
+    X = X.astype(dtype)
+    found, doubt = parity_arrays.half_contrast(
+        X.astype(np.float64), label, ["a", "b", "c"], np.ones(21, dtype=bool), form(X)
+    )
+    assert found.t[0, 0] == np.inf
+    for i, q in enumerate("abc"):
+        t, p = by_the_peer(X, label, q)
+        np.testing.assert_allclose(found.t[i], t, rtol=1e-5)
+        np.testing.assert_allclose(found.p[i], p, rtol=1e-5)
+    # Rounding decides where neither the values nor their squares are exact.
+    assert not doubt[:, [0, 8]].any()
+    assert (doubt[:, 7] == (dtype == np.float32)).all()
+    assert doubt[:, 1].all()
+    assert doubt[2, 2:7].all()
+
+
+def test_a_number_that_rounding_decides_is_not_compared_where_it_differs():
+    numbers = {"alpha": np.asarray([[0.5, 0.25]])}
+    doubt = np.asarray([[True, True]])
+    made = parity_arrays.array_records(
+        "alpha", np.asarray([[0.5, 1.0]]), numbers, ["q"], ["a", "b"], (np.zeros((1, 2)), 0.0), doubt
+    )
+    same, other = made
+    assert same.ok
+    assert same.skipped is None
+    assert other.skipped.startswith("ill_conditioned")

@@ -189,7 +189,9 @@ def test_target_genes_are_those_of_the_map_of_a_run(args, same):
     [
         (["--cache-strict", "-o", "out", "--set", "de.backend=scanpy", "--set", "device=cpu"], None),
         (["--version", "v2", "--cache-real", "there"], None),
+        (["--set", "pert_col=target", "--set", "input_type='counts'", "--set", "metrics=vcc2026"], None),
         (["--version", "v1"], "--version v1"),
+        (["--set", "version=v1"], "--version v1"),
         (["--set", "device=cpu", "--set", "de.p_adj_threshold=0.01"], "--set de.p_adj_threshold"),
         (["--anchor"], "--anchor"),
     ],

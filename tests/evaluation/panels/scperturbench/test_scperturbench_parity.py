@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 
 import anndata
@@ -217,3 +218,22 @@ def test_what_cancels_in_single_precision_is_no_difference():
     assert 0 < parity._cancelled(groups, "wasserstein", single=False) < 1e-3
     assert 0 < parity._cancelled(groups, "edistance", single=True) < 2e-5
     assert 5e-8 < parity._cancelled(groups, "edistance", single=False) < 1e-5
+
+
+def test_a_transport_cost_of_equal_cells_that_is_a_rounding_error_of_the_peer_is_not_compared(
+    copied, monkeypatch
+):
+    path = copied / "expected.json"
+    expected = json.loads(path.read_text())
+    costs = [r for r in expected["records"] if r["metric"] == "wasserstein" and r.get("unrounded")]
+    costs[0]["unrounded"], costs[0]["performance"] = -2.3e-14, -0.0
+    path.write_text(json.dumps(expected))
+    real = parity.score
+    monkeypatch.setattr(parity, "score", lambda g, m: math.nan if m == "wasserstein" else real(g, m))
+    entry = run_case(copied)["metrics"]["wasserstein"]
+    assert [reason.startswith("ill_conditioned: all cells are the same") for reason in entry["reasons"]] == [
+        True
+    ]
+    assert sum(entry["reasons"].values()) == 1
+    # Another cost than 0 is a difference.
+    assert entry["failed"] == len(costs) - 1 > 0

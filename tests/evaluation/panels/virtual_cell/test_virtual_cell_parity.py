@@ -1,6 +1,7 @@
 """cell-eval's own numbers, record by record."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -283,3 +284,17 @@ def test_scores_of_a_prediction_without_change_lie_between_those_of_all_orders_o
     np.testing.assert_allclose(found.most[name], 1)
     np.testing.assert_allclose(found.here[name], 1 - (n - 1) / 2 / n)
     assert found.least["mae"] is found.here["mae"]
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix])
+def test_means_of_a_constant_prediction_in_double_precision_are_of_exact_sums(copy, form):
+    # Its change is then 0 but for the last digit of a quotient, and its correlation undefined, as by the peer.
+    case = parity.read_case(copy)
+    cell = np.asarray([0.1, 0.7, 1.3, 0.0])
+    X = np.tile(cell, (len(case.labels), 1))
+    sizes = [int((case.labels == name).sum()) for name in (*case.names, case.expected["control"])]
+    means = np.asarray([[math.fsum([v] * n) / n for v in cell] for n in sizes])
+    assert (np.stack([X[:n].sum(axis=0) / n for n in sizes]) != means).any()
+    found = case.sample(form(X), case.labels)
+    np.testing.assert_array_equal(found.mean, means[:-1])
+    np.testing.assert_array_equal(found.delta, means[:-1] - means[-1])
