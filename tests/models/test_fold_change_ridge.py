@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from perturbfm_core.data.metadata import Normalization
 from perturbfm_core.errors import ModelError
 from perturbfm_core.models.base import load_model, save_model
 from perturbfm_core.models.baselines.fold_changes import LogFoldChanges, applied_fold_changes
 from perturbfm_core.models.perturbfm.core.stack import Core
+from perturbfm_core.splits.view import train_view
 from tests.models.test_baselines import fitted
-from tests.support.factories import query_of, view_of
+from tests.support.factories import grid_rows, query_of, screen, split_one, view_of, with_metadata
 
 ROWS = [("x", "A"), ("y", "A"), ("x", "B"), ("y", "B")]
 # Normalised levels of three genes in the controls of each condition; y hardly expresses the last one.
@@ -74,6 +78,19 @@ def test_fold_changes_and_deltas_are_inverse(pseudocount):
     )
 
 
+@pytest.mark.parametrize(("depth", "share"), [(100.0, 0.01), (1e3, 0.1), (1e4, 1.0), (1e6, 1.0)])
+def test_the_pseudocount_is_in_proportion_to_a_depth_below_the_usual_one(depth, share, tmp_path):
+    rows = grid_rows("ABCD", "xyz", reps=3, controls=8)
+    ds = with_metadata(screen(rows), normalization=Normalization(target_sum=depth))
+    view = train_view(ds, split_one(ds, "context_ood", {"holdout": ["z"]}))
+    model = fitted("fold_change_ridge", view, alphas=(0.1,))
+    save_model(model, tmp_path)
+    plain = replace(view, dataset=None)
+    stated = fitted("fold_change_ridge", plain, alphas=(0.1,), pseudocount=0.2 * share)
+    for found in (model, load_model(tmp_path)):
+        np.testing.assert_array_equal(found.predict(view.query()).mean, stated.predict(plain.query()).mean)
+
+
 def test_a_saved_model_predicts_the_same(tmp_path):
     model = fitted("fold_change_ridge", table(), alphas=(0.1,))
     query = query_of([("z", "A"), ("z", "Q")], 3, np.log1p(LEVELS[:2]))
@@ -90,12 +107,34 @@ def test_conditions_without_controls_are_refused_in_one_line(name, components):
         model.predict(query_of([("z", "A")], 3))
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("fold_change_ridge", {}), ("ensemble", {"model": "fold_change_ridge", "members": 2})],
+)
+def test_train_without_controls_is_refused_in_one_line(name, params):
+    bare = view_of(ROWS, table().delta)
+    with pytest.raises(ModelError, match="'fold_change_ridge' needs controls"):
+        fitted(name, bare, **params)
+
+
 def test_the_core_mixes_it_where_train_has_controls_and_leaves_it_out_where_not():
     inner = [[0, 2], [1, 3]]
     view = table(inner)
     assert "fold_change_ridge" in Core().fit(view, 0).names
     bare = view_of(ROWS, view.delta, inner=inner)
     assert "fold_change_ridge" not in Core().fit(bare, 0).names
+
+
+@pytest.mark.parametrize("control", [-0.5, 0.0])
+def test_the_core_leaves_it_out_where_controls_or_measurements_are_no_levels(control):
+    rng = np.random.default_rng(0)
+    rows = [(f"c{i}", n) for i in range(6) for n in "AB"]
+    scores = rng.normal(0.0, 1.0, (len(rows), 5))
+    inner = [[i for i in range(len(rows)) if i // 2 % 3 == j] for j in range(3)]
+    view = view_of(rows, scores, control=np.full(scores.shape, control), inner=inner)
+    core = Core().fit(view, 0)
+    assert "fold_change_ridge" not in core.names
+    assert np.isfinite(core.predict(view.query())[0]).all()
 
 
 def test_the_core_takes_it_where_levels_differ_and_factors_do_not():

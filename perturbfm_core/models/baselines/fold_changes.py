@@ -4,8 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 
+from perturbfm_core.data.matrix import row_blocks
+from perturbfm_core.data.metadata import Normalization
 from perturbfm_core.schema import FloatArray, StrArray
 from perturbfm_core.splits.view import TrainView
+
+_USUAL_DEPTH = Normalization().target_sum
+# Log1p units by which means in single precision may miss 0.
+_ROUNDING = 1e-3
+_BLOCK = 512
+
+
+def pseudocount_at_depth(view: TrainView, pseudocount: float) -> float:
+    """Return a pseudocount, meant for counts scaled to 10,000 per cell, at the depth that the data of a view state.
+
+    It is in proportion to a lower depth, at which it would hide most levels. At a higher one it stays, since means of
+    log1p values hardly grow with the depth where most counts are 0.
+    """
+    scaled = None if view.dataset is None else view.dataset.metadata.normalization
+    return pseudocount if scaled is None else pseudocount * min(scaled.target_sum / _USUAL_DEPTH, 1.0)
+
+
+def has_levels(view: TrainView) -> bool:
+    """Return whether a view has controls, and they and what is measured are levels: 0 or above, unlike z-scores."""
+    control = view.control
+    return control is not None and all(
+        control[:, genes].min() >= -_ROUNDING
+        and (control[:, genes] + view.delta_columns(genes)).min() >= -_ROUNDING
+        for genes in row_blocks(control.shape[1], _BLOCK)
+    )
 
 
 class LogFoldChanges:

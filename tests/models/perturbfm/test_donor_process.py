@@ -16,6 +16,7 @@ from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.splits.freeze import freeze
 from perturbfm_core.splits.view import Query, TrainView, query, train_view
+from tests.support.factories import view_of
 from tests.support.screen_pairs import knowledge, lent, pair, shuffled
 
 FOLDS = SplitSpec(kind="perturbation_ood", folds=4, val_frac=0, calib_frac=0)
@@ -70,6 +71,33 @@ def test_nothing_is_borrowed_that_inner_folds_are_not_sure_of(seed) -> None:
     assert process.process.kernel.context == 1.0
     assert np.isnan(process.fit(view).predict(asked)).all()
     assert np.isnan(process.for_fold(view, 0).predict(asked)).all()
+
+
+@pytest.mark.parametrize("controls", [True, False])
+def test_contexts_that_share_effects_are_no_reason_to_borrow(controls) -> None:
+    rng = np.random.default_rng(0)
+    genes, names = 30, [f"P{i}" for i in range(12)]
+    shared = rng.normal(0.0, 0.5, (len(names), genes))
+    rows = [(f"c{c}", name) for c in range(5) for name in names]
+    delta = np.tile(shared, (5, 1)) + rng.normal(0.0, 0.3, (len(rows), genes))
+    levels = np.repeat(rng.gamma(2.0, 1.0, (5, genes)), len(names), axis=0)
+    inner = [[i for i, (c, _) in enumerate(rows) if c == f"c{k}"] for k in range(5)]
+    view = view_of(rows, delta, control=levels if controls else None, inner=inner)
+
+    def chosen(effects: np.ndarray) -> DonorProcess:
+        given = DonorEffects(
+            "d",
+            "0" * 64,
+            tuple(names),
+            np.zeros(len(names), dtype=np.int8),
+            effects.astype(np.float32),
+            np.ones(genes, dtype=np.bool_),
+        )
+        return DonorProcess((), "none", {"d": given}).choose(view)
+
+    noise = rng.normal(0.0, 0.5, shared.shape)
+    assert chosen(noise).process.kernel.context == 1.0
+    assert chosen(shared + 0.2 * noise).process.kernel.context < 1.0
 
 
 def test_genes_that_a_donor_lacks_are_left_to_others() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perturbfm_core.data.condition import canonical_covariates
 from perturbfm_core.models.base import load_model, new_model, save_model
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
 from perturbfm_core.models.perturbfm.core.inducing import InducingTrain
@@ -59,6 +60,19 @@ def test_with_all_conditions_inducing_the_process_is_the_dense_one(kernel: Kerne
         assert found.column(i) == pytest.approx(left.column(i), abs=1e-4)
     alike, seen = (SetProcessPosterior(p).similarity(query) for p in (exact, induced))
     assert seen == pytest.approx(alike, abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_other_times_share_as_much_of_an_effect_as_by_the_dense_process(share: float) -> None:
+    rng = np.random.default_rng(4)
+    times = [canonical_covariates({"time": f"{t} h"}) for t in (6, 24)]
+    rows = [("c", f"p{i}", "", "", t) for i in range(20) for t in times if (i, t) != (3, times[1])]
+    view = view_of(rows, rng.normal(size=(len(rows), 25)))
+    query = query_of([("c", "p3", "", "", times[1]), ("c", "p5", "", "", "")], 25)
+    kernel = Kernel(identity=1.0, covariates=share)
+    exact, induced = fitted(view, kernel, Scale()), fitted(view, kernel, ALL)
+    for a, b in zip(exact.predict(query), induced.predict(query), strict=True):
+        assert b == pytest.approx(a, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

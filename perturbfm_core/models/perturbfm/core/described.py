@@ -98,5 +98,19 @@ def context_of_pairs(
         out: FloatArray = np.exp(-apart / width)
     else:
         out = (np.asarray(a.names)[i] == np.asarray(b.names)[j]).astype(np.float64)
-    same = np.asarray(a.covariates)[i] == np.asarray(b.covariates)[j]
+    same = same_covariates_of_pairs(a, b, pairs)
     return np.asarray(np.where(same, out, OTHER_COVARIATES * out))
+
+
+def same_covariates_of_pairs(a: Described, b: Described, pairs: tuple[IntArray, IntArray]) -> BoolArray:
+    """Return bool [pairs], whether conditions of `a` and of `b` have the same covariates.
+
+    Parameters
+    ----------
+    a, b
+        Conditions.
+    pairs
+        Positions in `a` and in `b`, int64 [pairs] each.
+    """
+    i, j = pairs
+    return np.asarray(np.asarray(a.covariates)[i] == np.asarray(b.covariates)[j])

@@ -32,6 +32,7 @@ from perturbfm_core.models.perturbfm.core.noise_levels import LAMBDAS, POOLING, 
 from perturbfm_core.models.perturbfm.core.other_screens import (
     apart,
     centred,
+    least_errors,
     of_other_screens,
     sure_of_borrowing,
 )
@@ -133,7 +134,8 @@ class SetProcess:
         best, pooling = map(int, np.unravel_index(int(np.argmin(scores)), scores.shape))
         borrows = bool(of_other_screens(view).any())
         if borrows:
-            best, pooling = sure_of_borrowing(options, errors, scores, (best, pooling))
+            alone = self._errors_of_train(view, genes, equal=some)
+            best, pooling = sure_of_borrowing(options, errors, scores, (best, pooling), alone)
         self.direct, self.kernel = options[best]
         self.pooling, self._fold_errors = POOLING[pooling], errors[best]
         least = float(scores[best, pooling])
@@ -216,6 +218,22 @@ class SetProcess:
         ratio = min(max(beside * kernel.features, least), most)
         return replace(
             found, identity=round(kernel.identity * ratio, 6), level=round(kernel.level * ratio, 6)
+        )
+
+    def _errors_of_train(self, view: TrainView, genes: IntArray | None, *, equal: bool) -> FloatArray:
+        """Return float64 [folds], the errors of the best option without the conditions of other screens.
+
+        Parameters
+        ----------
+        view, genes, equal
+            As of `_errors`.
+        """
+        own = view.subset(~of_other_screens(view))
+        presets = self._candidates(own)
+        return least_errors(
+            errors
+            for direct in _SIMPLER[self.direct]
+            for errors in self._errors(own, direct, presets, genes, equal=equal)
         )
 
     def _errors(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -92,13 +92,20 @@ def _size(residual: FloatArray) -> float:
     return float(np.sqrt(np.mean(residual**2, dtype=np.float64)))
 
 
+def least_errors(options: Iterable[FloatArray]) -> FloatArray:
+    """Return float64 [folds], the errors of the best option, from those of each by noise level and gene."""
+    found = [crossed_errors(errors, pooling) for errors in options for pooling in POOLING]
+    return min(found, key=lambda of_folds: float(of_folds.sum()))
+
+
 def sure_of_borrowing(
     options: Sequence[tuple[Direct, Kernel]],
     errors: Sequence[FloatArray],
     scores: FloatArray,
     best: tuple[int, int],
+    without: FloatArray,
 ) -> tuple[int, int]:
-    """Return the position of the best option, or of the best that borrows nothing if that is no worse beyond error.
+    """Return the position of the best option, or of one that borrows nothing if train alone is no worse beyond error.
 
     Parameters
     ----------
@@ -110,12 +117,18 @@ def sure_of_borrowing(
         float64 [options, poolings], their errors with crossed noise levels.
     best
         Position of the least score.
+    without
+        float64 [folds], errors of train alone. Those of options that borrow nothing are not its own: their contexts
+        share no more with each other than with the other screens.
     """
     alone = [i for i, (_, kernel) in enumerate(options) if kernel.context == 1.0]
     if best[0] in alone or not alone:
         return best
     i, pooling = np.unravel_index(int(np.argmin(scores[alone])), scores[alone].shape)
     other = (alone[int(i)], int(pooling))
-    gain = np.subtract(*(crossed_errors(errors[e], POOLING[p]) for e, p in (other, best)))
+    lent = crossed_errors(errors[best[0]], POOLING[best[1]])
+    if len(lent) != len(without):
+        return other
+    gain = without - lent
     sure = gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
     return best if sure else other

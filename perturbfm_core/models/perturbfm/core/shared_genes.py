@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from perturbfm_core.models.perturbfm.core.described import Described, context_of_pairs
+from perturbfm_core.models.perturbfm.core.described import (
+    Described,
+    context_of_pairs,
+    same_covariates_of_pairs,
+)
 from perturbfm_core.models.perturbfm.core.kernel import SimilarityKernel
 from perturbfm_core.models.perturbfm.core.kernel_weights import Kernel
 from perturbfm_core.schema import FloatArray, IntArray
@@ -54,9 +58,13 @@ class SharedGenes:
     def cross(self, a: Described) -> Any:
         """Return CSR float64 [q, n], the kernel of conditions with train through rare genes."""
         out = sp.coo_array(self._incidence(a) @ self._members.T) * self.kernel.identity
+        pairs = (out.row, out.col)
         if self.kernel.context and out.nnz:
-            alike = context_of_pairs(a, self.train, (out.row, out.col), self.space.context_width)
+            alike = context_of_pairs(a, self.train, pairs, self.space.context_width)
             out.data *= (1.0 - self.kernel.context) + self.kernel.context * alike
+        if self.kernel.covariates and out.nnz:
+            same = same_covariates_of_pairs(a, self.train, pairs)
+            out.data *= np.where(same, 1.0, 1.0 - self.kernel.covariates)
         return sp.csr_array(out)
 
     def blocks(self, among: Any) -> list[tuple[IntArray, FloatArray]]:

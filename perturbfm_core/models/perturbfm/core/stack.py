@@ -23,6 +23,7 @@ from perturbfm_core.models.baselines.dose_interpolation import DoseInterpolation
 from perturbfm_core.models.baselines.dose_response import labels_of
 from perturbfm_core.models.baselines.effects import is_single
 from perturbfm_core.models.baselines.fold_change_ridge import FoldChangeRidge
+from perturbfm_core.models.baselines.fold_changes import has_levels
 from perturbfm_core.models.baselines.means import (
     ContextGeneral,
     ControlOnly,
@@ -102,7 +103,7 @@ class Core:
     Parameters
     ----------
     members
-        Names of registered baselines; those that require controls are left out where train has none.
+        Names of registered baselines; those that require controls are left out where train has none, or z-scores.
     tables
         Gene features for the set process.
     direct
@@ -136,7 +137,7 @@ class Core:
 
     def fit(self, view: TrainView, seed: int) -> Core:
         """Predict the inner folds, fit the stack weights, then fit the members on all conditions."""
-        if view.control is None:
+        if not has_levels(view):
             self.names = [n for n in self.names if n not in _OF_CONTROLS]
         self.process.choose(view)
         if LENT in self.names:
