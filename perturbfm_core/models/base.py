@@ -96,6 +96,10 @@ class Model(ABC):
         """
         return Needs()
 
+    def requirements(self) -> Requires:
+        """Return what this configuration requires of data and split: by default what the class does."""
+        return self.requires
+
     def modules(self) -> tuple[str, ...]:
         """Return the modules that define the model.
 

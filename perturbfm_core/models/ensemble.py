@@ -12,7 +12,7 @@ from perturbfm_core.config import Frozen
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.graphs.side_info import Needs
-from perturbfm_core.models.base import MODELS, Model, new_model
+from perturbfm_core.models.base import MODELS, Model, Requires, new_model
 from perturbfm_core.schema import BoolArray, FloatArray
 from perturbfm_core.splits.residuals import out_of_fold
 from perturbfm_core.splits.split import units_of
@@ -134,6 +134,10 @@ class Ensemble(Model):
     def needs(self) -> Needs:
         """Return the side information that the members need."""
         return self._member().needs()
+
+    def requirements(self) -> Requires:
+        """Return what the members require of data and split."""
+        return self._member().requirements()
 
     def modules(self) -> tuple[str, ...]:
         """Return this module and those of the members' model."""

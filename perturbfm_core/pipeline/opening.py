@@ -43,7 +43,7 @@ def why_not(traits: SplitTraits, entry: ModelEntry, conditions: SplitConditions 
     """
     model = new_model(entry.model, entry.params, entry.name)
     needs = model.needs()
-    reason = applicable(traits, MODELS.get(entry.model).requires) or missing(needs)
+    reason = applicable(traits, model.requirements()) or missing(needs)
     reason = reason or (no_cells(traits) if needs.encoder is not None else None)
     return reason or (None if conditions is None else model.cannot(conditions)) or model.absent()
 

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.data.prediction import Prediction
 from perturbfm_core.errors import ModelError
 from perturbfm_core.models.base import load_model, new_model, save_model
 from perturbfm_core.models.ensemble import bag, combine, member_seeds
+from perturbfm_core.pipeline.opening import why_not
 from perturbfm_core.splits.conditions import SplitConditions
+from perturbfm_core.splits.index import SplitTraits
 from perturbfm_core.splits.view import train_view
 from tests.support.factories import conditions_of, query_of, simulated, split_one, view_of
 
@@ -145,3 +148,11 @@ def test_a_model_that_cannot_be_asked_later_is_no_member() -> None:
         ModelError, match=r"'external-gears' is no member of an ensemble.*leave out --members"
     ):
         new_model("ensemble", {"model": "external-gears"})
+
+
+def test_an_ensemble_requires_what_its_members_do() -> None:
+    entry = ModelEntry(name="e", description="x", model="ensemble", params={"model": "fold_change_ridge"})
+    assert (
+        why_not(SplitTraits(controls=False), entry) == "needs control rows, the data set has differences only"
+    )
+    assert why_not(SplitTraits(), entry) is None

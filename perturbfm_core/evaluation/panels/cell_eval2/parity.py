@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
@@ -36,9 +35,9 @@ from perturbfm_core.evaluation.panels.cell_eval2.evaluation import (
     values_of,
 )
 from perturbfm_core.evaluation.panels.cell_eval2.files import read_cells
+from perturbfm_core.evaluation.panels.cell_eval2.parity_options import read_options
 from perturbfm_core.evaluation.panels.cell_eval2.parity_ties import Bounds, statistic_bounds, tie_bounds
 from perturbfm_core.evaluation.panels.cell_eval2.scores import is_of_challenge, score_table
-from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
 from perturbfm_core.evaluation.panels.virtual_cell.parity_files import find_tables, read_table, stem
 from perturbfm_core.evaluation.parity import (
     UNKNOWN,
@@ -61,29 +60,6 @@ P_VALUE = (1e-300, 1e-9)
 _CONTINUOUS = ("expr_", "delta_", "de_wilcoxon_lfc_nmae", "de_wilcoxon_pr_auc", "de_wilcoxon_roc_auc")
 # Column of a table: (attribute, tolerance).
 _COLUMNS = {"log2_fold_change": ("lfc", FLOAT64), "p_value": ("p", P_VALUE), "p_adj": ("p_adj", P_VALUE)}
-_VALUED = ("--profile", "--preset", "--input-type", "--metrics", "--pert-col", "--control", "--version")
-_SWITCHES = ("--no-target-genes",)
-_TARGETS = "--set target_gene_map"
-# Options, and fields of ``--set``, that say where and how the peer computes, not what.
-_HOW = (
-    "-o",
-    "--outdir",
-    "--cache-real",
-    "--cache-pred",
-    "--cache-strict",
-    "--no-cache-strict",
-    "--write-degenes",
-)
-_HOW_SET = ("de.backend", "device", "num_threads", "gather_threads", "pert_chunk", "cache_strict")
-# Fields of ``--set`` that an option of another name sets too.
-_FIELDS = {
-    "metrics": "--profile",
-    "input_type": "--input-type",
-    "version": "--version",
-    "pert_col": "--pert-col",
-    "control": "--control",
-}
-_PRESETS = ("v2", "vcc2026")
 _TIES = "ties come in an arbitrary order in the peer's sort"
 
 
@@ -176,13 +152,10 @@ def _entries(
 
 
 def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
-    options = _options(run.get("args", []))
-    unknown = [o for o in options if o not in (*_VALUED, *_SWITCHES, *_HOW, _TARGETS)]
-    unknown += [
-        f"{o} {options[o]}" for o in ("--preset", "--version") if options.get(o, "v2") not in _PRESETS
-    ]
-    if unknown:
-        yield not_compared("run", name, f"{UNKNOWN}: no option {unknown[0]} here")
+    try:
+        options, targets = read_options(run.get("args", []))
+    except MetricError as error:
+        yield not_compared("run", name, f"{UNKNOWN}: {error}")
         return
     scale = "counts"
     if options.get("--input-type") == "lognorm":
@@ -191,7 +164,7 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     prediction = name.rpartition("/")[2]
     theirs = {m for values in run["results"].values() for m in values} | set(run["agg_results"]["mean"])
     known = [m for m in METRICS if m in theirs]
-    truth = case.truth(scale, _targets(options))
+    truth = case.truth(scale, targets)
     inputs = compare_cells(truth, case.cells(prediction, scale)[0], known)
     values = values_of(truth.cells.perturbations, inputs, known)
     bounds = {} if inputs.tables is None else tie_bounds(inputs.tables)
@@ -202,36 +175,6 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
         yield from known_form("run", f"{name}/{target}", _row(values, target, expected, name, scale, bounds))
     statistics, limits = aggregates(values), statistic_bounds(values, bounds)
     yield from _statistics("agg", name, run["agg_results"], statistics, scale, limits)
-
-
-def _targets(options: Mapping[str, str]) -> dict[str, str | None] | None:
-    """Return the target genes that the options declare, by label."""
-    given = yaml.safe_load(options.get(_TARGETS, "")) or {}
-    entries = {str(label): None if gene is None else str(gene) for label, gene in given.items()}
-    if "--no-target-genes" in options:
-        entries[ANY] = None
-    return entries or None
-
-
-def _options(args: Iterable[str]) -> dict[str, str]:
-    out: dict[str, str] = {}
-    last = ""
-    for arg in args:
-        if arg == "--set":
-            last = arg
-        elif last == "--set":
-            name, _, value = arg.partition("=")
-            if name in _FIELDS:
-                out[_FIELDS[name]] = str(yaml.safe_load(value))
-            elif name not in _HOW_SET:
-                out[f"--set {name}"] = value
-            last = ""
-        elif arg.startswith("-"):
-            last, _, value = arg.partition("=")
-            out[last] = value
-        elif last:
-            out[last] = arg
-    return out
 
 
 def _row(

@@ -207,3 +207,14 @@ def test_options_that_change_no_number_are_passed_over_and_others_are_named(copy
     else:
         (record,) = records
         assert record.skipped == f"unknown form of record: no option {unknown} here"
+
+
+@pytest.mark.parametrize(
+    "value", ["metrics=[", "target_gene_map={G0: ", "target_gene_map=G0", "metrics=&a [*a]"]
+)
+def test_a_run_whose_options_cannot_be_read_is_not_compared(copy, value):
+    expected = json.loads((copy / "expected.json").read_text())
+    run = expected["runs"]["vcc2026/pred_shift"]
+    case = parity.Case(copy, expected)
+    (record,) = parity._run(case, "vcc2026/pred_shift", run | {"args": [*run["args"], "--set", value]})
+    assert record.skipped.startswith(f"unknown form of record: --set {value.partition('=')[0]}")
