@@ -6,6 +6,7 @@ here: the texts are picked out of its instructions, none of which is carried out
 
 from __future__ import annotations
 
+import contextlib
 import pickletools
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,12 @@ class _Made:
 
 def _listed(code: bytes, name: str) -> list[str]:
     """Return the texts of the one list in a pickled array of objects."""
-    made = _left(code)
-    # The list is the last part of the array's state.
-    texts = [None] if made is None else [_as_text(value) for value in made.given[-1][-1]]
+    texts: list[str | None] = [None]
+    # Instructions in another order than NumPy writes them lead nowhere.
+    with contextlib.suppress(IndexError, KeyError, TypeError, ValueError, AttributeError):
+        made = _left(code)
+        # The list is the last part of the array's state.
+        texts = texts if made is None else [_as_text(value) for value in made.given[-1][-1]]
     found = [text for text in texts if text is not None]
     if len(found) < len(texts):
         msg = f"array {name!r} holds Python objects other than text; save it as text or numbers"

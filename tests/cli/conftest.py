@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import anndata
+import numpy as np
+import pandas as pd
 import pytest
 
 from tests.support.command import VARIABLES, Work, perturbfm
@@ -39,3 +42,25 @@ def work(template: Work, tmp_path: Path) -> Work:
     """Return a private copy of that folder, which is the current directory."""
     shutil.copytree(template.path, tmp_path, symlinks=True, dirs_exist_ok=True)
     return Work(tmp_path, template.split, template.run)
+
+
+@pytest.fixture
+def screen_h5ad(tmp_path: Path) -> Path:
+    """Write an h5ad of counts in two cell lines: singles, a pair written ``B_A``, doses, three donors."""
+    rng = np.random.default_rng(3)
+    n, genes = 240, ["A", "B", "C", *(f"g{i}" for i in range(17))]
+    pert = rng.choice(["ctrl", "A", "B", "C", "B_A"], size=n, p=[0.3, 0.2, 0.2, 0.2, 0.1])
+    obs = pd.DataFrame(
+        {
+            "perturbation": pert,
+            "cell_line": rng.choice(["K562", "RPE1"], size=n),
+            "batch": rng.choice(["d1", "d2", "d3"], size=n),
+        },
+        index=[f"cell{i}" for i in range(n)],
+    )
+    counts = rng.poisson(5.0, size=(n, len(genes))).astype(np.float32)
+    counts[pert == "A", 0] += 30
+    counts[pert == "B", 1] += 30
+    path = tmp_path / "screen.h5ad"
+    anndata.AnnData(X=counts, obs=obs, var=pd.DataFrame(index=genes)).write_h5ad(path)
+    return path

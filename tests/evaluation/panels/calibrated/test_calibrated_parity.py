@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import anndata
 import numpy as np
@@ -117,6 +118,15 @@ def test_an_array_of_other_objects_is_not_read(tmp_path, given):
     found = with_arrays(tmp_path / "case", lambda a: a | {"conditions": objects})
     assert found["compared"] == 0
     assert "array 'conditions' holds Python objects other than text" in next(iter(found["reasons"]))
+
+
+@pytest.mark.parametrize("code", [b".", b"\x80\x02.", b"\x80\x02].", b"\x80\x02K\x01R.", b"\x80\x02h\x05."])
+def test_instructions_that_numpy_does_not_write_are_no_text(tmp_path, code):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("names.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, {"descr": "|O", "fortran_order": False, "shape": (1,)})
+        member.write(code)
+    with pytest.raises(ValueError, match="array 'names' holds Python objects other than text"):
+        read_arrays(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(
