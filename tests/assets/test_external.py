@@ -15,8 +15,8 @@ from perturbfm_core.catalog.entries import ModelEntry
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.splits.conditions import SplitConditions
 from tests.assets.conftest import Location
-from tests.external.test_runner import ends
 from tests.support.asset_runs import CONTEXT, DEMO, cell, checks, metadata
+from tests.support.processes import ends
 
 
 def entry(**params: object) -> ModelEntry:

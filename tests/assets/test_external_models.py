@@ -31,10 +31,10 @@ from perturbfm_core.leaderboard import database
 from perturbfm_core.models.base import MODELS
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import Location
-from tests.external.test_workers import NOT_TRAINED, SMALL_STATE, TRAINED
 from tests.support.asset_runs import DEMO, cell, metadata
 from tests.support.command import perturbfm
 from tests.support.paths import REPO
+from tests.support.workers import NOT_TRAINED, SMALL_STATE, TRAINED
 
 ENVS = os.environ.get("PERTURBFM_ENVS") or str(Path.home() / ".cache/perturbfm/envs")
 # For the builds of all environments together, without the trainings between them.

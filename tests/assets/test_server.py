@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from perturbfm_core.store.locks import Holder, read_holder
 from perturbfm_core.store.owner import host_name
 from tests.assets.conftest import REPO, Location, copy_location
 from tests.support.command import perturbfm
+from tests.support.processes import free_port
 
 (SPLIT,) = [
     e["key"]
@@ -118,13 +118,6 @@ class Server:
                 break
             time.sleep(0.5)
         return status
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from tests.assets.conftest import Location, forget
-from tests.real.conftest import brief
 from tests.support.command import attempt
+from tests.support.few_panels import brief
 
 pytestmark = pytest.mark.slow
 

@@ -21,8 +21,8 @@ import pytest
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.assets.conftest import REPO, Location, copy_location, demo_data  # noqa: F401 - a fixture
-from tests.assets.test_server import free_port
 from tests.support.browser import chromium
+from tests.support.processes import free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

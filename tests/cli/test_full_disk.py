@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.cli.test_killed import check_runs, debris
 from tests.support.command import Work, attempt, perturbfm
+from tests.support.leftovers import check_runs, debris
 from tests.support.paths import REPO
 from tests.support.small_disk import SmallDisk, small_disk
 

@@ -13,9 +13,9 @@ import pytest
 
 from perturbfm_core.store.atomic import read_json
 from perturbfm_core.store.run_record import is_whole, read_run_record
-from tests.cli.test_submit import line, table_of
 from tests.support.command import VARIABLES, Work, attempt, perturbfm
 from tests.support.paths import REPO
+from tests.support.prediction_tables import line, table_of
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from perturbfm_core.pipeline import metric_panel
 from perturbfm_core.pipeline.rescoring import rescore, runs_to_rescore
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import is_whole, read_run_record
-from tests.real.conftest import brief
 from tests.support.command import VARIABLES, attempt, perturbfm
+from tests.support.few_panels import brief
 from tests.support.paths import REPO
 
 PLUGIN = '''

@@ -15,8 +15,8 @@ import pytest
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_record import read_run_record
 from perturbfm_core.store.run_removal import Garbage, collect_garbage, find_garbage
-from tests.cli.test_submit import line, table_of
 from tests.support.command import attempt, perturbfm
+from tests.support.prediction_tables import line, table_of
 
 
 @pytest.fixture

@@ -15,26 +15,10 @@ import pytest
 
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.pipeline.dataset import open_dataset
-from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.run_record import is_whole, read_run_record
-from tests.reports.test_leaderboard_page import parts_of
 from tests.support.command import attempt, perturbfm
-
-
-def keys_of(work) -> list[str]:
-    split = SplitFolder(work.path / "splits").load(work.split)
-    return sorted(split.definition.folds.table["test"])
-
-
-def table_of(work, scale: float = 1.0, seed: int = 0, data: str = "D") -> pd.DataFrame:
-    """Return random deltas, a row per test condition."""
-    keys, genes = keys_of(work), open_dataset(work.path / data).genes
-    values = np.random.default_rng(seed).normal(0, scale, (len(keys), len(genes)))
-    return pd.DataFrame(values, index=pd.Index(keys, name="condition"), columns=genes)
-
-
-def line(work, file, entry="mine", *options):
-    return ["submit", file, "--data", "D", "--split", work.split, "--entry", entry, *options]
+from tests.support.page_parts import parts_of
+from tests.support.prediction_tables import line, table_of
 
 
 @pytest.fixture

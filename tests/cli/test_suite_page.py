@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.real.conftest import brief
 from tests.support.command import VARIABLES, Answer, attempt
+from tests.support.few_panels import brief
 from tests.support.paths import REPO
 
 PAGE = (REPO / "docs/suites.md").read_text()

@@ -16,6 +16,7 @@ import pytest
 from perturbfm_core.errors import ExternalError
 from perturbfm_core.external import network
 from perturbfm_core.external.runner import WorkerCall, run_worker
+from tests.support.processes import ends
 
 WRITES = (
     "__import__('zipfile').ZipFile(out + '/raw.npz', 'w').close(); open(out + '/raw.json', 'w').write('{}')\n"
@@ -43,19 +44,6 @@ def refused(made: WorkerCall, tell=lambda _: None) -> str:
         run_worker(made, tell)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def ends(pid: int) -> bool:
-    """Return whether a process ends within a few seconds; a zombie has ended."""
-    until = time.monotonic() + 8
-    while time.monotonic() < until:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_output_log_and_progress(tmp_path):

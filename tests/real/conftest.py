@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from perturbfm_core.pipeline import report
 from tests.support.command import VARIABLES
-from tests.support.few_panels import score_only
 from tests.support.paths import REPO
 
 DATA = REPO.parent / "shared" / "data"
-
-
-@contextmanager
-def brief(*panels: str) -> Iterator[None]:
-    """Leave out of runs what a test does not look at: their report's page, and all panels but these and `uncertainty`."""
-    with pytest.MonkeyPatch.context() as patch:
-        score_only(patch, *panels)
-        patch.setattr(report, "run_report", lambda *_: "")
-        yield
 
 
 @pytest.fixture(scope="session")

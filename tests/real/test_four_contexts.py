@@ -9,8 +9,8 @@ import pytest
 
 from perturbfm_core.data.prediction import read_prediction
 from perturbfm_core.store.atomic import read_json
-from tests.real.conftest import brief
 from tests.support.command import perturbfm
+from tests.support.few_panels import brief
 
 FILE = "sc_norman_mcfaline_4contexts.h5ad"
 GLIOMA = ["A172", "T98G", "U87MG"]

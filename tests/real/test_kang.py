@@ -13,8 +13,8 @@ import pytest
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.atomic import read_json
-from tests.real.conftest import brief
 from tests.support.command import perturbfm
+from tests.support.few_panels import brief
 
 FILE = "sc_kang_ifnb_5celltypes.h5ad"
 SHARED = "CD8 T cells"

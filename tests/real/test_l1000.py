@@ -14,8 +14,8 @@ from perturbfm_core.data.table import condition_table
 from perturbfm_core.pipeline.dataset import open_dataset
 from perturbfm_core.splits.folder import SplitFolder
 from perturbfm_core.store.atomic import read_json
-from tests.real.conftest import brief
 from tests.support.command import attempt, perturbfm
+from tests.support.few_panels import brief
 
 FILE = "pb_l1000_3drugs_65lines_doses.h5ad"
 CONDITION = ["context", "condition", "dose_um", "time"]

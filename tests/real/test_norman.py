@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from perturbfm_core.pipeline.dataset import open_dataset
-from tests.real.conftest import brief
 from tests.support.command import perturbfm
+from tests.support.few_panels import brief
 
 FILE = "pb_norman_k562_singles_doubles.h5ad"
 ENTRIES = ("additive", "global_mean")

@@ -22,8 +22,8 @@ from perturbfm_core.tuning.sweep import ranking, run_sweep
 from perturbfm_core.tuning.sweep_folder import SweepFolder
 from perturbfm_core.tuning.sweep_grid import load_base, load_grid, sweep_cells
 from perturbfm_core.tuning.validation import FoldScore, Validation
-from tests.real.conftest import brief
 from tests.support.command import attempt, perturbfm
+from tests.support.few_panels import brief
 from tests.support.tuning_screen import forbidden_rows, poisoned
 
 BASE = ModelEntry(name="mine", description="x", model="ridge")
