@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
 import pytest
 import torch
 
@@ -17,15 +14,7 @@ from perturbfm_core.training.determinism import (
     torch_generator,
 )
 from perturbfm_core.training.device import autocast, compiled, precision_on, resolve_device
-
-
-def global_state() -> list[bytes]:
-    """Return the state of every global generator."""
-    return [
-        torch.get_rng_state().numpy().tobytes(),
-        repr(np.random.get_state()).encode(),  # noqa: NPY002
-        repr(random.getstate()).encode(),
-    ]
+from tests.support.torch_state import global_state
 
 
 def test_each_purpose_has_its_own_seed():
