@@ -7,10 +7,7 @@ import hashlib
 import json
 import re
 import shutil
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -22,7 +19,7 @@ from perturbfm_core.errors import StoreError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.leaderboard.page_data import key_metrics
 from perturbfm_core.leaderboard.page_data_about import about_metrics
-from perturbfm_core.leaderboard.page_data_packing import MISSING, Part, rounded, within
+from perturbfm_core.leaderboard.page_data_packing import Part, rounded, within
 from perturbfm_core.leaderboard.page_data_tables import read_tables
 from perturbfm_core.pipeline.leaderboard_page import folder_address, is_current, write_page
 from perturbfm_core.pipeline.site import build_site
@@ -36,9 +33,10 @@ from perturbfm_core.reports.pages.leaderboard_page import (
 )
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.browser.boards import ENTRIES, HOSTILE, METRICS, PART, WHOLE, made_store
-from tests.reports.test_reports import Page
 from tests.support.command import attempt, perturbfm
 from tests.support.factories import run_config, score_rows, split_table, write_run
+from tests.support.page_parts import parts_of, unpacked
+from tests.support.pages import Page
 from tests.support.paths import REPO
 
 # Columns of the tables of attacks on the challenge's metrics.
@@ -59,36 +57,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 def text(store: ArtifactStore) -> str:
     """Return the page."""
     return store.leaderboard_page.read_text(encoding="utf-8")
-
-
-def parts_of(text: str) -> dict[str, dict[str, Any]]:
-    """Return {name: content} of the parts of a page, as its script reads them."""
-    found = re.findall(r'<script type="text/plain" id="part-([\w.-]+)">([A-Za-z0-9+/=]+)</script>', text)
-    return {name: unpacked(packed) for name, packed in found}
-
-
-def unpacked(packed: str) -> dict[str, Any]:
-    """Return plain values and arrays of a packed part."""
-    content = zlib.decompress(base64.b64decode(packed))
-    (size,) = struct.unpack("<I", content[:4])
-    head = json.loads(content[4 : 4 + size])
-    out, at = dict(head["plain"]), 4 + size
-    for array in head["arrays"]:
-        n = int(np.prod(array["shape"]))
-        planes = []
-        for _ in range(4 if array["kind"] == "number" else 2):
-            planes.append(np.frombuffer(content[at : at + n], dtype=np.uint8).astype(np.int64))
-            at += n
-        if array["kind"] == "code":
-            values: Any = planes[0] + 256 * planes[1]
-        else:
-            m = planes[0] + (planes[1] << 8) + (planes[2] << 16)
-            m = np.where(m >= 2**23, m - 2**24, m)
-            d = np.where(planes[3] > 127, planes[3] - 256, planes[3])
-            values = np.where(m == MISSING, np.nan, m / np.power(10.0, d))
-        out[array["name"]] = values.reshape(array["shape"])
-    assert at == len(content)
-    return out
 
 
 # ---- what it needs ----------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from perturbfm_core.reports.pages.run import Beside, run_report
 from perturbfm_core.splits.folder import SplitStats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.run_record import RunRecord
-from tests.reports.test_reports import CONTEXTS, PERTS, QUOTED, SCRIPT, STATS, Page
 from tests.support.factories import grid_rows, prediction_of, run_config, screen, split_one
+from tests.support.pages import CONTEXTS, PERTS, QUOTED, SCRIPT, STATS, Page
 from tests.support.report_case import report_case
 
 # The only address of the page: that of the namespace of SVG, which is never asked.

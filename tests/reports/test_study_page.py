@@ -10,7 +10,7 @@ import pytest
 
 from perturbfm_core.reports.html import DASH
 from perturbfm_core.reports.pages.study import StudyRecord, TrialRecord, study_page
-from tests.reports.test_reports import Page
+from tests.support.pages import Page
 
 OWN = TrialRecord(-1, "complete", 0.4, 0.2, {"alphas": [0.1, 1.0], "per": "data"}, 1.5)
 TRIALS = (

@@ -1,4 +1,4 @@
-"""Publishing the leaderboard beside readers, writers and what they leave behind."""
+"""Publishing beside readers, writers, killed refreshes and damaged runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -20,45 +19,9 @@ from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.leaderboard import database
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.owner import new_token
-from tests.support.factories import run_config, score_rows, split_table, write_run
+from tests.support.factories import run_config
 from tests.support.paths import REPO
-
-A, B = "a" * 64, "b" * 64
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    """Return a store with one run."""
-    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
-    add_run(store, "additive", [0.5] * 5)
-    return store
-
-
-def add_run(store: ArtifactStore, entry: str, values: list[float], **kwargs: Any) -> None:
-    """Write one run of an entry."""
-    score = {k: kwargs.pop(k) for k in ("panel", "metric", "direction") if k in kwargs}
-    config = run_config(entry, **kwargs)
-    write_run(store, config, score_rows(config, {f"x|G{i}|||": v for i, v in enumerate(values)}, **score))
-
-
-def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return tables of splits and data sets."""
-    return split_table(A, split_key="screen.combo_ood.a", cv_fold=None), pd.DataFrame(
-        {"dataset": ["screen"], "n_obs": [3]}
-    )
-
-
-def rebuild(store: ArtifactStore) -> Path:
-    """Rebuild the leaderboard of a store."""
-    splits, datasets = tables()
-    return database.rebuild(store, lambda: splits, lambda runs: datasets)
-
-
-def entries(store: ArtifactStore) -> list[str]:
-    """Return the entries of the published leaderboard by rank."""
-    return list(
-        database.query(store, "SELECT entry FROM leaderboard ORDER BY rank NULLS LAST, entry")["entry"]
-    )
+from tests.support.small_leaderboard import add_run, entries, rebuild
 
 
 @pytest.fixture
@@ -72,126 +35,6 @@ def wal_of_another(tmp_path: Path) -> bytes:
         return Path(f"{path}.wal").read_bytes()
     finally:
         con.close()
-
-
-# ---- what is published ------------------------------------------------------------------------------------
-
-
-def test_the_published_file_is_read_only_behind_a_link(store: ArtifactStore) -> None:
-    target = rebuild(store)
-    assert target == store.runs / "leaderboard-1.duckdb"
-    assert target.stat().st_mode & 0o777 == 0o444
-    assert store.leaderboard.is_symlink()
-    assert store.leaderboard.readlink() == Path("leaderboard-1.duckdb")
-    assert sorted(p.name for p in store.runs.glob("*leaderboard*")) == [
-        "leaderboard-1.duckdb",
-        "leaderboard.duckdb",
-    ]
-
-
-def test_the_link_is_switched_and_the_last_three_are_kept(store: ArtifactStore) -> None:
-    for n in range(1, 5):
-        assert rebuild(store).name == f"leaderboard-{n}.duckdb"
-        assert store.leaderboard.readlink() == Path(f"leaderboard-{n}.duckdb")
-    kept = sorted(p.name for p in store.runs.glob("leaderboard-*"))
-    assert kept == [f"leaderboard-{n}.duckdb" for n in (2, 3, 4)]
-
-
-def test_file_numbers_are_compared_as_numbers(store: ArtifactStore) -> None:
-    (store.runs / "leaderboard-9.duckdb").write_bytes(b"")
-    (store.runs / "leaderboard-x.duckdb").write_bytes(b"")
-    assert [rebuild(store).name for _ in range(2)] == ["leaderboard-10.duckdb", "leaderboard-11.duckdb"]
-    rebuild(store)
-    assert not (store.runs / "leaderboard-9.duckdb").exists()
-    assert (store.runs / "leaderboard-x.duckdb").exists()
-
-
-def test_tables_hold_runs_scores_splits_and_standings(store: ArtifactStore) -> None:
-    rebuild(store)
-    counts = {t: int(database.query(store, f"SELECT count(*) AS n FROM {t}")["n"][0]) for t in ("runs", "scores", "splits", "datasets", "standings", "leaderboard")}  # fmt: skip
-    assert counts == {"runs": 1, "scores": 6, "splits": 1, "datasets": 1, "standings": 1, "leaderboard": 1}
-    row = database.query(store, "SELECT * FROM leaderboard").iloc[0]
-    assert (row["entry"], row["rank"], row["value"], row["n_conditions"]) == ("additive", 1, 0.5, 5)
-    assert (row["best_baseline"], row["diff_best_baseline"]) == ("additive", 0.0)
-
-
-def test_an_empty_store_has_an_empty_leaderboard(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
-    rebuild(store)
-    assert database.query(store, "SELECT * FROM leaderboard").empty
-    types = database.query(
-        store, "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'scores'"
-    )
-    assert dict(zip(types["column_name"], types["data_type"], strict=True))["value"] == "DOUBLE"
-
-
-def test_older_clients_can_read_the_storage(store: ArtifactStore) -> None:
-    target = rebuild(store)
-    con = duckdb.connect(str(target), read_only=True)
-    try:
-        tags = con.execute(
-            "SELECT tags FROM duckdb_databases() WHERE database_name = 'leaderboard-1'"
-        ).fetchall()
-    finally:
-        con.close()
-    assert tags[0][0]["storage_version"].startswith("v1.2.0")
-
-
-# ---- ranks ------------------------------------------------------------------------------------------------
-
-
-def _ranks(store: ArtifactStore) -> dict[str, float | None]:
-    rebuild(store)
-    found = database.query(store, "SELECT entry, rank FROM leaderboard")
-    return {e: None if pd.isna(r) else int(r) for e, r in zip(found["entry"], found["rank"], strict=True)}
-
-
-@pytest.mark.parametrize(
-    ("panel", "metric", "direction", "expected"),
-    [
-        pytest.param("delta", "pearson", "max", {"low": 3, "middle": 2, "high": 1}, id="most"),
-        pytest.param("delta", "rmse", "min", {"low": 1, "middle": 2, "high": 3}, id="least"),
-        pytest.param("uncertainty", "coverage_0.8", "target", {"low": 3, "middle": 2, "high": 1}, id="nearest from above"),
-        pytest.param("uncertainty", "coverage_0.5", "target", {"low": 2, "middle": 1, "high": 3}, id="nearest from both sides"),
-    ],
-)  # fmt: skip
-def test_ranks_follow_the_direction_of_the_metric(
-    tmp_path: Path, panel: str, metric: str, direction: str, expected: dict[str, int]
-) -> None:
-    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
-    for entry, value in (("low", 0.2), ("middle", 0.6), ("high", 0.9)):
-        add_run(store, entry, [value] * 5, panel=panel, metric=metric, direction=direction)
-    assert _ranks(store) == expected
-
-
-def test_equal_entries_share_a_rank(store: ArtifactStore) -> None:
-    add_run(store, "ridge", [0.5] * 5)
-    add_run(store, "linear", [0.4] * 5)
-    assert _ranks(store) == {"additive": 1, "ridge": 1, "linear": 3}
-
-
-def test_entries_with_undefined_conditions_rank_behind_and_those_without_any_not_at_all(
-    store: ArtifactStore,
-) -> None:
-    add_run(store, "partial", [0.9, 0.9, np.nan, 0.9, 0.9])
-    add_run(store, "worst", [-0.9] * 5)
-    add_run(store, "nothing", [np.nan] * 5)
-    assert _ranks(store) == {"additive": 1, "worst": 2, "partial": 3, "nothing": None}
-
-
-def test_nothing_is_ranked_without_signal(tmp_path: Path) -> None:
-    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
-    for entry in ("additive", "ridge"):
-        add_run(store, entry, [0.5] * 5, no_signal=True)
-    assert _ranks(store) == {"additive": None, "ridge": None}
-
-
-def test_ranks_are_by_board(store: ArtifactStore) -> None:
-    add_run(store, "ridge", [0.1] * 5, split=B)
-    splits = pd.concat([split_table(A), split_table(B)])
-    database.rebuild(store, lambda: splits, lambda runs: tables()[1])
-    found = database.query(store, "SELECT board, entry, rank FROM leaderboard ORDER BY board")
-    assert found.to_numpy().tolist() == [["board-aaaa", "additive", 1], ["board-bbbb", "ridge", 1]]
 
 
 # ---- what others do ---------------------------------------------------------------------------------------
@@ -445,83 +288,3 @@ def test_a_path_with_a_quote_can_be_published(tmp_path: Path) -> None:
     add_run(store, "additive", [0.5] * 5)
     rebuild(store)
     assert entries(store) == ["additive"]
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    """Return a store with one run whose leaderboard is published, for tests that only read."""
-    folder = tmp_path_factory.mktemp("published")
-    store = ArtifactStore(folder / "home", folder / "splits")
-    add_run(store, "additive", [0.5] * 5)
-    rebuild(store)
-    return store
-
-
-# ---- reading ----------------------------------------------------------------------------------------------
-
-
-def test_without_a_leaderboard_there_is_nothing_to_read(store: ArtifactStore) -> None:
-    with pytest.raises(
-        StoreError, match=r"there is no leaderboard at .*; run `perturbfm leaderboard refresh` first"
-    ):
-        entries(store)
-
-
-def test_a_damaged_file_is_named(store: ArtifactStore) -> None:
-    target = rebuild(store)
-    target.chmod(0o644)
-    target.write_bytes(b"not a database")
-    with pytest.raises(StoreError, match=r"leaderboard-1\.duckdb cannot be opened \("):
-        entries(store)
-
-
-@pytest.mark.parametrize(
-    ("sql", "message"),
-    [
-        pytest.param("SELECT * FROM read_text('/etc/hostname')", "file system operations are disabled", id="read"),
-        pytest.param("SELECT * FROM read_csv('/etc/passwd')", "file system operations are disabled", id="csv"),
-        pytest.param("SELECT * FROM glob('/etc/*')", "file system operations are disabled", id="list"),
-        pytest.param("COPY (SELECT 1) TO 'out.csv'", "file system operations are disabled", id="write"),
-        pytest.param("ATTACH 'other.duckdb' AS other", "file system operations are disabled", id="attach"),
-        pytest.param("SET enable_external_access = true", "Cannot enable external access", id="set"),
-        pytest.param("RESET enable_external_access", "Cannot enable external access", id="reset"),
-        pytest.param("LOAD httpfs", "Loading external extensions is disabled", id="extension"),
-        pytest.param("DELETE FROM runs", "read-only mode", id="delete"),
-        pytest.param("CREATE TABLE mine (a INTEGER)", "read-only mode", id="create"),
-        pytest.param("DROP VIEW leaderboard", "read-only mode", id="drop"),
-        pytest.param("SELECT * FROM nothing", "tables: scores, runs, splits, datasets, standings, skipped; views?: leaderboard", id="unknown"),
-        pytest.param("SELEC", "Parser Error", id="syntax"),
-    ],
-)  # fmt: skip
-def test_a_statement_reaches_nothing_but_the_leaderboard(
-    published: ArtifactStore, tmp_path: Path, sql: str, message: str
-) -> None:
-    def files() -> set[Path]:
-        # The working directory is the test's own.
-        return {p for folder in (tmp_path, published.home.parent) for p in folder.rglob("*") if p.is_file()}
-
-    before = files()
-    with pytest.raises(StoreError, match=f"SQL failed: .*{message}"):
-        database.query(published, sql)
-    assert files() == before
-    assert entries(published) == ["additive"]
-
-
-@pytest.mark.parametrize("sql", ["", "-- nothing", ";"])
-def test_no_statement_gives_no_rows(published: ArtifactStore, sql: str) -> None:
-    assert database.query(published, sql).empty
-
-
-def test_a_reader_is_closed_when_its_block_fails(store: ArtifactStore) -> None:
-    rebuild(store)
-    kept = []
-
-    def fail() -> None:
-        with database.connect(store) as con:
-            kept.append(con)
-            con.execute("SELECT * FROM nothing")
-
-    with pytest.raises(StoreError, match="nothing does not exist"):
-        fail()
-    with pytest.raises(duckdb.Error, match="closed"):
-        kept[0].execute("SELECT 1")

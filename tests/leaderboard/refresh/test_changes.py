@@ -1,13 +1,11 @@
-"""A refresh reads a run once, and ends where one from nothing does."""
+"""A refresh after runs were added, removed, rescored or damaged ends where one from nothing does."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,219 +14,13 @@ import pytest
 from perturbfm_core import schema
 from perturbfm_core.cli.boards import board_lines, undefined_reasons
 from perturbfm_core.evaluation.metric import METRICS as METRICS_OF
-from perturbfm_core.leaderboard import collect, database, known_runs, refresh
+from perturbfm_core.leaderboard import database, refresh
 from perturbfm_core.leaderboard.page_data_tables import read_tables
 from perturbfm_core.leaderboard.tables import dataset_table
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_tags import TAGS_FILE, tag_run
 from tests.support.factories import run_config, score_rows, split_table, write_run
-
-A, B, C, D = ("abcd"[i] * 64 for i in range(4))
-TABLES = (
-    "headline_conditions",
-    "runs",
-    "global_scores",
-    "standings",
-    "pairwise",
-    "splits",
-    "skipped",
-    "scores",
-    "leaderboard",
-    "trend",
-)
-METRICS = (
-    ("delta", "pearson_centered", "max"),
-    ("delta", "rmse", "min"),
-    ("uncertainty", "coverage_0.5", "target"),
-)
-
-
-def splits() -> pd.DataFrame:
-    """Return three folds of one board, and a split of its own."""
-    return pd.concat([split_table(A, B, C, board="cv"), split_table(D, board="alone")], ignore_index=True)
-
-
-def renew(store: ArtifactStore, table: pd.DataFrame | None = None, **options: Any) -> Path:
-    """Bring the leaderboard of a store up to date."""
-    given = splits() if table is None else table
-    return database.rebuild(
-        store, lambda: given, lambda runs: pd.DataFrame({"dataset": ["screen"]}), **options
-    )
-
-
-def content(store: ArtifactStore) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every row of every table and view, in one order, with values as they are."""
-    out = {}
-    with database.connect(store) as con:
-        for name in TABLES:
-            rows = con.execute(f"SELECT * FROM {name}").fetchall()
-            out[name] = sorted(rows, key=repr)
-    return out
-
-
-def add(
-    store: ArtifactStore,
-    entry: str,
-    split: str = D,
-    *,
-    start: int = 0,
-    n: int = 6,
-    rng: Any = None,
-    **config: Any,
-) -> Path:
-    """Write a run with three metrics by condition, one by context, and one of the run."""
-    rng = np.random.default_rng(len(entry)) if rng is None else rng
-    known = run_config(entry, split=split, **config)
-    frames = []
-    for panel, metric, direction in METRICS:
-        values = rng.normal(0.5, 0.2, n)
-        values[rng.random(n) < 0.1] = np.nan
-        keyed = {f"x|G{start + i}|||": float(v) for i, v in enumerate(values)}
-        frames.append(score_rows(known, keyed, panel=panel, metric=metric, direction=direction))
-    # One value for the context, and one for the run.
-    level, keys = len(entry) / 10, [f"x|G{start + i}|||" for i in range(n)]
-    frames.append(score_rows(known, dict.fromkeys(keys, level), panel="vcc2026", metric="vcc2026_score"))
-    whole = score_rows(known, dict.fromkeys(keys, float("nan")), panel="hits", metric="effect_size_spearman")
-    frames.append(whole.assign(value=whole["value"].where(whole["scope"] != "global", level)))
-    frames.append(frames[0].tail(1).assign(scope="stratum", key="all"))
-    return write_run(store, known, pd.concat(frames, ignore_index=True))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    """Return a store with two runs and a leaderboard."""
-    store = ArtifactStore(tmp_path / "home", tmp_path / "splits")
-    add(store, "additive")
-    add(store, "ridge")
-    renew(store)
-    settle(store)
-    return store
-
-
-def settle(store: ArtifactStore) -> None:
-    """Let the files of all runs look as if they had not changed for a minute."""
-    for path in store.runs.glob("*_*_*/*"):
-        stat = path.stat()
-        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - 60 * 10**9))
-    renew(store)
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of the runs whose scores are read from here on."""
-    seen: list[str] = []
-    read = collect.read_run_scores
-
-    def counted(path: Path, known: Any) -> Any:
-        seen.append(path.name)
-        return read(path, known)
-
-    monkeypatch.setattr(refresh, "read_run_scores", counted)
-    return seen
-
-
-# ---- what is read -----------------------------------------------------------------------------------------
-
-
-def test_a_run_is_read_once(store: ArtifactStore, reads: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    digests: list[Path] = []
-    digest = known_runs.file_digest
-    monkeypatch.setattr(known_runs, "file_digest", lambda p: digests.append(p) or digest(p))  # type: ignore[func-returns-value]
-    renew(store)
-    assert not reads
-    assert not digests
-    new = add(store, "linear")
-    renew(store)
-    assert reads == [new.name]
-    renew(store, from_nothing=True)
-    assert len(reads) == 4
-
-
-def test_a_file_written_again_with_the_same_content_is_not_read_again(
-    store: ArtifactStore, reads: list[str]
-) -> None:
-    for path in store.run_dirs():
-        file = path / schema.SCORES_FILE
-        file.write_bytes(file.read_bytes())
-    renew(store)
-    assert not reads
-
-
-def test_a_change_within_one_tick_of_the_clock_is_seen(store: ArtifactStore, reads: list[str]) -> None:
-    run = add(store, "linear")
-    renew(store)
-    file = run / schema.CONFIG_FILE
-    stat = file.stat()
-    text = file.read_text().replace('"fit_s": 0.5', '"fit_s": 0.7')
-    file.write_text(text)
-    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    renew(store)
-    assert reads == [run.name, run.name]
-    found = database.query(store, "SELECT fit_seconds FROM runs WHERE entry = 'linear'")
-    assert found["fit_seconds"].tolist() == [0.7]
-
-
-def test_other_code_makes_all_tables_anew(
-    store: ArtifactStore, reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "code_digest", lambda: "other")
-    renew(store)
-    assert len(reads) == 2
-
-
-@pytest.mark.parametrize("content_of", [b"", b"\x93NUMPY half", None])
-def test_means_that_were_kept_and_are_damaged_are_made_anew(
-    store: ArtifactStore, content_of: bytes | None
-) -> None:
-    kept = list((store.runs / ".scores").rglob("mean.*.npy"))
-    assert kept
-    for file in kept:
-        if content_of is None:
-            np.save(file, np.ones((2, 2)))
-        else:
-            file.write_bytes(content_of)
-    add(store, "linear")
-    renew(store)
-    found = content(store)
-    renew(store, from_nothing=True)
-    assert content(store) == found
-
-
-@pytest.mark.parametrize("harm", ["file", "log", "note", "scores"])
-def test_what_another_program_changed_is_made_anew(store: ArtifactStore, harm: str) -> None:
-    before = content(store)
-    file = store.leaderboard.resolve()
-    if harm == "file":
-        file.chmod(0o644)
-        file.write_bytes(file.read_bytes()[:-4096])
-    elif harm == "log":
-        Path(f"{file}.wal").write_bytes(b"another's")
-    elif harm == "note":
-        (store.runs / ".scores" / f"{file.stem}.json").unlink()
-    else:
-        shutil.rmtree(store.runs / ".scores")
-    renew(store)
-    assert content(store) == before
-
-
-@pytest.mark.parametrize("name", ["moved", "it's, moved", "moved [1]"])
-def test_a_leaderboard_that_was_moved_answers_as_before(
-    store: ArtifactStore, tmp_path: Path, name: str
-) -> None:
-    before = content(store)
-    (tmp_path / "away").mkdir()
-    there = ArtifactStore(store.home.rename(tmp_path / "away" / name), store.split_dir)
-    found = content(there)
-    assert {t: rows for t, rows in found.items() if t != "runs"} == {
-        t: r for t, r in before.items() if t != "runs"
-    }
-    assert len(database.query(there, "SELECT * FROM strata")) == 2
-    renew(there)
-    assert len(content(there)["scores"]) == len(before["scores"])
-    assert {Path(p).parent for p in database.query(there, "SELECT path FROM runs")["path"]} == {there.runs}
-
-
-# ---- every kind of change ---------------------------------------------------------------------------------
+from tests.support.refreshed_store import TABLES, A, B, C, D, add, content, renew, splits
 
 
 def entries(store: ArtifactStore) -> list[str]:
