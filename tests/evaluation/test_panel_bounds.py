@@ -24,9 +24,9 @@ from perturbfm_core.leaderboard.headline import HEADLINE, headline_of, headline_
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds, stored_stats
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
-from tests.evaluation.test_ceilings import GENES, PERTS, held_out, noisy
 from tests.support.counts_screen import counts_dataset, counts_screen
 from tests.support.factories import screen, split_one
+from tests.support.noisy_screen import GENES, PERTS, held_out, noisy
 
 NAMES = [f"{m.panel}.{m.name}" for m in headline_metrics()]
 # Of counts alone.

@@ -14,6 +14,7 @@ from perturbfm_core.evaluation.panels.calibrated import panel as calibrated
 from perturbfm_core.evaluation.probes import ATTACKS, better, probe, with_prediction
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
+from tests.support.attacks import ON_CELLS
 from tests.support.factories import comparison_of, prediction_of, simulated, split_one
 
 # The attacks that must not pay. `perturbed_mean_as_control` is not among them: see below.
@@ -25,25 +26,6 @@ FUTILE = (
     "constant_prediction",
     "train_mean_relabelled",
     "variance_inflation",
-)
-# Attacks on cells, tried in test_probes_counts.py.
-ON_CELLS = (
-    *(
-        "cells_drawn",
-        "noise_free_tiles",
-        "exact_mean",
-        "inflated_dispersion",
-        "spiked_targets",
-        "low_genes_raised",
-    ),
-    *(
-        "all_tied",
-        "controls_pasted",
-        "genes_left_out",
-        "perturbations_left_out",
-        "depth_multiplied",
-        "depth_thinned",
-    ),
 )
 SPLITS = {
     "unseen context": ("context_ood", {"holdout": ["C0"]}, {}),

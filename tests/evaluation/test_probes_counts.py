@@ -17,7 +17,7 @@ from perturbfm_core.evaluation.probes import ATTACKS, probe
 from perturbfm_core.leaderboard.headline import HEADLINE_METRIC, HEADLINE_PANEL
 from perturbfm_core.models.base import new_model
 from perturbfm_core.splits.view import Query, train_view
-from tests.evaluation.test_probes import ON_CELLS
+from tests.support.attacks import ON_CELLS
 from tests.support.factories import prediction_of, simulated, split_one
 
 SEEDS = (1, 2)

@@ -13,10 +13,10 @@ from sklearn.linear_model import Ridge
 from perturbfm_core.data.condition import part_id
 from perturbfm_core.evaluation.comparison import compare
 from perturbfm_core.evaluation.panel import evaluate
-from perturbfm_core.models.base import Model, new_model
 from perturbfm_core.pipeline.prediction import predict_rows
 from perturbfm_core.splits.view import TrainView, train_view
 from tests.support.factories import query_of, simulated, split_one, view_of
+from tests.support.fitted_baselines import fitted
 
 #        context  perturbation   g0 g1 g2
 TABLE = [
@@ -36,13 +36,6 @@ def table_view(inner: Sequence[Sequence[int]] = (), **fields: Any) -> TrainView:
 def means(name: str, view: TrainView, rows: Sequence[Sequence[str]], **params: Any) -> list[list[float]]:
     """Return the means that a freshly fitted model predicts."""
     return fitted(name, view, **params).predict(query_of(rows, [str(g) for g in view.genes])).mean.tolist()
-
-
-def fitted(name: str, view: TrainView, **params: Any) -> Model:
-    """Return a fitted model."""
-    model = new_model(name, params)
-    model.fit(view, 0)
-    return model
 
 
 # ---- means ------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from perturbfm_core.models.base import load_model, save_model
 from perturbfm_core.models.baselines.fold_changes import LogFoldChanges, applied_fold_changes
 from perturbfm_core.models.perturbfm.core.stack import Core
 from perturbfm_core.splits.view import train_view
-from tests.models.test_baselines import fitted
 from tests.support.factories import grid_rows, query_of, screen, split_one, view_of, with_metadata
+from tests.support.fitted_baselines import fitted
 
 ROWS = [("x", "A"), ("y", "A"), ("x", "B"), ("y", "B")]
 # Normalised levels of three genes in the controls of each condition; y hardly expresses the last one.

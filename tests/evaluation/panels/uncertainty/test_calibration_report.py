@@ -10,37 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perturbfm_core.data.intervals import Intervals
 from perturbfm_core.evaluation.comparison import Comparison, TrainSide
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import evaluate, metrics_json
 from perturbfm_core.evaluation.panels.uncertainty import coverage, novelty
 from perturbfm_core.evaluation.panels.uncertainty.report import calibration_report
 from perturbfm_core.schema import COVERAGE_LEVELS
-from tests.support.factories import comparison_of, conditions_of
-
-
-def train_of(perts: list[str], delta: Any = None, context: str = "c") -> TrainSide:
-    conditions = conditions_of([(context, p) for p in perts])
-    delta = np.zeros((len(perts), 4)) if delta is None else np.asarray(delta, dtype=np.float64)
-    return TrainSide(conditions, delta, None, np.ones(len(perts), dtype=np.int64))
-
-
-def gaussian_intervals(C: int, G: int, times: float = 1.0) -> Intervals:
-    z = times * stats.norm.ppf(0.5 + np.asarray(COVERAGE_LEVELS) / 2)
-    factor = np.broadcast_to(z[:, None, None], (4, C, 1)).astype(np.float64)
-    return Intervals(
-        np.asarray(COVERAGE_LEVELS), factor, np.zeros(G, dtype=np.int16), effective=np.full(C, 33.0)
-    )
-
-
-def calibrated(C: int = 30, G: int = 200, seed: int = 0, **fields: Any) -> Comparison:
-    """Return a calibrated prediction of conditions whose errors differ in size as the variance says."""
-    rng = np.random.default_rng(seed)
-    sigma = np.exp(rng.normal(size=(C, 1))) * np.ones(G)
-    mean = sigma * rng.normal(size=(C, G))
-    given = {"intervals": gaussian_intervals(C, G), **fields}
-    return comparison_of(mean + sigma * rng.normal(size=(C, G)), mean, var=sigma**2, **given)
+from tests.support.calibrated_predictions import calibrated, gaussian_intervals, train_of
+from tests.support.factories import comparison_of
 
 
 def value(name: str, c: Comparison) -> float:
