@@ -135,6 +135,8 @@ def _board(
     floors = [f"{label} {_mark(first, c, label, notes, metric)}" for c, label in _FLOORS]
     ceilings = [f"{label} {_mark(first, c, label, notes, metric)}" for c, label in _CEILINGS]
     marks = f"floor: {', '.join(floors)}; ceiling: {', '.join(ceilings)}"
+    if (over_folds := _text(first.get("marks_reason"))) is not None:
+        marks += f" {notes.dash(over_folds).removeprefix('- ')}"
     yield from textwrap.wrap(marks, WIDTH, initial_indent="  ", subsequent_indent="  ")
     best = _text(first.get("best_baseline"))
     against = f"minus {cut(best, 20)}" if best else "minus best baseline"

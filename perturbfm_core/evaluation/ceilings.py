@@ -21,8 +21,17 @@ from perturbfm_core.data.kept_rows import KeptRows, expression_of, kept_rows
 from perturbfm_core.data.matrix import row_blocks, take_rows
 from perturbfm_core.data.pseudobulk import group_sums
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
+from perturbfm_core.evaluation.condition_bounds import (
+    CONTROL,
+    HALF,
+    NULL,
+    TRAIN,
+    ConditionBounds,
+    mean_of_draws,
+)
 from perturbfm_core.evaluation.given_halves import given_halves
 from perturbfm_core.evaluation.panel import PANELS, evaluate
+from perturbfm_core.evaluation.reliability import reliability
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray, StrArray
 from perturbfm_core.splits.split import FrozenSplit
 
@@ -32,6 +41,8 @@ NO_SIGNAL = 0.1
 PANEL = "delta"
 _CORRELATIONS = ("pearson", "cosine")
 _BLOCK = 256
+# {metric: its values by test condition [C]}.
+_Scores = dict[str, FloatArray]
 
 
 def bounds_of(
@@ -41,6 +52,7 @@ def bounds_of(
     halvings: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    keep: Callable[[ConditionBounds], None] = lambda _values: None,
 ) -> tuple[dict[str, Any], dict[str, Any], bool | None]:
     """Return (ceiling, floor, no_signal) of a split for the metrics of panel `delta`.
 
@@ -57,6 +69,8 @@ def bounds_of(
         Seed of both.
     progress
         Called after every halving with (halvings done, halvings in all).
+    keep
+        Called with the values by condition behind all of these.
 
     Returns
     -------
@@ -72,32 +86,36 @@ def bounds_of(
     observed_side = observed(ds, split)
     if halvings is None:
         halvings = int(np.clip(CONDITIONS // max(len(observed_side.conditions), 1), FEWEST, HALVINGS))
-    floor: dict[str, Any] = {
-        "control_mean": _score(observed_side, np.zeros_like(observed_side.observed), ds.genes),
-        "train_mean": _score(
-            observed_side, np.broadcast_to(observed_side.train_mean, observed_side.observed.shape), ds.genes
-        ),
-    }
-    if not ds.has_controls or ds.metadata.level != "cell":
-        reason = "the data set has no single cells with controls"
-        floor["null"] = {"reason": reason}
-        given = given_halves(ds, observed_side)
-        if given is None:
-            return {"reason": reason}, floor, None
-        scored = [
-            _score(replace(observed_side, observed=seen, control=None), guess, ds.genes)
-            for guess, seen in (given, given[::-1])
-        ]
-        return _with_reliability(_mean_of(scored), floor)
-    rng = np.random.default_rng([seed, 17])
+    center = np.broadcast_to(observed_side.train_mean, observed_side.observed.shape)
+    trivial = {CONTROL: np.zeros_like(observed_side.observed), TRAIN: center}
+    by_condition = {kind: _score(observed_side, guess, ds.genes) for kind, guess in trivial.items()}
+    floor: dict[str, Any] = {kind: _means(scores) for kind, scores in by_condition.items()}
     halves, nulls = [], []
-    nuller = _Null(ds, split, observed_side)
-    for i in range(halvings):
-        halves.append(_score_halves(ds, observed_side, rng))
-        nulls.append(nuller.draw(rng))
-        progress(i + 1, halvings)
-    floor["null"] = _mean_of(nulls)
-    return _with_reliability(_mean_of(halves), floor)
+    if ds.has_controls and ds.metadata.level == "cell":
+        rng = np.random.default_rng([seed, 17])
+        nuller = _Null(ds, split, observed_side)
+        for i in range(halvings):
+            halves.append(_score_halves(ds, observed_side, rng))
+            nulls.append(nuller.draw(rng))
+            progress(i + 1, halvings)
+        floor[NULL] = _mean_of([_means(scores) for scores in nulls])
+        by_condition[NULL] = _each_of(nulls)
+    else:
+        reason = "the data set has no single cells with controls"
+        floor[NULL] = {"reason": reason}
+        given = given_halves(ds, observed_side)
+        if given is not None:
+            halves = [
+                _score(replace(observed_side, observed=seen, control=None), guess, ds.genes)
+                for guess, seen in (given, given[::-1])
+            ]
+    if halves:
+        by_condition[HALF] = _each_of(halves)
+    values = {(kind, name): v for kind, scores in by_condition.items() for name, v in scores.items()}
+    keep(ConditionBounds(tuple(map(str, observed_side.conditions.index)), values))
+    if not halves:
+        return {"reason": floor[NULL]["reason"]}, floor, None
+    return _with_reliability(_mean_of([_means(scores) for scores in halves]), floor)
 
 
 def _with_reliability(
@@ -114,14 +132,18 @@ def _with_reliability(
     return ceiling, floor, None if reached is None else bool(reached <= NO_SIGNAL)
 
 
-def reliability(half: float) -> dict[str, float]:
-    """Return the correlation of two whole replicates, and of one with the noise-free truth, from that of halves.
+def _means(scores: _Scores) -> dict[str, float | None]:
+    """Return {metric: mean over the conditions where it is defined}."""
+    out: dict[str, float | None] = {}
+    for name, values in scores.items():
+        good = np.isfinite(values)
+        out[name] = float(values[good].mean()) if good.any() else None
+    return out
 
-    Spearman-Brown: two replicates twice as large as the halves. The square root is the correlation of one of them with
-    the truth (reliability and its index in classical test theory).
-    """
-    full = 2 * half / (1 + half) if half > 0 else 0.0
-    return {"spearman_brown": full, "noise_free": float(np.sqrt(full))}
+
+def _each_of(draws: list[_Scores]) -> _Scores:
+    """Return {metric: mean over draws of each condition}."""
+    return {name: mean_of_draws([d[name] for d in draws]) for name in draws[0]}
 
 
 def _mean_of(draws: list[dict[str, float | None]]) -> dict[str, float | None]:
@@ -148,23 +170,18 @@ def _comparison(observed_side: ObservedSide, mean: FloatArray, genes: StrArray) 
     )
 
 
-def _score(observed_side: ObservedSide, mean: FloatArray, genes: StrArray) -> dict[str, float | None]:
-    """Return {metric: mean over the conditions where it is defined} of panel `delta`."""
+def _score(observed_side: ObservedSide, mean: FloatArray, genes: StrArray) -> _Scores:
+    """Return {metric: its values by condition} of panel `delta`."""
     comparison = _comparison(observed_side, mean, genes)
-    out: dict[str, float | None] = {}
-    for result in evaluate(comparison, [PANEL]).results:
-        good = np.isfinite(result.values)
-        out[result.metric.name] = float(result.values[good].mean()) if good.any() else None
-    return out
+    return {result.metric.name: result.values for result in evaluate(comparison, [PANEL]).results}
 
 
-def _score_halves(
-    ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator
-) -> dict[str, float | None]:
-    """Return {metric: score} of one random half of each condition as the prediction of the other half."""
+def _score_halves(ds: PerturbDataset, observed_side: ObservedSide, rng: np.random.Generator) -> _Scores:
+    """Return the scores of one random half of each condition as the prediction of the other half."""
     halves = halved(ds, observed_side, rng)
+    out = {m.name: np.full(len(observed_side.conditions), np.nan) for m in PANELS.get(PANEL).metrics}
     if halves is None:
-        return {metric.name: None for metric in PANELS.get(PANEL).metrics}
+        return out
     keep = halves.keep
     kept = ObservedSide(
         conditions=observed_side.conditions[keep],
@@ -177,7 +194,9 @@ def _score_halves(
         shared_control=observed_side.shared_control[keep],
         s2=observed_side.s2[keep],
     )
-    return _score(kept, halves.delta[0][keep], ds.genes)
+    for name, values in _score(kept, halves.delta[0][keep], ds.genes).items():
+        out[name][keep] = values
+    return out
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,8 +326,8 @@ class _Null:
             self.pools[int(c)] = take_rows(ds.streamed_expression, rows)
         self.roles = {c: (ds.controls.shared[c], X.shape[0]) for c, X in self.pools.items()}
 
-    def draw(self, rng: np.random.Generator) -> dict[str, float | None]:
-        """Return {metric: score} of the train mean in one resampled experiment."""
+    def draw(self, rng: np.random.Generator) -> _Scores:
+        """Return the scores of the train mean in one resampled experiment."""
         G = self.observed_side.observed.shape[1]
         observed_delta = np.zeros((len(self.test_context), G))
         train_sum = np.zeros(G)

@@ -18,13 +18,21 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.memory import give_back
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation import ceilings
-from perturbfm_core.evaluation.ceilings import Halved, halved, reliability
+from perturbfm_core.evaluation.ceilings import Halved, halved
 from perturbfm_core.evaluation.cells import Generator, cells_of
 from perturbfm_core.evaluation.comparison import Comparison, ObservedSide, observed
+from perturbfm_core.evaluation.condition_bounds import (
+    CONTROL,
+    HALF,
+    TRAIN,
+    ConditionBounds,
+    mean_of_draws,
+)
 from perturbfm_core.evaluation.given_halves import given_halves
 from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.evaluation.metric_values import run_metric
 from perturbfm_core.evaluation.panel import PANELS, scale_key
+from perturbfm_core.evaluation.reliability import noise_free
 from perturbfm_core.evaluation.scale_marks import scale_marks
 from perturbfm_core.schema import CONTEXT_ID, FloatArray, IntArray
 from perturbfm_core.splits.split import FrozenSplit
@@ -34,16 +42,13 @@ HALVINGS = 5
 _NO_RULE = "what a noise-free prediction would reach does not follow from halves for this metric"
 _NO_CELLS = "the data set has no single cells with controls"
 _NO_HALVES = "no test condition has two cells and its context two controls"
-_CORRELATIONS = ("pearson", "cosine", "corr")
-_DISTANCES = ("pearson_distance", "cosine_distance")
-# Made of a correlation, but none.
-_OTHERS = ("distance", "rank", "edistance", "ceiling")
-_ERRORS = ("rmse", "mae", "l2", "mean_rowwise_rmse", "mean_rowwise_mae")
 # On its own scale the interpolated duplicate, made of one half, is 1, and so is the replicate anchor, where there is a scale.
 _BY_DEFINITION = {"calibrated.headline": 1.0, "vcc2026.vcc2026_score": 1.0}
 _LOG_SCORE = "uncertainty.nll"
 # Variances up to this are those of genes that do not vary.
 _NO_VARIANCE = 1e-12
+# {PANEL.METRIC: its values by test condition [C]}.
+_ByCondition = dict[str, FloatArray]
 
 
 def headline_metrics() -> list[Metric]:
@@ -60,6 +65,7 @@ def panel_bounds(
     halvings: int = HALVINGS,
     seed: int = 0,
     scales: Callable[[Comparison], Mapping[str, Mapping[str, Any]]] | None = None,
+    keep: Callable[[ConditionBounds], None] = lambda _values: None,
 ) -> dict[str, dict[str, Any]]:
     """Return {"ceiling": {PANEL.METRIC: ...}, "floor": {"control_mean": ..., "train_mean": ...}} of a split.
 
@@ -78,6 +84,8 @@ def panel_bounds(
         Seed of the halvings.
     scales
         (comparison on the split) -> {panel: its scale}, of the panels that have one; None lets them be computed here.
+    keep
+        Called with the values by condition of the metrics whose value of several conditions is their mean.
     """
     side = observed(ds, split)
     level = ds.metadata.level
@@ -90,18 +98,23 @@ def panel_bounds(
         side.shared.update({scale_key(panel): scale for panel, scale in found.items()})
     floor: dict[str, Mapping[str, float | None]] = {}
     without: dict[str, str] = {}
+    by_condition: dict[str, _ByCondition] = {}
     for kind, guess, spread in (
-        ("control_mean", zero, (train**2).mean(axis=0)),
-        ("train_mean", center, train.var(axis=0)),
+        (CONTROL, zero, (train**2).mean(axis=0)),
+        (TRAIN, center, train.var(axis=0)),
     ):
-        floor[kind], without = _floor(metrics, _trivial(ds, side, guess, spread), level)
+        comparison = _trivial(ds, side, guess, spread)
+        floor[kind], by_condition[kind] = _scores(metrics, comparison, level)
+        without = _without(metrics, comparison)
     # What no trivial prediction has a value of has no scale, so nothing is 1 on it.
     without = {name: why for name, why in without.items() if all(of[name] is None for of in floor.values())}
-    ceiling = _ceiling(ds, side, metrics, halvings, seed, without)
+    ceiling, by_condition[HALF] = _ceiling(ds, side, metrics, halvings, seed, without)
     marks = _scale_marks(side)
     if marks:
         floor["baseline"] = {name: ends[0] for name, ends in marks.items()}
         ceiling |= {name: {**ceiling.get(name, {}), "anchor": ends[1]} for name, ends in marks.items()}
+    values = {(kind, name): v for kind, scores in by_condition.items() for name, v in scores.items()}
+    keep(ConditionBounds(tuple(map(str, side.conditions.index)), values))
     return {"ceiling": ceiling, "floor": floor}
 
 
@@ -115,16 +128,14 @@ def _scale_marks(side: ObservedSide) -> dict[str, tuple[float, float]]:
     return out
 
 
-def _floor(
-    metrics: list[Metric], comparison: Comparison, level: str
-) -> tuple[Mapping[str, float | None], dict[str, str]]:
-    """Return the values of a trivial prediction, and why metrics with a ceiling by definition would have none."""
+def _without(metrics: list[Metric], comparison: Comparison) -> dict[str, str]:
+    """Return {PANEL.METRIC: why it would have no value} of the metrics with a ceiling by definition."""
     why = {}
     for m in metrics:
         if _name(m) in _BY_DEFINITION:
             applies = m.applies is None or bool(np.any(m.applies(comparison)))
             why[_name(m)] = m.undefined if applies else m.inapplicable
-    return _scores(metrics, comparison, level), why
+    return why
 
 
 def _ceiling(
@@ -134,8 +145,8 @@ def _ceiling(
     halvings: int,
     seed: int,
     without: Mapping[str, str],
-) -> dict[str, Any]:
-    """Return {PANEL.METRIC: its half and noise-free value, or why there is none}.
+) -> tuple[dict[str, Any], _ByCondition]:
+    """Return {PANEL.METRIC: its half and noise-free value, or why there is none}, and its half by condition.
 
     Parameters
     ----------
@@ -152,69 +163,62 @@ def _ceiling(
         return _of_given_halves(ds, side, metrics)
     rng = np.random.default_rng([seed, 29])
     draws: dict[str, list[float]] = {_name(m): [] for m in metrics}
+    by_condition: dict[str, list[FloatArray]] = {}
     scored = [m for m in metrics if _name(m) not in _BY_DEFINITION]
     for i in range(halvings):
         halves = halved(ds, side, rng)
         if halves is None:
-            return {_name(m): {"reason": _NO_HALVES} for m in metrics}
+            return {_name(m): {"reason": _NO_HALVES} for m in metrics}, {}
         now = [m for m in scored if i == 0 or m.needs != "cells"]
-        for name, value in _scores(now, _of_halves(ds, side, halves), "cell").items():
+        scores, each = _scores(now, _of_halves(ds, side, halves), "cell")
+        for name, value in scores.items():
             if value is not None:
                 draws[name].append(value)
+        for name, kept in each.items():
+            values = np.full(len(side.conditions), np.nan)
+            values[halves.keep] = kept
+            by_condition.setdefault(name, []).append(values)
     draws |= {n: [value] for n, value in _BY_DEFINITION.items() if n in draws and n not in without}
     out: dict[str, Any] = {}
     for m in metrics:
-        values = draws[_name(m)]
-        if values:
-            half = float(np.mean(values))
+        drawn = draws[_name(m)]
+        if drawn:
+            half = float(np.mean(drawn))
             free = _log_score_of_truth(side) if _name(m) == _LOG_SCORE else noise_free(m.name, half)
             out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
         elif _name(m) in _BY_DEFINITION:
             out[_name(m)] = {"reason": without[_name(m)]}
         else:
             out[_name(m)] = {"reason": f"half as a prediction of the other half: {m.undefined}"}
-    return out
+    return out, {name: mean_of_draws(values) for name, values in by_condition.items()}
 
 
-def _of_given_halves(ds: PerturbDataset, side: ObservedSide, metrics: list[Metric]) -> dict[str, Any]:
+def _of_given_halves(
+    ds: PerturbDataset, side: ObservedSide, metrics: list[Metric]
+) -> tuple[dict[str, Any], _ByCondition]:
     """Return what `_ceiling` does for data without cells, of halves that came with them."""
     out: dict[str, Any] = {_name(m): {"reason": _NO_CELLS} for m in metrics}
     given = given_halves(ds, side)
     if given is None:
-        return out
+        return out, {}
     var = np.broadcast_to(_known_variance(((given[0] - given[1]) ** 2).mean(axis=0)), side.observed.shape)
     comparisons = [
         _comparison(ds, replace(side, observed=seen, control=None, shared={}), guess, np.array(var), None)
         for guess, seen in (given, given[::-1])
     ]
     scored = [_scores(metrics, c, ds.metadata.level) for c in comparisons]
+    by_condition: _ByCondition = {}
     for m in metrics:
-        values = [v for s in scored if (v := s[_name(m)]) is not None]
+        values = [v for scores, _ in scored if (v := scores[_name(m)]) is not None]
         if len(values) < len(scored) or _name(m) in _BY_DEFINITION:
             continue
         half = float(np.mean(values))
         free = None if _name(m) == _LOG_SCORE else noise_free(m.name, half)
         out[_name(m)] = {"half": half, **({"reason": _NO_RULE} if free is None else {"noise_free": free})}
-    return out
-
-
-def noise_free(metric: str, half: float) -> float | None:
-    """Return the value that the true effect can be expected to reach, None where that does not follow.
-
-    Parameters
-    ----------
-    metric
-        Name of the metric in its panel.
-    half
-        Its value for one half of the cells as the prediction of the other half.
-    """
-    if metric.startswith(_DISTANCES):
-        return 1.0 - reliability(1.0 - half)["noise_free"]
-    words = metric.split("_")
-    if any(word in words for word in _CORRELATIONS) and not any(word in words for word in _OTHERS):
-        return reliability(half)["noise_free"]
-    # Two halves differ by four times the sampling variance of a whole condition.
-    return half / 2 if metric in _ERRORS else None
+        each = [of[_name(m)] for _, of in scored if _name(m) in of]
+        if each:
+            by_condition[_name(m)] = mean_of_draws(each)
+    return out, by_condition
 
 
 def _log_score_of_truth(side: ObservedSide) -> float:
@@ -236,19 +240,27 @@ def _name(m: Metric) -> str:
     return f"{m.panel}.{m.name}"
 
 
-def _scores(metrics: list[Metric], comparison: Comparison, level: str) -> Mapping[str, float | None]:
-    """Return {PANEL.METRIC: value over all conditions}, None where it is undefined or cannot be computed."""
+def _scores(
+    metrics: list[Metric], comparison: Comparison, level: str
+) -> tuple[dict[str, float | None], _ByCondition]:
+    """Return {PANEL.METRIC: value over all conditions}, None where it is undefined or cannot be computed, and by condition."""
     out: dict[str, float | None] = {}
+    by_condition: _ByCondition = {}
     everything = np.zeros(len(comparison), dtype=np.int64)
     for m in metrics:
+        value = np.nan
         try:
-            value = float(run_metric(m, comparison, level).grouped(everything, 1)[0])
+            found = run_metric(m, comparison, level)
+            value = float(found.grouped(everything, 1)[0])
         except MetricError:
             # A panel of someone else's may need what a half does not have; then there is no bound.
-            value = np.nan
+            pass
+        else:
+            if m.aggregate == "mean":
+                by_condition[_name(m)] = found.values
         out[_name(m)] = value if np.isfinite(value) else None
         give_back()
-    return out
+    return out, by_condition
 
 
 def _trivial(ds: PerturbDataset, side: ObservedSide, mean: FloatArray, spread: FloatArray) -> Comparison:

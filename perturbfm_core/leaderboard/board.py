@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -60,6 +61,8 @@ class Board:
         Oldest first.
     bounds
         {split: (its ceilings, its floors)}, each None where they are unknown.
+    condition_bounds
+        {split: files of these by condition}, none where they are unknown.
     declared
         What metrics say of themselves.
     """
@@ -71,6 +74,7 @@ class Board:
     folds: int
     runs: tuple[BoardRun, ...]
     bounds: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    condition_bounds: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     declared: Declarations = registered
 
     @cached_property
@@ -109,7 +113,9 @@ class Board:
     def signature(self) -> str:
         """A digest of all that its standings are made of."""
         runs = [[*_scalars(r), r.silent, r.shared_control] for r in self.runs]
-        about = [self.name, self.dataset, self.split_kind, self.unit, self.folds, self.bounds]
+        # A file of values by condition lies in a folder that is named by all that it is made of.
+        files = {h: [f.parent.name for f in of] for h, of in self.condition_bounds.items()}
+        about = [self.name, self.dataset, self.split_kind, self.unit, self.folds, self.bounds, files]
         return digest([about, runs])
 
     @cached_property
@@ -157,7 +163,7 @@ def split_boards(
     table
         Counted runs, oldest first.
     splits
-        One row per split: ``split_hash, board, cv_k, unit, ceiling, floor``.
+        One row per split: ``split_hash, board, cv_k, unit, ceiling, floor``, and ``condition_bounds`` where known.
     scored
         {run: (name of its scores, metrics, conditions)}.
     declared
@@ -201,5 +207,6 @@ def split_boards(
             1 if k is None or pd.isna(k) else int(k),
             tuple(runs),
             {h: (known[h].get("ceiling"), known[h].get("floor")) for h in hashes},
+            {h: files for h in hashes if (files := known[h].get("condition_bounds"))},
             declared,
         )

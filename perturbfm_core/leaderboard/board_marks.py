@@ -1,4 +1,4 @@
-"""Floors and ceilings of a board: means over its splits, and why one is unknown."""
+"""Floors and ceilings of a board as they stand beside its scores, and why one is unknown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.leaderboard import reasons
-from perturbfm_core.leaderboard.fold_conditions import mean_of_splits
-from perturbfm_core.leaderboard.headline import bound_name, marks_of
+from perturbfm_core.leaderboard.headline import Marks, bound_name, marks_of
 from perturbfm_core.splits.folder import SplitStats
 
 # {field of `Marks`: how it is called beside a score}, from the lowest to the highest.
@@ -21,27 +20,26 @@ SHOWN_MARKS: Mapping[str, str] = {
 
 
 def board_marks(
-    stats: Sequence[SplitStats | None], metric: Metric, weights: Sequence[float]
+    pooled: Marks, stats: Sequence[SplitStats | None], metric: Metric
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return ({name: mean over the splits, None where one is unknown}, {name: why it is unknown}).
+    """Return ({name: value, None where it is unknown}, {name: why it is unknown}).
 
     Parameters
     ----------
+    pooled
+        The marks of the board (see `PooledMarks`).
     stats
-        What is stored beside each split of the board.
+        What is stored beside each of its splits.
     metric
         The metric.
-    weights
-        How each split counts (see `split_weights`).
     """
     per_split = [None if s is None else marks_of(s.ceiling, s.floor, metric) for s in stats]
     marks: dict[str, float | None] = {}
     why: dict[str, str] = {}
     for field, name in SHOWN_MARKS.items():
-        values = [None if m is None else getattr(m, field) for m in per_split]
-        known = [v for v in values if v is not None]
-        marks[name] = mean_of_splits(known, weights) if known and len(known) == len(values) else None
+        marks[name] = getattr(pooled, field)
         if marks[name] is None:
+            values = [None if m is None else getattr(m, field) for m in per_split]
             why[name] = _why(field, stats, values, metric)
     return marks, why
 

@@ -103,7 +103,17 @@ def marks_of(
         those of other panels as PANEL.METRIC.
     """
     metric = headline_of() if metric is None else metric
-    name = bound_name(metric.panel, metric.name)
+    return marks_named(bound_name(metric.panel, metric.name), ceiling, floor)
+
+
+def marks_named(name: str, ceiling: Mapping[str, Any] | None, floor: Mapping[str, Any] | None) -> Marks:
+    """Return what `marks_of` does, of the metric that is kept under a name (see `bound_name`).
+
+    Parameters
+    ----------
+    name, ceiling, floor
+        Its name, and the ceilings and floors of a split.
+    """
     own = _dict((ceiling or {}).get(name))
     floors = {kind: _dict((floor or {}).get(kind)) for kind in ("null", "control_mean", "train_mean")}
     return Marks(

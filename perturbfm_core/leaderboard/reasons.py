@@ -22,6 +22,8 @@ NO_CEILING = "no ceiling for this metric"
 NO_FLOOR = "no floor for this metric"
 NO_NOISE_FREE = "what a noise-free prediction reaches does not follow from halves for this metric"
 NOT_RECORDED = "not recorded by this run"
+OVER_FOLDS = "means over folds, although some conditions are tested in several"
+OVER_FOLDS_YET = f"{OVER_FOLDS}; `perturbfm rescore --all` and a refresh let each count once"
 NO_BOUNDS = "nothing is stored beside the split until a run scores it"
 
 

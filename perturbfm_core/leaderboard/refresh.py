@@ -28,7 +28,7 @@ from perturbfm_core.leaderboard.score_file import SCORE_COLUMNS, global_scores, 
 from perturbfm_core.leaderboard.score_parts import ScoreParts
 from perturbfm_core.leaderboard.standing_rows import STANDING_COLUMNS, standing_rows
 from perturbfm_core.leaderboard.standings import fill_standings
-from perturbfm_core.leaderboard.tables import DATASET_COLUMNS, SPLIT_COLUMNS, UNREAD
+from perturbfm_core.leaderboard.tables import BOUND_COLUMNS, DATASET_COLUMNS, SPLIT_COLUMNS, UNREAD
 from perturbfm_core.leaderboard.views import VIEWS, scores_view
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.run_tags import TAGS_FILE, run_tags
@@ -103,7 +103,7 @@ class Refresh:
         skipped = [(name, kind, why) for kind, of in left.items() for name, why in of.items()]
         whole = {
             "runs": mark_tags(table, tags)[list(RUN_COLUMNS)],
-            "splits": split_table.drop(columns=["ceiling", "floor"]),
+            "splits": split_table.drop(columns=list(BOUND_COLUMNS), errors="ignore"),
             "datasets": known_datasets,
             "skipped": pd.DataFrame(sorted(skipped), columns=list(SKIPPED_COLUMNS)),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from perturbfm_core.evaluation.metric import Metric
 from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, matrix_of, pooled
 from perturbfm_core.leaderboard.declared_metrics import registered
 from perturbfm_core.leaderboard.entry_scores import entry_scores
-from perturbfm_core.leaderboard.fold_conditions import FoldConditions, mean_of_splits
+from perturbfm_core.leaderboard.fold_conditions import FoldConditions
 from perturbfm_core.leaderboard.grain import BoardBootstrap
 from perturbfm_core.leaderboard.headline import Marks
 from perturbfm_core.leaderboard.reasons import OTHER_VERSION
@@ -102,37 +102,27 @@ class TaskScore:
     reason: str | None = None
 
 
-def scale_of(
-    metric: Metric, marks: Sequence[Marks], weights: Sequence[float]
-) -> dict[str, float | str | None]:
+def scale_of(metric: Metric, marks: Marks) -> dict[str, float | str | None]:
     """Return what 0 and 1 stand for on a board: the better of train mean and control, and the noise-free bound.
 
     The null floor and the half ceiling stand in where these are unknown. Where the panel of the metric has a scale of its
-    own, 0 and 1 are those of that scale. A board takes the mean over its splits, as the leaderboard does.
+    own, 0 and 1 are those of that scale.
 
     Parameters
     ----------
     metric
         The metric.
     marks
-        Of each split of the board.
-    weights
-        How each split counts (see `split_weights`).
+        Of the board (see `PooledMarks`).
     """
-
-    def mean(name: str) -> float | None:
-        values = [v for m in marks if (v := getattr(m, name)) is not None]
-        return mean_of_splits(values, weights) if values and len(values) == len(marks) else None
-
-    baseline, anchor = mean("baseline"), mean("anchor")
-    if baseline is not None and anchor is not None:
+    if marks.baseline is not None and marks.anchor is not None:
         names = {"floor_name": "baseline", "ceiling_name": "replicate anchor"}
-        return {"floor": baseline, "ceiling": anchor, **names}
-    floors = {"train mean": mean("train_mean"), "control": mean("control_mean")}
+        return {"floor": marks.baseline, "ceiling": marks.anchor, **names}
+    floors = {"train mean": marks.train_mean, "control": marks.control_mean}
     known = {name: value for name, value in floors.items() if value is not None}
-    if not known and (null := mean("null")) is not None:
-        known = {"no effect": null}
-    ceilings = {"noise-free": mean("noise_free"), "half of the cells": mean("half")}
+    if not known and marks.null is not None:
+        known = {"no effect": marks.null}
+    ceilings = {"noise-free": marks.noise_free, "half of the cells": marks.half}
     top = next(((n, v) for n, v in ceilings.items() if v is not None), (None, None))
     bottom = min(known.items(), key=lambda item: metric.badness(item[1])) if known else (None, None)
     return {"floor": bottom[1], "floor_name": bottom[0], "ceiling": top[1], "ceiling_name": top[0]}

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from perturbfm_core.evaluation.condition_bounds import read_condition_bounds
 from perturbfm_core.leaderboard import reasons
+from perturbfm_core.leaderboard.board import Board
 from perturbfm_core.leaderboard.bootstrap import MIN_UNITS
 from perturbfm_core.leaderboard.columns import Columns
-from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_weights, tested_by_split
+from perturbfm_core.leaderboard.fold_conditions import tested_by_split
 from perturbfm_core.leaderboard.grain import BY_CONTEXT, CONTEXT, GRAINS, WHOLE
-from perturbfm_core.leaderboard.headline import bound_name
+from perturbfm_core.leaderboard.pooled_marks import PooledMarks
 from perturbfm_core.leaderboard.score_grid import ESTIMATES, ScoreGrid
 from perturbfm_core.schema import BoolArray, IntArray
 
@@ -66,19 +68,23 @@ STANDING_COLUMNS: Columns = {
     "diff_reason": "text",
     "ceiling_reason": "text",
     "floor_reason": "text",
+    # Why ceilings and floors are means over folds where the folds share conditions.
+    "marks_reason": "text",
 }
-# {column: (which side of a split's bounds, keys within it; None stands for the metric)}.
-_BOUNDS: Mapping[str, tuple[int, tuple[str | None, str | None]]] = {
-    "ceiling": (0, (None, "half")),
-    "ceiling_noise_free": (0, (None, "noise_free")),
-    "null_floor": (1, ("null", None)),
-    "train_mean_floor": (1, ("train_mean", None)),
-    "control_mean_floor": (1, ("control_mean", None)),
-    "baseline_mark": (1, ("baseline", None)),
-    "anchor_mark": (0, (None, "anchor")),
+# {column: its field of `Marks`}.
+_MARKS: Mapping[str, str] = {
+    "ceiling": "half",
+    "ceiling_noise_free": "noise_free",
+    "null_floor": "null",
+    "train_mean_floor": "train_mean",
+    "control_mean_floor": "control_mean",
+    "baseline_mark": "baseline",
+    "anchor_mark": "anchor",
 }
-# Most metrics have no such marks, which needs no reason.
-_UNEXPLAINED = ("baseline_mark", "anchor_mark")
+# A missing value of these has a reason; most metrics have no baseline and anchor.
+_CEILINGS = ("ceiling", "ceiling_noise_free")
+_OVER_FOLDS = (reasons.OVER_FOLDS, reasons.OVER_FOLDS_YET)
+_FLOORS = ("null_floor", "train_mean_floor", "control_mean_floor")
 _PA = {"text": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
@@ -105,9 +111,14 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
     comparable = has_value & rankable[None, :] & folds.same & ~grid.other_version & (not board.no_signal)
     ranked = comparable & folds.complete
     best = by_metric(grid.best)
-    weights = split_weights(tested_by_split(board))
+    pooled = _pooled(board)
+    found = [pooled.of(m.panel, m.metric) for m in board.metrics]
     versions, version_names = grid.last_versions()
-    marks = {name: [_bound(grid, m, name, weights) for m in board.metrics] for name in _BOUNDS}
+    marks = {name: [getattr(of, field) for of in found] for name, field in _MARKS.items()}
+    why_over_folds = [
+        pooled.why_over_splits(m.panel, m.metric) if any(v is not None for v in vars(of).values()) else None
+        for m, of in zip(board.metrics, found, strict=True)
+    ]
     columns: dict[str, Any] = {
         "board": board.name,
         "dataset": board.dataset,
@@ -139,6 +150,9 @@ def standing_rows(grid: ScoreGrid) -> pa.Table:
         "folds_total": board.folds,
         "complete": flat(folds.complete),
         **{name: _texts(cases, E * M) for name, cases in _reasons(grid, folds, marks).items()},
+        "marks_reason": _texts(
+            [(by_metric([why == text for why in why_over_folds]), text) for text in _OVER_FOLDS], E * M
+        ),
     }
     return pa.table({name: _column(columns[name], kind, E * M) for name, kind in STANDING_COLUMNS.items()})
 
@@ -215,7 +229,7 @@ def _reasons(grid: ScoreGrid, folds: _Folds, marks: Mapping[str, Sequence[float 
     ]
     diff = grid.estimates["diff"]
     bounds = [board.bounds.get(h, (None, None)) for h in sorted({r.split_hash for r in board.counted})]
-    missing = {side: rows(_missing(marks, side)[None, :]) for side in (0, 1)}
+    missing = [rows(_missing(marks, names)[None, :]) for names in (_CEILINGS, _FLOORS)]
     return {
         "reason": [
             *none,
@@ -243,10 +257,19 @@ def _reasons(grid: ScoreGrid, folds: _Folds, marks: Mapping[str, Sequence[float 
     }
 
 
-def _missing(marks: Mapping[str, Sequence[float | None]], side: int) -> BoolArray:
-    wanted = [name for name in marks if _BOUNDS[name][0] == side and name not in _UNEXPLAINED]
-    parts = [[v is None for v in marks[name]] for name in wanted]
+def _missing(marks: Mapping[str, Sequence[float | None]], names: Sequence[str]) -> BoolArray:
+    parts = [[v is None for v in marks[name]] for name in names]
     return np.asarray(np.asarray(parts, dtype=np.bool_).any(axis=0))
+
+
+def _pooled(board: Board) -> PooledMarks:
+    """Return the ceilings and floors of a board, those by condition read where there are some of every split."""
+    tested = tested_by_split(board)
+    conditions = {}
+    if len(tested) > 1 and tested.keys() <= board.condition_bounds.keys():
+        read = {split: read_condition_bounds(board.condition_bounds[split]) for split in tested}
+        conditions = {split: values for split, values in read.items() if values is not None}
+    return PooledMarks(board.bounds, tested, conditions)
 
 
 def _texts(cases: Cases, n: int) -> tuple[Any, list[str]]:
@@ -255,25 +278,6 @@ def _texts(cases: Cases, n: int) -> tuple[Any, list[str]]:
     for i, (mask, text) in reversed(list(enumerate(cases))):
         at[mask] = i if text else -1
     return at, [text for _, text in cases]
-
-
-def _bound(grid: ScoreGrid, metric: Any, name: str, weights: Mapping[str, float]) -> float | None:
-    """Return the mean over a board's splits of one ceiling or floor value, None where any is unknown.
-
-    A split counts by its conditions, as it does in the values beside it.
-    """
-    side, keys = _BOUNDS[name]
-    values = []
-    for split in weights:
-        value = grid.board.bounds.get(split, (None, None))[side]
-        for key in keys:
-            value = (
-                value.get(key or bound_name(metric.panel, metric.metric)) if isinstance(value, dict) else None
-            )
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return None
-        values.append(float(value))
-    return mean_of_splits(values, list(weights.values())) if values else None
 
 
 def _column(values: Any, kind: str, n: int) -> pa.Array:

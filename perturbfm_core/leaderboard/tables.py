@@ -58,10 +58,14 @@ SPLIT_COLUMNS: Columns = {
 # Why a data set cannot be read; not part of the database.
 UNREAD = "unread"
 # Per metric, for the standings; not part of the database.
-_BOUNDS = ("ceiling", "floor")
+BOUND_COLUMNS = ("ceiling", "floor", "condition_bounds")
 
 
-def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitStats | None]) -> pd.DataFrame:
+def split_table(
+    store: ArtifactStore,
+    stats_of: Callable[[FrozenSplit], SplitStats | None],
+    conditions_of: Callable[[FrozenSplit], tuple[Path, ...]] = lambda _split: (),
+) -> pd.DataFrame:
     """Return one row per frozen split, with its board, ceiling and floor.
 
     Parameters
@@ -70,6 +74,8 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
         The store of the splits.
     stats_of
         (split) -> its statistics, None if unknown.
+    conditions_of
+        (split) -> files of its ceilings and floors by condition, none if unknown.
     """
     folder = SplitFolder(store.split_dir)
     rows = []
@@ -101,9 +107,10 @@ def split_table(store: ArtifactStore, stats_of: Callable[[FrozenSplit], SplitSta
                 "control_mean_floor": marks.control_mean,
                 "ceiling": ceiling,
                 "floor": floor,
+                "condition_bounds": conditions_of(loaded),
             }
         )
-    return pd.DataFrame(rows, columns=[*SPLIT_COLUMNS, *_BOUNDS])
+    return pd.DataFrame(rows, columns=[*SPLIT_COLUMNS, *BOUND_COLUMNS])
 
 
 def dataset_table(store: ArtifactStore, runs: pd.DataFrame) -> pd.DataFrame:

@@ -61,6 +61,7 @@ SELECT
   n_conditions, n_undefined, n_units, grain, n_seeds, n_splits, n_splits_expected, n_splits_no_signal,
   no_signal, shared_control, direction, metric_version,
   folds_done, folds_total, complete, reason, interval_reason, diff_reason, ceiling_reason, floor_reason,
+  marks_reason,
   CASE WHEN comparable THEN rank() OVER (
     PARTITION BY board, panel, metric, comparable ORDER BY n_undefined, badness) END AS rank_so_far
 FROM standings

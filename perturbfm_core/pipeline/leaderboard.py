@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from perturbfm_core.catalog.loading import load_catalog
@@ -10,7 +11,7 @@ from perturbfm_core.leaderboard.significance import against_baseline
 from perturbfm_core.leaderboard.tables import dataset_table, split_table
 from perturbfm_core.pipeline.leaderboard_page import write_page
 from perturbfm_core.pipeline.opening import needs_of
-from perturbfm_core.pipeline.split import stored_stats
+from perturbfm_core.pipeline.split import stored_condition_bounds, stored_stats
 from perturbfm_core.reports.results import EntrySummary, results_markdown
 from perturbfm_core.store.artifacts import ArtifactStore
 
@@ -29,7 +30,7 @@ def rank(store: ArtifactStore, *, page: bool = True, from_nothing: bool = False)
     """
     target = database.rebuild(
         store,
-        lambda: split_table(store, lambda split: stored_stats(store, split)),
+        lambda: split_table(store, partial(stored_stats, store), partial(stored_condition_bounds, store)),
         lambda runs: dataset_table(store, runs),
         from_nothing=from_nothing,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,15 @@ from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.halves import halves_digest
 from perturbfm_core.errors import SplitError
 from perturbfm_core.evaluation.ceilings import PANEL, bounds_of
+from perturbfm_core.evaluation.condition_bounds import ConditionBounds
 from perturbfm_core.evaluation.panel import PANELS
 from perturbfm_core.evaluation.panel_bounds import headline_metrics, panel_bounds
+from perturbfm_core.pipeline.condition_bounds import (
+    CONDITIONS_FILE,
+    condition_bounds_file,
+    keep_condition_bounds,
+    put_condition_bounds,
+)
 from perturbfm_core.pipeline.dataset import find_dataset, open_dataset
 from perturbfm_core.pipeline.panel_scale import stored_scales
 from perturbfm_core.progress import Progress, quiet
@@ -99,7 +106,8 @@ def save_splits(
     out = []
     for i, split in enumerate(frozen_all):
         progress(f"split {i + 1} of {len(frozen_all)}: {split.definition.key}")
-        stats = split_stats(ds, split, bounds=bounds, progress=progress)
+        kept: list[ConditionBounds] = []
+        stats = split_stats(ds, split, bounds=bounds, progress=progress, keep=kept.append)
         old = folder.stats(split.hash)
         if old is not None and not bounds and old.halves == stats.halves:
             stats = stats.model_copy(
@@ -114,12 +122,19 @@ def save_splits(
         if old is not None:
             stats = stats.model_copy(update={"supersedes": old.supersedes})
         new = folder.save(split, stats)
+        for values in kept:
+            put_condition_bounds(store, split, stats, values)
         out.append((split, stats, new))
     return out
 
 
 def split_stats(
-    ds: PerturbDataset, split: FrozenSplit, *, bounds: bool = True, progress: Progress = quiet
+    ds: PerturbDataset,
+    split: FrozenSplit,
+    *,
+    bounds: bool = True,
+    progress: Progress = quiet,
+    keep: Callable[[ConditionBounds], None] = lambda _values: None,
 ) -> SplitStats:
     """Return what is stored beside a split (see `SplitStats`).
 
@@ -133,6 +148,8 @@ def split_stats(
         Whether ceilings and floors are computed.
     progress
         Called with a line of text about progress.
+    keep
+        Called with ceilings and floors by condition.
     """
     codes = split.codes(ds)
     counts: dict[str, dict[str, int]] = {}
@@ -158,7 +175,10 @@ def split_stats(
     )
     if bounds:
         ceiling, floor, no_signal = bounds_of(
-            ds, split, progress=lambda done, n: progress(f"split-half ceiling, halving {done} of {n}")
+            ds,
+            split,
+            progress=lambda done, n: progress(f"split-half ceiling, halving {done} of {n}"),
+            keep=keep,
         )
         stats = stats.model_copy(update={"ceiling": ceiling, "floor": floor, "no_signal": no_signal})
     return stats
@@ -181,23 +201,34 @@ def stats_with_bounds(store: ArtifactStore, ds: PerturbDataset, split: FrozenSpl
     folder = SplitFolder(store.split_dir)
     stats = folder.stats(split.hash)
     if stats is None or stats.ceiling is None or stats.halves != halves_digest(ds):
-        computed = split_stats(ds, split)
+        kept: list[ConditionBounds] = []
+        computed = split_stats(ds, split, keep=kept.append)
         stats = computed if stats is None else computed.model_copy(update={"supersedes": stats.supersedes})
         folder.save_stats(split.hash, stats)
-    if _lacking(stats):
+        put_condition_bounds(store, split, stats, kept[0])
+    found = stats
+    if _lacking(found):
         # A metric that was added after the split was frozen: the frozen file stays, its bounds are kept as an object.
         def fill(target: Path) -> None:
-            ceiling, floor, _ = bounds_of(ds, split)
+            ceiling, floor, _ = bounds_of(ds, split, keep=partial(put_condition_bounds, store, split, found))
             write_json(target / BOUNDS_FILE, {"ceiling": ceiling, "floor": floor})
 
         key = _bounds_key(split, stats)
         store.put_object(key, fill)
         stats = _with_bounds(stats, read_json(store.object(key) / BOUNDS_FILE))
 
+    keep_condition_bounds(store, ds, split, stats)
+
     # Those of other panels depend on their code, and are no part of what is frozen.
     def fill_panels(target: Path) -> None:
         scales = partial(stored_scales, store, ds, split, PANELS)
-        write_json(target / BOUNDS_FILE, panel_bounds(ds, split, scales=lambda c: scales(lambda: c)))
+        bounds = panel_bounds(
+            ds,
+            split,
+            scales=lambda c: scales(lambda: c),
+            keep=lambda values: values.write(target / CONDITIONS_FILE),
+        )
+        write_json(target / BOUNDS_FILE, bounds)
 
     key = _panel_bounds_key(split, stats)
     store.put_object(key, fill_panels)
@@ -215,6 +246,15 @@ def stored_stats(store: ArtifactStore, split: FrozenSplit) -> SplitStats | None:
         if found is not None:
             stats = _with_bounds(stats, read_json(found.path / BOUNDS_FILE))
     return stats
+
+
+def stored_condition_bounds(store: ArtifactStore, split: FrozenSplit) -> tuple[Path, ...]:
+    """Return the files of ceilings and floors by condition that there are of a fold of a cross-validation."""
+    stats = None if split.definition.cv is None else SplitFolder(store.split_dir).stats(split.hash)
+    if stats is None:
+        return ()
+    panels = store.object(_panel_bounds_key(split, stats)) / CONDITIONS_FILE
+    return tuple(f for f in (condition_bounds_file(store, split, stats), panels) if f.is_file())
 
 
 def _lacking(stats: SplitStats) -> list[str]:
@@ -292,8 +332,10 @@ def migrate_split(
             raise SplitError(msg)
         _check_rows(store, old, new, ds)
     require_clean(ds, new)
-    stats = split_stats(ds, new).model_copy(update={"supersedes": old.hash})
+    kept: list[ConditionBounds] = []
+    stats = split_stats(ds, new, keep=kept.append).model_copy(update={"supersedes": old.hash})
     SplitFolder(store.split_dir).save(new, stats)
+    put_condition_bounds(store, new, stats, kept[0])
     return new, stats
 
 

@@ -13,18 +13,19 @@ from perturbfm_core import schema
 from perturbfm_core.catalog.entries import SuiteEntry
 from perturbfm_core.catalog.loading import load_catalog
 from perturbfm_core.errors import StoreError
+from perturbfm_core.evaluation.condition_bounds import ConditionBounds, read_condition_bounds
 from perturbfm_core.evaluation.metric import METRICS, Metric
 from perturbfm_core.leaderboard.board_marks import board_marks
-from perturbfm_core.leaderboard.fold_conditions import split_weights
-from perturbfm_core.leaderboard.headline import headline_of, marks_of
+from perturbfm_core.leaderboard.headline import headline_of
 from perturbfm_core.leaderboard.left_out import left_out
+from perturbfm_core.leaderboard.pooled_marks import PooledMarks
 from perturbfm_core.leaderboard.run_cost import run_cost, total_cost
 from perturbfm_core.leaderboard.run_list import list_runs
 from perturbfm_core.leaderboard.run_marks import splits_without_signal
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
 from perturbfm_core.leaderboard.scorecard_tasks import Task, TaskScore, scale_of, score_task
 from perturbfm_core.models.base import MODELS
-from perturbfm_core.pipeline.split import stored_stats
+from perturbfm_core.pipeline.split import stored_condition_bounds, stored_stats
 from perturbfm_core.pipeline.suite import SuitePlan, plan_suite
 from perturbfm_core.pipeline.suite_status import CellStatus, suite_status
 from perturbfm_core.progress import Progress, quiet
@@ -55,11 +56,13 @@ class _Runs:
 class _Board:
     """A board of a suite: the splits that count, with what is stored beside them, and whether any has signal.
 
-    As on the leaderboard, those without signal do not count unless all are.
+    As on the leaderboard, those without signal do not count unless all are. `conditions` are floors and ceilings by
+    condition, of the splits of which they are known.
     """
 
     task: Task
     stats: Mapping[str, SplitStats | None]
+    conditions: Mapping[str, ConditionBounds]
     has_signal: bool
 
     @property
@@ -67,10 +70,19 @@ class _Board:
         """Return the number of test conditions, a condition counting in every fold that tests it."""
         return sum(map(_n_conditions, self.stats.values()))
 
-    def weights(self, tested: Mapping[str, Collection[str]]) -> dict[str, float]:
-        """Return {split: how it counts in floors and ceilings}, of those that are scored; of all, if none is."""
-        scored = {split: tested[split] for split in self.stats if split in tested}
-        return split_weights(scored) or {split: float(_n_conditions(s)) for split, s in self.stats.items()}
+    def scored(self, tested: Mapping[str, Collection[str]]) -> dict[str, SplitStats | None]:
+        """Return what is stored beside the splits that are scored; beside all, if none is."""
+        found = {split: s for split, s in self.stats.items() if split in tested}
+        return found or dict(self.stats)
+
+    def marks(self, tested: Mapping[str, Collection[str]]) -> PooledMarks:
+        """Return the floors and ceilings over the splits that are scored; over all, if none is."""
+        stats = self.scored(tested)
+        bounds = {h: (None, None) if s is None else (s.ceiling, s.floor) for h, s in stats.items()}
+        scored = {split: tested[split] for split in stats if split in tested}
+        if scored:
+            return PooledMarks(bounds, scored, self.conditions)
+        return PooledMarks(bounds, {}, {}, {h: float(_n_conditions(s)) for h, s in stats.items()})
 
 
 def suite_scorecard(store: ArtifactStore, suite: SuiteEntry, tell: Progress = quiet) -> Scorecard:
@@ -231,7 +243,11 @@ def _boards(
             n_splits_expected=1 if first.cv is None else first.cv.k,
             n_splits_no_signal=len(hashes) - len(counted) if counted else 0,
         )
-        out.append(_Board(task, counted or {h: stats[h] for h in hashes}, has_signal=bool(counted)))
+        files = {h: stored_condition_bounds(store, splits[h]) for h in hashes}
+        read = {h: read_condition_bounds(f) for h, f in files.items()}
+        conditions = {h: values for h, values in read.items() if values is not None}
+        members_of = counted or {h: stats[h] for h in hashes}
+        out.append(_Board(task, members_of, conditions, has_signal=bool(counted)))
     return out
 
 
@@ -246,17 +262,15 @@ def _scored(
     found = list(found)
     out = []
     for board in boards:
-        weights = board.weights(runs.tested)
-        stats, shares = [board.stats[split] for split in weights], list(weights.values())
-        marks = [marks_of(s.ceiling, s.floor, metric) for s in stats if s is not None]
-        scale = scale_of(metric, marks, shares) if len(marks) == len(stats) else {}
+        pooled = board.marks(runs.tested).of(metric.panel, metric.name)
+        scale = scale_of(metric, pooled)
         note = None
         if not board.has_signal:
             note = "no signal: two halves of a condition hardly agree, so nothing is ranked"
         elif scale.get("floor") is None or scale.get("ceiling") is None:
             note = "no scale: the data allow no ceiling, or the floor is undefined"
         fields = {**vars(board.task), **scale, "metric": _full(metric), "direction": metric.direction}
-        known, why = board_marks(stats, metric, shares)
+        known, why = board_marks(pooled, list(board.scored(runs.tested).values()), metric)
         fields |= {"marks": known, "mark_reasons": why}
         task = Task(**{**fields, "counted": board.has_signal, "note": note})
         own = runs.scores[runs.scores["split_hash"].isin(list(board.stats))]

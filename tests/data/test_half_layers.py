@@ -15,8 +15,9 @@ from perturbfm_core.catalog.entries import SplitSpec
 from perturbfm_core.data.artifact import load_dataset
 from perturbfm_core.data.halves import HALVES_FILE, halves_of
 from perturbfm_core.errors import DatasetError
-from perturbfm_core.evaluation.ceilings import bounds_of, reliability
+from perturbfm_core.evaluation.ceilings import bounds_of
 from perturbfm_core.evaluation.panel_bounds import panel_bounds
+from perturbfm_core.evaluation.reliability import reliability
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds, stored_stats
 from perturbfm_core.store.artifacts import ArtifactStore
 from tests.support.command import attempt, perturbfm

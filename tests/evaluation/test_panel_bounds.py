@@ -16,10 +16,11 @@ from perturbfm_core.evaluation.cells import Generator, cells_of
 from perturbfm_core.evaluation.comparison import Comparison, observed
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.evaluation.panel import PANELS
-from perturbfm_core.evaluation.panel_bounds import headline_metrics, noise_free, panel_bounds
+from perturbfm_core.evaluation.panel_bounds import headline_metrics, panel_bounds
 from perturbfm_core.evaluation.panels.cell_eval2.catalog import LFC_NMAE, NORM, VCC2026
 from perturbfm_core.evaluation.panels.cell_eval2.cells import label_cells
 from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, evaluate
+from perturbfm_core.evaluation.reliability import noise_free
 from perturbfm_core.leaderboard.headline import HEADLINE, headline_of, headline_value, marks_of
 from perturbfm_core.pipeline.split import freeze_split, stats_with_bounds, stored_stats
 from perturbfm_core.splits.split import FrozenSplit
@@ -62,7 +63,7 @@ def test_the_true_effect_scores_the_noise_free_bound(data: PerturbDataset, bound
     truth = np.stack([effects[str(p)] for p in side.conditions["pert_id"]])
     var = np.array(np.broadcast_to(side.s2.mean(axis=0), truth.shape))
     cells = cells_of(data, side.conditions, side.rows, side.codes, truth, var, Generator())
-    scores = module._scores(headline_metrics(), module._comparison(data, side, truth, var, cells), "cell")
+    scores = module._scores(headline_metrics(), module._comparison(data, side, truth, var, cells), "cell")[0]
     for name, tolerance in (
         ("systema.corr_all_allpert", 0.03),
         ("perturbench.cosine_logfc", 0.03),
@@ -176,7 +177,7 @@ def test_a_half_of_counts_is_predicted_by_the_counts_of_the_other_half(
     assert not c.cells.generates
     assert ds.values.counts is not None
     name = "cell_eval2.delta_pearson"
-    found = module._scores([METRICS.get(name)], c, "cell")[name]
+    found = module._scores([METRICS.get(name)], c, "cell")[0][name]
     expected = []
     for context in contexts:
         rows = [i for i in range(len(c)) if c.contexts[i] == context]

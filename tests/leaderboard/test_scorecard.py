@@ -15,9 +15,10 @@ import pytest
 
 from perturbfm_core.evaluation.metric import METRICS
 from perturbfm_core.leaderboard.board_marks import board_marks
-from perturbfm_core.leaderboard.fold_conditions import mean_of_splits, split_weights
+from perturbfm_core.leaderboard.fold_conditions import mean_of_splits
 from perturbfm_core.leaderboard.headline import Marks
 from perturbfm_core.leaderboard.left_out import left_out
+from perturbfm_core.leaderboard.pooled_marks import PooledMarks
 from perturbfm_core.leaderboard.reasons import NO_BOUNDS, NO_NOISE_FREE, OTHER_VERSION
 from perturbfm_core.leaderboard.run_cost import RunCost, count_parameters, total_cost
 from perturbfm_core.leaderboard.scorecard import Scorecard, entry_score, ordered
@@ -248,22 +249,30 @@ def test_nothing_is_ranked_without_signal_or_without_a_value():
     ],
 )
 def test_the_scale_is_the_better_floor_and_the_noise_free_bound(marks, expected):
-    found = scale_of(UP, [marks], [1])
+    found = scale_of(UP, marks)
     assert (found["floor"], found["floor_name"], found["ceiling"], found["ceiling_name"]) == expected
 
 
+def pooled(values, tested):
+    """Return the marks of a board, of (control, half of the cells, noise-free) on each split."""
+    bounds = {
+        split: ({UP.name: {"half": half, "noise_free": free}}, {"control_mean": {UP.name: control}})
+        for split, (control, half, free) in zip(tested, values, strict=True)
+    }
+    return PooledMarks(bounds, tested, {}).of(UP.panel, UP.name)
+
+
 def test_the_scale_of_a_board_is_the_mean_of_its_splits_and_none_where_one_is_unknown():
-    a, b = Marks(0.0, 0.1, None, 0.5, 0.8), Marks(0.0, 0.3, None, None, 0.6)
-    found = scale_of(UP, [a, b], [1, 1])
+    found = scale_of(UP, pooled([(0.1, 0.5, 0.8), (0.3, None, 0.6)], {"a": ["x"], "b": ["y"]}))
     assert (found["floor"], found["ceiling"]) == (pytest.approx(0.2), pytest.approx(0.7))
-    errors = scale_of(DOWN, [Marks(2.0, 1.5, 1.0, None, 0.2)], [1])
+    errors = scale_of(DOWN, Marks(2.0, 1.5, 1.0, None, 0.2))
     assert (errors["floor"], errors["floor_name"]) == (1.0, "train mean")
 
 
 def test_folds_count_by_their_conditions_in_whatever_order():
     """Three conditions of one fold and one of another; the mean has the same last digit either way round."""
-    weights = split_weights({"a": ["x", "y", "z"], "b": ["w"]})
-    assert scale_of(UP, [Marks(0.0, v, None, None, 0.9) for v in (0.1, 0.5)], [*weights.values()]) == {
+    marks = pooled([(0.1, None, 0.9), (0.5, None, 0.9)], {"a": ["x", "y", "z"], "b": ["w"]})
+    assert scale_of(UP, marks) == {
         "floor": pytest.approx(0.2),
         "floor_name": "control",
         "ceiling": 0.9,
@@ -318,6 +327,12 @@ def stats(ceiling, floor):
     return SimpleNamespace(ceiling=ceiling, floor=floor)
 
 
+def marks_and_reasons(*found):
+    bounds = {str(i): (None, None) if s is None else (s.ceiling, s.floor) for i, s in enumerate(found)}
+    marks = PooledMarks(bounds, {split: [split] for split in bounds}, {}).of(UP.panel, UP.name)
+    return board_marks(marks, found, UP)
+
+
 def test_a_board_is_read_against_two_floors_and_two_ceilings():
     one = stats(
         {"pearson_centered": {"half": 0.5, "noise_free": 0.7}},
@@ -326,7 +341,7 @@ def test_a_board_is_read_against_two_floors_and_two_ceilings():
     two = stats(
         {"pearson_centered": {"half": 0.7, "reason": "no rule"}}, {"control_mean": {"pearson_centered": 0.3}}
     )
-    marks, why = board_marks([one, two], UP, [1, 1])
+    marks, why = marks_and_reasons(one, two)
     assert marks == {
         "control": pytest.approx(0.2),
         "train mean": None,
@@ -335,13 +350,13 @@ def test_a_board_is_read_against_two_floors_and_two_ceilings():
     }
     assert why == {"train mean": "undefined for the train mean itself", "noise-free": "no rule"}
     half = stats({"pearson_centered": {"half": 0.5}}, {"control_mean": {}})
-    assert board_marks([half], UP, [1])[1] == {
+    assert marks_and_reasons(half)[1] == {
         "control": "no floor for this metric",
         "train mean": "no floor for this metric",
         "noise-free": NO_NOISE_FREE,
     }
-    assert set(board_marks([None], UP, [1])[1].values()) == {NO_BOUNDS}
-    assert board_marks([stats({"reason": "no  cells"}, {})], UP, [1])[1]["half of the cells"] == "no cells"
+    assert set(marks_and_reasons(None)[1].values()) == {NO_BOUNDS}
+    assert marks_and_reasons(stats({"reason": "no  cells"}, {}))[1]["half of the cells"] == "no cells"
 
 
 def test_the_page_names_folds_and_marks_and_gives_every_dash_its_reason():

@@ -17,7 +17,7 @@ from perturbfm_core.store.artifacts import ArtifactStore
 # The store as it is, for tests of how bounds come about.
 PLAIN = ArtifactStore.put_object
 # What belongs to a split alone; objects of fits, predictions and scores are made by every test itself.
-FILES = ({"bounds.json"}, {"scale.json"})
+FILES = ({"bounds.json"}, {"bounds.json", "conditions.npz"}, {"conditions.npz"}, {"scale.json"})
 
 
 def keep_bounds(patch: pytest.MonkeyPatch) -> None:
