@@ -44,6 +44,11 @@ def test_versions_of_ensembl_ids_are_named() -> None:
     assert "The names differ in what follows the point" in warnings(read(bare))
 
 
+def test_a_few_genes_with_ensembl_ids_do_not_say_how_the_others_are_called() -> None:
+    adata = counts(genes=[*GENES[:25], *(f"ENSG{i:011d}" for i in range(5))], perts=["control", "G1", "PDX9"])
+    assert "Ensembl" not in warnings(read(adata))
+
+
 def test_the_column_that_has_the_names_is_named_and_cures_it() -> None:
     adata = counts(genes=[f"ENSG{i:011d}" for i in range(30)])
     adata.var["symbol"] = GENES

@@ -142,14 +142,63 @@ def test_what_an_alias_table_says_of_no_label_is_named() -> None:
 
 def test_parts_that_are_bare_numbers_are_named() -> None:
     assert warned(
-        read(cells(["control", "G1_1_G2_2", "G1"]), separators=("_",)), "parts that are bare numbers"
+        read(cells(["control", "X9_1_G2", "G1"]), separators=("_",)), "parts that are bare numbers"
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "joint", "separate"),
+    [
+        (["G1_1", "G1_2_G2_1", "G2_1_G3"], "_", ["G1_1", "G1_2+G2_1", "G2_1+G3"]),
+        (["sgG1_1", "sgG1_2_sgG2_1", "sgG2_1_G3"], "_", ["G3+sgG2_1", "sgG1_1", "sgG1_2+sgG2_1"]),
+        (["G1_sg1", "G1_sg2_G2_sg1", "G2_sg1_G3"], "_", ["G1_sg1", "G1_sg2+G2_sg1", "G2_sg1+G3"]),
+        (["G1_sg_1", "G1_sg_2_G2_sg_1", "G2_sg_1_G3"], "_", ["G1_sg_1", "G1_sg_2+G2_sg_1", "G2_sg_1+G3"]),
+        (["G1-1", "G1-2-G2-1", "G2-1-G3"], "-", ["G1-1", "G1-2+G2-1", "G2-1+G3"]),
+    ],
+)
+@pytest.mark.parametrize("known_only", [False, True])
+def test_guides_with_the_separator_in_their_names_stay_whole_in_combinations(
+    labels: list[str], joint: str, separate: list[str], known_only: bool
+) -> None:
+    adata = cells(["control", *labels])
+    options = {"separators": joint, "split_known_only": known_only}
+    ds = read(adata, **options)
+    assert perts(ds) == ["G1", "G1+G2", "G2+G3"]
+    assert not warned(ds, "bare numbers")
+    assert perts(read(adata, **options, guides="separate")) == separate
+
+
+@pytest.mark.parametrize(
+    ("label", "cure"),
+    [
+        ("G3-1|G4-2", "--separator '|'"),
+        ("G3_1_G4_2", "--separator '_'"),
+        ("G3_P1_G3_P2_G4", "--aliases, e.g. G3_P1_G3_P2_G4 as G3+G4"),
+        ("x7_G3-1/G4-2", "--separator '/'"),
+    ],
+)
+def test_the_separator_that_is_named_parts_genes_not_their_guides(label: str, cure: str) -> None:
+    adata = cells(["control", "G1", label])
+    ds = read(adata, guides="separate") if "G3_1" in label else read(adata)
+    assert warned(ds, f"{label!r} have several genes in their names")
+    assert warned(ds, cure)
+    if "--separator" in cure:
+        joint = cure.split("'")[1]
+        assert not warned(read(adata, separators=(joint,)), "several genes in their names")
 
 
 def test_doses_in_labels_are_named() -> None:
     ds = read(cells(["control", "JQ1_10uM", "JQ1_1uM", "Nutlin 5 nM"]), modality="drug")
     assert warned(ds, "hold a dose in their names")
     assert not warned(ds, "guides")
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_gene_whose_name_ends_like_a_molar_dose_holds_none(measured: bool) -> None:
+    genes = [*GENES[:7], "B2M"] if measured else None
+    adata = cells(["control", "G1", "B2M"]) if genes is None else cells(["control", "G1", "B2M"], genes=genes)
+    assert not warned(read(adata), "hold a dose")
+    assert warned(read(cells(["control", "NaCl 0.1M"]), modality="drug"), "hold a dose")
 
 
 def test_drugs_and_cytokines_are_no_guides() -> None:

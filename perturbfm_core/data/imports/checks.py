@@ -14,7 +14,7 @@ from perturbfm_core.data.condition import distinct_genes, pert_genes
 from perturbfm_core.data.dataset import PerturbDataset
 from perturbfm_core.data.imports.cell_checks import check_cells
 from perturbfm_core.data.imports.control_names import control_like, dose_in_label, unassigned_like
-from perturbfm_core.data.imports.guides import genes_inside
+from perturbfm_core.data.imports.guides import genes_inside, joint_of
 from perturbfm_core.data.imports.labels import differing_in_spelling
 from perturbfm_core.data.imports.odd_names import date_like, names_context, spike_ins, states_only
 from perturbfm_core.data.imports.report import ImportReport, examples
@@ -130,15 +130,14 @@ def _measured(report: ImportReport, ds: PerturbDataset, gene_columns: Mapping[st
     known += [g for g in perturbed if g in declared and declared[g] in genes]
     hint = _better(missing, genes, gene_columns, _table_of_genes(report))
     substances = all(map(adds_substance, set(ds.conditions[schema.MODALITY].astype(str))))
-    several, one = ([], []) if substances else genes_inside(set(missing) - set(declared), genes)
+    several, one = ({}, []) if substances else genes_inside(set(missing) - set(declared), genes)
     if several:
-        pieces = several[0].split(joint := (re.findall(r"[^A-Za-z0-9]+", several[0]) or ["_"])[0])
-        # A name with a part twice, as those of two guides of one pair of genes have, cannot be parted.
-        once = list(dict.fromkeys(p for p in re.split(r"[^A-Za-z0-9]+", several[0]) if p))
+        first = next(iter(several))
+        joint = joint_of(first, genes)
         cure = (
             f"import with --separator {joint!r}"
-            if "" not in pieces and len(set(pieces)) == len(pieces)
-            else f"name them by --aliases, e.g. {several[0]} as {schema.COMBO_SEPARATOR.join(once)}"
+            if joint is not None
+            else f"name them by --aliases, e.g. {first} as {schema.COMBO_SEPARATOR.join(several[first])}"
         )
         report.warnings.append(
             f"{examples(several)} have several genes in their names and are one perturbation each; if they are "
@@ -199,6 +198,9 @@ def _better(missing: list[str], genes: set[str], gene_columns: Mapping[str, Any]
         if hits:
             return f"; {table} column {column!r} has {hits} of the missing ones: --gene-col {column}"
     versions = {g.split(".")[0] for g in genes if g.startswith("ENS")}
+    if 2 * len(versions) < len(genes):
+        # A few genes without a symbol do not say how the others are called.
+        versions = set()
     if versions & {m.split(".")[0] for m in missing}:
         return f"; {_ENSEMBL} The names differ in what follows the point: cut it off in the file, or name a column by --gene-col"
     if versions:
@@ -257,7 +259,7 @@ def _names(report: ImportReport, ds: PerturbDataset, perts: list[str]) -> None:
         report.warnings.append(
             f"contexts {examples(left)} read like cells of several or of no known ones; leave their rows out of the file"
         )
-    if left := dose_in_label(parts):
+    if left := dose_in_label(parts, genes):
         report.warnings.append(
             f"{examples(left)} hold a dose in their names, so each dose is a perturbation of its own; give --dose-col, and "
             "name the drug by --aliases"

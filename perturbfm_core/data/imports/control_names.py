@@ -27,8 +27,10 @@ _CONTROL_PHRASE = re.compile(
 )
 _SIGNS = re.compile(r"[\W_]+")
 _WORD = re.compile(r"[^A-Za-z0-9]+")
+# A bare M counts behind a number of its own only: B2M is a gene.
 _DOSE_IN_LABEL = re.compile(
-    r"\d\s*(?:[fpnuµμm]?M|[fpnuµμm]?g/ml|[munµμ]?mol/l|mg/kg)\b|,\s*'[nuµμm]?M'\)", re.IGNORECASE
+    r"\d\s*(?:[fpnuµμm]M|[fpnuµμm]?g/ml|[munµμ]?mol/l|mg/kg)\b|(?<![A-Za-z\d.])\d[\d.]*\s*M\b|,\s*'[nuµμm]?M'\)",
+    re.IGNORECASE,
 )
 
 
@@ -61,6 +63,6 @@ def unassigned_like(perts: Iterable[str], genes: Collection[str] = ()) -> list[s
     return sorted(p for p in names if _UNASSIGNED & {p, _SIGNS.sub("", p.casefold())})
 
 
-def dose_in_label(perts: Iterable[str]) -> list[str]:
-    """Return the perturbations whose name holds a dose, such as "JQ1_10uM"."""
-    return sorted({p for p in perts if _DOSE_IN_LABEL.search(p)})
+def dose_in_label(perts: Iterable[str], genes: Collection[str] = ()) -> list[str]:
+    """Return the perturbations, other than genes, whose name holds a dose, such as "JQ1_10uM"."""
+    return sorted({p for p in perts if p not in genes and _DOSE_IN_LABEL.search(p)})

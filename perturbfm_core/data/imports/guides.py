@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from perturbfm_core import schema
-from perturbfm_core.data.condition import part_id
+from perturbfm_core.data.condition import label_parts, label_pieces, part_id
 from perturbfm_core.errors import DatasetError
 
 # Note of a data set that holds the {guide: gene} which its import merged.
@@ -140,8 +140,35 @@ def guides_of_unmeasured(labels: Iterable[str], genes: Collection[str]) -> dict[
     return {x: stem for x, stem in sorted(found.items()) if stem in shared}
 
 
-def genes_inside(names: Iterable[str], genes: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return (names with several measured genes in them, names with one), of names that are no gene themselves.
+def joined_guides(labels: Iterable[str], separators: Sequence[str], genes: Collection[str]) -> set[str]:
+    """Return the guides of measured genes that stand in labels with a separator of their own, such as both of "TP53_1_MYC_2".
+
+    Parameters
+    ----------
+    labels
+        Distinct labels of perturbations.
+    separators
+        Texts that join the parts of a combination.
+    genes
+        Names of the measured genes.
+    """
+    distinct = set(labels)
+    found: set[str] = set()
+    for label in distinct - set(genes):
+        pieces = label_pieces(label, separators)
+        # Every second piece is a separator; the word between a gene and its number may be "sg" or "guide".
+        for size in (3, 5):
+            for start in range(0, len(pieces) - size + 1, 2):
+                name = "".join(pieces[start : start + size])
+                number = pieces[start + 2].strip()
+                known = number in genes or number in distinct
+                if not known and name not in genes and guides_of_genes([name], genes):
+                    found.add(name)
+    return found
+
+
+def genes_inside(names: Iterable[str], genes: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return ({name with several measured genes in it: these}, names with one), of names that are no gene themselves.
 
     Parameters
     ----------
@@ -150,17 +177,34 @@ def genes_inside(names: Iterable[str], genes: Collection[str]) -> tuple[list[str
     genes
         Names of the measured genes.
     """
-    several, one = [], []
+    several: dict[str, list[str]] = {}
+    one = []
     for name in sorted(set(names) - set(genes)):
-        words = [w for w in _WORD.split(name) if w]
-        found = {
-            w
-            for w in (x for raw in words for x in (raw, re.sub(r"^(?:sg|g)(?=[A-Z])", "", raw)))
-            if w in genes
-        }
-        found |= {m for w in words if (m := re.sub(r"(?:sg|g)\d+$", "", w)) in genes}
-        if len(found) > 1:
-            several.append(name)
+        found: list[str] = []
+        for word in filter(None, _WORD.split(name)):
+            options = (word, re.sub(r"^(?:sg|g)(?=[A-Z])", "", word), re.sub(r"(?:sg|g)\d+$", "", word))
+            found += [gene for gene in options if gene in genes][:1]
+        if len(set(found)) > 1:
+            several[name] = list(dict.fromkeys(found))
         elif found:
             one.append(name)
     return several, one
+
+
+def joint_of(name: str, genes: Collection[str]) -> str | None:
+    """Return the text that parts a name into genes, guides of genes and other names, each once; None if no text does.
+
+    Parameters
+    ----------
+    name
+        Name with several measured genes in it.
+    genes
+        Names of the measured genes.
+    """
+    for joint in dict.fromkeys(_WORD.findall(name)):
+        pieces = label_parts(name, (joint,), joined_guides([name], (joint,), genes))
+        apart = len(set(pieces)) == len(pieces) and "" not in pieces and not any(p.isdigit() for p in pieces)
+        # What still has several genes in it is parted by another text.
+        if apart and not genes_inside(pieces, genes)[0]:
+            return joint
+    return None

@@ -12,7 +12,7 @@ import pandas as pd
 
 from perturbfm_core import schema
 from perturbfm_core.data.condition import canonical_pert, label_parts, label_pieces, repeated_name
-from perturbfm_core.data.imports.guides import guide_ids, guides_of_genes, guides_of_unmeasured
+from perturbfm_core.data.imports.guides import guide_ids, guides_of_genes, guides_of_unmeasured, joined_guides
 from perturbfm_core.data.imports.labels import check_controls, merged_spellings, refuse_missing
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport, examples
@@ -229,9 +229,14 @@ class PerturbationReader:
         return repeated_name(label, self.m.separators)
 
     @cached_property
+    def _joined_guides(self) -> set[str]:
+        return joined_guides(self._distinct, self.m.separators, self.genes)
+
+    @cached_property
     def _inseparable(self) -> set[str]:
-        """Return the genes, controls and names with an alias that have a separator in them, such as HLA-A and neg_ctrl."""
+        """Return the genes, controls, guides and names with an alias that have a separator in them, such as HLA-A and neg_ctrl."""
         names = {*self.genes, *map(self._repeated, self.m.control_label), *self.m.aliases}
+        names |= self._joined_guides
         return {name for name in names if len(label_pieces(name, self.m.separators)) > 1}
 
     def _canonical(self, labels: pd.Series, doses: pd.Series) -> tuple[Any, Any]:
@@ -305,7 +310,8 @@ class PerturbationReader:
         return any(known) and all(k or _SYMBOL.match(p) for k, p in zip(known, parts, strict=True))
 
     def _known(self, part: str, singles: set[str]) -> bool:
-        return part in self.genes or part in singles or part in self.m.aliases or part in self._controls
+        named = part in self.genes or part in singles or part in self.m.aliases
+        return named or part in self._controls or part in self._joined_guides
 
     def _check_parting(self, label: str, pieces: Sequence[str], singles: set[str]) -> None:
         """Refuse to part a name inside its brackets, and to keep a combination of known perturbations whole."""
