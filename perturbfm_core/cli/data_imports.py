@@ -23,7 +23,7 @@ from perturbfm_core.cli.data_saving import (
 )
 from perturbfm_core.cli.output import JsonOption, progress
 from perturbfm_core.config import check_key, parse, slug
-from perturbfm_core.errors import ConfigError
+from perturbfm_core.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
     from perturbfm_core.data.imports.mapping import ColumnMapping
@@ -122,7 +122,10 @@ TargetSumOption = Annotated[
 def import_h5ad(
     file: Annotated[Path, typer.Argument(help="The h5ad file, or zarr folder of an AnnData.")],
     out: OutOption,
-    pert_col: Annotated[str, typer.Option(help="obs column of the perturbation.")],
+    pert_col: Annotated[
+        str | None,
+        typer.Option(help="obs column of the perturbation; a file that to_anndata made needs no option."),
+    ] = None,
     context_col: ContextColOption = None,
     control_label: ControlOption = None,
     batch_col: BatchColOption = None,
@@ -172,8 +175,46 @@ def import_h5ad(
         "weight_col": weight_col,
     }
     given = _given(locals())
-    mapping = parse(ColumnMapping, {**fixed, **given}, "import options")
+    if pert_col is None:
+        asked = {**fixed, **given, "half_layers": half_layers, "licence": licence.replace("unknown", "")}
+        _check_own(file, [field for field, value in asked.items() if value])
+        mapping = None
+    else:
+        mapping = parse(ColumnMapping, {**fixed, **given}, "import options")
     _run_import(file, mapping, out, name, licence, storage, register, force, as_json, half_layers)
+
+
+def _check_own(file: Path, given: list[str]) -> None:
+    """Refuse a file without a named column of perturbations, unless `to_anndata` made it and no option says more.
+
+    Parameters
+    ----------
+    file
+        What is to be read.
+    given
+        Names of the options, or of fields of the mapping, that were given.
+
+    Raises
+    ------
+    DatasetError
+        If the file does not say itself which columns are which, or an option says it as well.
+    """
+    from perturbfm_core.data.h5ad import read_obs
+    from perturbfm_core.data.own_fields import own_of_file
+
+    if own_of_file(file) is None:
+        columns = ", ".join(map(str, read_obs(file).columns)) or "none"
+        msg = f"--pert-col is needed, the obs column of the perturbation; columns of {file}: {columns}"
+        raise DatasetError(msg)
+    if given:
+        names = {column: option for option, column in _FIELDS.items()}
+        names |= {"covariate_cols": "covariate_col", "alias_modality": "aliases"}
+        shown = ", ".join(sorted({"--" + names.get(x, x).replace("_", "-") for x in given}))
+        msg = (
+            f"{file} says itself which columns are which, since to_anndata made it: leave out {shown}, or give --pert-col and "
+            "what else the import needs to read it by your options alone"
+        )
+        raise DatasetError(msg)
 
 
 # Options that correct a mapping, those of a preset too -> fields of the mapping.
@@ -277,7 +318,7 @@ def preset_verb(name: str) -> Callable[..., None]:
 
 def _run_import(
     file: Path,
-    mapping: ColumnMapping,
+    mapping: ColumnMapping | None,
     out: Path,
     name: str | None,
     licence: str,
@@ -290,7 +331,7 @@ def _run_import(
 ) -> None:
     from perturbfm_core.data.half_layers import read_half_layers
     from perturbfm_core.data.halves import write_halves
-    from perturbfm_core.data.importing import REPORT
+    from perturbfm_core.data.importing import REPORT, read_h5ad
     from perturbfm_core.data.importing import import_h5ad as read
 
     checked_storage(storage)
@@ -300,16 +341,21 @@ def _run_import(
     if register:
         entry_file(DatasetEntry, name)
     with progress() as tell:
-        ds = read(
-            file,
-            mapping,
-            name=name,
-            source=source,
-            licence=licence,
-            progress=tell,
-            stream=storage == "zarr",
-        )
-        halves = None if half_layers is None else read_half_layers(file, mapping, half_layers, ds)
+        halves = None
+        if mapping is None:
+            tell("reading")
+            ds = read_h5ad(file, name=name)
+        else:
+            ds = read(
+                file,
+                mapping,
+                name=name,
+                source=source,
+                licence=licence,
+                progress=tell,
+                stream=storage == "zarr",
+            )
+            halves = None if half_layers is None else read_half_layers(file, mapping, half_layers, ds)
         save(ds, out, storage, force, register, as_json, tell)
         if halves is not None:
             write_halves(out, ds, halves)

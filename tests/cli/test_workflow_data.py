@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.support.command import perturbfm
+from tests.support.command import attempt, perturbfm
 from tests.support.workflow import CONTEXT, IMPORT, SYNTH
 
 
@@ -47,6 +47,25 @@ def test_imported_counts_are_those_of_the_file(screen_h5ad, tmp_path):
     assert list(ds.obs["pert_id"]) == list(label.fillna(source.obs["perturbation"].astype(str)))
     assert set(ds.obs.loc[ds.is_control, "modality"]) == {""}
     assert set(ds.obs.loc[~ds.is_control, "modality"]) == {"CRISPRa"}
+
+
+def test_a_file_of_a_data_set_is_imported_without_naming_its_columns(screen_h5ad, tmp_path):
+    made = perturbfm("data", "import", screen_h5ad, "--out", "S", *IMPORT).values
+    from perturbfm_core.pipeline.dataset import open_dataset
+
+    open_dataset(tmp_path / "S").to_anndata().write_h5ad(tmp_path / "own.h5ad")
+    again = perturbfm("data", "import", "own.h5ad", "--out", "T").values
+    assert again["content_sha256"] == made["content_sha256"]
+    assert (again["name"], again["source"]) == ("t", made["source"])
+    mixed = attempt("data", "import", "own.h5ad", "--out", "U", "--space", "counts", "--covariate-col", "x")
+    assert mixed.code == 2
+    assert "own.h5ad says itself which columns are which" in mixed.err
+    assert "leave out --covariate-col, --space, or give --pert-col" in mixed.err
+    others = attempt("data", "import", screen_h5ad, "--out", "U")
+    assert others.code == 2
+    assert "--pert-col is needed, the obs column of the perturbation; columns of" in others.err
+    assert "perturbation" in others.err.partition("columns of")[2]
+    assert not (tmp_path / "U").exists()
 
 
 def test_storages_hold_the_same_data_and_give_the_same_scores(work, monkeypatch):

@@ -141,9 +141,7 @@ def test_what_an_alias_table_says_of_no_label_is_named() -> None:
 
 
 def test_parts_that_are_bare_numbers_are_named() -> None:
-    assert warned(
-        read(cells(["control", "X9_1_G2", "G1"]), separators=("_",)), "parts that are bare numbers"
-    )
+    assert warned(read(cells(["control", "X9_1_G2", "G1"]), separators=("_",)), "parts that are bare numbers")
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def joint_of(name: str, genes: Collection[str]) -> str | None:
     genes
         Names of the measured genes.
     """
-    for joint in dict.fromkeys(_WORD.findall(name)):
+    for joint in dict.fromkeys(map(str, _WORD.findall(name))):
         pieces = label_parts(name, (joint,), joined_guides([name], (joint,), genes))
         apart = len(set(pieces)) == len(pieces) and "" not in pieces and not any(p.isdigit() for p in pieces)
         # What still has several genes in it is parted by another text.
