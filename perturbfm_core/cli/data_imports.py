@@ -72,7 +72,7 @@ SpaceOption = Annotated[
     str | None,
     typer.Option(
         "--space",
-        help="Scale of the values: log1p, counts, normalized, log2p1, log10p1, delta or zscore; checked.",
+        help="Scale of the values: log1p, counts, normalized, log2p1, log10p1, delta, log2fc or zscore; checked.",
     ),
 ]
 LevelOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -302,6 +303,13 @@ def _dataset(
     if kept is not None:
         X = X.take(kept) if is_stored(X) else sp.csr_array(X)[kept] if sp.issparse(X) else X[kept]
     rows = [str(r) for r in (obs.index if kept is None else obs.index[kept])]
+    if len(set(rows)) < len(rows):
+        twice = [row for row, n in Counter(rows).items() if n > 1]
+        msg = (
+            f"{read.origin} has {len(twice)} duplicate row ids, e.g. {twice[:3]}, as where samples with the same barcodes were joined; "
+            "make them unique, e.g. by adata.obs_names_make_unique()"
+        )
+        raise DatasetError(msg)
     where = "raw.X" if read.raw else f"layer {mapping.layer!r}" if mapping.layer else "X"
     values = stored_values(X, mapping, f"{where} of {read.origin}", (rows, genes), read.counts_in, report)
     if values.counts is not None:

@@ -77,6 +77,22 @@ def find_unit(text: str, known: Units) -> tuple[str, float] | None:
     return known.get(plain) or folded.get(plain.lower().replace(" ", ""))
 
 
+def unit_in_name(column: str, known: Units) -> str | None:
+    """Return the unit with which the name of a column ends (`dose_uM`, `time (hr)`), None if it has none.
+
+    Parameters
+    ----------
+    column
+        Name of the column.
+    known
+        `DOSE_UNITS` or `TIME_UNITS`.
+    """
+    words = [w for w in re.split(r"[\s_.()\[\]]+", column) if w]
+    # One letter says little, but for that of hours and days behind another word.
+    usable = bool(words) and (len(words[-1]) > 1 or (len(words) > 1 and words[-1] in {"h", "d", "%"}))
+    return words[-1] if usable and find_unit(words[-1], known) is not None else None
+
+
 def split_doses(text: str) -> list[str]:
     """Return the doses of the parts of a combination; the plus of an exponent ("1e+3") separates nothing."""
     return [piece.strip() for piece in _JOINT.split(text)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -13,8 +14,15 @@ from perturbfm_core.data.scale_evidence import Evidence, evidence
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import Space
 
-ImportSpace = Literal["log1p", "counts", "delta", "zscore", "normalized", "log2p1", "log10p1"]
-STORED: Final[dict[str, Space]] = {"normalized": "log1p", "log2p1": "log1p", "log10p1": "log1p"}
+ImportSpace = Literal["log1p", "counts", "delta", "zscore", "log2fc", "normalized", "log2p1", "log10p1"]
+STORED: Final[dict[str, Space]] = {
+    "normalized": "log1p",
+    "log2p1": "log1p",
+    "log10p1": "log1p",
+    "log2fc": "delta",
+}
+# What programs call fold changes, which are mostly to base 2.
+_FOLD_CHANGE = re.compile(r"(?<![a-z])l(?:og)?2?[\W_]*f(?:old)?[\W_]*c(?:hanges?)?(?![a-z])", re.IGNORECASE)
 
 _LOG1P_CEILING = 25.0
 
@@ -54,13 +62,13 @@ def _problem(e: Evidence, space: str, counts_in: Sequence[str]) -> str | None:
     counts = f"; {', '.join(counts_in)}" if counts_in else ""
     if e.several:
         return f"has rows in several scales: {e.mixture}; bring them to one scale before importing"
-    if space in ("delta", "zscore"):
+    if space in ("delta", "zscore", "log2fc"):
         if e.low >= 0 and e.standardized:
             return _scaled(space, counts)
         if e.low >= 0:
             fits = f"--space {e.inverse}" if e.inverse else "--space counts" if e.whole else "--space log1p"
             return f"has no negative value (minimum {e.low:.4g}), which {space} data have; declare {fits}"
-        if e.standardized and space == "delta":
+        if e.standardized and space != "zscore":
             return (
                 "has mean 0 and standard deviation 1 in every gene over all rows, so it is scaled, not a difference to "
                 f"controls; read unscaled values{counts}, or declare --space zscore with the control rows"
@@ -125,7 +133,7 @@ def _scaled(space: str, counts: str) -> str:
 
 
 def to_stored(X: Matrix, space: str) -> Matrix:
-    """Return values in the scale that they are stored in: log1p instead of normalised, log2 and log10 values.
+    """Return values in the scale that they are stored in: natural logarithms instead of log2, log10 and linear values.
 
     Parameters
     ----------
@@ -136,7 +144,12 @@ def to_stored(X: Matrix, space: str) -> Matrix:
     """
     if space == "normalized":
         return X.log1p() if sp.issparse(X) else np.log1p(X)
-    factor = {"log2p1": np.log(2.0), "log10p1": np.log(10.0)}.get(space)
+    factor = {"log2p1": np.log(2.0), "log2fc": np.log(2.0), "log10p1": np.log(10.0)}.get(space)
     return (
         X if factor is None else X * np.asarray(factor, dtype=X.dtype if X.dtype.kind == "f" else np.float64)
     )
+
+
+def fold_change_like(name: str) -> bool:
+    """Return whether the name of a layer is that of log fold changes (logFC, log2FoldChange, lfc)."""
+    return bool(_FOLD_CHANGE.search(name))

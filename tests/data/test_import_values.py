@@ -35,6 +35,26 @@ def test_rows_and_matrices_of_zeros(space: str, form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
+@pytest.mark.parametrize("layer", ["logFC", "log2FoldChange", "lfc", "logfoldchanges"])
+def test_fold_changes_to_base_2_become_natural_ones(layer: str, form: Any) -> None:
+    adata = cells(["G1", "G2", "G3"])
+    changes = np.random.default_rng(0).normal(size=adata.shape).astype(np.float32)
+    adata.layers[layer] = form(changes)
+    adata.layers["half_c"] = changes
+    doubt = f"layer {layer!r} of the AnnData object reads like log fold changes"
+    options = {"control_label": ()}
+    assert warned(read(adata, layer=layer, space="delta", **options), doubt)
+    assert not warned(read(adata, layer="half_c", space="delta", **options), "fold changes")
+    ds = read(adata, layer=layer, space="log2fc", **options)
+    assert report(ds)["scale"] == "log2fc, stored as delta"
+    assert (ds.metadata.space, ds.metadata.control_policy) == ("delta", "none")
+    assert not warned(ds, "fold changes")
+    assert np.allclose(ds.values.delta, changes * np.log(2), rtol=1e-6)
+    with pytest.raises(DatasetError, match="has no negative value .* which log2fc data have"):
+        read(adata, space="log2fc", **options)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_matrix], ids=["dense", "csr"])
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
 def test_counts_near_the_end_of_their_type_are_named(kind: Any, form: Any) -> None:
     adata = cells(["control", "G1", "G2"])
@@ -200,3 +220,23 @@ def test_options_of_no_use_are_named(given: dict[str, Any], said: str | None) ->
         assert not warned(ds, "is not used")
     else:
         assert warned(ds, said)
+
+
+@pytest.mark.parametrize(
+    ("what", "column", "unit"),
+    [("dose", "dose_uM", "uM"), ("dose", "conc (nM)", "nM"), ("dose", "dose", None), ("dose", "dose_m", None)]
+    + [
+        ("time", "timepoint_hr", "hr"),
+        ("time", "days", "days"),
+        ("time", "time_h", "h"),
+        ("time", "t", None),
+    ],
+)
+def test_a_unit_in_the_name_of_a_column_is_named(what: str, column: str, unit: str | None) -> None:
+    adata = cells(["control", "G1", "G2"], **{column: [0.0, 1.0, 2.5]})
+    said = f"{what}s have no unit, and obs column {column!r} is called as if they were in {unit}: give --{what}-unit {unit}"
+    ds = read(adata, **{f"{what}_col": column})
+    assert warned(ds, said) if unit else not warned(ds, "have no unit")
+    assert not warned(read(adata, **{f"{what}_col": column, f"{what}_unit": unit or "h"}), "have no unit")
+    adata.obs[column] = [f"{x} h" for x in adata.obs[column]]
+    assert not warned(read(adata, **{f"{what}_col": column}), "have no unit")

@@ -15,7 +15,15 @@ from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.perturbations import PerturbationReader
 from perturbfm_core.data.imports.report import ImportReport, examples, levels_dropped
 from perturbfm_core.data.modality import adds_substance
-from perturbfm_core.data.quantities import NUMBER, canonical_time, split_doses
+from perturbfm_core.data.quantities import (
+    DOSE_UNITS,
+    NUMBER,
+    TIME_UNITS,
+    Units,
+    canonical_time,
+    split_doses,
+    unit_in_name,
+)
 from perturbfm_core.data.text import column_text
 from perturbfm_core.errors import DatasetError
 from perturbfm_core.schema import BoolArray, IntArray
@@ -194,6 +202,8 @@ class _Reader:
         written = [t for t in doses[~untreated].unique() if NUMBER.match(t)]
         if len({has for t in written for has in _with_units(t)}) > 1 and not (m.dose_unit or m.dose_unit_col):
             self.report.warnings.append("some doses have a unit and some have none; give it by --dose-unit")
+        if not (m.dose_unit or m.dose_unit_col or any(map(_has_unit, written))):
+            self._say_unit(m.dose_col, "dose", DOSE_UNITS)
         if m.dose_unit_col is not None:
             units = self._described(m.dose_unit_col, "--dose-unit-col", untreated)
             doses = pd.Series(
@@ -205,6 +215,23 @@ class _Reader:
                 dtype=object,
             )
         return doses
+
+    def _say_unit(self, column: str, what: str, known: Units) -> None:
+        """Report the unit that stands in the name of a column of plain numbers, which have none in the data set.
+
+        Parameters
+        ----------
+        column
+            Name of the column.
+        what
+            What it holds, as the option of the unit is called.
+        known
+            Units of such quantities.
+        """
+        if unit := unit_in_name(column, known):
+            self.report.warnings.append(
+                f"{what}s have no unit, and obs column {column!r} is called as if they were in {unit}: give --{what}-unit {unit}"
+            )
 
     def _check_doses(self, written: pd.Series, read: Any) -> None:
         """Refuse negative doses and name doses of zero, of any part that is no control."""
@@ -284,9 +311,11 @@ class _Reader:
             self.report.warnings.append(
                 f"{len(unread)} times have a unit or form that is not known and stay text ({examples(unread)})"
             )
-        units = {bool(found) for t in read if t for found in [_has_unit(t)]}
+        units = {_has_unit(t) for t in read if t}
         if len(units) > 1 and not self.m.time_unit:
             self.report.warnings.append("some times have a unit and some have none; give it by --time-unit")
+        if units == {False} and not self.m.time_unit:
+            self._say_unit(self.m.time_col or "time", "time", TIME_UNITS)
         return np.asarray([read[t][0] for t in texts], dtype=object)
 
     def _described(self, name: str, option: str, untreated: BoolArray) -> Any:

@@ -114,7 +114,7 @@ class ColumnMapping(Frozen):
     @property
     def is_difference(self) -> bool:
         """Return whether the values are differences to controls."""
-        return self.space in schema.DELTA_SPACES
+        return self.stored_space in schema.DELTA_SPACES
 
 
 def _several(value: Any) -> Any:
