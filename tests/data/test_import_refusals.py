@@ -146,7 +146,7 @@ def test_duplicate_genes(write_h5ad: Write) -> None:
 def test_duplicate_rows(write_h5ad: Write) -> None:
     path = write_h5ad(LOG1P, OBS, row_ids=["a", "b", "b", "a"])
     with pytest.raises(
-        DatasetError, match=r"in.h5ad has 2 duplicate row ids, e.g. \['a', 'b'\].*obs_names_make_unique\(\)"
+        DatasetError, match=r"file.h5ad has 2 duplicate row ids, e.g. \['a', 'b'\].*obs_names_make_unique\(\)"
     ):
         read(path)
 

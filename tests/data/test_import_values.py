@@ -50,7 +50,7 @@ def test_fold_changes_to_base_2_become_natural_ones(layer: str, form: Any) -> No
     assert (ds.metadata.space, ds.metadata.control_policy) == ("delta", "none")
     assert not warned(ds, "fold changes")
     assert np.allclose(ds.values.delta, changes * np.log(2), rtol=1e-6)
-    with pytest.raises(DatasetError, match="has no negative value .* which log2fc data have"):
+    with pytest.raises(DatasetError, match=r"has no negative value .* which log2fc data have"):
         read(adata, space="log2fc", **options)
 
 
@@ -224,8 +224,11 @@ def test_options_of_no_use_are_named(given: dict[str, Any], said: str | None) ->
 
 @pytest.mark.parametrize(
     ("what", "column", "unit"),
-    [("dose", "dose_uM", "uM"), ("dose", "conc (nM)", "nM"), ("dose", "dose", None), ("dose", "dose_m", None)]
-    + [
+    [
+        ("dose", "dose_uM", "uM"),
+        ("dose", "conc (nM)", "nM"),
+        ("dose", "dose", None),
+        ("dose", "dose_m", None),
         ("time", "timepoint_hr", "hr"),
         ("time", "days", "days"),
         ("time", "time_h", "h"),
