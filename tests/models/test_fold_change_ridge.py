@@ -51,6 +51,14 @@ def test_with_a_pseudocount_of_one_it_is_ridge():
     np.testing.assert_allclose(found, np.maximum(ridge, least), rtol=1e-4, atol=1e-5)
 
 
+def test_levels_too_large_for_an_exponential_change_as_their_logarithms_do():
+    control = np.full((2, 3), 900.0)
+    view = view_of([("x", "A"), ("x", "B")], np.asarray([[1.0, -2.0, 0.0], [0.0, 800.0, -1.0]]), control=control)
+    changes = LogFoldChanges(view, 0.2).delta_columns(slice(None))
+    np.testing.assert_allclose(changes, view.delta)
+    np.testing.assert_allclose(applied_fold_changes(changes, control, 0.2), view.delta)
+
+
 def test_what_a_context_does_not_express_can_neither_fall_nor_rise_by_much():
     silent = np.asarray([[8.0, 3.0, 0.0]])
     found = predicted([("z", "A")], silent)

@@ -13,6 +13,8 @@ _USUAL_DEPTH = Normalization().target_sum
 # Log1p units by which means in single precision may miss 0.
 _ROUNDING = 1e-3
 _BLOCK = 512
+# Log1p units from which 1 and a pseudocount no longer count, and beyond which exponentials would overflow.
+_LARGE = 40.0
 
 
 def pseudocount_at_depth(view: TrainView, pseudocount: float) -> float:
@@ -60,10 +62,9 @@ class LogFoldChanges:
     def delta_columns(self, columns: slice) -> FloatArray:
         """Return float64 [n, k], natural logarithms of (level + pseudocount) ratios of some genes."""
         control = np.asarray(self._view.control)[:, columns].astype(np.float64)
-        before = np.expm1(control)
         # Of a mean of log1p values; a level below 0 comes from rounding alone.
-        after = np.maximum(np.expm1(control + self._view.delta_columns(columns)), 0.0)
-        return np.asarray(np.log((after + self._pseudocount) / (before + self._pseudocount)))
+        after = np.maximum(control + self._view.delta_columns(columns), 0.0)
+        return _log_level(after, self._pseudocount) - _log_level(control, self._pseudocount)
 
 
 def applied_fold_changes(log_fold_changes: FloatArray, control: FloatArray, pseudocount: float) -> FloatArray:
@@ -79,5 +80,12 @@ def applied_fold_changes(log_fold_changes: FloatArray, control: FloatArray, pseu
         What was added to the levels before the ratios were taken.
     """
     control = control.astype(np.float64)
-    level = (np.expm1(control) + pseudocount) * np.exp(log_fold_changes) - pseudocount
-    return np.asarray(np.log1p(np.maximum(level, 0.0)) - control)
+    log_level = _log_level(control, pseudocount) + log_fold_changes
+    level = np.exp(np.minimum(log_level, _LARGE)) - pseudocount
+    return np.asarray(np.where(log_level > _LARGE, log_level, np.log1p(np.maximum(level, 0.0))) - control)
+
+
+def _log_level(values: FloatArray, pseudocount: float) -> FloatArray:
+    """Return the natural logarithm of levels plus a pseudocount, of log1p values of any size."""
+    small = np.log(np.expm1(np.minimum(values, _LARGE)) + pseudocount)
+    return np.asarray(np.where(values > _LARGE, values, small))

@@ -326,8 +326,9 @@ def test_a_condition_that_two_folds_hold_out_is_no_witness_of_its_own_variance()
     assert np.array_equal(own[[2, 3]], level[[2, 3]])
 
 
-def test_variance_of_entries_follows_what_the_errors_follow():
-    mean, error, true = errors_of()
+@pytest.mark.parametrize("unit", [1.0, 1e4])
+def test_variance_of_entries_follows_what_the_errors_follow_in_any_unit(unit):
+    mean, error, true = (x * np.float32(u) for x, u in zip(errors_of(), (unit, unit, unit**2), strict=True))
     model = EntryVariance()
     own = model.fit(mean, error, np.zeros_like(mean), *folds_known(len(mean)), 0)
     var = model.predict(mean)

@@ -24,6 +24,8 @@ _LR = 0.03
 # Strength of shrinkage of a gene's level to the mean over genes, in numbers of rows.
 _SHRINK = 8.0
 _FLOOR = 1e-6
+# Largest absolute log factor by the predicted delta, and least log variance while the slope is learned.
+_MOST_SHAPE, _LEAST_LOG = 10.0, -20.0
 # Smallest excess of a gene, as a share of the mean over genes, where its errors are within sampling noise.
 _LEAST = 0.02
 
@@ -99,9 +101,11 @@ class EntryVariance:
         errors = torch.from_numpy(error[at].astype(np.float32))
         noise = torch.from_numpy(s2[at].astype(np.float32))
         head, zero = _Head(start.clone()), torch.zeros_like(errors)
+        # Above the levels of data of any scale, a bound would leave the slope no gradient.
+        most = _MOST_SHAPE + max(float(start.max()), 0.0)
 
         def loss(module: torch.nn.Module, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-            var = noise + module(V).clamp(-20.0, 10.0).exp()
+            var = noise + module(V).clamp(_LEAST_LOG, most).exp()
             # Keeps levels near the shrunken start: without it they would follow a gene's few largest errors.
             held = 0.01 * (head.level - start).square().mean()
             return {"loss": beta_nll(zero, var, errors) + held}
@@ -117,7 +121,7 @@ class EntryVariance:
         )
         self.slope = float(head.slope.detach())
         # With the slope fixed, exp(b_g) is a mean of excess errors divided by exp(c v), in closed form.
-        shape = np.exp(np.clip(self.slope * v, -10.0, 10.0))
+        shape = np.exp(self._shape(v))
         self.level = np.log(_shrunk(excess / shape) + _FLOOR)
         out = np.empty(error.shape, dtype=np.float32)
         for j in np.unique(fold):
@@ -128,8 +132,11 @@ class EntryVariance:
 
     def predict(self, mean: FloatArray) -> FloatArray:
         """Return float32 [n, G], the variance beyond sampling noise for predicted deltas [n, G]."""
-        shape = np.clip(self.slope * (self._sizes(mean) - self._middle), -10.0, 10.0)
-        return np.asarray(np.exp(np.clip(self.level + shape, -20.0, 10.0)), dtype=np.float32)
+        return np.asarray(np.exp(self.level + self._shape(self._sizes(mean) - self._middle)), dtype=np.float32)
+
+    def _shape(self, v: FloatArray) -> FloatArray:
+        """Return the log factor on a gene's variance; the level is as large as the values of the data make it."""
+        return np.clip(self.slope * v, -_MOST_SHAPE, _MOST_SHAPE)
 
     def _sizes(self, mean: FloatArray) -> FloatArray:
         return np.asarray(np.log1p(np.abs(mean) / self._scale))
