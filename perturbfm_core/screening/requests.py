@@ -18,6 +18,7 @@ from perturbfm_core.data.condition import (
     distinct_genes,
     keys_of,
     parse_covariates,
+    part_id,
     pert_genes,
     pert_parts,
     typed_pert,
@@ -95,16 +96,14 @@ def resolve_requests(run: FittedRun, requests: Sequence[Request]) -> Requests:
     if not requests:
         msg = "no condition was asked for; give at least one perturbation and context"
         raise ConfigError(msg)
-    genes = known_genes(run)
-    modalities = sorted(set(run.ds.conditions[schema.MODALITY]) | set(run.view.conditions[schema.MODALITY]))
-    choice = cache(partial(_only_choice, run.view.conditions))
-    rows, field_notes = zip(*(_row(run, modalities, choice, request) for request in requests), strict=True)
+    known, note = _Known.of(run), cache(partial(_unknown_gene, known_genes(run)))
+    rows, field_notes = zip(*(_row(run, known, request) for request in requests), strict=True)
     table = pd.DataFrame(list(rows), columns=list(schema.CONDITION_COLUMNS))
     table.index = pd.Index(keys_of(table), name=schema.CONDITION)
     first = ~table.index.duplicated()
     table = table[first]
     notes = [
-        (*_notes(pert, genes), *field_notes[i])
+        (*filter(None, map(note, pert_genes(pert))), *field_notes[i])
         for pert, i in zip(table[schema.PERT_ID], np.flatnonzero(first), strict=True)
     ]
     contexts = table[schema.CONTEXT_ID].tolist()
@@ -150,19 +149,49 @@ def controls(run: FittedRun, contexts: Sequence[str]) -> FloatArray | None:
     return np.stack([mean[c] for c in contexts]).astype(np.float32)
 
 
-def _row(
-    run: FittedRun, modalities: list[str], choice: Choice, request: Request
-) -> tuple[tuple[str, ...], list[str]]:
+@dataclass(frozen=True)
+class _Known:
+    """What requests are resolved against; found once, since there may be thousands of requests and of names.
+
+    Attributes
+    ----------
+    contexts, modalities
+        Those of the data set.
+    plus
+        Perturbation ids of the data set with a plus sign in the name of a part.
+    controls
+        What controls are called.
+    choice
+        Completes a field that a request leaves out.
+    """
+
+    contexts: list[str]
+    modalities: list[str]
+    plus: list[str]
+    controls: set[str]
+    choice: Choice
+
+    @classmethod
+    def of(cls, run: FittedRun) -> _Known:
+        conditions, train = run.ds.conditions, run.view.conditions
+        recorded = run.ds.metadata.notes.get("columns")
+        imported = recorded if isinstance(recorded, dict) else {}
+        return cls(
+            contexts=run.ds.contexts,
+            modalities=sorted(set(conditions[schema.MODALITY]) | set(train[schema.MODALITY])),
+            plus=[p for p in conditions[schema.PERT_ID].astype(str).unique() if part_id("+") in p],
+            # As GEARS writes a single gene: "A+ctrl". A measured gene is no control, whatever its name.
+            controls=control_names(conditions, imported) - {str(g) for g in run.ds.genes},
+            choice=cache(partial(_only_choice, train)),
+        )
+
+
+def _row(run: FittedRun, known: _Known, request: Request) -> tuple[tuple[str, ...], list[str]]:
     """Return (the five fields of the requested condition, notes on what was assumed)."""
-    known = run.ds.contexts
-    if request.context not in known:
-        raise ConfigError(unknown("context", request.context, known))
-    typed = typed_pert(request.perturbation, run.ds.conditions[schema.PERT_ID].astype(str).unique())
-    request = replace(request, perturbation=typed)
-    recorded = run.ds.metadata.notes.get("columns")
-    imported = recorded if isinstance(recorded, dict) else {}
-    # As GEARS writes a single gene: "A+ctrl". A measured gene is no control, whatever its name.
-    controls = control_names(run.ds.conditions, imported) - {str(g) for g in run.ds.genes}
+    modalities, choice, controls = known.modalities, known.choice, known.controls
+    if request.context not in known.contexts:
+        raise ConfigError(unknown("context", request.context, known.contexts))
+    request = replace(request, perturbation=typed_pert(request.perturbation, known.plus))
     pert, _ = canonical_pert(request.perturbation, control=controls)
     if pert == schema.CONTROL:
         msg = (
@@ -232,8 +261,8 @@ def _only_choice(train: pd.DataFrame, column: str, option: str) -> str:
         return str(values.pop())
     if "" in values:
         return ""
-    some = ", ".join(sorted(values)[:6])
-    msg = f"train has {len(values)} different {column} ({some}); say which by {option}"
+    some, name = ", ".join(sorted(values)[:6]), option.removeprefix("--")
+    msg = f"train has {len(values)} different {column} ({some}); say which by {option}, or in column {name!r} of a batch"
     raise ConfigError(msg)
 
 
@@ -276,9 +305,9 @@ def unknown_covariates(conditions: pd.DataFrame, train: pd.DataFrame) -> list[tu
     return out
 
 
-def _notes(pert: str, genes: set[str]) -> tuple[str, ...]:
-    """Return a note for each part of a perturbation that is not among the known genes."""
-    return tuple(unknown("gene", g, genes) for g in pert_genes(pert) if g not in genes)
+def _unknown_gene(known: set[str], gene: str) -> str:
+    """Return a note where a gene is not among the known ones, else nothing."""
+    return "" if gene in known else unknown("gene", gene, known)
 
 
 def unknown(what: str, name: str, known: Sequence[str] | set[str]) -> str:

@@ -34,6 +34,8 @@ _PREDICTED = 256
 _COMPARED = 2_000
 # Default weight of dissimilarity in the method ``variance``.
 _DIVERSITY = 0.5
+# Notes on the names and doses of given candidates that are shown.
+_NOTES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Suggestions:
         Number of different candidates that were compared, and number that exist; if there are too many, a
         seeded random sample is compared.
     notes
-        Which of the given candidates were left out.
+        Which of the given candidates were left out; which have unknown names, or doses that were taken from train.
     """
 
     table: pd.DataFrame
@@ -154,7 +156,7 @@ def suggest(
 def _listed(
     run: FittedRun, contexts: Sequence[str], candidates: Sequence[Request]
 ) -> tuple[Requests, tuple[str, ...]]:
-    """Return (the given candidates in the given contexts that are not in train, notes on those left out)."""
+    """Return (the given candidates in the given contexts that are not in train, notes on them and on those left out)."""
     here = [request for request in candidates if not contexts or request.context in contexts]
     if not here:
         msg = f"no candidate is of context {', '.join(contexts)}; the first is of {candidates[0].context!r}"
@@ -165,11 +167,15 @@ def _listed(
         f"of other contexts than {', '.join(contexts)}": len(candidates) - len(here),
         "already in train": len(every.query) - len(new),
     }
-    notes = tuple(f"candidates left out: {n} {why}" for why, n in left_out.items() if n)
+    notes = [f"candidates left out: {n} {why}" for why, n in left_out.items() if n]
     if not len(new):
         msg = f"nothing is left to suggest: train has all {len(every.query)} candidates; give others"
         raise ConfigError(msg)
-    return every.take(new), notes
+    chosen = every.take(new)
+    of_names = list(dict.fromkeys(note for some in chosen.notes for note in some))
+    more = len(of_names) - _NOTES
+    notes += of_names[:_NOTES] + ([f"{more} more notes on candidates"] if more > 0 else [])
+    return chosen, tuple(notes)
 
 
 def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArray, FloatArray]:

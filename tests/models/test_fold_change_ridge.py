@@ -53,7 +53,9 @@ def test_with_a_pseudocount_of_one_it_is_ridge():
 
 def test_levels_too_large_for_an_exponential_change_as_their_logarithms_do():
     control = np.full((2, 3), 900.0)
-    view = view_of([("x", "A"), ("x", "B")], np.asarray([[1.0, -2.0, 0.0], [0.0, 800.0, -1.0]]), control=control)
+    view = view_of(
+        [("x", "A"), ("x", "B")], np.asarray([[1.0, -2.0, 0.0], [0.0, 800.0, -1.0]]), control=control
+    )
     changes = LogFoldChanges(view, 0.2).delta_columns(slice(None))
     np.testing.assert_allclose(changes, view.delta)
     np.testing.assert_allclose(applied_fold_changes(changes, control, 0.2), view.delta)

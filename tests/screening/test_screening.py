@@ -21,6 +21,7 @@ from perturbfm_core.errors import ConfigError
 from perturbfm_core.models.base import MODELS, Requires
 from perturbfm_core.models.baselines.means import GlobalMean
 from perturbfm_core.pipeline.prediction import predict_rows
+from perturbfm_core.screening import requests
 from perturbfm_core.screening.fitted_run import FittedRun, epistemic_share
 from perturbfm_core.screening.predictions import predict_blocks, predict_requests
 from perturbfm_core.screening.requests import Request, resolve_requests, unknown_covariates
@@ -67,6 +68,15 @@ def test_values_of_test_rows_are_never_read(model, kind):
         assert np.array_equal(getattr(a, name), getattr(b, name))
     assert (a.verdicts, a.nearest) == (b.verdicts, b.nearest)
     assert suggest(run, 3).table.equals(suggest(other, 3).table)
+
+
+def test_names_of_the_data_set_are_gathered_once_however_many_conditions_are_asked_for(monkeypatch):
+    calls = []
+    monkeypatch.setattr(requests, "control_names", lambda *given: calls.append(given) or {"ctrl"})
+    run = opened("additive")
+    resolved = resolve_requests(run, [Request(f"{g}+ctrl", c) for g in run.ds.genes for c in run.ds.contexts])
+    assert len(resolved.query) == len(run.ds.genes) * len(run.ds.contexts)
+    assert len(calls) == 1
 
 
 class CellStart(GlobalMean):
@@ -323,6 +333,14 @@ def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_o
     assert found.notes == ("candidates left out: 1 already in train",)
     with pytest.raises(ConfigError, match="train has all 1 candidates"):
         suggest(run, 1, candidates=listed[-1:])
+
+
+def test_names_of_candidates_that_nobody_knows_are_noted():
+    run = opened("perturbfm-v0")
+    odd = [Request(f"G0{i};G0{i + 1}", c) for i in range(7) for c in ("C1", "C2")]
+    found = suggest(run, 3, candidates=[*odd, Request("G00+G05", "C1")])
+    assert found.notes[0].startswith("unknown gene 'G00;G01'; nearest: ")
+    assert (len(found.notes), found.notes[-1]) == (6, "2 more notes on candidates")
 
 
 def test_candidates_of_other_contexts_are_left_out():

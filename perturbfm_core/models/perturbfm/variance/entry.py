@@ -132,11 +132,13 @@ class EntryVariance:
 
     def predict(self, mean: FloatArray) -> FloatArray:
         """Return float32 [n, G], the variance beyond sampling noise for predicted deltas [n, G]."""
-        return np.asarray(np.exp(self.level + self._shape(self._sizes(mean) - self._middle)), dtype=np.float32)
+        return np.asarray(
+            np.exp(self.level + self._shape(self._sizes(mean) - self._middle)), dtype=np.float32
+        )
 
     def _shape(self, v: FloatArray) -> FloatArray:
         """Return the log factor on a gene's variance; the level is as large as the values of the data make it."""
-        return np.clip(self.slope * v, -_MOST_SHAPE, _MOST_SHAPE)
+        return np.asarray(np.clip(self.slope * v, -_MOST_SHAPE, _MOST_SHAPE))
 
     def _sizes(self, mean: FloatArray) -> FloatArray:
         return np.asarray(np.log1p(np.abs(mean) / self._scale))
