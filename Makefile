@@ -74,7 +74,7 @@ fuzz: install ## Damage files of every format and read them by every verb that d
 ui: install ## Start the Dagster web UI on 127.0.0.1:$(PORT)
 	# A home with our dagster.yaml: `dg` sends no telemetry, and no temporary home is left in the tree.
 	mkdir -p .dagster && ln -sf ../dagster.yaml .dagster/dagster.yaml
-	DAGSTER_HOME=$(CURDIR)/.dagster $(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" DAGSTER_HOME="$(CURDIR)/.dagster" $(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 bench: install ## Run the benchmarks and record them under .benchmarks
 	PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -p pytest_benchmark.plugin -o addopts="" tests/benchmarks --ignore=tests/benchmarks/growth --benchmark-autosave $(PYTEST_ARGS)
@@ -90,7 +90,7 @@ PERTURBENCH ?= third_party/perturbench
 PEER_NAMES = cell_eval cell_eval2 pertpy $(if $(wildcard $(PERTURBENCH)/pyproject.toml),perturbench)
 
 bench-peers: install $(PEER_NAMES:%=.venv-peers/%/.installed) ## The peers' own code beside ours on the same data, each in an environment of its own
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS=$(CURDIR)/.venv-peers $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PEERS="$(CURDIR)/.venv-peers" $(BIN)/python -m pytest -q -s -p pytest_benchmark.plugin -o addopts="" \
 		tests/benchmarks/peers --benchmark-autosave $(PYTEST_ARGS)
 
 results: install ## Write the README's results table and comparison of models from the leaderboard of runs/
@@ -103,7 +103,7 @@ SCREENSHOTS ?= .benchmarks/screenshots
 screenshots: install ## Make the pictures of docs/images anew: look at each before it is committed
 	mkdir -p $(SCREENSHOTS)/ui
 	PERTURBFM_HOME=$(SCREENSHOTS)/home PERTURBFM_SPLIT_DIR=splits OMP_NUM_THREADS=1 $(BIN)/perturbfm demo
-	PERTURBFM_SCREENSHOTS=$(CURDIR)/$(SCREENSHOTS)/ui OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q tests/browser/test_dagster_ui.py -k launched
+	PERTURBFM_SCREENSHOTS="$(CURDIR)/$(SCREENSHOTS)/ui" OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q tests/browser/test_dagster_ui.py -k launched
 	PERTURBFM_SPLIT_DIR=splits OMP_NUM_THREADS=1 $(BIN)/python -m tests.browser.screenshots --home $(SCREENSHOTS)/home --ui $(SCREENSHOTS)/ui --out docs/images
 
 # Environments of external models, kept between runs; STATE's licence forbids commercial use.
@@ -111,15 +111,15 @@ EXTERNAL_ENVS ?= $(HOME)/.cache/perturbfm/envs
 
 external-envs: install ## Build the environments of GEARS, scGen and STATE (5 GB), which the slow tests of external models need
 	for name in gears scgen state; do \
-		PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create $$name --accept-licence || exit 1; \
+		PERTURBFM_ENVS="$(EXTERNAL_ENVS)" $(BIN)/perturbfm external env create $$name --accept-licence || exit 1; \
 	done
 
 external-cpa: install ## Build the environment of CPA (5.9 GB) and train it, alone and in the grid
-	PERTURBFM_ENVS=$(EXTERNAL_ENVS) $(BIN)/perturbfm external env create cpa --yes
-	PERTURBFM_EXTERNAL=1 PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
+	PERTURBFM_ENVS="$(EXTERNAL_ENVS)" $(BIN)/perturbfm external env create cpa --yes
+	PERTURBFM_EXTERNAL=1 PERTURBFM_ENVS="$(EXTERNAL_ENVS)" OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/python -m pytest -q -rs tests/external tests/assets/test_external_models.py -k cpa $(PYTEST_ARGS)
 
 results-external: install ## Run GEARS, scGen, CPA, STATE and PerturBench's networks on demo and simulations (hours of CPU), write the README's table of them
-	PERTURBFM_ENVS=$(EXTERNAL_ENVS) OMP_NUM_THREADS=1 $(BIN)/perturbfm suite run external
+	PERTURBFM_ENVS="$(EXTERNAL_ENVS)" OMP_NUM_THREADS=1 $(BIN)/perturbfm suite run external
 	$(BIN)/perturbfm leaderboard refresh
 	$(BIN)/perturbfm leaderboard results --suite external --into README.md
 

@@ -24,6 +24,7 @@ def _ready(home: ArtifactStore) -> str | None:
     job=publish_submissions,
     default_status=dg.DefaultSensorStatus.STOPPED,
     minimum_interval_seconds=30,
+    description="Starts `publish_submissions` once prediction files lie in inbox/, each with its description.",
 )
 def inbox(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Take what lies complete in the inbox, each file once."""

@@ -49,6 +49,7 @@ def _last_ended(instance: dg.DagsterInstance) -> str | None:
     job=refresh_leaderboard,
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
+    description="Rebuilds the leaderboard once the last of the launched cells has ended, failed or not.",
 )
 def rank_after_cells(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Rebuild the leaderboard once the last of the launched cells has ended, whatever became of it."""

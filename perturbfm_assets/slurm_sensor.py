@@ -13,7 +13,11 @@ _GRACE_S = 60.0
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
-@dg.sensor(default_status=dg.DefaultSensorStatus.STOPPED, minimum_interval_seconds=30)
+@dg.sensor(
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    minimum_interval_seconds=30,
+    description="Of runs that are jobs of Slurm: fails those that never began, cancels the jobs of those that are over.",
+)
 def reconcile_slurm(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Fail runs whose job ended before it began to report, and cancel jobs whose run is over.
 

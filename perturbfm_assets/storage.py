@@ -23,6 +23,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool
 
+from perturbfm_assets.run_removal import CancellingRunStorage
 from perturbfm_core.store.owner import new_token
 
 # A server meets many runs; an engine holds no file open, only what it learned of it.
@@ -149,6 +150,7 @@ class LocalStorage(DagsterSqliteStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         with _alone(base_dir):
             super().__init__(base_dir, inst_data)
+            self._run_storage = CancellingRunStorage.from_local(os.path.join(base_dir, "history"))
             self._event_log_storage = KeptEnginesEventLog(os.path.join(base_dir, "history", "runs", ""))
 
     @classmethod

@@ -3,7 +3,10 @@
 import dagster as dg
 
 from perturbfm_assets.assets.report import RUNS, observed_runs, report
+from perturbfm_assets.beta import expect_beta_parts
 from perturbfm_assets.resources import StoreResource
+
+expect_beta_parts()
 
 
 # Of an upstream with a hundred partitions or more Dagster compares no versions: whatever was published, the leaderboard would be

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from perturbfm_core.pipeline.suite_jobs import Submission
 from perturbfm_core.store.artifacts import ArtifactStore
 
+# What decides which suites, models and metrics there are, and where environments of models lie.
+_FOLDERS = ("PERTURBFM_CATALOG", "PERTURBFM_PLUGINS", "PERTURBFM_ENVS")
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -66,6 +69,8 @@ def surroundings(store: ArtifactStore) -> dict[str, str]:
         "PERTURBFM_HOME": str(store.home.absolute()),
         "PERTURBFM_SPLIT_DIR": str(store.split_dir.absolute()),
     }
+    # Slurm passes all variables on, unless sbatch or the site says otherwise (--export=NONE).
+    found |= {name: os.path.abspath(os.environ[name]) for name in _FOLDERS if os.environ.get(name)}
     if "PYTHONPATH" in os.environ:
         found["PYTHONPATH"] = os.environ["PYTHONPATH"]
     return found

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 
 import dagster as dg
@@ -66,6 +67,19 @@ def test_definitions_load(here):
         assert node.description
         assert node.group_name != "default"
         assert node.owners == ["team:perturbfm"]
+
+
+def test_what_is_beta_in_dagster_is_no_warning_at_every_start(here):
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        here.module("beta").expect_beta_parts()
+        dg.multi_observable_source_asset(name="look", specs=[dg.AssetSpec("seen")])(lambda: None)
+        dg.SensorDefinition(name="looks", evaluation_fn=lambda _: None, owners=["team:perturbfm"])
+    assert [str(w.message) for w in shown] == []
+
+
+def test_a_sensor_says_what_turning_it_on_does(here):
+    assert [s.name for s in here.module("definitions").defs.sensors if not s.description] == []
 
 
 def test_jobs_of_the_repository(here):

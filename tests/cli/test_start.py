@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -26,6 +27,7 @@ LARGE = (
 )
 BLOCK = """
 import sys
+import tomllib
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
@@ -54,6 +56,7 @@ def run(*argv, cwd, path=(), code="from perturbfm_core.cli.main import main; mai
 
 TELL = f"""
 import sys
+import tomllib
 from perturbfm_core.cli.main import main
 try:
     main()
@@ -143,3 +146,34 @@ def test_a_verb_says_which_extra_it_needs(work, without_extras, line, extra):
     assert done.stderr.count("\n") == 1
     assert extra in done.stderr
     assert not [p for p in (work.path / "runs/.staging").glob("*") if p.is_dir()]
+
+
+INTERRUPT = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+def test_ctrl_c_while_the_command_line_loads_ends_with_one_line(tmp_path, work):
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT)
+    start = "from perturbfm_core.cli.__main__ import main; main()"
+    done = run("doctor", cwd=work.path, path=[tmp_path], code=start)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; nothing half-written was left\n"
+
+
+def test_the_command_starts_where_ctrl_c_is_caught():
+    scripts = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"perturbfm": "perturbfm_core.cli.__main__:main"}
+    done = subprocess.run(
+        [sys.executable, "-m", "perturbfm_core.cli", "--version"], cwd=REPO, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("perturbfm ")

@@ -61,6 +61,13 @@ def test_a_job_array_and_its_refresh_are_submitted_with_what_was_asked_for(slurm
     assert list(Path("runs").rglob("*.pkl")) == []
 
 
+def test_tasks_have_the_catalog_and_plugins_of_whoever_submits_them(slurm, monkeypatch):
+    # Where Slurm passes no variables on.
+    monkeypatch.setenv("PERTURBFM_PLUGINS", "my plug-ins")
+    submit("--on", "slurm", "--option", "export=NONE")
+    assert f"export PERTURBFM_PLUGINS='{os.getcwd()}/my plug-ins'" in slurm.scripts["41"].splitlines()
+
+
 def test_what_is_not_asked_for_is_left_to_the_partition(slurm):
     submit("--on", "slurm")
     flags = {line.split("=")[0] for line in slurm.scripts["41"].splitlines() if line.startswith("#SBATCH")}
