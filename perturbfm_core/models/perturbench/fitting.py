@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from perturbfm_core.models.baselines.fold_changes import has_levels
 from perturbfm_core.models.perturbench.design import Design
 from perturbfm_core.models.perturbench.networks import ExpressionModule, new_module
 from perturbfm_core.models.perturbench.pairs import CellPairs, ConditionPairs, Pairs
@@ -66,7 +67,7 @@ def fit_network(
     device = resolve_device(params.device)
     pairs: Pairs = CellPairs(view, params.max_cells, seed) if cells else ConditionPairs(view)
     with deterministic(derived_seed(seed, "network")):
-        module = new_module(params, design, len(view.genes), view.control is not None)
+        module = new_module(params, design, len(view.genes), has_levels(view))
     validate: Validate | None = None
     if stop_on is not None:
         predictor, query, truth = Predictor(design, spread, device), stop_on.query(), stop_on.delta

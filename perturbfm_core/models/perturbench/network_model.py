@@ -11,6 +11,7 @@ import numpy as np
 
 from perturbfm_core.models.base import Requires
 from perturbfm_core.models.baselines.baseline import Baseline
+from perturbfm_core.models.baselines.fold_changes import has_levels
 from perturbfm_core.models.perturbench.design import Design
 from perturbfm_core.schema import FloatArray
 from perturbfm_core.splits.view import Query, TrainView
@@ -87,7 +88,8 @@ class ExpressionNetwork(Baseline):
         from perturbfm_core.models.perturbench.fitting import fit_network
 
         self._design = Design.of(view.conditions)
-        self._expression = view.control is not None
+        # Z-scores with a stated control have negative levels, which softplus cannot give back.
+        self._expression = has_levels(view)
         cells = has_cells(view)
         self._spread = {}
         if cells and self.reads_control:

@@ -67,12 +67,14 @@ def test_predicted_expression_is_never_negative(name: str) -> None:
 
 
 def test_without_softplus_expression_may_be_negative() -> None:
-    delta = np.full((2, 3), -2.0)
+    delta = np.full((2, 3), -1.0)
     view = view_of([("c", "A"), ("c", "B")], delta, control=np.ones((2, 3)))
     for softplus, negative in ((False, True), (True, False)):
-        model = new_model("linear_additive", {"softplus": softplus, "epochs": 60, "lr": 0.05})
+        model = new_model(
+            "linear_additive", {"softplus": softplus, "covariates": False, "epochs": 60, "lr": 0.05}
+        )
         model.fit(view, 0)
-        query = query_of([("c", "A")], 3, control=np.ones((1, 3)))
+        query = query_of([("c", "A+B")], 3, control=np.ones((1, 3)))
         assert bool((expression(model, query) < 0).all()) is negative
 
 
@@ -125,3 +127,12 @@ def test_differences_without_controls_are_fitted_as_they_are(contexts: tuple[str
     model.fit(view_of(rows, delta), 0)
     # Additive in context and perturbation, as the values are.
     np.testing.assert_allclose(model.predict(query_of(rows, 3)).mean, delta, atol=0.05)
+
+
+@pytest.mark.parametrize("control", [0.0, -1.5])
+def test_z_scores_with_a_stated_control_may_be_negative(control: float) -> None:
+    delta = np.asarray([[-1.0, 0.5, 2.0], [1.0, -2.0, 0.0]])
+    rows, levels = [("c", "A"), ("c", "B")], np.full((2, 3), control)
+    model = new_model("linear_additive", {"epochs": 600, "lr": 0.1, "min_steps": 1})
+    model.fit(view_of(rows, delta, control=levels), 0)
+    np.testing.assert_allclose(model.predict(query_of(rows, 3, levels)).mean, delta, atol=0.05)
