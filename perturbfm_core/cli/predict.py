@@ -165,7 +165,7 @@ def _predict_batch(
             "level": level,
             "intervals": method,
             **{f"trust_{name}": trust.get(name, 0) for name in ("high", "fair", "low")},
-            "notes": notes,
+            "notes": list(dict.fromkeys(notes)),
         },
         as_json,
     )

@@ -34,6 +34,11 @@ _PREDICTED = 256
 _COMPARED = 2_000
 # Default weight of dissimilarity in the method ``variance``.
 _DIVERSITY = 0.5
+# Standard deviations that differ by a smaller share are the same.
+_SAME = 1e-5
+_ALIKE = (
+    "the model is equally uncertain of all candidates: only the difference of their predictions ranks them"
+)
 # Notes on the names and doses of given candidates that are shown.
 _NOTES = 5
 
@@ -131,8 +136,8 @@ def suggest(
         used: Method = "entropy"
         unit = "bits per gene"
     else:
-        at, information, unit = _by_variance(run, query, k, weight)
-        used = "variance"
+        at, information, unit, alike = _by_variance(run, query, k, weight)
+        used, notes = "variance", (*notes, *([_ALIKE] if alike else []))
     picked = chosen.take(at)
     prediction = run.predict(picked.query)
     table = picked.query.conditions
@@ -190,8 +195,10 @@ def _by_entropy(process: ConditionProcess, query: Query, k: int) -> tuple[IntArr
     return at, gain / np.log(2.0)
 
 
-def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tuple[IntArray, FloatArray, str]:
-    """Return (positions of k conditions, standard deviation of each, name of the latter)."""
+def _by_variance(
+    run: FittedRun, query: Query, k: int, diversity: float
+) -> tuple[IntArray, FloatArray, str, bool]:
+    """Return (positions of k conditions, standard deviation of each, name of the latter, whether all have the same)."""
     sd = np.zeros(len(query))
     unit = "predictive sd"
     for start in range(0, len(query), _PREDICTED):
@@ -207,7 +214,8 @@ def _by_variance(run: FittedRun, query: Query, k: int, diversity: float) -> tupl
     parts = [top[i : i + _PREDICTED] for i in range(0, len(top), _PREDICTED)]
     deltas = np.concatenate([run.predict(take_query(query, at)).mean for at in parts])
     found = top[diverse(sd[top], deltas, k, diversity)]
-    return found, sd[found], unit
+    alike = len(sd) > 1 and float(np.ptp(sd)) <= _SAME * float(sd.max())
+    return found, sd[found], unit, alike
 
 
 def _untested(run: FittedRun, contexts: Sequence[str]) -> tuple[list[Request], int]:

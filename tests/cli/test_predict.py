@@ -66,7 +66,9 @@ def test_wider_levels_have_wider_intervals(work, asked):
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
 def test_a_batch_is_written_whole(work, asked, suffix):
-    table = pd.DataFrame({"perturbation": ["G01", "TP53+G01", "G01"], "context": ["C1", "C2", "C1"]})
+    table = pd.DataFrame(
+        {"perturbation": ["G01", "TP53+G01", "G01", "TP53"], "context": ["C1", "C2", "C1", "C1"]}
+    )
     if suffix == "parquet":
         table.to_parquet("list.parquet")
     else:
@@ -75,14 +77,15 @@ def test_a_batch_is_written_whole(work, asked, suffix):
         "predict", *asked, "--batch", f"list.{suffix}", "--out", "answers.parquet", "--json"
     ).json
     # The third row repeats the first.
-    assert (done["conditions"], done["genes"], done["rows"]) == (2, 50, 100)
-    assert done["notes"][0].startswith("unknown gene 'TP53'")
-    assert sum(done[f"trust_{t}"] for t in ("high", "fair", "low")) == 2
+    assert (done["conditions"], done["genes"], done["rows"]) == (3, 50, 150)
+    (note,) = done["notes"]
+    assert note.startswith("unknown gene 'TP53'")
+    assert sum(done[f"trust_{t}"] for t in ("high", "fair", "low")) == 3
     written = pd.read_parquet("answers.parquet")
     assert list(written) == [
         *("condition", "gene", "mean", "sd", "lower", "upper", "epistemic_share", "verdict"),
     ]
-    assert len(written) == 100
+    assert len(written) == 150
     one = perturbfm(
         "predict", *asked, "--perturbation", "G01+TP53", "--context", "C2", "--top", 50, "--json"
     ).json

@@ -335,6 +335,15 @@ def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_o
         suggest(run, 1, candidates=listed[-1:])
 
 
+@pytest.mark.parametrize(
+    ("model", "alike"), [("additive", False), ("global_mean", True), ("perturbfm-v0", False)]
+)
+def test_a_model_that_is_equally_uncertain_of_all_candidates_is_said_to_be(model, alike):
+    found = suggest(opened(model), 3, method="variance")
+    assert (found.table["information"].nunique() == 1) is alike
+    assert any("equally uncertain" in note for note in found.notes) is alike
+
+
 def test_names_of_candidates_that_nobody_knows_are_noted():
     run = opened("perturbfm-v0")
     odd = [Request(f"G0{i};G0{i + 1}", c) for i in range(7) for c in ("C1", "C2")]
