@@ -340,7 +340,7 @@ def test_candidates_that_repeat_each_other_are_one_and_those_of_train_are_left_o
 )
 def test_a_model_that_is_equally_uncertain_of_all_candidates_is_said_to_be(model, alike):
     found = suggest(opened(model), 3, method="variance")
-    assert (found.table["information"].nunique() == 1) is alike
+    assert (len(set(found.table["information"])) == 1) is alike
     assert any("equally uncertain" in note for note in found.notes) is alike
 
 
