@@ -81,7 +81,12 @@ def _folder() -> str:
 
 
 def printable_streams() -> None:
-    """Let standard output and error write any text: what their encoding lacks is escaped."""
+    """Let standard output and error write any text: what their encoding lacks is escaped, and a closed one drops it."""
+    # Closed by whoever started the process (``>&-``); kept open to the end of it.
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -13,11 +13,12 @@ import typer
 
 from perturbfm_core import __version__
 from perturbfm_core.catalog.loading import load_catalog
+from perturbfm_core.cli.folders import missing_folders
 from perturbfm_core.cli.output import JsonOption, emit, store
 from perturbfm_core.errors import EXTRAS, PerturbFMError
 from perturbfm_core.registry.members import plugin_digests
 from perturbfm_core.store.disk import amount, existing_part
-from perturbfm_core.store.machine import git_commit, library_versions, threads
+from perturbfm_core.store.machine import git_commit, library_versions, max_train, threads
 
 if TYPE_CHECKING:
     from perturbfm_core.external.environments import EnvironmentState
@@ -49,7 +50,11 @@ def doctor(as_json: JsonOption = False) -> None:
     except PerturbFMError as error:
         counts = {}
         problems.append(str(error))
-    problems += _damaged_sources(home)
+    problems += [*_damaged_sources(home), *missing_folders()]
+    try:
+        max_train()
+    except PerturbFMError as error:
+        problems.append(str(error))
     for name, path in (("home", home.home), ("split folder", home.split_dir)):
         if not os.access(existing_part(path), os.W_OK):
             problems.append(f"{name} {path} is not writable")

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from perturbfm_core import __version__
 from perturbfm_core.cli.crash import one_line, printable_streams, write_crash
 from perturbfm_core.cli.deferred import defer
+from perturbfm_core.cli.folders import FOLDERS
 from perturbfm_core.errors import ConfigError, MissingExtraError, PerturbFMError
 from perturbfm_core.store.disk import refused_write
 
@@ -219,8 +220,7 @@ def _check_paths(arguments: list[str]) -> None:
 
     Shells replace it at the beginning of a word alone, not in ``--out=~/data`` or in a file of variables.
     """
-    variables = ("PERTURBFM_HOME", "PERTURBFM_SPLIT_DIR", "PERTURBFM_CATALOG", "PERTURBFM_PLUGINS")
-    named = [(name, os.environ.get(name, "")) for name in variables]
+    named = [(name, os.environ.get(name, "")) for name in FOLDERS]
     for what, text in (*(("argument", a) for a in arguments), *named):
         try:
             text.encode()
@@ -229,6 +229,14 @@ def _check_paths(arguments: list[str]) -> None:
         if _TILDE.match(text):
             msg = f"{what} {text!r}: ~ would be a folder of that name, as no shell has replaced it; write the path out, or $HOME"
             _fail(ConfigError(msg))
+    for name, text in named:
+        # Read as a folder it would be an empty one.
+        if os.path.isfile(text):
+            _fail(ConfigError(f"{name} {text!r} is a file; name a folder"))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        _fail(ConfigError("the current folder was removed; change to another, and repeat the command"))
 
 
 def _crash(error: Exception, arguments: list[str]) -> NoReturn:

@@ -16,6 +16,7 @@ from perturbfm_core.pipeline.suite_status import suite_status
 from perturbfm_core.pipeline.suite_workers import Lost, run_in_processes
 from perturbfm_core.progress import FoundRuns, Progress, quiet
 from perturbfm_core.store.artifacts import ArtifactStore
+from perturbfm_core.store.machine import max_train
 from perturbfm_core.store.run_requests import note_request
 
 OutcomeState = Literal["made", "found", "failed", "not applicable"]
@@ -75,6 +76,8 @@ def run_cells(
 
     Raises
     ------
+    StoreError
+        If the number of trainings at once (``PERTURBFM_MAX_TRAIN``) is none.
     DiskError
         If the disk takes nothing more, which every further cell would meet as well.
     """
@@ -90,6 +93,9 @@ def run_cells(
             todo.append(status.cell)
             continue
         each(outcomes[status.cell])
+    if todo:
+        # Wrong for one it is wrong for all.
+        max_train()
     finished = (
         _one_by_one(store, todo, again, tell)
         if min(jobs, len(todo)) <= 1

@@ -80,7 +80,7 @@ def max_train() -> int:
     StoreError
         If the variable is not a whole number of at least 1.
     """
-    text = os.environ.get("PERTURBFM_MAX_TRAIN", "1")
+    text = os.environ.get("PERTURBFM_MAX_TRAIN") or "1"
     if not text.isdecimal() or int(text) < 1:
         msg = f"PERTURBFM_MAX_TRAIN is {text!r}; set it to a whole number of at least 1"
         raise StoreError(msg)

@@ -73,7 +73,7 @@ def test_a_tilde_that_no_shell_has_replaced_makes_no_folder_of_that_name(tmp_pat
 def test_the_temporary_folder_is_second(tmp_path, broken, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "file/home"))
     monkeypatch.setattr(crash.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     answer = attempt("splits", "list")
     assert answer.code == 70
@@ -83,7 +83,7 @@ def test_the_temporary_folder_is_second(tmp_path, broken, monkeypatch):
 
 def test_a_fault_where_nothing_can_be_written_is_one_line_all_the_same(tmp_path, broken, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "file/home"))
     monkeypatch.setattr(crash.tempfile, "gettempdir", lambda: str(tmp_path / "file"))
     answer = attempt("splits", "list")
     assert answer.code == 70

@@ -183,9 +183,27 @@ def unequal_packages(work, monkeypatch):
     return "dagster-webserver 0.1 does not fit dagster"
 
 
+def folder_of_plugins_that_is_not_there(_work, monkeypatch):
+    monkeypatch.setenv("PERTURBFM_PLUGINS", "/nonexistent/plugins")
+    return "PERTURBFM_PLUGINS names /nonexistent/plugins, which is not there"
+
+
+def slots_that_are_no_number(_work, monkeypatch):
+    monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "two")
+    return "PERTURBFM_MAX_TRAIN is 'two'"
+
+
 @pytest.mark.parametrize(
     "harm",
-    [broken_catalog, unknown_model, broken_index, missing_package, unequal_packages],
+    [
+        broken_catalog,
+        unknown_model,
+        broken_index,
+        missing_package,
+        unequal_packages,
+        folder_of_plugins_that_is_not_there,
+        slots_that_are_no_number,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_doctor_names_what_is_wrong(work, monkeypatch, harm):

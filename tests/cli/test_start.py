@@ -177,3 +177,9 @@ def test_the_command_starts_where_ctrl_c_is_caught():
         [sys.executable, "-m", "perturbfm_core.cli", "--version"], cwd=REPO, capture_output=True, text=True
     )
     assert done.stdout.startswith("perturbfm ")
+
+
+def test_closed_output_drops_what_is_printed(work):
+    closed = "import sys; sys.stdout = None; from perturbfm_core.cli.main import main; main()"
+    done = run("splits", "list", cwd=work.path, code=closed)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perturbfm_core.errors import DiskError
+from perturbfm_core.errors import DiskError, StoreError
 from perturbfm_core.pipeline import suite_failures, suite_run, suite_workers
 from perturbfm_core.pipeline.suite import SuiteCell, SuiteSplit
 from perturbfm_core.pipeline.suite_run import run_cells
@@ -70,6 +70,13 @@ def test_a_limit_of_trainings_that_is_set_stays(pretended, monkeypatch):
     monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "1")
     found = run_cells(ArtifactStore(), cells("a", "b"), jobs=5)
     assert [Path(str(o.run)).name for o in found] == ["a-1-False", "b-1-False"]
+
+
+def test_a_limit_that_is_no_number_is_refused_once_and_is_no_failure_of_each_cell(pretended, monkeypatch):
+    monkeypatch.setenv("PERTURBFM_MAX_TRAIN", "two")
+    with pytest.raises(StoreError, match="PERTURBFM_MAX_TRAIN is 'two'"):
+        run_cells(ArtifactStore(), cells("a", "b"), each=pytest.fail)
+    assert not ArtifactStore().failures.exists()
 
 
 def test_a_full_disk_ends_the_run_and_the_processes(pretended):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from perturbfm_core.cli.folders import FOLDERS
+from tests.support.command import attempt
 from tests.support.refusals import refuse
 
 
@@ -68,6 +70,22 @@ def test_bad_number_of_training_slots(work, monkeypatch, value):
     monkeypatch.setenv("PERTURBFM_MAX_TRAIN", value)
     argv = ["train", "linear", "--data", "D", "--split", work.split]
     refuse(argv, "PERTURBFM_MAX_TRAIN is '.*'; set it to a whole number of at least 1", work.path)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_file_that_is_named_where_a_folder_belongs(work, monkeypatch, name):
+    monkeypatch.setenv(name, str(Path("file").absolute()))
+    Path("file").write_text("")
+    refuse(["splits", "list"], f"{name} '.*file' is a file; name a folder", work.path)
+
+
+def test_a_current_folder_that_was_removed(work, tmp_path_factory, monkeypatch):
+    gone = tmp_path_factory.mktemp("gone")
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    answer = attempt("splits", "list")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "the current folder was removed" in answer.err
 
 
 def test_place_that_cannot_be_written(work):
