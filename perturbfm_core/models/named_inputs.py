@@ -8,9 +8,10 @@ from pydantic import model_validator
 
 from perturbfm_core.config import Frozen
 
-# Parameters of this kind: gene graphs, and tables of gene features.
+# Parameters of this kind: gene graphs, and tables of gene features; other data sets have no such words.
 GRAPHS, FEATURES = "adjacency", "gene_features"
 NAMING = (GRAPHS, FEATURES)
+_BORROWED = "borrow"
 _NONE = "none"
 
 
@@ -18,7 +19,7 @@ class NamedInputs(Frozen):
     """Parameters of models that read graphs or gene features by name.
 
     ``auto`` stands for everything of public sources that is registered and knows the perturbed genes of the data set;
-    ``none`` for nothing. One name need not be a list.
+    ``none`` for nothing. One name need not be a list, and one that is repeated counts once.
     """
 
     @model_validator(mode="before")
@@ -35,4 +36,7 @@ class NamedInputs(Frozen):
                     raise ValueError(msg)
                 given = []
             out[name] = given
+        for name in (*NAMING, _BORROWED):
+            if isinstance(out.get(name), list | tuple):
+                out[name] = list({str(x): x for x in out[name]}.values())
         return out

@@ -369,3 +369,10 @@ def test_of_a_complete_list_being_in_it_is_a_table_too(of_genes):
     assert made.matrix[made.position["SETD2"]].tolist() == [0.0, 1.0]
     assert missing(Needs(features=("tfs", "tfs:listed"))) is None
     assert "needs the gene features 'no'" in str(missing(Needs(features=("no:listed",))))
+
+
+@pytest.mark.parametrize("name", ["adjacency", "gene_features", "borrow"])
+def test_a_name_that_is_repeated_counts_once(name):
+    repeated, once = (new_model("perturbfm-v1", {name: names}) for names in (["a", "b", "a"], ["a", "b"]))
+    assert repeated.params == once.params
+    assert getattr(once.params, name) == ("a", "b")
