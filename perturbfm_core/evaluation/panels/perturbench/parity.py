@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ import numpy as np
 from perturbfm_core.errors import MetricError
 from perturbfm_core.evaluation.panels.perturbench import aggregate, components, differential
 from perturbfm_core.evaluation.panels.perturbench.components import Basis
-from perturbfm_core.evaluation.panels.perturbench.parity_moments import as_scaled, as_tested
+from perturbfm_core.evaluation.panels.perturbench.parity_aggregates import aggregate_records
+from perturbfm_core.evaluation.panels.perturbench.parity_moments import (
+    as_scaled,
+    as_tested,
+    rounding_in_scaling,
+    rounding_in_tests,
+)
 from perturbfm_core.evaluation.panels.perturbench.parity_records import (
     TOLERANCE,
     Reach,
@@ -30,13 +36,15 @@ from perturbfm_core.evaluation.panels.perturbench.parity_ties import over_choice
 from perturbfm_core.evaluation.panels.perturbench.parity_versions import as_scored, in_version
 from perturbfm_core.evaluation.panels.perturbench.population import dense
 from perturbfm_core.evaluation.parity import Record, known_form, register_case
-from perturbfm_core.schema import FloatArray, IntArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 
 _VERSIONS: dict[str, aggregate.Version] = {
     "expected.json": "V1",
     "expected_upstream_cafe4c9.json": "V2",
 }
 _DEGS = 10
+# The commit whose V2 takes controls of the same covariates, numbers among them.
+_OWN_CONTROLS = "cafe4c9"
 _TESTED = {"scores": differential.scores, "pvals": differential.pvals, "logp": differential.logp}
 
 
@@ -52,10 +60,11 @@ def _matches(folder: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Aggregate:
-    """One aggregation of all sides: vectors [K, G] by side, or clouds."""
+    """One aggregation of all sides: vectors [K, G] by side, or clouds; groups whose vector has rounding errors of the peer."""
 
     vectors: dict[str, FloatArray]
     clouds: dict[str, list[FloatArray]]
+    noisy: dict[str, BoolArray] = field(default_factory=dict)
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -68,7 +77,24 @@ def _aggregate(how: dict[str, Any], sides: dict[str, Side], version: aggregate.V
     basis = components.fit(reference, how["n_comps"]) if "n_comps" in how else None
     if how["aggr_method"] == "pca" and basis is not None:
         return _Aggregate({}, {m: components.project(s.cells, basis) for m, s in sides.items()})
-    return _Aggregate({m: _vectors(how, s, version, m == REFERENCE, basis) for m, s in sides.items()}, {})
+    vectors = {m: _vectors(how, s, version, m == REFERENCE, basis) for m, s in sides.items()}
+    return _Aggregate(vectors, {}, {m: _noisy(how["aggr_method"], s, version) for m, s in sides.items()})
+
+
+def _vectors_and_noise(
+    how: dict[str, Any], sides: dict[str, Side], version: aggregate.Version
+) -> tuple[dict[str, FloatArray], dict[str, BoolArray]]:
+    made = _aggregate(how, sides, version)
+    return made.vectors, made.noisy
+
+
+def _noisy(method: str, side: Side, version: aggregate.Version) -> BoolArray:
+    """Return bool [K], whether an entry of a group's vector is left to the peer's rounding."""
+    if method == "scaled":
+        return rounding_in_scaling(side.cells, side.whole, version)
+    if method in _TESTED:
+        return rounding_in_tests(side.cells if version == "V1" else side.matched)
+    return np.zeros(len(side.labels), dtype=np.bool_)
 
 
 def _test(how: dict[str, Any], version: aggregate.Version) -> differential.Test:
@@ -86,7 +112,7 @@ def _vectors(
 ) -> FloatArray:
     """Return [K, G], one aggregation of a side."""
     cells, method = side.cells, how["aggr_method"]
-    # V2 takes the controls of any dose or time.
+    # V2 may take the controls of any dose or time.
     raw, matched = (side.raw, cells) if version == "V1" else (side.matched_raw, side.matched)
     if method == "average":
         size = cells.moments.n[:, None] if how.get("mode") == "sum" else 1
@@ -121,7 +147,20 @@ def compare(folder: Path) -> Iterator[Record]:
     sides = read_sides(folder, settings)
     for file, version in _VERSIONS.items():
         if (folder / file).is_file():
-            yield from _version(json.loads((folder / file).read_text()), sides, version)
+            expected = json.loads((folder / file).read_text())
+            those = _matched(sides, expected, version)
+            yield from _version(expected, those, version)
+            ways = expected["aggregate_settings"]
+            stored = aggregate_records(folder, ways, those, version, _vectors_and_noise)
+            yield from known_form(f"{version}.aggregates", "aggregates", stored)
+
+
+def _matched(sides: dict[str, Side], expected: dict[str, Any], version: aggregate.Version) -> dict[str, Side]:
+    """Return the sides with the controls that a version compares with; later commits of V2 take those of any dose or time."""
+    own = str(expected.get("peer_commit", "")).startswith(_OWN_CONTROLS)
+    if version == "V1" or not own or not all(side.has_own_controls for side in sides.values()):
+        return sides
+    return {name: side.with_own_controls() for name, side in sides.items()}
 
 
 def _version(
@@ -198,7 +237,8 @@ def _shared(made: _Aggregate, sides: dict[str, Side], model: str, version: aggre
         P, R = ([made.clouds[m][sides[m].labels.index(x)] for x in labels] for m in (model, REFERENCE))
         return Sides(labels, P, R, scopes)
     p, r = (sides[m].take(made.vectors[m], labels) for m in (model, REFERENCE))
-    return Sides(labels, p, r, scopes)
+    noisy = [sides[m].take(made.noisy[m], labels) for m in (model, REFERENCE)]
+    return Sides(labels, p, r, scopes, noisy[0] | noisy[1])
 
 
 def _deg(expected: dict[str, Any], sides: dict[str, Side], version: aggregate.Version) -> Iterator[Record]:

@@ -6,6 +6,7 @@ of a group, that leaves a small variance, or a negative one, for which it has no
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,10 @@ from perturbfm_core.evaluation.panels.perturbench.population import (
     Population,
     dense,
 )
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import BoolArray, FloatArray, IntArray
+
+# A share of the mean square below which a variance is rounding.
+_ROUNDING = 1e-14
 
 
 def as_tested(population: Population) -> Population:
@@ -48,24 +52,70 @@ def as_scaled(population: Population, by: Population | None, version: Version, m
     population, by, version, most
         See `aggregate.scaled`.
     """
-    whole = population if by is None else by
     out = np.full((len(population), population.block(0).shape[1]), np.nan)
-    scopes = [None] if version == "V1" else np.unique(population.covariate).tolist()
-    for scope in scopes:
-        groups = [k for k, v in enumerate(whole.covariate) if scope is None or v == scope]
-        controls = [v for v in range(whole.controls.n) if scope is None or v == scope]
-        blocks = [*(whole.block(k) for k in groups), *(whole.controls.block(v) for v in controls)]
-        every = [_Part(X) for X in blocks if X.shape[0]]
+    for groups, blocks in _scopes(population, by, version):
+        every = [_Part(X) for X in blocks]
         n = sum(part.n for part in every)
         mean: FloatArray = np.sum([part.total for part in every], axis=0) / n
         var: FloatArray = np.sum([part.squares for part in every], axis=0) / n - mean**2
         with np.errstate(invalid="ignore"):
             sd = np.sqrt(var * (n / (n - 1)) if n > 1 else var)
         sd[sd == 0] = 1
-        for k, v in enumerate(population.covariate):
-            if scope is None or v == scope:
-                out[k] = _scaled_mean(population.block(k), mean, sd, most)
+        for k in groups:
+            out[k] = _scaled_mean(population.block(k), mean, sd, most)
     return out
+
+
+def rounding_in_tests(population: Population) -> BoolArray:
+    """Return bool [K], whether a variance that the test of a group divides by is a rounding error.
+
+    The peer adds up the cells of a sparse matrix in as many parts as it has threads. In double precision the variance of a
+    gene that is equal in all cells, which should be 0, depends on them; below 0 the peer has no score.
+    """
+    of_controls = _equal(map(population.controls.block, range(population.controls.n)))
+    return _equal(map(population.block, range(len(population)))) | of_controls[population.covariate]
+
+
+def rounding_in_scaling(population: Population, by: Population | None, version: Version) -> BoolArray:
+    """Return bool [K], whether a variance that a group is scaled by is a rounding error (see `rounding_in_tests`).
+
+    Parameters
+    ----------
+    population, by, version
+        See `aggregate.scaled`.
+    """
+    out = np.zeros(len(population), dtype=np.bool_)
+    for groups, blocks in _scopes(population, by, version):
+        if sp.issparse(blocks[0]):
+            every = sp.vstack(blocks, format="csr")
+            out[groups] = _equal([every]).any()
+    return out
+
+
+def _scopes(
+    population: Population, by: Population | None, version: Version
+) -> Iterator[tuple[IntArray, list[Matrix]]]:
+    """Yield the groups that are scaled together, and the cells by which they are."""
+    whole = population if by is None else by
+    for scope in [None] if version == "V1" else np.unique(population.covariate).tolist():
+        groups = [k for k, v in enumerate(whole.covariate) if scope is None or v == scope]
+        controls = [v for v in range(whole.controls.n) if scope is None or v == scope]
+        blocks = [*map(whole.block, groups), *map(whole.controls.block, controls)]
+        here = np.flatnonzero((population.covariate == scope) | (scope is None))
+        yield here, [X for X in blocks if X.shape[0]]
+
+
+def _equal(blocks: Iterable[Matrix]) -> BoolArray:
+    """Return bool [K], whether a gene is equal in all cells of a group, in a sparse matrix of double precision."""
+    out = []
+    for X in blocks:
+        some = False
+        if sp.issparse(X) and X.dtype == np.float64 and X.shape[0]:
+            mean = np.asarray(X.mean(axis=0)).ravel()
+            square = np.asarray(X.multiply(X).mean(axis=0)).ravel()
+            some = bool(((square > 0) & (np.abs(square - mean**2) <= _ROUNDING * square)).any())
+        out.append(some)
+    return np.asarray(out, dtype=np.bool_)
 
 
 class _Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.panels.perturbench import aggregate, clouds
+from perturbfm_core.evaluation.panels.perturbench.parity_clouds import mmd_noise
 from perturbfm_core.evaluation.panels.perturbench.parity_ties import (
     near_rank_bounds,
     rank_bounds,
@@ -25,13 +26,13 @@ from perturbfm_core.schema import BoolArray, FloatArray, IntArray
 _NO_COVARIATE: dict[aggregate.Version, str] = {"V1": "", "V2": "1"}
 _CLOUD_METRICS = ("mmd",)
 _RELATIVE = ("pearson", "r2_score", "cosine")
-NOISE = f"{ILL_CONDITIONED}: a vector is constant up to rounding, so that the peer's value is a ratio of rounding errors"
+NOISE = f"{ILL_CONDITIONED}: a vector, or a gene in all cells, is constant up to rounding, so that the peer's value is a ratio of rounding errors"
 NOISE_BESIDE = f"{ILL_CONDITIONED}: a value of the peer that is a ratio of rounding errors takes part"
 # V1 computes and stores means in single precision, and V2 its tests and components.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 # PerturBench computes its principal axes in single precision.
-_COMPONENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
-# Its distances are in single precision too: that of a cell to itself is about 1e-3 instead of 0.
+COMPONENT_TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+# Its distances are in single precision too.
 _CLOUD_TOLERANCE = {"rtol": 0.0, "atol": 5e-4}
 _EXACT = {"atol": 1e-12, "rtol": 0.0}
 
@@ -51,6 +52,10 @@ class Pair:
     low: dict[str, FloatArray] = field(default_factory=dict)
     high: dict[str, FloatArray] = field(default_factory=dict)
 
+    def reach(self, scope: str, at: tuple[int, int]) -> Reach | None:
+        """Return the least and the most that the value of one prediction and one observation of a scope can be."""
+        return (float(self.low[scope][at]), float(self.high[scope][at])) if scope in self.low else None
+
     def rows(self, scope: str) -> IntArray:
         """Return the positions of the groups that are ranked together."""
         return np.asarray([i for i, mine in enumerate(self.scopes) if mine == scope])
@@ -67,6 +72,8 @@ class Sides:
     predicted: Any
     observed: Any
     scopes: list[str]
+    # bool [K], whether the peer's vector of a group, predicted or observed, has an entry left to rounding.
+    noisy: BoolArray | None = None
 
 
 @np.errstate(invalid="ignore", over="ignore")
@@ -87,20 +94,27 @@ def pair_of(metric: str, sides: Sides, version: aggregate.Version = "V2") -> Pai
     for i, scope in enumerate(scopes):
         by_covariate.setdefault(scope, []).append(i)
     if metric in _CLOUD_METRICS:
-        matrices = {
-            c: clouds.mmd_matrix([p[i] for i in rows], [r[i] for i in rows])
-            for c, rows in by_covariate.items()
-        }
-        return Pair(shared, clouds.mmd(p, r), scopes, matrices, False)
+        own = {c: ([p[i] for i in rows], [r[i] for i in rows]) for c, rows in by_covariate.items()}
+        matrices = {c: clouds.mmd_matrix(*both) for c, both in own.items()}
+        reach = {c: (M - mmd_noise(*own[c]), M + mmd_noise(*own[c])) for c, M in matrices.items()}
+        low, high = _ends(reach)
+        return Pair(shared, clouds.mmd(p, r), scopes, matrices, False, None, low, high)
     kind = in_version(metric, version)
     matrices = {c: kind.all_pairs(p[rows], r[rows]) for c, rows in by_covariate.items()}
     p, r = as_scored(p, version), as_scored(r, version)
+    flat = _no_direction(p) | _no_direction(r) if metric in _RELATIVE else None
+    if sides.noisy is not None:
+        flat = sides.noisy if flat is None else flat | sides.noisy
     if metric != "top_k_recall":
-        flat = _no_direction(p) | _no_direction(r) if metric in _RELATIVE else None
         return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, flat)
-    bounds = {c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()}
-    low, high = ({c: b[i] for c, b in bounds.items()} for i in (0, 1))
-    return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, None, low, high)
+    low, high = _ends({c: recall_bounds(p[rows], r[rows], TOP_K) for c, rows in by_covariate.items()})
+    return Pair(shared, kind.score(p, r), scopes, matrices, kind.similarity, flat, low, high)
+
+
+def _ends(
+    reach: Mapping[str, tuple[FloatArray, FloatArray]],
+) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+    return {c: low for c, (low, _) in reach.items()}, {c: high for c, (_, high) in reach.items()}
 
 
 def _no_direction(A: FloatArray) -> BoolArray:
@@ -181,15 +195,17 @@ def pair_records(
         tolerance,
     )
     yield replace(record, skipped=NOISE_BESIDE) if noise else record
-    noisy = {pair.scopes[names.index(key)] for key in noise}
+    noisy = {scope for scope, name in zip(pair.scopes, names, strict=True) if flat.get(name, False)}
     for covariate, pairs in records.get("pairwise_rows_pred_cols_ref", {}).get(model, {}).items():
         got_pairs = pair.matrices[covariate]
         order = [_place(label, covariate, pair, names) for label in pairs["labels"]]
         for i, row in enumerate(pairs["matrix"]):
             for j, value in enumerate(row):
                 key = f"{model}|{covariate}|{pairs['labels'][i]}|{pairs['labels'][j]}"
-                ours = float(got_pairs[order[i], order[j]])
-                record = within(f"{metric}_pairs", key, value, ours, None, tolerance)
+                at = order[i], order[j]
+                record = within(
+                    f"{metric}_pairs", key, value, float(got_pairs[at]), pair.reach(covariate, at), tolerance
+                )
                 yield _beside(record, covariate in noisy)
     if "rank" in records:
         yield from _ranks(f"{title}_rank_{name}", model, pair, records, names, noisy)
@@ -213,7 +229,8 @@ def _ranks(
         rows = pair.rows(covariate)
         position[rows] = ranks(matrix, similarity=pair.similarity, denominator=denominator)
         if covariate in pair.low:
-            least, most = rank_bounds(pair.low[covariate], pair.high[covariate])
+            low, high = pair.low[covariate], pair.high[covariate]
+            least, most = rank_bounds(low, high) if pair.similarity else rank_bounds(-high, -low)
         else:
             least, most = near_rank_bounds(matrix, similarity=pair.similarity)
         by = max(len(rows) if denominator == "n" else len(rows) - 1, 1)
@@ -236,7 +253,7 @@ def _ranks(
 def _tolerance(metric: str) -> dict[str, float]:
     if metric.partition(".")[2].startswith("mmd"):
         return _CLOUD_TOLERANCE
-    return _COMPONENT_TOLERANCE if metric.endswith("pca_average") else TOLERANCE
+    return COMPONENT_TOLERANCE if metric.endswith("pca_average") else TOLERANCE
 
 
 def _mean_reach(reach: list[Reach]) -> Reach | None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from perturbfm_core.evaluation.panels.perturbench.aggregate import Version
 from perturbfm_core.evaluation.panels.perturbench.parity_moments import in_precision
 from perturbfm_core.evaluation.panels.perturbench.parity_records import label_name
 from perturbfm_core.evaluation.panels.perturbench.population import Matrix, Population, table_population
 from perturbfm_core.evaluation.parity_npz import read_arrays
-from perturbfm_core.schema import FloatArray, IntArray, StrArray
+from perturbfm_core.schema import IntArray, StrArray
 
 REFERENCE = "ref"
 _WITH_CONTROL_ROWS = ("average", "scaled", "var")
@@ -76,6 +78,15 @@ class Side:
         cells = Population(block, covariate, self.cells.controls)
         return replace(self, labels=labels, cells=cells, whole=self.cells)
 
+    @property
+    def has_own_controls(self) -> bool:
+        """Return whether each group has controls of all its covariates."""
+        return bool((self.cells.controls.moments.n[self.cells.covariate] > 0).all())
+
+    def with_own_controls(self) -> Side:
+        """Return the side with groups that are compared with controls of all their covariates in V2, too."""
+        return replace(self, matched=self.cells, matched_raw=self.raw)
+
     def scope(self, label: tuple[str, str], version: Version) -> str:
         """Return the covariates that a group is ranked in."""
         return self._read(label)[0] if version == "V1" else label[0]
@@ -85,7 +96,7 @@ class Side:
         parts = label_name(label, "V1").split("_")
         return "_".join(parts[: self.n_covariates]), parts[self.n_covariates]
 
-    def take(self, values: FloatArray, labels: list[tuple[str, str]]) -> FloatArray:
+    def take(self, values: NDArray[Any], labels: list[tuple[str, str]]) -> NDArray[Any]:
         """Return the rows of some groups."""
         position = {label: i for i, label in enumerate(self.labels)}
         return np.asarray(values[[position[label] for label in labels]])
@@ -162,6 +173,22 @@ def _side(
     )
 
 
+def _stored_as(reference: Matrix, X: Matrix, settings: dict[str, Any]) -> Matrix:
+    """Return predicted cells in the form of the reference's: an npz holds no sparse matrix, the peer's predictions were one.
+
+    Parameters
+    ----------
+    reference, X
+        Cells of the reference and predicted ones [n, G].
+    settings
+        Settings of the case.
+    """
+    if not sp.issparse(reference):
+        return X
+    # Joining the controls makes a matrix that is stored by cell.
+    return (sp.csr_matrix if settings["append_reference_controls"] else type(reference))(X)
+
+
 def read_sides(folder: Path, settings: dict[str, Any]) -> dict[str, Side]:
     """Return the reference and the models by name, genes in the reference's order."""
     import anndata
@@ -173,8 +200,9 @@ def read_sides(folder: Path, settings: dict[str, Any]) -> dict[str, Side]:
         file = read_arrays(path)
         X, names = file["X"], file["var_names"].tolist()
         of_cells = {str(c): file[f"obs__{c}"] for c in file["obs_columns"]}
-        X = X[:, [names.index(g) for g in genes]]
-        tables[path.stem.removeprefix("predictions_")] = (X, _Columns.of(of_cells, settings, len(X)))
+        # An npz has no sparse matrices; the peer had the predictions in the form of the reference.
+        X = _stored_as(table.X, X[:, [names.index(g) for g in genes]], settings)
+        tables[path.stem.removeprefix("predictions_")] = (X, _Columns.of(of_cells, settings, X.shape[0]))
     levels = (
         np.unique(np.concatenate([c.covariates for _, c in tables.values()])),
         np.unique(np.concatenate([c.categories for _, c in tables.values()])),
