@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 from perturbfm_core.cli.data_saving import checked_storage, must_be_free, save
 from perturbfm_core.cli.output import JsonOption, emit, emit_rows, progress, store
 from perturbfm_core.config import slug
-from perturbfm_core.errors import ConfigError
+from perturbfm_core.errors import ConfigError, DatasetError
 
 _VERBS = ("list", "verify")
 
@@ -100,7 +102,7 @@ def _one(
             from perturbfm_core.data.preset import PRESETS
 
             chosen, given = PRESETS.get(entry.preset), unpacked(fetched.path, tell, entry.member)
-            with chosen.opened(given, beside=place) as path:
+            with _options_named(given, entry.preset), chosen.opened(given, beside=place) as path:
                 mapping = chosen.mapping(path)
                 if entry.space is not None:
                     mapping = mapping.model_copy(update={"space": entry.space})
@@ -135,6 +137,16 @@ def _one(
         },
         as_json,
     )
+
+
+@contextlib.contextmanager
+def _options_named(file: Path, preset: str) -> Iterator[None]:
+    """Name the verb whose options could correct what is refused of a file that is here by now."""
+    try:
+        yield
+    except DatasetError as error:
+        msg = f"{error}; {file} is here: `perturbfm data import-{preset} --dataset {file} --out DIR` takes options that correct this"
+        raise DatasetError(msg) from error
 
 
 def _listed(chosen: list[Any], match: str | None) -> list[dict[str, Any]]:
@@ -176,17 +188,20 @@ def _verified(chosen: list[Any], *, explicit: bool) -> list[dict[str, Any]]:
 
 
 def cite(
-    name: Annotated[str, typer.Argument(help="A public file, or the directory of a data set made from one.")],
+    name: Annotated[
+        str, typer.Argument(help="A public file, or the name or directory of a data set made from one.")
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Print what to cite for a public file or a data set, and its licence."""
     from perturbfm_core.data.downloads.registry import registry, remote_file
     from perturbfm_core.schema import META_FILE
 
-    if name not in registry() and (Path(name) / META_FILE).is_file():
+    place = next((p for p in (Path(name), store().dataset(name)) if (p / META_FILE).is_file()), None)
+    if name not in registry() and place is not None:
         from perturbfm_core.pipeline.dataset import open_dataset
 
-        metadata = open_dataset(Path(name)).metadata
+        metadata = open_dataset(place).metadata
         result = {
             "name": metadata.name,
             "citation": str(metadata.notes.get("citation") or "not recorded; see its source"),

@@ -117,6 +117,24 @@ def test_it_goes_on_to_a_data_set(name: str, tmp_path: Path, monkeypatch: pytest
     assert shown.json["n_conditions"] == len(expected)
 
 
+def test_what_an_import_refuses_of_a_file_names_the_verb_that_takes_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "scperturb/dixit_2016_7days"
+    path = published(
+        name, cells(["NT", "TP53"], "perturbation", {"cell_line": "K562"}, "counts"), tmp_path / "given"
+    )
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "home"))
+    answer = attempt("data", "download", name, "--file", path, "--import")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    verb, option = (
+        answer.err.rpartition(" is here: `perturbfm ")[2].partition(" --out DIR`")[0].split(),
+        "--control-label",
+    )
+    assert "control label 'control' does not occur" in answer.err
+    assert perturbfm(*verb, "--out", tmp_path / "D", option, "NT").values["n_perturbations"] == "1"
+
+
 def test_every_file_has_a_preset_or_a_reason() -> None:
     files = registry()
     for entry in files.values():

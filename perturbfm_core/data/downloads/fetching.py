@@ -18,6 +18,8 @@ from perturbfm_core.store.locks import file_lock
 
 MIRROR = "PERTURBFM_MIRROR"
 _CHUNK = 1 << 20
+# How files begin, by the ends of their names.
+_BEGIN = {".gz": b"\x1f\x8b", ".zip": b"PK", ".h5ad": b"\x89HDF", ".h5mu": b"\x89HDF"}
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,20 @@ def _take(file: Path, entry: RemoteFile, known: str | None, target: Path) -> Non
         head = handle.read(64)
     if not head or (is_web_page(head) and not entry.filename.endswith(PAGES)):
         msg = f"{file} is {'a web page' if head else 'empty'}, not {entry.name}; give the file itself"
+        raise DownloadError(msg)
+    begin = _BEGIN.get(Path(entry.filename).suffix, b"")
+    if known is None and not head.startswith(begin):
+        # It would be pinned, and the right file refused from then on.
+        packed = is_packed(entry.filename)
+        preset = f"-{entry.preset}" if entry.preset else ""
+        msg = (
+            f"{file} does not begin as a file {Path(entry.filename).suffix} does, so it is not {entry.filename}"
+            + (
+                f"; if a program unpacked it, give it as it was fetched, or import it by `perturbfm data import{preset}`"
+                if packed
+                else "; give the file itself"
+            )
+        )
         raise DownloadError(msg)
     if target.exists() and target.samefile(file):
         return

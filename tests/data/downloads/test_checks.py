@@ -61,6 +61,25 @@ def test_an_empty_file_and_a_web_page_under_another_name_are_not_the_file(
     assert left(tmp_path / "web") == left(tmp_path / "file") == []
 
 
+@pytest.mark.parametrize(
+    ("filename", "content", "cure"),
+    [
+        ("a.h5ad.gz", b"\x89HDF unpacked by a browser", "give it as it was fetched, or import it by"),
+        ("a.zip", b"\x89HDF unpacked by a browser", "give it as it was fetched"),
+        ("a.h5ad", b"\x1f\x8b packed", "give the file itself"),
+        ("a.h5ad", b'{"error": "no such file"}', "give the file itself"),
+    ],
+)
+def test_a_given_file_of_another_form_is_not_pinned(
+    host: Host, tmp_path: Path, filename: str, content: bytes, cure: str
+) -> None:
+    (tmp_path / "given").write_bytes(content)
+    entry = entry_of(host, sha256="", size=None, filename=filename)
+    with pytest.raises(DownloadError, match=f"so it is not {filename}; .*{cure}"):
+        fetch(entry, tmp_path / "D", file=tmp_path / "given")
+    assert left(tmp_path / "D") == []
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br"])
 @pytest.mark.parametrize("fields", HASHES)
 def test_what_a_host_compresses_unasked_is_the_file_without_that(

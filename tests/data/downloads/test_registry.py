@@ -88,6 +88,7 @@ def test_a_download_goes_on_to_a_data_set_with_licence_and_citation(
         "licence": "CC-BY-4.0",
         "source": entry.url,
     }
+    assert perturbfm("data", "cite", "scperturb-tiny").values["citation"] == "A and B 2024"
     assert perturbfm("data", "cite", "scperturb/tiny").values["citation"] == "A and B 2024"
     assert perturbfm("data", "download", "verify").out.split()[3:5] == ["scperturb/tiny", "ok"]
     again = perturbfm("data", "download", "scperturb/tiny")
