@@ -12,17 +12,32 @@ from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.graph import GeneGraph, from_edges
 from perturbfm_core.graphs.neighbours import either_way, strongest
 from perturbfm_core.graphs.tables import (
-    SOURCE_COLUMNS,
-    TARGET_COLUMNS,
+    ends_of,
     find_column,
     gene_names,
-    id_column,
     numbers,
 )
 from perturbfm_core.schema import BoolArray, FloatArray, StrArray
 
 _SCORES = ("combined_score", "score", "weight")
 _SIGNS = ("mor", "sign", "weight")
+# In order of preference; GRNBoost writes importances, CellOracle coefficients.
+_WEIGHTS = (
+    *(
+        "weight",
+        *_SCORES,
+        "edge_weight",
+        "mor",
+        "sign",
+        "importance",
+        "strength",
+        "coef_mean",
+        "coef",
+        "coefficient",
+    ),
+    *("correlation", "corr", "cor", "rho"),
+)
+_MODE_COLUMNS = ("mode", "effect")
 _MODES = {"activation": 1.0, "repression": -1.0, "unknown": 0.0}
 _CONFIDENCE = "ABC"
 
@@ -147,12 +162,12 @@ def edge_graph(
     keep: Collection[str] | None = None,
     names: dict[str, str] | None = None,
 ) -> GeneGraph:
-    """Return a graph of any table of edges: two columns of genes and ``weight`` (or a score; default all 1).
+    """Return a graph of any table of edges: two columns of genes and ``weight`` (or a score, or a sign; default all 1).
 
     Parameters
     ----------
     table
-        Columns of source and target genes and, optionally, of weights.
+        Columns of source and target genes and, optionally, of weights (see `weight_column`).
     name
         Name of the graph.
     directed
@@ -165,9 +180,12 @@ def edge_graph(
         {id in the table: gene name in the data}, if they differ.
     """
     source, target = _ends(table, names)
-    found = find_column(table, ("weight", *_SCORES))
+    found = weight_column(table)
     weight = np.ones(len(source)) if found is None else numbers(found, str(found.name))
-    chosen = _kept(source, target, keep)
+    mode = find_column(table, _MODE_COLUMNS)
+    if found is None and mode is not None and set(mode.astype(str).str.strip().str.lower()) <= set(_MODES):
+        weight = _signs(table)
+    chosen = _kept(source, target, keep) & (weight != 0)
     graph = _built(
         name,
         source[chosen],
@@ -180,10 +198,15 @@ def edge_graph(
     return graph if top_k is None else _thinned(graph, top_k)
 
 
+def weight_column(table: pd.DataFrame) -> Any:
+    """Return the column of a table of edges with their weights: a weight, score, sign or strength; None if there is none."""
+    return find_column(table, _WEIGHTS)
+
+
 def _ends(table: pd.DataFrame, names: dict[str, str] | None) -> tuple[StrArray, StrArray]:
     """Return the gene names [E] of the two ends of every edge."""
-    source = gene_names(id_column(table, SOURCE_COLUMNS, "sources", 0), names)
-    return source, gene_names(id_column(table, TARGET_COLUMNS, "targets", 1), names)
+    source, target = ends_of(table)
+    return gene_names(source, names), gene_names(target, names)
 
 
 def _signs(table: pd.DataFrame) -> FloatArray:
@@ -191,7 +214,7 @@ def _signs(table: pd.DataFrame) -> FloatArray:
     found = find_column(table, _SIGNS)
     if found is not None:
         return np.sign(numbers(found, str(found.name)))
-    mode = find_column(table, ("mode", "effect"))
+    mode = find_column(table, _MODE_COLUMNS)
     if mode is None and list(table.columns) == list(range(table.shape[1])) and table.shape[1] > 2:
         mode = table[2]
     if mode is None:

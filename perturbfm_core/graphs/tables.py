@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
 from collections.abc import Iterable
 from itertools import chain
@@ -19,8 +20,17 @@ from perturbfm_core.graphs.sources.text_files import leading
 from perturbfm_core.parsing import open_regular
 from perturbfm_core.schema import FloatArray, StrArray
 
-SOURCE_COLUMNS = (*("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from", "node1"),)
-TARGET_COLUMNS = ("target", "gene2", "gene_b", "protein2", "symbol2", "to", "node2")
+SOURCE_COLUMNS = (
+    *("source", "tf", "regulator", "gene1", "gene_a", "protein1", "symbol1", "from", "node1"),
+    *("gene_1", "protein_1", "protein_a", "source_gene", "tf_name"),
+)
+TARGET_COLUMNS = (
+    *("target", "gene2", "gene_b", "protein2", "symbol2", "to", "node2"),
+    *("gene_2", "protein_2", "protein_b", "target_gene", "target_name"),
+)
+# Columns of regulators, beside which a column of genes is that of targets unless they say yes or no.
+_REGULATORS = ("tf", "regulator", "tf_name")
+_TRUTH = frozenset({"", "0", "1", "yes", "no", "true", "false", "y", "n", "t", "f", "nan", "na"})
 TERM_COLUMNS = ("term_id", "term", "pathway", "go_id", "gene_set")
 GENE_COLUMNS = (
     *(
@@ -41,7 +51,9 @@ ROW_NAMES = ("index", "__index_level_0__", "", "unnamed:_0")
 _HEADER_WORDS = {*SOURCE_COLUMNS, *TARGET_COLUMNS, *TERM_COLUMNS, *GENE_COLUMNS, "index"}
 # Characters; the largest set of genes has a tenth of it.
 _LONGEST_LINE = 1 << 22
-_DELIMITED = {".csv": ",", ".tsv": "\t", ".txt": None}
+_DELIMITED = (".csv", ".tsv", ".txt")
+_TOO_MANY = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+(?:,\d+)?(?:[eE][-+]?\d+)?")
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -73,7 +85,18 @@ def read_table(path: Path) -> pd.DataFrame:
         if kind and kind[0] in _DELIMITED:
             # Opened anew: given a path, pandas would take some for an address of the web.
             with _opened(path, packed) as handle:
-                return _delimited(handle, head, skipped, _DELIMITED[kind[0]])
+                return _delimited(handle, head, skipped, kind[0])
+    except pd.errors.ParserError as error:
+        uneven = _TOO_MANY.search(str(error))
+        if uneven is None:
+            msg = f"{path} cannot be read ({' '.join(str(error).split())[:120]})"
+        else:
+            width, line, saw = uneven.groups()
+            msg = (
+                f"{path} cannot be read: line {int(line)} has {saw} cells, those before it {width}; a table has as many in each line, and "
+                "its columns' names in the first"
+            )
+        raise GraphError(msg) from error
     except (OSError, ValueError, EOFError, zlib.error, OverflowError, csv.Error) as error:
         msg = f"{path} cannot be read ({' '.join(str(error).split())[:120]})"
         raise GraphError(msg) from error
@@ -102,9 +125,8 @@ def _opened(path: Path, packed: bool) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _delimited(handle: TextIO, head: str, skipped: int, delimiter: str | None) -> pd.DataFrame:
-    if delimiter is None:
-        delimiter = "\t" if "\t" in head else " "
+def _delimited(handle: TextIO, head: str, skipped: int, kind: str) -> pd.DataFrame:
+    delimiter = _delimiter(head, kind)
     words = [w.strip().lstrip("#") for w in next(csv.reader([head], delimiter=delimiter), [])]
     plain = [column_word(w) for w in words]
     # pandas writes row names below an empty cell of the header.
@@ -113,9 +135,22 @@ def _delimited(handle: TextIO, head: str, skipped: int, delimiter: str | None) -
     table = pd.read_csv(
         handle, sep=delimiter, header=0 if named else None, skiprows=skipped, keep_default_na=False
     )
+    if delimiter == ";":
+        for column in table.select_dtypes(exclude="number"):
+            if all(_DECIMAL_COMMA.fullmatch(str(cell).strip()) for cell in table[column]):
+                table[column] = pd.to_numeric(table[column].str.replace(",", "."))
     if named:
         table.columns = pd.Index(words)
     return table
+
+
+def _delimiter(head: str, kind: str) -> str:
+    """Return what parts the cells of a first line: programs write `;` where a comma is that of decimal numbers."""
+    if "\t" in head or kind == ".tsv":
+        return "\t"
+    if ";" in head and head.count(";") >= head.count(","):
+        return ";"
+    return "," if "," in head or kind == ".csv" else " "
 
 
 def column_word(name: object) -> str:
@@ -209,3 +244,25 @@ def read_names(path: Path) -> dict[str, str]:
         raise GraphError(msg)
     ids, names = (table.iloc[:, i].astype(str).str.strip() for i in (0, 1))
     return dict(zip(ids, names, strict=True))
+
+
+def ends_of(table: pd.DataFrame) -> tuple[Any, Any]:
+    """Return the columns of the two ends of edges, by their names or the first two of a table without a header.
+
+    Raises
+    ------
+    GraphError
+        If there are no such columns.
+    """
+    source = id_column(table, SOURCE_COLUMNS, "sources", 0)
+    if find_column(table, TARGET_COLUMNS) is None and has_regulators(table):
+        return source, find_column(table, GENE_COLUMNS)
+    return source, id_column(table, TARGET_COLUMNS, "targets", 1)
+
+
+def has_regulators(table: pd.DataFrame) -> bool:
+    """Return whether a table names regulators beside genes, which are their targets; a column of yes and no names none."""
+    found = find_column(table, _REGULATORS)
+    if found is None or find_column(table, GENE_COLUMNS) is None or pd.api.types.is_numeric_dtype(found):
+        return False
+    return not {str(x).strip().lower() for x in found.unique()} <= _TRUTH

@@ -245,3 +245,63 @@ def test_a_text_file_is_known_by_its_content(tmp_path):
         assert handle.read() == "a\tb\n"
     with pytest.raises(GraphError, match="is a folder"), opened(tmp_path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("tf,gene,sign", ("TP53", "MDM2", "-1")),
+        ("TF,gene,importance", ("TP53", "MDM2", "-1")),
+        ("regulator,target_gene,mor", ("TP53", "MDM2", "-1")),
+        ("gene_1,gene_2,coef_mean", ("TP53", "MDM2", "-1")),
+    ],
+)
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize("suffix", ["csv", "txt"])
+def test_edges_of_ones_own_keep_their_signs(tmp_path, header, cells, sep, suffix):
+    if (sep, suffix) == ("\t", "csv"):
+        sep, suffix = ",", "tsv.csv"
+    rows = f"{header}\n{','.join(cells)}\nTP53,ATM,2.5\n".replace(",", sep)
+    if sep == ";":
+        rows = rows.replace("2.5", "2,5")
+    made_of = converted("file", {"main": written(tmp_path, f"e.{suffix}", rows)}, directed=True)
+    assert edges(made_of.graph) == {("TP53", "MDM2"): -1, ("TP53", "ATM"): 2.5}
+    assert made_of.notes == ()
+
+
+def test_edges_without_a_known_weight_say_so(tmp_path):
+    table = written(tmp_path, "e.csv", "source,target,n_papers\nTP53,MDM2,7\n")
+    made_of = converted("file", {"main": table}, directed=True)
+    assert set(edges(made_of.graph).values()) == {1}
+    assert made_of.notes == (
+        "every edge has weight 1: none of the columns of numbers (n_papers) is called weight or score",
+    )
+    plain = written(tmp_path, "p.csv", "source,target,paper\nTP53,MDM2,x\n")
+    assert converted("file", {"main": plain}, directed=True).notes == ()
+
+
+def test_words_of_regulation_are_signs_of_edges(tmp_path):
+    rows = "TP53,MDM2,Repression\nTP53,ATM,activation\nGATA1,ATM,Unknown\n"
+    table = written(tmp_path, "e.csv", f"tf,target,mode\n{rows}")
+    assert edges(converted("file", {"main": table}, directed=True).graph) == {
+        ("TP53", "MDM2"): -1,
+        ("TP53", "ATM"): 1,
+    }
+
+
+@pytest.mark.parametrize("header", ["gene,tf,a", "gene;tf;a"])
+def test_a_column_that_says_which_genes_are_factors_makes_no_edges(tmp_path, header):
+    sep = ";" if ";" in header else ","
+    text = "\n".join([header, f"TP53{sep}yes{sep}1", f"MDM2{sep}no{sep}2"])
+    found = converted("file", {"main": written(tmp_path, "f.csv", text + "\n")})
+    assert found.features.matrix.tolist() == [[1], [2]]
+
+
+def test_what_is_no_table_of_text_says_what_would_be(tmp_path):
+    np.save(tmp_path / "emb.npy", np.eye(2))
+    (tmp_path / "emb.npy").rename(tmp_path / "emb.txt")
+    assert "no text in UTF-8" in refusal("file", {"main": tmp_path / "emb.txt"})
+    vectors = written(tmp_path, "w2v.txt", "2 3\nTP53 0.1 0.2 0.3\nMDM2 0.2 0.3 0.4\n")
+    assert "line 2 has 4 cells, those before it 2; a table has as many in each line" in refusal(
+        "file", {"main": vectors}
+    )

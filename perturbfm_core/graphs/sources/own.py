@@ -13,7 +13,7 @@ from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.feature_tables import GENE_ID_COLUMNS, features_of_table, has_gene_ids
 from perturbfm_core.graphs.features import GeneFeatures, read_features
 from perturbfm_core.graphs.graph import GeneGraph
-from perturbfm_core.graphs.interactions import edge_graph
+from perturbfm_core.graphs.interactions import edge_graph, weight_column
 from perturbfm_core.graphs.io import read_graph
 from perturbfm_core.graphs.sources.conversion import (
     MAIN,
@@ -40,6 +40,7 @@ from perturbfm_core.graphs.tables import (
     TERM_COLUMNS,
     column_word,
     find_column,
+    has_regulators,
     read_table,
 )
 
@@ -83,7 +84,8 @@ def from_own_file(files: Mapping[str, Path], options: Options, name: str) -> Con
     table = read_table(main)
     if has_terms(table):
         return from_terms(files, options, name)
-    if find_column(table, SOURCE_COLUMNS) is not None and find_column(table, TARGET_COLUMNS) is not None:
+    with_both = all(find_column(table, known) is not None for known in (SOURCE_COLUMNS, TARGET_COLUMNS))
+    if with_both or has_regulators(table):
         return _from_edges(table, files, options, name)
     if has_gene_ids(table):
         features, notes = features_of_table(table, main, name)
@@ -139,6 +141,11 @@ def _from_edges(table: pd.DataFrame, files: Mapping[str, Path], options: Options
         raise GraphError(msg) from error
     twice = int(table.duplicated(["source", "target"]).sum())
     notes += [f"{twice} repeated pairs of genes keep the weight of largest magnitude"] if twice else []
+    beside = [c for c in map(str, table.select_dtypes("number")) if c not in ("source", "target")]
+    if beside and weight_column(table) is None:
+        notes.append(
+            f"every edge has weight 1: none of the columns of numbers ({', '.join(beside[:5])}) is called weight or score"
+        )
     kind = checked(set(graph.genes.tolist()), options, files)
     return Converted(kind, graph=graph, notes=tuple(notes), read=read)
 
@@ -153,7 +160,7 @@ def _holds_gene_sets(path: Path) -> bool:
     with opened(path) as handle:
         skipped, line = leading(handle, "#")
     if _is_header(line):
-        words = {column_word(w) for w in re.split(r"[\t,]", line)}
+        words = {column_word(w) for w in re.split(r"[\t,;]", line)}
         return packed == [".zip"] and bool(words & set(TERM_COLUMNS))
     with opened(path) as handle:
         lines = islice(handle, skipped, skipped + _LOOKED_AT)
@@ -174,6 +181,6 @@ def _holds_gene_sets(path: Path) -> bool:
 
 def _is_header(line: str) -> bool:
     """Return whether a line is the header of a table of edges, features or terms."""
-    words = [column_word(w) for w in re.split(r"[\t,]", line)]
+    words = [column_word(w) for w in re.split(r"[\t,;]", line)]
     known = {*SOURCE_COLUMNS, *TARGET_COLUMNS, "term", *(c for c in GENE_ID_COLUMNS if c)}
     return bool(set(words) & known) or (len(words) > 1 and not words[0])

@@ -63,6 +63,12 @@ def opened(path: Path) -> Iterator[TextIO]:
             yield handle
     except GraphError:
         raise
+    except UnicodeDecodeError as error:
+        msg = (
+            f"{path} is no text in UTF-8 ({' '.join(str(error).split())[:80]}); save a table as UTF-8, gene features of Python as npz "
+            "with genes and a matrix, or fetch the file again"
+        )
+        raise GraphError(msg) from error
     except EOFError as error:
         msg = f"{path} is cut off; fetch it again"
         raise GraphError(msg) from error

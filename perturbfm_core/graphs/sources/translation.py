@@ -13,7 +13,7 @@ from perturbfm_core.errors import GraphError
 from perturbfm_core.graphs.features import GeneFeatures
 from perturbfm_core.graphs.graph import GeneGraph, from_edges
 from perturbfm_core.graphs.sources.identifiers import without_version
-from perturbfm_core.graphs.tables import SOURCE_COLUMNS, TARGET_COLUMNS, column_word, id_column, read_names
+from perturbfm_core.graphs.tables import column_word, ends_of, read_names
 from perturbfm_core.schema import IntArray, StrArray
 
 
@@ -34,10 +34,7 @@ def with_ends(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         If it has no such columns.
     """
     try:
-        ends = {
-            "source": id_column(table, SOURCE_COLUMNS, "sources", 0),
-            "target": id_column(table, TARGET_COLUMNS, "targets", 1),
-        }
+        ends = dict(zip(("source", "target"), ends_of(table), strict=True))
     except GraphError as error:
         msg = f"{path}: {error}"
         raise GraphError(msg) from error
