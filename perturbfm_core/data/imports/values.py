@@ -10,12 +10,10 @@ import scipy.sparse as sp
 
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport
+from perturbfm_core.data.imports.value_warnings import value_warnings
 from perturbfm_core.data.matrix import Values, as_csr, check_finite, is_stored
 from perturbfm_core.data.space import check_space, fold_change_like, to_stored
 from perturbfm_core.errors import DatasetError
-
-# Of rows that sum to less no value is large enough for a logarithm.
-_SMALL_DEPTH = 50.0
 
 
 def stored_values(
@@ -65,53 +63,19 @@ def stored_values(
             "controls; give --control-label, whose mean row is then subtracted, or read unscaled values"
         )
         raise DatasetError(msg)
-    report.warnings.extend([f"{what}: {found.mixture}"] if found.mixture else [])
-    if found.empty and not mapping.is_difference:
-        report.warnings.append(
-            f"{found.empty} of {X.shape[0]} rows are zero in every gene, as cells without a count are; they count as cells "
-            "of their conditions, so leave them out unless they are meant"
-        )
-    if len(found.repeated):
-        later, earlier = (names[0][int(i)] for i in found.repeated[0])
-        report.warnings.append(
-            f"{len(found.repeated)} of {X.shape[0]} rows have exactly the values of another one ({later!r} those of "
-            f"{earlier!r}), as where cells were concatenated twice; each counts as a cell, so that noise and ceilings look "
-            "better than they are: leave the repeats out"
-        )
-    if mapping.space == "counts" and found.held is not None and 2 * found.high > found.held:
-        report.warnings.append(
-            f"{what} holds counts up to {found.high:.6g} in a type that ends at {found.held}: larger ones would have become "
-            "small; write the counts again as int32 or float32 if there were any"
-        )
-    if mapping.space == "counts" and found.halved:
-        report.warnings.append(
-            f"{what} holds {found.halved} counts above 2,048, and all are numbers that half precision (float16) can hold, so that "
-            "others were rounded to these; write the counts again as int32 or float32"
-        )
-    if found.doubt:
-        report.warnings.append(f"{what}: {found.doubt}")
+    report.warnings += value_warnings(found, mapping, what, names[0], counts_in)
     report.facts["scale"] = f"{mapping.space}, stored as {mapping.stored_space}"
     report.facts["scale_evidence"] = found.reason
-    if not mapping.is_difference and mapping.space != "counts" and found.inverse is None and not found.whole:
-        report.warnings.append(
-            f"whether the values are {mapping.space} could not be confirmed ({found.reason}); if they are not, declare "
-            "--space, or read counts"
-        )
-    if found.depth is not None and found.depth < _SMALL_DEPTH:
-        report.warnings.append(
-            f"{what}: {found.reason}, so little that log1p hardly differs from the value itself and common genes decide every "
-            "difference; scale rows to 10,000 or so before importing, or import the counts"
-        )
-    if found.unscaled is not None and found.unscaled == mapping.space:
-        where = next((text for text in counts_in() if text.startswith("counts ")), None)
-        report.warnings.append(
-            f"{what} is {mapping.space} of counts without depth normalisation: inverted, the values are whole numbers whose "
-            "row sums differ, so deltas hold differences in depth; import the counts with --space counts "
-            f"({where or 'invert the logarithm and round'})"
-        )
+    return _in_storage(X, mapping, what, names, finite=bool(np.isfinite([found.low, found.high]).all()))
+
+
+def _in_storage(
+    X: Any, mapping: ColumnMapping, what: str, names: tuple[list[str], list[str]], *, finite: bool
+) -> Values:
+    """Return the matrix in the scale that is stored; of rows in a file, `finite` saves a pass over them."""
     ids = np.asarray(names[0], dtype=object), np.asarray(names[1], dtype=object)
     if mapping.is_difference:
-        if not np.isfinite([found.low, found.high]).all():
+        if not finite:
             check_finite(X, what, *ids, allow_negative=True)
         if mapping.space == "delta" and fold_change_like(mapping.layer or ""):
             report.warnings.append(
@@ -120,8 +84,6 @@ def stored_values(
             )
         dense = to_stored(X.toarray() if sp.issparse(X) else X, mapping.space)
         return Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
-    # Of rows in a file the smallest and the largest value are known, which saves a pass over them.
-    finite = bool(np.isfinite([found.low, found.high]).all())
     if mapping.space == "counts":
         csr = (
             X.then(lambda part, _: as_csr(sp.csr_array(part)), sparse=True)
