@@ -28,28 +28,10 @@ if TYPE_CHECKING:
 def doctor(as_json: JsonOption = False) -> None:
     """Check the installation, the folders and the catalog; exit 2 if anything is wrong."""
     from perturbfm_core.external.environments import all_states
-    from perturbfm_core.models.base import MODELS
     from perturbfm_core.splits.folder import SplitFolder
 
     home = store()
-    problems: list[str] = []
-    try:
-        catalog = load_catalog()
-        counts = {
-            "datasets": len(catalog.datasets),
-            "models": len(catalog.models),
-            "suites": len(catalog.suites),
-            "graphs": len(catalog.graphs),
-            "features": len(catalog.features),
-        }
-        problems += [
-            f"entry {e.name!r} names the unknown model {e.model!r}"
-            for e in catalog.models.values()
-            if e.model not in MODELS
-        ]
-    except PerturbFMError as error:
-        counts = {}
-        problems.append(str(error))
+    counts, problems = _catalog()
     problems += [*_damaged_sources(home), *missing_folders()]
     try:
         max_train()
@@ -58,13 +40,7 @@ def doctor(as_json: JsonOption = False) -> None:
     for name, path in (("home", home.home), ("split folder", home.split_dir)):
         if not os.access(existing_part(path), os.W_OK):
             problems.append(f"{name} {path} is not writable")
-    versions = {name: _version(name) for name in ("dagster", "dagster-webserver")}
-    if versions["dagster"] is not None and versions["dagster-webserver"] is None:
-        problems.append("dagster-webserver is not installed; pip install 'perturbfm[dagster]'")
-    elif versions["dagster"] is not None and versions["dagster-webserver"] != versions["dagster"]:
-        problems.append(
-            f"dagster-webserver {versions['dagster-webserver']} does not fit dagster {versions['dagster']}; pin them equal"
-        )
+    problems += _web_server()
     try:
         n_splits: Any = len(SplitFolder(home.split_dir).index().splits)
     except PerturbFMError as error:
@@ -95,6 +71,35 @@ def doctor(as_json: JsonOption = False) -> None:
     )
     if problems:
         raise typer.Exit(2)
+
+
+def _catalog() -> tuple[dict[str, int], list[str]]:
+    """Return how many entries of each kind the catalog has, and what is wrong with it."""
+    from perturbfm_core.models.base import MODELS
+
+    try:
+        catalog = load_catalog()
+    except PerturbFMError as error:
+        return {}, [str(error)]
+    counts = {
+        "datasets": len(catalog.datasets),
+        "models": len(catalog.models),
+        "suites": len(catalog.suites),
+        "graphs": len(catalog.graphs),
+        "features": len(catalog.features),
+    }
+    unknown = [e for e in catalog.models.values() if e.model not in MODELS]
+    return counts, [f"entry {e.name!r} names the unknown model {e.model!r}" for e in unknown]
+
+
+def _web_server() -> list[str]:
+    """Return what is wrong with Dagster's web server, if Dagster is installed."""
+    dagster, server = _version("dagster"), _version("dagster-webserver")
+    if dagster is None or server == dagster:
+        return []
+    if server is None:
+        return ["dagster-webserver is not installed; pip install 'perturbfm[dagster]'"]
+    return [f"dagster-webserver {server} does not fit dagster {dagster}; pin them equal"]
 
 
 def _version(package: str) -> str | None:

@@ -123,12 +123,7 @@ def convert(
     home = store()
     frozen_split = SplitFolder(home.split_dir).load(split)
     out = Path(f"{model}-{frozen_split.hash[:12]}.npz") if out is None else out
-    if out.suffix.lower() != ".npz":
-        msg = f"--out must be an .npz file, found {out.name!r}"
-        raise ConfigError(msg)
-    if out.exists() and not force:
-        msg = f"{out} already exists; choose another --out, or give --force to replace it"
-        raise ConfigError(msg)
+    _check_out(out, force=force)
     ds = dataset_of(home, frozen_split, data)
     frozen_split.check_dataset(ds)
     warnings: list[str] = []
@@ -168,7 +163,7 @@ def convert(
         if control is ControlOption.real and converted.variant is not None:
             own = f"{model}{OWN_CONTROL}"
             try:
-                # Detectors look at what is scored: this variant is another prediction.
+                # What is checked is what is scored: this variant is another prediction.
                 beside = replace(convert_raw(raw, asked, control="model", **how), variant=None)
                 write_converted(ds, frozen_split, asked, beside, files[1], own)
                 shown = _published(ds, frozen_split, files[1], own, seed)
@@ -176,6 +171,16 @@ def convert(
             except PredictionError as error:
                 print(f"warning: not scored by the model's own control: {error}", file=sys.stderr)
     emit(result, as_json)
+
+
+def _check_out(out: Path, *, force: bool) -> None:
+    """Refuse a file to write that is of another format, or that is there."""
+    if out.suffix.lower() != ".npz":
+        msg = f"--out must be an .npz file, found {out.name!r}"
+        raise ConfigError(msg)
+    if out.exists() and not force:
+        msg = f"{out} already exists; choose another --out, or give --force to replace it"
+        raise ConfigError(msg)
 
 
 def _described(converted: Converted) -> dict[str, Any]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from perturbfm_core.cli.output import JsonOption, emit, progress
-from perturbfm_core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from perturbfm_core.evaluation.panels.cell_eval2.cells import InputType
 
 
 class InputTypeOption(StrEnum):
@@ -59,70 +55,35 @@ def score_pair(
 ) -> None:
     """Score predicted cells against measured ones with the metrics of the 2026 Virtual Cell Challenge."""
     from perturbfm_core.evaluation.panels.cell_eval2 import files
-    from perturbfm_core.evaluation.panels.cell_eval2.aggregate import aggregates
-    from perturbfm_core.evaluation.panels.cell_eval2.anchor import anchor_means, anchor_splits
     from perturbfm_core.evaluation.panels.cell_eval2.catalog import NORM, PROFILES
-    from perturbfm_core.evaluation.panels.cell_eval2.evaluation import Truth, evaluate
-    from perturbfm_core.evaluation.panels.cell_eval2.mixed import beside_log_values
-    from perturbfm_core.evaluation.panels.cell_eval2.scores import is_of_challenge, score_table
-    from perturbfm_core.evaluation.panels.cell_eval2.targets import ANY
+    from perturbfm_core.evaluation.panels.cell_eval2.pair import PairFiles, score_files
     from perturbfm_core.store.atomic import write_together
 
-    metrics = PROFILES[profile.value]
-    kind: InputType = input_type.value
-    of_pred: InputType = kind if pred_input_type is None else pred_input_type.value
-    mixed = of_pred != kind
-    if mixed and kind == "lognorm":
-        msg = "log1p values cannot be turned back into counts; give measured counts, or log1p values of both"
-        raise ConfigError(msg)
-    if mixed and baseline is not None:
-        msg = "a baseline and replicates of counts are no scale for log1p values; leave out --baseline"
-        raise ConfigError(msg)
+    pair = PairFiles(
+        real=real,
+        pred=pred,
+        baseline=baseline,
+        pert_col=pert_col,
+        control=control,
+        real_type=input_type.value,
+        pred_type=(pred_input_type or input_type).value,
+        targets=not no_target_genes,
+    )
     with progress() as tell:
-        tell("reading")
-        others = {"prediction": pred} if baseline is None else {"prediction": pred, "baseline": baseline}
-        files.check_files(real, others, pert_col, control)
-        cells, order = files.read_cells(real, pert_col, control, kind)
-        truth = Truth(cells, target_genes={ANY: None} if no_target_genes else None)
-        if mixed:
-            truth = beside_log_values(truth)
-        replicates = None
-        if baseline is not None:
-            tell("scoring halves of the measured cells")
-            replicates = anchor_means(anchor_splits(truth, metrics, order=order))
-        # The measured cells go before the predicted ones come: either may fill the memory.
-        tell("comparing the measured cells with their controls")
-        truth = truth.released()
-        del cells
-        tell("reading the prediction")
-        predicted, _ = files.read_cells(pred, pert_col, control, of_pred)
-        tell("scoring")
-        values = evaluate(truth, predicted, metrics)
-        statistics = aggregates(values)
-        del predicted
-        tables = {
-            files.RESULTS_FILE: files.results_csv(values),
-            files.AGGREGATES_FILE: files.aggregates_csv(statistics),
-        }
-        scores = []
-        if baseline is not None:
-            tell("scoring the baseline")
-            # A baseline may be made of scaled counts, which are no whole numbers.
-            base, _ = files.read_cells(baseline, pert_col, control, kind, whole=False)
-            means = aggregates(evaluate(truth, base, metrics))["mean"]
-            del base
-            own = is_of_challenge(control, kind, targets=not no_target_genes)
-            scores = score_table(statistics["mean"], means, replicates, of_challenge=own)
-            tables[files.SCORE_FILE] = files.score_csv(scores)
+        scored = score_files(pair, PROFILES[profile.value], tell)
         # All of them or none.
-        write_together(out, tables)
+        write_together(out, scored.tables())
     emit(
         {
             "results": str(out / files.RESULTS_FILE),
             "agg_results": str(out / files.AGGREGATES_FILE),
-            **({"score": str(out / files.SCORE_FILE)} if scores else {}),
-            **{m: statistics["mean"][m] for m in PROFILES["vcc2026"] if m == NORM or m in values.values},
-            **({"avg_score": scores[-1].from_replicate} if scores else {}),
+            **({"score": str(out / files.SCORE_FILE)} if scored.scores else {}),
+            **{
+                m: scored.statistics["mean"][m]
+                for m in PROFILES["vcc2026"]
+                if m == NORM or m in scored.values.values
+            },
+            **({"avg_score": scored.scores[-1].from_replicate} if scored.scores else {}),
         },
         as_json,
     )
