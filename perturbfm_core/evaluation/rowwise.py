@@ -119,8 +119,10 @@ def _mean(total: FloatArray, mask: BoolArray) -> FloatArray:
     return np.asarray(np.divide(total, n, out=np.full(len(total), np.nan), where=n > 0))
 
 
-def top_overlap(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None) -> FloatArray:
-    """Return [C], the share of the k columns of largest |B| that are among the k columns of largest |A|.
+def top_overlap(
+    A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None
+) -> tuple[FloatArray, IntArray]:
+    """Return [C], the share of the k columns of largest |B| that are among the k of largest |A|, and [C], that k.
 
     Zeros are never among the largest: k shrinks to the number of columns that are not zero on either side. Ties share the
     places left, so that the value is the expectation over tie orders. NaN where a row is zero, or has no more than `k`
@@ -131,24 +133,7 @@ def top_overlap(A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = N
     A, B
         Values [C, G].
     k
-        Number of columns in each of the two sets.
-    mask
-        Columns to use in each row [C, G]; all by default.
-    """
-    return top_overlap_and_places(A, B, k, mask)[0]
-
-
-def top_overlap_and_places(
-    A: FloatArray, B: FloatArray, k: int, mask: BoolArray | None = None
-) -> tuple[FloatArray, IntArray]:
-    """Return `top_overlap` [C] and the number of columns that it compares [C], at most `k`.
-
-    Parameters
-    ----------
-    A, B
-        Values [C, G].
-    k
-        Number of columns in each of the two sets.
+        Number of columns in each of the two sets, at most.
     mask
         Columns to use in each row [C, G]; all by default.
     """

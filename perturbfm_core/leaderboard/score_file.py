@@ -136,9 +136,3 @@ def rows_of(table: pa.Table, scope: str) -> BoolArray:
 def global_scores(table: pa.Table) -> pa.Table:
     """Return the rows of scope ``global``."""
     return table.take(pa.array(np.flatnonzero(rows_of(table, "global"))))
-
-
-def plain_texts(table: pa.Table) -> pa.Table:
-    """Return a table whose texts are no dictionaries."""
-    kinds = {f.name: pa.string() if pa.types.is_dictionary(f.type) else f.type for f in table.schema}
-    return table.cast(pa.schema(kinds))

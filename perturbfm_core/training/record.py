@@ -48,11 +48,6 @@ class TrainingRecord(Frozen):
     curves: dict[str, list[float | None]]
     seconds: float
 
-    @property
-    def rows_per_second(self) -> float:
-        """Return training rows per second of wall time, validation included."""
-        return self.rows * self.epochs / max(self.seconds, 1e-9)
-
     def to_json(self) -> dict[str, Any]:
         """Return the record for ``training.json`` without `seconds`, so that equal fits give equal bytes."""
         return self.model_dump(mode="json", exclude={"seconds"})

@@ -14,7 +14,7 @@ from perturbfm_core.leaderboard.board import split_boards
 from perturbfm_core.leaderboard.collect import find_runs, read_run_scores
 from perturbfm_core.leaderboard.condition_matrix import MATRIX_COLUMNS, matrix_of
 from perturbfm_core.leaderboard.run_marks import mark_counted
-from perturbfm_core.leaderboard.score_file import global_scores, plain_texts
+from perturbfm_core.leaderboard.score_file import global_scores
 from perturbfm_core.leaderboard.standing_rows import STANDING_COLUMNS, standing_rows
 from perturbfm_core.leaderboard.standings import fill_standings
 from perturbfm_core.store.artifacts import ArtifactStore
@@ -90,3 +90,9 @@ def standings(runs: Runs, splits: pd.DataFrame) -> pd.DataFrame:
     if not parts:
         return pd.DataFrame(columns=list(STANDING_COLUMNS))
     return pa.concat_tables(plain_texts(p) for p in parts).to_pandas()
+
+
+def plain_texts(table: pa.Table) -> pa.Table:
+    """Return a table whose texts are no dictionaries."""
+    kinds = {f.name: pa.string() if pa.types.is_dictionary(f.type) else f.type for f in table.schema}
+    return table.cast(pa.schema(kinds))

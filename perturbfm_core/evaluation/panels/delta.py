@@ -55,7 +55,7 @@ def _of_rows(c: Comparison, rows: slice, centered: bool, no_target: bool) -> dic
             # The control that stands in for a prediction differs from the train mean, but says nothing.
             predicted[c.not_predicted[rows]] = 0.0
     pearson, cosine = rowwise.pearson_and_cosine(predicted, seen, mask)
-    shared, places = rowwise.top_overlap_and_places(predicted, seen, TOP_K, mask)
+    shared, places = rowwise.top_overlap(predicted, seen, TOP_K, mask)
     found: list[FloatArray] = [pearson, cosine, shared, places.astype(np.float64)]
     return dict(zip((*_SIMILARITIES, _PLACES), found, strict=True))
 

@@ -105,7 +105,7 @@ def _common(pairs: list[Pair], top: int, genes: int) -> tuple[FloatArray, IntArr
     if known and top < genes:
         at = [i for i, _, _ in known]
         true, found = (np.stack([row[side] for row in known]) for side in (1, 2))
-        share[at], places[at] = rowwise.top_overlap_and_places(found, true, top)
+        share[at], places[at] = rowwise.top_overlap(found, true, top)
     return share, places
 
 
