@@ -352,7 +352,7 @@ def _run_import(
                 name=name,
                 source=source,
                 licence=licence,
-                progress=tell,
+                tell=tell,
                 stream=storage == "zarr",
             )
             halves = None if half_layers is None else read_half_layers(file, mapping, half_layers, ds)

@@ -112,7 +112,7 @@ def _one(
                     name=name if out is None else slug(out.name),
                     licence=entry.licence or "unknown",
                     source=entry.url or fetched.path.name,
-                    progress=tell,
+                    tell=tell,
                     stream=True,
                 )
                 ds.metadata.notes["citation"] = entry.citation

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,10 @@ from perturbfm_core.cli.output import DataOption, JsonOption, emit, parse_pairs,
 from perturbfm_core.errors import SplitError
 
 if TYPE_CHECKING:
-    from perturbfm_core.splits.perturbench.saved import SavedSplit
+    from perturbfm_core.data.dataset import PerturbDataset
+    from perturbfm_core.splits.folder import SplitStats
+    from perturbfm_core.splits.perturbench.saved import ImportedSplit, SavedSplit
+    from perturbfm_core.splits.split import FrozenSplit
 
 
 def import_perturbench(
@@ -47,21 +52,13 @@ def import_perturbench(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze splits that PerturBench saved (CSV, JSON, obs columns) or that its splitters make, row by row."""
-    from functools import partial
-
     from perturbfm_core.data.h5ad import read_obs
     from perturbfm_core.pipeline.dataset import open_dataset
     from perturbfm_core.pipeline.split import save_splits
     from perturbfm_core.splits.earlier import freeze_rows_beside
     from perturbfm_core.splits.folder import SplitFolder
-    from perturbfm_core.splits.perturbench.saved import (
-        ImportedSplit,
-        import_saved,
-        row_codes,
-        saved_in_columns,
-    )
-    from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
-    from perturbfm_core.splits.perturbench.stray_rows import lacking_rows, stray_rows
+    from perturbfm_core.splits.perturbench.saved import import_saved
+    from perturbfm_core.splits.perturbench.stray_rows import stray_rows
 
     if sum(x is not None for x in (split_dir, csv, task)) > 1:
         msg = "give one of --split-dir, --csv and --task"
@@ -75,28 +72,23 @@ def import_perturbench(
         names = [str(name) for name in obs.index]
         freeze = partial(freeze_rows_beside, SplitFolder(store().split_dir))
         if task is not None:
-            given = parse_pairs(arg or [], "--arg")
-            keys = list(covariate_key or [])
-            assigned = perturbench_split(
+            made_here = _made(
+                ds,
                 obs,
                 task,
-                Options.of(given),
+                freeze,
+                keys=list(covariate_key or []),
+                arguments=arg or [],
+                labels=label or [],
                 perturbation_key=perturbation_key,
-                covariate_keys=keys or None,
                 control=control,
-                labels=label,
             )
-            (saved,) = saved_in_columns({"split": assigned.tolist()})
-            codes, controls = row_codes(ds, saved, names)
-            params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
-            split = freeze(ds, codes, params | ({"labels": list(label)} if label else {}))
-            imported = [ImportedSplit(task, split, controls, lacking_rows(ds, saved, names))]
+            imported = [made_here]
         else:
-            imported = [
-                import_saved(ds, s, names, freeze=freeze) for s in _saved(split_dir, csv, obs, dataset)
-            ]
-        made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, progress=tell)
-    results: list[dict[str, Any]] = []
+            saved = _saved(split_dir, csv, obs, dataset)
+            imported = [import_saved(ds, s, names, freeze=freeze) for s in saved]
+        made = save_splits(store(), ds, [i.split for i in imported], bounds=bounds, tell=tell)
+    results = []
     for one, (split, stats, new) in zip(imported, made, strict=True):
         if (stray := stray_rows(ds, split)) is not None:
             print(f"warning: {one.name}: {stray}", file=sys.stderr)
@@ -106,27 +98,64 @@ def import_perturbench(
                 f"{one.lacking[0]!r}, and left out; import the data set with all rows of the file to have them",
                 file=sys.stderr,
             )
-        rows = {f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()}
-        results.append(
-            {
-                "split_hash": split.hash,
-                "key": split.definition.key,
-                "source": one.name,
-                "ood": "+".join(split.definition.ood_axes) or "none",
-                **rows,
-                "controls_reassigned": one.controls,
-                "rows_not_in_data": len(one.lacking),
-                "validation": split.definition.validation,
-                "calibration": split.definition.calibration,
-                "warnings": [f["name"] for f in stats.audit],
-                "new": new,
-            }
-        )
+        results.append(_described(one, split, stats, new=new))
     if as_json:
         emit({"splits": results} if len(results) > 1 else results[0], True)
         return
     for result in results:
         emit(result, False)
+
+
+def _made(
+    ds: PerturbDataset,
+    obs: Any,
+    task: str,
+    freeze: Callable[..., FrozenSplit],
+    *,
+    keys: list[str],
+    arguments: list[str],
+    labels: list[str],
+    perturbation_key: str,
+    control: str,
+) -> ImportedSplit:
+    """Return the split that a splitter of PerturBench makes of the rows of a file."""
+    from perturbfm_core.splits.perturbench.saved import ImportedSplit, row_codes, saved_in_columns
+    from perturbfm_core.splits.perturbench.splitters import Options, perturbench_split
+    from perturbfm_core.splits.perturbench.stray_rows import lacking_rows
+
+    given = parse_pairs(arguments, "--arg")
+    assigned = perturbench_split(
+        obs,
+        task,
+        Options.of(given),
+        perturbation_key=perturbation_key,
+        covariate_keys=keys or None,
+        control=control,
+        labels=labels or None,
+    )
+    (saved,) = saved_in_columns({"split": assigned.tolist()})
+    names = [str(name) for name in obs.index]
+    codes, controls = row_codes(ds, saved, names)
+    params = {"source": "perturbench", "task": task, "covariate_keys": keys, "arguments": given}
+    split = freeze(ds, codes, params | ({"labels": labels} if labels else {}))
+    return ImportedSplit(task, split, controls, lacking_rows(ds, saved, names))
+
+
+def _described(one: ImportedSplit, split: FrozenSplit, stats: SplitStats, *, new: bool) -> dict[str, Any]:
+    """Return what the command says of one imported split."""
+    return {
+        "split_hash": split.hash,
+        "key": split.definition.key,
+        "source": one.name,
+        "ood": "+".join(split.definition.ood_axes) or "none",
+        **{f"rows_{fold}": c["rows"] for fold, c in stats.counts.items()},
+        "controls_reassigned": one.controls,
+        "rows_not_in_data": len(one.lacking),
+        "validation": split.definition.validation,
+        "calibration": split.definition.calibration,
+        "warnings": [f["name"] for f in stats.audit],
+        "new": new,
+    }
 
 
 def _saved(split_dir: Path | None, csv: Path | None, obs: Any, dataset: Path) -> list[SavedSplit]:

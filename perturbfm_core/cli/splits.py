@@ -138,7 +138,7 @@ def create(
 
     ds = open_dataset(data)
     with progress() as tell:
-        made = freeze_split(store(), ds, wanted, bounds=bounds, progress=tell)
+        made = freeze_split(store(), ds, wanted, bounds=bounds, tell=tell)
     if spec == "explicit":
         _warn_of_unlisted(ds, wanted)
     results = [_summary(split, stats, new) for split, stats, new in made]

@@ -68,7 +68,7 @@ def tune(
             seed=seed,
             name=study,
             jobs=jobs,
-            progress=tell,
+            tell=tell,
         )
     found = made.study
     result = {

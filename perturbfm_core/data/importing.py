@@ -47,6 +47,7 @@ from perturbfm_core.data.own_fields import (
 )
 from perturbfm_core.data.text import decoded
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.progress import Progress, quiet
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +86,7 @@ def import_h5ad(
     licence: str = "unknown",
     control_policy: Literal["mean", "sampled"] = "mean",
     gene_selection: GeneSelection | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    tell: Progress = quiet,
     stream: bool = False,
 ) -> PerturbDataset:
     """Read an h5ad file as a data set.
@@ -111,7 +112,7 @@ def import_h5ad(
         used for delta and z-score data, which have no controls.
     gene_selection
         How the genes were selected, and on which rows (default: not selected, rows unknown).
-    progress
+    tell
         Called with the name of each stage.
     stream
         Whether the matrix stays in the file where it is large, to be read in blocks as long as the data set is used.
@@ -122,9 +123,9 @@ def import_h5ad(
         If the file is damaged, a column or the control label is missing, or the values are not in the
         declared scale.
     """
-    progress("reading")
+    tell("reading")
     read = _file(path, mapping, stream=stream)
-    progress("checking")
+    tell("checking")
     return _dataset(
         read,
         mapping,

@@ -45,7 +45,7 @@ def gather(
     ds: PerturbDataset,
     split: FrozenSplit,
     needs: Needs,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> SideInfo:
     """Return the graphs and gene features that a model needs, for one split.
 
@@ -62,7 +62,7 @@ def gather(
         The split.
     needs
         Names of graphs, gene features, encoder, masks and donors.
-    progress
+    tell
         Called with a line of text about progress.
 
     Raises
@@ -76,25 +76,25 @@ def gather(
     for name in needs.graphs:
         if name == COEXPRESSION:
             graphs[name] = _read_graph_file(
-                build_graph(store, ds, split, progress).path / schema.GRAPH_FILE, name
+                build_graph(store, ds, split, tell).path / schema.GRAPH_FILE, name
             )
         else:
             graphs[name] = load_graph(store, name)
         graphs[name].require_split(split.hash)
-    encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, split, progress)
+    encoder = None if needs.encoder is None else find_encoder(store, needs.encoder, ds, split, tell)
     masks = None if needs.masks is None else load_masks(needs.masks)
     tables = {name: _features_for(store, ds, name, masks) for name in needs.features}
-    donors = {name: borrow(store, ds, split, name, progress) for name in needs.borrowed}
+    donors = {name: borrow(store, ds, split, name, tell) for name in needs.borrowed}
     genes = acted_on(ds, masks) if graphs or tables else []
     uses = uses_of(genes, graphs, tables)
     read: list[GeneGraph | GeneFeatures] = [*graphs.values()]
     read += [t for n, t in tables.items() if not _is_made(n)]
-    say_missing(ds, genes, uses, read, progress)
+    say_missing(ds, genes, uses, read, tell)
     return SideInfo(graphs, tables, encoder, masks, donors, uses)
 
 
 def build_graph(
-    store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit, progress: Progress = quiet
+    store: ArtifactStore, ds: PerturbDataset, split: FrozenSplit, tell: Progress = quiet
 ) -> Artifact:
     """Build the co-expression graph of a split's train rows, or find the one of the same data, split and code.
 
@@ -106,7 +106,7 @@ def build_graph(
         The data set.
     split
         The split.
-    progress
+    tell
         Called with a line of text about progress.
     """
     key = content_hash(
@@ -125,12 +125,12 @@ def build_graph(
     view = train_view(ds, split)
 
     def fill(folder: Path) -> None:
-        progress("building the co-expression graph")
+        tell("building the co-expression graph")
         with threadpool_limits(limits=max(1, cores() // slots)):
             graph = train_coexpression(view, split.hash, top_k=TOP_K, max_cells=MAX_CELLS, seed=_SEED)
         write_graph(graph, folder / schema.GRAPH_FILE)
 
-    with store.training_slot(run_of(progress, f"{split.hash[:7]}_gene-graph"), progress) as slots:
+    with store.training_slot(run_of(tell, f"{split.hash[:7]}_gene-graph"), tell) as slots:
         store.put_object(key, fill)
     return Artifact(key, path, reused=False)
 

@@ -54,7 +54,7 @@ def pretrain(
     split: FrozenSplit,
     config: PretrainConfig,
     seed: int = 0,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> Artifact:
     """Pre-train a cell encoder on a split's train rows, or find the one of the same inputs and code.
 
@@ -73,7 +73,7 @@ def pretrain(
         Form of the encoder and of its training.
     seed
         Seed of everything random.
-    progress
+    tell
         Called with a line of text about progress.
     """
     split.check_dataset(ds)
@@ -96,17 +96,17 @@ def pretrain(
     from perturbfm_core.training.checkpoints import Checkpoint
 
     view = train_view(ds, split)
-    with store.training_slot(run_of(progress, f"{split.hash[:7]}_pre-training"), progress) as slots:
+    with store.training_slot(run_of(tell, f"{split.hash[:7]}_pre-training"), tell) as slots:
 
         def fill(folder: Path) -> None:
-            progress(f"pre-training a {config.encoder.kind} encoder, seed {seed}")
+            tell(f"pre-training a {config.encoder.kind} encoder, seed {seed}")
             with threadpool_limits(limits=max(1, cores() // slots)):
                 made = pretraining.pretrain(
                     view,
                     config,
                     seed,
                     split_hash=split.hash,
-                    on_epoch=epoch_listener(progress),
+                    on_epoch=epoch_listener(tell),
                     checkpoint=Checkpoint(store.checkpoints(key)),
                 )
             pretraining.save_encoder(made, folder)
@@ -123,7 +123,7 @@ def find_encoder(
     name: str,
     ds: PerturbDataset,
     split: FrozenSplit,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> EncoderFolder:
     """Return the encoder called `name`, if it was pre-trained for this split and these genes.
 
@@ -135,7 +135,7 @@ def find_encoder(
         The data set.
     split
         The split.
-    progress
+    tell
         Called with a line of text about progress.
     name
         A folder; or the key of an object of the store, or a prefix of it of at least 7 characters; or a kind of
@@ -146,7 +146,7 @@ def find_encoder(
     ModelError
         If there is none, or it belongs to another split or other genes.
     """
-    folder = _folder_of(store, name, ds, split, progress)
+    folder = _folder_of(store, name, ds, split, tell)
     meta = read_json(folder / schema.ENCODER_META_FILE, ModelError)
     weights = folder / schema.ENCODER_FILE
     if not isinstance(meta, dict) or "split_hash" not in meta or not weights.is_file():
@@ -168,10 +168,10 @@ def find_encoder(
 
 
 def _folder_of(
-    store: ArtifactStore, name: str, ds: PerturbDataset, split: FrozenSplit, progress: Progress
+    store: ArtifactStore, name: str, ds: PerturbDataset, split: FrozenSplit, tell: Progress
 ) -> Path:
     if name in get_args(Kind):
-        return pretrain(store, ds, split, default_config(name), progress=progress).path
+        return pretrain(store, ds, split, default_config(name), tell=tell).path
     if (Path(name) / schema.ENCODER_META_FILE).is_file():
         return Path(name)
     hits: list[Path] = []

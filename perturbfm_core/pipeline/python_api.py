@@ -158,7 +158,7 @@ def freeze(
         **split_fields(kind, folds, policies, params),
     }
     spec = parse(SplitSpec, fields, "the request for a split")
-    made = freeze_split(store_of(store), ds, spec, bounds=bounds, progress=tell)
+    made = freeze_split(store_of(store), ds, spec, bounds=bounds, tell=tell)
     splits = [split for split, _, _ in made]
     return splits[0] if len(splits) == 1 else splits
 

@@ -46,7 +46,7 @@ def freeze_split(
     spec: SplitSpec,
     *,
     bounds: bool = True,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> list[tuple[FrozenSplit, SplitStats, bool]]:
     """Freeze the splits that `spec` describes, audited, with ceilings and floors beside them.
 
@@ -60,7 +60,7 @@ def freeze_split(
         The request: kind, parameters, folds, policies.
     bounds
         Whether ceilings and floors are computed now, else at the first scoring.
-    progress
+    tell
         Called with a line of text about progress.
 
     Returns
@@ -74,7 +74,7 @@ def freeze_split(
         If the audit blocks one of them; then none is written.
     """
     made = freeze_beside(SplitFolder(store.split_dir), ds, spec)
-    return save_splits(store, ds, made, bounds=bounds, progress=progress)
+    return save_splits(store, ds, made, bounds=bounds, tell=tell)
 
 
 def save_splits(
@@ -83,7 +83,7 @@ def save_splits(
     frozen_all: Sequence[FrozenSplit],
     *,
     bounds: bool = True,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> list[tuple[FrozenSplit, SplitStats, bool]]:
     """Write splits with what belongs beside them, if the audit blocks none (see `freeze_split`).
 
@@ -97,7 +97,7 @@ def save_splits(
         The splits.
     bounds
         Whether ceilings and floors are computed now, else at the first scoring.
-    progress
+    tell
         Called with a line of text about progress.
     """
     folder = SplitFolder(store.split_dir)
@@ -105,9 +105,9 @@ def save_splits(
         require_clean(ds, split)
     out = []
     for i, split in enumerate(frozen_all):
-        progress(f"split {i + 1} of {len(frozen_all)}: {split.definition.key}")
+        tell(f"split {i + 1} of {len(frozen_all)}: {split.definition.key}")
         kept: list[ConditionBounds] = []
-        stats = split_stats(ds, split, bounds=bounds, progress=progress, keep=kept.append)
+        stats = split_stats(ds, split, bounds=bounds, tell=tell, keep=kept.append)
         old = folder.stats(split.hash)
         if old is not None and not bounds and old.halves == stats.halves:
             stats = stats.model_copy(
@@ -133,7 +133,7 @@ def split_stats(
     split: FrozenSplit,
     *,
     bounds: bool = True,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
     keep: Callable[[ConditionBounds], None] = lambda _values: None,
 ) -> SplitStats:
     """Return what is stored beside a split (see `SplitStats`).
@@ -146,7 +146,7 @@ def split_stats(
         The split.
     bounds
         Whether ceilings and floors are computed.
-    progress
+    tell
         Called with a line of text about progress.
     keep
         Called with ceilings and floors by condition.
@@ -177,7 +177,7 @@ def split_stats(
         ceiling, floor, no_signal = bounds_of(
             ds,
             split,
-            progress=lambda done, n: progress(f"split-half ceiling, halving {done} of {n}"),
+            progress=lambda done, n: tell(f"split-half ceiling, halving {done} of {n}"),
             keep=keep,
         )
         stats = stats.model_copy(update={"ceiling": ceiling, "floor": floor, "no_signal": no_signal})

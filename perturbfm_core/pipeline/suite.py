@@ -182,7 +182,7 @@ def _splits(
     for spec in group.splits:
         found = freeze_beside(folder, ds, spec)
         if make and any(split.hash not in known for split in found):
-            known |= {split.hash for split, _, _ in freeze_split(store, ds, spec, progress=tell)}
+            known |= {split.hash for split, _, _ in freeze_split(store, ds, spec, tell=tell)}
         index = {e.hash: e for e in folder.index().splits}
         for split in found:
             # A split that is not frozen yet has no line; what decides about models is read from the data.

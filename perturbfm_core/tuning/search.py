@@ -50,7 +50,7 @@ def tune(
     seed: int = 0,
     name: str | None = None,
     jobs: int = 1,
-    progress: Progress = quiet,
+    tell: Progress = quiet,
 ) -> Tuning:
     """Search the parameter space that a model declares for the best score on a split's validation.
 
@@ -78,7 +78,7 @@ def tune(
         Name of the study (default: derived from its inputs and the version of the code).
     jobs
         Number of trials in parallel, each in its own process.
-    progress
+    tell
         Called with a message on every trial.
 
     Raises
@@ -103,7 +103,7 @@ def tune(
         msg = f"entry {entry.name!r} is not applicable to split {frozen_split.definition.key}: it {reason}"
         raise NotApplicableError(msg, reason)
     require_clean(ds, frozen_split)
-    validation = Validation(store, ds, frozen_split, entry, seed, progress)
+    validation = Validation(store, ds, frozen_split, entry, seed, tell)
     reads = validation.reads(entry.params)
     identity = {
         **identity_of(entry, ds, frozen_split, seed),
@@ -119,7 +119,7 @@ def tune(
         scorer(validation, job, jobs) as score,
         ThreadPoolExecutor(jobs) as threads,
     ):
-        search = _Search(study, entry, space, score, len(validation), seed, progress)
+        search = _Search(study, entry, space, score, len(validation), seed, tell)
         search.own()
         run = map if jobs == 1 else threads.map
         while (left := trials - search.begin(trials)) > 0 and (
@@ -171,10 +171,10 @@ class _Search:
         score: Score,
         folds: int,
         seed: int,
-        progress: Progress,
+        tell: Progress,
     ) -> None:
         self._study, self._entry, self._space = study, entry, space
-        self._score, self._folds, self._seed, self._progress = score, folds, seed, progress
+        self._score, self._folds, self._seed, self._progress = score, folds, seed, tell
         self._shown = 0
         self._known: dict[str, list[FoldScore]] = {}
 

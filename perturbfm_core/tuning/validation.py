@@ -104,7 +104,7 @@ class Validation:
         The entry whose configurations are scored.
     seed
         Seed of every fit.
-    progress
+    tell
         Called with messages on waiting and on epochs.
 
     Raises
@@ -120,10 +120,10 @@ class Validation:
         split: FrozenSplit,
         entry: ModelEntry,
         seed: int,
-        progress: Progress = quiet,
+        tell: Progress = quiet,
     ) -> None:
         self._store, self._ds, self._split, self._entry = store, ds, split, entry
-        self._seed, self._progress = seed, progress
+        self._seed, self._tell = seed, tell
         self._side_info: dict[Needs, SideInfo] = {}
         self.policy = split.definition.validation
         if self.policy == "none":
@@ -182,10 +182,10 @@ class Validation:
         part = self.parts[fold]
         model = self._unfitted(params)
         model.side_info = self._gathered(model.needs())
-        model.on_epoch = epoch_listener(self._progress)
+        model.on_epoch = epoch_listener(self._tell)
         with (
             self._store.training_slot(
-                run_of(self._progress, f"{self._split.hash[:7]}_{self._entry.name}_tuning"), self._progress
+                run_of(self._tell, f"{self._split.hash[:7]}_{self._entry.name}_tuning"), self._tell
             ) as slots,
             threadpool_limits(limits=max(1, cores() // slots)),
         ):
@@ -212,11 +212,11 @@ class Validation:
 
     def _unfitted(self, params: dict[str, Any]) -> Model:
         name = self._entry.model
-        return new_model(name, resolved_params(self._store, self._ds, name, params, self._progress))
+        return new_model(name, resolved_params(self._store, self._ds, name, params, self._tell))
 
     def _gathered(self, needs: Needs) -> SideInfo:
         if needs not in self._side_info:
-            self._side_info[needs] = gather(self._store, self._ds, self._split, needs, self._progress)
+            self._side_info[needs] = gather(self._store, self._ds, self._split, needs, self._tell)
         return self._side_info[needs]
 
 

@@ -144,7 +144,7 @@ def test_metadata(write_h5ad: Write) -> None:
         licence="CC0",
         control_policy="sampled",
         gene_selection=GeneSelection(method="hvg", rows="all"),
-        progress=stages.append,
+        tell=stages.append,
     )
     assert (ds.metadata.source, ds.metadata.licence) == ("https://example.org/kang", "CC0")
     assert ds.metadata.control_policy == "sampled"

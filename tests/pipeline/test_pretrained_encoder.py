@@ -122,10 +122,10 @@ def test_an_interrupted_pre_training_goes_on(store, ds, splits, monkeypatch):
     monkeypatch.setattr("perturbfm_core.training.checkpoints.Checkpoint.due", lambda self, epoch: True)
     listener = Listener(stop_at=2)
     with pytest.raises(KeyboardInterrupt):
-        pretrain(store, ds, splits[0], CONFIG, progress=listener)
+        pretrain(store, ds, splits[0], CONFIG, tell=listener)
     assert [p.name for p in (store.runs / ".checkpoints").glob("*/*")] == [CHECKPOINT_FILE]
     rest = Listener()
-    resumed = pretrain(store, ds, splits[0], CONFIG, progress=rest)
+    resumed = pretrain(store, ds, splits[0], CONFIG, tell=rest)
     assert [r.epoch for r in rest.reports] == [2]
     assert not list((store.runs / ".checkpoints").glob("*"))
     kept = files(resumed.path)

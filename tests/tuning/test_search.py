@@ -154,11 +154,11 @@ def test_a_timeout_ends_the_search_and_its_finished_trials_are_shown(
 
 def test_progress_counts_trials_and_names_the_best(store, splits, scored):
     texts = []
-    run(store, splits["fold"], trials=2, progress=texts.append)
+    run(store, splits["fold"], trials=2, tell=texts.append)
     assert texts[:2] == ["scoring linear as it is", "trial 1 of 2, best 0.1000"]
     assert texts.count("done:") == 2
     again = []
-    run(store, splits["fold"], trials=3, progress=again.append)
+    run(store, splits["fold"], trials=3, tell=again.append)
     # A study that goes on begins where it was.
     assert again[:2] == ["done:", "done:"]
     assert again[2].startswith("trial 3 of 3, best ")

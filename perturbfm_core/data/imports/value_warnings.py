@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.scale_evidence import Evidence
+from perturbfm_core.data.space import fold_change_like
 
 # Of rows that sum to less no value is large enough for a logarithm.
 _SMALL_DEPTH = 50.0
@@ -89,4 +90,9 @@ def _of_scale(
             f"{what} is {mapping.space} of counts without depth normalisation: inverted, the values are whole numbers whose "
             "row sums differ, so deltas hold differences in depth; import the counts with --space counts "
             f"({where or 'invert the logarithm and round'})"
+        )
+    if mapping.space == "delta" and fold_change_like(mapping.layer or ""):
+        yield (
+            f"{what} reads like log fold changes, which limma, edgeR, DESeq2 and scanpy write to base 2; deltas are differences of "
+            "natural logarithms, 0.69 times these: import with --space log2fc unless they are natural ones"
         )

@@ -12,7 +12,7 @@ from perturbfm_core.data.imports.mapping import ColumnMapping
 from perturbfm_core.data.imports.report import ImportReport
 from perturbfm_core.data.imports.value_warnings import value_warnings
 from perturbfm_core.data.matrix import Values, as_csr, check_finite, is_stored
-from perturbfm_core.data.space import check_space, fold_change_like, to_stored
+from perturbfm_core.data.space import check_space, to_stored
 from perturbfm_core.errors import DatasetError
 
 
@@ -77,11 +77,6 @@ def _in_storage(
     if mapping.is_difference:
         if not finite:
             check_finite(X, what, *ids, allow_negative=True)
-        if mapping.space == "delta" and fold_change_like(mapping.layer or ""):
-            report.warnings.append(
-                f"{what} reads like log fold changes, which limma, edgeR, DESeq2 and scanpy write to base 2; deltas are differences of "
-                "natural logarithms, 0.69 times these: import with --space log2fc unless they are natural ones"
-            )
         dense = to_stored(X.toarray() if sp.issparse(X) else X, mapping.space)
         return Values(delta=np.ascontiguousarray(dense, dtype=np.float32))
     if mapping.space == "counts":
