@@ -227,8 +227,9 @@ def _decide(
 
 def _name(given: RowPrediction | PredictionTable) -> str:
     """Return what messages call the numbers of a prediction."""
-    table = isinstance(given, PredictionTable)
-    return f"the matrix of {given.source.name}" if table else "mean of the prediction"
+    if isinstance(given, PredictionTable):
+        return f"the matrix of {given.source.name}"
+    return "mean of the prediction"
 
 
 def _is_log1p(ds: PerturbDataset) -> bool:
