@@ -355,6 +355,7 @@ def test_a_broken_plugin_is_named_in_one_line(plugins, text, message):
 
 
 def test_doctor_names_the_plugins(plugins):
+    plugins.with_name("catalog").mkdir()
     (plugins / "mine.py").write_text("VALUE = 1\n")
     assert "mine.py" in perturbfm("doctor", "--json").json["plugins"]
     assert attempt("doctor").code == 0
