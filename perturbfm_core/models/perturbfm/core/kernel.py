@@ -41,10 +41,18 @@ class SimilarityKernel:
         Gene-feature tables.
     scale
         Sizes beyond which length scales are medians over some conditions, and axes are approximate.
+    components
+        Number of principal axes of the train deltas on which effects are compared.
     """
 
-    def __init__(self, tables: Sequence[GeneFeatures] = (), scale: Scale = USUAL) -> None:
+    def __init__(
+        self,
+        tables: Sequence[GeneFeatures] = (),
+        scale: Scale = USUAL,
+        components: int = N_COMPONENTS,
+    ) -> None:
         self.tables = tuple(tables)
+        self.components = components
         self.scale = scale
         self.contexts = 0
         self._response = DoseResponse()
@@ -66,7 +74,7 @@ class SimilarityKernel:
         large = self.scale.approximates(len(view))
         delta = view.delta if large else view.delta.astype(np.float64)
         single = measured_singles(view.conditions)
-        k = min(N_COMPONENTS, *delta.shape)
+        k = min(self.components, *delta.shape)
         self._axes = (
             principal_components(delta, k, self.scale.exact).varying().astype(delta.dtype)
             if len(delta) > 1

@@ -38,12 +38,16 @@ from perturbfm_core.models.baselines.transfer_ridge import TransferRidge
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct
 from perturbfm_core.models.perturbfm.core.donor_process import DonorProcess
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess, relative_weights
-from perturbfm_core.models.perturbfm.core.weights import (
-    best_member,
-    error_products,
-    simplex_weights,
-    weights_of_few,
+from perturbfm_core.models.perturbfm.core.gene_process import GeneProcess, applies
+from perturbfm_core.models.perturbfm.core.strata_weights import (
+    ALL,
+    MIN_UNITS,
+    StratumErrors,
+    error_products_of_strata,
+    summed,
+    weights_of_strata,
 )
+from perturbfm_core.models.perturbfm.core.weights import weights_of_few
 from perturbfm_core.models.perturbfm.interventions import active_query
 from perturbfm_core.models.scale import USUAL, Scale, some_held
 from perturbfm_core.schema import BoolArray, FloatArray, IntArray
@@ -68,11 +72,8 @@ _OF_CONTROLS = {kind.name for kind in _KINDS if kind.requires.controls}
 PROCESS = "set_process"
 # The same process with the donors' conditions.
 LENT = "donor_process"
-# A stratum with fewer units than this has no weights of its own; with fewer in total see `weights_of_few`.
-MIN_UNITS = 10
-# Strength of shrinkage to the single best member, in numbers of units.
-_SHRINK_UNITS = 10.0
-_ALL = "all"
+# The same process with a kernel of each gene.
+OF_GENES = "gene_process"
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,7 @@ class Core:
         self.names = [*members, *([TransferRidge.name, LENT] if members and self.donors else []), PROCESS]
         self.process = SetProcess(tables, direct, scale=scale)
         self.lent = DonorProcess(tables, direct, self.donors, scale)
+        self.of_genes: GeneProcess | None = None
         self.weights: dict[str, FloatArray] = {}
         self.best = PROCESS
         self.errors: dict[str, float] = {}
@@ -140,6 +142,8 @@ class Core:
         if not has_levels(view):
             self.names = [n for n in self.names if n not in _OF_CONTROLS]
         self.process.choose(view)
+        if len(self.names) > 1 and applies(self.process.kernel, len(view)) and _units(view) >= MIN_UNITS:
+            self.names.insert(-1, OF_GENES)
         if LENT in self.names:
             self.lent.choose(view)
         self._known = _known_singles(view)
@@ -147,8 +151,12 @@ class Core:
         per_fold = [self._predict_fold(judged, j, seed) for j in range(len(judged.inner))]
         self._weigh(judged, per_fold)
         used = self._used()
-        self._fitted = {name: self._fit_baseline(name, view, seed) for name in used if name != LENT}
+        self._fitted = {
+            name: self._fit_baseline(name, view, seed) for name in used if name not in (LENT, OF_GENES)
+        }
         self.process.fit(view)
+        if OF_GENES in used:
+            self.of_genes = GeneProcess(self.process).fit(view)
         if LENT in used:
             self.lent.fit(view)
         return self
@@ -173,6 +181,8 @@ class Core:
         def member(name: str) -> FloatArray:
             if name == LENT:
                 return _or_else(self.lent.for_fold(view, j).predict(query), mean)
+            if name == OF_GENES:
+                return GeneProcess(self.process).fit(part).predict(query)
             return self._fit_baseline(name, part, seed)._mean(query)
 
         means = [member(name) for name in self.names[:-1]]
@@ -185,31 +195,31 @@ class Core:
     def _weigh(self, view: TrainView, per_fold: list[tuple[FloatArray, FloatArray, list[str]]]) -> None:
         k = len(self.names)
         if not per_fold:
-            self.weights = {_ALL: np.eye(k)[-1]}
+            self.weights = {ALL: np.eye(k)[-1]}
             return
-        grams: list[dict[str, tuple[FloatArray, FloatArray, set[str]]]] = []
+        grams: list[dict[str, StratumErrors]] = []
         centre = view.delta.mean(axis=0)
         for (_, held), (means, _, strata) in zip(view.inner, per_fold, strict=True):
             truth = view.delta[held]
             weight = relative_weights(truth - centre)
             units = units_of(view.conditions[held], view.unit)
-            grams.append(_grams(means - truth[None], weight, strata, units))
-        total = _sum(grams)
-        self.weights, best = _stack(total, k)
+            grams.append(error_products_of_strata(means - truth[None], weight, strata, units))
+        total = summed(grams)
+        self.weights, best = weights_of_strata(total, k)
         self.best = self.names[best]
-        few = len(total[_ALL][2]) < MIN_UNITS
+        few = len(total[ALL][2]) < MIN_UNITS
         if few:
-            self.weights = {_ALL: weights_of_few([g[_ALL][0] for g in grams])}
-        gram = total[_ALL][0]
-        self.errors = {n: float(gram[i, i] / max(total[_ALL][1][0], 1)) for i, n in enumerate(self.names)}
+            self.weights = {ALL: weights_of_few([g[ALL][0] for g in grams])}
+        gram = total[ALL][0]
+        self.errors = {n: float(gram[i, i] / max(total[ALL][1][0], 1)) for i, n in enumerate(self.names)}
         for j, ((fit, held), (means, var, strata)) in enumerate(zip(view.inner, per_fold, strict=True)):
             # Cross-fitting: the weights for a fold are fitted on the other folds, so that its predictions
             # stay out of fold.
             rest = [g for i, g in enumerate(grams) if i != j] if len(grams) > 1 else grams
-            crossed, crossed_best = _stack(_sum(rest), k)
+            crossed, crossed_best = weights_of_strata(summed(rest), k)
             if few:
-                crossed = {_ALL: weights_of_few([g[_ALL][0] for g in rest])}
-            W = np.asarray([crossed.get(s, crossed[_ALL]) for s in strata], dtype=np.float32)
+                crossed = {ALL: weights_of_few([g[ALL][0] for g in rest])}
+            W = np.asarray([crossed.get(s, crossed[ALL]) for s in strata], dtype=np.float32)
             mean = np.einsum("hk,khg->hg", W, means, optimize=True)
             self.folds.append(CoreFold(fit, held, mean, var, means[crossed_best]))
 
@@ -218,11 +228,13 @@ class Core:
         query, unperturbed = active_query(query)
         process, var = self.process.predict(query)
         strata = _strata(query, self._known)
-        W = np.asarray([self.weights.get(s, self.weights[_ALL]) for s in strata], dtype=np.float32)
+        W = np.asarray([self.weights.get(s, self.weights[ALL]) for s in strata], dtype=np.float32)
         out = W[:, [-1]] * process
         for i, name in enumerate(self.names[:-1]):
             if name == LENT and W[:, i].any():
                 out += W[:, [i]] * _or_else(self.lent.predict(query), process)
+            if name == OF_GENES and self.of_genes is not None and W[:, i].any():
+                out += W[:, [i]] * self.of_genes.predict(query)
             if name in self._fitted and W[:, i].any():
                 out += W[:, [i]] * np.asarray(self._fitted[name]._mean(query), dtype=np.float32)
         out[unperturbed] = 0.0
@@ -237,6 +249,8 @@ class Core:
             out.update({f"{prefix}.{name}.{k}": v for k, v in model.arrays().items()})
         if LENT in self.names:
             out.update(self.lent.arrays(f"{prefix}.{LENT}"))
+        if self.of_genes is not None:
+            out.update(self.of_genes.arrays(f"{prefix}.{OF_GENES}"))
         return out
 
     def meta(self, prefix: str) -> dict[str, Any]:
@@ -248,6 +262,7 @@ class Core:
             f"{prefix}.members": {name: model.meta() for name, model in self._fitted.items()},
             **self.process.meta(f"{prefix}.{PROCESS}"),
             **(self.lent.meta(f"{prefix}.{LENT}") if LENT in self.names else {}),
+            **({} if self.of_genes is None else self.of_genes.meta(f"{prefix}.{OF_GENES}")),
         }
 
     def restore(
@@ -272,6 +287,9 @@ class Core:
         self.process.restore(f"{prefix}.{PROCESS}", arrays, meta, genes)
         if LENT in self.names:
             self.lent.restore(f"{prefix}.{LENT}", arrays, meta, genes)
+        if f"{prefix}.{OF_GENES}.parts" in meta:
+            self.of_genes = GeneProcess(self.process)
+            self.of_genes.restore(f"{prefix}.{OF_GENES}", arrays, meta, genes)
         for name, state in meta[f"{prefix}.members"].items():
             model = _new_baseline(name, genes)
             head = f"{prefix}.{name}."
@@ -289,6 +307,7 @@ class Core:
             "relative_error": self.errors,
             "set_process": self.process.choice,
             **({"donor_process": self.lent.summary()} if LENT in self.names else {}),
+            **({} if self.of_genes is None else {"gene_process": self.of_genes.summary}),
         }
 
 
@@ -310,6 +329,13 @@ def _new_baseline(name: str, genes: list[str], donors: Mapping[str, DonorEffects
     return model
 
 
+def _units(view: TrainView) -> int:
+    """Return the number of units that inner folds hold out."""
+    held = np.any([h for _, h in view.inner], axis=0) if len(view.inner) else np.zeros(len(view), dtype=bool)
+    units = units_of(view.conditions[held], view.unit)
+    return len({u for of_row in units for u in of_row} or units)
+
+
 def _known_singles(view: TrainView) -> set[str]:
     return set(labels_of(view.conditions[is_single(view.conditions)]))
 
@@ -320,66 +346,6 @@ def _strata(query: Query, known: set[str]) -> list[str]:
     # Earlier fits know names alone.
     found = [[f"{x}|{how}" in known or x in known for x in pert_parts(pert)] for pert, how in rows]
     return [f"{len(parts)} perturbed, {sum(parts)} seen" for parts in found]
-
-
-Gram = tuple[FloatArray, FloatArray, set[str]]
-
-
-def _grams(
-    errors: FloatArray, weight: FloatArray, strata: list[str], units: list[tuple[str, ...]]
-) -> dict[str, Gram]:
-    """Return products of the members' weighted errors, number of rows, and units, per stratum and over all.
-
-    For mixture weights w the squared error is w' gram w, so that the [k, k] products are all that fitting
-    needs.
-    """
-    k = len(errors)
-    row = np.asarray(strata)
-    out: dict[str, Gram] = {}
-    for name in [_ALL, *sorted(set(strata))]:
-        at = np.flatnonzero(row == name) if name != _ALL else np.arange(len(row))
-        E = errors[:, at] * np.sqrt(weight[at]).astype(np.float32)[None, :, None]
-        flat = E.reshape(k, -1)
-        found = {u for i in at for u in units[i]} or {str(i) for i in at}
-        out[name] = (
-            error_products(flat) if name != _ALL else np.zeros((k, k)),
-            np.asarray([float(len(at))]),
-            found,
-        )
-    out[_ALL] = (np.sum([g[0] for n, g in out.items() if n != _ALL], axis=0), out[_ALL][1], out[_ALL][2])
-    return out
-
-
-def _sum(grams: Sequence[dict[str, Gram]]) -> dict[str, Gram]:
-    out: dict[str, Gram] = {}
-    for one in grams:
-        for name, (gram, n, units) in one.items():
-            if name in out:
-                out[name] = (out[name][0] + gram, out[name][1] + n, out[name][2] | units)
-            else:
-                out[name] = (gram, n, units)
-    return out
-
-
-def _stack(grams: dict[str, Gram], k: int) -> tuple[dict[str, FloatArray], int]:
-    """Return ({stratum: weights [k]}, the member that is best alone).
-
-    The weights minimise the error of the mixture under the constraints w >= 0 and sum 1, and are shrunk to
-    the single best member of the stratum. A stratum with few units takes the weights of all; with few units
-    in total the best member stands alone (but see `weights_of_few`).
-    """
-    best = best_member(grams[_ALL][0])
-    out = {_ALL: np.eye(k)[best]}
-    if len(grams[_ALL][2]) < MIN_UNITS:
-        return out, best
-    for name, (gram, _, units) in grams.items():
-        if len(units) < MIN_UNITS:
-            continue
-        alone = np.eye(k)[best_member(gram)]
-        share = _SHRINK_UNITS / (len(units) + _SHRINK_UNITS)
-        mixed = (1.0 - share) * simplex_weights(gram) + share * alone
-        out[name] = np.where(mixed < 1e-3, 0.0, mixed) / mixed[mixed >= 1e-3].sum()
-    return out, best
 
 
 def folds_of(core: Core) -> tuple[IntArray, IntArray]:
