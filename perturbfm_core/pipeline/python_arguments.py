@@ -77,6 +77,13 @@ def _variance_of(variance: pd.DataFrame, mean: pd.DataFrame) -> FloatArray:
     if not variance.index.is_unique or not variance.columns.is_unique:
         msg = "variance repeats a condition or a gene; give each once"
         raise PredictionError(msg)
+    for what, has, wanted in (
+        ("rows", variance.index, mean.index),
+        ("genes", variance.columns, mean.columns),
+    ):
+        if len(lacking := wanted.difference(has, sort=False)):
+            msg = f"variance lacks {len(lacking)} of {len(wanted)} {what} of the prediction, e.g. {str(lacking[0])!r}; give one with the same {what}"
+            raise PredictionError(msg)
     return _numbers(variance.reindex(index=mean.index, columns=mean.columns), "variance")
 
 

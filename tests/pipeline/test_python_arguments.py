@@ -244,6 +244,14 @@ def test_values_that_are_no_numbers_are_refused(ds, split, store, frame):
         pfm.score(ds, split, frame, variance=pd.concat([frame, frame.iloc[:1]]), store=store)
 
 
+def test_a_variance_that_lacks_a_condition_or_gene_names_it(ds, split, store, frame):
+    rows, genes = frame.shape
+    with pytest.raises(PredictionError, match=f"variance lacks 1 of {rows} rows of the prediction, e.g. '"):
+        pfm.score(ds, split, frame, variance=frame.abs().iloc[1:], store=store)
+    with pytest.raises(PredictionError, match=f"variance lacks 2 of {genes} genes of the prediction, e.g. "):
+        pfm.score(ds, split, frame, variance=frame.abs().iloc[:, 2:], store=store)
+
+
 def test_an_entry_is_a_name_or_an_entry(ds, split, store):
     for wrong in (None, 5, ["ridge"]):
         with pytest.raises(ConfigError, match="give the name of a catalog entry or model, or a ModelEntry"):
