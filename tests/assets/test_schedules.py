@@ -51,6 +51,8 @@ def ticked_at(at, instance, defs):
 
 def test_schedule_requests_every_applicable_cell(here, monkeypatch, tmp_path):
     defs = here.module("definitions").defs
+    # No run of another test of this process lies there.
+    monkeypatch.setenv("PERTURBFM_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(MODELS.get("global_mean"), "requires", Requires(min_contexts=9))
     at = datetime(2026, 1, 5, 5, 30, tzinfo=UTC)
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:

@@ -99,7 +99,9 @@ def test_what_is_not_agreed_to_or_not_there_is_one_line(store, line, why):
     assert not list(store.home.glob(".envs/*-*"))
 
 
-def test_a_licence_and_a_size_that_are_agreed_to(store, wheels, set_lock):
+def test_a_licence_and_a_size_that_are_agreed_to(store, wheels, set_lock, tmp_path):
+    # `doctor` asks for the folder that is named.
+    (tmp_path / "catalog").mkdir(exist_ok=True)
     set_lock(non_commercial=True, big=True)
     line = ("external", "env", "create", "toy", "--index", wheels)
     assert "--accept-licence" in attempt(*line).err

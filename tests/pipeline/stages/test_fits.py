@@ -127,7 +127,7 @@ def test_fit_that_fails_leaves_nothing(store, ds, split, monkeypatch):
         run_entry(store, split.hash, entry())
     left = {p.name for p in store.runs.rglob("*") if p.is_file() and p.parent.name != ".locks"}
     # What belongs to the split was computed before the fit and serves the next one.
-    assert left == {"bounds.json", "scale.json"}
+    assert left == {"bounds.json", "conditions.npz", "scale.json"}
 
 
 def test_second_training_waits_for_a_slot(store, ds, split):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,21 @@ from perturbfm_core.schema import FloatArray, IntArray
 _FRACTION = 1e-3
 
 
-def as_log1p(X: Any) -> Any:
+def libm_log1p(values: Any) -> Any:
+    """Return log1p of an array of any shape as the C library has it.
+
+    NumPy's last digit depends on the instructions of the processor, and with it which scaled counts are tied.
+    """
+    distinct, place = np.unique(values, return_inverse=True)
+    logs = np.array([math.log1p(value) for value in distinct.tolist()], dtype=distinct.dtype)
+    return logs[place.reshape(np.shape(values))]
+
+
+# NumPy takes the one or the other, by processor: the last digits of a case are those of the machine that made it.
+LOG1P: tuple[Callable[[Any], Any], ...] = (libm_log1p, np.log1p)
+
+
+def as_log1p(X: Any, log1p: Callable[[Any], Any]) -> Any:
     """Return cells [N, G] as cell-eval compares them: counts as log1p, scaled to their median depth, others as given.
 
     Each side is judged by itself. Values are in single precision, or in double precision where they are given so. A
@@ -39,8 +54,8 @@ def as_log1p(X: Any) -> Any:
     depth = totals / np.median(totals if sp.issparse(X) else totals[totals > 0])
     divisor = np.where(depth == 0, X.dtype.type(1), depth)
     if sp.issparse(X):
-        return _with_values(X, np.log1p(X.data / np.repeat(divisor, np.diff(X.indptr))))
-    return np.log1p(X / divisor[:, None])
+        return _with_values(X, log1p(X.data / np.repeat(divisor, np.diff(X.indptr))))
+    return log1p(X / divisor[:, None])
 
 
 def compared_in_double(X: Any, rows: Sequence[IntArray], control: IntArray) -> DifferentialExpression | None:

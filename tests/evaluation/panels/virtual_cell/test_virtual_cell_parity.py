@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 from perturbfm_core.errors import MetricError
-from perturbfm_core.evaluation.panels.virtual_cell import aggregate, parity
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate, parity, parity_scale
 from perturbfm_core.evaluation.panels.virtual_cell.parity import CLUSTERING
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import FULL, profile
 from perturbfm_core.evaluation.parity import run_case
@@ -298,3 +298,21 @@ def test_means_of_a_constant_prediction_in_double_precision_are_of_exact_sums(co
     found = case.sample(form(X), case.labels)
     np.testing.assert_array_equal(found.mean, means[:-1])
     np.testing.assert_array_equal(found.delta, means[:-1] - means[-1])
+
+
+def test_the_last_digits_of_log1p_may_be_those_of_another_processor(monkeypatch):
+    # In the last digit, scaled counts are tied or are not.
+    def other(values):
+        return np.nextafter(np.log1p(values), np.where(np.asarray(values) > 1, np.inf, -np.inf))
+
+    monkeypatch.setattr(parity, "LOG1P", (other, parity_scale.libm_log1p))
+    assert run_case(COUNTS)["failed"] == 0
+    monkeypatch.setattr(parity, "LOG1P", (parity_scale.libm_log1p, other))
+    assert run_case(COUNTS)["failed"] == 0
+
+
+def test_log1p_of_the_c_library_keeps_form_and_precision():
+    values = np.array([[0.0, 1.0], [3.5, 1e-9]], dtype=np.float32)
+    got = parity_scale.libm_log1p(values)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, np.log1p(values), rtol=1e-6)
