@@ -15,6 +15,7 @@ _NOISE_ROUNDS = 5
 _NOISE_RANGE = (0.05, 20.0)
 _MIN_CONDITIONS = 20
 _TINY = 1e-12
+_NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,22 @@ class Decomposed:
         inverse = 1.0 / (self.values[None] + np.asarray(LEVELS)[:, None])
         filtered = (self.vectors.T @ rows) * (inverse.T @ weights)
         return np.asarray(self.vectors @ filtered / self.scale)
+
+    def left_out(self, rows: FloatArray, weights: FloatArray) -> FloatArray:
+        """Return float64 [n, G], what is predicted of each condition by all others, averaged as in `dual`.
+
+        Parameters
+        ----------
+        rows, weights
+            See `dual`.
+        """
+        rotated, squares = self.vectors.T @ rows, self.vectors**2
+        error = np.zeros_like(rows)
+        for i in np.flatnonzero(weights.max(axis=1) > _NEGLIGIBLE):
+            inverse = 1.0 / (self.values + LEVELS[i])
+            dual = self.vectors @ (inverse[:, None] * rotated)
+            error += weights[i] * dual / (squares @ inverse)[:, None]
+        return np.asarray(rows * weights.sum(axis=0) - error)
 
 
 def decomposed(K: FloatArray, noise: FloatArray) -> Decomposed:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from perturbfm_core.models.perturbfm.core.combination_residual import CombinationResidual
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
 from perturbfm_core.models.perturbfm.core.exact import condition_noise
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
@@ -91,6 +92,7 @@ class GeneProcess:
         self._targets: DirectEffect | None = None
         self._parts: tuple[Kernel, ...] = ()
         self._duals: list[FloatArray] = []
+        self.combinations = CombinationResidual()
         self.summary: dict[str, Any] = {}
 
     def fit(self, view: TrainView) -> GeneProcess:
@@ -103,11 +105,22 @@ class GeneProcess:
         deviation = noise_deviation(K, residual, noise)
         in_units = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
         self.similarity.fit(replace(view, delta=(view.delta * in_units).astype(np.float32)))
-        self._condition(_candidates(self.kernel), residual, noise)
+        left_out = self._condition(_candidates(self.kernel), residual, noise)
+        self.combinations = CombinationResidual().fit(view, view.delta - residual + left_out, noise)
+        if self.combinations.gain is not None:
+            mean, error = self.combinations.gain
+            self.summary["combinations"] = {
+                "gain": round(mean, 5),
+                "error": round(error, 5),
+                "used": self.combinations.in_use,
+            }
         return self
 
-    def _condition(self, grid: _Candidates, residual: FloatArray, noise: FloatArray) -> None:
-        """Weigh the kernels for each gene and condition the process on the residuals [n, G]."""
+    def _condition(self, grid: _Candidates, residual: FloatArray, noise: FloatArray) -> FloatArray:
+        """Weigh the kernels for each gene and condition the process on the residuals [n, G].
+
+        Returns what is predicted of each of them by all others.
+        """
         blocks = self.similarity.blocks()
         of_parts = np.stack([blocks(part) for part in grid.parts])
         rows = residual / np.sqrt(noise)[:, None]
@@ -122,15 +135,17 @@ class GeneProcess:
         posterior = np.exp(log_posterior - log_posterior.max(axis=(0, 1)))
         posterior /= posterior.sum(axis=(0, 1))
         # A prediction is linear in the parts of the kernel, so that one matrix per part holds the mean over all kernels.
-        duals = np.zeros((len(grid.parts), *rows.shape))
+        duals, left_out = np.zeros((len(grid.parts), *rows.shape)), np.zeros_like(rows)
         for i, weight in zip(kept, posterior, strict=True):
             dual = found[i].dual(rows, weight) / np.sqrt(noise)[:, None]
+            left_out += found[i].left_out(rows, weight)
             for part in np.flatnonzero(grid.weights[i]):
                 duals[part] += grid.weights[i, part] * dual
         used = [i for i in range(len(grid.parts)) if grid.weights[kept, i].any()]
         self._parts = tuple(grid.parts[i] for i in used)
         self._duals = [duals[i].astype(np.float32) for i in used]
         self.summary = {"kernels": len(kept), "weights": _mean_weights(grid, kept, posterior)}
+        return np.asarray(left_out * np.sqrt(noise)[:, None])
 
     def predict(self, query: Query) -> FloatArray:
         """Return float32 [q, G], the mean in log1p units; 0 for conditions without any part above a dose of 0."""
@@ -138,6 +153,7 @@ class GeneProcess:
         blocks = self.similarity.blocks(query)
         for part, dual in zip(self._parts, self._duals, strict=True):
             mean = mean + blocks(part).astype(np.float32) @ dual
+        mean = mean + self.combinations.predict(query, mean)
         if self._targets is not None:
             mean = mean + self._targets.predict(query)
         mean[interventions(query.conditions).sizes == 0] = 0.0
@@ -151,6 +167,7 @@ class GeneProcess:
             **{f"{prefix}.dual{i}": dual for i, dual in enumerate(self._duals)},
             **self.similarity.arrays(f"{prefix}.similarity"),
             **self.mean.arrays(f"{prefix}.mean"),
+            **self.combinations.arrays(f"{prefix}.combinations"),
             **({} if self._targets is None else self._targets.arrays(f"{prefix}.direct")),
         }
 
@@ -162,6 +179,7 @@ class GeneProcess:
             f"{prefix}.summary": self.summary,
             **self.similarity.meta(f"{prefix}.similarity"),
             **self.mean.meta(f"{prefix}.mean"),
+            **self.combinations.meta(f"{prefix}.combinations"),
             **({} if self._targets is None else self._targets.meta(f"{prefix}.direct")),
         }
 
@@ -187,6 +205,7 @@ class GeneProcess:
         self.summary = meta[f"{prefix}.summary"]
         self.similarity.restore(f"{prefix}.similarity", arrays, meta)
         self.mean.restore(f"{prefix}.mean", arrays, meta)
+        self.combinations.restore(f"{prefix}.combinations", arrays, meta)
         if self.direct != "none":
             self._targets = DirectEffect(state=self.direct == "state")
             self._targets.restore(f"{prefix}.direct", arrays, meta, genes)

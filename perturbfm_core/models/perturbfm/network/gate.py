@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perturbfm_core.models.perturbfm.agreement import centred_pearson
 from perturbfm_core.models.perturbfm.core.gaussian_process import relative_weights
 from perturbfm_core.schema import FloatArray, IntArray
 
@@ -73,23 +74,6 @@ class GateDecision:
     def to_json(self) -> dict[str, Any]:
         """Return the decision as JSON."""
         return {**vars(self), "g": list(self.g)}
-
-
-def centred_pearson(A: FloatArray, B: FloatArray, center: FloatArray) -> FloatArray:
-    """Return float64 [n], Pearson correlation over genes of rows minus a common centre.
-
-    Parameters
-    ----------
-    A, B
-        float [n, G], predicted and measured deltas.
-    center
-        float [G], such as the mean delta of train.
-    """
-    a, b = A.astype(np.float64) - center, B.astype(np.float64) - center
-    a -= a.mean(axis=1, keepdims=True)
-    b -= b.mean(axis=1, keepdims=True)
-    out: FloatArray = (a * b).sum(axis=1) / np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1) + 1e-30)
-    return out
 
 
 @dataclass(frozen=True, eq=False)
