@@ -28,7 +28,7 @@ _LINEAR = 0.3
 # Values are taken by asinh, in half their root mean square: a few large effects would decide else.
 _HALF = 0.5
 _FOLDS = 4
-_MIN_COMBINATIONS = 40
+MIN_COMBINATIONS = 40
 # Values that it is learned from, and at a time.
 _VALUES = 60_000
 _BLOCK = 20_000
@@ -71,7 +71,7 @@ class CombinationResidual:
         view
             Train conditions [n], without what is modelled apart.
         left_out
-            float [n, G], predictions of the process that leave the condition itself out.
+            float [n, G], predictions of the process that leave the condition itself out; those of singles do not count.
         noise
             float64 [n], relative noise variance of the conditions.
         """
@@ -84,7 +84,7 @@ class CombinationResidual:
         rows, parts = self._known(view.query())
         own = ~of_other_screens(view)[rows]
         rows, parts = rows[own], [part for part, kept in zip(parts, own, strict=True) if kept]
-        if len(rows) < _MIN_COMBINATIONS:
+        if len(rows) < MIN_COMBINATIONS:
             return self
         truth, predicted = (x[rows].astype(np.float64) for x in (view.delta, left_out))
         self._genes = np.stack([truth.mean(axis=0), np.sqrt((truth**2).mean(axis=0))])
@@ -175,14 +175,15 @@ class CombinationResidual:
         self._scale = np.stack([half, bent.mean(axis=0), np.maximum(bent.std(axis=0), _TINY)])
 
     def _features(self, inputs: FloatArray) -> FloatArray:
-        """Return float64 [values, features] of inputs [n, G, inputs]."""
-        half, mean, deviation = self._scale
-        flat = inputs.reshape(-1, inputs.shape[-1])
+        """Return float32 [values, features] of inputs [n, G, inputs]."""
+        half, mean, deviation = self._scale.astype(np.float32)
+        flat = inputs.reshape(-1, inputs.shape[-1]).astype(np.float32)
         U = (np.arcsinh(flat / half) - mean) / deviation
         draw = np.random.default_rng(_SEED)
         directions = draw.normal(size=(U.shape[1], _FEATURES)) * np.sqrt(2.0 * _BEND / U.shape[1])
-        waves = np.cos(U @ directions + draw.uniform(0.0, 2.0 * np.pi, _FEATURES))
-        return np.concatenate([waves, _LINEAR * U, np.ones((len(U), 1))], axis=1)
+        shifts = draw.uniform(0.0, 2.0 * np.pi, _FEATURES)
+        waves = np.cos(U @ directions.astype(np.float32) + shifts.astype(np.float32))
+        return np.concatenate([waves, np.float32(_LINEAR) * U, np.ones((len(U), 1), np.float32)], axis=1)
 
     # ---- state -----------------------------------------------------------------------------------------
 
@@ -227,8 +228,8 @@ class CombinationResidual:
 def _products(features: FloatArray, missed: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return X' W X and X' W y of the features [n, G, k] and what is missed [n, G], each condition with its weight [n]."""
     root = np.sqrt(weight)[:, None]
-    X = (features * root[..., None]).reshape(-1, features.shape[-1])
-    return X.T @ X, X.T @ (missed * root).ravel()
+    X = (features * root[..., None].astype(np.float32)).reshape(-1, features.shape[-1])
+    return (X.T @ X).astype(np.float64), X.T @ (missed * root).ravel().astype(np.float32)
 
 
 def _solved(gram: FloatArray, product: FloatArray, values: float) -> FloatArray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 
 # Noise variances, relative to the mean variance of the process over train conditions.
 LEVELS = tuple(float(x) for x in np.geomspace(0.03, 100.0, 12))
@@ -59,21 +59,23 @@ class Decomposed:
         filtered = (self.vectors.T @ rows) * (inverse.T @ weights)
         return np.asarray(self.vectors @ filtered / self.scale)
 
-    def left_out(self, rows: FloatArray, weights: FloatArray) -> FloatArray:
-        """Return float64 [n, G], what is predicted of each condition by all others, averaged as in `dual`.
+    def left_out(self, rows: FloatArray, weights: FloatArray, of: IntArray) -> FloatArray:
+        """Return float64 [of, G], what is predicted of some conditions by all others, averaged as in `dual`.
 
         Parameters
         ----------
         rows, weights
             See `dual`.
+        of
+            int64, positions of the conditions.
         """
-        rotated, squares = self.vectors.T @ rows, self.vectors**2
-        error = np.zeros_like(rows)
+        rotated, vectors = self.vectors.T @ rows, self.vectors[of]
+        error = np.zeros((len(of), rows.shape[1]))
         for i in np.flatnonzero(weights.max(axis=1) > _NEGLIGIBLE):
             inverse = 1.0 / (self.values + LEVELS[i])
-            dual = self.vectors @ (inverse[:, None] * rotated)
-            error += weights[i] * dual / (squares @ inverse)[:, None]
-        return np.asarray(rows * weights.sum(axis=0) - error)
+            dual = vectors @ (inverse[:, None] * rotated)
+            error += weights[i] * dual / (vectors**2 @ inverse)[:, None]
+        return np.asarray(rows[of] * weights.sum(axis=0) - error)
 
 
 def decomposed(K: FloatArray, noise: FloatArray) -> Decomposed:

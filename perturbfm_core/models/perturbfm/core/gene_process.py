@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.models.perturbfm.core.combination_residual import CombinationResidual
+from perturbfm_core.models.perturbfm.core.combination_residual import MIN_COMBINATIONS, CombinationResidual
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
 from perturbfm_core.models.perturbfm.core.exact import condition_noise
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
@@ -31,7 +31,7 @@ from perturbfm_core.models.perturbfm.core.other_screens import apart, centred
 from perturbfm_core.models.perturbfm.core.strata_mean import StrataMean
 from perturbfm_core.models.perturbfm.interventions import interventions
 from perturbfm_core.models.scale import some_rows
-from perturbfm_core.schema import FloatArray
+from perturbfm_core.schema import FloatArray, IntArray
 from perturbfm_core.splits.view import Query, TrainView
 
 # Weights of the parts of the kernel that the grid is made of.
@@ -105,8 +105,13 @@ class GeneProcess:
         deviation = noise_deviation(K, residual, noise)
         in_units = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
         self.similarity.fit(replace(view, delta=(view.delta * in_units).astype(np.float32)))
-        left_out = self._condition(_candidates(self.kernel), residual, noise)
-        self.combinations = CombinationResidual().fit(view, view.delta - residual + left_out, noise)
+        combined = np.flatnonzero(interventions(view.conditions).sizes > 1)
+        combined = combined if len(combined) >= MIN_COMBINATIONS else combined[:0]
+        predicted = view.delta - residual
+        predicted[combined] += self._condition(_candidates(self.kernel), residual, noise, combined)
+        self.combinations = CombinationResidual()
+        if len(combined):
+            self.combinations.fit(view, predicted, noise)
         if self.combinations.gain is not None:
             mean, error = self.combinations.gain
             self.summary["combinations"] = {
@@ -116,10 +121,12 @@ class GeneProcess:
             }
         return self
 
-    def _condition(self, grid: _Candidates, residual: FloatArray, noise: FloatArray) -> FloatArray:
+    def _condition(
+        self, grid: _Candidates, residual: FloatArray, noise: FloatArray, asked: IntArray
+    ) -> FloatArray:
         """Weigh the kernels for each gene and condition the process on the residuals [n, G].
 
-        Returns what is predicted of each of them by all others.
+        Returns what is predicted of some of them, at positions `asked`, by all others [asked, G].
         """
         blocks = self.similarity.blocks()
         of_parts = np.stack([blocks(part) for part in grid.parts])
@@ -135,17 +142,17 @@ class GeneProcess:
         posterior = np.exp(log_posterior - log_posterior.max(axis=(0, 1)))
         posterior /= posterior.sum(axis=(0, 1))
         # A prediction is linear in the parts of the kernel, so that one matrix per part holds the mean over all kernels.
-        duals, left_out = np.zeros((len(grid.parts), *rows.shape)), np.zeros_like(rows)
+        duals, left_out = np.zeros((len(grid.parts), *rows.shape)), np.zeros((len(asked), rows.shape[1]))
         for i, weight in zip(kept, posterior, strict=True):
             dual = found[i].dual(rows, weight) / np.sqrt(noise)[:, None]
-            left_out += found[i].left_out(rows, weight)
+            left_out += found[i].left_out(rows, weight, asked)
             for part in np.flatnonzero(grid.weights[i]):
                 duals[part] += grid.weights[i, part] * dual
         used = [i for i in range(len(grid.parts)) if grid.weights[kept, i].any()]
         self._parts = tuple(grid.parts[i] for i in used)
         self._duals = [duals[i].astype(np.float32) for i in used]
         self.summary = {"kernels": len(kept), "weights": _mean_weights(grid, kept, posterior)}
-        return np.asarray(left_out * np.sqrt(noise)[:, None])
+        return np.asarray(left_out * np.sqrt(noise[asked])[:, None])
 
     def predict(self, query: Query) -> FloatArray:
         """Return float32 [q, G], the mean in log1p units; 0 for conditions without any part above a dose of 0."""
