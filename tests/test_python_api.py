@@ -181,6 +181,20 @@ def test_lists_of_conditions_are_given_as_they_are_on_the_command_line(ds, tmp_p
             pfm.freeze(ds, **options, bounds=False)
 
 
+def test_conditions_that_a_list_leaves_open_are_warned_of(ds):
+    keys = [str(k) for k in ds.conditions.index]
+    listed = {"test": keys[:2], "train": keys[2:10]}
+    left = len(keys) - 10
+    with pytest.warns(
+        UserWarning, match=f"{left} conditions are in no fold of the list, .*unlisted='unused'"
+    ):
+        split = pfm.freeze(ds, "explicit", conditions=listed, bounds=False)
+    # Stated, it is the same split without a word.
+    assert pfm.freeze(ds, "explicit", conditions=listed, unlisted="train", bounds=False).hash == split.hash
+    used = pfm.freeze(ds, "explicit", conditions=listed, unlisted="unused", bounds=False).definition.folds
+    assert len(used.table["train"]) == 8
+
+
 def test_a_run_has_record_scores_metrics_and_prediction(ds, split):
     run = pfm.run(ds, split, "additive")
     assert run.record.split_hash == split.hash

@@ -6,6 +6,7 @@ What `import perturbfm_core as pfm` offers. Artifacts go where the command line 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,7 @@ from perturbfm_core.pipeline.split_request import split_fields
 from perturbfm_core.pipeline.submission import read_submission
 from perturbfm_core.progress import Progress, quiet
 from perturbfm_core.schema import CountGenerator, PredictionKind
+from perturbfm_core.splits.kinds.explicit import unlisted
 from perturbfm_core.splits.split import FrozenSplit
 from perturbfm_core.store.artifacts import ArtifactStore
 from perturbfm_core.store.atomic import read_json
@@ -142,6 +144,11 @@ def freeze(
     FrozenSplit or list of FrozenSplit
         One split, or several where the request makes several.
 
+    Warns
+    -----
+    UserWarning
+        If conditions train that a list of ``explicit``, which names conditions of train, does not name.
+
     Raises
     ------
     SplitError
@@ -159,6 +166,12 @@ def freeze(
     }
     spec = parse(SplitSpec, fields, "the request for a split")
     made = freeze_split(store_of(store), ds, spec, bounds=bounds, tell=tell)
+    if kind == "explicit" and (left := unlisted(ds, spec.params)):
+        warnings.warn(
+            f"{len(left)} conditions are in no fold of the list, e.g. {left[0]!r}, and train beside those that it names; "
+            "give unlisted='unused' to leave them out, or unlisted='train' to say so",
+            stacklevel=2,
+        )
     splits = [split for split, _, _ in made]
     return splits[0] if len(splits) == 1 else splits
 
