@@ -211,7 +211,7 @@ class _Outcome(NamedTuple):
 def _scores(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str]) -> Iterator[Record]:
     """Yield the mean baseline and the scores of the entry against it."""
     expected, theirs = case.expected, case.expected["cell_eval_baseline"]
-    vector = aggregate.mean_vector(np.vstack([real.mean, real.control.ranked.mean]))
+    vector = case.mean_vector(real)
     for j, value in enumerate(theirs["vector"]):
         yield _one("baseline.vector", str(case.genes[j]), value, float(vector[j]), FLOAT32)
     baseline = case.baseline(real)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from perturbfm_core.errors import DatasetError
+from perturbfm_core.evaluation.panels.virtual_cell import aggregate
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
 from perturbfm_core.evaluation.panels.virtual_cell.parity_files import read_prediction
 from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import (
@@ -20,12 +21,18 @@ from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import (
     libm_log1p,
 )
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import ControlCells, Sample
-from perturbfm_core.schema import StrArray
+from perturbfm_core.schema import FloatArray, StrArray
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """The files of a case."""
+    """The files of a case.
+
+    Attributes
+    ----------
+    half
+        The measured cells as the peer averages them for its mean baseline, where that is in half precision.
+    """
 
     expected: dict[str, Any]
     names: StrArray
@@ -34,6 +41,7 @@ class Case:
     labels: StrArray
     predicted: Any
     pred_labels: StrArray
+    half: Any = None
 
     def sample(self, X: Any, labels: StrArray) -> Sample:
         """Return one side with its own controls."""
@@ -43,12 +51,23 @@ class Case:
         controls = (ControlCells if known is None else ControlsInDouble)(X[control])
         return Sample(CellGroups.of_rows(X, rows), controls, literal=True, known=known)
 
+    def mean_vector(self, real: Sample) -> FloatArray:
+        """Return [G], the cells of the mean baseline; of half precision are the means of groups as well as their mean."""
+        if self.half is None:
+            return aggregate.mean_vector(np.vstack([real.mean, real.control.ranked.mean]))
+        groups = [self.half[self.labels == name] for name in (*self.names, self.expected["control"])]
+        means = np.stack([X.mean(axis=0, dtype=np.float64).astype(np.float16) for X in groups])
+        return aggregate.mean_vector(means).astype(np.float64)
+
     def baseline(self, real: Sample) -> Sample:
         """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""
         vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=self.X.dtype)
         sizes = real.groups.sizes
         groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
-        return Sample(groups, real.control, literal=True)
+        control = real.control
+        if self.half is not None:
+            control = ControlCells(self.half[self.labels == self.expected["control"]].astype(np.float32))
+        return Sample(groups, control, literal=True)
 
 
 def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
@@ -77,4 +96,15 @@ def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
     if not np.array_equal(genes, pred_genes):
         msg = f"{folder}: the genes of the prediction are not those of real.h5ad in their order, which cell-eval refuses"
         raise DatasetError(msg)
-    return Case(expected, names, genes, as_log1p(real.X, log1p), labels, as_log1p(X, log1p), pred_labels)
+    cells, predicted = as_log1p(real.X, log1p), as_log1p(X, log1p)
+    half = as_log1p(real.X, log1p, half=True) if _averaged_in_half(real.X, expected) else None
+    return Case(expected, names, genes, cells, labels, predicted, pred_labels, half)
+
+
+def _averaged_in_half(X: Any, expected: dict[str, Any]) -> bool:
+    """Return whether the case's mean baseline was made of cells in half precision.
+
+    The peer's evaluation turns the cells that it is given into single precision, for a baseline made after it as well.
+    """
+    vector = np.asarray(expected.get("cell_eval_baseline", {}).get("vector", []), dtype=np.float64)
+    return bool(X.dtype == np.float16 and (vector == vector.astype(np.float16)).all())

@@ -39,14 +39,23 @@ def libm_log1p(values: Any) -> Any:
 LOG1P: tuple[Callable[[Any], Any], ...] = (libm_log1p, np.log1p)
 
 
-def as_log1p(X: Any, log1p: Callable[[Any], Any]) -> Any:
+def as_log1p(X: Any, log1p: Callable[[Any], Any], *, half: bool = False) -> Any:
     """Return cells [N, G] as cell-eval compares them: counts as log1p, scaled to their median depth, others as given.
 
     Each side is judged by itself. Values are in single precision, or in double precision where they are given so. A
     sparse matrix stays one, by cell: sums over it are added in another order than over a dense one.
+
+    Parameters
+    ----------
+    X
+        Cells, dense or sparse.
+    log1p
+        The function for counts, of `LOG1P`.
+    half
+        Keep half precision, as the peer does for its mean baseline.
     """
     X = sp.csr_matrix(X) if sp.issparse(X) else np.asarray(X)
-    X = X if X.dtype == np.float64 else X.astype(np.float32)
+    X = X if X.dtype == np.float64 or (half and X.dtype == np.float16) else X.astype(np.float32)
     if (np.modf(_values(X))[0] > _FRACTION).any():
         return X
     totals = np.asarray(X.sum(axis=1, dtype=np.float64)).ravel().astype(X.dtype)

@@ -23,6 +23,8 @@ REAL = TESTS.parents[1] / "shared" / "parity" / "cell_eval"
 CASES = [TESTS / "parity" / "cell_eval" / "synth_a", REAL / "devel_norman"]
 # Counts in double precision, sparse on one side, in which scaled values differ in the last digit only.
 COUNTS = TESTS / "parity" / "cell_eval" / "synth_counts"
+# Counts in half precision.
+HALF = TESTS / "parity" / "cell_eval" / "synth_half"
 
 
 def test_counts_and_double_precision_give_the_peers_values():
@@ -32,6 +34,22 @@ def test_counts_and_double_precision_give_the_peers_values():
     for name in ("de.statistic", "de.fdr", "pearson_delta", "pearson_edistance", "score.avg_score"):
         assert result["metrics"][name]["compared"], name
     assert not any("unknown form" in reason for reason in result["reasons"])
+
+
+def test_the_mean_baseline_of_half_precision_is_in_it_unless_cells_were_converted_before(tmp_path):
+    folder = Path(shutil.copytree(HALF, tmp_path / "case"))
+    result = run_case(folder)
+    assert result["failed"] == 0, result["failures"]
+    assert result["compared"] > 900
+    assert result["metrics"]["baseline.vector"]["max_abs_diff"] == 0
+    assert result["metrics"]["baseline.pearson_delta"]["compared"] == 4
+    # As of a script that evaluates first, with which the peer's cells are in single precision.
+    case = parity.read_case(folder)
+    means = [case.X[case.labels == name].mean(axis=0, dtype=float) for name in np.unique(case.labels)]
+    expected = case.expected
+    expected["cell_eval_baseline"]["vector"] = np.mean(means, axis=0).astype(np.float32).tolist()
+    (folder / "expected.json").write_text(json.dumps(expected))
+    assert "baseline.vector" not in failing(folder)
 
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
