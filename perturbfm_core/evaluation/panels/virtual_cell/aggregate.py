@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -72,24 +72,34 @@ def normalised_scores(entry: Mapping[str, float], baseline: Mapping[str, float])
     return out
 
 
-def disjoint_halves(labels: StrArray, seed: int = 0) -> tuple[IntArray, IntArray, StrArray]:
+def disjoint_halves(
+    labels: StrArray, seed: int = 0, order: Sequence[str] | None = None
+) -> tuple[IntArray, IntArray, StrArray]:
     """Return the rows of two disjoint halves of every group of cells, and the groups that have them.
 
-    Groups, including the controls, are drawn in the order of their names. The last cell of an odd group and groups of
-    one cell are left out.
+    The last cell of an odd group and groups of one cell are left out.
+
+    Parameters
+    ----------
+    labels
+        Group of each cell.
+    seed
+        Of the draw.
+    order
+        The groups, the controls among them, as they are drawn one after the other; None: by name.
     """
     rng = np.random.default_rng(seed)
     first: list[IntArray] = []
     second: list[IntArray] = []
     kept = []
-    for name in np.unique(labels):
+    for name in np.unique(labels).tolist() if order is None else order:
         drawn = rng.permutation(np.flatnonzero(labels == name))
         half = len(drawn) // 2
         if half:
             first.append(drawn[:half])
             second.append(drawn[half : 2 * half])
             kept.append(name)
-    return np.concatenate(first), np.concatenate(second), np.asarray(kept, dtype=np.str_)
+    return np.concatenate(first), np.concatenate(second), np.unique(np.asarray(kept, dtype=np.str_))
 
 
 def split_half_ceiling(halves: Mapping[str, FloatArray]) -> dict[str, float]:

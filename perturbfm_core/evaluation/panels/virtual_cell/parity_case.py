@@ -32,6 +32,8 @@ class Case:
     ----------
     half
         The measured cells as the peer averages them for its mean baseline, where that is in half precision.
+    categories
+        The labels in the order of the file, None where it has no list of them.
     """
 
     expected: dict[str, Any]
@@ -42,6 +44,7 @@ class Case:
     predicted: Any
     pred_labels: StrArray
     half: Any = None
+    categories: tuple[str, ...] | None = None
 
     def sample(self, X: Any, labels: StrArray) -> Sample:
         """Return one side with its own controls."""
@@ -91,6 +94,9 @@ def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
     real = anndata.read_h5ad(folder / "real.h5ad")
     labels = np.asarray(real.obs[expected["pert_col"]].astype(str), dtype=np.str_)
     X, pred_labels, pred_genes = read_prediction(folder, expected["pert_col"])
+    # The peer draws halves of the cells in this order, where labels are categories.
+    listed = getattr(real.obs[expected["pert_col"]], "cat", None)
+    categories = None if listed is None else tuple(str(name) for name in listed.categories)
     names = np.unique(labels[labels != expected["control"]])
     genes = np.asarray(real.var_names.astype(str), dtype=np.str_)
     if not np.array_equal(genes, pred_genes):
@@ -98,7 +104,7 @@ def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
         raise DatasetError(msg)
     cells, predicted = as_log1p(real.X, log1p), as_log1p(X, log1p)
     half = as_log1p(real.X, log1p, half=True) if _averaged_in_half(real.X, expected) else None
-    return Case(expected, names, genes, cells, labels, predicted, pred_labels, half)
+    return Case(expected, names, genes, cells, labels, predicted, pred_labels, half, categories)
 
 
 def _averaged_in_half(X: Any, expected: dict[str, Any]) -> bool:

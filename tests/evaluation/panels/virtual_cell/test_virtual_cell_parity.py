@@ -25,6 +25,8 @@ CASES = [TESTS / "parity" / "cell_eval" / "synth_a", REAL / "devel_norman"]
 COUNTS = TESTS / "parity" / "cell_eval" / "synth_counts"
 # Counts in half precision.
 HALF = TESTS / "parity" / "cell_eval" / "synth_half"
+# Integer counts, whose labels are categories in another order than that of the alphabet.
+ORDER = TESTS / "parity" / "cell_eval" / "synth_order"
 
 
 def test_counts_and_double_precision_give_the_peers_values():
@@ -50,6 +52,19 @@ def test_the_mean_baseline_of_half_precision_is_in_it_unless_cells_were_converte
     expected["cell_eval_baseline"]["vector"] = np.mean(means, axis=0).astype(np.float32).tolist()
     (folder / "expected.json").write_text(json.dumps(expected))
     assert "baseline.vector" not in failing(folder)
+
+
+def test_halves_are_drawn_in_the_order_of_categories_as_by_the_peer(tmp_path):
+    result = run_case(ORDER)
+    assert result["failed"] == 0, result["failures"]
+    assert result["metrics"]["ceiling.pearson_delta"]["compared"] == 4
+    # AnnData makes categories of text when it writes the file, which the peer may have had as text.
+    folder = Path(shutil.copytree(CASES[0], tmp_path / "case"))
+    cells = anndata.read_h5ad(folder / "real.h5ad")
+    names = cells.obs["perturbation"].astype("category").cat
+    cells.obs["perturbation"] = names.reorder_categories(names.categories[::-1])
+    cells.write_h5ad(folder / "real.h5ad")
+    assert not failing(folder)
 
 
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
