@@ -48,8 +48,10 @@ def systema_records(folder: Path) -> Iterable[Record]:
     predicted = _means(X, labels)
     genes = [str(g) for g in real.var_names]
     given, others = expected.get("systema"), expected.get("definitional_not_upstream_code")
-    yield from known_form("systema", "systema", _systema(given, observed, predicted, genes, control))
-    yield from known_form("systema.others", "others", _definitional(others, observed, predicted, control))
+    if given is not None:
+        yield from known_form("systema", "systema", _systema(given, observed, predicted, genes, control))
+    if others is not None:
+        yield from known_form("systema.others", "others", _definitional(others, observed, predicted, control))
 
 
 def _means(X: Any, labels: Any) -> dict[str, FloatArray]:

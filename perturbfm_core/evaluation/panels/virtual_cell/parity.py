@@ -22,7 +22,7 @@ from perturbfm_core.evaluation.panels.virtual_cell import aggregate, de_metrics
 from perturbfm_core.evaluation.panels.virtual_cell.differential import DifferentialExpression
 from perturbfm_core.evaluation.panels.virtual_cell.edistance import energy_distances
 from perturbfm_core.evaluation.panels.virtual_cell.means import discrimination_bounds
-from perturbfm_core.evaluation.panels.virtual_cell.parity_case import Case, read_case
+from perturbfm_core.evaluation.panels.virtual_cell.parity_case import Case, read_case, section
 from perturbfm_core.evaluation.panels.virtual_cell.parity_files import (
     PREDICTION,
     TABLE_FORMS,
@@ -66,7 +66,9 @@ _TIES = "ties come in an arbitrary order in the peer's sort"
 _NOISE = f"{ILL_CONDITIONED}: E-distances of a constant prediction are equal up to rounding"
 # The mean baseline of one perturbation has half of its change.
 _PERFECT = f"{ILL_CONDITIONED}: the baseline is perfect up to rounding, by which the score is divided"
+_NO_MEANS = "the average contains a metric that is not compared, of which the case has no mean"
 CORRELATION = "pearson_delta"
+AVERAGE = "avg_score"
 _CEILINGS = re.compile(r"ceiling_0_8_2_disjoint_spearman_brown_seed(\d+)")
 _HALVES = re.compile(r"ceiling_raw_self_split_mean(?:_seed(\d+))?")
 # Column of a differential-expression table: (attribute of `DifferentialExpression`, tolerance).
@@ -157,18 +159,22 @@ def _column(de: DifferentialExpression, attribute: str) -> FloatArray:
 
 
 def _values(case: Case, real: Sample, pred: Sample) -> Iterator[Record]:
-    expected = case.expected
     entry = _Outcome.of(case, real, pred)
     doubt = _ill_conditioned(real, pred)
-    theirs = expected["cell_eval"]
-    yield from _per_perturbation("", case, entry, theirs["per_perturbation"], doubt)
+    yield from _per_perturbation("", case, entry, ("cell_eval", "per_perturbation"), doubt)
+    yield from known_form("describe", "aggregate_describe", _summaries(case, entry, doubt))
+    yield from known_form("baseline", "baseline", _baseline(case, real, entry, doubt))
+
+
+def _summaries(case: Case, entry: _Outcome, doubt: Mapping[str, str]) -> Iterator[Record]:
     summaries = [aggregate.describe(values) for values in entry]
-    for statistic, by_metric in theirs["aggregate_describe"].items():
+    names = "cell_eval", "aggregate_describe"
+    yield from _absent(case, "describe", *names)
+    for statistic, by_metric in (section(case.expected, *names) or {}).items():
         mine = _Numbers(*({m: s[m][statistic] if m in s else np.nan for m in FULL} for s in summaries))
         prefix = "describe.counts." if statistic in ("count", "null_count") else "describe."
         unclear = dict.fromkeys(entry.tied, _TIES) if statistic == "std" else {}
         yield from _records(prefix, statistic, by_metric, mine, {**doubt, **unclear})
-    yield from known_form("score", "baseline", _scores(case, real, entry, doubt))
 
 
 class _Numbers(NamedTuple):
@@ -213,38 +219,66 @@ class _Outcome(NamedTuple):
         return _Numbers(*(_means(values) for values in self))
 
 
-def _scores(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str]) -> Iterator[Record]:
+def _absent(case: Case, metric: str, *names: str) -> Iterator[Record]:
+    if section(case.expected, *names) is None:
+        yield not_compared(metric, names[-1], f"the case has no {'.'.join(names)}")
+
+
+def _baseline(case: Case, real: Sample, entry: _Outcome, doubt: Mapping[str, str]) -> Iterator[Record]:
     """Yield the mean baseline and the scores of the entry against it."""
-    expected, theirs = case.expected, case.expected["cell_eval_baseline"]
+    name = "cell_eval_baseline"
+    theirs = section(case.expected, name) or {}
+    for part in ("vector", "mean"):
+        yield from _absent(case, f"baseline.{part}", name, part)
     vector = case.mean_vector(real)
-    for j, value in enumerate(theirs["vector"]):
+    for j, value in enumerate(theirs.get("vector", [])):
         yield _one("baseline.vector", str(case.genes[j]), value, float(vector[j]), FLOAT32)
     baseline = case.baseline(real)
     base = _Outcome.of(case, real, baseline)
     base_doubt = _ill_conditioned(real, baseline)
-    yield from _per_perturbation("baseline.", case, base, theirs["per_perturbation"], base_doubt)
+    yield from _per_perturbation("baseline.", case, base, (name, "per_perturbation"), base_doubt)
     base_means = base.means()
-    yield from _records("baseline.", "mean", theirs["mean"], base_means, base_doubt)
+    yield from _records("baseline.", "mean", theirs.get("mean", {}), base_means, base_doubt)
     if base_means.here.get(CORRELATION, 0.0) > 1.0 - FLOAT32[0]:
         base_doubt = {**base_doubt, CORRELATION: _PERFECT}
-
-    given = expected["cell_eval"]["aggregate_describe"]["mean"]
     for key, metrics in (("cell_eval_score_vs_mean_baseline", FULL), ("cell_eval_score_vcc_profile", VCC)):
-        # The peer has no column of a metric that it cannot compute, as that of E-distances of one perturbation.
-        used = [m for m in metrics if m in given]
-        means = _Numbers(*({m: v for m, v in each.items() if m in used} for each in entry.means()))
-        # The average contains metrics that are not compared: the peer's numbers of these are taken for it.
-        taken = {*doubt, *base_doubt} & given.keys()
-        taken |= {CLUSTERING} if given.get(CLUSTERING) is not None else set()
-        for name in taken if metrics is FULL else ():
-            for each in means:
-                each[name] = number(given[name])
-            for each in base_means:
-                each[name] = number(theirs["mean"][name])
-        # A score grows with the entry's mean, and falls with the baseline's.
-        sides = ((0, 0), (1, 2), (2, 1))
-        scores = _Numbers(*(aggregate.normalised_scores(means[i], base_means[j]) for i, j in sides))
-        yield from _records("score.", key, expected[key], scores, {**doubt, **base_doubt})
+        yield from _absent(case, "score", key)
+        if section(case.expected, key) is not None:
+            made = _scores(case, (key, metrics), entry.means(), base_means, {**doubt, **base_doubt})
+            yield from known_form("score", key, made)
+
+
+def _scores(
+    case: Case,
+    of: tuple[str, Iterable[str]],
+    means: _Numbers,
+    base_means: _Numbers,
+    doubt: Mapping[str, str],
+) -> Iterator[Record]:
+    """Yield the scores of the entry, `of` (name in the case, metrics), by the means of both sides."""
+    key, metrics = of
+    theirs = case.expected[key]
+    given = section(case.expected, "cell_eval", "aggregate_describe", "mean") or {}
+    base_given = section(case.expected, "cell_eval_baseline", "mean") or {}
+    # The peer has no column of a metric that it cannot compute, as that of E-distances of one perturbation.
+    listed = given or theirs
+    means = _Numbers(*({m: v for m, v in each.items() if m in metrics and m in listed} for each in means))
+    base_means = _Numbers(*(dict(each) for each in base_means))
+    # The average contains metrics that are not compared: the peer's numbers of these are taken for it.
+    taken = {*doubt} & listed.keys()
+    taken |= {CLUSTERING} if listed.get(CLUSTERING) is not None else set()
+    for name in taken if metrics is FULL else ():
+        if name not in given or name not in base_given:
+            doubt = {**doubt, AVERAGE: _NO_MEANS}
+            continue
+        for each in means:
+            each[name] = number(given[name])
+        for each in base_means:
+            each[name] = number(base_given[name])
+    # A score grows with the entry's mean, and falls with the baseline's.
+    sides = ((0, 0), (1, 2), (2, 1))
+    scores = _Numbers(*(aggregate.normalised_scores(means[i], base_means[j]) for i, j in sides))
+    yield from _records("score.", key, theirs, scores, doubt)
 
 
 def _ill_conditioned(real: Sample, pred: Sample) -> dict[str, str]:
@@ -296,17 +330,20 @@ def _ceiling(
 
 
 def _per_perturbation(
-    prefix: str,
-    case: Case,
-    got: _Outcome,
-    expected: Mapping[str, Mapping[str, Any]],
-    doubt: Mapping[str, str],
+    prefix: str, case: Case, got: _Outcome, names: tuple[str, ...], doubt: Mapping[str, str]
 ) -> Iterator[Record]:
-    for i, name in enumerate(case.names):
-        mine = _Numbers(*({metric: float(values[i]) for metric, values in each.items()} for each in got))
-        yield from known_form(
-            f"{prefix}values", str(name), _records(prefix, str(name), expected[str(name)], mine, doubt)
-        )
+    """Yield the records of every perturbation; `names` lead to the peer's values."""
+    form = f"{prefix}values"
+    yield from _absent(case, form, *names)
+    expected = section(case.expected, *names) or {}
+    for i, name in enumerate(case.names.tolist()):
+        if name in expected:
+            mine = _Numbers(*({metric: float(values[i]) for metric, values in each.items()} for each in got))
+            yield from known_form(form, name, _records(prefix, name, expected[name], mine, doubt))
+        elif expected:
+            yield not_compared(form, name, "the case has no values of this perturbation")
+    for name in expected.keys() - set(case.names.tolist()):
+        yield not_compared(form, name, "the case has no cells of this perturbation")
 
 
 def _records(

@@ -64,13 +64,21 @@ class Case:
 
     def baseline(self, real: Sample) -> Sample:
         """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""
-        vector = np.asarray(self.expected["cell_eval_baseline"]["vector"], dtype=self.X.dtype)
+        given = section(self.expected, "cell_eval_baseline", "vector")
+        vector = np.asarray(given or self.mean_vector(real), dtype=self.X.dtype)
         sizes = real.groups.sizes
         groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
         control = real.control
         if self.half is not None:
             control = ControlCells(self.half[self.labels == self.expected["control"]].astype(np.float32))
         return Sample(groups, control, literal=True)
+
+
+def section(expected: Any, *names: str) -> Any:
+    """Return a part of the expected values by the names that lead to it, None where the case has none."""
+    for name in names:
+        expected = expected.get(name) if isinstance(expected, dict) else None
+    return expected
 
 
 def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
@@ -112,5 +120,7 @@ def _averaged_in_half(X: Any, expected: dict[str, Any]) -> bool:
 
     The peer's evaluation turns the cells that it is given into single precision, for a baseline made after it as well.
     """
-    vector = np.asarray(expected.get("cell_eval_baseline", {}).get("vector", []), dtype=np.float64)
-    return bool(X.dtype == np.float16 and (vector == vector.astype(np.float16)).all())
+    if X.dtype != np.float16:
+        return False
+    vector = np.asarray(section(expected, "cell_eval_baseline", "vector") or [], dtype=np.float64)
+    return bool((vector == vector.astype(np.float16)).all())

@@ -67,6 +67,37 @@ def test_halves_are_drawn_in_the_order_of_categories_as_by_the_peer(tmp_path):
     assert not failing(folder)
 
 
+@pytest.mark.parametrize(
+    ("absent", "fewer"),
+    [
+        ("cell_eval_baseline", {"baseline", "score.avg_score"}),
+        ("cell_eval_baseline/vector", {"baseline.vector"}),
+        ("cell_eval_baseline/per_perturbation", {"baseline"}),
+        ("cell_eval/per_perturbation", {""}),
+        ("cell_eval/per_perturbation/G002", {""}),
+        ("cell_eval/aggregate_describe", {"describe", "score.avg_score"}),
+        ("cell_eval_score_vcc_profile", {"score"}),
+    ],
+)
+def test_without_one_section_all_others_are_compared(tmp_path, absent, fewer):
+    folder = Path(shutil.copytree(HALF, tmp_path / "case"))
+    expected = json.loads((folder / "expected.json").read_text())
+    part = expected
+    *names, last = absent.split("/")
+    for name in names:
+        part = part[name]
+    del part[last]
+    (folder / "expected.json").write_text(json.dumps(expected))
+    whole, result = run_case(HALF), run_case(folder)
+    assert result["failed"] == 0
+    assert sum(reason.startswith("the case has no ") for reason in result["reasons"]) >= 1
+    assert not any("unknown form" in reason for reason in result["reasons"])
+    for name, entry in whole["metrics"].items():
+        left = result["metrics"].get(name, {"compared": 0})["compared"]
+        section = name.rpartition(".")[0].removesuffix(".counts")
+        assert left == entry["compared"] or {name, section} & fewer, name
+
+
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
 def test_every_record_is_the_peers(folder):
     if not folder.is_dir():
