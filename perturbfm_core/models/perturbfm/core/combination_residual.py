@@ -40,7 +40,7 @@ class CombinationResidual:
     """Correction of predicted combinations whose parts train has as singles; zero for all other conditions.
 
     It is in use where, over four folds of train's combinations, it makes their correlation with the prediction larger by
-    more than two standard errors.
+    more than a standard error, as the gate asks of the network.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class CombinationResidual:
                 predicted[at], truth[at], mean
             )
         self.gain = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
-        if self.gain[0] > 2.0 * self.gain[1]:
+        if self.gain[0] > self.gain[1]:
             self._weights = _solved(gram, product, missed.size)
 
     def predict(self, query: Query, predicted: FloatArray) -> FloatArray:
