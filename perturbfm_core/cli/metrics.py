@@ -310,12 +310,13 @@ def parity(
         emit({k: outcome[k] for k in ("case", "kind", "compared", "skipped", "failed")}, False)
     if outcome["failed"] or not outcome["compared"]:
         first = outcome["failures"][0] if outcome["failures"] else None
-        detail = (
-            f", first {first['metric']} {first['key']}: {first['got']:g} for {first['expected']:g}"
-            if first
-            else ""
-        )
-        msg = f"{outcome['failed']} of {outcome['compared']} records differ beyond their tolerance{detail}"
+        detail = ""
+        if first:
+            what = first.get("error") or f"{first['got']:g} for {first['expected']:g}"
+            detail = f", first {first['metric']} {first['key']}: {what}"
+        how = "differ beyond their tolerance"
+        how += " or could not be computed" if first and "error" in first else ""
+        msg = f"{outcome['failed']} of {outcome['compared']} records {how}{detail}"
         if not outcome["compared"]:
             why = "; ".join(outcome["reasons"]) or "the case has no record"
             msg = f"no record of {case.name} could be compared: {why[:300]}"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from zipfile import BadZipFile
 
@@ -36,6 +37,8 @@ class Record:
         The reason why the record is not compared, None if it is.
     low, high
         If given, any `got` between them passes (for ties that the peer breaks at random).
+    fault
+        The error with which this project's computation of it ended, None where there is a number.
     """
 
     metric: str
@@ -47,10 +50,13 @@ class Record:
     skipped: str | None = None
     low: float | None = None
     high: float | None = None
+    fault: str | None = None
 
     @property
     def ok(self) -> bool:
         """Return whether `got` equals `expected` within tolerance."""
+        if self.fault is not None:
+            return False
         if np.isnan(self.expected) or np.isnan(self.got):
             return bool(np.isnan(self.expected) and np.isnan(self.got))
         if np.isinf(self.expected) or np.isinf(self.got):
@@ -66,6 +72,11 @@ class Record:
 
 # What goes wrong with a record, or a file, of a form that the comparison does not know.
 _UNKNOWN_FORM = (KeyError, IndexError, TypeError, ValueError, AttributeError, MetricError)
+# What else may go wrong in a computation.
+_OTHER_FAULTS = (ArithmeticError, AssertionError, RuntimeError)
+_SOURCE = Path(__file__).parents[1]
+# The first letters of modules that read cases and compare them.
+_COMPARISON = "parity"
 _NOT_FINITE = ("inf", "+inf", "-inf", "infinity", "-infinity", "nan")
 UNKNOWN = "unknown form of record"
 ILL_CONDITIONED = "ill_conditioned"
@@ -87,10 +98,12 @@ def not_compared(metric: str, key: str, reason: str) -> Record:
 def known_form(metric: str, key: str, records: Iterable[Record]) -> Iterator[Record]:
     """Yield the records of one part of a case; what is of an unknown form becomes one that is not compared.
 
+    An error in a module that computes is a fault of this project, and becomes a record that has failed.
+
     Parameters
     ----------
     metric, key
-        Metric and key of the record that is yielded for an unknown form.
+        Metric and key of the record that is yielded for an unknown form or a fault.
     records
         The records, made one by one.
     """
@@ -100,10 +113,23 @@ def known_form(metric: str, key: str, records: Iterable[Record]) -> Iterator[Rec
             record = next(made)
         except StopIteration:
             return
-        except _UNKNOWN_FORM as error:
+        except (*_UNKNOWN_FORM, *_OTHER_FAULTS) as error:
+            if _while_computing(error):
+                fault = f"{type(error).__name__}: {_one_line(error)}"
+                yield Record(metric, key, float("nan"), float("nan"), fault=fault)
+                return
+            if not isinstance(error, _UNKNOWN_FORM):
+                raise
             yield not_compared(metric, key, f"{UNKNOWN} ({type(error).__name__}: {_one_line(error)})")
             return
         yield record
+
+
+def _while_computing(error: Exception) -> bool:
+    """Return whether an error comes from a module that computes; one that refuses its input (`MetricError`) does not."""
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(error.__traceback__)]
+    own = [file for file in files if _SOURCE in file.parents]
+    return bool(own) and not own[-1].name.startswith(_COMPARISON) and not isinstance(error, MetricError)
 
 
 def number(value: object) -> float:
@@ -216,7 +242,8 @@ def _records(kind: CaseKind, folder: Path) -> Iterator[Record]:
 def run_case(folder: Path) -> dict[str, Any]:
     """Compare a parity case and return ``{case, kind, compared, skipped, failed, reasons, metrics, failures}``.
 
-    ``skipped`` counts the records that are not compared, ``reasons`` says why.
+    ``skipped`` counts the records that are not compared, ``reasons`` says why. A failure with ``error`` is a computation
+    that ended with it.
 
     Raises
     ------
@@ -259,9 +286,13 @@ def run_case(folder: Path) -> dict[str, Any]:
                 entry["max_rel_diff"] = max(entry["max_rel_diff"], float(gap / abs(record.expected)))
         if not record.ok:
             entry["failed"] += 1
-            failures.append(
-                {"metric": record.metric, "key": record.key, "expected": record.expected, "got": record.got}
-            )
+            failure = {
+                "metric": record.metric,
+                "key": record.key,
+                "expected": record.expected,
+                "got": record.got,
+            }
+            failures.append(failure if record.fault is None else {**failure, "error": record.fault})
     reasons: Counter[str] = Counter()
     for entry in metrics.values():
         reasons.update(entry["reasons"])
@@ -273,5 +304,5 @@ def run_case(folder: Path) -> dict[str, Any]:
         "failed": len(failures),
         "reasons": dict(reasons.most_common()),
         "metrics": metrics,
-        "failures": failures[:20],
+        "failures": sorted(failures, key=lambda failure: "error" not in failure)[:20],
     }

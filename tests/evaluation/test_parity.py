@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from perturbfm_core.errors import MetricError
+from perturbfm_core.evaluation import rowwise
 from perturbfm_core.evaluation.parity import Record, compared, known_form, number, run_case
 from tests.support.paths import TESTS
 
@@ -60,6 +61,22 @@ def test_records_before_one_of_an_unknown_form_are_kept() -> None:
     first, second = known_form("m", "rest", made())
     assert (first.key, first.skipped) == ("a", None)
     assert (second.key, second.skipped) == ("rest", "unknown form of record (KeyError: 'y')")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), ZeroDivisionError("x"), RuntimeError("x")])
+def test_a_fault_of_a_computation_is_a_failed_record(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def faulty(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(rowwise, "pearson", faulty)
+    result = run_case(TESTS / "parity" / "cell_eval" / "synth_half")
+    # The values and the ceiling, of which nothing else is compared; the tables are.
+    assert [failure["error"] for failure in result["failures"]] == [f"{type(error).__name__}: {error}"] * 2
+    assert result["failed"] == 2
+    assert result["metrics"]["de.fdr"]["failed"] == 0
+    assert not any("unknown form" in reason for reason in result["reasons"])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.errors import DatasetError
+from perturbfm_core.errors import DatasetError, MetricError
 from perturbfm_core.evaluation.panels.virtual_cell import aggregate
 from perturbfm_core.evaluation.panels.virtual_cell.groups import CellGroups
 from perturbfm_core.evaluation.panels.virtual_cell.parity_files import read_prediction
@@ -63,9 +63,18 @@ class Case:
         return aggregate.mean_vector(means).astype(np.float64)
 
     def baseline(self, real: Sample) -> Sample:
-        """Return the mean baseline: as many cells as observed, all equal, with the observed controls."""
+        """Return the mean baseline: as many cells as observed, all equal, with the observed controls.
+
+        Raises
+        ------
+        MetricError
+            If the case's vector has not one number for each gene.
+        """
         given = section(self.expected, "cell_eval_baseline", "vector")
         vector = np.asarray(given or self.mean_vector(real), dtype=self.X.dtype)
+        if vector.shape != self.genes.shape:
+            msg = f"a baseline vector of shape {vector.shape} for {len(self.genes)} genes"
+            raise MetricError(msg)
         sizes = real.groups.sizes
         groups = CellGroups(sizes, len(vector), lambda i: np.tile(vector, (int(sizes[i]), 1)))
         control = real.control
@@ -94,7 +103,8 @@ def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
     Raises
     ------
     DatasetError
-        If the prediction has other genes than the measured cells.
+        If the prediction has other genes or labels than the measured cells, there are no controls, or there is not one
+        label for each cell.
     """
     import anndata
 
@@ -110,6 +120,14 @@ def read_case(folder: Path, log1p: Callable[[Any], Any] = libm_log1p) -> Case:
     if not np.array_equal(genes, pred_genes):
         msg = f"{folder}: the genes of the prediction are not those of real.h5ad in their order, which cell-eval refuses"
         raise DatasetError(msg)
+    if np.shape(X) != (len(pred_labels), len(genes)):
+        msg = f"{folder}: predicted cells of shape {np.shape(X)} with {len(pred_labels)} labels and {len(genes)} genes"
+        raise DatasetError(msg)
+    sides = {"real.h5ad": set(labels.tolist()), "the prediction": set(pred_labels.tolist())}
+    for name, has in sides.items():
+        if lacking := sorted({str(expected["control"])}.union(*sides.values()) - has):
+            msg = f"{folder}: {name} has no cells labelled {lacking[0]!r}, which cell-eval refuses"
+            raise DatasetError(msg)
     cells, predicted = as_log1p(real.X, log1p), as_log1p(X, log1p)
     half = as_log1p(real.X, log1p, half=True) if _averaged_in_half(real.X, expected) else None
     return Case(expected, names, genes, cells, labels, predicted, pred_labels, half, categories)

@@ -98,6 +98,27 @@ def test_without_one_section_all_others_are_compared(tmp_path, absent, fewer):
         assert left == entry["compared"] or {name, section} & fewer, name
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x, of: (x[of != "control"], of[of != "control"]),
+            "the prediction has no cells labelled 'control'",
+        ),
+        (lambda x, of: (x, np.where(of == "G045", "G4", of)), "real.h5ad has no cells labelled 'G4'"),
+        (lambda x, of: (x, of[:-3]), r"predicted cells of shape \(545, 80\) with 542 labels and 80 genes"),
+        (lambda x, of: (x.ravel(), of), r"predicted cells of shape \(43600,\)"),
+    ],
+)
+def test_predictions_that_the_peer_refuses_are_refused(copy, change, message):
+    with np.load(copy / "pred.npz") as given:
+        arrays = dict(given)
+    arrays["X"], arrays["perturbation"] = change(arrays["X"], arrays["perturbation"])
+    np.savez(copy / "pred.npz", **arrays)
+    with pytest.raises(MetricError, match=message):
+        run_case(copy)
+
+
 @pytest.mark.parametrize("folder", CASES, ids=lambda path: path.name)
 def test_every_record_is_the_peers(folder):
     if not folder.is_dir():
