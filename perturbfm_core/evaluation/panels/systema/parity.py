@@ -32,6 +32,7 @@ from perturbfm_core.schema import FloatArray
 
 _RTOL, _ATOL = 1e-12, 1e-13
 _NOISE = f"{ILL_CONDITIONED}: a change is constant up to rounding, so that the peer's value is made of rounding errors"
+_SETTING = "a setting of the case, taken as input"
 
 Means = Mapping[str, FloatArray]
 
@@ -130,8 +131,13 @@ def _systema(
     """Yield the records of Systema's own code; `label` is that of the control."""
     perts = sorted(q for q in observed if q != label)
     train, test = perts[: len(perts) // 2], perts[len(perts) // 2 :]
-    yield from _names("train_perts", expected["train_perts"], train)
-    yield from _names("test_perts", expected["test_perts"], test)
+    given = [[str(q) for q in expected[name]] for name in ("train_perts", "test_perts")]
+    if given != [train, test] and all(given) and {*given[0], *given[1]} <= set(perts):
+        train, test = given
+        yield not_compared("systema.train_perts", "split", _SETTING)
+    else:
+        yield from _names("train_perts", given[0], train)
+        yield from _names("test_perts", given[1], test)
     control = observed[label]
     if train:
         reference = baselines.perturbed_reference(np.stack([observed[q] for q in train]))
@@ -201,9 +207,7 @@ def _definitional(
 ) -> Iterable[Record]:
     """Yield the records of definitions without code of the peer; `label` is that of the control."""
     k, control = expected["topk_used"], observed[label]
-    yield replace(
-        _value("linear_paper.topk_used", "topk", k, k), skipped="a setting of the case, taken as input"
-    )
+    yield replace(_value("linear_paper.topk_used", "topk", k, k), skipped=_SETTING)
     genes = linear.expressed(control, k)
     yield from _names(
         "linear_paper.topk_gene_idx", expected["topk_gene_idx_sorted_by_ctrl_expression"], genes.tolist()

@@ -85,3 +85,12 @@ def test_a_correlation_of_rounding_errors_is_not_compared(noise, skipped):
     assert (found.skipped is not None) is skipped
     same = parity._value("corr_all_allpert", "a", 0.9, 0.9)
     assert parity._unless_noise(same, changes, 2.0) is same
+
+
+def test_a_split_of_the_case_is_taken_as_input():
+    case = TESTS / "parity" / "cell_eval" / "synth_order"
+    records = list(parity.systema_records(case))
+    assert [record.key for record in records if record.skipped] == ["split"]
+    assert all(record.ok for record in records if not record.skipped)
+    names = {record.metric for record in records}
+    assert {"systema.corr_all_allpert", "systema.centroid_accuracy_vs_test_perts"} <= names
