@@ -59,8 +59,8 @@ class Decomposed:
         filtered = (self.vectors.T @ rows) * (inverse.T @ weights)
         return np.asarray(self.vectors @ filtered / self.scale)
 
-    def left_out(self, rows: FloatArray, weights: FloatArray, of: IntArray) -> FloatArray:
-        """Return float64 [of, G], what is predicted of some conditions by all others, averaged as in `dual`.
+    def left_out(self, rows: FloatArray, weights: FloatArray, of: IntArray, groups: IntArray) -> FloatArray:
+        """Return float64 [of, G], what is predicted of some conditions without their group, averaged as in `dual`.
 
         Parameters
         ----------
@@ -68,13 +68,22 @@ class Decomposed:
             See `dual`.
         of
             int64, positions of the conditions.
+        groups
+            int64 [of], group of each: those of one are left out together.
         """
         rotated, vectors = self.vectors.T @ rows, self.vectors[of]
+        together = groups[:, None] == groups[None]
+        alone = len(np.unique(groups)) == len(groups)
         error = np.zeros((len(of), rows.shape[1]))
         for i in np.flatnonzero(weights.max(axis=1) > _NEGLIGIBLE):
             inverse = 1.0 / (self.values + LEVELS[i])
             dual = vectors @ (inverse[:, None] * rotated)
-            error += weights[i] * dual / (vectors**2 @ inverse)[:, None]
+            # (K + lambda D)^-1 of each group; there is no more than its diagonal where each condition is one.
+            if alone:
+                error += weights[i] * dual / (vectors**2 @ inverse)[:, None]
+            else:
+                own = np.where(together, (vectors * inverse) @ vectors.T, 0.0)
+                error += weights[i] * np.linalg.solve(own, dual)
         return np.asarray(rows[of] * weights.sum(axis=0) - error)
 
 

@@ -15,7 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from perturbfm_core.models.perturbfm.core.combination_residual import MIN_COMBINATIONS, CombinationResidual
+from perturbfm_core.models.perturbfm.core.combination_residual import (
+    MIN_COMBINATIONS,
+    CombinationResidual,
+    left_out_together,
+)
 from perturbfm_core.models.perturbfm.core.direct_effect import Direct, DirectEffect
 from perturbfm_core.models.perturbfm.core.exact import condition_noise
 from perturbfm_core.models.perturbfm.core.gaussian_process import SetProcess
@@ -108,7 +112,8 @@ class GeneProcess:
         combined = np.flatnonzero(interventions(view.conditions).sizes > 1)
         combined = combined if len(combined) >= MIN_COMBINATIONS else combined[:0]
         predicted = view.delta - residual
-        predicted[combined] += self._condition(_candidates(self.kernel), residual, noise, combined)
+        groups = left_out_together(view)[combined]
+        predicted[combined] += self._condition(residual, noise, combined, groups)
         self.combinations = CombinationResidual()
         if len(combined):
             self.combinations.fit(view, predicted, noise)
@@ -122,12 +127,13 @@ class GeneProcess:
         return self
 
     def _condition(
-        self, grid: _Candidates, residual: FloatArray, noise: FloatArray, asked: IntArray
+        self, residual: FloatArray, noise: FloatArray, asked: IntArray, groups: IntArray
     ) -> FloatArray:
         """Weigh the kernels for each gene and condition the process on the residuals [n, G].
 
-        Returns what is predicted of some of them, at positions `asked`, by all others [asked, G].
+        Returns what is predicted of some of them, at positions `asked`, without their groups [asked, G].
         """
+        grid = _candidates(self.kernel)
         blocks = self.similarity.blocks()
         of_parts = np.stack([blocks(part) for part in grid.parts])
         rows = residual / np.sqrt(noise)[:, None]
@@ -145,7 +151,7 @@ class GeneProcess:
         duals, left_out = np.zeros((len(grid.parts), *rows.shape)), np.zeros((len(asked), rows.shape[1]))
         for i, weight in zip(kept, posterior, strict=True):
             dual = found[i].dual(rows, weight) / np.sqrt(noise)[:, None]
-            left_out += found[i].left_out(rows, weight, asked)
+            left_out += found[i].left_out(rows, weight, asked, groups)
             for part in np.flatnonzero(grid.weights[i]):
                 duals[part] += grid.weights[i, part] * dual
         used = [i for i in range(len(grid.parts)) if grid.weights[kept, i].any()]
