@@ -52,9 +52,9 @@ def left_out_together(view: TrainView) -> IntArray:
     """
     if view.unit not in ("combo", "perturbation"):
         return np.arange(len(view), dtype=np.int64)
-    return pd.factorize(view.conditions[schema.PERT_ID].astype(str).to_numpy(dtype=object))[0].astype(
-        np.int64
-    )
+    names = view.conditions[schema.PERT_ID].astype(str).to_numpy(dtype=object)
+    groups: IntArray = pd.factorize(names)[0].astype(np.int64)
+    return groups
 
 
 class CombinationResidual:
