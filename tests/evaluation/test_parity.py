@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,28 @@ def test_numbers_of_json(value: object, expected: float) -> None:
 def test_what_is_no_number_is_not_compared(value: object) -> None:
     record = compared("m", "k", value, lambda expected: Record("m", "k", expected, 1.0))
     assert record.skipped == f"unknown form of record ({type(value).__name__} where a number is expected)"
+
+
+@pytest.mark.parametrize(
+    ("case", "absent", "compared"),
+    [
+        ("cell_eval2/synth_edges", "agg_results", "rows"),
+        ("cell_eval2/synth_edges", "results", "agg.mean"),
+        ("scperturbench/synth_edge_40genes", "records", "DEG scores"),
+        ("scperturbench/synth_edge_40genes", "published_style_scores", "edistance"),
+    ],
+)
+def test_a_part_that_the_case_does_not_have_is_named(
+    tmp_path: Path, case: str, absent: str, compared: str
+) -> None:
+    folder = tmp_path / "case"
+    shutil.copytree(TESTS / "parity" / case, folder)
+    expected = json.loads((folder / "expected.json").read_text())
+    for part in (expected, *expected.get("runs", {}).values()):
+        part.pop(absent, None)
+    (folder / "expected.json").write_text(json.dumps(expected))
+    result = run_case(folder)
+    assert result["failed"] == 0
+    assert any(reason.startswith(f"the case has no {absent}") for reason in result["reasons"])
+    assert not any("unknown form" in reason for reason in result["reasons"])
+    assert result["metrics"][compared]["compared"]

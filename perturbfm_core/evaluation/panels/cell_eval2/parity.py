@@ -162,7 +162,11 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
         depth = re.search(r"per ([\d,_]+)", str(run.get("input", "")))
         scale = depth[1].replace(",", "").replace("_", "") if depth else "10000"
     prediction = name.rpartition("/")[2]
-    theirs = {m for values in run["results"].values() for m in values} | set(run["agg_results"]["mean"])
+    results, summaries = (run.get(part) or {} for part in ("results", "agg_results"))
+    for part, given in (("results", results), ("agg_results", summaries)):
+        if not given:
+            yield not_compared("run", f"{name}/{part}", f"the case has no {part} of this run")
+    theirs = {m for values in (*results.values(), *summaries.values()) for m in values}
     known = [m for m in METRICS if m in theirs]
     truth = case.truth(scale, targets)
     inputs = compare_cells(truth, case.cells(prediction, scale)[0], known)
@@ -171,10 +175,10 @@ def _run(case: Case, name: str, run: Mapping[str, Any]) -> Iterator[Record]:
     bounds = {metric: pair for metric, pair in bounds.items() if metric in known}
     for metric in sorted(theirs - set(known)):
         yield not_compared(metric, name, f"{UNKNOWN}: no metric of this name here")
-    for target, expected in run["results"].items():
+    for target, expected in results.items():
         yield from known_form("run", f"{name}/{target}", _row(values, target, expected, name, scale, bounds))
     statistics, limits = aggregates(values), statistic_bounds(values, bounds)
-    yield from _statistics("agg", name, run["agg_results"], statistics, scale, limits)
+    yield from _statistics("agg", name, summaries, statistics, scale, limits)
 
 
 def _row(

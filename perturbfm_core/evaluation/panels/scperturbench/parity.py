@@ -115,10 +115,17 @@ class _Case:
 def compare(folder: Path) -> Iterator[Record]:
     """Yield every number of a case: rounded and unrounded metrics, DEG tables, common DEGs, scores and ranks."""
     case = _Case(folder)
-    yield from _metrics(case)
-    yield from known_form("DEG", "tables", _deg_tables(case))
-    yield from known_form("common_degs (reconstructed)", "common", _common(case))
-    yield from known_form("score", "published", _scores(case.expected))
+    parts: dict[str, tuple[str, Iterable[Record]]] = {
+        "records": ("record", _metrics(case)),
+        "deg": ("DEG", _deg_tables(case)),
+        "common_degs_reconstructed": ("common_degs (reconstructed)", _common(case)),
+        "published_style_scores": ("score", _scores(case.expected)),
+    }
+    for part, (metric, records) in parts.items():
+        if case.expected.get(part) is None:
+            yield not_compared(metric, part, f"the case has no {part}")
+        else:
+            yield from known_form(metric, part, records)
 
 
 def _metrics(case: _Case) -> Iterator[Record]:
@@ -301,7 +308,7 @@ def _tied_overlap(true: FloatArray, predicted: FloatArray, top: int) -> tuple[fl
 
 def _scores(expected: dict[str, Any]) -> Iterator[Record]:
     """Yield the published scores and ranks, computed from the peer's rounded values."""
-    records = pd.DataFrame(expected["records"])
+    records = pd.DataFrame(expected.get("records", []))
     for entry in expected["published_style_scores"]:
         group, methods = entry["group"], sorted(entry["methods"])
         mine = records
