@@ -29,9 +29,7 @@ from perturbfm_core.evaluation.panels.virtual_cell.parity_files import (
     find_tables,
     read_table,
 )
-from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import (
-    LOG1P,
-)
+from perturbfm_core.evaluation.panels.virtual_cell.parity_scale import LOG1P
 from perturbfm_core.evaluation.panels.virtual_cell.profiles import (
     DISCRIMINATION,
     EDISTANCE,
